@@ -1,0 +1,39 @@
+# Short recipes. Needs nothing but Python 3.11–3.13 with pip; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test test-gpu check bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## make .venv with everything pinned by constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[diffusers,dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## a small real sweep on the embedded AR + DiT model, no GPU needed
+	$(BIN)/python -m sweep -m +study=quick hydra.sweep.dir=outputs/demo
+
+test: $(INSTALLED)  ## all tests that need no GPU
+	$(BIN)/python -m pytest -q
+
+test-gpu: $(INSTALLED)  ## tests that need a CUDA GPU
+	$(BIN)/python -m pytest -q -m gpu
+
+check: $(INSTALLED)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(INSTALLED)  ## paired measurements of the framework's own cost
+	$(BIN)/python -m tests.bench
+
+clean:  ## remove .venv and outputs
+	rm -rf $(VENV) outputs

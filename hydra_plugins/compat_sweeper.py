@@ -1,0 +1,148 @@
+"""Hydra sweeper `compat`: plans a sweep as cells and launches one job an engine, not one a cell.
+
+Hydra loads plugins only from a package called `hydra_plugins`, and imports them at every start, so this
+module imports nothing heavy. What the cells are is decided in `sweep/plan.py`.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class CompatSweeperConf:
+    """`hydra.sweeper`: what a study sweeps over."""
+
+    _target_: str = "hydra_plugins.compat_sweeper.CompatSweeper"
+    params: dict[str, Any] | None = field(default_factory=dict)  # parameter -> values, as on the command line
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="compat", node=CompatSweeperConf, provider="sweep")
+
+
+class CompatSweeper(Sweeper):
+    """Expands the product, adds baselines and the A/A repeat, checks every cell, launches groups."""
+
+    def __init__(self, params: dict[str, Any] | None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `sweep`."""
+        self.config = config
+        self.context = hydra_context
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Plan and run everything; ends the process with the sweep's exit code."""
+        from sweep import compose, plan
+
+        made = self.plan(arguments)
+        plan.refuse_if_nothing_runs(made)
+        folder = Path(str(self.config.hydra.sweep.dir))
+
+        def launch(numbers: list[int]) -> None:
+            jobs = [[f"group={number}", f"hydra.sweep.dir={_quoted(str(folder))}", *self._fixed] for number in numbers]
+            for done in self.launcher.launch(jobs, initial_job_idx=0):
+                _ = done.return_value  # raises what the job raised; run_group itself does not
+
+        raise SystemExit(compose.run_plan(made, folder, bool(self._dry_run), launch))
+
+    def plan(self, arguments: list[str]) -> Any:
+        """All cells that the command line and the study ask for, and what they need, as a Plan."""
+        from sweep import compose, plan
+
+        given = [f"{key}={value}" for key, value in self.params.items()]
+        parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides([*given, *arguments])
+        axes = {override.get_key_element(): _values(override) for override in parsed}  # the command line wins
+        varying = {key for key, values in axes.items() if len(values) > 1}
+        feature_axis = [_feature_names(value) for value in axes.pop("feature", ["[]"])]
+        rest = [[f"{key}={value}" for value in values] for key, values in axes.items()]
+        self._fixed = [part[0] for part in rest if len(part) == 1 and part[0].startswith("hydra.")]
+        cells = []
+        for product in itertools.product(*rest):
+            suffix = " ".join(o for o in product if o.split("=", 1)[0] in varying and not o.startswith("batch="))
+            overrides = sorted(o for o in product if not o.startswith("hydra"))
+            bare = self._compose([*product, "feature=[]"])
+            self._dry_run = bare.dry_run
+            asked = plan.pairs_and_more(feature_axis, int(bare.combine))
+            # Fields of one feature (feature.teacache.rel_l1_thresh=0.3) exist only in cells that have it.
+            own = [(o, o.split(".")[1]) for o in product if o.startswith("feature.")]
+            if own:
+                self._refuse_unused(own, asked)
+            common = [o for o in product if not o.startswith("feature.")]
+            for names in asked:
+                mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
+                cells.append(compose.cell_from(self._compose(mine), [*overrides, mine[-1]], suffix))
+            if bare.baselines and any(cell.role == plan.FEATURE and not cell.skip for cell in cells):
+                cells.append(compose.cell_from(bare, [*overrides, "feature=[]"], suffix))
+        return plan.build_plan([*cells, *self._repeats(cells)])
+
+    def _repeats(self, cells: list[Any]) -> list[Any]:
+        """One A/A cell for each model and engine that has a baseline: its first baseline, measured again."""
+        from sweep import compose, plan
+
+        again: dict[tuple[str, str], Any] = {}
+        for cell in sorted(cells, key=lambda c: (c.config["batch"], c.label)):
+            if cell.role == plan.BASELINE and not cell.skip and cell.config["aa"]:
+                again.setdefault((cell.config["model"]["name"], cell.config["engine"]["name"]), cell)
+        if not any(cell.role == plan.FEATURE for cell in cells):
+            return []
+        repeats = []
+        for cell in again.values():
+            suffix = cell.label.split(" ", 2)[2] if cell.label.count(" ") > 1 else ""
+            cfg = OmegaConf.merge(OmegaConf.structured(_run_config()), cell.config)
+            repeats.append(compose.cell_from(cfg, cell.overrides, suffix, repeat=1))
+        return repeats
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        from sweep import compose
+
+        return compose.plain(self.context.config_loader.load_sweep_config(self.config, list(overrides)))
+
+    @staticmethod
+    def _refuse_unused(own: list[tuple[str, str]], asked: list[tuple[str, ...]]) -> None:
+        from sweep.config import require
+
+        for override, name in own:
+            used = any(name in names for names in asked)
+            require(used, f"{override}: the sweep has no cell with feature '{name}'; add it to feature=…")
+
+
+def _run_config() -> type:
+    from sweep.config import RunConfig
+
+    return RunConfig
+
+
+def _values(override: Override) -> list[str]:
+    """What one override says: several values for a sweep, else one."""
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        from sweep.config import ConfigError
+
+        raise ConfigError(f"{override.input_line}: give a list of values, e.g. {override.get_key_element()}=1,2,4")
+    return list(dict.fromkeys(override.sweep_string_iterator()))
+
+
+def _feature_names(value: str) -> tuple[str, ...]:
+    """`teacache` or `[cfg_parallel,teacache]` as sorted names without repeats."""
+    names = value.strip().removeprefix("[").removesuffix("]").split(",")
+    return tuple(sorted({name.strip().strip("'\"") for name in names if name.strip()}))
+
+
+def _quoted(value: str) -> str:
+    """A value as Hydra's grammar reads it back unchanged."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

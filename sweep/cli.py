@@ -1,0 +1,48 @@
+"""The command line: Hydra's entry point, and exit codes for people and CI.
+
+Exit codes: 0 all fine or skipped, 1 a cell is FAIL or ERROR, 2 bad input (one line says what), 130 Ctrl-C.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from sweep import config
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+"""The configuration files: inside the package when installed, beside it in a checkout."""
+
+config.register()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def run(cfg: DictConfig) -> None:
+    """One job: a group that the sweeper launched, or a plain run, which is a sweep of one cell."""
+    from sweep import compose
+
+    if cfg.group is not None:
+        compose.run_launched_group(cfg)
+    else:
+        raise SystemExit(compose.run_single(cfg))
+
+
+def main() -> None:
+    """Run, and turn every kind of bad input into one line and exit code 2."""
+    from sweep.errors import explain
+
+    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing them
+    try:
+        run()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        message = explain(error)
+        if message is None or wants_trace:
+            raise
+        print(f"sweep: {message}", file=sys.stderr)
+        raise SystemExit(2) from None

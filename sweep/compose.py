@@ -1,0 +1,98 @@
+"""From composed Hydra configurations to a plan that is ready to run; the seam between Hydra and the rest.
+
+Effects here: looks at the machine's devices, reads the prompt files that a configuration names.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from sweep import gpus, plan, run
+from sweep.config import RunConfig, require
+from sweep.plan import Cell, Plan
+from sweep.results import SweepFolder
+from sweep.workload.prompts import load_prompts
+
+EMBEDDED_FAMILIES = ("glm_image", "qwen_image")
+"""Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
+
+
+def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "", repeat: int = 0) -> Cell:
+    """One composed configuration as a Cell. Raises ConfigError."""
+    return plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix, repeat)
+
+
+def _devices(config: RunConfig) -> gpus.Devices:
+    return gpus.discover(config.engine, config.model, config.hardware)
+
+
+def _content(config: RunConfig) -> str:
+    """Hash of the prompts and the input image that the workload names. Raises ConfigError when they are bad."""
+    digest = hashlib.sha256()
+    for prompt in load_prompts(config.workload):
+        digest.update(prompt.encode("utf-8", "surrogatepass") + b"\0")
+    if config.workload.input_image is not None:
+        path = Path(config.workload.input_image)
+        require(path.is_file(), f"workload.input_image={path}: no such file")
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
+    """Why this machine or engine cannot run the model; "" when it can. Raises ConfigError for a bad path."""
+    model, engine = config.model, config.engine.name
+    if engine == "noop" or model.embedded:
+        return ""
+    if devices.kind == "cuda" and devices.count == 0:
+        return f"{model.name} needs a CUDA GPU with about {model.memory_gb:.0f} GB for its weights; none was found here"
+    if engine == "diffusers" and model.family not in EMBEDDED_FAMILIES:
+        return f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
+    require(
+        model.path is not None,
+        f"{model.name} is not downloaded by this tool: give its checkpoint's folder with model.path=DIR ({model.repo})",
+    )
+    require(Path(str(model.path)).is_dir(), f"model.path={model.path}: no such folder")
+    return ""
+
+
+def run_single(cfg: DictConfig) -> int:
+    """A plain `python -m sweep`: a sweep of one cell. Returns the exit code."""
+    hydra = HydraConfig.get()
+    cell = cell_from(cfg, list(hydra.overrides.task))
+    made = plan.build_plan([cell])
+    plan.refuse_if_nothing_runs(made)
+    return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
+
+
+def run_plan(made: Plan, folder: Path, dry_run: bool, launch: run.Launch | None) -> int:
+    """Print or run a plan. `launch` None: run the groups in this process, one after another."""
+    from sweep.report.plan_table import print_plan
+
+    if dry_run:
+        print_plan(made)
+        return 0
+    from sweep.session import execute
+
+    def here(numbers: list[int]) -> None:
+        for number in numbers:
+            run.run_group(SweepFolder(folder), made, number)
+
+    return execute(made, folder, launch or here)
+
+
+def run_launched_group(cfg: DictConfig) -> None:
+    """A job of a multirun: the group with this number, from the plan in the sweep's folder."""
+    folder = SweepFolder(Path(HydraConfig.get().sweep.dir))
+    made = folder.load_plan()
+    run.run_group(folder, made, int(cfg.group))
+
+
+def plain(cfg: DictConfig) -> DictConfig:
+    """A copy without Hydra's own node, so that it matches RunConfig."""
+    copied = cfg.copy()
+    OmegaConf.set_struct(copied, False)
+    copied.pop("hydra", None)
+    return copied

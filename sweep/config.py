@@ -1,0 +1,210 @@
+"""The schema of a run: one dataclass a configuration group, each field with its unit and meaning.
+
+Range checks stand in `check`, beside the fields they guard; they run in `OmegaConf.to_object`.
+Knows nothing of how a value is used. Files under conf/ choose values, never types.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work: one line that says what was asked, what is wrong, what to do."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError(message) unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass
+class Stack:
+    """Published shape of one transformer stack of a model (text encoder, AR or DiT)."""
+
+    params_b: float = 0.0  # parameters, billions
+    layers: int = 0
+    hidden: int = 0  # residual width
+    heads: int = 0
+    kv_heads: int = 0  # equal to heads without grouped-query attention
+    intermediate: int = 0  # feed-forward width
+    vocab: int = 0  # output vocabulary; 0 for a stack that emits no tokens
+
+
+@dataclass
+class Model:
+    """What is generated with. Shapes are the published ones; `embedded` models are built from a seed."""
+
+    name: str = "???"
+    family: str = "???"  # code path: glm_image, qwen_image, flux, …
+    summary: str = ""  # one line for people
+    embedded: bool = False  # tiny random weights, built on this machine at first use
+    repo: str = ""  # where the published checkpoint lives (never downloaded by us)
+    path: str | None = None  # folder of a checkpoint on this machine
+    tasks: list[str] = field(default_factory=lambda: ["text_to_image"])  # text_to_image, image_edit
+    size_multiple: int = 16  # width and height must be multiples of this, pixels
+    max_pixels: int = 2048 * 2048
+    patch: int = 2  # DiT patch, latent pixels
+    vae_scale: int = 8  # pixels per latent pixel
+    memory_gb: float = 0.0  # GPU memory that the weights need in bf16, GB
+    ar: Stack | None = None
+    dit: Stack | None = None
+    text_encoder: Stack | None = None
+    source: str = ""  # where the shapes were read
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            require(task in TASKS, f"model.tasks: unknown task '{task}'; choose from {', '.join(TASKS)}")
+
+
+TASKS = ("text_to_image", "image_edit")
+
+
+@dataclass
+class Gate:
+    """Quality thresholds of a feature against its baseline, as mean absolute pixel difference in [0, 1]."""
+
+    warn_mean_diff: float = 0.1
+    fail_mean_diff: float = 0.25
+
+
+@dataclass
+class Feature:
+    """One acceleration switch. Keys of its file beyond these fields are its own parameters (`options`)."""
+
+    name: str = ""
+    label: str = ""  # for plots and tables
+    summary: str = ""  # one line for people
+    lossy: bool = False
+    gpus: int = 1  # devices it multiplies the need by
+    conflicts: list[str] = field(default_factory=list)
+    needs_cfg: bool = False  # does nothing without classifier-free guidance
+    engines: dict[str, Any] = field(default_factory=dict)  # engine -> arguments that switch it on there
+    families: dict[str, list[str]] = field(default_factory=dict)  # engine -> model families; absent: every family
+    unsupported: str = ""  # why other families are skipped
+    evidence: str = ""  # rule of sweep/verdict.py that shows it engaged
+    limits: dict[str, list[Any]] = field(default_factory=dict)  # option -> [lowest, highest]
+    gate: Gate = field(default_factory=Gate)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EngineConfig:
+    """Which engine runs the model, and how long it may take."""
+
+    name: str = "diffusers"
+    device: str = "auto"  # auto: cuda where there is one, else cpu
+    dtype: str = "auto"  # auto: float32 on cpu, bfloat16 on cuda
+    warmup: int = 1  # batches generated before measuring, at the measured shape
+    threads_per_rank: int = 1  # OpenMP threads of a CPU rank
+    load_timeout_s: float = 300.0
+    warmup_timeout_s: float = 300.0
+    request_timeout_s: float = 300.0  # for one batch
+    collective_timeout_s: float = 120.0  # how long ranks wait for each other
+
+    def __post_init__(self) -> None:
+        require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")
+        require(
+            self.dtype in ("auto", "float32", "bfloat16"),
+            f"engine.dtype={self.dtype}: choose auto, float32 or bfloat16",
+        )
+        require(self.warmup >= 0, f"engine.warmup={self.warmup}: must be 0 or more")
+        require(self.threads_per_rank >= 1, f"engine.threads_per_rank={self.threads_per_rank}: must be at least 1")
+        for name in ("load_timeout_s", "warmup_timeout_s", "request_timeout_s", "collective_timeout_s"):
+            require(getattr(self, name) > 0, f"engine.{name}={getattr(self, name)}: must be more than 0 seconds")
+
+
+@dataclass
+class Parallel:
+    """How many devices one cell may use; cells that need more are skipped with that reason."""
+
+    name: str = "auto"
+    gpus: int | None = None  # None: as many as the machine has
+
+    def __post_init__(self) -> None:
+        require(self.gpus is None or self.gpus >= 1, f"parallel.gpus={self.gpus}: must be at least 1")
+
+
+@dataclass
+class Workload:
+    """The requests of a cell: which prompts, what size, how many steps, which seeds."""
+
+    name: str = "text_to_image"
+    task: str = "text_to_image"  # or image_edit
+    prompts: str | None = None  # file, one prompt a line (.txt) or JSON lines with "prompt"; None: the shipped ones
+    prompt: str | None = None  # one prompt given here instead of a file
+    prompt_set: str = "short"  # shipped prompts: short, mixed, long
+    num_prompts: int = 4
+    prompt_tokens: int | None = None  # pad or trim each prompt to this many tokens of the model's tokenizer
+    negative_prompt: str | None = " "
+    input_image: str | None = None  # file for image_edit; None: a picture made from the seed
+    width: int = 64  # pixels
+    height: int = 64  # pixels
+    steps: int = 8  # denoising steps
+    guidance_scale: float = 4.0  # classifier-free guidance (true_cfg_scale on Qwen-Image); 1 switches it off
+    seeds_per_prompt: int = 1
+    repeats: int = 3  # how often the same requests are measured
+
+    def __post_init__(self) -> None:
+        require(self.task in TASKS, f"workload.task={self.task}: choose from {', '.join(TASKS)}")
+        require(
+            self.prompt_set in ("short", "mixed", "long"),
+            f"workload.prompt_set={self.prompt_set}: choose short, mixed or long",
+        )
+        for name in ("num_prompts", "width", "height", "steps", "seeds_per_prompt", "repeats"):
+            require(getattr(self, name) >= 1, f"workload.{name}={getattr(self, name)}: must be at least 1")
+        require(self.steps <= 1000, f"workload.steps={self.steps}: must be at most 1000")
+        require(self.guidance_scale >= 0, f"workload.guidance_scale={self.guidance_scale}: must be 0 or more")
+        require(
+            self.prompt_tokens is None or self.prompt_tokens >= 1,
+            f"workload.prompt_tokens={self.prompt_tokens}: must be at least 1",
+        )
+
+
+@dataclass
+class Hardware:
+    """The machine. What is None is discovered."""
+
+    name: str = "auto"
+    gpus: int | None = None  # devices to use; on a CPU: ranks that may run at once (None: one a core)
+    price_per_gpu_hour: float | None = None  # for cost_per_image, in your currency
+
+    def __post_init__(self) -> None:
+        require(self.gpus is None or self.gpus >= 1, f"hardware.gpus={self.gpus}: must be at least 1")
+        require(
+            self.price_per_gpu_hour is None or self.price_per_gpu_hour >= 0,
+            f"hardware.price_per_gpu_hour={self.price_per_gpu_hour}: must be 0 or more",
+        )
+
+
+@dataclass
+class RunConfig:
+    """One cell, fully resolved; also what the command line overrides."""
+
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    model: Model = field(default_factory=Model)
+    feature: dict[str, Any] = field(default_factory=dict)  # name -> keys of conf/feature/NAME.yaml
+    parallel: Parallel = field(default_factory=Parallel)
+    workload: Workload = field(default_factory=Workload)
+    hardware: Hardware = field(default_factory=Hardware)
+    batch: int = 1  # prompts generated at once
+    seed: int = 0  # first seed; prompt i of seed s uses seed + s
+    baselines: bool = True  # multirun: add the baseline of every cell
+    aa: bool = True  # multirun: measure a baseline again in a fresh engine, to know the noise
+    combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also triples, …
+    dry_run: bool = False  # print the plan, run nothing
+    plots: bool = True  # draw plots and report.html when the sweep ends
+    group: int | None = None  # internal: number of the group that a launched job runs
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, f"batch={self.batch}: must be at least 1")
+        require(self.seed >= 0, f"seed={self.seed}: must be 0 or more")
+        require(self.combine >= 1, f"combine={self.combine}: must be at least 1 (2 adds all pairs)")
+
+
+def register() -> None:
+    """Put the schema into Hydra's ConfigStore; conf/config.yaml builds on it."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)

@@ -1,0 +1,89 @@
+"""What an engine is given, what it gives back: the records that cross the process boundary.
+
+Plain frozen dataclasses, picklable, no torch. Knows nothing of Hydra, cells or verdicts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from profiling.phases import PhaseRecord
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that a child process needs to load one engine. Everything here is part of the engine key."""
+
+    engine: str  # registry name: diffusers, noop
+    family: str  # model family: glm_image, qwen_image
+    model: str  # model name, e.g. tiny_glm_image
+    checkpoint: str  # folder to load from; "" for an embedded model, which is built from its seed
+    embedded: bool  # True: random weights, built on this machine
+    device: str  # "cpu" or "cuda"
+    dtype: str  # "float32" or "bfloat16"
+    ranks: int  # processes that share one request
+    threads_per_rank: int  # OpenMP threads of each rank on a CPU
+    features: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> this engine's arguments
+    collective_timeout_s: float = 120.0
+    gpu_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to make. `height` and `width` in pixels; `seed` fixes the initial noise and AR sampling."""
+
+    request_id: str
+    prompt: str
+    prompt_index: int
+    seed: int
+    height: int
+    width: int
+    steps: int
+    guidance_scale: float
+    repeat: int = 0
+    negative_prompt: str | None = None
+    prompt_tokens: int | None = None  # pad or trim the prompt to this many tokens of the model's tokenizer
+    input_image: str | None = None  # path of the image to edit; None for text-to-image
+
+
+@dataclass(frozen=True)
+class RankEvidence:
+    """What one rank really executed during one batch of requests; all counts are totals of the batch."""
+
+    rank: int
+    dit_forwards: int  # transformer forwards that computed (a branch taken over by another rank is not one)
+    denoise_steps: int
+    blocks_run: int  # transformer blocks executed
+    blocks_skipped: int  # blocks that a full forward would have executed but a cache answered
+    block_sequence: int  # longest image-token sequence that a block of this rank saw; 0 when unknown
+    dit_parameters: int  # DiT parameters held by this rank (a shard counts as its own size)
+    settings: dict[str, str] = field(default_factory=dict)  # read back from the loaded pipeline
+
+
+@dataclass(frozen=True)
+class Output:
+    """What came of one batch (`requests` generated together). Times are seconds of `time.perf_counter`."""
+
+    request_ids: tuple[str, ...]
+    start_s: float  # since the engine's measurement epoch
+    latency_s: float  # of the whole batch, image in hand
+    image_paths: tuple[str, ...]  # relative to the cell's folder; "" when not stored (repeats)
+    image_hashes: tuple[str, ...]  # sha256 of the decoded pixels
+    output_tokens: int  # AR tokens generated per request; 0 for a model with no AR stage
+    prompt_tokens: tuple[int, ...]  # prompt length of each request in the model's tokens
+    phases: tuple[PhaseRecord, ...]  # of all ranks
+    evidence: tuple[RankEvidence, ...]  # one a rank
+
+
+class Engine(Protocol):
+    """One loaded model. Lives in a child process; any exception ends the current cell, not the sweep."""
+
+    def load(self) -> None:
+        """Load weights, start ranks, apply features."""
+
+    def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
+        """Generate all requests at once; write one PNG each into `folder`/images (None: keep none)."""
+
+    def close(self) -> None:
+        """Stop ranks and free devices; safe to call twice."""

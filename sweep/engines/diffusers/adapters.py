@@ -1,0 +1,192 @@
+"""The small differences between model families: how their pipeline is called, and what it says of itself.
+
+Knows pipelines' keyword arguments and tokenizers. Knows nothing of ranks, features or timing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sweep.engines.base import Request
+
+FILLERS = (" the", "a")  # texts to lengthen a prompt with; the first one that is a single token is used
+
+
+class Adapter(ABC):
+    """One model family. `pipe` is its loaded diffusers pipeline."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The tokenizer that reads the prompt."""
+
+    @abstractmethod
+    def call_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
+        """Family-specific keyword arguments of one pipeline call."""
+
+    @abstractmethod
+    def cfg_active(self, requests: Sequence[Request]) -> bool:
+        """Whether the pipeline will call its DiT twice a step."""
+
+    def is_branch(self, transformer_kwargs: Mapping[str, Any]) -> bool:
+        """Whether a DiT call predicts noise."""
+        return True
+
+    def output_tokens(self) -> int:
+        """AR tokens generated per request by the last call; 0 without an AR stage."""
+        return 0
+
+    def shared_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
+        """All keyword arguments of one pipeline call."""
+        first = requests[0]
+        return {
+            "prompt": list(prompts),
+            "height": first.height,
+            "width": first.width,
+            "num_inference_steps": first.steps,
+            "generator": [torch.Generator("cpu").manual_seed(request.seed) for request in requests],
+            **self.call_arguments(requests, prompts),
+        }
+
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of `prompt` that the model reads, without the template around it."""
+        return len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+    def fit_prompt(self, request: Request) -> str:
+        """The request's prompt, lengthened or cut to `prompt_tokens` as closely as its tokenizer allows."""
+        if request.prompt_tokens is None:
+            return request.prompt
+        return fit_tokens(request.prompt, request.prompt_tokens, self.tokenizer)
+
+
+def fit_tokens(prompt: str, count: int, tokenizer: Any) -> str:
+    """Cut or lengthen `prompt` to `count` tokens; shorter by up to a character's tokens where a cut would split it."""
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    filler = next((text for text in FILLERS if len(encode(text)) == 1), FILLERS[-1])
+    missing = count - len(encode(prompt))
+    if missing > 0:
+        prompt += filler * missing
+    for keep in range(count, 0, -1):
+        text = tokenizer.decode(encode(prompt)[:keep], clean_up_tokenization_spaces=False)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(encode(text)) <= count:
+            return text
+    return prompt[:1]
+
+
+class GlmImageAdapter(Adapter):
+    """GLM-Image: AR tokens first, then the DiT; guidance against a dropped prior and an empty prompt."""
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__(pipe)
+        self._generated = 0
+        encoder = pipe.vision_language_encoder
+        encoder.generate = self._counted(encoder.generate)
+
+    def _counted(self, generate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def counted(**kwargs: Any) -> torch.Tensor:
+            tokens = generate(**kwargs)
+            self._generated = tokens.shape[-1] - kwargs["input_ids"].shape[-1]
+            return tokens
+
+        return counted
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.pipe.processor.tokenizer
+
+    def call_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
+        # A prompt that spells a control token (such as the image placeholder) is text, not control.
+        control = [token for token in self.tokenizer.all_special_tokens if token]
+        arguments: dict[str, Any] = {
+            "prompt": [spell_out(prompt, control) for prompt in prompts],
+            "guidance_scale": requests[0].guidance_scale,
+        }
+        if requests[0].input_image is not None:
+            arguments["image"] = [[read_image(request)] for request in requests]
+        return arguments
+
+    def cfg_active(self, requests: Sequence[Request]) -> bool:
+        return requests[0].guidance_scale > 1
+
+    def is_branch(self, transformer_kwargs: Mapping[str, Any]) -> bool:
+        caches = transformer_kwargs.get("kv_caches")
+        return caches is None or caches[0].mode != "write"  # "write": stores an edit's input image, predicts nothing
+
+    def output_tokens(self) -> int:
+        return self._generated
+
+
+class QwenImageAdapter(Adapter):
+    """Qwen-Image: a language model encodes the prompt, the DiT paints; guidance needs a negative prompt."""
+
+    MAX_PROMPT_TOKENS = 1024
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.pipe.tokenizer
+
+    def count_tokens(self, prompt: str) -> int:
+        return min(super().count_tokens(prompt), self.MAX_PROMPT_TOKENS)
+
+    def shorten_template(self) -> None:
+        """Use a prompt template of three tokens: with one token a byte the published one would be 200 long."""
+        self.pipe.prompt_template_encode = "<|im_start|>{}<|im_end|>"
+        self.pipe.prompt_template_encode_start_idx = 1
+
+    def call_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "true_cfg_scale": requests[0].guidance_scale,
+            "max_sequence_length": self.MAX_PROMPT_TOKENS,
+        }
+        if self.cfg_active(requests):
+            arguments["negative_prompt"] = [request.negative_prompt for request in requests]
+        return arguments
+
+    def cfg_active(self, requests: Sequence[Request]) -> bool:
+        return requests[0].guidance_scale > 1 and all(request.negative_prompt is not None for request in requests)
+
+
+def spell_out(prompt: str, control: Sequence[str]) -> str:
+    """`prompt` with every control token of `control` broken by a space, so that it is read as plain text."""
+    for token in control:
+        prompt = prompt.replace(token, f"{token[0]} {token[1:]}")
+    return prompt
+
+
+def read_image(request: Request) -> Image.Image:
+    """The request's input image in RGB, resized to the size of the output."""
+    assert request.input_image is not None
+    with Image.open(request.input_image) as image:
+        return image.convert("RGB").resize((request.width, request.height), Image.Resampling.BICUBIC)
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of diffusers and transformers out of the engine's log; errors stay."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+ADAPTERS: dict[str, type[Adapter]] = {"glm_image": GlmImageAdapter, "qwen_image": QwenImageAdapter}
+
+
+def make_adapter(family: str, pipe: Any, embedded: bool) -> Adapter:
+    """The adapter of `family` around a loaded pipeline. Raises ValueError for a family without one."""
+    if family not in ADAPTERS:
+        raise ValueError(f"the diffusers engine has no adapter for model family '{family}'; it has {sorted(ADAPTERS)}")
+    adapter = ADAPTERS[family](pipe)
+    if embedded and isinstance(adapter, QwenImageAdapter):
+        adapter.shorten_template()
+    return adapter

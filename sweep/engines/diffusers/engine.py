@@ -1,0 +1,273 @@
+"""DiffusersEngine: one diffusers pipeline on one or more ranks, with features that really engage.
+
+Every rank loads the same pipeline and runs the same call; features make ranks share the work. Rank 0 is
+the calling process and the only one that decodes and stores images. Knows nothing of cells or
+verdicts; imports torch, so import it only in an engine's process.
+"""
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from profiling import instrument
+from profiling.phases import PhaseRecord, PhaseRecorder
+from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
+from sweep.engines.diffusers import cfg_parallel, ranks
+from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
+from sweep.engines.diffusers.blocks import BlockCounters
+from sweep.engines.diffusers.checkpoints import ensure_checkpoint
+from sweep.engines.diffusers.clock import StepClock
+from sweep.engines.diffusers.context import MESH_DIMS, RankContext, mesh_shape
+
+LOAD_TIMEOUT_S = 600.0  # for the other ranks to load; the host's own watchdog is stricter
+FORWARD_FEATURES = ("teacache", "cache_dit", "ulysses", "ring", "tp")
+"""Features that work inside one DiT forward, in the order in which they are applied."""
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """What one rank hands back after one batch. `images` only from rank 0."""
+
+    latency_s: float
+    start_s: float  # time.perf_counter
+    output_tokens: int
+    phases: tuple[PhaseRecord, ...]
+    evidence: RankEvidence
+    images: tuple[Image.Image, ...] = ()
+
+
+class RankRunner:
+    """The pipeline of one rank with all features applied. Built in the rank's own process."""
+
+    def __init__(self, place: ranks.RankPlace, spec: EngineSpec) -> None:
+        ranks.join(place)
+        quiet_libraries()
+        from diffusers import DiffusionPipeline
+        from torch.distributed.device_mesh import init_device_mesh
+
+        device = torch.device(place.device)
+        self.place, self.spec = place, spec
+        self.pipe = DiffusionPipeline.from_pretrained(
+            spec.checkpoint, dtype=getattr(torch, spec.dtype), local_files_only=True
+        ).to(device)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.adapter = make_adapter(spec.family, self.pipe, spec.embedded)
+        self.clock = StepClock()
+        self.cfg_active = False
+        shape = mesh_shape(spec.features)
+        self.context = RankContext(
+            rank=place.rank,
+            ranks=place.ranks,
+            device=device,
+            mesh=init_device_mesh(device.type, shape, mesh_dim_names=MESH_DIMS) if place.ranks > 1 else None,
+            clock=self.clock,
+            cfg_active=lambda: self.cfg_active,
+        )
+        transformer = self.pipe.transformer
+        self.counters = BlockCounters(transformer, self.clock)  # innermost
+        for name in FORWARD_FEATURES:
+            if name in spec.features:
+                feature(name)(self.pipe, self.context, dict(spec.features[name]))
+        self.counters.count_forwards(transformer)
+        self.recorder = PhaseRecorder(place.rank, device)
+        instrument.attach(self.pipe, self.recorder)
+        if "cfg_parallel" in spec.features:
+            cfg_parallel.apply(self.pipe, self.context, dict(spec.features["cfg_parallel"]))
+        self.clock.attach(self.pipe, self.adapter.is_branch)  # outermost: sees every call of the pipeline
+        self.settings = {
+            "pipeline": type(self.pipe).__name__,
+            "dtype": str(transformer.dtype).removeprefix("torch."),
+            "device": place.device,
+            "dit_blocks": str(self.counters.blocks),
+            **{f"mesh_{dim}": str(size) for dim, size in zip(MESH_DIMS, shape, strict=True)},
+        }
+
+    def run(self, command: tuple[Sequence[Request], Sequence[str]]) -> RankResult:
+        """Generate one batch: requests, and their prompts as fitted to `prompt_tokens`."""
+        requests, prompts = command
+        first = requests[0]
+        arguments = self.adapter.shared_arguments(requests, prompts)
+        # Only rank 0 hands out images, so only rank 0 decodes them.
+        arguments["output_type"] = "pil" if self.place.rank == 0 else "latent"
+        self.clock.reset(first.steps)
+        self.counters.reset()
+        self.recorder.take()
+        self.cfg_active = self.adapter.cfg_active(requests)
+        start = time.perf_counter()
+        with self.recorder.phase("request"):
+            images = self.pipe(**arguments).images
+        latency = time.perf_counter() - start
+        return RankResult(
+            latency_s=latency,
+            start_s=start,
+            output_tokens=self.adapter.output_tokens(),
+            phases=tuple(replace(record, request_id=first.request_id) for record in self.recorder.take()),
+            evidence=self.evidence(),
+            images=tuple(images) if self.place.rank == 0 else (),
+        )
+
+    def evidence(self) -> RankEvidence:
+        """What this rank executed since the request began."""
+        return RankEvidence(
+            rank=self.place.rank,
+            dit_forwards=self.counters.forwards,
+            denoise_steps=self.clock.step,
+            blocks_run=self.counters.blocks_run,
+            blocks_skipped=self.counters.blocks_skipped,
+            block_sequence=self.counters.image_sequence,
+            dit_parameters=sum(local_size(parameter) for parameter in self.pipe.transformer.parameters()),
+            settings=self.settings,
+        )
+
+
+class DiffusersEngine:
+    """Implements sweep.engines.base.Engine for the families that adapters.py knows."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self._runner: RankRunner | None = None
+        self._processes: ranks.RankProcesses | None = None
+        self._epoch_s = 0.0
+        self._broken = False
+
+    def load(self) -> None:
+        """Build the checkpoint if embedded, start the other ranks, load every pipeline. Raises RankError, ValueError."""
+        needed = math.prod(mesh_shape(self.spec.features))
+        if needed != self.spec.ranks:
+            raise ValueError(f"features {sorted(self.spec.features)} need {needed} ranks, got {self.spec.ranks}")
+        quiet_libraries()
+        checkpoint = ensure_checkpoint(self.spec.model) if self.spec.embedded else Path(self.spec.checkpoint)
+        if not (checkpoint / "model_index.json").is_file():
+            raise FileNotFoundError(f"no diffusers checkpoint at '{checkpoint}' (model_index.json is missing)")
+        spec = replace(self.spec, checkpoint=str(checkpoint))
+        self._processes = ranks.RankProcesses(spec.ranks)
+        places = [self._place(rank) for rank in range(spec.ranks)]
+        try:
+            self._processes.start(RankRunner, places[1:], spec)
+            self._runner = RankRunner(places[0], spec)
+            self._processes.receive(LOAD_TIMEOUT_S)
+        except BaseException as error:
+            blamed = self._blame(error)
+            self.close()
+            if blamed is not None:
+                raise blamed from error
+            raise
+        self._broken = False
+        self._epoch_s = time.perf_counter()
+
+    def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
+        """Generate all requests at once. Raises RankError naming the rank when one of several fails."""
+        check_batch(requests)
+        if self._broken:  # ranks that failed are gone: start afresh
+            self.close()
+            self.load()
+        if self._runner is None or self._processes is None:
+            raise RuntimeError("generate called before load")
+        adapter = self._runner.adapter
+        prompts = [adapter.fit_prompt(request) for request in requests]
+        command = (tuple(requests), tuple(prompts))
+        try:
+            self._processes.send(command)
+            own = self._runner.run(command)
+            others: list[RankResult] = self._processes.receive(self.spec.collective_timeout_s)
+        except BaseException as error:
+            self._broken = self.spec.ranks > 1
+            blamed = self._blame(error)
+            if blamed is not None:
+                raise blamed from error
+            raise
+        results = [own, *others]
+        return Output(
+            request_ids=tuple(request.request_id for request in requests),
+            start_s=own.start_s - self._epoch_s,
+            latency_s=own.latency_s,
+            image_paths=tuple(
+                store(image, request, folder) for image, request in zip(own.images, requests, strict=True)
+            ),
+            image_hashes=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in own.images),
+            output_tokens=own.output_tokens,
+            prompt_tokens=tuple(adapter.count_tokens(prompt) for prompt in prompts),
+            phases=tuple(record for result in results for record in result.phases),
+            evidence=tuple(result.evidence for result in results),
+        )
+
+    def close(self) -> None:
+        """End the other ranks and free the pipeline; safe to call twice."""
+        if self._processes is not None:
+            self._processes.close()
+        self._processes = self._runner = None
+        ranks.leave()
+        if self.spec.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _place(self, rank: int) -> ranks.RankPlace:
+        assert self._processes is not None
+        return ranks.RankPlace(
+            rank=rank,
+            ranks=self.spec.ranks,
+            rendezvous=self._processes.rendezvous,
+            device=f"cuda:{rank}" if self.spec.device == "cuda" else "cpu",
+            threads=self.spec.threads_per_rank,
+            timeout_s=self.spec.collective_timeout_s,
+        )
+
+    def _blame(self, error: BaseException) -> BaseException | None:
+        """The other rank's error behind rank 0's, or None."""
+        if self._processes is None or isinstance(error, ranks.RankError):
+            return None
+        blamed = self._processes.blame()
+        if blamed is None and self.spec.ranks > 1 and isinstance(error, Exception):
+            return ranks.RankError(f"rank 0 of {self.spec.ranks} failed: {type(error).__name__}: {error}")
+        return blamed
+
+
+def feature(name: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
+    """The `apply` of the module that carries a feature out. Imported only when it is used."""
+    if name == "teacache":
+        from sweep.engines.diffusers import teacache as module
+    elif name == "cache_dit":
+        from sweep.engines.diffusers import cache_dit as module
+    elif name in ("ulysses", "ring"):
+        from sweep.engines.diffusers import context_parallel as module
+    else:
+        from sweep.engines.diffusers import tensor_parallel as module
+    return module.apply
+
+
+def local_size(parameter: torch.Tensor) -> int:
+    """Elements of `parameter` that this rank holds; of a sharded one, its shard."""
+    local = getattr(parameter, "to_local", None)
+    return (local() if local is not None else parameter).numel()
+
+
+def check_batch(requests: Sequence[Request]) -> None:
+    """Raise ValueError unless the requests can be one pipeline call."""
+    if not requests:
+        raise ValueError("no request to generate")
+    shapes = {
+        (r.height, r.width, r.steps, r.guidance_scale, r.input_image is None, r.negative_prompt is None)
+        for r in requests
+    }
+    if len(shapes) > 1:
+        raise ValueError("requests of one batch must agree in size, steps, guidance and task")
+
+
+def store(image: Image.Image, request: Request, folder: Path | None) -> str:
+    """Write `image` as PNG under folder/images, whole or not at all; returns its path relative to `folder`."""
+    if folder is None:
+        return ""
+    name = f"images/prompt_{request.prompt_index:02d}_seed_{request.seed}.png"
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    image.save(unfinished, format="PNG")
+    unfinished.replace(path)
+    return name

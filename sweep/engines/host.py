@@ -1,0 +1,141 @@
+"""EngineHost: the parent's side of an engine process, with a time limit on everything it is asked.
+
+Starts `sweep.engines.child` as leader of its own process group, talks to it over a pipe, and turns every
+way it can end (exception, kill, out of memory, hang) into an EngineFailure that says which. Knows nothing
+of cells.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sweep.engines.base import EngineSpec, Output, Request
+from sweep.engines.child import EngineError
+
+OOM_SIGNS = ("out of memory", "outofmemory", "cannot allocate memory", "bad_alloc", "memoryerror", "defaultcpuallocator")
+CLOSE_TIMEOUT_S = 5.0
+
+
+class EngineFailure(Exception):
+    """The engine could not do what it was asked. `cause`: exception, oom, crash or timeout."""
+
+    def __init__(self, cause: str, reason: str, alive: bool = False) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.reason = reason
+        self.alive = alive  # True: the process still answers and can take the next cell
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """The last line that says something, shortened for a table."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    line = lines[0] if lines else "no message"
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class EngineHost:
+    """One engine process. Use as a context manager: leaving it ends the process and all its ranks."""
+
+    def __init__(self, spec: EngineSpec, log: BinaryIO) -> None:
+        ours, theirs = Pipe()
+        os.set_inheritable(theirs.fileno(), True)
+        root = str(Path(__file__).resolve().parents[2])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+        if spec.device == "cpu":
+            environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
+        elif spec.gpu_ids:
+            environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.gpu_ids)
+        self.spec = spec
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sweep.engines.child", str(theirs.fileno()), str(os.getpid())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+        )
+        theirs.close()
+        self._pipe = ours
+
+    def __enter__(self) -> "EngineHost":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the engine, which is also its process group."""
+        return self.process.pid
+
+    def load(self, timeout_s: float) -> float:
+        """Load the engine; returns seconds taken. Raises EngineFailure."""
+        start = time.perf_counter()
+        self._ask("loading the engine", timeout_s, "load", self.spec)
+        return time.perf_counter() - start
+
+    def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
+        """Generate one batch. Raises EngineFailure."""
+        return self._ask(doing, timeout_s, "generate", list(requests), folder)
+
+    def close(self) -> None:
+        """Ask the engine to end, then kill whatever of its process group is left."""
+        if self.process.poll() is None:
+            try:
+                self._pipe.send(("close",))
+                self.process.wait(CLOSE_TIMEOUT_S)
+            except (OSError, subprocess.TimeoutExpired, ValueError):
+                pass
+        self.kill()
+        self._pipe.close()
+
+    def kill(self) -> None:
+        """End the whole process group at once."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        self.process.wait()
+
+    def _ask(self, doing: str, timeout_s: float, *command: Any) -> Any:
+        try:
+            self._pipe.send(command)
+            if not self._pipe.poll(timeout_s):
+                self.kill()
+                raise EngineFailure("timeout", f"no answer within {timeout_s:g} s while {doing}: killed")
+            kind, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._death(doing) from error
+        if kind == "ok":
+            return value
+        assert isinstance(value, EngineError)
+        text = f"{value.kind}: {value.message}"
+        cause = "oom" if any(sign in text.lower() for sign in OOM_SIGNS) else "exception"
+        prefix = "out of memory while" if cause == "oom" else "failed while"
+        raise EngineFailure(cause, f"{prefix} {doing}: {one_line(text)}", alive=cause == "exception")
+
+    def _death(self, doing: str) -> EngineFailure:
+        try:
+            code = self.process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return EngineFailure("crash", f"the engine closed its pipe while {doing}")
+        self.kill()
+        if code >= 0:
+            return EngineFailure("crash", f"the engine exited with code {code} while {doing}")
+        name = signal.Signals(-code).name
+        hint = " (killed from outside, or by the kernel for lack of memory)" if -code == signal.SIGKILL else ""
+        return EngineFailure("crash", f"the engine was ended by {name} while {doing}{hint}")
+
+
+def _visible(gpu_ids: tuple[int, ...]) -> str:
+    """CUDA_VISIBLE_DEVICES for the leased devices, counted within what we ourselves may see."""
+    outer = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    return ",".join(outer[i] if outer else str(i) for i in gpu_ids)

@@ -1,0 +1,84 @@
+"""Bad input explained in one line: what was asked, what is wrong, what to do.
+
+Knows the exceptions of Hydra, OmegaConf and our own ConfigError; anything else is a bug, not bad input.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from sweep.config import ConfigError, RunConfig
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for people, or None when `error` is not the user's doing."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _missing_choice(error)
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' is no valid override: {_first_line(str(error))}; write key=value and quote lists in the shell"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _composition(error)
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'teacache'?` or, with nothing alike, an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def _missing_choice(error: Exception) -> str:
+    path = str(getattr(error, "missing_cfg_file", "") or "")
+    group, _, choice = path.removeprefix("/").rpartition("/")
+    options = list(getattr(error, "options", None) or [])
+    if not group:
+        return _first_line(str(error))
+    hint = nearest(choice, options)
+    return f"unknown {group} '{choice}'{hint}" + (f" (choose from {', '.join(options)})" if options else "")
+
+
+def _composition(error: BaseException) -> str:
+    text = str(error)
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = re.search(r"(?:override|append to|delete) (?:config(?: value)? )?'?([\w./]+)'?", text)
+    full_key = getattr(cause, "full_key", None) or (key.group(1) if key else "")
+    if "not in struct" in str(cause) or "is not in struct" in text or "not in '" in str(cause):
+        return f"unknown field '{full_key}'{nearest(str(full_key), _fields() + _siblings(cause, str(full_key)))}"
+    if text.startswith("Ambiguous value"):
+        return f"{_first_line(text)}: add -m to sweep over several values"
+    if "Could not find" in text and "override" in text.lower():
+        group = re.search(r"'([\w/]+)'", text)
+        name = group.group(1) if group else full_key
+        return f"unknown field or group '{name}'{nearest(str(name), _fields())}"
+    first = _first_line(str(cause))
+    return f"{full_key}: {first}" if full_key and str(full_key) not in first else first
+
+
+def _siblings(cause: BaseException, full_key: str) -> list[str]:
+    """Fields that stand where the unknown one was looked for, such as the options of one feature."""
+    parent = getattr(cause, "parent_node", None)
+    prefix = full_key.rpartition(".")[0]
+    return [f"{prefix}.{key}" for key in parent] if parent is not None and prefix else []
+
+
+def _fields() -> list[str]:
+    """Every field that an override can name, with its group."""
+    names = ["hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs"]
+    for field in dataclasses.fields(RunConfig):
+        names.append(field.name)
+        kind = field.type if isinstance(field.type, type) else None
+        if kind is not None and dataclasses.is_dataclass(kind):
+            names += [f"{field.name}.{inner.name}" for inner in dataclasses.fields(kind)]
+    return names
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "unknown error")

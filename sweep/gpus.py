@@ -1,0 +1,120 @@
+"""Devices of this machine: how many there are, and leases so that two cells never share one.
+
+A device is a CUDA GPU (found through NVML) or, without one, a CPU core that runs one rank. A lease is
+one `flock` per device, all or nothing, in a fixed order, freed by the kernel when its process dies.
+"""
+
+import contextlib
+import fcntl
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.config import EngineConfig, Hardware, Model
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a cell may run on. `kind` is "cpu" or "cuda"; `count` devices at most."""
+
+    kind: str
+    count: int
+
+    def describe(self, count: int) -> str:
+        """`4 GPUs`, `1 CPU core`: for messages."""
+        unit = "GPU" if self.kind == "cuda" else "CPU core"
+        return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+@functools.cache
+def cuda_device_count() -> int:
+    """CUDA GPUs that NVML sees; 0 without driver or library. Honours CUDA_VISIBLE_DEVICES by its length."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            count = int(pynvml.nvmlDeviceGetCount())
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # no driver, no library, no permission: all mean "none that we can use"
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        count = min(count, len([part for part in visible.split(",") if part.strip()]))
+    return count
+
+
+def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:
+    """Devices for this engine and model. `auto`: embedded models run on the CPU, real ones on CUDA."""
+    kind = engine.device
+    if kind == "auto":
+        kind = "cpu" if model.embedded else "cuda"
+    found = cuda_device_count() if kind == "cuda" else (os.cpu_count() or 1)
+    if hardware.gpus is not None:
+        # On a CPU more ranks than cores only run slower; a GPU that is not there cannot be asked for.
+        found = hardware.gpus if kind == "cpu" else min(found, hardware.gpus)
+    return Devices(kind, found)
+
+
+def _lease_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"sweep-leases-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def lease(devices: Devices, count: int, waiting: Callable[[str], None], poll_s: float = 0.25) -> Iterator[tuple[int, ...]]:
+    """Hold `count` devices while the block runs; yields their numbers.
+
+    Takes all or none, always in rising order, so that two waiting groups cannot block each other.
+    `waiting` is called once with a message when the devices are not free at once.
+    """
+    said = False
+    while True:
+        held: list[tuple[int, int]] = []
+        for number in range(max(devices.count, count)):
+            handle = os.open(_lease_folder() / f"{devices.kind}{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                continue
+            held.append((number, handle))
+            if len(held) == count:
+                break
+        if len(held) == count:
+            break
+        for _, handle in held:
+            os.close(handle)
+        if not said:
+            waiting(f"waiting for {devices.describe(count)} in use by another run")
+            said = True
+        time.sleep(poll_s)
+    try:
+        yield tuple(number for number, _ in held)
+    finally:
+        for _, handle in held:
+            os.close(handle)
+
+
+def describe_gpus() -> dict[str, object]:
+    """GPUs and driver for the manifest; {"gpus": []} without NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            names = [
+                str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)))
+                for i in range(pynvml.nvmlDeviceGetCount())
+            ]
+            return {"gpus": names, "driver": str(pynvml.nvmlSystemGetDriverVersion())}
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:
+        return {"gpus": []}

@@ -1,0 +1,143 @@
+"""What the terminal shows while a sweep runs: a table of cells filling up, or a plain log.
+
+Reads events.jsonl, which every group appends to, so it shows the same for any launcher.
+"""
+
+import threading
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweep.plan import Cell, Plan
+from sweep.results import SweepFolder
+
+FINAL = ("done", "error")
+STYLES = {"done": "green", "error": "red", "running": "cyan", "loading": "yellow", "warm-up": "yellow"}
+
+
+class CellStates:
+    """Latest state of every cell, fed from events."""
+
+    def __init__(self, folder: SweepFolder, plan: Plan, kept: set[str], offset: int) -> None:
+        self.folder = folder
+        self.cells = {cell.key: cell for cell in plan.cells}
+        self.kept = kept
+        self.offset = offset
+        self.states: dict[str, dict[str, Any]] = {}
+        for cell in plan.cells:
+            state = "skipped" if cell.skip else ("kept" if cell.key in kept else "pending")
+            self.states[cell.key] = {"state": state, "reason": cell.skip}
+        self.started = time.time()
+
+    def update(self) -> list[tuple[Cell, dict[str, Any]]]:
+        """Take in new events; returns the cells whose state changed."""
+        events, self.offset = self.folder.events(self.offset)
+        changed = []
+        for event in events:
+            if event["event"] != "cell" or event["key"] not in self.cells:
+                continue
+            before = self.states[event["key"]]
+            since = event["t"] if before["state"] in ("pending", "waiting") else before.get("since", event["t"])
+            self.states[event["key"]] = {**event, "since": since}
+            if before["state"] != event["state"]:
+                changed.append((self.cells[event["key"]], self.states[event["key"]]))
+        return changed
+
+    def fraction(self) -> float:
+        """Part of the work of this run that is done, in [0, 1]."""
+        todo = [s for key, s in self.states.items() if s["state"] not in ("skipped", "kept")]
+        if not todo:
+            return 1.0
+        parts = [1.0 if s["state"] in FINAL else s.get("done", 0) / (s.get("total") or 1) for s in todo]
+        return sum(parts) / len(todo)
+
+    def time_left(self) -> str:
+        """`1:20 left`, from the time taken so far; empty until something is done."""
+        fraction = self.fraction()
+        if not 0 < fraction < 1:
+            return ""
+        seconds = (time.time() - self.started) * (1 - fraction) / fraction
+        return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"
+
+
+class LiveTable:
+    """Context manager around the launch of a sweep's groups."""
+
+    def __init__(self, folder: SweepFolder, plan: Plan, kept: set[str], offset: int) -> None:
+        self.states = CellStates(folder, plan, kept, offset)
+        self.console = Console()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._live: Live | None = None
+
+    def __enter__(self) -> "LiveTable":
+        if self.console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
+            self._live.__enter__()
+        else:
+            runnable = [s for s in self.states.states.values() if s["state"] == "pending"]
+            kept = len(self.states.kept)
+            print(f"{len(runnable)} cells to run" + (f", {kept} kept from before" if kept else ""), flush=True)
+            self._thread = threading.Thread(target=self._log, name="sweep-log", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+        if self._thread is not None:
+            self._thread.join()
+            self._print_changes()
+
+    def _log(self) -> None:
+        while not self._stop.wait(0.3):
+            self._print_changes()
+
+    def _print_changes(self) -> None:
+        for cell, state in self.states.update():
+            name = state["state"]
+            if name not in FINAL and name != "loading" and name != "waiting":
+                continue
+            took = f" after {state['t'] - state['since']:.1f} s" if name in FINAL else ""
+            left = self.states.time_left() if name in FINAL else ""
+            reason = f": {state['reason']}" if state.get("reason") else ""
+            print(f"{time.strftime('%H:%M:%S')} {cell.label}: {name}{took}{reason}{f' ({left})' if left else ''}", flush=True)
+
+    def _render(self) -> Table:
+        self.states.update()
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(width=10)
+        table.add_column(width=24)
+        table.add_column(justify="right", width=8)
+        rows = list(self.states.states.items())
+        room = max(5, self.console.size.height - 4)
+        active = next((i for i, (_, s) in enumerate(rows) if s["state"] not in (*FINAL, "kept", "skipped")), len(rows))
+        first = max(0, min(active - room // 2, len(rows) - room))
+        for key, state in rows[first : first + room]:
+            name = state["state"]
+            middle: Any = Text(str(state.get("reason") or ""), overflow="ellipsis", no_wrap=True, style="dim")
+            if name == "running":
+                middle = ProgressBar(total=state["total"], completed=state["done"], width=24)
+            since = state.get("since")
+            end = state["t"] if name in FINAL else time.time()
+            seconds = f"{end - since:.1f} s" if since and name not in ("waiting", "pending") else ""
+            table.add_row(self.states.cells[key].label, Text(name, style=STYLES.get(name, "dim")), middle, seconds)
+        elapsed = time.time() - self.states.started
+        done = sum(s["state"] in FINAL for s in self.states.states.values())
+        total = sum(s["state"] not in ("skipped", "kept") for s in self.states.states.values())
+        table.add_row("")
+        table.add_row(
+            Text(f"{done} of {total} cells", style="bold"),
+            f"{int(elapsed // 60)}:{int(elapsed % 60):02d}",
+            ProgressBar(total=1.0, completed=self.states.fraction(), width=24),
+            "",
+        )
+        table.add_row(Text(self.states.time_left(), style="dim"))
+        return table

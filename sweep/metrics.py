@@ -1,0 +1,191 @@
+"""Definitions of record: how each reported number follows from raw timings.
+
+Pure functions over plain sequences; every formula of the project stands here once. `None` always
+means "not defined by these samples" and becomes an empty field, never 0. Knows nothing of files,
+cells, engines or verdicts.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from profiling.phases import PHASES
+
+NOT_EXCLUSIVE = ("request", "dit_forward")
+"""Phases that overlap others: `request` holds all of them, `dit_forward` lies inside `denoise_step`."""
+
+EXCLUSIVE_PHASES = tuple(phase for phase in PHASES if phase not in NOT_EXCLUSIVE)
+"""Phases that follow each other; with `other` they add up to the request."""
+
+BOOTSTRAP_RESAMPLES = 4000
+BOOTSTRAP_SEED = 20240901  # fixed, so that a report rebuilt from the same samples shows the same interval
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times faster than the baseline: > 1 is faster. `low`, `high` bound the 95 % interval.
+
+    All `None` with no pair; `low` and `high` are `None` with fewer than two.
+    """
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    pairs: int  # measurements that baseline and cell have in common
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """The exclusive phase that takes longest; `share` in [0, 1] of the request."""
+
+    phase: str
+    share: float
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Arithmetic mean, in the unit of the values; None when there are none."""
+    import numpy as np
+
+    return float(np.mean(np.asarray(values, dtype=np.float64))) if len(values) else None
+
+
+def samples_needed(q: float) -> int:
+    """Fewest samples for which percentile `q` is reported: 100 from p99 on, 20 from p95 on, else 1."""
+    return 100 if q >= 99 else 20 if q >= 95 else 1
+
+
+def percentile(values: Sequence[float], q: float) -> float | None:
+    """Percentile `q` in [0, 100] by numpy's linear interpolation, in the unit of the values.
+
+    None when there are too few samples for it to mean anything (`samples_needed`).
+    """
+    import numpy as np
+
+    if len(values) < samples_needed(q):
+        return None
+    return float(np.percentile(np.asarray(values, dtype=np.float64), q, method="linear"))
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """exp(mean(log(values))); None when there are none. Raises ValueError on a value that is not above 0."""
+    import numpy as np
+
+    if not len(values):
+        return None
+    return float(np.exp(np.mean(np.log(_positive(values)))))
+
+
+def speedup(baseline: Mapping[Hashable, float], cell: Mapping[Hashable, float]) -> Speedup:
+    """Paired speed-up of `cell` over `baseline`; both map a measurement's key to its latency in seconds.
+
+    Key: (prompt_index, seed, repeat). Requests generated in one batch share one latency, so the caller
+    passes one key a batch, else the interval would be too narrow. Only keys in both count. `ratio` is
+    the geometric mean of baseline / cell over the pairs; `low` and `high` are the 2.5th and 97.5th
+    percentile of that mean over bootstrap resamples of the pairs (fixed seed, independent of the order
+    of the keys). Raises ValueError on a latency that is not a finite number above 0.
+    """
+    import numpy as np
+
+    keys = [key for key in baseline if key in cell]
+    if not keys:
+        return Speedup(None, None, None, 0)
+    seconds = _positive([baseline[key] for key in keys]), _positive([cell[key] for key in keys])
+    log_ratios = np.sort(np.log(seconds[0]) - np.log(seconds[1]))
+    ratio, pairs = float(np.exp(log_ratios.mean())), len(keys)
+    if pairs < 2:
+        return Speedup(ratio, None, None, pairs)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    means, rows = [], max(1, 1_000_000 // pairs)  # in slices, so that many pairs do not fill the memory
+    for first in range(0, BOOTSTRAP_RESAMPLES, rows):
+        picks = rng.integers(0, pairs, size=(min(rows, BOOTSTRAP_RESAMPLES - first), pairs))
+        means.append(log_ratios[picks].mean(axis=1))
+    low, high = np.exp(np.percentile(np.concatenate(means), [2.5, 97.5]))
+    return Speedup(ratio, float(low), float(high), pairs)
+
+
+def interaction_gain(combination: float | None, members: Sequence[float | None]) -> float | None:
+    """Speed-up of a combination ÷ product of its members' own speed-ups.
+
+    1: the members' effects multiply; below 1: they get in each other's way. None when a speed-up is
+    unknown or there is no member.
+    """
+    if combination is None or not members:
+        return None
+    product = 1.0
+    for member in members:
+        if member is None:
+            return None
+        product *= member
+    return combination / product if product > 0 else None
+
+
+def images_per_s(images: int, wall_s: float) -> float | None:
+    """Completed images ÷ measured wall time in seconds; None when no time was measured."""
+    return images / wall_s if wall_s > 0 else None
+
+
+def images_per_s_per_gpu(images: int, wall_s: float, gpus: int) -> float | None:
+    """Completed images ÷ measured wall time ÷ GPUs leased; None without a GPU or a time."""
+    rate = images_per_s(images, wall_s)
+    return None if rate is None or gpus < 1 else rate / gpus
+
+
+def tpot(e2e_s: float | None, ttft_s: float | None, n: int) -> float | None:
+    """Time per output token in seconds: (E2E − TTFT) / (n − 1). None for n ≤ 1 or a time not measured."""
+    if e2e_s is None or ttft_s is None or n <= 1:
+        return None
+    return (e2e_s - ttft_s) / (n - 1)
+
+
+def phase_totals(durations: Iterable[tuple[str, float]], requests: int = 1) -> dict[str, float]:
+    """Milliseconds a request spends in each phase, from (phase, ms) of one rank over `requests` requests.
+
+    Holds the phases that occurred, in the order of a request, and `other`: what is left of `request`
+    after its exclusive phases (never below 0). `other` is absent when no `request` was recorded.
+    Ranks run side by side: pass the records of one, or their times would add up.
+    """
+    if requests < 1:
+        raise ValueError(f"phase_totals: requests={requests}, must be at least 1")
+    sums: dict[str, float] = {}
+    for phase, ms in durations:
+        sums[phase] = sums.get(phase, 0.0) + ms
+    unknown = sorted(set(sums) - set(PHASES))
+    if unknown:
+        raise ValueError(f"phase_totals: unknown phase {', '.join(unknown)}; known are {', '.join(PHASES)}")
+    totals = {phase: sums[phase] / requests for phase in PHASES if phase in sums}
+    if "request" in totals:
+        inside = sum(totals.get(phase, 0.0) for phase in EXCLUSIVE_PHASES)
+        totals["other"] = max(0.0, totals["request"] - inside)
+    return totals
+
+
+def phase_shares(totals: Mapping[str, float]) -> dict[str, float]:
+    """Each phase's part of the request, in [0, 1]; of the exclusive phases' sum when `request` is unknown.
+
+    `dit_forward` is given too (its part of the request, already inside `denoise_step`); `request` is not.
+    """
+    whole = totals.get("request") or sum(ms for phase, ms in totals.items() if phase not in NOT_EXCLUSIVE)
+    if whole <= 0:
+        return {}
+    return {phase: ms / whole for phase, ms in totals.items() if phase != "request"}
+
+
+def bottleneck(totals: Mapping[str, float]) -> Bottleneck | None:
+    """The phase to work on first: the longest exclusive one, from ms per phase (`phase_totals`).
+
+    `dit_forward` (inside `denoise_step`), `request` (the whole) and `other` (no phase) are never it.
+    None when no phase took time.
+    """
+    shares = {phase: share for phase, share in phase_shares(totals).items() if phase in EXCLUSIVE_PHASES}
+    phase = max(shares, key=shares.__getitem__, default="")
+    return Bottleneck(phase, shares[phase]) if phase and shares[phase] > 0 else None
+
+
+def _positive(values: Sequence[float]):
+    """`values` as a float64 array; ValueError unless all are finite and above 0."""
+    import numpy as np
+
+    array = np.asarray(values, dtype=np.float64)
+    wrong = array[~(np.isfinite(array) & (array > 0))]
+    if wrong.size:
+        raise ValueError(f"expected finite values above 0, got {float(wrong[0])}")
+    return array

@@ -1,0 +1,230 @@
+"""The cells of a sweep: their keys, baselines, A/A repeat, skips, and groups that share one engine.
+
+Pure: configurations in, a Plan out. Runs nothing, reads no outputs. A Plan round-trips through JSON
+(`plan.json`), which is how a launched job learns what it is to run.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sweep import features as feature_rules
+from sweep.config import ConfigError, RunConfig, require
+from sweep.gpus import Devices
+
+BASELINE, FEATURE, AA = "baseline", "feature", "aa"
+"""Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fully resolved configuration of a sweep."""
+
+    key: str  # content hash of everything that can change its result
+    engine_key: str  # hash of what needs an engine restart
+    baseline_key: str  # the cell that it is compared with; its own key for a baseline
+    label: str  # for people: features, batch and whatever else the sweep varies
+    role: str
+    features: tuple[str, ...]
+    gpus: int
+    skip: str  # reason why it does not run; "" when it does
+    config: dict[str, Any]  # RunConfig as plain values
+    overrides: tuple[str, ...] = ()  # what the command line or study said for it
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder inside the sweep's."""
+        readable = "".join(c if c.isalnum() or c in "+-_=.," else "_" for c in self.label.replace(" ", "-"))
+        return f"{readable[:80]}-{self.key[:8]}"
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The typed configuration."""
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), self.config))
+        assert isinstance(config, RunConfig)
+        return config
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that share one loaded engine; the unit that Hydra launches."""
+
+    number: int
+    engine_key: str
+    gpus: int
+    cells: tuple[str, ...]  # cell keys, in running order
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a sweep and their groups."""
+
+    cells: tuple[Cell, ...]
+    groups: tuple[Group, ...]
+
+    def cell(self, key: str) -> Cell:
+        """The cell with this key."""
+        return next(cell for cell in self.cells if cell.key == key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for plan.json."""
+        return {"cells": [dataclasses.asdict(c) for c in self.cells], "groups": [dataclasses.asdict(g) for g in self.groups]}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Plan":
+        """Inverse of `to_json`."""
+        cells = tuple(
+            Cell(**{**c, "features": tuple(c["features"]), "overrides": tuple(c["overrides"])}) for c in data["cells"]
+        )
+        groups = tuple(Group(**{**g, "cells": tuple(g["cells"])}) for g in data["groups"])
+        return Plan(cells, groups)
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_run(config: RunConfig) -> None:
+    """Rules that involve more than one field. Raises ConfigError with one line for people."""
+    model, work = config.model, config.workload
+    for name in ("width", "height"):
+        value = getattr(work, name)
+        multiple = model.size_multiple
+        nearest = max(multiple, round(value / multiple) * multiple)
+        require(
+            value % multiple == 0,
+            f"workload.{name}={value}: {model.name} needs a multiple of {multiple}; the nearest is {nearest}",
+        )
+    require(
+        work.width * work.height <= model.max_pixels,
+        f"workload {work.width}x{work.height}: {model.name} makes at most {model.max_pixels:,} pixels",
+    )
+    require(
+        work.task in model.tasks,
+        f"workload.task={work.task}: {model.name} does {', '.join(model.tasks)} only",
+    )
+
+
+def build_cell(
+    config: DictConfig,
+    devices: Callable[[RunConfig], Devices],
+    content: Callable[[RunConfig], str],
+    runnable: Callable[[RunConfig, Devices], str],
+    overrides: Sequence[str] = (),
+    suffix: str = "",
+    repeat: int = 0,
+) -> Cell:
+    """One composed configuration as a Cell.
+
+    `devices` tells what the machine has, `content` hashes the prompts and images that the workload names,
+    `runnable` gives the reason why this engine or machine cannot run the model ("" when it can).
+    Raises ConfigError; a declared conflict, an unsupported feature or too few devices make a SKIP instead.
+    """
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, RunConfig)
+    check_run(run)
+    chosen = feature_rules.parse_features(run.feature)
+    names = tuple(feature.name for feature in chosen)
+    found = devices(run)
+    need = feature_rules.gpus_needed(chosen)
+    plain = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
+    assert isinstance(plain, dict)
+
+    engine_part = {
+        "engine": {k: plain["engine"][k] for k in ("name", "device", "dtype", "threads_per_rank")},
+        "device": found.kind,
+        "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
+        "parallel": plain["parallel"]["gpus"],
+        "repeat": repeat,
+    }
+    work_part = {
+        "workload": {k: v for k, v in plain["workload"].items() if k not in ("name", "prompts", "input_image")},
+        "content": content(run),
+        "batch": run.batch,
+        "seed": run.seed,
+        "warmup": run.engine.warmup,
+    }
+    arguments = feature_rules.engine_arguments(chosen, run.engine.name)
+    engine_key = _hash({**engine_part, "features": arguments})
+    key = _hash({**engine_part, **work_part, "features": arguments})
+    baseline_key = _hash({**engine_part, **work_part, "features": {}, "repeat": 0})
+
+    label = f"{feature_rules.combination_name(names) or BASELINE} b{run.batch}"
+    label += f" {suffix}" if suffix else ""
+    label += " A/A" if repeat else ""
+    return Cell(
+        key=key,
+        engine_key=engine_key,
+        baseline_key=baseline_key,
+        label=label,
+        role=AA if repeat else (FEATURE if names else BASELINE),
+        features=names,
+        gpus=need,
+        skip=_skip_reason(chosen, run, found, need) or runnable(run, found),
+        config={**plain, "group": None},
+        overrides=tuple(overrides),
+    )
+
+
+def _skip_reason(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> str:
+    conflict = feature_rules.find_conflict(chosen)
+    if conflict:
+        return f"{conflict[0]} conflicts with {conflict[1]}"
+    reason = feature_rules.unsupported_reason(chosen, run.engine.name, run.model)
+    if reason:
+        return reason
+    if found.kind == "cuda" and found.count == 0:
+        return ""  # `runnable` says it better
+    if need > found.count:
+        return f"requires {found.describe(need)}, only {found.count} available"
+    if run.parallel.gpus is not None and need > run.parallel.gpus:
+        return f"requires {found.describe(need)}, parallel={run.parallel.name} allows {run.parallel.gpus}"
+    return ""
+
+
+def build_plan(cells: Sequence[Cell]) -> Plan:
+    """Deduplicate, order and group cells. The same for every order in which the cells were named.
+
+    Groups of baselines run first, then by number of features and name, A/A last; inside a group by label.
+    """
+    unique = {cell.key: cell for cell in sorted(cells, key=_cell_order)}
+    ordered = tuple(unique.values())
+    by_engine: dict[str, list[Cell]] = {}
+    for cell in ordered:
+        if not cell.skip:
+            by_engine.setdefault(cell.engine_key, []).append(cell)
+    groups = tuple(
+        Group(number, engine_key, members[0].gpus, tuple(cell.key for cell in members))
+        for number, (engine_key, members) in enumerate(by_engine.items())
+    )
+    return Plan(ordered, groups)
+
+
+def _cell_order(cell: Cell) -> tuple[Any, ...]:
+    role = (BASELINE, FEATURE, AA).index(cell.role)
+    config = cell.config
+    return (role, config["model"]["name"], len(cell.features), cell.features, config["batch"], cell.label, cell.key)
+
+
+def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[str, ...]]:
+    """All combinations of up to `size` of the single features among `choices`, after the choices themselves."""
+    import itertools
+
+    singles = sorted({choice[0] for choice in choices if len(choice) == 1})
+    result = list(dict.fromkeys(tuple(sorted(choice)) for choice in choices))
+    for count in range(2, size + 1):
+        result += [combo for combo in itertools.combinations(singles, count) if combo not in result]
+    return result
+
+
+def refuse_if_nothing_runs(plan: Plan) -> None:
+    """A sweep in which every asked-for cell conflicts is bad input. Raises ConfigError."""
+    asked = [cell for cell in plan.cells if cell.role == FEATURE]
+    if asked and all("conflicts with" in cell.skip for cell in asked):
+        raise ConfigError(f"feature={list(asked[0].features)}: {asked[0].skip}; choose one of them")

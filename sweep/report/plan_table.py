@@ -1,0 +1,25 @@
+"""The plan of a sweep as a table: `dry_run=true`."""
+
+from rich.console import Console
+from rich.table import Table
+
+from sweep.plan import Plan
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print cells by group, device needs, expected skips and engine starts."""
+    console = console or Console()
+    table = Table(title="plan (nothing was run)", title_justify="left")
+    for column in ("engine", "cell", "devices", "why not"):
+        table.add_column(column, overflow="fold")
+    for group in plan.groups:
+        for key in group.cells:
+            cell = plan.cell(key)
+            table.add_row(f"{group.number + 1}", cell.label, str(cell.gpus), "")
+    for cell in plan.cells:
+        if cell.skip:
+            table.add_row("", cell.label, str(cell.gpus), f"SKIP: {cell.skip}")
+    console.print(table)
+    runnable = sum(len(group.cells) for group in plan.groups)
+    skipped = len(plan.cells) - runnable
+    console.print(f"{runnable} cells to run, {skipped} skipped, {len(plan.groups)} engine starts")

@@ -1,0 +1,111 @@
+"""Requests of a workload: which prompt with which seed, grouped into full batches; input images for edits.
+
+The list depends only on the workload, the batch and the first seed, so that a cell and its baseline make
+the very same requests and can be paired. Knows nothing of engines.
+"""
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.config import ConfigError, Workload, require
+from sweep.engines.base import Request
+from sweep.workload.prompts import load_prompts
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def build_requests(workload: Workload, batch: int, seed: int) -> list[Request]:
+    """The requests of one round: num_prompts x seeds_per_prompt, then as many more as fill the last batch.
+
+    A prompt's first request has seed `seed`, its next `seed + 1`, and so on: fewer prompts than
+    `num_prompts` cycle with further seeds, and so do the extra requests, so no (prompt, seed) occurs twice.
+    A larger batch only appends; the leading requests are the same. Raises ConfigError.
+    """
+    require(batch >= 1, f"batch={batch}: must be at least 1")
+    prompts = load_prompts(workload)
+    input_image = check_input_image(workload)
+    asked = [slot % len(prompts) for slot in range(workload.num_prompts) for _ in range(workload.seeds_per_prompt)]
+    extra = [index % len(prompts) for index in range(-len(asked) % batch)]
+    used = [0] * len(prompts)  # seeds taken so far by each prompt
+    requests: list[Request] = []
+    for number, prompt_index in enumerate(asked + extra):
+        requests.append(
+            Request(
+                request_id=f"r{number:03d}",
+                prompt=prompts[prompt_index],
+                prompt_index=prompt_index,
+                seed=seed + used[prompt_index],
+                height=workload.height,
+                width=workload.width,
+                steps=workload.steps,
+                guidance_scale=workload.guidance_scale,
+                negative_prompt=workload.negative_prompt,
+                prompt_tokens=workload.prompt_tokens,
+                input_image=input_image,
+            )
+        )
+        used[prompt_index] += 1
+    return requests
+
+
+def batches(requests: Sequence[Request], batch: int) -> list[list[Request]]:
+    """`requests` in order, `batch` at a time."""
+    require(batch >= 1, f"batch={batch}: must be at least 1")
+    return [list(requests[start : start + batch]) for start in range(0, len(requests), batch)]
+
+
+def check_input_image(workload: Workload) -> str | None:
+    """Absolute path of the picture to edit; None when there is none or when one is to be made.
+
+    Looks at name and size only, so that it can run before anything heavy is imported. Raises ConfigError.
+    """
+    if workload.input_image is None:
+        return None
+    asked = f"workload.input_image={workload.input_image}"
+    require(
+        workload.task == "image_edit",
+        f"{asked}: workload.task={workload.task} takes no picture; use workload=image_edit",
+    )
+    path = Path(workload.input_image).expanduser()
+    try:
+        require(path.exists(), f"{asked}: no such file; check the path (it is relative to {Path.cwd()})")
+        require(path.is_file(), f"{asked}: not a file; name a picture ({', '.join(IMAGE_SUFFIXES)})")
+        require(
+            path.suffix.lower() in IMAGE_SUFFIXES,
+            f"{asked}: unknown kind of picture; use one of {', '.join(IMAGE_SUFFIXES)}",
+        )
+        require(path.stat().st_size > 0, f"{asked}: the file is empty; name a picture")
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{asked}: cannot be read ({error}); check the path and its permissions") from error
+    return str(path.resolve())
+
+
+def make_input_image(path: Path, seed: int, size: tuple[int, int]) -> Path:
+    """Write a synthetic picture of `size` (width, height) pixels as PNG: a gradient with shapes, fixed by `seed`.
+
+    Written to a temporary name and renamed, so that two processes may make the same picture.
+    """
+    from PIL import Image, ImageDraw
+
+    width, height = size
+    rng = random.Random(seed)
+    top, bottom = (tuple(rng.randrange(256) for _ in range(3)) for _ in range(2))
+    image = Image.new("RGB", size)
+    draw = ImageDraw.Draw(image)
+    for y in range(height):
+        share = y / max(1, height - 1)
+        colour = tuple(round(a + (b - a) * share) for a, b in zip(top, bottom, strict=True))
+        draw.line([(0, y), (width - 1, y)], fill=colour)
+    for number in range(6):
+        across = sorted(rng.randrange(width) for _ in range(2))
+        down = sorted(rng.randrange(height) for _ in range(2))
+        shape = draw.ellipse if number % 2 else draw.rectangle
+        shape((across[0], down[0], across[1], down[1]), fill=tuple(rng.randrange(256) for _ in range(3)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    image.save(unfinished, format="PNG")
+    return unfinished.replace(path)

@@ -1,0 +1,49 @@
+"""Shared by all tests: the real command line, in a folder of the test's own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def sweep_command(*arguments: str) -> list[str]:
+    """`python -m sweep …` with this interpreter."""
+    return [sys.executable, "-m", "sweep", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The test's environment with this checkout importable from any folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Callable[..., Finished]:
+    """Run `python -m sweep` with these arguments in an empty folder."""
+
+    def run(*arguments: str, timeout_s: float = 240, module: str = "sweep") -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run

@@ -1,0 +1,169 @@
+"""The embedded engine: deterministic, takes any prompt, edits images, and says which rank failed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from profiling.phases import PhaseRecord
+from sweep.engines.base import Output
+from tests.engines.conftest import MODELS, make_request, make_spec, open_engine, pixels
+
+ELSEWHERE = """
+import sys
+from tests.engines.conftest import make_request, open_engine
+with open_engine(sys.argv[1]) as engine:
+    print(engine.generate([make_request()], None).image_hashes[0])
+"""
+ODD_PROMPTS = {
+    "empty": "",
+    "spaces": "   ",
+    "long": "A quiet harbour. " * 589,  # 10,013 characters
+    "emoji_rtl": "🦊👩‍👩‍👧 שלום עולم مرحبا ‏ x",
+    "quoted": "a shop sign 'OPEN' and \"24 hours\" and 「营业中」",
+    "control_tokens": "<|image|> <sop> <|im_end|> {} {prompt}",
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def engine(request: pytest.FixtureRequest) -> Iterator["DiffusersEngine"]:  # noqa: F821
+    with open_engine(request.param) as loaded:
+        yield loaded
+
+
+def only(output: Output, phase: str) -> list[PhaseRecord]:
+    """Records of one phase."""
+    return [record for record in output.phases if record.phase == phase]
+
+
+def test_same_seed_gives_the_same_bits_in_another_process(engine, tmp_path: Path) -> None:
+    here = engine.generate([make_request()], tmp_path)
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, engine.spec.model], capture_output=True, text=True, timeout=120
+    )
+    assert elsewhere.stdout.split() == list(here.image_hashes), elsewhere.stderr
+    image = pixels(here, tmp_path)[0]
+    assert image.shape == (64, 64, 3)
+    assert image.std() > 0.05  # not flat
+    other_seed = engine.generate([make_request(seed=2)], None)
+    other_prompt = engine.generate([make_request("a blue ship")], tmp_path)
+    assert len({*here.image_hashes, *other_seed.image_hashes, *other_prompt.image_hashes}) == 3
+    assert np.abs(pixels(other_prompt, tmp_path)[0] - image).mean() > 0.005
+
+
+def test_evidence_and_phases_of_a_baseline(engine, tmp_path: Path) -> None:
+    output = engine.generate([make_request()], tmp_path)
+    (evidence,) = output.evidence
+    blocks = int(evidence.settings["dit_blocks"])
+    assert (evidence.dit_forwards, evidence.denoise_steps, evidence.blocks_skipped) == (16, 8, 0)
+    assert evidence.blocks_run == 16 * blocks
+    assert evidence.block_sequence == 16
+    assert output.image_paths == ("images/prompt_00_seed_1.png",)
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["prompt_00_seed_1.png"]
+    (request,) = only(output, "request")
+    assert request.host_ms / 1000 == pytest.approx(output.latency_s, rel=0.05, abs=0.005)
+    assert len(only(output, "denoise_step")) == 8
+    assert len(only(output, "dit_forward")) == 16
+    assert len(only(output, "vae_decode")) == 1
+    if engine.spec.family == "glm_image":
+        assert output.output_tokens == 2 * 2 + 16 * 16 + 1
+        assert len(only(output, "ar_prefill")) == 1
+        assert len(only(output, "ar_decode")) == output.output_tokens - 1
+    assert {record.request_id for record in output.phases} == {"request-0-1"}
+
+
+def test_batch_of_two_makes_two_images(engine, tmp_path: Path) -> None:
+    output = engine.generate([make_request(), make_request("a long-haired cat", 1, seed=7)], tmp_path)
+    assert output.image_paths == ("images/prompt_00_seed_1.png", "images/prompt_01_seed_7.png")
+    assert len(set(output.image_hashes)) == 2
+    assert output.prompt_tokens == (9, 17)
+    assert output.evidence[0].dit_forwards == 16  # one forward serves the whole batch
+    assert engine.generate([make_request()], None).image_paths == ("",)
+
+
+@pytest.mark.parametrize("prompt", ODD_PROMPTS.values(), ids=ODD_PROMPTS.keys())
+def test_any_prompt_runs(engine, prompt: str) -> None:
+    output = engine.generate([make_request(prompt), make_request("plain", 1)], None)
+    assert len(output.image_hashes) == 2
+
+
+def test_prompt_tokens_lengthens_and_cuts(engine) -> None:
+    for prompt in ("fox", "", "a red fox in the snow " * 20):
+        assert engine.generate([make_request(prompt, prompt_tokens=40)], None).prompt_tokens == (40,)
+    # "ש" is two tokens: a cut never splits a character
+    assert engine.generate([make_request("שלום", prompt_tokens=5)], None).prompt_tokens == (4,)
+
+
+def test_requests_that_cannot_share_a_call_are_refused(engine) -> None:
+    with pytest.raises(ValueError, match="agree in size"):
+        engine.generate([make_request(), make_request("b", 1, height=128)], None)
+    with pytest.raises(ValueError, match="no request"):
+        engine.generate([], None)
+
+
+def test_edit_depends_on_the_input_image(picture: Path, tmp_path: Path, baseline: Callable) -> None:
+    edit = make_request(input_image=str(picture))
+    output, edited = baseline("tiny_glm_image", edit)
+    from PIL import Image
+
+    inverted = tmp_path / "inverted.png"
+    Image.fromarray(255 - np.asarray(Image.open(picture))).save(inverted)
+    _, other = baseline("tiny_glm_image", make_request(input_image=str(inverted)))
+    _, from_text = baseline("tiny_glm_image", make_request())
+    assert np.abs(edited - other).mean() > 0.001
+    assert np.abs(edited - from_text).mean() > 0.001
+    assert output.evidence[0].dit_forwards == 16
+    assert output.output_tokens == 2 * 2 + 1
+    assert only(output, "image_encode")
+    pair, images = baseline("tiny_glm_image", edit, make_request("b", 1, input_image=str(inverted)))
+    assert len(set(pair.image_hashes)) == 2
+    assert images.shape == (2, 64, 64, 3)
+
+
+def test_wrong_number_of_ranks_is_refused() -> None:
+    from sweep.engines.diffusers.engine import DiffusersEngine
+
+    with pytest.raises(ValueError, match=r"\['cfg_parallel'\] need 2 ranks, got 1"):
+        DiffusersEngine(make_spec("tiny_glm_image", cfg_parallel={})).load()
+
+
+def test_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from sweep.engines.diffusers.engine import DiffusersEngine
+
+    spec = replace(make_spec("glm_image"), embedded=False, checkpoint=str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        DiffusersEngine(spec).load()
+
+
+def test_a_killed_rank_is_named_and_the_next_batch_starts_afresh() -> None:
+    from sweep.engines.diffusers.ranks import RankError
+
+    with open_engine("tiny_qwen_image", ranks=2, cfg_parallel={}) as engine:
+        before = engine.generate([make_request()], None)
+        (process,) = engine._processes._processes
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(RankError, match="rank 1 of 2"):
+            engine.generate([make_request()], None)
+        assert engine.generate([make_request()], None).image_hashes == before.image_hashes
+
+
+def test_an_exception_in_every_rank_reaches_the_caller(tmp_path: Path) -> None:
+    with open_engine("tiny_glm_image", ranks=2, cfg_parallel={}) as engine:
+        with pytest.raises(Exception, match=r"rank \d of 2 failed: .*missing.png"):
+            engine.generate([make_request(input_image=str(tmp_path / "missing.png"))], None)
+        assert len(engine.generate([make_request()], None).evidence) == 2
+
+
+def test_ranks_end_with_the_engine() -> None:
+    with open_engine("tiny_qwen_image", ranks=2, cfg_parallel={}) as engine:
+        (process,) = engine._processes._processes
+        assert process.is_alive()
+    assert not process.is_alive()
+    engine.close()  # twice is fine

@@ -1,0 +1,60 @@
+"""Bad input ends with exit code 2 and one line that says what to do, before anything is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+BAD = {
+    "feature=teacahe": "did you mean 'teacache'?",
+    "workload.stpes=3": "did you mean 'workload.steps'?",
+    "batch=0": "batch=0: must be at least 1",
+    "batch=two": "batch",
+    "batch=1,2": "add -m",
+    "workload.steps=-1": "workload.steps=-1: must be at least 1",
+    "workload.width=100": "needs a multiple of 32; the nearest is 96",
+    "workload.width=4096": "pixels",
+    "workload.prompts=missing.txt": "missing.txt",
+    "workload.prompts=empty.txt": "empty",
+    "feature=[teacache,cache_dit]": "teacache conflicts with cache_dit",
+    "model=tiny_glm_imag": "did you mean 'tiny_glm_image'?",
+    "engine.device=tpu": "choose auto, cpu or cuda",
+    "hydra.run.dir=/proc/nowhere": "cannot be written",
+    "feature=[a": "no valid override",
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+@pytest.mark.parametrize("multirun", [False, True], ids=["single", "multirun"])
+def test_bad_input_is_one_line_and_exit_code_2(sweep, tmp_path: Path, argument: str, multirun: bool) -> None:
+    if multirun:
+        if argument == "batch=1,2":
+            pytest.skip("legal in a multirun")
+        argument = argument.replace("hydra.run.dir", "hydra.sweep.dir") if "hydra" in argument else argument
+        expected = BAD.get(argument, BAD.get(argument.replace("sweep.dir", "run.dir")))
+    else:
+        expected = BAD[argument]
+    (tmp_path / "empty.txt").write_text("\n\n")
+    done = sweep(*(["-m"] if multirun else []), argument)
+    assert done.code == 2, done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert expected is not None
+    assert expected in done.err
+    assert not list(tmp_path.glob("outputs/**/plan.json"))
+
+
+def test_misspelt_option_of_a_feature_names_the_nearest(sweep) -> None:
+    done = sweep("feature=teacache", "feature.teacache.rel_l1_tresh=0.3")
+    assert done.code == 2
+    assert "did you mean 'feature.teacache.rel_l1_thresh'?" in done.err
+
+
+def test_option_of_a_feature_out_of_range(sweep) -> None:
+    done = sweep("feature=teacache", "feature.teacache.rel_l1_thresh=-1")
+    assert done.code == 2
+    assert "must be from 0 to 10" in done.err
+
+
+def test_option_of_a_feature_that_is_not_swept(sweep) -> None:
+    done = sweep("-m", "feature=cfg_parallel", "feature.teacache.rel_l1_thresh=0.3")
+    assert done.code == 2
+    assert "no cell with feature 'teacache'" in done.err

@@ -1,0 +1,140 @@
+"""Definitions of record, against values worked out by hand."""
+
+import math
+import random
+import subprocess
+import sys
+
+import pytest
+
+from sweep import metrics
+from sweep.metrics import Bottleneck, Speedup
+
+
+def test_percentile_is_linear_and_in_the_values_unit():
+    assert metrics.percentile([4.0, 1.0, 3.0, 2.0], 50) == 2.5
+    assert metrics.percentile([1.0, 2.0], 90) == pytest.approx(1.9)
+    assert metrics.percentile(list(range(20)), 95) == pytest.approx(18.05)
+
+
+@pytest.mark.parametrize(("q", "too_few"), [(50, 0), (90, 0), (95, 19), (99, 99), (99.9, 99)])
+def test_percentile_needs_enough_samples(q, too_few):
+    assert metrics.percentile([1.0] * too_few, q) is None
+    assert metrics.percentile([1.0] * (too_few + 1), q) == 1.0
+
+
+def test_means():
+    assert metrics.mean([]) is None and metrics.geometric_mean([]) is None
+    assert metrics.mean([1.0, 2.0, 6.0]) == 3.0
+    assert metrics.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+    assert metrics.geometric_mean([1e-300, 1e300]) == pytest.approx(1.0)  # a plain product would underflow
+    with pytest.raises(ValueError, match="above 0, got 0.0"):
+        metrics.geometric_mean([1.0, 0.0])
+
+
+def test_speedup_is_the_geometric_mean_of_paired_ratios():
+    baseline = {(0, 0, 0): 2.0, (1, 1, 0): 8.0, (2, 2, 0): 5.0}
+    cell = {(1, 1, 0): 1.0, (0, 0, 0): 1.0, (9, 9, 0): 0.001}  # ratios 8 and 2; unpaired keys do not count
+    result = metrics.speedup(baseline, cell)
+    assert result.ratio == pytest.approx(4.0) and result.pairs == 2
+    assert result.low == pytest.approx(2.0) and result.high == pytest.approx(8.0)
+
+
+def test_speedup_below_two_pairs_has_no_interval():
+    assert metrics.speedup({0: 3.0}, {0: 1.5}) == Speedup(2.0, None, None, 1)
+    assert metrics.speedup({0: 3.0}, {1: 2.0}) == Speedup(None, None, None, 0)
+
+
+def test_speedup_pairs_cancel_what_differs_between_prompts():
+    seconds = {key: 0.5 + key for key in range(10)}  # latencies span 20 ×, every pair is exactly 2 × faster
+    result = metrics.speedup(seconds, {key: value / 2 for key, value in seconds.items()})
+    assert (result.ratio, result.low, result.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_speedup_interval_is_the_same_every_time_and_for_every_order():
+    rng = random.Random(0)
+    baseline = {key: rng.uniform(1, 2) for key in range(12)}
+    cell = {key: rng.uniform(1, 2) for key in range(12)}
+    shuffled = dict(sorted(baseline.items(), key=lambda item: -item[0]))
+    result = metrics.speedup(baseline, cell)
+    assert metrics.speedup(shuffled, cell) == result
+    assert result.low < result.ratio < result.high
+
+
+def test_speedup_interval_covers_the_truth_about_as_often_as_it_says():
+    rng, hits = random.Random(1), 0
+    for _ in range(200):
+        baseline = {key: math.exp(rng.gauss(math.log(1.5), 0.1)) for key in range(30)}
+        result = metrics.speedup(baseline, dict.fromkeys(range(30), 1.0))
+        hits += result.low <= 1.5 <= result.high
+    assert 0.88 * 200 <= hits <= 0.99 * 200
+
+
+def test_speedup_of_many_pairs_agrees_with_the_normal_interval():
+    rng = random.Random(2)
+    baseline = {key: math.exp(rng.gauss(0.0, 0.2)) for key in range(5000)}
+    result = metrics.speedup(baseline, dict.fromkeys(range(5000), 1.0))
+    half = 1.96 * 0.2 / math.sqrt(5000)
+    assert math.log(result.high / result.low) / 2 == pytest.approx(half, rel=0.08)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
+def test_speedup_refuses_a_latency_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match="above 0"):
+        metrics.speedup({0: 1.0, 1: 1.0}, {0: 1.0, 1: wrong})
+
+
+def test_rates_and_tpot():
+    assert metrics.images_per_s(6, 4.0) == 1.5 and metrics.images_per_s(6, 0.0) is None
+    assert metrics.images_per_s_per_gpu(6, 4.0, 2) == 0.75 and metrics.images_per_s_per_gpu(6, 4.0, 0) is None
+    assert metrics.tpot(3.0, 1.0, 5) == 0.5
+    assert metrics.tpot(3.0, 1.0, 1) is None and metrics.tpot(3.0, None, 5) is None
+
+
+def test_interaction_gain():
+    assert metrics.interaction_gain(3.0, [1.5, 2.0]) == pytest.approx(1.0)
+    assert metrics.interaction_gain(1.5, [1.5, 2.0]) == pytest.approx(0.5)
+    assert metrics.interaction_gain(None, [1.5]) is None
+    assert metrics.interaction_gain(1.5, [1.5, None]) is None and metrics.interaction_gain(1.5, []) is None
+
+
+TIMELINE = [
+    *[("denoise_step", 20.0)] * 3,
+    *[("dit_forward", 19.0)] * 3,
+    ("ar_prefill", 10.0),
+    ("ar_decode", 15.0),
+    ("vae_decode", 5.0),
+    ("request", 100.0),
+]
+
+
+def test_phases_and_other_make_up_the_request():
+    totals = metrics.phase_totals(TIMELINE)
+    assert list(totals) == ["request", "ar_prefill", "ar_decode", "denoise_step", "dit_forward", "vae_decode", "other"]
+    assert totals["other"] == 10.0
+    assert sum(totals[phase] for phase in totals if phase not in ("request", "dit_forward")) == 100.0
+    assert metrics.phase_totals(TIMELINE * 2, requests=2) == totals
+
+
+def test_bottleneck_is_never_the_nested_phase_nor_the_request_nor_other():
+    assert metrics.bottleneck(metrics.phase_totals(TIMELINE)) == Bottleneck("denoise_step", 0.6)
+    nested = {"request": 100.0, "denoise_step": 20.0, "dit_forward": 70.0, "other": 80.0}
+    assert metrics.bottleneck(nested) == Bottleneck("denoise_step", 0.2)
+    assert metrics.bottleneck({"request": 5.0, "other": 5.0}) is None and metrics.bottleneck({}) is None
+
+
+def test_shares_without_a_recorded_request_are_of_the_phases_sum():
+    assert metrics.phase_shares({"ar_decode": 30.0, "denoise_step": 10.0, "dit_forward": 8.0}) == pytest.approx(
+        {"ar_decode": 0.75, "denoise_step": 0.25, "dit_forward": 0.2}
+    )
+    assert "other" not in metrics.phase_totals([("ar_decode", 1.0)])
+
+
+def test_an_unknown_phase_is_refused():
+    with pytest.raises(ValueError, match="unknown phase denoise; known are request"):
+        metrics.phase_totals([("denoise", 1.0)])
+
+
+def test_importing_metrics_loads_neither_pandas_nor_torch():
+    probe = "import sys, sweep.metrics; print({'pandas', 'numpy', 'torch'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", probe], text=True).strip() == "set()"

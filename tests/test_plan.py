@@ -1,0 +1,128 @@
+"""Cells, baselines, A/A, grouping: pure decisions, tested through the real configuration files."""
+
+import random
+from collections.abc import Iterable
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from sweep import config, plan
+from sweep import features as feature_rules
+from sweep.cli import CONF
+from sweep.config import ConfigError, RunConfig
+from sweep.gpus import Devices
+
+TWO_CORES = Devices("cpu", 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra():
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def cell(*overrides: str, repeat: int = 0, devices: Devices = TWO_CORES) -> plan.Cell:
+    cfg = compose("config", list(overrides))
+    return plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: "", repeat=repeat)
+
+
+def run_config(*overrides: str) -> RunConfig:
+    made = OmegaConf.to_object(compose("config", list(overrides)))
+    assert isinstance(made, RunConfig)
+    return made
+
+
+def labels(cells: Iterable[plan.Cell]) -> list[str]:
+    return [c.label for c in cells]
+
+
+def test_the_plan_is_the_same_for_every_order_of_cells() -> None:
+    cells = [cell(f"feature={f}", f"batch={b}") for f in ("[]", "teacache", "cfg_parallel") for b in (1, 2, 4)]
+    cells.append(cell("feature=[]", repeat=1))
+    made = plan.build_plan(cells)
+    for seed in range(6):
+        assert plan.build_plan(random.Random(seed).sample(cells, len(cells))) == made
+    assert len(made.groups) == 4, "one engine start each: baseline, two features, and the A/A repeat in a fresh engine"
+    assert labels(made.cell(key) for key in made.groups[0].cells) == ["baseline b1", "baseline b2", "baseline b4"]
+    assert labels(made.cell(key) for key in made.groups[-1].cells) == ["baseline b1 A/A"]
+
+
+def test_cells_named_twice_run_once() -> None:
+    assert len(plan.build_plan([cell("feature=teacache"), cell("feature=[teacache]")]).cells) == 1
+
+
+def test_key_changes_with_what_can_change_the_result_and_with_nothing_else() -> None:
+    base = cell("feature=teacache").key
+    for changed in ("workload.steps=5", "seed=1", "batch=2", "feature.teacache.rel_l1_thresh=0.3", "engine.dtype=bfloat16"):
+        assert cell("feature=teacache", changed).key != base, changed
+    for same in ("engine.load_timeout_s=5", "plots=false", "hardware.price_per_gpu_hour=3", "aa=false"):
+        assert cell("feature=teacache", same).key == base, same
+
+
+def test_batch_shares_an_engine_and_feature_options_do_not() -> None:
+    base = cell("feature=teacache").engine_key
+    assert cell("feature=teacache", "batch=4", "workload.steps=3").engine_key == base
+    assert cell("feature=teacache", "feature.teacache.rel_l1_thresh=0.3").engine_key != base
+
+
+def test_baseline_of_a_cell_is_the_same_cell_without_features() -> None:
+    assert cell("feature=teacache", "batch=2").baseline_key == cell("batch=2").key
+    assert cell("batch=2", repeat=1).baseline_key == cell("batch=2").key
+    assert cell("batch=2", repeat=1).engine_key != cell("batch=2").engine_key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["feature=[teacache,cache_dit]"], "cache_dit conflicts with teacache"),
+        (["feature=ulysses"], "ulysses does not support tiny_glm_image"),
+        (["feature=[cfg_parallel,ulysses]", "model=tiny_qwen_image"], "requires 4 CPU cores, only 2 available"),
+        (["feature=cfg_parallel", "parallel=x1"], "requires 2 CPU cores, parallel=x1 allows 1"),
+    ],
+)
+def test_what_cannot_run_is_skipped_with_its_reason(overrides: list[str], reason: str) -> None:
+    made = cell(*overrides)
+    assert made.skip.startswith(reason)
+    assert plan.build_plan([made]).groups == ()
+
+
+def test_gpu_needs_multiply_in_a_combination() -> None:
+    made = cell("feature=[cfg_parallel,ulysses]", "feature.ulysses.degree=4", devices=Devices("cuda", 8))
+    assert made.gpus == 8
+
+
+def test_skip_names_gpus_where_gpus_are_missing() -> None:
+    made = cell("feature=[cfg_parallel,ulysses]", "model=tiny_qwen_image", devices=Devices("cuda", 2))
+    assert made.skip == "requires 4 GPUs, only 2 available"
+
+
+def test_pairs_of_the_listed_features() -> None:
+    asked = plan.pairs_and_more([("b",), ("a",), ("c",)], 2)
+    assert asked == [("b",), ("a",), ("c",), ("a", "b"), ("a", "c"), ("b", "c")]
+    assert plan.pairs_and_more([("a", "b"), ("a",)], 1) == [("a", "b"), ("a",)]
+    assert len(plan.pairs_and_more([(name,) for name in "abcdef"], 2)) == 6 + 15
+
+
+def test_a_sweep_of_conflicts_only_is_refused() -> None:
+    with pytest.raises(ConfigError, match="choose one"):
+        plan.refuse_if_nothing_runs(plan.build_plan([cell("feature=[teacache,cache_dit]"), cell()]))
+
+
+def test_plan_survives_json() -> None:
+    made = plan.build_plan([cell("feature=teacache"), cell()])
+    assert plan.Plan.from_json(made.to_json()) == made
+    assert made.cells[0].run_config == run_config()
+
+
+def test_every_shipped_feature_is_complete() -> None:
+    for file in sorted((CONF / "feature").glob("*.yaml")):
+        (feature,) = feature_rules.parse_features(run_config(f"feature={file.stem}").feature)
+        assert feature.name == file.stem
+        assert feature.label
+        assert feature.summary
+        assert feature.evidence
+        assert "diffusers" in feature.engines
+        for other in feature.conflicts:
+            assert (CONF / "feature" / f"{other}.yaml").exists(), other
