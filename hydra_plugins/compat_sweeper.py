@@ -53,7 +53,7 @@ class CompatSweeper(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir))
 
         def launch(numbers: list[int]) -> None:
-            jobs = [[f"group={number}", f"hydra.sweep.dir={_quoted(str(folder))}", *self._fixed] for number in numbers]
+            jobs = [[f"group={number}", f"hydra.sweep.dir={_quoted(str(folder))}"] for number in numbers]
             for done in self.launcher.launch(jobs, initial_job_idx=0):
                 _ = done.return_value  # raises what the job raised; run_group itself does not
 
@@ -69,29 +69,29 @@ class CompatSweeper(Sweeper):
         varying = {key for key, values in axes.items() if len(values) > 1}
         feature_axis = [_feature_names(value) for value in axes.pop("feature", ["[]"])]
         rest = [[f"{key}={value}" for value in values] for key, values in axes.items()]
-        self._fixed = [part[0] for part in rest if len(part) == 1 and part[0].startswith("hydra.")]
         cells = []
         for product in itertools.product(*rest):
-            suffix = " ".join(o for o in product if o.split("=", 1)[0] in varying and not o.startswith("batch="))
-            overrides = sorted(o for o in product if not o.startswith("hydra"))
-            bare = self._compose([*product, "feature=[]"])
+            common = [o for o in product if not o.startswith("feature.")]
+            bare = self._compose([*common, "feature=[]"])
             self._dry_run = bare.dry_run
             asked = plan.pairs_and_more(feature_axis, int(bare.combine))
             # Fields of one feature (feature.teacache.rel_l1_thresh=0.3) exist only in cells that have it.
             own = [(o, o.split(".")[1]) for o in product if o.startswith("feature.")]
             if own:
                 self._refuse_unused(own, asked)
-            common = [o for o in product if not o.startswith("feature.")]
             for names in asked:
                 mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
-                cells.append(compose.cell_from(self._compose(mine), [*overrides, mine[-1]], suffix))
+                cfg = self._compose(mine) if names else bare
+                cells.append(compose.cell_from(cfg, mine, _varied(mine, varying)))
             if bare.baselines and any(cell.role == plan.FEATURE and not cell.skip for cell in cells):
-                cells.append(compose.cell_from(bare, [*overrides, "feature=[]"], suffix))
+                mine = [*common, "feature=[]"]
+                cells.append(compose.cell_from(bare, mine, _varied(mine, varying)))
         return plan.build_plan([*cells, *self._repeats(cells)])
 
     def _repeats(self, cells: list[Any]) -> list[Any]:
         """One A/A cell for each model and engine that has a baseline: its first baseline, measured again."""
         from sweep import compose, plan
+        from sweep.config import RunConfig
 
         again: dict[tuple[str, str], Any] = {}
         for cell in sorted(cells, key=lambda c: (c.config["batch"], c.label)):
@@ -101,9 +101,8 @@ class CompatSweeper(Sweeper):
             return []
         repeats = []
         for cell in again.values():
-            suffix = cell.label.split(" ", 2)[2] if cell.label.count(" ") > 1 else ""
-            cfg = OmegaConf.merge(OmegaConf.structured(_run_config()), cell.config)
-            repeats.append(compose.cell_from(cfg, cell.overrides, suffix, repeat=1))
+            cfg = OmegaConf.merge(OmegaConf.structured(RunConfig), cell.config)
+            repeats.append(compose.cell_from(cfg, cell.overrides, cell.suffix, repeat=1))
         return repeats
 
     def _compose(self, overrides: list[str]) -> DictConfig:
@@ -120,10 +119,10 @@ class CompatSweeper(Sweeper):
             require(used, f"{override}: the sweep has no cell with feature '{name}'; add it to feature=…")
 
 
-def _run_config() -> type:
-    from sweep.config import RunConfig
-
-    return RunConfig
+def _varied(overrides: list[str], varying: set[str]) -> str:
+    """What tells a cell from its neighbours, besides features and batch: for its label."""
+    told = [o for o in overrides if o.split("=", 1)[0] in varying - {"batch", "feature"}]
+    return " ".join(f"{o.split('=', 1)[0].rpartition('.')[2]}={o.split('=', 1)[1]}" for o in told)
 
 
 def _values(override: Override) -> list[str]:

@@ -15,6 +15,7 @@ from sweep.config import RunConfig, require
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
+from sweep.workload.requests import check_input_image
 
 EMBEDDED_FAMILIES = ("glm_image", "qwen_image")
 """Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
@@ -34,10 +35,9 @@ def _content(config: RunConfig) -> str:
     digest = hashlib.sha256()
     for prompt in load_prompts(config.workload):
         digest.update(prompt.encode("utf-8", "surrogatepass") + b"\0")
-    if config.workload.input_image is not None:
-        path = Path(config.workload.input_image)
-        require(path.is_file(), f"workload.input_image={path}: no such file")
-        digest.update(path.read_bytes())
+    image = check_input_image(config.workload)
+    if image is not None:
+        digest.update(Path(image).read_bytes())
     return digest.hexdigest()[:16]
 
 

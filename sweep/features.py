@@ -75,5 +75,7 @@ def unsupported_reason(features: Sequence[Feature], engine: str, model: Model) -
 
 
 def engine_arguments(features: Sequence[Feature], engine: str) -> dict[str, dict[str, Any]]:
-    """What each feature tells `engine`: feature name -> arguments."""
+    """What each feature tells `engine`: feature name -> arguments. `noop` is told all options."""
+    if engine == "noop":
+        return {feature.name: dict(feature.options) for feature in features}
     return {feature.name: dict(feature.engines.get(engine) or {}) for feature in features}

@@ -35,11 +35,13 @@ class Cell:
     skip: str  # reason why it does not run; "" when it does
     config: dict[str, Any]  # RunConfig as plain values
     overrides: tuple[str, ...] = ()  # what the command line or study said for it
+    suffix: str = ""  # the part of the label that is neither features nor batch
 
     @property
     def folder(self) -> str:
         """Name of its folder inside the sweep's."""
-        readable = "".join(c if c.isalnum() or c in "+-_=.," else "_" for c in self.label.replace(" ", "-"))
+        text = self.label.replace("A/A", "aa").replace(" ", "-")
+        readable = "".join(c if c.isalnum() or c in "+-_=.," else "_" for c in text)
         return f"{readable[:80]}-{self.key[:8]}"
 
     @property
@@ -168,7 +170,8 @@ def build_cell(
         gpus=need,
         skip=_skip_reason(chosen, run, found, need) or runnable(run, found),
         config={**plain, "group": None},
-        overrides=tuple(overrides),
+        overrides=tuple(sorted(o for o in overrides if not o.startswith("hydra"))),
+        suffix=suffix,
     )
 
 

@@ -145,7 +145,7 @@ class Measurement:
         for _ in range(run.engine.warmup):
             host.generate(rounds[0], None, run.engine.warmup_timeout_s, "warming up")
         total = len(rounds) * run.workload.repeats
-        sampler = ProcessTreeSampler(host.pid)
+        sampler = ProcessTreeSampler(host.pid, gpu_indices=host.spec.gpu_ids if host.spec.device == "cuda" else ())
         sampler.start()
         start = time.perf_counter()
         self._first_s = start

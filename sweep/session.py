@@ -57,12 +57,13 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
             kill_descendants()
     if failure is not None:
         print(f"the launcher failed: {type(failure).__name__}: {failure}", file=sys.stderr)
+    # Before anything is printed: a reader that went away (`| head`) must not cost the manifest.
+    folder.save_manifest(_manifest(folder, plan, started, offset) | {"end": _now()})
     from sweep.report.build import rebuild
 
     code = rebuild(folder, plots=plan_wants_plots(plan), interrupted=interrupted is not None)
-    manifest = _manifest(folder, plan, started, offset)
     exit_code = INTERRUPTED if interrupted else (1 if failure else code)
-    folder.save_manifest(manifest | {"end": _now(), "exit_code": exit_code})
+    folder.save_manifest(folder.load_manifest() | {"exit_code": exit_code})
     return exit_code
 
 

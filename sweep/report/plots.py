@@ -79,7 +79,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
         return None
     figure, panels = _bar_panels(rows, "Speed-up over the baseline")
     kinds: dict[str, str] = {}
-    reach = max(rows["speedup_high"].max(), rows["speedup"].max(), 1.0)
+    reach = _fastest(rows)
     for axes, panel in panels:
         for y, row in enumerate(panel.rows.itertuples()):
             kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high)
@@ -201,7 +201,7 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
             axes.axvspan(edge - 0.35, edge + 0.35, color="#F2F2F2", zorder=0)
         axes.set_xticks(ticks, names)
         axes.set_xlim(edge - 0.35 if (rows["mean_diff"] == 0).any() else first - 0.1, last + 0.1 if len(different) else edge + 1)
-        axes.set_ylim(0, max(rows["speedup_high"].max(), rows["speedup"].max(), 1.0) * 1.1)
+        axes.set_ylim(0, _fastest(rows) * 1.1)
         axes.set_title(panel.title, fontsize=10, loc="left")
         axes.set_xlabel("mean pixel difference from the baseline, 0–1\n← lower is better")
     grid[0][0].set_ylabel("speed-up, ×\nhigher is better →")
@@ -346,6 +346,11 @@ def _speed_kind(ratio: float, low: float, high: float) -> tuple[str, str]:
     if not (low == low and high == high):
         return "no interval\n(one measurement)", "#56B4E9"
     return ("faster", FASTER) if low > 1 else ("slower", SLOWER) if high < 1 else ("no clear difference", UNCLEAR)
+
+
+def _fastest(rows: "pandas.DataFrame") -> float:
+    """Upper end of what is drawn on a speed-up axis; at least 1, where the baseline stands."""
+    return max(1.0, float(rows[["speedup", "speedup_high"]].max(axis=None)))
 
 
 def _cell_label(row: object) -> str:

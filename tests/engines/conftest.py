@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sweep.engines.base import EngineSpec, Output, Request
+
+if TYPE_CHECKING:
+    from sweep.engines.diffusers.engine import DiffusersEngine
 
 MODELS = ("tiny_glm_image", "tiny_qwen_image")
 
@@ -54,7 +58,7 @@ def pixels(output: Output, folder: Path) -> np.ndarray:
 
 
 @contextmanager
-def open_engine(model: str, ranks: int = 1, **features: dict[str, object]) -> Iterator["DiffusersEngine"]:  # noqa: F821
+def open_engine(model: str, ranks: int = 1, **features: dict[str, object]) -> Iterator["DiffusersEngine"]:
     """A loaded engine, closed at the end."""
     from sweep.engines.diffusers.engine import DiffusersEngine
 

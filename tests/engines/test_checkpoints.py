@@ -36,7 +36,9 @@ def test_two_processes_building_at_once_get_the_one_complete_folder(
 ) -> None:
     monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / "cache"))
     builders = [
-        subprocess.Popen([sys.executable, "-c", BUILD, model], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD, model], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     answers = [builder.communicate(timeout=120) for builder in builders]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import pytest
 from profiling.phases import PhaseRecord
 from sweep.engines.base import Output
 from tests.engines.conftest import MODELS, make_request, make_spec, open_engine, pixels
+
+if TYPE_CHECKING:
+    from sweep.engines.diffusers.engine import DiffusersEngine
 
 ELSEWHERE = """
 import sys
@@ -31,7 +35,7 @@ ODD_PROMPTS = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def engine(request: pytest.FixtureRequest) -> Iterator["DiffusersEngine"]:  # noqa: F821
+def engine(request: pytest.FixtureRequest) -> Iterator["DiffusersEngine"]:
     with open_engine(request.param) as loaded:
         yield loaded
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sweep.engines.base import Request
+from sweep.engines.diffusers.context import RankContext
 
 FILLERS = (" the", "a")  # texts to lengthen a prompt with; the first one that is a single token is used
 
@@ -41,6 +42,10 @@ class Adapter(ABC):
     def output_tokens(self) -> int:
         """AR tokens generated per request by the last call; 0 without an AR stage."""
         return 0
+
+    def share_ar(self, context: RankContext) -> None:
+        """Have rank 0 alone run the AR stage, if there is one, and hand its tokens to the other ranks."""
+        return
 
     def shared_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
         """All keyword arguments of one pipeline call."""
@@ -98,6 +103,25 @@ class GlmImageAdapter(Adapter):
             return tokens
 
         return counted
+
+    def share_ar(self, context: RankContext) -> None:
+        if context.ranks == 1:
+            return
+        encoder = self.pipe.vision_language_encoder
+        generate: Callable[..., torch.Tensor] = encoder.generate
+
+        def generate_once(**kwargs: Any) -> torch.Tensor:
+            shape = torch.zeros(2, dtype=torch.int64, device=context.device)
+            tokens = generate(**kwargs) if context.rank == 0 else None
+            if tokens is not None:
+                shape += torch.tensor(tokens.shape, device=context.device)
+            torch.distributed.broadcast(shape, src=0)
+            if tokens is None:
+                tokens = torch.empty(shape.tolist(), dtype=torch.int64, device=context.device)
+            torch.distributed.broadcast(tokens, src=0)
+            return tokens
+
+        encoder.generate = generate_once
 
     @property
     def tokenizer(self) -> Any:

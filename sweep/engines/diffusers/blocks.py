@@ -24,7 +24,8 @@ def streams(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[torch
     """Image stream and text stream, each (batch, sequence, width), of a block's call."""
     hidden = args[0] if args else kwargs["hidden_states"]
     text = args[1] if len(args) > 1 else kwargs["encoder_hidden_states"]
-    assert isinstance(hidden, torch.Tensor) and isinstance(text, torch.Tensor)
+    assert isinstance(hidden, torch.Tensor)
+    assert isinstance(text, torch.Tensor)
     return hidden, text
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from cache_dit import DBCacheConfig, ForwardPattern
 from cache_dit.caching.cache_blocks.pattern_0_1_2 import CachedBlocks_Pattern_0_1_2
+from cache_dit.caching.cache_contexts.cache_config import DBCacheConfig
 from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
+from cache_dit.caching.forward_pattern import ForwardPattern
 from cache_dit.logger import suppress_loggers
-from diffusers import DiffusionPipeline
 
+from sweep.engines.diffusers.clock import DenoisingPipeline
 from sweep.engines.diffusers.context import RankContext
 
 BLOCK_PATTERNS: dict[str, ForwardPattern] = {
@@ -43,7 +44,9 @@ class CacheSettings:
         for name in arguments:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise ValueError(f"cache_dit: unknown argument '{name}'" + (f"; did you mean {near[0]}?" if near else ""))
+                raise ValueError(
+                    f"cache_dit: unknown argument '{name}'" + (f"; did you mean {near[0]}?" if near else "")
+                )
         settings = CacheSettings(**arguments)
         if settings.Fn < 1 or settings.Bn < 0 or settings.Fn + settings.Bn >= blocks:
             raise ValueError(
@@ -72,7 +75,7 @@ class AgreeingContextManager(CachedContextManager):
         parallelized: bool = False,
         prefix: str = "Fn",
     ) -> bool:
-        """Whether the residual `t2` of this step is so near to the last computed one, `t1`, that blocks may be skipped."""
+        """Whether this step's residual `t2` is so near to the last computed one, `t1`, that blocks may be skipped."""
         if not 0.0 < threshold < 1.0 or t1.shape != t2.shape:  # the library's special cases: never, always
             return super().similarity(t1, t2, threshold=threshold, parallelized=False, prefix=prefix)
         sums = torch.stack([(t1 - t2).abs().sum(dtype=torch.float32), t1.abs().sum(dtype=torch.float32)])
@@ -100,7 +103,7 @@ class CachedBlocks(CachedBlocks_Pattern_0_1_2):
             self.follow(block, index)
 
     def follow(self, block: torch.nn.Module, index: int) -> None:
-        """Wrap `block.forward`: note its input, and give it its own layer cache (the model only hands out the first)."""
+        """Wrap `block.forward`: note its input, give it its own layer cache (the model hands out only the first)."""
         forward = block.forward
 
         @functools.wraps(forward)
@@ -121,7 +124,7 @@ class CachedBlocks(CachedBlocks_Pattern_0_1_2):
         return residual
 
 
-def apply(pipe: DiffusionPipeline, context: RankContext, arguments: dict[str, Any]) -> None:
+def apply(pipe: DenoisingPipeline, context: RankContext, arguments: dict[str, Any]) -> None:
     """Switch DBCache on for `pipe.transformer`; call before context parallelism is applied.
 
     Raises ValueError for a model whose blocks are not known here, an unknown argument, or Fn and Bn that

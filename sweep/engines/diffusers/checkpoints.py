@@ -6,6 +6,9 @@ slowly with the timestep (otherwise no cache would ever fire); they say nothing 
 Knows nothing of engines or features.
 """
 
+# diffusers' lazy exports and one-element tuple hints mislead the type checker:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
+
 import hashlib
 import json
 import math
@@ -14,10 +17,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
+
+Network = TypeVar("Network", bound="torch.nn.Module")
 
 SEED = 20
 TEXT_ENCODER_WIDTH = 64
@@ -27,14 +33,9 @@ IMAGE_START, IMAGE_END = CODEBOOK, CODEBOOK + 1  # outside the head: generation 
 GLM_SPECIALS = ("<|endoftext|>", "<sop>", "<eop>", "<|image|>")  # after image start and end
 GLM_PAD, GLM_GRID_START, GLM_GRID_END, GLM_IMAGE = range(CODEBOOK + 2, CODEBOOK + 6)
 GLM_VOCABULARY = CODEBOOK + 6 + 256  # then one token a byte
-QWEN_SPECIALS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
+QWEN_SPECIALS = tuple(
+    f"<|{name}|>"
+    for name in ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
 )
 GLM_CHAT_TEMPLATE = (
     "{%- for message in messages -%}{%- if message.content is string -%}{{ message.content }}{%- else -%}"
@@ -82,8 +83,8 @@ def ensure_checkpoint(name: str) -> Path:
 
 
 def fill(
-    model: "torch.nn.Module", gains: Mapping[str, float] | None = None, bias_gains: Mapping[str, float] | None = None
-) -> "torch.nn.Module":
+    model: Network, gains: Mapping[str, float] | None = None, bias_gains: Mapping[str, float] | None = None
+) -> Network:
     """Set every parameter from its own name and SEED: zero biases, unit norms, matrices of gain / sqrt(fan in).
 
     `gains` maps a part of a parameter's name to its gain (last match wins; default 1). Embedding tables get the
@@ -113,7 +114,7 @@ def write_json(data: object, path: Path) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def byte_tokenizer(vocabulary: dict[str, int], special: list[str]) -> object:
+def byte_tokenizer(vocabulary: dict[str, int], special: list[str]) -> "Tokenizer":
     """A byte-level BPE tokenizer without merges: any text is encodable, one token a byte."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -229,28 +230,36 @@ def build_glm_ar(folder: Path) -> None:
     from transformers import GenerationConfig, GlmImageConfig, GlmImageForConditionalGeneration
 
     config = GlmImageConfig(
-        text_config=dict(
-            vocab_size=GLM_VOCABULARY,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=131072,
-            rms_norm_eps=1e-5,
-            attention_bias=True,
-            pad_token_id=GLM_PAD,
-            eos_token_id=IMAGE_END,
-            vision_vocab_size=CODEBOOK,
-            rope_parameters=dict(
-                rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5, mrope_section=[2, 3, 3]
-            ),
-        ),
+        text_config={
+            "vocab_size": GLM_VOCABULARY,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-5,
+            "attention_bias": True,
+            "pad_token_id": GLM_PAD,
+            "eos_token_id": IMAGE_END,
+            "vision_vocab_size": CODEBOOK,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [2, 3, 3],
+            },
+        },
         # 256 learned positions, interpolated to any size
-        vision_config=dict(
-            depth=1, hidden_size=64, intermediate_size=128, num_heads=2, image_size=256, patch_size=16
-        ),
-        vq_config=dict(num_embeddings=CODEBOOK, embed_dim=32, latent_channels=64),
+        vision_config={
+            "depth": 1,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 2,
+            "image_size": 256,
+            "patch_size": 16,
+        },
+        vq_config={"num_embeddings": CODEBOOK, "embed_dim": 32, "latent_channels": 64},
         image_token_id=GLM_IMAGE,
         image_start_token_id=IMAGE_START,
         image_end_token_id=IMAGE_END,
@@ -376,26 +385,26 @@ def build_qwen_text_encoder(folder: Path) -> None:
 
     token = QWEN_SPECIALS.index
     config = Qwen2_5_VLConfig(
-        text_config=dict(
-            vocab_size=len(QWEN_SPECIALS) + 256,
-            hidden_size=TEXT_ENCODER_WIDTH,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            rope_scaling=dict(type="mrope", mrope_section=[4, 6, 6]),
-            bos_token_id=token("<|endoftext|>"),
-            eos_token_id=token("<|im_end|>"),
-            pad_token_id=token("<|endoftext|>"),
-        ),
-        vision_config=dict(
-            depth=1,
-            hidden_size=32,
-            intermediate_size=64,
-            num_heads=2,
-            out_hidden_size=TEXT_ENCODER_WIDTH,
-            fullatt_block_indexes=[0],
-        ),
+        text_config={
+            "vocab_size": len(QWEN_SPECIALS) + 256,
+            "hidden_size": TEXT_ENCODER_WIDTH,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
+            "bos_token_id": token("<|endoftext|>"),
+            "eos_token_id": token("<|im_end|>"),
+            "pad_token_id": token("<|endoftext|>"),
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": TEXT_ENCODER_WIDTH,
+            "fullatt_block_indexes": [0],
+        },
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),

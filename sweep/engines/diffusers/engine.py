@@ -1,8 +1,8 @@
 """DiffusersEngine: one diffusers pipeline on one or more ranks, with features that really engage.
 
-Every rank loads the same pipeline and runs the same call; features make ranks share the work. Rank 0 is
-the calling process and the only one that decodes and stores images. Knows nothing of cells or
-verdicts; imports torch, so import it only in an engine's process.
+Every rank loads the same pipeline and runs the same call; features make ranks share the DiT's work. Rank 0
+is the calling process, the only one that runs the AR stage and that decodes and stores images. Knows
+nothing of cells or verdicts; imports torch, so import it only in an engine's process.
 """
 
 import hashlib
@@ -33,6 +33,15 @@ FORWARD_FEATURES = ("teacache", "cache_dit", "ulysses", "ring", "tp")
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What every rank is told to generate: requests, and their prompts as fitted to `prompt_tokens`."""
+
+    requests: tuple[Request, ...]
+    prompts: tuple[str, ...]
+    epoch_s: float  # time.perf_counter that all ranks count from; the clock is the machine's, not the process's
+
+
+@dataclass(frozen=True)
 class RankResult:
     """What one rank hands back after one batch. `images` only from rank 0."""
 
@@ -50,12 +59,13 @@ class RankRunner:
     def __init__(self, place: ranks.RankPlace, spec: EngineSpec) -> None:
         ranks.join(place)
         quiet_libraries()
-        from diffusers import DiffusionPipeline
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
         from torch.distributed.device_mesh import init_device_mesh
 
         device = torch.device(place.device)
         self.place, self.spec = place, spec
-        self.pipe = DiffusionPipeline.from_pretrained(
+        # Any: diffusers picks the pipeline's class from the checkpoint
+        self.pipe: Any = DiffusionPipeline.from_pretrained(
             spec.checkpoint, dtype=getattr(torch, spec.dtype), local_files_only=True
         ).to(device)
         self.pipe.set_progress_bar_config(disable=True)
@@ -77,8 +87,9 @@ class RankRunner:
             if name in spec.features:
                 feature(name)(self.pipe, self.context, dict(spec.features[name]))
         self.counters.count_forwards(transformer)
-        self.recorder = PhaseRecorder(place.rank, device)
+        self.recorder = PhaseRecorder(place.rank, device.type)
         instrument.attach(self.pipe, self.recorder)
+        self.adapter.share_ar(self.context)  # around the recorder: ranks that wait for tokens record no AR phase
         if "cfg_parallel" in spec.features:
             cfg_parallel.apply(self.pipe, self.context, dict(spec.features["cfg_parallel"]))
         self.clock.attach(self.pipe, self.adapter.is_branch)  # outermost: sees every call of the pipeline
@@ -90,16 +101,18 @@ class RankRunner:
             **{f"mesh_{dim}": str(size) for dim, size in zip(MESH_DIMS, shape, strict=True)},
         }
 
-    def run(self, command: tuple[Sequence[Request], Sequence[str]]) -> RankResult:
-        """Generate one batch: requests, and their prompts as fitted to `prompt_tokens`."""
-        requests, prompts = command
+    def run(self, command: Batch) -> RankResult:
+        """Generate one batch."""
+        requests = command.requests
         first = requests[0]
-        arguments = self.adapter.shared_arguments(requests, prompts)
+        arguments = self.adapter.shared_arguments(requests, command.prompts)
         # Only rank 0 hands out images, so only rank 0 decodes them.
         arguments["output_type"] = "pil" if self.place.rank == 0 else "latent"
         self.clock.reset(first.steps)
         self.counters.reset()
+        self.recorder.abort()  # whatever a failed request left open
         self.recorder.take()
+        self.recorder.epoch = command.epoch_s
         self.cfg_active = self.adapter.cfg_active(requests)
         start = time.perf_counter()
         with self.recorder.phase("request"):
@@ -139,7 +152,10 @@ class DiffusersEngine:
         self._broken = False
 
     def load(self) -> None:
-        """Build the checkpoint if embedded, start the other ranks, load every pipeline. Raises RankError, ValueError."""
+        """Build the checkpoint if embedded, start the other ranks, load every pipeline.
+
+        Raises RankError, ValueError or FileNotFoundError.
+        """
         needed = math.prod(mesh_shape(self.spec.features))
         if needed != self.spec.ranks:
             raise ValueError(f"features {sorted(self.spec.features)} need {needed} ranks, got {self.spec.ranks}")
@@ -173,7 +189,7 @@ class DiffusersEngine:
             raise RuntimeError("generate called before load")
         adapter = self._runner.adapter
         prompts = [adapter.fit_prompt(request) for request in requests]
-        command = (tuple(requests), tuple(prompts))
+        command = Batch(tuple(requests), tuple(prompts), self._epoch_s)
         try:
             self._processes.send(command)
             own = self._runner.run(command)

@@ -7,6 +7,7 @@ or when the process of rank 0 is gone.
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.process
 import os
 import shutil
 import sys

@@ -71,8 +71,8 @@ class TeaCache:
             self.state = self.states[clock.branch]
             image, text = streams(args, kwargs)
             self.entry = image
-            if self._decide(modulated_input(block, args, kwargs)):
-                self.skipping = True
+            self.skipping = self._decide(modulated_input(block, args, kwargs))
+            if self.skipping and self.state.residual is not None:
                 return self._answer(image + self.state.residual, text)
             return forward(*args, **kwargs)
 
@@ -88,7 +88,8 @@ class TeaCache:
         def record(*args: object, **kwargs: object) -> object:
             output = forward(*args, **kwargs)
             if self.context.clock.in_branch and not self.skipping:
-                assert isinstance(output, tuple) and self.entry is not None
+                assert isinstance(output, tuple)
+                assert self.entry is not None
                 self.state.residual = output[self.image_output] - self.entry
             return output
 
@@ -98,7 +99,7 @@ class TeaCache:
         return (image, text) if self.image_output == 0 else (text, image)
 
 
-def modulated_input(block: torch.nn.Module, args: Sequence[object], kwargs: Mapping[str, object]) -> torch.Tensor:
+def modulated_input(block: Any, args: Sequence[object], kwargs: Mapping[str, object]) -> torch.Tensor:
     """The image stream after the first block's norm and timestep modulation: (batch, sequence, width)."""
     image, text = streams(args, kwargs)
     temb = args[2] if len(args) > 2 else kwargs["temb"]

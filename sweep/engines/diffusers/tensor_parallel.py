@@ -6,16 +6,14 @@ Knows nothing of sequence parallelism, which may be applied beside it.
 
 from typing import Any
 
-import torch
-from diffusers import DiffusionPipeline
 from diffusers.hooks.tensor_parallel import _resolve_tp_plan, _styles
-from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import parallelize_module
 
+from sweep.engines.diffusers.clock import DenoisingPipeline
 from sweep.engines.diffusers.context import RankContext
 
 
-def apply(pipe: DiffusionPipeline, context: RankContext, arguments: dict[str, Any]) -> None:
+def apply(pipe: DenoisingPipeline, context: RankContext, arguments: dict[str, Any]) -> None:
     """Shard `pipe.transformer` in place; `arguments["degree"]` must be the size of the mesh's `tp` dim.
 
     Raises ValueError for a model without a plan, or whose heads the ranks cannot share evenly. Must be called
@@ -34,8 +32,3 @@ def apply(pipe: DiffusionPipeline, context: RankContext, arguments: dict[str, An
     # `enable_parallelism` would do the same, but refuses cpu.
     for module, plan in _resolve_tp_plan(transformer, transformer._tp_plan):
         parallelize_module(module, context.mesh["tp"], _styles(plan))
-
-
-def local_parameters(module: torch.nn.Module) -> int:
-    """Numbers held by this rank: a sharded parameter counts as its own shard."""
-    return sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in module.parameters())

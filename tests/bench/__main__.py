@@ -1,0 +1,113 @@
+"""`make bench`: what the framework itself costs, as ratios paired in one run.
+
+Every comparison alternates A and B, because the speed of a shared machine drifts; the median of the pairs'
+ratios counts. Exit code 1 when a goal is missed. `--quick` leaves out the slow comparison.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FEATURES = ("[]", "teacache", "cache_dit")
+BATCHES = (1, 2, 4)
+
+
+def run(*arguments: str, ok: tuple[int, ...] = (0,)) -> float:
+    """Seconds that a command took."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode not in ok:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return seconds
+
+
+def paired(one: Callable[[Path], float], other: Callable[[Path], float], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of both, alternating, each round in fresh folders."""
+    first, second = [], []
+    for number in range(rounds):
+        for measure, seconds in ((one, first), (other, second)) if number % 2 == 0 else ((other, second), (one, first)):
+            folder = Path(tempfile.mkdtemp(prefix="sweep-bench-"))
+            try:
+                seconds.append(measure(folder))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    return first, second
+
+
+def report(name: str, first: list[float], second: list[float], ratio: float, goal: str, met: bool) -> bool:
+    """Print one result line; returns whether the goal is met."""
+    print(f"{name}\n  {statistics.median(first):.2f} s against {statistics.median(second):.2f} s (medians of {len(first)})")
+    print(f"  ratio {ratio:.2f}, goal {goal}: {'met' if met else 'MISSED'}", flush=True)
+    return met
+
+
+def help_time(rounds: int = 5) -> bool:
+    """`python -m sweep --help` under a second."""
+    seconds = [run("-m", "sweep", "--help") for _ in range(rounds)]
+    met = statistics.median(seconds) < 1.0
+    print(f"python -m sweep --help\n  median {statistics.median(seconds):.2f} s of {rounds}, goal under 1 s: {'met' if met else 'MISSED'}")
+    return met
+
+
+def overhead(rounds: int = 3, cells: int = 12) -> bool:
+    """Overhead a cell with an engine that does nothing, against Hydra's basic launcher with an empty task."""
+    half = cells // 2
+    axes = ["feature=[],teacache", f"batch={','.join(str(n + 1) for n in range(half))}"]
+    same = ["engine=noop", "workload.num_prompts=1", "workload.repeats=1"]
+
+    def ours(folder: Path) -> float:
+        extra = ["aa=false", "plots=false", f"hydra.sweep.dir={folder}/s"]
+        return run("-m", "sweep", "-m", *axes, *same, *extra, ok=(0, 1))  # 1: a noop feature shows no evidence
+
+    def hydra(folder: Path) -> float:
+        extra = ["hydra/sweeper=basic", f"hydra.sweep.dir={folder}/s", "hydra.sweep.subdir=${hydra.job.num}"]
+        return run("-m", "tests.bench.empty_task", "-m", *axes, *same, *extra)
+
+    first, second = paired(ours, hydra, rounds)
+    ratio = statistics.median(a / b for a, b in zip(first, second, strict=True))
+    name = f"{cells} cells, engine that does nothing, against Hydra's basic launcher with an empty task"
+    return report(name, first, second, ratio, "at most 1.5", ratio <= 1.5)
+
+
+def sweep_against_runs(rounds: int = 1) -> bool:
+    """A 3×3 sweep against the same nine cells as separate runs."""
+
+    def one_sweep(folder: Path) -> float:
+        axes = [f"feature={','.join(FEATURES)}", f"batch={','.join(map(str, BATCHES))}"]
+        return run("-m", "sweep", "-m", *axes, "aa=false", f"hydra.sweep.dir={folder}/s")
+
+    def nine_runs(folder: Path) -> float:
+        return sum(
+            run("-m", "sweep", f"feature={feature}", f"batch={batch}", f"hydra.run.dir={folder}/{feature}-{batch}")
+            for feature in FEATURES
+            for batch in BATCHES
+        )
+
+    first, second = paired(one_sweep, nine_runs, rounds)
+    ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
+    return report("a 3×3 sweep against nine separate runs", first, second, ratio, "at least 2.5", ratio >= 2.5)
+
+
+def main() -> int:
+    """Run all comparisons; 0 when every goal is met."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="leave out the 3×3 sweep (minutes)")
+    arguments = parser.parse_args()
+    results = [help_time(), overhead()]
+    if not arguments.quick:
+        results.append(sweep_against_runs())
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
