@@ -4,8 +4,10 @@ Exit codes: 0 all fine or skipped, 1 a cell is FAIL or ERROR, 2 bad input (one l
 """
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from omegaconf import DictConfig
@@ -26,8 +28,31 @@ def run(cfg: DictConfig) -> None:
 
     if cfg.group is not None:
         compose.run_launched_group(cfg)
+        return
+    try:
+        code = compose.run_single(cfg)
+    except config.ConfigError as error:
+        refuse(str(error))  # here, because Hydra would add lines of its own
     else:
-        raise SystemExit(compose.run_single(cfg))
+        raise SystemExit(code)
+
+
+def refuse(message: str) -> NoReturn:
+    """Bad input: one line, exit code 2."""
+    print(f"sweep: {message}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def defer_feature_options(arguments: list[str]) -> list[str]:
+    """In a multirun, write `feature.teacache.rel_l1_thresh=0.3` as a choice of one value.
+
+    Hydra first composes a configuration without the swept values, which has no features yet and would refuse
+    their fields; choices are left to the sweeper, which knows which cells have the feature.
+    """
+    if not {"-m", "--multirun"} & set(arguments):
+        return arguments
+    option = re.compile(r"(feature\.[\w.]+)=(?!\w+\()(.+)", re.DOTALL)
+    return [f"{m[1]}=choice({m[2]})" if (m := option.fullmatch(a)) else a for a in arguments]
 
 
 def main() -> None:
@@ -36,6 +61,7 @@ def main() -> None:
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing them
+    sys.argv[1:] = defer_feature_options(sys.argv[1:])
     try:
         run()
     except KeyboardInterrupt:
@@ -44,5 +70,4 @@ def main() -> None:
         message = explain(error)
         if message is None or wants_trace:
             raise
-        print(f"sweep: {message}", file=sys.stderr)
-        raise SystemExit(2) from None
+        refuse(message)

@@ -6,11 +6,13 @@ Knows the exceptions of Hydra, OmegaConf and our own ConfigError; anything else 
 import dataclasses
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from sweep.cli import CONF
 from sweep.config import ConfigError, RunConfig
 
 
@@ -26,7 +28,17 @@ def explain(error: BaseException) -> str | None:
         return f"'{error.override}' is no valid override: {_first_line(str(error))}; write key=value and quote lists in the shell"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _composition(error)
+    if isinstance(error, OSError) and not _went_through_us(error):
+        # Hydra makes the run's folder before it calls us.
+        return f"output folder {error.filename} cannot be written ({error.strerror}); choose another with hydra.run.dir=DIR"
     return None
+
+
+def _went_through_us(error: BaseException) -> bool:
+    """Whether our own code, beyond the entry point, was running when `error` was raised."""
+    frames = traceback.walk_tb(error.__traceback__)
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    return any(name.startswith("sweep.") and name not in ("sweep.cli", "sweep.__main__") for name in names)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -38,9 +50,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _missing_choice(error: Exception) -> str:
     path = str(getattr(error, "missing_cfg_file", "") or "")
     group, _, choice = path.removeprefix("/").rpartition("/")
-    options = list(getattr(error, "options", None) or [])
     if not group:
         return _first_line(str(error))
+    options = sorted(file.stem for file in (CONF / group).glob("*.yaml")) or list(getattr(error, "options", None) or [])
     hint = nearest(choice, options)
     return f"unknown {group} '{choice}'{hint}" + (f" (choose from {', '.join(options)})" if options else "")
 

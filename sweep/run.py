@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from profiling.phases import PhaseRecord
-from profiling.telemetry import ProcessTreeSampler
+from profiling.telemetry import ProcessTreeSampler, TelemetrySample
 from sweep import features as feature_rules
 from sweep import gpus
 from sweep.config import RunConfig
@@ -129,8 +129,7 @@ class Measurement:
         self.prompts: tuple[str, ...] = ()
         self.wall_s: float | None = None
         self.telemetry: dict[str, float | None] = {}
-        self.telemetry_samples: tuple = ()
-        self._first_s = 0.0
+        self.telemetry_samples: tuple[TelemetrySample, ...] = ()
 
     def measure(self, host: EngineHost) -> None:
         """Warm up, then measure every batch `repeats` times. Raises EngineFailure."""
@@ -148,7 +147,6 @@ class Measurement:
         sampler = ProcessTreeSampler(host.pid, gpu_indices=host.spec.gpu_ids if host.spec.device == "cuda" else ())
         sampler.start()
         start = time.perf_counter()
-        self._first_s = start
         try:
             for repeat in range(run.workload.repeats):
                 for index, batch in enumerate(rounds):
@@ -162,8 +160,9 @@ class Measurement:
             sampler.stop()
             self.wall_s = end - start
             window = sampler.window(start, end)
-            self.telemetry = {k: v for k, v in dataclasses.asdict(window.summary).items() if not isinstance(v, str)}
-            self.telemetry_samples = tuple(window.samples)
+            self.telemetry = dataclasses.asdict(window.summary)
+            zero_s = self.outputs[0][2].start_s if self.outputs else start
+            self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - zero_s) for s in window.samples)
 
     def _with_input_image(self, request: Request, path: Path) -> Request:
         given = self.run.workload.input_image
@@ -180,9 +179,12 @@ class Measurement:
         rows: list[RequestRow] = []
         batch_rows: list[BatchRow] = []
         self.phases = []
+        zero_s = self.outputs[0][2].start_s if self.outputs else 0.0
         for number, (repeat, batch, output) in enumerate(self.outputs):
-            phases = [dataclasses.replace(p, request_id=output.request_ids[0]) for p in output.phases]
-            self.phases += [dataclasses.replace(p, request_id=f"{p.request_id}.{repeat}") for p in phases]
+            name = f"{output.request_ids[0]}.{repeat}"
+            self.phases += [
+                dataclasses.replace(p, request_id=name, start_s=p.start_s - zero_s) for p in output.phases
+            ]
             batch_row, ttft_s = _batch_row(number, repeat, output)
             batch_rows.append(batch_row)
             for position, request in enumerate(batch):
@@ -194,7 +196,7 @@ class Measurement:
                         width=request.width,
                         height=request.height,
                         steps=request.steps,
-                        start_s=output.start_s - self.outputs[0][2].start_s,
+                        start_s=output.start_s - zero_s,
                         queue_s=0.0,
                         ttft_s=ttft_s,
                         e2e_s=output.latency_s,

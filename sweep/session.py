@@ -115,7 +115,7 @@ def _manifest(folder: SweepFolder, plan: Plan, started: str, offset: int) -> dic
     labels = {cell.key: cell.label for cell in plan.cells}
     earlier = folder.load_manifest()
     return {
-        "command": shlex.join(["python", "-m", "sweep", *sys.argv[1:]]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "versions": _versions(),
         "git_commit": _git_commit(),
         "machine": _machine(),

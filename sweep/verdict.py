@@ -67,7 +67,8 @@ def not_engaged(feature: Feature, evidence: Sequence[RankEvidence], baseline: Se
     if rule not in ("fewer_forwards_per_rank", "sharded_sequence", "sharded_parameters", "setting"):
         return f"no rule '{rule}' to check its evidence with"
     if rule == "setting":
-        return "" if evidence[0].settings.get(feature.name) == "on" else "its setting could not be read back"
+        found = evidence[0].settings.get(feature.name, "no setting was read back")
+        return "" if found == "on" else found
     if not baseline:
         return "no baseline to check its evidence against"
     if rule == "fewer_forwards_per_rank":

@@ -63,10 +63,11 @@ class RankEvidence:
 
 @dataclass(frozen=True)
 class Output:
-    """What came of one batch (`requests` generated together). Times are seconds of `time.perf_counter`."""
+    """What came of one batch (`requests` generated together). Times are seconds of `time.perf_counter`,
+    which all processes of a machine share; so are the phases' `start_s`."""
 
     request_ids: tuple[str, ...]
-    start_s: float  # since the engine's measurement epoch
+    start_s: float
     latency_s: float  # of the whole batch, image in hand
     image_paths: tuple[str, ...]  # relative to the cell's folder; "" when not stored (repeats)
     image_hashes: tuple[str, ...]  # sha256 of the decoded pixels

@@ -29,6 +29,7 @@ NUMBERS = (
     *("speedup", "speedup_low", "speedup_high", "mean_diff", "other_ms"),
     *(f"{phase}_ms" for phase in EXCLUSIVE_PHASES),
 )
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
 GREY, LIGHT = "#555555", "#B0B0B0"
 FASTER, UNCLEAR, SLOWER = "#0173B2", LIGHT, "#D55E00"
 PHASE_COLOURS = dict(
@@ -38,7 +39,8 @@ PHASE_COLOURS = dict(
         strict=True,
     )
 )
-MARKERS = "osD^vPX*"
+MARKERS = "osD^v<>p"
+COLUMNS_OF_PANELS = 4  # side by side; further panels go below
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
                 errors = [[max(0.0, row.speedup - row.speedup_low)], [max(0.0, row.speedup_high - row.speedup)]]
                 axes.errorbar(row.speedup, y, xerr=errors, fmt="none", ecolor="#222222", elinewidth=1.2, capsize=3)
                 end = max(end, row.speedup_high)
-            axes.text(end + reach * 0.015, y, f"{row.speedup:.2f}×", va="center", fontsize=9)
+            axes.text(end + reach * 0.015, y, f"{row.speedup:.2f}×", va="center", fontsize=9, bbox=ON_WHITE)
         axes.axvline(1.0, color="#222222", linewidth=1, linestyle="--")
         axes.set_xlim(0, reach * 1.14)
     panels[-1][0].set_xlabel("speed-up, × (baseline = 1; bars: mean of pairs, whiskers: 95 % interval)\nhigher is better →")
@@ -177,36 +179,50 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
     last = max(np.ceil(np.log10(different.max())), first + 1) if len(different) else 0.0
     edge = first - 0.7  # where identical images stand: log10(0) has no place on the axis
     panels = _panels(rows)
-    figure, grid = _grid(len(panels), 1, "Speed against quality", height=3.9)
+    figure, grid = _grid(panels, 1, "Speed against quality", height=3.9)
     looks = _looks(rows)
-    batches = rows["batch"].nunique() > 1
-    for axes, panel in zip(grid[0], panels, strict=True):
+    low, high = min(1.0, float(rows[["speedup", "speedup_low"]].min(axis=None))), _fastest(rows)
+    margin = max(0.02, 0.09 * (high - low))
+    for place, panel in enumerate(panels):
+        axes, points = grid[place][0], []
         for name, part in panel.rows.groupby("series", sort=False):
             x = [edge if d == 0 else float(np.log10(d)) for d in part["mean_diff"]]
             colour, marker = looks[str(name)]
             errors = np.nan_to_num(
                 np.array([part["speedup"] - part["speedup_low"], part["speedup_high"] - part["speedup"]]).clip(min=0)
             )
-            axes.errorbar(x, part["speedup"], yerr=errors, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5, alpha=0.7)
-            axes.scatter(x, part["speedup"], color=colour, marker=marker, s=48, edgecolor="white", linewidth=0.7, zorder=3)
-            if batches and len(panel.rows) <= 15:
-                for place, row in zip(x, part.itertuples(), strict=True):
-                    text = f"b{row.batch:.0f}"
-                    axes.annotate(text, (place, row.speedup), (6, 3), textcoords="offset points", fontsize=7, color=GREY)
+            whiskers = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 2.5, "alpha": 0.7}
+            axes.errorbar(x, part["speedup"], yerr=errors, **whiskers)
+            look = {"color": colour, "marker": marker, "edgecolor": "white"}
+            axes.scatter(x, part["speedup"], s=48, linewidth=0.7, zorder=3, **look)
+            points += [(at, row.speedup, f"b{row.batch:.0f}") for at, row in zip(x, part.itertuples(), strict=True)]
+        if rows["batch"].nunique() > 1:
+            _name_points(axes, points, apart=(0.08 * (last - edge), 0.045 * (high - low + 2 * margin)))
         axes.axhline(1.0, color="#222222", linewidth=1, linestyle="--")
         powers = np.arange(first, last + 1) if len(different) else np.array([])
         ticks, names = list(powers), [f"{10**power:g}" for power in powers]
+        left, right = first - 0.1, last + 0.1
         if (rows["mean_diff"] == 0).any():
             ticks, names = [edge, *ticks], ["identical", *names]
             axes.axvspan(edge - 0.35, edge + 0.35, color="#F2F2F2", zorder=0)
-        axes.set_xticks(ticks, names)
-        axes.set_xlim(edge - 0.35 if (rows["mean_diff"] == 0).any() else first - 0.1, last + 0.1 if len(different) else edge + 1)
-        axes.set_ylim(0, _fastest(rows) * 1.1)
-        axes.set_title(panel.title, fontsize=10, loc="left")
+            left = edge - 0.35
+        axes.set_xticks(ticks, names, fontsize=9 if len(ticks) < 7 else 8)
+        axes.set_xlim(left, right if len(different) else edge + 1)
+        axes.set_ylim(low - margin, high + margin)
         axes.set_xlabel("mean pixel difference from the baseline, 0–1\n← lower is better")
-    grid[0][0].set_ylabel("speed-up, ×\nhigher is better →")
-    _points(figure, looks)
+        if place % COLUMNS_OF_PANELS == 0:
+            axes.set_ylabel("speed-up, ×\nhigher is better →")
+    _points(figure, looks, joined=False)
     return figure
+
+
+def _name_points(axes: "Axes", points: list[tuple[float, float, str]], apart: tuple[float, float]) -> None:
+    """Write each point's text beside it, unless one that stands closer than `apart` has its text there."""
+    named: list[tuple[float, float]] = []
+    for x, y, text in sorted(points, key=lambda point: -point[1]):
+        if all(abs(x - other[0]) > apart[0] or abs(y - other[1]) > apart[1] for other in named):
+            axes.annotate(text, (x, y), (7, -3), textcoords="offset points", fontsize=8, color=GREY)
+            named.append((x, y))
 
 
 PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
@@ -258,7 +274,7 @@ def _bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tup
     from matplotlib.figure import Figure
 
     panels = _panels(rows)
-    labels = [[_wrapped(_cell_label(row)) for row in panel.rows.itertuples()] for panel in panels]
+    labels = [[_wrapped(label) for label in _cell_labels(panel)] for panel in panels]
     heights = [sum(1.0 + 0.45 * label.count("\n") for label in group) + 0.3 for group in labels]
     inches = 0.29 * sum(heights) + 0.42 * len(panels) + 1.2
     figure = Figure(figsize=(9.2, max(2.6, inches)), layout="constrained")
@@ -273,41 +289,51 @@ def _bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tup
 
 
 def _line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -> "Figure":
-    """One row of axes a column, one column of axes a panel; a line a feature set against batch."""
+    """A panel a context, with one pair of axes a column in it; a line a feature set against batch."""
     panels = _panels(rows)
-    figure, grid = _grid(len(panels), len(columns), title, height=2.7 if len(columns) > 1 else 3.4)
+    figure, grid = _grid(panels, len(columns), title, height=2.7 if len(columns) > 1 else 3.4)
     looks = _looks(rows)
     ticks = sorted(rows["batch"].unique())
-    for line, (column, label) in enumerate(columns.items()):
-        for axes, panel in zip(grid[line], panels, strict=True):
+    for place, panel in enumerate(panels):
+        for axes, (column, label) in zip(grid[place], columns.items(), strict=True):
             for name, part in panel.rows.sort_values("batch").groupby("series", sort=False):
-                points = part[part[column].notna()]
+                points = part[part[column].notna()].groupby("batch")[column].mean()
                 colour, marker = looks[str(name)]
                 style = {"color": colour, "marker": marker, "markersize": 6.5, "markeredgecolor": "white"}
-                axes.plot(points["batch"], points[column], linewidth=1.7, clip_on=False, zorder=3, **style)
+                axes.plot(points.index, points, linewidth=1.7, zorder=3, **style)
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
             axes.minorticks_off()
             axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
             axes.set_ylim(0, rows[column].max() * 1.08 or 1.0)
-            if line == 0:
-                axes.set_title(panel.title, fontsize=10, loc="left")
-            if line == len(columns) - 1:
-                axes.set_xlabel("batch, prompts generated at once")
-        grid[line][0].set_ylabel(label)
-    _points(figure, looks)
+            if place % COLUMNS_OF_PANELS == 0:
+                axes.set_ylabel(label)
+        grid[place][-1].set_xlabel("batch, prompts generated at once")
+    _points(figure, looks, joined=True)
     return figure
 
 
-def _grid(columns: int, rows: int, title: str, height: float) -> "tuple[Figure, list[list[Axes]]]":
-    """Axes as rows of columns; the legend finds its place on the right."""
+def _grid(panels: list[Panel], lines: int, title: str, height: float) -> "tuple[Figure, list[list[Axes]]]":
+    """`lines` axes under each other for each panel, panels side by side; the legend's place is on the right."""
     from matplotlib.figure import Figure
 
-    size = (max(7.2, 3.1 * columns + 2.6), height * rows + 0.9)
+    columns = min(len(panels), COLUMNS_OF_PANELS)
+    blocks = -(-len(panels) // columns)
+    size = (max(7.2, 3.1 * columns + 2.6), height * lines * blocks + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey="row")
-    return figure, [list(line) for line in grid]
+    table = figure.subplots(lines * blocks, columns, squeeze=False)
+    grid = []
+    for place in range(blocks * columns):
+        block, column = divmod(place, columns)
+        stack = [table[block * lines + line][column] for line in range(lines)]
+        if place < len(panels):
+            stack[0].set_title(_wrapped(panels[place].title, 30), fontsize=10, loc="left")
+            grid.append(stack)
+        else:
+            for axes in stack:
+                axes.remove()
+    return figure, grid
 
 
 def _looks(rows: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
@@ -322,11 +348,13 @@ def _looks(rows: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
     return {name: looks.get(name) or plain[name] for name in names}
 
 
-def _points(figure: "Figure", looks: dict[str, tuple[str, str]]) -> None:
+def _points(figure: "Figure", looks: dict[str, tuple[str, str]], joined: bool) -> None:
+    """The legend of points, `joined` by lines or not."""
     from matplotlib.lines import Line2D
 
+    style = {"linestyle": "-" if joined else "", "markersize": 6.5, "markeredgecolor": "white"}
     handles = [
-        Line2D([], [], color=colour, marker=marker, markersize=6.5, markeredgecolor="white", label=_wrapped(name, 26))
+        Line2D([], [], color=colour, marker=marker, label=_wrapped(name, 26), **style)
         for name, (colour, marker) in looks.items()
     ]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, labelspacing=0.6)
@@ -353,16 +381,23 @@ def _fastest(rows: "pandas.DataFrame") -> float:
     return max(1.0, float(rows[["speedup", "speedup_high"]].max(axis=None)))
 
 
-def _cell_label(row: object) -> str:
-    """The cell's label; a status that is not PASS stands beside it."""
-    label, status = getattr(row, "cell", ""), getattr(row, "status", "")
-    return f"{label} [{status}]" if status not in ("", "PASS") else label
+def _cell_labels(panel: Panel) -> list[str]:
+    """Names of a panel's cells: features and batch where they suffice, else the whole label.
+
+    A status that is not PASS stands beside the name.
+    """
+    rows = panel.rows
+    names = [f"{series} b{batch:.0f}" for series, batch in zip(rows["series"], rows["batch"], strict=True)]
+    if len(set(names)) < len(names):
+        names = list(rows["cell"])
+    marks = [f" [{status}]" if status not in ("", "PASS") else "" for status in rows["status"]]
+    return [name + mark for name, mark in zip(names, marks, strict=True)]
 
 
-def _wrapped(text: str, width: int = 34) -> str:
-    """At most two lines of about `width` characters, broken at spaces and plus signs, shortened in the middle."""
-    if len(text) > 2 * width - 4:
-        text = f"{text[: width - 2]}…{text[-(width - 4) :]}"
+def _wrapped(text: str, width: int = 36) -> str:
+    """At most about three lines of `width` characters, broken at spaces and plus signs, shortened in the middle."""
+    if len(text) > 3 * width - 8:
+        text = f"{text[: 2 * width - 8]} … {text[-(width - 8) :]}"
     lines = textwrap.wrap(text.replace("+", "+\x00 "), width + 2, break_on_hyphens=False)
     return "\n".join(line.replace("+\x00 ", "+").replace("\x00", "") for line in lines)
 

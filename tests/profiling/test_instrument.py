@@ -164,6 +164,7 @@ def test_an_exception_between_forwards_ends_with_the_request(attached: Any, reco
 
 
 def test_detach_puts_back_what_was_found(glm: Any, recorder: PhaseRecorder) -> None:
+    assert "generate" not in vars(glm.vision_language_encoder)  # nor did the tests before leave anything
     class_forward = glm.transformer.forward
 
     def patched(*args: Any, **kwargs: Any) -> Any:  # as a cache feature leaves it

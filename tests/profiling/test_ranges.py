@@ -83,7 +83,7 @@ def run(script: str, tool: Path | None, log: Path) -> tuple[object, list[Event],
     """What the script printed as JSON, the events that the tool saw, and what was said on stderr."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NVTX_")}
     environment |= {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
         "NVTX_LOG": str(log),
     }

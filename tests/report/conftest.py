@@ -104,6 +104,19 @@ def two_models() -> list[dict[str, Any]]:
     return [*glm, *qwen, *long]
 
 
+def many_settings() -> list[dict[str, Any]]:
+    """Six settings of steps and size, and a feature parameter that only the label tells."""
+    cells = []
+    for steps in (4, 8, 20):
+        for width in (64, 128):
+            here = rows_of(["cfg_parallel"], [1, 8], steps=steps, width=width)
+            for threshold in (0.1, 0.3):
+                tea = row("teacache", steps=steps, width=width, speedup=1 + threshold, mean_diff=threshold / 10)
+                here.append(tea | {"cell": f"teacache b1 feature.teacache.rel_l1_thresh={threshold} steps={steps} {width}x64"})
+            cells += here
+    return cells
+
+
 SHAPES = {
     "full": full,
     "only_baseline": lambda: [row("")],
@@ -111,6 +124,7 @@ SHAPES = {
     "errors": with_errors,
     "forty": forty,
     "two_models": two_models,
+    "many_settings": many_settings,
 }
 
 

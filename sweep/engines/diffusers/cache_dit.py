@@ -30,7 +30,7 @@ BLOCK_PATTERNS: dict[str, ForwardPattern] = {
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """DBCache's parameters; names and defaults as in vLLM-Omni's cache_config."""
+    """DBCache's parameters; Fn and Bn are the library's Fn_compute_blocks and Bn_compute_blocks."""
 
     Fn: int = 1  # first blocks, which always run and decide
     Bn: int = 0  # last blocks, which always run

@@ -20,7 +20,7 @@ from PIL import Image
 from profiling import instrument
 from profiling.phases import PhaseRecord, PhaseRecorder
 from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
-from sweep.engines.diffusers import cfg_parallel, ranks
+from sweep.engines.diffusers import cfg_parallel, ranks, switch
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
 from sweep.engines.diffusers.blocks import BlockCounters
 from sweep.engines.diffusers.checkpoints import ensure_checkpoint
@@ -82,6 +82,8 @@ class RankRunner:
             cfg_active=lambda: self.cfg_active,
         )
         transformer = self.pipe.transformer
+        for arguments in self.switches().values():
+            switch.apply(self.pipe, arguments)
         self.counters = BlockCounters(transformer, self.clock)  # innermost
         for name in FORWARD_FEATURES:
             if name in spec.features:
@@ -100,6 +102,10 @@ class RankRunner:
             "dit_blocks": str(self.counters.blocks),
             **{f"mesh_{dim}": str(size) for dim, size in zip(MESH_DIMS, shape, strict=True)},
         }
+
+    def switches(self) -> dict[str, dict[str, Any]]:
+        """Features that are a method call on the pipeline."""
+        return {name: arguments for name, arguments in self.spec.features.items() if "call" in arguments}
 
     def run(self, command: Batch) -> RankResult:
         """Generate one batch."""
@@ -137,7 +143,7 @@ class RankRunner:
             blocks_skipped=self.counters.blocks_skipped,
             block_sequence=self.counters.image_sequence,
             dit_parameters=sum(local_size(parameter) for parameter in self.pipe.transformer.parameters()),
-            settings=self.settings,
+            settings=self.settings | {n: switch.read_back(self.pipe, a) for n, a in self.switches().items()},
         )
 
 
@@ -148,7 +154,6 @@ class DiffusersEngine:
         self.spec = spec
         self._runner: RankRunner | None = None
         self._processes: ranks.RankProcesses | None = None
-        self._epoch_s = 0.0
         self._broken = False
 
     def load(self) -> None:
@@ -177,7 +182,6 @@ class DiffusersEngine:
                 raise blamed from error
             raise
         self._broken = False
-        self._epoch_s = time.perf_counter()
 
     def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
         """Generate all requests at once. Raises RankError naming the rank when one of several fails."""
@@ -203,7 +207,7 @@ class DiffusersEngine:
         results = [own, *others]
         return Output(
             request_ids=tuple(request.request_id for request in requests),
-            start_s=own.start_s - self._epoch_s,
+            start_s=own.start_s,
             latency_s=own.latency_s,
             image_paths=tuple(
                 store(image, request, folder) for image, request in zip(own.images, requests, strict=True)

@@ -1,0 +1,246 @@
+"""The promises of a sweep, through the real command line on the embedded models."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import environment, sweep_command
+
+SMALL = ["workload.num_prompts=1", "workload.repeats=2", "workload.steps=4", "plots=false"]
+
+
+def summary(folder: Path) -> dict[str, dict[str, str]]:
+    """summary.csv by cell label."""
+    with (folder / "summary.csv").open() as handle:
+        return {row["cell"]: row for row in csv.DictReader(handle)}
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def engines_of(folder: Path) -> list[psutil.Process]:
+    """Engine processes of the sweep in this folder: children of a process that names the folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = process.cmdline()
+            if "sweep.engines.child" in command and str(folder) in " ".join(process.parent().cmdline()):  # type: ignore[union-attr]
+                found.append(process)
+        except (psutil.Error, AttributeError):
+            continue
+    return found
+
+
+def wait_for(condition, timeout_s: float = 90.0):
+    """The first true value of `condition()`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"nothing within {timeout_s} s")
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    command = sweep_command("-m", *arguments, f"hydra.sweep.dir={folder}")
+    return subprocess.Popen(
+        command, cwd=folder.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def running(folder: Path, label: str) -> bool:
+    """Whether the cell with this label is generating measured batches."""
+    keys = [c["key"] for c in json.loads((folder / "plan.json").read_text())["cells"] if c["label"] == label] if (folder / "plan.json").exists() else []
+    events = (folder / "events.jsonl").read_text().splitlines() if (folder / "events.jsonl").exists() else []
+    return any(e.get("key") in keys and e.get("state") == "running" for e in map(json.loads, events))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """One real sweep that several tests look at."""
+    folder = tmp_path_factory.mktemp("finished") / "sweep"
+    command = sweep_command("-m", "feature=cfg_parallel,teacache", "batch=1,2", *SMALL, f"hydra.sweep.dir={folder}")
+    done = subprocess.run(command, cwd=folder.parent, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_cells_baselines_and_aa_each_engine_started_once(finished: Path) -> None:
+    rows = summary(finished)
+    expected = {f"{f} b{b}" for f in ("baseline", "cfg_parallel", "teacache") for b in (1, 2)} | {"baseline b1 A/A"}
+    assert set(rows) == expected
+    assert manifest(finished)["engine_starts"] == 4
+    for label, row in rows.items():
+        assert row["status"] in ("PASS", "WARN"), (label, row["reason"])
+        for column in ("latency_mean_s", "images_per_s", "ttft_mean_s", "tpot_mean_s", "denoise_step_ms", "speedup", "evidence"):
+            assert row[column], (label, column)
+        assert row["bottleneck"] in ("ar_decode", "denoise_step")
+
+
+def test_cfg_parallel_engages_and_is_bit_identical(finished: Path) -> None:
+    row = summary(finished)["cfg_parallel b1"]
+    assert row["evidence"].startswith("2 ranks; 1 DiT forwards/rank/step")
+    assert (row["mean_diff"], row["psnr_db"]) == ("0.0", "inf")
+
+
+def test_teacache_skips_blocks_and_changes_pixels_a_little(finished: Path) -> None:
+    row = summary(finished)["teacache b1"]
+    assert int(row["evidence"].split("; ")[2].split(" of ")[0]) > 0
+    assert 0 < float(row["mean_diff"]) < 0.1
+
+
+def test_phases_add_up_to_the_request(finished: Path) -> None:
+    row = summary(finished)["baseline b1"]
+    parts = sum(float(row[f"{p}_ms"]) for p in ("text_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode"))
+    assert float(row["other_share"]) <= 0.10
+    assert parts + float(row["other_ms"]) == pytest.approx(float(row["request_ms"]))
+
+
+def test_report_and_plots_are_rebuilt_from_stored_results(finished: Path, sweep) -> None:
+    before = (finished / "summary.csv").read_text()
+    for name in ("summary.csv", "report.html", "plots/speedup.png"):
+        (finished / name).unlink()
+    done = sweep(str(finished), module="sweep.report")
+    assert done.code == 0, done.err
+    assert (finished / "summary.csv").read_text() == before
+    assert (finished / "report.html").stat().st_size > 10_000
+    assert (finished / "plots" / "speedup.png").stat().st_size > 5_000
+    assert (finished / "plots" / "speedup.svg").exists()
+
+
+def test_load_gives_the_same_as_data_frames(finished: Path) -> None:
+    import pandas
+
+    from sweep.results import load
+
+    tables = load(finished)
+    stored = pandas.read_csv(finished / "summary.csv")
+    assert list(tables.summary["cell"]) == list(stored["cell"])
+    assert tables.summary["latency_mean_s"].tolist() == pytest.approx(stored["latency_mean_s"].tolist())
+    one = tables.phases[(tables.phases.cell == "baseline b1") & (tables.phases.request_id == "r000.0")]
+    counts = one.phase.value_counts()
+    tokens = int(tables.requests[tables.requests.cell == "baseline b1"].output_tokens.iloc[0])
+    assert counts["ar_prefill"] == 1
+    assert counts["ar_decode"] == tokens - 1
+    assert counts["denoise_step"] == 4
+    assert counts["dit_forward"] == 8
+    assert counts["vae_decode"] == 1
+    assert set(tables.phases[tables.phases.cell == "cfg_parallel b1"]["rank"]) == {0, 1}
+
+
+def test_rerun_in_the_same_folder_runs_nothing_again(finished: Path) -> None:
+    command = sweep_command("-m", "batch=2,1", "feature=teacache,cfg_parallel", *SMALL, f"hydra.sweep.dir={finished}")
+    done = subprocess.run(command, cwd=finished.parent, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 cells to run, 7 kept" in done.stdout
+    assert manifest(finished)["engine_starts"] == 0
+
+
+def test_joblib_gives_the_same_cells_and_images(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "joblib"
+    arguments = ["-m", "batch=1,2", "feature=teacache,cfg_parallel", *SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command = sweep_command(*arguments, f"hydra.sweep.dir={folder}")
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = sorted(p.parent.name for p in finished.glob("*/result.json"))
+    assert sorted(p.parent.name for p in folder.glob("*/result.json")) == names
+    for name in names:
+        images = [[r["image_hash"] for r in json.loads((f / name / "result.json").read_text())["requests"]] for f in (finished, folder)]
+        assert images[0] == images[1], name
+
+
+def test_killed_engine_ends_one_cell_and_a_rerun_does_what_is_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    arguments = ["feature=teacache", "batch=1", "workload.num_prompts=4", "workload.repeats=8", "plots=false", "aa=false"]
+    process = start(folder, *arguments)
+    wait_for(lambda: running(folder, "baseline b1"))
+    (engine,) = wait_for(lambda: engines_of(folder))
+    os.kill(engine.pid, signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, out
+    rows = summary(folder)
+    assert rows["baseline b1"]["status"] == "ERROR"
+    assert "SIGKILL" in rows["baseline b1"]["reason"]
+    assert rows["teacache b1"]["latency_mean_s"], "the other group finished"
+    assert not engines_of(folder)
+
+    again = start(folder, *arguments)
+    out, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, out
+    assert "1 cells to run, 1 kept" in out
+    assert manifest(folder)["engine_starts"] == 1
+    assert summary(folder)["baseline b1"]["status"] == "PASS"
+
+
+def test_ctrl_c_keeps_what_finished_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    process = start(folder, "feature=cfg_parallel", "workload.num_prompts=1", "workload.repeats=40", "plots=false")
+    wait_for(lambda: running(folder, "cfg_parallel b1"))
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 2, "engine and second rank"
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    rows = summary(folder)
+    assert rows["baseline b1"]["status"] == "PASS"
+    assert rows["cfg_parallel b1"]["status"] == "ERROR"
+    wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in started), 10)
+
+
+def test_dry_run_shows_the_plan_and_runs_nothing(sweep, tmp_path: Path) -> None:
+    done = sweep("-m", "feature=cfg_parallel,teacache,cache_dit", "combine=2", "dry_run=true")
+    assert done.code == 0, done.err
+    assert "cache_dit conflicts with teacache" in done.out
+    assert "7 cells to run, 1 skipped, 7 engine starts" in done.out
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("prompt", ["''", "'" + "long " * 2000 + "'", "'🐉🍜 مرحبا بالعالم שלום'"], ids=["empty", "10000", "emoji-rtl"])
+def test_any_prompt_runs(sweep, tmp_path: Path, prompt: str) -> None:
+    done = sweep(f"workload.prompt={prompt}", "workload.steps=2", "workload.repeats=1", "plots=false", "hydra.run.dir=one")
+    assert done.code == 0, done.out + done.err
+    assert summary(tmp_path / "one")["baseline b1"]["status"] == "PASS"
+
+
+def test_real_model_without_a_gpu_is_skipped_with_what_it_needs(sweep) -> None:
+    done = sweep("model=qwen_image", "engine.device=cuda", "hydra.run.dir=one", "plots=false")
+    if "model.path=DIR" in done.err:
+        pytest.skip("this machine has a GPU")
+    assert done.code == 0, done.err
+    assert "needs a CUDA GPU" in done.out
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    code = "import sys, sweep.cli; print([m for m in ('torch', 'pandas', 'matplotlib', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=30)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_feature_added_by_one_file_runs_and_is_judged(tmp_path: Path) -> None:
+    """The worked example of CONTRIBUTING, and the same with a setting that nothing reads."""
+    conf = tmp_path / "conf" / "feature"
+    conf.mkdir(parents=True)
+    shipped = (Path(__file__).parents[1] / "conf" / "feature" / "vae_slicing.yaml").read_text()
+    (conf / "my_slicing.yaml").write_text(shipped.replace("vae_slicing:", "my_slicing:"))
+    silent = shipped.replace("vae_slicing:", "silent:").replace("vae.use_slicing: true", "vae.use_other_slicing: true")
+    (conf / "silent.yaml").write_text(silent)
+    folder = tmp_path / "sweep"
+    command = sweep_command("-m", "--config-dir", str(conf.parent), "feature=my_slicing,silent", "batch=2", "aa=false", *SMALL)
+    done = subprocess.run(
+        [*command, f"hydra.sweep.dir={folder}"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
+    )
+    rows = summary(folder)
+    assert rows["my_slicing b2"]["status"] in ("PASS", "WARN"), done.stdout
+    assert rows["silent b2"]["status"] == "FAIL"
+    assert "did not engage" in rows["silent b2"]["reason"]
+    assert done.returncode == 1
