@@ -161,8 +161,7 @@ class Measurement:
             self.wall_s = end - start
             window = sampler.window(start, end)
             self.telemetry = dataclasses.asdict(window.summary)
-            zero_s = self.outputs[0][2].start_s if self.outputs else start
-            self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - zero_s) for s in window.samples)
+            self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - start) for s in window.samples)
 
     def _with_input_image(self, request: Request, path: Path) -> Request:
         given = self.run.workload.input_image

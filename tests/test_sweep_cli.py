@@ -161,7 +161,7 @@ def test_joblib_gives_the_same_cells_and_images(finished: Path, tmp_path: Path) 
 
 def test_killed_engine_ends_one_cell_and_a_rerun_does_what_is_missing(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    arguments = ["feature=teacache", "batch=1", "workload.num_prompts=4", "workload.repeats=8", "plots=false", "aa=false"]
+    arguments = ["feature=teacache", "batch=1", "workload.num_prompts=4", "workload.repeats=4", "plots=false", "aa=false"]
     process = start(folder, *arguments)
     wait_for(lambda: running(folder, "baseline b1"))
     (engine,) = wait_for(lambda: engines_of(folder))
@@ -184,7 +184,7 @@ def test_killed_engine_ends_one_cell_and_a_rerun_does_what_is_missing(tmp_path: 
 
 def test_ctrl_c_keeps_what_finished_and_leaves_no_process(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    process = start(folder, "feature=cfg_parallel", "workload.num_prompts=1", "workload.repeats=40", "plots=false")
+    process = start(folder, "feature=cfg_parallel", "workload.num_prompts=1", "workload.repeats=10", "plots=false")
     wait_for(lambda: running(folder, "cfg_parallel b1"))
     started = psutil.Process(process.pid).children(recursive=True)
     assert len(started) >= 2, "engine and second rank"

@@ -63,8 +63,8 @@ class RankEvidence:
 
 @dataclass(frozen=True)
 class Output:
-    """What came of one batch (`requests` generated together). Times are seconds of `time.perf_counter`,
-    which all processes of a machine share; so are the phases' `start_s`."""
+    """What came of one batch (`requests` generated together). Times are seconds; `start_s` here and in the
+    phases of all ranks counts from one moment of the engine's choice."""
 
     request_ids: tuple[str, ...]
     start_s: float

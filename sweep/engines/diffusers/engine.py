@@ -154,6 +154,7 @@ class DiffusersEngine:
         self.spec = spec
         self._runner: RankRunner | None = None
         self._processes: ranks.RankProcesses | None = None
+        self._epoch_s = 0.0
         self._broken = False
 
     def load(self) -> None:
@@ -182,6 +183,7 @@ class DiffusersEngine:
                 raise blamed from error
             raise
         self._broken = False
+        self._epoch_s = time.perf_counter()
 
     def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
         """Generate all requests at once. Raises RankError naming the rank when one of several fails."""
@@ -207,7 +209,7 @@ class DiffusersEngine:
         results = [own, *others]
         return Output(
             request_ids=tuple(request.request_id for request in requests),
-            start_s=own.start_s,
+            start_s=own.start_s - self._epoch_s,
             latency_s=own.latency_s,
             image_paths=tuple(
                 store(image, request, folder) for image, request in zip(own.images, requests, strict=True)

@@ -5,9 +5,6 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import pandas
-import pytest
-
 FACTOR = {"": 1.0, "cfg_parallel": 1.42, "teacache": 1.63, "cache_dit": 1.31, "ulysses": 0.82, "ring": 0.7, "tp": 0.9}
 DIFF = {"teacache": 0.021, "cache_dit": 0.0043, "ulysses": 2.4e-6, "ring": 2.3e-6, "tp": 3.1e-6}
 
@@ -85,7 +82,7 @@ def with_errors() -> list[dict[str, Any]]:
         *rows_of(["cfg_parallel", "teacache"]),
         failed("ulysses", "SKIP", "requires 4 GPUs, only 2 available"),
         failed("tp", "ERROR", "engine process was killed (signal 9)"),
-        row("cache_dit", status="FAIL", reason="no evidence that cache_dit engaged", speedup_low=None, speedup_high=None),
+        row("cache_dit", status="FAIL", reason="no evidence that cache_dit engaged", speedup_low=None),
     ]
 
 
@@ -100,7 +97,8 @@ def two_models() -> list[dict[str, Any]]:
     qwen = rows_of(["ulysses", "cfg_parallel"], [1, 2, 4], model="tiny_qwen_image", width=128, height=128)
     long = rows_of(["cache_dit+cfg_parallel+teacache+ulysses"], [1, 2, 4], model="qwen_image_edit_plus", steps=20)
     for item in long:
-        item["cell"] += " qwen_image_edit_plus width=1376 height=768 steps=20"
+        told = "model=qwen_image_edit_plus width=1376 height=768 steps=20 guidance_scale=7.5"
+        item["cell"] = f"{item['cell'].removesuffix(' A/A')} {told}" + (" A/A" if item["cell"].endswith("A/A") else "")
     return [*glm, *qwen, *long]
 
 
@@ -111,24 +109,24 @@ def many_settings() -> list[dict[str, Any]]:
         for width in (64, 128):
             here = rows_of(["cfg_parallel"], [1, 8], steps=steps, width=width)
             for threshold in (0.1, 0.3):
-                tea = row("teacache", steps=steps, width=width, speedup=1 + threshold, mean_diff=threshold / 10)
-                here.append(tea | {"cell": f"teacache b1 feature.teacache.rel_l1_thresh={threshold} steps={steps} {width}x64"})
+                gain = {"speedup": 1 + threshold, "speedup_low": 0.98 + threshold, "speedup_high": 1.02 + threshold}
+                label = f"teacache b1 rel_l1_thresh={threshold} width={width} steps={steps}"
+                tea = row("teacache", steps=steps, width=width, mean_diff=threshold / 10, **gain)
+                here.append(tea | {"cell": label})
             cells += here
     return cells
+
+
+def one_cell() -> list[dict[str, Any]]:
+    return [row(""), row("teacache", speedup_low=None, speedup_high=None)]
 
 
 SHAPES = {
     "full": full,
     "only_baseline": lambda: [row("")],
-    "one_cell": lambda: [row(""), row("teacache", speedup_low=None, speedup_high=None)],
+    "one_cell": one_cell,
     "errors": with_errors,
     "forty": forty,
     "two_models": two_models,
     "many_settings": many_settings,
 }
-
-
-@pytest.fixture(params=SHAPES)
-def summary(request: pytest.FixtureRequest) -> pandas.DataFrame:
-    """Each shape of sweep in turn."""
-    return pandas.DataFrame(SHAPES[request.param]())

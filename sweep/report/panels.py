@@ -1,0 +1,213 @@
+"""How the plots of a sweep are laid out: panels, axes, looks of a feature set, legends, small print.
+
+Rows that cannot be compared stand in panels of their own. Knows nothing of what is plotted.
+"""
+
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BASELINE = "baseline"
+CONTEXT = ("model", "engine", "width", "height", "steps")
+"""Columns that set baselines apart: rows that differ in one of them stand in panels of their own."""
+
+GREY, LIGHT = "#555555", "#B0B0B0"
+MARKERS = "sD^v<>pho"
+PANELS_IN_A_ROW = 4  # further panels go below
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows that share a baseline, with the title that sets them apart ("" when all rows do)."""
+
+    title: str
+    rows: "pandas.DataFrame"
+
+
+def panels_of(rows: "pandas.DataFrame") -> list[Panel]:
+    """Rows split by what their baselines differ in, in order of appearance; titles name only that."""
+    varying = [name for name in CONTEXT if rows[name].nunique(dropna=False) > 1]
+    if {"width", "height"} & set(varying):
+        varying = [name for name in varying if name not in ("width", "height")] + ["width", "height"]
+    if not varying:
+        return [Panel("", rows)]
+    panels = []
+    for _, part in rows.groupby(varying, sort=False, dropna=False):
+        row = part.iloc[0]
+        words = [str(row[name]) for name in varying if name in ("model", "engine")]
+        if "width" in varying:
+            words.append(f"{row['width']:.0f}×{row['height']:.0f}")
+        if "steps" in varying:
+            words.append(f"{row['steps']:.0f}\u00a0steps")
+        panels.append(Panel(" · ".join(words), part))
+    return panels
+
+
+def bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tuple[Axes, Panel, list[float]]]]":
+    """One panel under the other, as tall as its bars need, each row labelled with its cell.
+
+    With each panel come the places of its rows on the y axis: a label of several lines takes more room.
+    """
+    from matplotlib.figure import Figure
+
+    panels = panels_of(rows)
+    labels = [[wrapped(label) for label in _cell_labels(panel)] for panel in panels]
+    rooms = [[1.0 + 0.5 * label.count("\n") for label in group] for group in labels]
+    heights = [sum(group) + 0.3 for group in rooms]
+    inches = 0.29 * sum(heights) + 0.42 * len(panels) + 1.2
+    figure = Figure(figsize=(9.2, max(2.3, inches)), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    places = [[sum(group[:i]) + room / 2 for i, room in enumerate(group)] for group in rooms]
+    for i, axes in enumerate(column):
+        axes.set_yticks(places[i], labels[i])
+        axes.set_ylim(heights[i] - 0.15, -0.15)  # first row on top
+        axes.grid(False, axis="y")
+        axes.set_title(panels[i].title, fontsize=10, loc="left")
+    return figure, list(zip(column, panels, places, strict=True))
+
+
+def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -> "Figure":
+    """A panel a context, with one pair of axes a column in it; a line a feature set against batch."""
+    panels = panels_of(rows)
+    figure, grid = panel_grid(panels, len(columns), title, height=2.7 if len(columns) > 1 else 3.4)
+    looks = looks_of(rows)
+    ticks = sorted(rows["batch"].unique())
+    for place, panel in enumerate(panels):
+        for axes, (column, label) in zip(grid[place], columns.items(), strict=True):
+            for name, part in panel.rows.groupby("series", sort=False):
+                points = part[part[column].notna()].groupby("batch")[column].mean()
+                colour, marker = looks[str(name)]
+                # Later lines have smaller markers: where two coincide, both are seen.
+                size = max(5.0, 9.0 - 0.9 * list(looks).index(str(name)))
+                style = {"color": colour, "marker": marker, "markersize": size, "markeredgecolor": "white"}
+                axes.plot(points.index, points, linewidth=1.7, zorder=3, **style)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
+            axes.set_ylim(0, rows[column].max() * 1.08 or 1.0)
+            if place % PANELS_IN_A_ROW == 0:
+                axes.set_ylabel(label)
+        grid[place][-1].set_xlabel("batch, prompts generated at once")
+    legend_of_points(figure, looks, joined=True)
+    return figure
+
+
+def panel_grid(panels: list[Panel], lines: int, title: str, height: float) -> "tuple[Figure, list[list[Axes]]]":
+    """`lines` axes under each other for each panel, panels side by side; the legend's place is on the right."""
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), PANELS_IN_A_ROW)
+    blocks = -(-len(panels) // columns)
+    size = (max(7.2, 3.1 * columns + 2.6), height * lines * blocks + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    table = figure.subplots(lines * blocks, columns, squeeze=False)
+    grid = []
+    for place in range(blocks * columns):
+        block, column = divmod(place, columns)
+        stack = [table[block * lines + line][column] for line in range(lines)]
+        if place < len(panels):
+            stack[0].set_title(wrapped(panels[place].title, 30), fontsize=10, loc="left")
+            grid.append(stack)
+        else:
+            for axes in stack:
+                axes.remove()
+    return figure, grid
+
+
+def looks_of(rows: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
+    """Colour and marker of each feature set, the same in every plot.
+
+    Both differ between neighbours, so either alone tells them apart. `look` is -1 for baselines.
+    """
+    import seaborn
+
+    palette = [colour for i, colour in enumerate(seaborn.color_palette("colorblind").as_hex()) if i != 7]  # 7 is grey
+    looks = {}
+    for name, number in zip(rows["series"], rows["look"], strict=True):
+        colour, marker = palette[number % len(palette)], MARKERS[(number + number // len(palette)) % len(MARKERS)]
+        if number < 0:
+            colour, marker = (LIGHT, "d") if name.endswith("A/A") else (GREY, "o")
+        looks.setdefault(name, (colour, marker))
+    return looks
+
+
+def legend_of_points(figure: "Figure", looks: dict[str, tuple[str, str]], joined: bool) -> None:
+    """The legend of points, `joined` by lines or not."""
+    from matplotlib.lines import Line2D
+
+    style = {"linestyle": "-" if joined else "", "markersize": 6.5, "markeredgecolor": "white"}
+    handles = [
+        Line2D([], [], color=colour, marker=marker, label=wrapped(name, 28), **style)
+        for name, (colour, marker) in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, labelspacing=0.6)
+
+
+def legend_of_colours(figure: "Figure", colours: dict[str, str], title: str | None = None) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, title=title, alignment="left")
+
+
+def _cell_labels(panel: Panel) -> list[str]:
+    """Names of a panel's cells: features and batch where they suffice, else the whole label.
+
+    A status that is not PASS stands beside the name.
+    """
+    rows = panel.rows
+    names = [f"{row.features or BASELINE} b{row.batch:.0f}{' A/A' if row.aa else ''}" for row in rows.itertuples()]
+    if len(set(names)) < len(names):
+        names = [without_context(cell) for cell in rows["cell"]]
+    marks = [f" [{status}]" if status not in ("", "PASS") else "" for status in rows["status"]]
+    return [name + mark for name, mark in zip(names, marks, strict=True)]
+
+
+def without_context(label: str) -> str:
+    """A cell's label without its `steps=8`, `model=…`: the panel's title says those."""
+    return " ".join(word for word in label.split() if word.partition("=")[0] not in CONTEXT or "=" not in word)
+
+
+def wrapped(text: str, width: int = 36) -> str:
+    """At most about three lines of `width` characters, broken at spaces and plus signs, shortened in the middle."""
+    if len(text) > 3 * width - 8:
+        text = f"{text[: 2 * width - 8]} … {text[-(width - 8) :]}"
+    lines = textwrap.wrap(text.replace("+", "+\x00 "), width + 2, break_on_hyphens=False)
+    return "\n".join(line.replace("+\x00 ", "+").replace("\x00", "") for line in lines)
+
+
+def footnote(figure: "Figure", note: str, frame: "pandas.DataFrame") -> None:
+    """Small print under the plot: the caller's note, and which cells have no numbers."""
+    silent = frame[frame["latency_mean_s"].isna() & frame["status"].isin(["SKIP", "ERROR"])]
+    if len(silent):
+        counts = ", ".join(f"{count} {status}" for status, count in silent["status"].value_counts().items())
+        note = f"{note} Cells without numbers are not shown: {counts}.".strip()
+    if note:
+        width = int(figure.get_figwidth() * 15)
+        figure.supxlabel(textwrap.fill(note, width), x=0.01, ha="left", fontsize=8, color=GREY)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """seaborn's white grid, for what is drawn inside only; labels are never read as math."""
+    import matplotlib
+    import seaborn
+
+    extra = {"text.parse_math": False, "svg.hashsalt": "sweep", "axes.edgecolor": LIGHT, "axes.titleweight": "bold"}
+    size = {"font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9.5}
+    with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes; no reason to stop a report.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        matplotlib.rcParams.update({**extra, **size})
+        yield

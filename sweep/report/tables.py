@@ -1,0 +1,113 @@
+"""Rows of summary.csv as text for people: the words of one number, and the table at a sweep's end.
+
+The words serve the terminal and the HTML page alike. Knows nothing of files or of how rows came about.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, object]
+
+STATUS_STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "ERROR": "bold red", "SKIP": "dim"}
+WIDE = 140  # terminal columns from which the evidence fits into the table
+
+
+def number(row: Row, name: str) -> float | None:
+    """A field as float; None when it is absent, empty, NaN or no number."""
+    value = row.get(name)
+    if value is None or isinstance(value, bool) or value == "":
+        return None
+    try:
+        found = float(str(value))
+    except ValueError:
+        return None
+    return None if math.isnan(found) else found
+
+
+def text(row: Row, name: str) -> str:
+    """A field as text; "" when it is absent, None or NaN."""
+    value = row.get(name)
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+def digits(value: float | None, unit: str = "") -> str:
+    """Three significant digits without exponent where that is readable, "" for None: `0.845 s`, `1270 ms`."""
+    if value is None:
+        return ""
+    if value == 0 or not math.isfinite(value):
+        shown = f"{value:g}"
+    elif abs(value) < 1e-4:
+        shown = f"{value:.2e}"
+    else:
+        shown = f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    return f"{shown} {unit}".rstrip()
+
+
+def speedup_text(row: Row) -> str:
+    """`1.42x (1.38-1.47)`; without the interval when there is none. ASCII, so every terminal shows it."""
+    ratio, low, high = (number(row, name) for name in ("speedup", "speedup_low", "speedup_high"))
+    if ratio is None:
+        return ""
+    if low is None or high is None or low == high:
+        return f"{ratio:.2f}x"
+    return f"{ratio:.2f}x ({low:.2f}-{high:.2f})"
+
+
+def quality_text(row: Row) -> str:
+    """`identical`, or PSNR in dB; the mean difference where only that is known."""
+    difference, psnr_db = number(row, "mean_diff"), number(row, "psnr_db")
+    if difference == 0 or psnr_db == math.inf:
+        return "identical"
+    if psnr_db is not None:
+        return f"{psnr_db:.1f} dB"
+    return "" if difference is None else f"diff {digits(difference)}"
+
+
+def bottleneck_text(row: Row) -> str:
+    """`denoise_step 53%`."""
+    phase = text(row, "bottleneck")
+    share = number(row, f"{phase}_share")
+    return phase if not phase or share is None else f"{phase} {share:.0%}"
+
+
+def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
+    """The table at the end of a sweep, for a terminal `width` columns wide.
+
+    Below it stand the reason of every cell that has one, and, where the terminal is too narrow for its
+    column, the evidence of each cell. Labels are shown as they are, never read as markup.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("cell", overflow="fold", min_width=12)
+    table.add_column("status", no_wrap=True)
+    for heading, least in (("speed-up", 11), ("latency s", 7), ("img/s", 5), ("quality", 9)):
+        table.add_column(heading, justify="right", overflow="fold", min_width=least)
+    table.add_column("bottleneck", overflow="fold", min_width=12)
+    wide = width >= WIDE
+    if wide:
+        table.add_column("evidence", overflow="fold")
+    below: list[Text] = []
+    for row in rows:
+        label, status = text(row, "cell"), text(row, "status")
+        values = (
+            speedup_text(row),
+            digits(number(row, "latency_mean_s")),
+            digits(number(row, "images_per_s")),
+            quality_text(row),
+            bottleneck_text(row),
+        )
+        evidence = text(row, "evidence")
+        doubted = text(row, "invalid_reason")
+        shown = Text(status + (" ?" if doubted else ""), style=STATUS_STYLES.get(status, ""))
+        table.add_row(Text(label), shown, *(Text(value) for value in values), *([Text(evidence)] if wide else []))
+        reasons = [text(row, "reason"), f"not to be trusted: {doubted}" if doubted else ""]
+        for reason in filter(None, reasons):
+            style = STATUS_STYLES.get(status, "")
+            below.append(Text.assemble((f"{status:5} ", style), (label, "bold"), f": {reason}"))
+        if evidence and not wide:
+            below.append(Text.assemble(("      " + label, "bold"), (f": {evidence}", "dim")))
+    return Group(table, *below)

@@ -1,0 +1,163 @@
+"""Plots are drawn for real; what they show is read back from the figures and the files."""
+
+import itertools
+import math
+import xml.etree.ElementTree as ElementTree
+
+import pandas
+import pytest
+from PIL import Image
+
+from sweep.report import plots
+from sweep.report.plots import draw_all
+from tests.report import shapes
+
+EXPECTED = {
+    "full": {"speedup", "phases", "batch", "memory", "quality"},
+    "only_baseline": {"phases", "memory"},
+    "one_cell": {"speedup", "phases", "memory", "quality"},
+    "errors": {"speedup", "phases", "memory", "quality"},
+    "forty": {"speedup", "phases", "batch", "memory", "quality"},
+    "two_models": {"speedup", "phases", "batch", "memory", "quality"},
+    "many_settings": {"speedup", "phases", "batch", "memory", "quality"},
+}
+
+
+def figure(name, rows):
+    """The figure as drawn, before it becomes a file."""
+    with plots.style():
+        return plots.PLOTS[name](plots._clean(pandas.DataFrame(rows)))
+
+
+def texts(drawn):
+    from matplotlib.text import Text
+
+    return [item.get_text() for item in drawn.findobj(Text) if item.get_text()]
+
+
+@pytest.mark.parametrize("shape", EXPECTED)
+def test_each_shape_of_sweep_gives_the_plots_that_have_something_to_show(shape, tmp_path):
+    written = draw_all(pandas.DataFrame(shapes.SHAPES[shape]()), tmp_path / "plots", note="Random weights.")
+    assert {path.stem for path in written} == EXPECTED[shape]
+    assert sorted(written) == sorted((tmp_path / "plots").iterdir())
+    for path in written:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.info["dpi"][0] == pytest.approx(150, abs=0.5)
+                assert min(image.size) > 250
+                assert len(image.convert("L").resize((64, 64)).getcolors()) > 5  # no empty picture
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize("rows", [[], [shapes.failed("tp", "ERROR", "killed")], [{"cell": "baseline b1"}]])
+def test_nothing_to_show_draws_nothing(rows, tmp_path):
+    assert draw_all(pandas.DataFrame(rows), tmp_path / "plots") == []
+    assert not (tmp_path / "plots").exists()
+
+
+def test_a_summary_read_back_from_csv_draws_the_same(tmp_path):
+    frame = pandas.DataFrame(shapes.with_errors())
+    frame.to_csv(tmp_path / "summary.csv", index=False)
+    first = draw_all(frame, tmp_path / "a")
+    second = draw_all(pandas.read_csv(tmp_path / "summary.csv"), tmp_path / "b")
+    assert [path.name for path in first] == [path.name for path in second]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+
+
+def test_drawing_leaves_the_frame_and_matplotlib_as_they_were(tmp_path):
+    import matplotlib
+
+    before, frame = dict(matplotlib.rcParams), pandas.DataFrame(shapes.full())
+    copy = frame.copy()
+    draw_all(frame, tmp_path)
+    pandas.testing.assert_frame_equal(frame, copy)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_speedup_bars_and_whiskers_are_the_numbers_of_the_rows():
+    rows = [shapes.row(""), shapes.row("teacache", speedup=1.5, speedup_low=1.25, speedup_high=1.75)]
+    axes = figure("speedup", rows).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [1.5]
+    whisker = axes.collections[0].get_segments()[0]
+    assert [x for x, _ in whisker] == [1.25, 1.75]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [(1.1, 1.3, "faster"), (0.9, 1.3, "no clear difference"), (0.7, 0.9, "slower"), (None, None, "no interval")],
+)
+def test_a_speedup_is_called_faster_only_when_its_whole_interval_is(low, high, kind):
+    row = shapes.row("teacache", speedup=1.2 if high != 0.9 else 0.8, speedup_low=low, speedup_high=high)
+    assert any(text.startswith(kind) for text in texts(figure("speedup", [row])))
+
+
+def test_phases_leave_out_what_is_nested_and_add_up_to_the_request():
+    row = shapes.row("")
+    drawn = figure("phases", [row])
+    assert sum(bar.get_width() for bar in drawn.axes[0].patches) == pytest.approx(row["request_ms"])
+    assert {"ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other"} <= set(texts(drawn))
+    assert not {"dit_forward", "request"} & set(texts(drawn))
+
+
+def test_batch_lines_follow_the_rows():
+    axes = figure("batch", shapes.full()).axes[0]
+    expected = {
+        tuple(r["latency_mean_s"] for r in shapes.full() if r["features"] == name and not r["cell"].endswith("A/A"))
+        for name in ("", "cache_dit", "cfg_parallel", "teacache", "cfg_parallel+teacache")
+    }
+    assert expected <= {tuple(line.get_ydata()) for line in axes.lines}
+
+
+def test_cells_that_differ_in_a_parameter_are_lines_of_their_own():
+    rows = [
+        shapes.row("teacache", batch) | {"cell": f"teacache b{batch} rel_l1_thresh={threshold}"}
+        for batch in (1, 2)
+        for threshold in (0.1, 0.3)
+    ]
+    assert {"teacache rel_l1_thresh=0.1", "teacache rel_l1_thresh=0.3"} <= set(texts(figure("batch", rows)))
+
+
+def test_models_and_sizes_stand_in_panels_of_their_own():
+    found = set(texts(figure("speedup", shapes.two_models())))
+    assert {"tiny_glm_image · 64×64 · 8\u00a0steps", "tiny_qwen_image · 128×128 · 8\u00a0steps"} <= found
+
+
+def test_identical_images_stand_left_of_every_different_one():
+    axes = figure("quality", shapes.full()).axes[0]
+    x = {float(place[0]) for points in axes.collections for place in points.get_offsets() if place[0]}
+    names = {tick.get_text(): place for tick, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
+    assert min(x) == names["identical"] < math.log10(0.0043) == pytest.approx(sorted(x)[1])
+
+
+def test_cells_without_numbers_and_failures_are_said(tmp_path):
+    draw_all(pandas.DataFrame(shapes.with_errors()), tmp_path, note="Random weights.")
+    assert "cache_dit b1 [FAIL]" in texts(figure("speedup", shapes.with_errors()))
+    drawn = figure("speedup", shapes.with_errors())
+    plots.footnote(drawn, "Random weights.", plots._clean(pandas.DataFrame(shapes.with_errors())))
+    assert "Random weights. Cells without numbers are not shown: 1 SKIP, 1 ERROR." in texts(drawn)
+
+
+@pytest.mark.parametrize("shape", ["forty", "two_models", "many_settings"])
+@pytest.mark.parametrize("name", ["speedup", "phases", "memory", "batch", "quality"])
+def test_no_text_is_cut_and_no_row_label_overlaps_the_next(shape, name):
+    drawn = figure(name, shapes.SHAPES[shape]())
+    drawn.draw_without_rendering()
+    page = drawn.bbox
+    for item in [*drawn.legends, *drawn.axes, *([drawn._suptitle] if drawn._suptitle else [])]:
+        box = item.get_tightbbox()
+        assert box.x0 >= page.x0 - 1, f"{item} is cut"
+        assert box.x1 <= page.x1 + 1, f"{item} is cut"
+    for axes in drawn.axes:
+        boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+        boxes.sort(key=lambda box: box.y0)
+        assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
+
+
+def test_a_long_or_foreign_label_draws(tmp_path):
+    names = ("a" * 200, "一只猫+$x^2$", "+".join(["cfg_parallel"] * 12))
+    rows = [
+        shapes.row("teacache", batch) | {"features": name, "cell": f"{name} b{batch}"}
+        for batch, name in enumerate(names, start=1)
+    ]
+    assert draw_all(pandas.DataFrame(rows), tmp_path)

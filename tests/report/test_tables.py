@@ -1,0 +1,85 @@
+"""The words of numbers, and the terminal table as it prints."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from sweep.report import tables
+from tests.report import shapes
+
+
+def printed(rows, width):
+    out = io.StringIO()
+    Console(file=out, width=width).print(tables.summary_table(rows, width))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ""),
+        (0.0, "0"),
+        (0.8451, "0.845"),
+        (12.345, "12.3"),
+        (1270.4, "1270"),
+        (2.4e-6, "2.40e-06"),
+        (math.inf, "inf"),
+    ],
+)
+def test_digits(value, expected):
+    assert tables.digits(value) == expected
+
+
+def test_units_stand_behind_a_number_and_not_behind_nothing():
+    assert tables.digits(0.5, "s") == "0.500 s"
+    assert tables.digits(None, "s") == ""
+
+
+def test_speedup_with_and_without_interval():
+    assert tables.speedup_text({"speedup": 1.423, "speedup_low": 1.38, "speedup_high": 1.47}) == "1.42x (1.38-1.47)"
+    assert tables.speedup_text({"speedup": 1.423, "speedup_low": None, "speedup_high": math.nan}) == "1.42x"
+    assert tables.speedup_text({"speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0}) == "1.00x"
+    assert tables.speedup_text({"speedup": ""}) == ""
+
+
+def test_quality_in_words():
+    assert tables.quality_text({"mean_diff": 0.0, "psnr_db": math.inf}) == "identical"
+    assert tables.quality_text({"mean_diff": 0.02, "psnr_db": 30.61}) == "30.6 dB"
+    assert tables.quality_text({"mean_diff": 0.02}) == "diff 0.0200"
+    assert tables.quality_text({"mean_diff": math.nan, "psnr_db": None}) == ""
+
+
+def test_every_cell_its_numbers_and_every_reason_are_in_the_table():
+    out = printed(shapes.with_errors(), 160)
+    for item in shapes.with_errors():
+        assert item["cell"] in out
+        assert item["reason"] in out
+    for text in ("identical", "denoise_step 53%", "2 ranks, 8 DiT forwards each", "SKIP", "ERROR", "0.739"):
+        assert text in out
+    assert "nan" not in out.lower()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 139, 140, 200])
+def test_the_table_fits_its_terminal(width):
+    rows = [*shapes.with_errors(), shapes.row("cache_dit+cfg_parallel+teacache+ulysses", 4)]
+    lines = printed(rows, width).splitlines()
+    assert max(len(line) for line in lines) <= width
+    joined = " ".join("".join(lines).split())
+    assert "2 ranks" in joined  # evidence is never lost, in a column or below
+
+
+def test_labels_are_never_read_as_markup():
+    label = "[bold]x[/bold] [/nonsense] b1"
+    assert label in printed([{"cell": label, "status": "ERROR", "reason": "[red]no[/red]"}], 160)
+
+
+def test_a_doubted_measurement_is_marked_and_explained():
+    out = printed([shapes.row("teacache", invalid_reason="A/A drift 12 %")], 120)
+    assert "PASS ?" in out
+    assert "not to be trusted: A/A drift 12 %" in out
+
+
+def test_colours_only_in_a_terminal():
+    assert "\x1b[" not in printed(shapes.with_errors(), 120)
