@@ -30,7 +30,7 @@ test-gpu: $(INSTALLED)  ## tests that need a CUDA GPU
 check: $(INSTALLED)  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/mypy
 
 bench: $(INSTALLED)  ## paired measurements of the framework's own cost
 	$(BIN)/python -m tests.bench

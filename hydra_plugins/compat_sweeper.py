@@ -102,6 +102,7 @@ class CompatSweeper(Sweeper):
         repeats = []
         for cell in again.values():
             cfg = OmegaConf.merge(OmegaConf.structured(RunConfig), cell.config)
+            assert isinstance(cfg, DictConfig)
             repeats.append(compose.cell_from(cfg, cell.overrides, cell.suffix, repeat=1))
         return repeats
 

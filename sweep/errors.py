@@ -25,12 +25,14 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException):
         return _missing_choice(error)
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' is no valid override: {_first_line(str(error))}; write key=value and quote lists in the shell"
+        what = _first_line(str(error))
+        return f"'{error.override}' is no valid override: {what}; write key=value and quote lists in the shell"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _composition(error)
     if isinstance(error, OSError) and not _went_through_us(error):
         # Hydra makes the run's folder before it calls us.
-        return f"output folder {error.filename} cannot be written ({error.strerror}); choose another with hydra.run.dir=DIR"
+        why = f"cannot be written ({error.strerror})"
+        return f"output folder {error.filename} {why}; choose another with hydra.run.dir=DIR"
     return None
 
 

@@ -68,7 +68,9 @@ def _lease_folder() -> Path:
 
 
 @contextlib.contextmanager
-def lease(devices: Devices, count: int, waiting: Callable[[str], None], poll_s: float = 0.25) -> Iterator[tuple[int, ...]]:
+def lease(
+    devices: Devices, count: int, waiting: Callable[[str], None], poll_s: float = 0.25
+) -> Iterator[tuple[int, ...]]:
     """Hold `count` devices while the block runs; yields their numbers.
 
     Takes all or none, always in rising order, so that two waiting groups cannot block each other.

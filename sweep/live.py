@@ -107,7 +107,10 @@ class LiveTable:
             took = f" after {state['t'] - state['since']:.1f} s" if name in FINAL else ""
             left = self.states.time_left() if name in FINAL else ""
             reason = f": {state['reason']}" if state.get("reason") else ""
-            print(f"{time.strftime('%H:%M:%S')} {cell.label}: {name}{took}{reason}{f' ({left})' if left else ''}", flush=True)
+            print(
+                f"{time.strftime('%H:%M:%S')} {cell.label}: {name}{took}{reason}{f' ({left})' if left else ''}",
+                flush=True,
+            )
 
     def _render(self) -> Table:
         self.states.update()

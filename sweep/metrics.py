@@ -7,8 +7,12 @@ cells, engines or verdicts.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from profiling.phases import PHASES
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NOT_EXCLUSIVE = ("request", "dit_forward")
 """Phases that overlap others: `request` holds all of them, `dit_forward` lies inside `denoise_step`."""
@@ -180,7 +184,7 @@ def bottleneck(totals: Mapping[str, float]) -> Bottleneck | None:
     return Bottleneck(phase, shares[phase]) if phase and shares[phase] > 0 else None
 
 
-def _positive(values: Sequence[float]):
+def _positive(values: Sequence[float]) -> "np.ndarray":
     """`values` as a float64 array; ValueError unless all are finite and above 0."""
     import numpy as np
 

@@ -75,7 +75,10 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for plan.json."""
-        return {"cells": [dataclasses.asdict(c) for c in self.cells], "groups": [dataclasses.asdict(g) for g in self.groups]}
+        return {
+            "cells": [dataclasses.asdict(c) for c in self.cells],
+            "groups": [dataclasses.asdict(g) for g in self.groups],
+        }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Plan":
@@ -135,10 +138,11 @@ def build_cell(
     names = tuple(feature.name for feature in chosen)
     found = devices(run)
     need = feature_rules.gpus_needed(chosen)
-    plain = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
-    assert isinstance(plain, dict)
+    container = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
+    assert isinstance(container, dict)
+    plain = {str(key): value for key, value in container.items()}
 
-    engine_part = {
+    engine_part: dict[str, Any] = {
         "engine": {k: plain["engine"][k] for k in ("name", "device", "dtype", "threads_per_rank")},
         "device": found.kind,
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},

@@ -104,7 +104,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -135,7 +135,8 @@ class SweepFolder:
             probe.unlink()
         except OSError as error:
             raise ConfigError(
-                f"output folder {self.path} cannot be written ({error.strerror}); choose another with hydra.sweep.dir=DIR"
+                f"output folder {self.path} cannot be written ({error.strerror}); "
+                "choose another with hydra.sweep.dir=DIR"
             ) from error
 
     @contextlib.contextmanager
@@ -145,7 +146,9 @@ class SweepFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConfigError(f"another sweep is running in {self.path}; wait for it or choose another folder") from None
+                raise ConfigError(
+                    f"another sweep is running in {self.path}; wait for it or choose another folder"
+                ) from None
             yield
 
     def save_plan(self, plan: Plan) -> None:
@@ -308,4 +311,6 @@ def load(folder: str | Path) -> SweepTables:
         return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
     summary = pandas.DataFrame(summarise(sweep, plan), columns=list(COLUMNS))
-    return SweepTables(summary, gather("requests.csv"), gather("phases.csv"), gather("telemetry.csv"), plan, sweep.load_manifest())
+    return SweepTables(
+        summary, gather("requests.csv"), gather("phases.csv"), gather("telemetry.csv"), plan, sweep.load_manifest()
+    )

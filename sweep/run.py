@@ -181,9 +181,7 @@ class Measurement:
         zero_s = self.outputs[0][2].start_s if self.outputs else 0.0
         for number, (repeat, batch, output) in enumerate(self.outputs):
             name = f"{output.request_ids[0]}.{repeat}"
-            self.phases += [
-                dataclasses.replace(p, request_id=name, start_s=p.start_s - zero_s) for p in output.phases
-            ]
+            self.phases += [dataclasses.replace(p, request_id=name, start_s=p.start_s - zero_s) for p in output.phases]
             batch_row, ttft_s = _batch_row(number, repeat, output)
             batch_rows.append(batch_row)
             for position, request in enumerate(batch):
@@ -234,7 +232,9 @@ def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, floa
     own = [p for p in output.phases if p.rank == 0]
     request = next((p for p in own if p.phase == "request"), None)
     for phase in own:
-        totals[phase.phase] = totals.get(phase.phase, 0.0) + (phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms)
+        totals[phase.phase] = totals.get(phase.phase, 0.0) + (
+            phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
+        )
         counts[phase.phase] = counts.get(phase.phase, 0) + 1
         if phase.phase == "ar_prefill" and request is not None and ttft_s is None:
             ttft_s = phase.start_s - request.start_s + phase.host_ms / 1000

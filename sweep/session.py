@@ -11,7 +11,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,9 @@ def _manifest(folder: SweepFolder, plan: Plan, started: str, offset: int) -> dic
         "engine_starts": len(starts),
         "engine_starts_all_runs": len(starts) + _starts_before(folder, offset),
         "first_start": earlier.get("first_start", started),
-        "cells": [{"cell": labels[key], "cell_key": key, "state": state} for key, state in states.items() if key in labels],
+        "cells": [
+            {"cell": labels[key], "cell_key": key, "state": state} for key, state in states.items() if key in labels
+        ],
     }
 
 
@@ -170,5 +171,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-

@@ -55,7 +55,13 @@ def test_cells_named_twice_run_once() -> None:
 
 def test_key_changes_with_what_can_change_the_result_and_with_nothing_else() -> None:
     base = cell("feature=teacache").key
-    for changed in ("workload.steps=5", "seed=1", "batch=2", "feature.teacache.rel_l1_thresh=0.3", "engine.dtype=bfloat16"):
+    for changed in (
+        "workload.steps=5",
+        "seed=1",
+        "batch=2",
+        "feature.teacache.rel_l1_thresh=0.3",
+        "engine.dtype=bfloat16",
+    ):
         assert cell("feature=teacache", changed).key != base, changed
     for same in ("engine.load_timeout_s=5", "plots=false", "hardware.price_per_gpu_hour=3", "aa=false"):
         assert cell("feature=teacache", same).key == base, same

@@ -60,7 +60,11 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 
 def running(folder: Path, label: str) -> bool:
     """Whether the cell with this label is generating measured batches."""
-    keys = [c["key"] for c in json.loads((folder / "plan.json").read_text())["cells"] if c["label"] == label] if (folder / "plan.json").exists() else []
+    keys = (
+        [c["key"] for c in json.loads((folder / "plan.json").read_text())["cells"] if c["label"] == label]
+        if (folder / "plan.json").exists()
+        else []
+    )
     events = (folder / "events.jsonl").read_text().splitlines() if (folder / "events.jsonl").exists() else []
     return any(e.get("key") in keys and e.get("state") == "running" for e in map(json.loads, events))
 
@@ -82,7 +86,15 @@ def test_cells_baselines_and_aa_each_engine_started_once(finished: Path) -> None
     assert manifest(finished)["engine_starts"] == 4
     for label, row in rows.items():
         assert row["status"] in ("PASS", "WARN"), (label, row["reason"])
-        for column in ("latency_mean_s", "images_per_s", "ttft_mean_s", "tpot_mean_s", "denoise_step_ms", "speedup", "evidence"):
+        for column in (
+            "latency_mean_s",
+            "images_per_s",
+            "ttft_mean_s",
+            "tpot_mean_s",
+            "denoise_step_ms",
+            "speedup",
+            "evidence",
+        ):
             assert row[column], (label, column)
         assert row["bottleneck"] in ("ar_decode", "denoise_step")
 
@@ -148,20 +160,37 @@ def test_rerun_in_the_same_folder_runs_nothing_again(finished: Path) -> None:
 
 def test_joblib_gives_the_same_cells_and_images(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "joblib"
-    arguments = ["-m", "batch=1,2", "feature=teacache,cfg_parallel", *SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    arguments = [
+        "-m",
+        "batch=1,2",
+        "feature=teacache,cfg_parallel",
+        *SMALL,
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    ]
     command = sweep_command(*arguments, f"hydra.sweep.dir={folder}")
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     names = sorted(p.parent.name for p in finished.glob("*/result.json"))
     assert sorted(p.parent.name for p in folder.glob("*/result.json")) == names
     for name in names:
-        images = [[r["image_hash"] for r in json.loads((f / name / "result.json").read_text())["requests"]] for f in (finished, folder)]
+        images = [
+            [r["image_hash"] for r in json.loads((f / name / "result.json").read_text())["requests"]]
+            for f in (finished, folder)
+        ]
         assert images[0] == images[1], name
 
 
 def test_killed_engine_ends_one_cell_and_a_rerun_does_what_is_missing(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    arguments = ["feature=teacache", "batch=1", "workload.num_prompts=4", "workload.repeats=4", "plots=false", "aa=false"]
+    arguments = [
+        "feature=teacache",
+        "batch=1",
+        "workload.num_prompts=4",
+        "workload.repeats=4",
+        "plots=false",
+        "aa=false",
+    ]
     process = start(folder, *arguments)
     wait_for(lambda: running(folder, "baseline b1"))
     (engine,) = wait_for(lambda: engines_of(folder))
@@ -205,9 +234,13 @@ def test_dry_run_shows_the_plan_and_runs_nothing(sweep, tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("prompt", ["''", "'" + "long " * 2000 + "'", "'🐉🍜 مرحبا بالعالم שלום'"], ids=["empty", "10000", "emoji-rtl"])
+@pytest.mark.parametrize(
+    "prompt", ["''", "'" + "long " * 2000 + "'", "'🐉🍜 مرحبا بالعالم שלום'"], ids=["empty", "10000", "emoji-rtl"]
+)
 def test_any_prompt_runs(sweep, tmp_path: Path, prompt: str) -> None:
-    done = sweep(f"workload.prompt={prompt}", "workload.steps=2", "workload.repeats=1", "plots=false", "hydra.run.dir=one")
+    done = sweep(
+        f"workload.prompt={prompt}", "workload.steps=2", "workload.repeats=1", "plots=false", "hydra.run.dir=one"
+    )
     assert done.code == 0, done.out + done.err
     assert summary(tmp_path / "one")["baseline b1"]["status"] == "PASS"
 
@@ -235,9 +268,16 @@ def test_feature_added_by_one_file_runs_and_is_judged(tmp_path: Path) -> None:
     silent = shipped.replace("vae_slicing:", "silent:").replace("vae.use_slicing: true", "vae.use_other_slicing: true")
     (conf / "silent.yaml").write_text(silent)
     folder = tmp_path / "sweep"
-    command = sweep_command("-m", "--config-dir", str(conf.parent), "feature=my_slicing,silent", "batch=2", "aa=false", *SMALL)
+    command = sweep_command(
+        "-m", "--config-dir", str(conf.parent), "feature=my_slicing,silent", "batch=2", "aa=false", *SMALL
+    )
     done = subprocess.run(
-        [*command, f"hydra.sweep.dir={folder}"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
+        [*command, f"hydra.sweep.dir={folder}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     rows = summary(folder)
     assert rows["my_slicing b2"]["status"] in ("PASS", "WARN"), done.stdout

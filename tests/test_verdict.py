@@ -8,7 +8,11 @@ from sweep.config import Feature
 from sweep.engines.base import RankEvidence
 from sweep.verdict import ERROR, FAIL, PASS, WARN, judge, not_engaged, total_evidence
 
-BASE = (RankEvidence(0, dit_forwards=20, denoise_steps=10, blocks_run=80, blocks_skipped=0, block_sequence=64, dit_parameters=1000),)
+BASE = (
+    RankEvidence(
+        0, dit_forwards=20, denoise_steps=10, blocks_run=80, blocks_skipped=0, block_sequence=64, dit_parameters=1000
+    ),
+)
 CFG = Feature(name="cfg_parallel", gpus=2, evidence="fewer_forwards_per_rank")
 CACHE = Feature(name="teacache", lossy=True, evidence="skipped_blocks")
 SP = Feature(name="ulysses", gpus=2, evidence="sharded_sequence")
@@ -64,7 +68,9 @@ def test_lossy_gate(mean_diff: float, status: str) -> None:
     assert judge([CACHE], evidence, BASE, {"mean_diff": mean_diff, "max_diff": 0.9}, None).status == status
 
 
-@pytest.mark.parametrize(("mean_diff", "max_diff", "status"), [(0.0023, 0.0196, PASS), (0.02, 0.02, FAIL), (0.001, 0.5, FAIL)])
+@pytest.mark.parametrize(
+    ("mean_diff", "max_diff", "status"), [(0.0023, 0.0196, PASS), (0.02, 0.02, FAIL), (0.001, 0.5, FAIL)]
+)
 def test_lossless_gate_leaves_room_for_reduction_order_only(mean_diff: float, max_diff: float, status: str) -> None:
     quality = {"mean_diff": mean_diff, "max_diff": max_diff}
     assert judge([SP], ranks(block_sequence=32), BASE, quality, None).status == status

@@ -5,6 +5,7 @@ way it can end (exception, kill, out of memory, hang) into an EngineFailure that
 of cells.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,14 @@ from typing import Any, BinaryIO
 from sweep.engines.base import EngineSpec, Output, Request
 from sweep.engines.child import EngineError
 
-OOM_SIGNS = ("out of memory", "outofmemory", "cannot allocate memory", "bad_alloc", "memoryerror", "defaultcpuallocator")
+OOM_SIGNS = (
+    "out of memory",
+    "outofmemory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "memoryerror",
+    "defaultcpuallocator",
+)
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -33,7 +41,7 @@ class EngineFailure(Exception):
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """The last line that says something, shortened for a table."""
+    """The first line that says something, shortened for a table."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     line = lines[0] if lines else "no message"
     return line if len(line) <= limit else line[: limit - 1] + "…"
@@ -98,10 +106,8 @@ class EngineHost:
 
     def kill(self) -> None:
         """End the whole process group at once."""
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         self.process.wait()
 
     def _ask(self, doing: str, timeout_s: float, *command: Any) -> Any:

@@ -68,7 +68,7 @@ def _write_html(
                 columns={name: row.get(name) for name in summary.COLUMNS},
                 prompts=tuple(result.prompts[key[0]] if result else "" for key in keys),
                 images=tuple(images[key] for key in keys),
-                baseline_images=tuple(baseline[key] for key in keys if key in baseline),
+                baseline_images=tuple(baseline.get(key) for key in keys) if baseline else (),
             )
         )
     manifest = folder.load_manifest()
@@ -112,7 +112,7 @@ def _print(
     from sweep.report.tables import summary_table
 
     if interrupted:
-        console.print("[yellow]interrupted[/yellow]: finished cells are kept; the same command with the same folder goes on")
+        console.print("[yellow]interrupted[/yellow]: finished cells are kept; the same command and folder goes on")
     console.print(summary_table([dict(row) for row in rows], console.width))
     if note:
         console.print(note, style="dim")
@@ -122,4 +122,3 @@ def _print(
     if shown:
         names = ", ".join(path.stem for path in shown)
         console.print(f"{'plots':12} {shown[0].parent} ({names}; PNG and SVG)", soft_wrap=True, highlight=False)
-

@@ -14,6 +14,7 @@ from sweep.report import tables
 
 EMBED_BYTES = 300_000  # larger images are embedded as previews, so that a page of hundreds still opens
 PREVIEW_PIXELS = 640  # longer side of a preview
+TINY_BYTES = 64_000  # a picture of few pixels: enlarged with its pixels kept sharp
 IMAGES_PER_CELL = 8
 
 
@@ -97,6 +98,7 @@ def _cell(view: CellView, number: int) -> dict[str, object]:
                 "prompt": view.prompts[i] if i < len(view.prompts) else "",
                 "uri": _data_uri(image),
                 "baseline_uri": _data_uri(baseline),
+                "tiny": image is not None and image.is_file() and image.stat().st_size < TINY_BYTES,
             }
         )
     return {

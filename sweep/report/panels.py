@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas
@@ -88,7 +88,12 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
                 colour, marker = looks[str(name)]
                 # Later lines have smaller markers: where two coincide, both are seen.
                 size = max(5.0, 9.0 - 0.9 * list(looks).index(str(name)))
-                style = {"color": colour, "marker": marker, "markersize": size, "markeredgecolor": "white"}
+                style: dict[str, Any] = {
+                    "color": colour,
+                    "marker": marker,
+                    "markersize": size,
+                    "markeredgecolor": "white",
+                }
                 axes.plot(points.index, points, linewidth=1.7, zorder=3, **style)
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
@@ -133,7 +138,7 @@ def looks_of(rows: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
     import seaborn
 
     palette = [colour for i, colour in enumerate(seaborn.color_palette("colorblind").as_hex()) if i != 7]  # 7 is grey
-    looks = {}
+    looks: dict[str, tuple[str, str]] = {}
     for name, number in zip(rows["series"], rows["look"], strict=True):
         colour, marker = palette[number % len(palette)], MARKERS[(number + number // len(palette)) % len(MARKERS)]
         if number < 0:
@@ -146,7 +151,7 @@ def legend_of_points(figure: "Figure", looks: dict[str, tuple[str, str]], joined
     """The legend of points, `joined` by lines or not."""
     from matplotlib.lines import Line2D
 
-    style = {"linestyle": "-" if joined else "", "markersize": 6.5, "markeredgecolor": "white"}
+    style: dict[str, Any] = {"linestyle": "-" if joined else "", "markersize": 6.5, "markeredgecolor": "white"}
     handles = [
         Line2D([], [], color=colour, marker=marker, label=wrapped(name, 28), **style)
         for name, (colour, marker) in looks.items()

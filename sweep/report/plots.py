@@ -6,7 +6,7 @@ not drawn. Colours are colour-blind safe and never the only sign. Knows nothing 
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.metrics import EXCLUSIVE_PHASES
 from sweep.report.panels import (
@@ -117,7 +117,7 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
                 value = row[f"{phase}_ms"]
                 if not value > 0:
                     continue
-                bar = {"color": colour, "edgecolor": "white", "linewidth": 0.6}
+                bar: dict[str, Any] = {"color": colour, "edgecolor": "white", "linewidth": 0.6}
                 axes.barh(y, value / scale, left=left / scale, height=0.72, **bar)
                 if value > 0.07 * longest:
                     ink = "white" if phase in ("denoise_step", "vae_decode") else "black"
@@ -189,10 +189,10 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
             errors = np.nan_to_num(
                 np.array([part["speedup"] - part["speedup_low"], part["speedup_high"] - part["speedup"]]).clip(min=0)
             )
-            whiskers = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 2.5, "alpha": 0.7}
+            whiskers: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 2.5, "alpha": 0.7}
             axes.errorbar(x, part["speedup"], yerr=errors, **whiskers)
-            look = {"color": colour, "marker": marker, "edgecolor": "white"}
-            axes.scatter(x, part["speedup"], s=48, linewidth=0.7, zorder=3, **look)
+            look: dict[str, Any] = {"color": colour, "marker": marker, "edgecolor": "white"}
+            axes.scatter(x, part["speedup"], s=62, linewidth=0.6, zorder=3, **look)
             points += [(at, row.speedup, f"b{row.batch:.0f}") for at, row in zip(x, part.itertuples(), strict=True)]
         if rows["batch"].nunique() > 1:
             _name_points(axes, points, apart=(0.08 * (last - edge), 0.045 * (high - low + 2 * margin)))

@@ -31,7 +31,9 @@ def run(*arguments: str, ok: tuple[int, ...] = (0,)) -> float:
     return seconds
 
 
-def paired(one: Callable[[Path], float], other: Callable[[Path], float], rounds: int) -> tuple[list[float], list[float]]:
+def paired(
+    one: Callable[[Path], float], other: Callable[[Path], float], rounds: int
+) -> tuple[list[float], list[float]]:
     """Seconds of both, alternating, each round in fresh folders."""
     first, second = [], []
     for number in range(rounds):
@@ -46,7 +48,10 @@ def paired(one: Callable[[Path], float], other: Callable[[Path], float], rounds:
 
 def report(name: str, first: list[float], second: list[float], ratio: float, goal: str, met: bool) -> bool:
     """Print one result line; returns whether the goal is met."""
-    print(f"{name}\n  {statistics.median(first):.2f} s against {statistics.median(second):.2f} s (medians of {len(first)})")
+    print(
+        f"{name}\n  {statistics.median(first):.2f} s against {statistics.median(second):.2f} s"
+        f" (medians of {len(first)})"
+    )
     print(f"  ratio {ratio:.2f}, goal {goal}: {'met' if met else 'MISSED'}", flush=True)
     return met
 
@@ -55,7 +60,8 @@ def help_time(rounds: int = 5) -> bool:
     """`python -m sweep --help` under a second."""
     seconds = [run("-m", "sweep", "--help") for _ in range(rounds)]
     met = statistics.median(seconds) < 1.0
-    print(f"python -m sweep --help\n  median {statistics.median(seconds):.2f} s of {rounds}, goal under 1 s: {'met' if met else 'MISSED'}")
+    median = statistics.median(seconds)
+    print(f"python -m sweep --help\n  median {median:.2f} s of {rounds}, goal under 1 s: {'met' if met else 'MISSED'}")
     return met
 
 

@@ -6,6 +6,7 @@ nothing of cells or verdicts; imports torch, so import it only in an engine's pr
 """
 
 import hashlib
+import importlib
 import math
 import os
 import time
@@ -253,15 +254,10 @@ class DiffusersEngine:
 
 def feature(name: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
     """The `apply` of the module that carries a feature out. Imported only when it is used."""
-    if name == "teacache":
-        from sweep.engines.diffusers import teacache as module
-    elif name == "cache_dit":
-        from sweep.engines.diffusers import cache_dit as module
-    elif name in ("ulysses", "ring"):
-        from sweep.engines.diffusers import context_parallel as module
-    else:
-        from sweep.engines.diffusers import tensor_parallel as module
-    return module.apply
+    modules = {"teacache": "teacache", "cache_dit": "cache_dit", "tp": "tensor_parallel"}
+    module = importlib.import_module(f"sweep.engines.diffusers.{modules.get(name, 'context_parallel')}")
+    apply: Callable[[Any, RankContext, dict[str, Any]], None] = module.apply
+    return apply
 
 
 def local_size(parameter: torch.Tensor) -> int:
