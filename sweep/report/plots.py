@@ -94,7 +94,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
             axes.text(end + reach * 0.015, y, f"{row.speedup:.2f}×", va="center", fontsize=9, bbox=ON_WHITE)
         axes.axvline(1.0, color="#222222", linewidth=1, linestyle="--")
         axes.set_xlim(0, reach * 1.14)
-    explained = "baseline = 1; bars: mean of pairs, whiskers: 95 % interval"
+    explained = "baseline = 1; bars: geometric mean of pairs, whiskers: 95 % interval"
     panels[-1][0].set_xlabel(f"speed-up, × ({explained})\nhigher is better →")
     legend_of_colours(figure, kinds)
     return figure

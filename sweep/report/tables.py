@@ -79,7 +79,8 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
     """The table at the end of a sweep, for a terminal `width` columns wide.
 
     Below it stand the reason of every cell that has one, and, where the terminal is too narrow for its
-    column, the evidence of each cell. Labels are shown as they are, never read as markup.
+    column, the evidence of single cells and of those that failed; the rest is in summary.csv and report.html.
+    Labels are shown as they are, never read as markup.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("cell", overflow="fold", min_width=12)
@@ -108,6 +109,8 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
         for reason in filter(None, reasons):
             style = STATUS_STYLES.get(status, "")
             below.append(Text.assemble((f"{status:5} ", style), (label, "bold"), f": {reason}"))
-        if evidence and not wide:
+        if evidence and not wide and (len(rows) == 1 or status == "FAIL"):
             below.append(Text.assemble(("      " + label, "bold"), (f": {evidence}", "dim")))
+    if len(rows) > 1 and not wide and any(text(row, "evidence") for row in rows):
+        below.append(Text(f"Evidence: summary.csv, report.html, or a terminal of {WIDE} columns.", style="dim"))
     return Group(table, *below)

@@ -67,7 +67,12 @@ def test_the_table_fits_its_terminal(width):
     lines = printed(rows, width).splitlines()
     assert max(len(line) for line in lines) <= width
     joined = " ".join("".join(lines).split())
-    assert "2 ranks" in joined  # evidence is never lost, in a column or below
+    assert "2 ranks" in joined or "Evidence: summary.csv" in joined
+
+
+def test_a_narrow_terminal_still_shows_the_evidence_of_what_failed():
+    row = {"cell": "teacache b1", "status": "FAIL", "reason": "did not engage", "evidence": "1 rank; 0 blocks skipped"}
+    assert "0 blocks skipped" in printed([row, shapes.row("", 1)], 80)
 
 
 def test_labels_are_never_read_as_markup():
