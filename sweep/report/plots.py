@@ -83,6 +83,8 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
     for axes, panel, places in panels:
         for y, row in zip(places, panel.rows.itertuples(), strict=True):
             kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high)
+            if row.aa:  # the baseline again: what it is off 1 is noise, not speed
+                kind, colour = "A/A: baseline again,\noff 1 by noise alone", GREY
             kinds[kind] = colour
             failed = row.status in ("FAIL", "ERROR")
             axes.barh(y, row.speedup, height=0.68, color=colour, hatch="////" if failed else None, edgecolor="white")
