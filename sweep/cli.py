@@ -6,7 +6,6 @@ Exit codes: 0 all fine or skipped, 1 a cell is FAIL or ERROR, 2 bad input (one l
 import os
 import re
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -14,14 +13,10 @@ from omegaconf import DictConfig
 
 from sweep import config
 
-PACKAGE = Path(__file__).resolve().parent
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-"""The configuration files: inside the package when installed, beside it in a checkout."""
-
 config.register()
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
 def run(cfg: DictConfig) -> None:
     """One job: a group that the sweeper launched, or a plain run, which is a sweep of one cell."""
     from sweep import compose

@@ -4,6 +4,7 @@ Effects here: looks at the machine's devices, reads the prompt files that a conf
 """
 
 import hashlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
 from sweep.workload.requests import check_input_image
 
-EMBEDDED_FAMILIES = ("glm_image", "qwen_image")
+FAMILIES = ("glm_image", "qwen_image")
 """Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
+
+NEEDS = {"diffusers": ("torch", "diffusers", "transformers")}
+"""Packages that an engine's process imports; looked for, not imported, before anything starts."""
 
 
 def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "", repeat: int = 0) -> Cell:
@@ -44,11 +48,15 @@ def _content(config: RunConfig) -> str:
 def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     """Why this machine or engine cannot run the model; "" when it can. Raises ConfigError for a bad path."""
     model, engine = config.model, config.engine.name
-    if engine == "noop" or model.embedded:
+    if engine == "noop":
+        return ""
+    absent = [name for name in NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
+    require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install 'gen-sweep[{engine}]'")
+    if model.embedded:
         return ""
     if devices.kind == "cuda" and devices.count == 0:
         return f"{model.name} needs a CUDA GPU with about {model.memory_gb:.0f} GB for its weights; none was found here"
-    if engine == "diffusers" and model.family not in EMBEDDED_FAMILIES:
+    if engine == "diffusers" and model.family not in FAMILIES:
         return f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
     require(
         model.path is not None,

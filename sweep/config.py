@@ -5,9 +5,14 @@ Knows nothing of how a value is used. Files under conf/ choose values, never typ
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""The configuration files: inside the package when installed, beside it in a checkout."""
 
 
 class ConfigError(ValueError):

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.cli import CONF
-from sweep.config import ConfigError, RunConfig
+from sweep.config import CONF, ConfigError, RunConfig
 
 
 def explain(error: BaseException) -> str | None:

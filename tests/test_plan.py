@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 
 from sweep import config, plan
 from sweep import features as feature_rules
-from sweep.cli import CONF
-from sweep.config import ConfigError, RunConfig
+from sweep.config import CONF, ConfigError, RunConfig
 from sweep.gpus import Devices
 
 TWO_CORES = Devices("cpu", 2)

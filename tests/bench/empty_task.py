@@ -4,12 +4,11 @@ import hydra
 from omegaconf import DictConfig
 
 from sweep import config
-from sweep.cli import CONF
 
 config.register()
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
 def task(cfg: DictConfig) -> None:
     """Nothing."""
 
