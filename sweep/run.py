@@ -7,12 +7,10 @@ Effects only: leases devices, starts the engine process, warms up, measures, sto
 import contextlib
 import dataclasses
 import datetime
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from profiling.phases import PhaseRecord
 from profiling.telemetry import ProcessTreeSampler, TelemetrySample
@@ -52,11 +50,13 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
 class GroupRunner:
     """Runs the cells of one group in one engine; starts the engine again after it died."""
 
-    def __init__(self, folder: SweepFolder, cells: list[Cell], gpu_ids: tuple[int, ...], log: BinaryIO) -> None:
+    def __init__(
+        self, folder: SweepFolder, cells: list[Cell], gpu_ids: tuple[int, ...], standby: "Standby | None"
+    ) -> None:
         self.folder = folder
         self.cells = cells
         self.gpu_ids = gpu_ids
-        self.log = log
+        self.standby = standby
         self.host: EngineHost | None = None
         self.load_s: float | None = None
 
@@ -69,7 +69,7 @@ class GroupRunner:
             self._stop()
 
     def _run_cell(self, cell: Cell) -> None:
-        log_start = self.log.seek(0, 2)
+        log_start = self.host.log.seek(0, 2) if self.host else 0
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.folder.start_cell(cell)
         measurement = Measurement(cell, self.folder)
@@ -80,13 +80,14 @@ class GroupRunner:
         except EngineFailure as error:
             failure = error
         except Exception as error:  # our own fault; the cell says so and the sweep goes on
-            self.log.write(traceback.format_exc().encode())
+            traceback.print_exc()
             failure = EngineFailure("internal", f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
+        result = measurement.result(self.load_s, started_at, failure)
+        if self.host is not None:
+            with contextlib.suppress(OSError):
+                self.folder.save_log(cell, self.host.log, log_start)
         if failure and not failure.alive:
             self._stop()
-        result = measurement.result(self.load_s, started_at, failure)
-        with contextlib.suppress(OSError):
-            self.folder.save_log(cell, self.log, log_start)
         try:
             self.folder.save_result(cell, result, measurement.phases, measurement.telemetry_samples)
         except OSError as error:
@@ -101,11 +102,16 @@ class GroupRunner:
         devices = gpus.discover(run.engine, run.model, run.hardware)
         self._state(cell, "loading")
         self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key)
-        self.host = EngineHost(engine_spec(run, devices, cell.gpus, self.gpu_ids), self.log)
+        spec = engine_spec(run, devices, cell.gpus, self.gpu_ids)
+        self.host = (self.standby.take(spec) if self.standby else None) or EngineHost(spec)
+        if self.standby:
+            self.standby.prepare_next()
         try:
-            self.load_s = self.host.load(run.engine.load_timeout_s)
+            self.load_s = self.host.load(spec, run.engine.load_timeout_s)
         except EngineFailure as error:
             raise EngineFailure(error.cause, error.reason, alive=False) from error
+        if self.standby:
+            self.standby.settle(run.engine.load_timeout_s)  # nothing may run beside a measurement
         return self.host
 
     def _stop(self) -> None:
@@ -243,8 +249,76 @@ def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, floa
     return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, tpot_s), ttft_s
 
 
+class Standby:
+    """The process of the next engine, importing its libraries while this one loads, idle before it measures.
+
+    Saves the seconds that every process needs to import its libraries; each engine still is a process of its
+    own. Only where groups run one after another in one process, and on CPUs: a GPU's process must know its
+    devices when it starts. Use as a context manager: leaving it ends a process that nobody took.
+    """
+
+    def __init__(self, folder: SweepFolder, plan: Plan, numbers: list[int]) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.waiting = list(numbers)
+        self._host: EngineHost | None = None
+
+    def __enter__(self) -> "Standby":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._host is not None:
+            self._host.kill()
+            self._host.close()
+
+    def start_group(self, number: int) -> None:
+        """Group `number` begins: it is no longer a next one."""
+        self.waiting = [n for n in self.waiting if n > number]
+
+    def take(self, spec: EngineSpec) -> EngineHost | None:
+        """The prepared process, if there is one that suits `spec`."""
+        host, self._host = self._host, None
+        if host is None:
+            return None
+        suits = all(getattr(host.spec, f) == getattr(spec, f) for f in ("engine", "device", "threads_per_rank"))
+        if suits and host.process.poll() is None:
+            return host
+        host.close()
+        return None
+
+    def prepare_next(self) -> None:
+        """Start the process of the next group that has something to run."""
+        for number in self.waiting:
+            group = self.plan.groups[number]
+            missing = [c for key in group.cells if not is_finished(self.folder, c := self.plan.cell(key))]
+            if not missing or self._host is not None:
+                continue
+            run = missing[0].run_config
+            devices = gpus.discover(run.engine, run.model, run.hardware)
+            if devices.kind == "cpu" and run.engine.name != "noop":
+                self._host = EngineHost(engine_spec(run, devices, group.gpus, ()))
+                self._host.prepare()
+            return
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until the prepared process is idle; give it up when it failed, its group then starts its own."""
+        if self._host is None:
+            return
+        try:
+            self._host.finish_preparing(timeout_s)
+        except EngineFailure:
+            self._host.close()
+            self._host = None
+
+
+STANDBY: Standby | None = None
+"""Set by the session while groups run in its own process; None in the workers of a launcher."""
+
+
 def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
     """Run group `number` of the plan: what is missing of it, in one engine. Never raises for a cell's failure."""
+    if STANDBY is not None:
+        STANDBY.start_group(number)
     group = plan.groups[number]
     missing = [cell for key in group.cells if (cell := plan.cell(key)) and not is_finished(folder, cell)]
     if not missing:
@@ -258,8 +332,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
 
     with contextlib.ExitStack() as stack:
         gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))
-        log = stack.enter_context(tempfile.TemporaryFile(prefix="sweep-engine-"))
-        GroupRunner(folder, missing, gpu_ids, log).run()
+        GroupRunner(folder, missing, gpu_ids, STANDBY).run()
 
 
 def is_finished(folder: SweepFolder, cell: Cell) -> bool:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sweep import __version__
+from sweep import __version__, run
 from sweep.live import LiveTable
 from sweep.plan import Plan
 from sweep.results import SweepFolder
@@ -47,12 +47,14 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     with LiveTable(folder, plan, kept=done, offset=offset), _terminate_as_interrupt():
         try:
             if todo:
-                launch(todo)
+                with run.Standby(folder, plan, todo) as run.STANDBY:
+                    launch(todo)
         except KeyboardInterrupt:
             interrupted = "interrupted"
         except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
             failure = error
         finally:
+            run.STANDBY = None
             kill_descendants()
     if failure is not None:
         print(f"the launcher failed: {type(failure).__name__}: {failure}", file=sys.stderr)

@@ -38,6 +38,14 @@ def create(spec: EngineSpec) -> Engine:
     raise ValueError(f"unknown engine {spec.engine!r}")
 
 
+def prepare(engine: str, family: str) -> None:
+    """Import what the engine will need, so that loading it later takes less time."""
+    if engine == "diffusers":
+        from sweep.engines.diffusers.engine import import_pipeline
+
+        import_pipeline(family)
+
+
 def end_with_parent(parent: int, interval_s: float = 0.5) -> None:
     """Kill our whole process group once `parent` is no longer our parent."""
 
@@ -58,7 +66,10 @@ def serve(pipe: Connection) -> None:
         except EOFError:
             break
         try:
-            if command == "load":
+            if command == "prepare":
+                prepare(*arguments)
+                pipe.send(("ok", None))
+            elif command == "load":
                 engine = create(arguments[0])
                 engine.load()
                 pipe.send(("ok", None))
@@ -79,3 +90,6 @@ if __name__ == "__main__":
     end_with_parent(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
     serve(Connection(int(sys.argv[1])))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # tearing down torch takes over a second, and nothing is left to save

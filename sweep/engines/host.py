@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing import Pipe
@@ -50,7 +51,12 @@ def one_line(text: str, limit: int = 300) -> str:
 class EngineHost:
     """One engine process. Use as a context manager: leaving it ends the process and all its ranks."""
 
-    def __init__(self, spec: EngineSpec, log: BinaryIO) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        # What the engine and its ranks print; closed with the host.
+        self.log: BinaryIO = tempfile.TemporaryFile(prefix="sweep-engine-")  # noqa: SIM115
+        self._preparing_since_s: float | None = None
+        self._prepare_s = 0.0
         ours, theirs = Pipe()
         os.set_inheritable(theirs.fileno(), True)
         root = str(Path(__file__).resolve().parents[2])
@@ -59,12 +65,11 @@ class EngineHost:
             environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
         elif spec.gpu_ids:
             environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.gpu_ids)
-        self.spec = spec
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sweep.engines.child", str(theirs.fileno()), str(os.getpid())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env=environment,
@@ -83,11 +88,26 @@ class EngineHost:
         """Process id of the engine, which is also its process group."""
         return self.process.pid
 
-    def load(self, timeout_s: float) -> float:
-        """Load the engine; returns seconds taken. Raises EngineFailure."""
+    def prepare(self) -> None:
+        """Let the process import what it needs, without waiting for it; `finish_preparing` does."""
+        self._preparing_since_s = time.perf_counter()
+        self._pipe.send(("prepare", self.spec.engine, self.spec.family))
+
+    def finish_preparing(self, timeout_s: float) -> None:
+        """Wait until the process is idle again after `prepare`. Raises EngineFailure."""
+        if self._preparing_since_s is None:
+            return
+        since, self._preparing_since_s = self._preparing_since_s, None
+        self._answer("importing the engine's libraries", timeout_s)
+        self._prepare_s = time.perf_counter() - since
+
+    def load(self, spec: EngineSpec, timeout_s: float) -> float:
+        """Load the engine; returns seconds taken, with those of `prepare`. Raises EngineFailure."""
+        self.finish_preparing(timeout_s)
+        self.spec = spec
         start = time.perf_counter()
-        self._ask("loading the engine", timeout_s, "load", self.spec)
-        return time.perf_counter() - start
+        self._ask("loading the engine", timeout_s, "load", spec)
+        return self._prepare_s + time.perf_counter() - start
 
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
         """Generate one batch. Raises EngineFailure."""
@@ -103,6 +123,7 @@ class EngineHost:
                 pass
         self.kill()
         self._pipe.close()
+        self.log.close()
 
     def kill(self) -> None:
         """End the whole process group at once."""
@@ -113,6 +134,12 @@ class EngineHost:
     def _ask(self, doing: str, timeout_s: float, *command: Any) -> Any:
         try:
             self._pipe.send(command)
+        except OSError as error:
+            raise self._death(doing) from error
+        return self._answer(doing, timeout_s)
+
+    def _answer(self, doing: str, timeout_s: float) -> Any:
+        try:
             if not self._pipe.poll(timeout_s):
                 self.kill()
                 raise EngineFailure("timeout", f"no answer within {timeout_s:g} s while {doing}: killed")
