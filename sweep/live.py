@@ -117,7 +117,7 @@ class LiveTable:
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         table.add_column(width=10)
-        table.add_column(width=min(60, max(24, self.console.width - 60)))
+        table.add_column(width=min(44, max(24, self.console.width - 60)))
         table.add_column(justify="right", width=8)
         rows = list(self.states.states.items())
         room = max(5, self.console.size.height - 4)
