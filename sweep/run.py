@@ -101,9 +101,9 @@ class GroupRunner:
         run = cell.run_config
         devices = gpus.discover(run.engine, run.model, run.hardware)
         self._state(cell, "loading")
-        self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key)
         spec = engine_spec(run, devices, cell.gpus, self.gpu_ids)
         self.host = (self.standby.take(spec) if self.standby else None) or EngineHost(spec)
+        self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
         if self.standby:
             self.standby.prepare_next()
         try:
