@@ -15,7 +15,7 @@ from pathlib import Path
 from profiling.phases import PhaseRecord
 from profiling.telemetry import ProcessTreeSampler, TelemetrySample
 from sweep import features as feature_rules
-from sweep import gpus
+from sweep import gpus, metrics
 from sweep.config import RunConfig
 from sweep.engines.base import EngineSpec, Output, Request
 from sweep.engines.host import EngineFailure, EngineHost, one_line
@@ -245,7 +245,7 @@ def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, floa
         if phase.phase == "ar_prefill" and request is not None and ttft_s is None:
             ttft_s = phase.start_s - request.start_s + phase.host_ms / 1000
     decodes = [p.host_ms / 1000 for p in own if p.phase == "ar_decode"]
-    tpot_s = sum(decodes) / len(decodes) if decodes else None
+    tpot_s = metrics.tpot(sum(decodes), 0.0, len(decodes) + 1)  # of the AR stage, counted from its first token
     return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, tpot_s), ttft_s
 
 
@@ -288,10 +288,12 @@ class Standby:
 
     def prepare_next(self) -> None:
         """Start the process of the next group that has something to run."""
+        if self._host is not None:
+            return
         for number in self.waiting:
             group = self.plan.groups[number]
             missing = [c for key in group.cells if not is_finished(self.folder, c := self.plan.cell(key))]
-            if not missing or self._host is not None:
+            if not missing:
                 continue
             run = missing[0].run_config
             devices = gpus.discover(run.engine, run.model, run.hardware)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep import features as feature_rules
 from sweep import metrics, verdict
-from sweep.plan import AA, Cell, Plan
+from sweep.plan import Cell, Plan
 from sweep.results import ERROR, RunResult, SweepFolder
 
 _PHASES = (*metrics.EXCLUSIVE_PHASES, "dit_forward", "other")
@@ -195,8 +195,3 @@ def compare(
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
     """1 when any cell is FAIL or ERROR, else 0."""
     return int(any(row["status"] in (verdict.FAIL, verdict.ERROR) for row in rows))
-
-
-def is_noise_cell(row: Mapping[str, Any]) -> bool:
-    """Whether the row is the A/A repeat."""
-    return row["role"] == AA
