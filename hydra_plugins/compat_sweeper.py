@@ -69,7 +69,7 @@ class CompatSweeper(Sweeper):
         varying = {key for key, values in axes.items() if len(values) > 1}
         feature_axis = [_feature_names(value) for value in axes.pop("feature", ["[]"])]
         rest = [[f"{key}={value}" for value in values] for key, values in axes.items()]
-        cells = []
+        cells: list[Any] = []
         for product in itertools.product(*rest):
             common = [o for o in product if not o.startswith("feature.")]
             bare = self._compose([*common, "feature=[]"])
@@ -79,13 +79,15 @@ class CompatSweeper(Sweeper):
             own = [(o, o.split(".")[1]) for o in product if o.startswith("feature.")]
             if own:
                 self._refuse_unused(own, asked)
+            these = []
             for names in asked:
                 mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
                 cfg = self._compose(mine) if names else bare
-                cells.append(compose.cell_from(cfg, mine, _varied(mine, varying)))
-            if bare.baselines and any(cell.role == plan.FEATURE and not cell.skip for cell in cells):
+                these.append(compose.cell_from(cfg, mine, _varied(mine, varying)))
+            if bare.baselines and any(cell.role == plan.FEATURE and not cell.skip for cell in these):
                 mine = [*common, "feature=[]"]
-                cells.append(compose.cell_from(bare, mine, _varied(mine, varying)))
+                these.append(compose.cell_from(bare, mine, _varied(mine, varying)))
+            cells += these
         return plan.build_plan([*cells, *self._repeats(cells)])
 
     def _repeats(self, cells: list[Any]) -> list[Any]:

@@ -174,7 +174,6 @@ class Measurement:
         if given is None:
             image = path / "inputs" / f"seed_{request.seed}.png"
             if not image.exists():
-                image.parent.mkdir(parents=True, exist_ok=True)
                 make_input_image(image, request.seed, (request.width, request.height))
             given = str(image)
         return dataclasses.replace(request, input_image=given)

@@ -37,12 +37,12 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
 
 def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     folder.save_plan(plan)
-    _, offset = folder.events()
-    started = _now()
-    folder.save_manifest(_manifest(folder, plan, started, offset))
+    before, offset = folder.events()
+    facts = _facts(folder)
+    folder.save_manifest(facts | _progress(folder, plan, before, offset))
     done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
-    interrupted: str | None = None
+    interrupted = False
     failure: Exception | None = None
     with LiveTable(folder, plan, kept=done, offset=offset), _terminate_as_interrupt():
         try:
@@ -50,7 +50,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
                 with run.Standby(folder, plan, todo) as run.STANDBY:
                     launch(todo)
         except KeyboardInterrupt:
-            interrupted = "interrupted"
+            interrupted = True
         except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
             failure = error
         finally:
@@ -59,10 +59,10 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     if failure is not None:
         print(f"the launcher failed: {type(failure).__name__}: {failure}", file=sys.stderr)
     # Before anything is printed: a reader that went away (`| head`) must not cost the manifest.
-    folder.save_manifest(_manifest(folder, plan, started, offset) | {"end": _now()})
+    folder.save_manifest(facts | _progress(folder, plan, before, offset) | {"end": _now()})
     from sweep.report.build import rebuild
 
-    code = rebuild(folder, plots=plan_wants_plots(plan), interrupted=interrupted is not None)
+    code = rebuild(folder, plots=plan_wants_plots(plan), interrupted=interrupted)
     exit_code = INTERRUPTED if interrupted else (1 if failure else code)
     folder.save_manifest(folder.load_manifest() | {"exit_code": exit_code})
     return exit_code
@@ -102,8 +102,21 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _manifest(folder: SweepFolder, plan: Plan, started: str, offset: int) -> dict[str, Any]:
-    """Facts about this run of the sweep. Engine starts are counted from the events since `offset`."""
+def _facts(folder: SweepFolder) -> dict[str, Any]:
+    """What is known when a run of the sweep starts."""
+    started = _now()
+    return {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+        "machine": _machine(),
+        "start": started,
+        "first_start": folder.load_manifest().get("first_start", started),
+    }
+
+
+def _progress(folder: SweepFolder, plan: Plan, before: list[dict[str, Any]], offset: int) -> dict[str, Any]:
+    """Engine starts and cell states; `before` are the events of earlier runs, `offset` is where this run's begin."""
     events, _ = folder.events(offset)
     states = {cell.key: "skipped" if cell.skip else "pending" for cell in plan.cells}
     for cell in plan.cells:
@@ -112,28 +125,15 @@ def _manifest(folder: SweepFolder, plan: Plan, started: str, offset: int) -> dic
     for event in events:
         if event["event"] == "cell":
             states[event["key"]] = event["state"]
-    starts = [event["engine_key"] for event in events if event["event"] == "engine_start"]
+    starts, earlier = (sum(event["event"] == "engine_start" for event in part) for part in (events, before))
     labels = {cell.key: cell.label for cell in plan.cells}
-    earlier = folder.load_manifest()
     return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "versions": _versions(),
-        "git_commit": _git_commit(),
-        "machine": _machine(),
-        "start": started,
-        "engine_starts": len(starts),
-        "engine_starts_all_runs": len(starts) + _starts_before(folder, offset),
-        "first_start": earlier.get("first_start", started),
+        "engine_starts": starts,
+        "engine_starts_all_runs": starts + earlier,
         "cells": [
             {"cell": labels[key], "cell_key": key, "state": state} for key, state in states.items() if key in labels
         ],
     }
-
-
-def _starts_before(folder: SweepFolder, offset: int) -> int:
-    events, _ = folder.events()
-    later, _ = folder.events(offset)
-    return sum(e["event"] == "engine_start" for e in events) - sum(e["event"] == "engine_start" for e in later)
 
 
 def _versions() -> dict[str, str]:
