@@ -16,7 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -88,25 +88,7 @@ class CompatSweeper(Sweeper):
                 mine = [*common, "feature=[]"]
                 these.append(compose.cell_from(bare, mine, _varied(mine, varying)))
             cells += these
-        return plan.build_plan([*cells, *self._repeats(cells)])
-
-    def _repeats(self, cells: list[Any]) -> list[Any]:
-        """One A/A cell for each model and engine that has a baseline: its first baseline, measured again."""
-        from sweep import compose, plan
-        from sweep.config import RunConfig
-
-        again: dict[tuple[str, str], Any] = {}
-        for cell in sorted(cells, key=lambda c: (c.config["batch"], c.label)):
-            if cell.role == plan.BASELINE and not cell.skip and cell.config["aa"]:
-                again.setdefault((cell.config["model"]["name"], cell.config["engine"]["name"]), cell)
-        if not any(cell.role == plan.FEATURE for cell in cells):
-            return []
-        repeats = []
-        for cell in again.values():
-            cfg = OmegaConf.merge(OmegaConf.structured(RunConfig), cell.config)
-            assert isinstance(cfg, DictConfig)
-            repeats.append(compose.cell_from(cfg, cell.overrides, cell.suffix, repeat=1))
-        return repeats
+        return plan.build_plan([*cells, *plan.repeats_of_baselines(cells)])
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         from sweep import compose

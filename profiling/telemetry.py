@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -65,6 +66,17 @@ class GpuReading:
     sm_clock_mhz: float | None
 
 
+@dataclass(frozen=True)
+class GpuUser:
+    """A process with a compute context on a GPU. Inside a container the driver may give another
+    namespace's `pid`, or list nobody."""
+
+    gpu_index: int
+    pid: int
+    name: str  # "" when the driver does not tell
+    memory_gb: float | None
+
+
 class ProcessTreeSampler:
     """Samples the tree of process `pid` every `interval_s` seconds between `start` and `stop`.
 
@@ -77,6 +89,7 @@ class ProcessTreeSampler:
         self._gpus = GpuReader(gpu_indices)
         self._processes = ProcessTreeReader(pid)
         self._samples: list[TelemetrySample] = []
+        self._users: dict[tuple[int, int], GpuUser] = {}
         self._lock = threading.Lock()  # `mark` samples on the caller's thread
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
@@ -99,6 +112,16 @@ class ProcessTreeSampler:
         inside = tuple(sample for sample in samples if start_s <= sample.time_s <= end_s)
         return TelemetryWindow(inside, summarise(samples, start_s, end_s))
 
+    def gpu_users(self) -> tuple[GpuUser, ...]:
+        """Every process seen on the sampled GPUs, each with the most memory that it held."""
+        with self._lock:
+            return tuple(self._users.values())
+
+    def tree_pids(self) -> frozenset[int]:
+        """Every process id that the tree has had, as this process sees them."""
+        with self._lock:
+            return frozenset(self._processes.pids)
+
     def stop(self) -> None:
         """Sample a last time and stop; safe to call twice, or without `start`."""
         if self._stopping.is_set():
@@ -119,6 +142,10 @@ class ProcessTreeSampler:
             if processes is None:
                 return
             rss_gb, cpu_pct, now = processes
+            for user in self._gpus.users():
+                before = self._users.get((user.gpu_index, user.pid))
+                if before is None or (user.memory_gb or 0) >= (before.memory_gb or 0):
+                    self._users[user.gpu_index, user.pid] = user
             self._samples += [
                 TelemetrySample(
                     now, rss_gb, cpu_pct, gpu.index, gpu.memory_gb, gpu.util_pct, gpu.power_w, gpu.energy_j,
@@ -133,6 +160,7 @@ class ProcessTreeReader:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
+        self.pids: set[int] = set()  # all that were ever read
         self._cpu_s: dict[tuple[int, float], float] = {}  # (pid, creation time), since numbers are reused
         self._read_at: float | None = None
 
@@ -148,6 +176,7 @@ class ProcessTreeReader:
             return None
         rss_bytes, spent_s = 0, 0.0
         cpu_s: dict[tuple[int, float], float] = {}
+        self.pids.update(process.pid for process in tree)
         for process in tree:
             try:
                 with process.oneshot():
@@ -159,7 +188,9 @@ class ProcessTreeReader:
             cpu_s[key] = times.user + times.system
             spent_s += cpu_s[key] - self._cpu_s.get(key, 0.0)
         now = time.perf_counter()
+        # The start of a process is told by the wall clock, which may have been set since: then too short a time.
         elapsed_s = time.time() - root.create_time() if self._read_at is None else now - self._read_at
+        elapsed_s = max(elapsed_s, spent_s / (psutil.cpu_count() or 1))
         self._cpu_s, self._read_at = cpu_s, now
         return (rss_bytes / GB, 100.0 * spent_s / max(elapsed_s, 1e-3), now) if cpu_s else None
 
@@ -190,11 +221,33 @@ class GpuReader:
         """One reading a GPU."""
         return [self._read_one(self._nvml, index, gpu) for index, gpu in self._handles.items() if self._nvml]
 
+    def users(self) -> list[GpuUser]:
+        """Processes with a compute context on the GPUs, as far as the driver tells."""
+        if self._nvml is None:
+            return []
+        return [user for index, gpu in self._handles.items() for user in self._users(self._nvml, index, gpu)]
+
     def close(self) -> None:
         """Disconnect; safe to call twice."""
         if self._nvml is not None:
             self._nvml.nvmlShutdown()
         self._nvml, self._handles = None, {}
+
+    @staticmethod
+    def _users(nvml: "ModuleType", index: int, gpu: object) -> list[GpuUser]:
+        try:
+            processes = nvml.nvmlDeviceGetComputeRunningProcesses(gpu)
+        except nvml.NVMLError:
+            return []
+        found = []
+        for process in processes:
+            try:
+                name = Path(str(nvml.nvmlSystemGetProcessName(process.pid))).name
+            except nvml.NVMLError:  # not ours to know, or gone
+                name = ""
+            used = process.usedGpuMemory
+            found.append(GpuUser(index, int(process.pid), name, used / GB if used else None))
+        return found
 
     def _read_one(self, nvml: "ModuleType", index: int, gpu: object) -> GpuReading:
         def ask(question: Callable[[], float]) -> float | None:

@@ -1,6 +1,9 @@
 """`python -m sweep`: see cli.py."""
 
-from sweep.cli import main
-
 if __name__ == "__main__":
-    main()
+    try:
+        from sweep.cli import main
+
+        main()
+    except KeyboardInterrupt:  # while importing; later ones are the session's
+        raise SystemExit(130) from None

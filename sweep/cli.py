@@ -12,6 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sweep import config
+from sweep.interrupts import Interrupts
 
 config.register()
 
@@ -58,7 +59,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing them
     sys.argv[1:] = defer_feature_options(sys.argv[1:])
     try:
-        run()
+        with Interrupts():
+            run()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:

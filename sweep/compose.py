@@ -25,9 +25,9 @@ NEEDS = {"diffusers": ("torch", "diffusers", "transformers")}
 """Packages that an engine's process imports; looked for, not imported, before anything starts."""
 
 
-def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "", repeat: int = 0) -> Cell:
+def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
     """One composed configuration as a Cell. Raises ConfigError."""
-    return plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix, repeat)
+    return plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
 
 
 def _devices(config: RunConfig) -> gpus.Devices:

@@ -197,7 +197,11 @@ class RunConfig:
     batch: int = 1  # prompts generated at once
     seed: int = 0  # first seed; prompt i of seed s uses seed + s
     baselines: bool = True  # multirun: add the baseline of every cell
-    aa: bool = True  # multirun: measure a baseline again in a fresh engine, to know the noise
+    aa: int = 1  # multirun: how often a baseline is measured again in a fresh engine (A/A), to know the noise
+    interleave: str = "auto"  # multirun: run the baseline beside each cell, batch by batch; auto: on a CPU
+    repeat: int | str = 1  # multirun: fresh engine starts that measure a cell; auto: until `precision` is reached
+    precision: float = 0.05  # asked half-width of a speed-up's 95 % interval, as a part of it (0.05 is ±5 %)
+    max_repeat: int = 4  # most starts that repeat=auto gives a cell
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also triples, …
     dry_run: bool = False  # print the plan, run nothing
     plots: bool = True  # draw plots and report.html when the sweep ends
@@ -207,6 +211,15 @@ class RunConfig:
         require(self.batch >= 1, f"batch={self.batch}: must be at least 1")
         require(self.seed >= 0, f"seed={self.seed}: must be 0 or more")
         require(self.combine >= 1, f"combine={self.combine}: must be at least 1 (2 adds all pairs)")
+        require(self.aa >= 0, f"aa={self.aa}: must be 0 (no A/A) or more")
+        self.interleave = self.interleave.lower()  # false on the command line arrives as "False"
+        require(
+            self.interleave in ("auto", "true", "false"), f"interleave={self.interleave}: choose auto, true or false"
+        )
+        number = str(self.repeat).isdecimal() and int(self.repeat) >= 1
+        require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or 1 or more engine starts")
+        require(0 < self.precision < 1, f"precision={self.precision}: must be between 0 and 1 (0.05 is ±5 %)")
+        require(self.max_repeat >= 1, f"max_repeat={self.max_repeat}: must be at least 1")
 
 
 def register() -> None:

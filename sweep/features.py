@@ -5,6 +5,8 @@ carries a feature out.
 """
 
 import dataclasses
+import functools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +43,13 @@ def parse_feature(name: str, body: Mapping[str, Any]) -> Feature:
 
 def parse_features(bodies: Mapping[str, Mapping[str, Any]]) -> tuple[Feature, ...]:
     """All chosen features, sorted by name, so that a combination has one spelling."""
-    return tuple(parse_feature(name, bodies[name]) for name in sorted(bodies))
+    return tuple(_parse(name, json.dumps(bodies[name], default=str)) for name in sorted(bodies))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse(name: str, body: str) -> Feature:
+    """`parse_feature` of a body as JSON: the thousands of cells of a sweep share a few bodies."""
+    return parse_feature(name, json.loads(body))
 
 
 def combination_name(names: Sequence[str]) -> str:

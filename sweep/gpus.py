@@ -1,4 +1,4 @@
-"""Devices of this machine: how many there are, and leases so that two cells never share one.
+"""Devices of this machine: how many there are, leases so that two cells never share one, and who else uses them.
 
 A device is a CUDA GPU (found through NVML) or, without one, a CPU core that runs one rank. A lease is
 one `flock` per device, all or nothing, in a fixed order, freed by the kernel when its process dies.
@@ -10,10 +10,11 @@ import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiling.telemetry import GpuReader, GpuUser
 from sweep.config import EngineConfig, Hardware, Model
 
 
@@ -102,6 +103,57 @@ def lease(
     finally:
         for _, handle in held:
             os.close(handle)
+
+
+GpuPid = tuple[int, int]
+"""A process on a GPU: (NVML index, process id as the driver gives it)."""
+
+
+def nvml_indices(gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """NVML's indices of leased GPUs, which we count within CUDA_VISIBLE_DEVICES; () where that cannot be told."""
+    outer = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    if not outer:
+        return gpu_ids
+    if all(part.isdigit() for part in outer):
+        return tuple(int(outer[i]) for i in gpu_ids)
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByUUID(outer[i]) for i in gpu_ids]
+            return tuple(int(pynvml.nvmlDeviceGetIndex(handle)) for handle in handles)
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # a MIG slice, or a name that the driver does not know
+        return ()
+
+
+def gpu_pids(indices: tuple[int, ...]) -> frozenset[GpuPid]:
+    """Processes that are on these GPUs now, as far as the driver tells."""
+    reader = GpuReader(indices)
+    reader.open()
+    try:
+        return frozenset((user.gpu_index, user.pid) for user in reader.users())
+    finally:
+        reader.close()
+
+
+def foreign_users(seen: Iterable[GpuUser], own: frozenset[int], before: frozenset[GpuPid]) -> tuple[str, ...]:
+    """A sentence for every process that was on our GPUs while measuring and is not the engine.
+
+    `own` are process ids of the engine's tree, `before` who was there before the engine. In a container the
+    driver may give ids of another namespace, where our own engine looks like a stranger. So a newcomer counts
+    only when the driver lists the engine by its own id; who was there before the engine always counts.
+    """
+    seen = tuple(seen)
+    same_namespace = any(user.pid in own for user in seen)
+    return tuple(
+        f"process {user.pid}{f' ({user.name})' if user.name else ''} also used GPU {user.gpu_index}"
+        f"{f' ({user.memory_gb:.1f} GB)' if user.memory_gb else ''} while measuring"
+        for user in seen
+        if user.pid not in own and (same_namespace or (user.gpu_index, user.pid) in before)
+    )
 
 
 def describe_gpus() -> dict[str, object]:

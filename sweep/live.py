@@ -3,6 +3,8 @@
 Reads events.jsonl, which every group appends to, so it shows the same for any launcher.
 """
 
+import os
+import sys
 import threading
 import time
 from typing import Any
@@ -20,19 +22,41 @@ FINAL = ("done", "error")
 STYLES = {"done": "green", "error": "red", "running": "cyan", "loading": "yellow", "warm-up": "yellow"}
 
 
+def silence_stdout() -> None:
+    """Whoever read what we print went away (`| head`): print to nowhere from now on, and go on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def say(line: str) -> None:
+    """Print a line at once, if anybody reads it."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        silence_stdout()
+
+
 class CellStates:
     """Latest state of every cell, fed from events."""
 
     def __init__(self, folder: SweepFolder, plan: Plan, kept: set[str], offset: int) -> None:
         self.folder = folder
-        self.cells = {cell.key: cell for cell in plan.cells}
+        self.cells: dict[str, Cell] = {}
         self.kept = kept
         self.offset = offset
         self.states: dict[str, dict[str, Any]] = {}
-        for cell in plan.cells:
+        self.extend(plan, kept)
+        self.started = time.perf_counter()
+
+    def extend(self, plan: Plan, kept: set[str]) -> list[Cell]:
+        """Take in the cells of `plan` that are new; returns those that will run."""
+        new = [cell for cell in plan.cells if cell.key not in self.states]
+        for cell in new:
             state = "skipped" if cell.skip else ("kept" if cell.key in kept else "pending")
+            self.cells[cell.key] = cell
             self.states[cell.key] = {"state": state, "reason": cell.skip}
-        self.started = time.time()
+        return [cell for cell in new if not cell.skip and cell.key not in kept]
 
     def update(self) -> list[tuple[Cell, dict[str, Any]]]:
         """Take in new events; returns the cells whose state changed."""
@@ -42,8 +66,11 @@ class CellStates:
             if event["event"] != "cell" or event["key"] not in self.cells:
                 continue
             before = self.states[event["key"]]
-            since = event["t"] if before["state"] in ("pending", "waiting") else before.get("since", event["t"])
-            self.states[event["key"]] = {**event, "since": since}
+            # Durations of the clock that ran the cell, perhaps another machine's; `seen` is of ours.
+            now, begins = event["clock_s"], before["state"] in ("pending", "waiting")
+            began = now if begins else before.get("began", now)
+            seen = time.perf_counter() if begins else before.get("seen", time.perf_counter())
+            self.states[event["key"]] = {**event, "began": began, "seen": seen, "took": now - began}
             if before["state"] != event["state"]:
                 changed.append((self.cells[event["key"]], self.states[event["key"]]))
         return changed
@@ -61,7 +88,7 @@ class CellStates:
         fraction = self.fraction()
         if not 0 < fraction < 1:
             return ""
-        seconds = (time.time() - self.started) * (1 - fraction) / fraction
+        seconds = (time.perf_counter() - self.started) * (1 - fraction) / fraction
         return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"
 
 
@@ -82,10 +109,16 @@ class LiveTable:
         else:
             runnable = [s for s in self.states.states.values() if s["state"] == "pending"]
             kept = len(self.states.kept)
-            print(f"{len(runnable)} cells to run" + (f", {kept} kept from before" if kept else ""), flush=True)
+            say(f"{len(runnable)} cells to run" + (f", {kept} kept from before" if kept else ""))
             self._thread = threading.Thread(target=self._log, name="sweep-log", daemon=True)
             self._thread.start()
         return self
+
+    def extend(self, plan: Plan, kept: set[str]) -> None:
+        """Cells that the sweep adds while it runs, because others want further starts."""
+        new = self.states.extend(plan, kept)
+        if new and self._thread is not None:
+            print(f"{len(new)} further starts to run: {', '.join(cell.label for cell in new)}", flush=True)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -104,13 +137,10 @@ class LiveTable:
             name = state["state"]
             if name not in FINAL and name != "loading" and name != "waiting":
                 continue
-            took = f" after {state['t'] - state['since']:.1f} s" if name in FINAL else ""
+            took = f" after {state['took']:.1f} s" if name in FINAL else ""
             left = self.states.time_left() if name in FINAL else ""
             reason = f": {state['reason']}" if state.get("reason") else ""
-            print(
-                f"{time.strftime('%H:%M:%S')} {cell.label}: {name}{took}{reason}{f' ({left})' if left else ''}",
-                flush=True,
-            )
+            say(f"{time.strftime('%H:%M:%S')} {cell.label}: {name}{took}{reason}{f' ({left})' if left else ''}")
 
     def _render(self) -> Table:
         self.states.update()
@@ -128,11 +158,12 @@ class LiveTable:
             middle: Any = Text(str(state.get("reason") or ""), overflow="ellipsis", no_wrap=True, style="dim")
             if name == "running":
                 middle = ProgressBar(total=state["total"], completed=state["done"], width=24)
-            since = state.get("since")
-            end = state["t"] if name in FINAL else time.time()
-            seconds = f"{end - since:.1f} s" if since and name not in ("waiting", "pending") else ""
+            seconds = ""
+            if "seen" in state and name != "waiting":
+                took = state["took"] if name in FINAL else time.perf_counter() - state["seen"]
+                seconds = f"{took:.1f} s"
             table.add_row(self.states.cells[key].label, Text(name, style=STYLES.get(name, "dim")), middle, seconds)
-        elapsed = time.time() - self.states.started
+        elapsed = time.perf_counter() - self.states.started
         done = sum(s["state"] in FINAL for s in self.states.states.values())
         total = sum(s["state"] not in ("skipped", "kept") for s in self.states.states.values())
         table.add_row("")

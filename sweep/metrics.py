@@ -2,10 +2,11 @@
 
 Pure functions over plain sequences; every formula of the project stands here once. `None` always
 means "not defined by these samples" and becomes an empty field, never 0. Knows nothing of files,
-cells, engines or verdicts.
+cells, engines or verdicts. How latencies of two cells are compared stands in `paired`.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,22 +21,6 @@ NOT_EXCLUSIVE = ("request", "dit_forward")
 EXCLUSIVE_PHASES = tuple(phase for phase in PHASES if phase not in NOT_EXCLUSIVE)
 """Phases that follow each other; with `other` they add up to the request."""
 
-BOOTSTRAP_RESAMPLES = 4000
-BOOTSTRAP_SEED = 20240901  # fixed, so that a report rebuilt from the same samples shows the same interval
-
-
-@dataclass(frozen=True)
-class Speedup:
-    """How many times faster than the baseline: > 1 is faster. `low`, `high` bound the 95 % interval.
-
-    All `None` with no pair; `low` and `high` are `None` with fewer than two.
-    """
-
-    ratio: float | None
-    low: float | None
-    high: float | None
-    pairs: int  # measurements that baseline and cell have in common
-
 
 @dataclass(frozen=True)
 class Bottleneck:
@@ -47,9 +32,7 @@ class Bottleneck:
 
 def mean(values: Sequence[float]) -> float | None:
     """Arithmetic mean, in the unit of the values; None when there are none."""
-    import numpy as np
-
-    return float(np.mean(np.asarray(values, dtype=np.float64))) if len(values) else None
+    return math.fsum(values) / len(values) if len(values) else None
 
 
 def samples_needed(q: float) -> int:
@@ -58,15 +41,17 @@ def samples_needed(q: float) -> int:
 
 
 def percentile(values: Sequence[float], q: float) -> float | None:
-    """Percentile `q` in [0, 100] by numpy's linear interpolation, in the unit of the values.
+    """Percentile `q` in [0, 100] by linear interpolation, as numpy's default, in the unit of the values.
 
     None when there are too few samples for it to mean anything (`samples_needed`).
     """
-    import numpy as np
-
     if len(values) < samples_needed(q):
         return None
-    return float(np.percentile(np.asarray(values, dtype=np.float64), q, method="linear"))
+    ordered = sorted(values)  # in plain Python: for the dozen values of a cell numpy takes ten times as long
+    place = (len(ordered) - 1) * q / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (ordered[above] - ordered[below]) * (place - below))
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
@@ -75,35 +60,7 @@ def geometric_mean(values: Sequence[float]) -> float | None:
 
     if not len(values):
         return None
-    return float(np.exp(np.mean(np.log(_positive(values)))))
-
-
-def speedup(baseline: Mapping[Hashable, float], cell: Mapping[Hashable, float]) -> Speedup:
-    """Paired speed-up of `cell` over `baseline`; both map a measurement's key to its latency in seconds.
-
-    Key: (prompt_index, seed, repeat). Requests generated in one batch share one latency, so the caller
-    passes one key a batch, else the interval would be too narrow. Only keys in both count. `ratio` is
-    the geometric mean of baseline / cell over the pairs; `low` and `high` are the 2.5th and 97.5th
-    percentile of that mean over bootstrap resamples of the pairs (fixed seed, independent of the order
-    of the keys). Raises ValueError on a latency that is not a finite number above 0.
-    """
-    import numpy as np
-
-    keys = [key for key in baseline if key in cell]
-    if not keys:
-        return Speedup(None, None, None, 0)
-    seconds = _positive([baseline[key] for key in keys]), _positive([cell[key] for key in keys])
-    log_ratios = np.sort(np.log(seconds[0]) - np.log(seconds[1]))
-    ratio, pairs = float(np.exp(log_ratios.mean())), len(keys)
-    if pairs < 2:
-        return Speedup(ratio, None, None, pairs)
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    means, rows = [], max(1, 1_000_000 // pairs)  # in slices, so that many pairs do not fill the memory
-    for first in range(0, BOOTSTRAP_RESAMPLES, rows):
-        picks = rng.integers(0, pairs, size=(min(rows, BOOTSTRAP_RESAMPLES - first), pairs))
-        means.append(log_ratios[picks].mean(axis=1))
-    low, high = np.exp(np.percentile(np.concatenate(means), [2.5, 97.5]))
-    return Speedup(ratio, float(low), float(high), pairs)
+    return float(np.exp(np.mean(np.log(positive(values)))))
 
 
 def interaction_gain(combination: float | None, members: Sequence[float | None]) -> float | None:
@@ -184,7 +141,7 @@ def bottleneck(totals: Mapping[str, float]) -> Bottleneck | None:
     return Bottleneck(phase, shares[phase]) if phase and shares[phase] > 0 else None
 
 
-def _positive(values: Sequence[float]) -> "np.ndarray":
+def positive(values: Sequence[float]) -> "np.ndarray":
     """`values` as a float64 array; ValueError unless all are finite and above 0."""
     import numpy as np
 

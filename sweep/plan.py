@@ -5,6 +5,7 @@ Pure: configurations in, a Plan out. Runs nothing, reads no outputs. A Plan roun
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -17,8 +18,9 @@ from sweep import features as feature_rules
 from sweep.config import ConfigError, RunConfig, require
 from sweep.gpus import Devices
 
-BASELINE, FEATURE, AA = "baseline", "feature", "aa"
-"""Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others."""
+BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
+"""Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others; a repeat is
+a feature's cell measured again, which has no row of its own: its samples join those of its origin."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Cell:
     config: dict[str, Any]  # RunConfig as plain values
     overrides: tuple[str, ...] = ()  # what the command line or study said for it
     suffix: str = ""  # the part of the label that is neither features nor batch
+    device: str = "cpu"  # cpu or cuda
+    repeat: int = 0  # which further engine start this is; 0 is the first
+    origin: str = ""  # key of the cell that it measures again; its own for a first start
+    beside: str = ""  # key of the baseline that runs beside it, batch by batch; "" when none does
 
     @property
     def folder(self) -> str:
@@ -71,7 +77,12 @@ class Plan:
 
     def cell(self, key: str) -> Cell:
         """The cell with this key."""
-        return next(cell for cell in self.cells if cell.key == key)
+        return self.by_key[key]
+
+    @functools.cached_property
+    def by_key(self) -> dict[str, Cell]:
+        """Cells by their key."""
+        return {cell.key: cell for cell in self.cells}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for plan.json."""
@@ -123,7 +134,6 @@ def build_cell(
     runnable: Callable[[RunConfig, Devices], str],
     overrides: Sequence[str] = (),
     suffix: str = "",
-    repeat: int = 0,
 ) -> Cell:
     """One composed configuration as a Cell.
 
@@ -147,7 +157,6 @@ def build_cell(
         "device": found.kind,
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
         "parallel": plain["parallel"]["gpus"],
-        "repeat": repeat,
     }
     work_part = {
         "workload": {k: v for k, v in plain["workload"].items() if k not in ("name", "prompts", "input_image")},
@@ -159,24 +168,55 @@ def build_cell(
     arguments = feature_rules.engine_arguments(chosen, run.engine.name)
     engine_key = _hash({**engine_part, "features": arguments})
     key = _hash({**engine_part, **work_part, "features": arguments})
-    baseline_key = _hash({**engine_part, **work_part, "features": {}, "repeat": 0})
+    baseline_key = _hash({**engine_part, **work_part, "features": {}})
 
     label = f"{feature_rules.combination_name(names) or BASELINE} b{run.batch}"
     label += f" {suffix}" if suffix else ""
-    label += " A/A" if repeat else ""
     return Cell(
         key=key,
         engine_key=engine_key,
         baseline_key=baseline_key,
         label=label,
-        role=AA if repeat else (FEATURE if names else BASELINE),
+        role=FEATURE if names else BASELINE,
         features=names,
         gpus=need,
         skip=_skip_reason(chosen, run, found, need) or runnable(run, found),
         config={**plain, "group": None},
         overrides=tuple(sorted(o for o in overrides if not o.startswith("hydra"))),
         suffix=suffix,
+        device=found.kind,
+        origin=key,
+        beside="" if not names or not _interleaved(run, found, need) else baseline_key,
     )
+
+
+def again(cell: Cell, start: int) -> Cell:
+    """The same cell to be measured in another fresh engine, its `start`-th further one; an A/A of a baseline."""
+    if cell.role == BASELINE:
+            label = f"{cell.label}{f' #{start}' if start > 1 else ''} A/A"
+    else:
+        label = f"{cell.label} start {start + 1}"
+    return dataclasses.replace(
+        cell,
+        key=_hash({"again": cell.key, "start": start}),
+        engine_key=_hash({"again": cell.engine_key, "start": start}),
+        label=label,
+        role=AA if cell.role == BASELINE else REPEAT,
+        repeat=start,
+        origin=cell.key,
+    )
+
+
+def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
+    """Whether the baseline runs beside a cell that needs `need` devices.
+
+    On a CPU an engine that waits costs memory only; a GPU is needed for each of the two.
+    """
+    if run.interleave == "false" or run.engine.name == "noop" or not run.baselines:
+        return False
+    if found.kind == "cpu":
+        return True
+    return run.interleave == "true" and need + 1 <= found.count
 
 
 def _skip_reason(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> str:
@@ -198,25 +238,57 @@ def _skip_reason(chosen: Sequence[Any], run: RunConfig, found: Devices, need: in
 def build_plan(cells: Sequence[Cell]) -> Plan:
     """Deduplicate, order and group cells. The same for every order in which the cells were named.
 
-    Groups of baselines run first, then by number of features and name, A/A last; inside a group by label.
+    Groups of baselines run first, then by number of features and name, A/A last, then further starts; inside a
+    group by label. A cell whose baseline is not there runs alone.
     """
     unique = {cell.key: cell for cell in sorted(cells, key=_cell_order)}
-    ordered = tuple(unique.values())
+    ordered = tuple(
+        cell if not cell.beside or cell.beside in unique else dataclasses.replace(cell, beside="")
+        for cell in unique.values()
+    )
     by_engine: dict[str, list[Cell]] = {}
     for cell in ordered:
         if not cell.skip:
             by_engine.setdefault(cell.engine_key, []).append(cell)
     groups = tuple(
-        Group(number, engine_key, members[0].gpus, tuple(cell.key for cell in members))
+        Group(number, engine_key, _devices_of(members), tuple(cell.key for cell in members))
         for number, (engine_key, members) in enumerate(by_engine.items())
     )
     return Plan(ordered, groups)
 
 
+def _devices_of(members: Sequence[Cell]) -> int:
+    """Devices that a group leases: those of its cells, and on GPUs one for the baseline beside them."""
+    beside = any(cell.beside for cell in members) and members[0].device == "cuda"
+    return members[0].gpus + int(beside)
+
+
 def _cell_order(cell: Cell) -> tuple[Any, ...]:
-    role = (BASELINE, FEATURE, AA).index(cell.role)
+    role = (BASELINE, FEATURE, AA, REPEAT).index(cell.role)
     config = cell.config
-    return (role, config["model"]["name"], len(cell.features), cell.features, config["batch"], cell.label, cell.key)
+    name, features = config["model"]["name"], (len(cell.features), *cell.features)
+    return (max(0, cell.repeat - 1), role, name, features, config["batch"], cell.label, cell.key)
+
+
+def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
+    """The A/A cells of a sweep: for each model and engine its first baseline, measured again `aa` times."""
+    if not any(cell.role == FEATURE for cell in cells):
+        return []
+    firsts: dict[tuple[str, str], Cell] = {}
+    for cell in sorted(cells, key=lambda c: (c.config["batch"], c.label)):
+        if cell.role == BASELINE and not cell.skip:
+            firsts.setdefault(model_and_engine(cell), cell)
+    made = []
+    for cell in firsts.values():
+        beside = next((c.beside for c in cells if c.beside and model_and_engine(c) == model_and_engine(cell)), "")
+        repeated = [again(cell, start) for start in range(1, cell.config["aa"] + 1)]
+        made += [dataclasses.replace(one, beside=cell.key if beside else "") for one in repeated]
+    return made
+
+
+def model_and_engine(cell: Cell) -> tuple[str, str]:
+    """What noise is estimated for."""
+    return cell.config["model"]["name"], cell.config["engine"]["name"]
 
 
 def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[str, ...]]:

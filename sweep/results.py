@@ -11,6 +11,7 @@ import fcntl
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class RequestRow:
     start_s: float
     queue_s: float  # waiting before the batch started; 0 offline
     ttft_s: float | None  # to the first AR token; None without an AR stage
-    e2e_s: float  # batch sent until its images are in hand
+    e2e_s: float  # batch sent until its images are in hand, or until it failed
     output_tokens: int
     exit_code: int
     error: str
@@ -65,6 +66,7 @@ class BatchRow:
     phase_count: dict[str, int]
     evidence: tuple[RankEvidence, ...]
     tpot_s: float | None = None  # mean time of an output token of the AR stage after the first
+    reference_s: float | None = None  # the same batch by the baseline's engine, right before or after
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class RunResult:
     key: str
     label: str
     state: str  # DONE or ERROR
-    cause: str = ""  # of an error: exception, oom, crash, timeout, load, internal
+    cause: str = ""  # of an error: exception, oom, crash, timeout, disk, interrupted, internal
     reason: str = ""
     device: str = ""
     started_at: str = ""  # ISO 8601, UTC
@@ -84,18 +86,36 @@ class RunResult:
     batches: tuple[BatchRow, ...] = ()
     prompts: tuple[str, ...] = ()  # by prompt_index
     telemetry: dict[str, float | None] = field(default_factory=dict)
+    failed: tuple[RequestRow, ...] = ()  # of the batch that ended the cell; in no statistic
+    foreign: tuple[str, ...] = ()  # processes of others on our GPUs while measuring, a sentence each
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "RunResult":
-        """Inverse of `dataclasses.asdict`. Raises ValueError for another schema version."""
-        if data.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"result schema {data.get('schema_version')}, this version reads {SCHEMA_VERSION}")
-        batches = tuple(
-            BatchRow(**{**b, "evidence": tuple(RankEvidence(**e) for e in b["evidence"])}) for b in data["batches"]
-        )
-        requests = tuple(RequestRow(**r) for r in data["requests"])
-        return RunResult(**{**data, "batches": batches, "requests": requests, "prompts": tuple(data["prompts"])})
+    def from_bytes(data: bytes) -> "RunResult":
+        """Inverse of `to_bytes`. Raises ValueError when it is no result, or one of another schema version."""
+        import msgspec
+
+        try:
+            result = msgspec.json.decode(data, type=RunResult)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            with contextlib.suppress(msgspec.MsgspecError, AttributeError):
+                version = msgspec.json.decode(data).get("schema_version", SCHEMA_VERSION)
+                if version != SCHEMA_VERSION:
+                    raise ValueError(_other_schema(version)) from error
+            raise ValueError(str(error)) from error
+        if result.schema_version != SCHEMA_VERSION:
+            raise ValueError(_other_schema(result.schema_version))
+        return result
+
+    def to_bytes(self) -> bytes:
+        """As JSON, compact: a large sweep reads thousands of these."""
+        import msgspec
+
+        return msgspec.json.encode(self)
+
+
+def _other_schema(version: object) -> str:
+    return f"result schema {version}, this version reads {SCHEMA_VERSION}"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -123,6 +143,7 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lost_events = False
 
     # -- the sweep as a whole
 
@@ -189,13 +210,31 @@ class SweepFolder:
         write_atomic(path, to_csv(columns, ([row.get(column) for column in columns] for row in rows)))
         return path
 
+    def save_report(self, report: Mapping[str, Any]) -> Path:
+        """Write report.json: one line, since it can hold thousands of cells."""
+        path = self.path / "report.json"
+        import msgspec
+
+        write_atomic(path, msgspec.json.encode(report))
+        return path
+
     # -- events: how running groups tell the terminal what they do, whatever the launcher
 
     def emit(self, event: str, **values: Any) -> None:
-        """Append one line to events.jsonl; one write call, so lines of two processes never mix."""
-        line = json.dumps({"t": time.time(), "event": event, **values}, ensure_ascii=False) + "\n"
-        with (self.path / "events.jsonl").open("ab", buffering=0) as handle:
-            handle.write(line.encode())
+        """Append one line to events.jsonl; one write call, so lines of two processes never mix.
+
+        `t` is for people; durations come from `clock_s`, which no change of the wall clock moves. An event that
+        cannot be written costs no cell: it is said once and left out.
+        """
+        stamps = {"t": time.time(), "clock_s": time.perf_counter()}
+        line = json.dumps({**stamps, "event": event, **values}, ensure_ascii=False) + "\n"
+        try:
+            with (self.path / "events.jsonl").open("ab", buffering=0) as handle:
+                handle.write(line.encode())
+        except OSError as error:
+            if not self._lost_events:
+                print(f"sweep: events.jsonl is incomplete: {error.strerror}", file=sys.stderr)
+            self._lost_events = True
 
     def events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Events from byte `offset` on, and the offset to go on from."""
@@ -206,7 +245,11 @@ class SweepFolder:
         except FileNotFoundError:
             return [], 0
         complete = data[: data.rfind(b"\n") + 1]
-        return [json.loads(line) for line in complete.splitlines()], offset + len(complete)
+        return list(_parse_events(complete)), offset + len(complete)
+
+    def last_states(self) -> dict[str, dict[str, Any]]:
+        """The last event of every cell, by its key."""
+        return {event["key"]: event for event in self.events()[0] if event["event"] == "cell"}
 
     # -- one cell
 
@@ -215,10 +258,16 @@ class SweepFolder:
         return self.path / cell.folder
 
     def start_cell(self, cell: Cell) -> Path:
-        """Make the cell's folder and write its resolved configuration beside the overrides that led to it."""
+        """Make the cell's folder and write its resolved configuration beside the overrides that led to it.
+
+        What an earlier attempt left there (a result that says it failed, half-written files) goes first.
+        """
         import yaml
 
         path = self.cell_path(cell)
+        (path / "result.json").unlink(missing_ok=True)
+        for leftover in (*path.glob(".*.tmp"), *path.glob("images/.*")):
+            leftover.unlink(missing_ok=True)
         hydra = path / ".hydra"
         write_atomic(hydra / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True))
         write_atomic(hydra / "overrides.yaml", yaml.safe_dump(list(cell.overrides), allow_unicode=True))
@@ -240,7 +289,7 @@ class SweepFolder:
     ) -> None:
         """Write a cell's CSV files, then result.json: whoever sees result.json sees everything."""
         path = self.cell_path(cell)
-        write_atomic(path / "requests.csv", _rows_csv(RequestRow, result.requests))
+        write_atomic(path / "requests.csv", _rows_csv(RequestRow, result.requests + result.failed))
         write_atomic(
             path / "phases.csv",
             to_csv(
@@ -249,15 +298,38 @@ class SweepFolder:
             ),
         )
         write_atomic(path / "telemetry.csv", _rows_csv(TelemetrySample, telemetry))
-        write_atomic(path / "result.json", json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False))
+        write_atomic(path / "result.json", result.to_bytes())
 
     def load_result(self, cell: Cell) -> RunResult | None:
         """A cell's result; None when there is none, or none that can be read (it then counts as missing)."""
+        return self.read_result(cell)[0]
+
+    def read_result(self, cell: Cell) -> tuple[RunResult | None, str]:
+        """A cell's result, or None and why it cannot be read; None and "" when there is none."""
         try:
-            result = RunResult.from_json(json.loads((self.cell_path(cell) / "result.json").read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return result if result.key == cell.key else None
+            result = RunResult.from_bytes((self.cell_path(cell) / "result.json").read_bytes())
+        except FileNotFoundError:
+            return None, ""
+        except (OSError, ValueError) as error:
+            return None, f"result.json cannot be read: {error}"
+        if result.key != cell.key:
+            return None, f"result.json cannot be read: it belongs to cell {result.key}"
+        if result.state != ERROR and not result.batches:
+            return None, "result.json cannot be read: it holds no measured batch"
+        return result, ""
+
+    def load_results(self, plan: Plan) -> dict[str, tuple[RunResult | None, str]]:
+        """`read_result` of every cell that runs, by its key."""
+        return {cell.key: self.read_result(cell) for cell in plan.cells if not cell.skip}
+
+    def damaged_image(self, cell: Cell, result: RunResult, missing: bool = True) -> str:
+        """The first image that is not a whole PNG, as a machine that lost power leaves it; "" when all are.
+
+        `missing` says whether one that is not there counts.
+        """
+        path = self.cell_path(cell)
+        images = (request.image for request in result.requests if request.image)
+        return next((n for n in images if not _is_whole_png(path / n) and (missing or (path / n).exists())), "")
 
     def load_quality(self, cell: Cell) -> dict[str, Any]:
         """Image differences computed earlier, by pair of image hashes; {} when there are none."""
@@ -270,6 +342,26 @@ class SweepFolder:
         """Keep image differences: they are slow to compute and depend on the two images alone."""
         with contextlib.suppress(OSError):
             write_atomic(self.cell_path(cell) / "quality.json", json.dumps(quality))
+
+
+def _parse_events(lines: bytes) -> Iterator[dict[str, Any]]:
+    """Events, without lines that a full disk cut short."""
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "event" in event:
+                yield event
+
+
+def _is_whole_png(path: Path) -> bool:
+    """Whether the file has a PNG's first and last bytes; the pixels between are checked when they are compared."""
+    try:
+        with path.open("rb") as handle:
+            first = handle.read(8)
+            handle.seek(-8, os.SEEK_END)
+            return first == b"\x89PNG\r\n\x1a\n" and handle.read()[:4] == b"IEND"
+    except OSError:
+        return False
 
 
 def _rows_csv(kind: type, rows: Sequence[Any]) -> str:
@@ -310,7 +402,8 @@ def load(folder: str | Path) -> SweepTables:
                     frames.append(frame)
         return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
-    summary = pandas.DataFrame(summarise(sweep, plan), columns=list(COLUMNS))
+    rows = summarise(sweep, plan, sweep.load_results(plan)).rows
+    summary = pandas.DataFrame(rows, columns=list(COLUMNS))
     return SweepTables(
         summary, gather("requests.csv"), gather("phases.csv"), gather("telemetry.csv"), plan, sweep.load_manifest()
     )

@@ -1,28 +1,28 @@
 """run_group: one engine, its cells one after another; every cell ends with a result on disk.
 
-Effects only: leases devices, starts the engine process, warms up, measures, stores. What a failure means is
-`EngineFailure`'s to say; nothing here raises for a cell that went wrong.
+Effects only: leases devices, starts the engine process, has cells measured, stores. What a failure means is
+`EngineFailure`'s to say; nothing here raises for a cell that went wrong. docs/faults.md lists what can.
 """
 
 import contextlib
 import dataclasses
 import datetime
-import time
+import errno
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
-from profiling.phases import PhaseRecord
-from profiling.telemetry import ProcessTreeSampler, TelemetrySample
 from sweep import features as feature_rules
-from sweep import gpus, metrics
+from sweep import gpus
+from sweep.beside import References
 from sweep.config import RunConfig
-from sweep.engines.base import EngineSpec, Output, Request
+from sweep.engines.base import EngineSpec
 from sweep.engines.host import EngineFailure, EngineHost, one_line
+from sweep.measure import Measurement
 from sweep.plan import Cell, Plan
-from sweep.results import DONE, ERROR, BatchRow, RequestRow, RunResult, SweepFolder
-from sweep.workload.prompts import load_prompts
-from sweep.workload.requests import batches, build_requests, make_input_image
+from sweep.results import DONE, ERROR, RunResult, SweepFolder
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+"""Why a file cannot be written that are not our fault."""
 
 
 def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
@@ -51,68 +51,112 @@ class GroupRunner:
     """Runs the cells of one group in one engine; starts the engine again after it died."""
 
     def __init__(
-        self, folder: SweepFolder, cells: list[Cell], gpu_ids: tuple[int, ...], standby: "Standby | None"
+        self,
+        folder: SweepFolder,
+        cells: list[Cell],
+        gpu_ids: tuple[int, ...],
+        standby: "Standby | None",
+        references: References,
     ) -> None:
         self.folder = folder
         self.cells = cells
         self.gpu_ids = gpu_ids
         self.standby = standby
+        self.references = references
         self.host: EngineHost | None = None
         self.load_s: float | None = None
+        self.load_failure: EngineFailure | None = None
+        self.before: frozenset[gpus.GpuPid] = frozenset()  # processes on our GPUs before the engine was there
 
     def run(self) -> None:
         """Run every cell that has no result yet."""
         try:
             for cell in self.cells:
                 self._run_cell(cell)
+            if self.host is not None and self.references.keep(self.cells[0].engine_key, self.host):
+                self.host = None
         finally:
             self._stop()
 
     def _run_cell(self, cell: Cell) -> None:
         log_start = self.host.log.seek(0, 2) if self.host else 0
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.folder.start_cell(cell)
         measurement = Measurement(cell, self.folder)
         failure: EngineFailure | None = None
+        interrupt: KeyboardInterrupt | None = None
         try:
+            self.folder.start_cell(cell)
             host = self._ensure_engine(cell)
-            measurement.measure(host)
+            reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
+            measurement.measure(host, self.before, reference)
         except EngineFailure as error:
             failure = error
-        except Exception as error:  # our own fault; the cell says so and the sweep goes on
-            traceback.print_exc()
-            failure = EngineFailure("internal", f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
+        except KeyboardInterrupt as error:
+            failure, interrupt = EngineFailure("interrupted", f"interrupted while {measurement.doing}"), error
+            if self.host is not None:
+                self.host.kill()  # it is busy: asking it to end would only cost time
+        except Exception as error:  # the engine's failures are all told as EngineFailure
+            failure = _our_failure(error)
         result = measurement.result(self.load_s, started_at, failure)
         if self.host is not None:
             with contextlib.suppress(OSError):
                 self.folder.save_log(cell, self.host.log, log_start)
         if failure and not failure.alive:
             self._stop()
+        self._store(cell, result, measurement)
+        if interrupt is not None:
+            raise interrupt
+
+    def _store(self, cell: Cell, result: RunResult, measurement: Measurement) -> None:
         try:
             self.folder.save_result(cell, result, measurement.phases, measurement.telemetry_samples)
         except OSError as error:
-            self._state(cell, "error", reason=f"result could not be written: {error.strerror}")
-            return
+            reason = result.reason or f"result could not be written: {error.strerror}"
+            cause = result.cause or "disk"
+            result = dataclasses.replace(
+                result, state=ERROR, cause=cause, reason=reason, requests=(), batches=(), failed=()
+            )
+            with contextlib.suppress(OSError):  # a short file may still fit; else the event tells
+                self.folder.save_result(cell, result)
         self._state(cell, result.state, reason=result.reason)
 
     def _ensure_engine(self, cell: Cell) -> EngineHost:
-        if self.host is not None:
-            return self.host
+        """The loaded engine. Loading that failed once is not tried again: it takes minutes and fails alike."""
+        if self.load_failure is not None:
+            reason = f"{self.load_failure.reason} (tried once for all cells of this engine)"
+            raise EngineFailure(self.load_failure.cause, reason)
+        if self.host is None:
+            try:
+                self._load(cell)
+            except EngineFailure as error:
+                self.load_failure = EngineFailure(error.cause, error.reason)
+                raise self.load_failure from error
+        assert self.host is not None
+        return self.host
+
+    def _reference_spec(self, baseline: Cell) -> EngineSpec:
+        """The baseline's engine beside ours; on GPUs it has those of the lease that we do not use."""
+        run = baseline.run_config
+        devices = gpus.discover(run.engine, run.model, run.hardware)
+        return engine_spec(run, devices, baseline.gpus, self.gpu_ids[self.cells[0].gpus :])
+
+    def _load(self, cell: Cell) -> None:
         run = cell.run_config
         devices = gpus.discover(run.engine, run.model, run.hardware)
         self._state(cell, "loading")
-        spec = engine_spec(run, devices, cell.gpus, self.gpu_ids)
-        self.host = (self.standby.take(spec) if self.standby else None) or EngineHost(spec)
+        spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
+        self.load_s = None
+        self.before = gpus.gpu_pids(gpus.nvml_indices(self.gpu_ids)) if devices.kind == "cuda" else frozenset()
+        try:
+            self.host = (self.standby.take(spec) if self.standby else None) or EngineHost(spec)
+        except OSError as error:
+            raise EngineFailure("load", f"the engine's process could not be started: {error}") from error
         self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
         if self.standby:
             self.standby.prepare_next()
-        try:
-            self.load_s = self.host.load(spec, run.engine.load_timeout_s)
-        except EngineFailure as error:
-            raise EngineFailure(error.cause, error.reason, alive=False) from error
+        self.load_s = self.host.load(spec, run.engine.load_timeout_s)
         if self.standby:
             self.standby.settle(run.engine.load_timeout_s)  # nothing may run beside a measurement
-        return self.host
 
     def _stop(self) -> None:
         if self.host is not None:
@@ -123,129 +167,12 @@ class GroupRunner:
         self.folder.emit("cell", key=cell.key, state=state, **values)
 
 
-class Measurement:
-    """Warm-up and measured batches of one cell, gathered so that a failure keeps what was measured before it."""
-
-    def __init__(self, cell: Cell, folder: SweepFolder) -> None:
-        self.cell = cell
-        self.run = cell.run_config
-        self.folder = folder
-        self.outputs: list[tuple[int, list[Request], Output]] = []
-        self.phases: list[PhaseRecord] = []
-        self.prompts: tuple[str, ...] = ()
-        self.wall_s: float | None = None
-        self.telemetry: dict[str, float | None] = {}
-        self.telemetry_samples: tuple[TelemetrySample, ...] = ()
-
-    def measure(self, host: EngineHost) -> None:
-        """Warm up, then measure every batch `repeats` times. Raises EngineFailure."""
-        run = self.run
-        path = self.folder.cell_path(self.cell)
-        requests = build_requests(run.workload, run.batch, run.seed)
-        self.prompts = tuple(load_prompts(run.workload))
-        if run.workload.task == "image_edit":
-            requests = [self._with_input_image(r, path) for r in requests]
-        rounds = batches(requests, run.batch)
-        self.folder.emit("cell", key=self.cell.key, state="warm-up")
-        for _ in range(run.engine.warmup):
-            host.generate(rounds[0], None, run.engine.warmup_timeout_s, "warming up")
-        total = len(rounds) * run.workload.repeats
-        sampler = ProcessTreeSampler(host.pid, gpu_indices=host.spec.gpu_ids if host.spec.device == "cuda" else ())
-        sampler.start()
-        start = time.perf_counter()
-        try:
-            for repeat in range(run.workload.repeats):
-                for index, batch in enumerate(rounds):
-                    self.folder.emit("cell", key=self.cell.key, state="running", done=len(self.outputs), total=total)
-                    doing = f"generating batch {index + 1} of {len(rounds)}, repeat {repeat + 1}"
-                    keep = path if repeat == 0 else None
-                    output = host.generate(batch, keep, run.engine.request_timeout_s, doing)
-                    self.outputs.append((repeat, batch, output))
-        finally:
-            end = time.perf_counter()
-            sampler.stop()
-            self.wall_s = end - start
-            window = sampler.window(start, end)
-            self.telemetry = dataclasses.asdict(window.summary)
-            self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - start) for s in window.samples)
-
-    def _with_input_image(self, request: Request, path: Path) -> Request:
-        given = self.run.workload.input_image
-        if given is None:
-            image = path / "inputs" / f"seed_{request.seed}.png"
-            if not image.exists():
-                make_input_image(image, request.seed, (request.width, request.height))
-            given = str(image)
-        return dataclasses.replace(request, input_image=given)
-
-    def result(self, load_s: float | None, started_at: str, failure: EngineFailure | None) -> RunResult:
-        """What was measured, as it will be stored."""
-        rows: list[RequestRow] = []
-        batch_rows: list[BatchRow] = []
-        self.phases = []
-        zero_s = self.outputs[0][2].start_s if self.outputs else 0.0
-        for number, (repeat, batch, output) in enumerate(self.outputs):
-            name = f"{output.request_ids[0]}.{repeat}"
-            self.phases += [dataclasses.replace(p, request_id=name, start_s=p.start_s - zero_s) for p in output.phases]
-            batch_row, ttft_s = _batch_row(number, repeat, output)
-            batch_rows.append(batch_row)
-            for position, request in enumerate(batch):
-                rows.append(
-                    RequestRow(
-                        request_id=f"{request.request_id}.{repeat}",
-                        prompt_index=request.prompt_index,
-                        seed=request.seed,
-                        width=request.width,
-                        height=request.height,
-                        steps=request.steps,
-                        start_s=output.start_s - zero_s,
-                        queue_s=0.0,
-                        ttft_s=ttft_s,
-                        e2e_s=output.latency_s,
-                        output_tokens=output.output_tokens,
-                        exit_code=0,
-                        error="",
-                        repeat=repeat,
-                        batch_index=number,
-                        prompt_tokens=output.prompt_tokens[position],
-                        image=output.image_paths[position],
-                        image_hash=output.image_hashes[position],
-                    )
-                )
-        return RunResult(
-            key=self.cell.key,
-            label=self.cell.label,
-            state=ERROR if failure else DONE,
-            cause=failure.cause if failure else "",
-            reason=failure.reason if failure else "",
-            device=self.run.engine.device,
-            started_at=started_at,
-            load_s=load_s,
-            wall_s=self.wall_s,
-            requests=tuple(rows),
-            batches=tuple(batch_rows),
-            prompts=self.prompts,
-            telemetry=self.telemetry,
-        )
-
-
-def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, float | None]:
-    """Phase totals of rank 0, and the time to the first AR token (None without an AR stage)."""
-    totals: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    ttft_s = None
-    own = [p for p in output.phases if p.rank == 0]
-    request = next((p for p in own if p.phase == "request"), None)
-    for phase in own:
-        totals[phase.phase] = totals.get(phase.phase, 0.0) + (
-            phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
-        )
-        counts[phase.phase] = counts.get(phase.phase, 0) + 1
-        if phase.phase == "ar_prefill" and request is not None and ttft_s is None:
-            ttft_s = phase.start_s - request.start_s + phase.host_ms / 1000
-    decodes = [p.host_ms / 1000 for p in own if p.phase == "ar_decode"]
-    tpot_s = metrics.tpot(sum(decodes), 0.0, len(decodes) + 1)  # of the AR stage, counted from its first token
-    return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, tpot_s), ttft_s
+def _our_failure(error: Exception) -> EngineFailure:
+    """What went wrong on the parent's side. A full disk is no bug; the engine is as good as before."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return EngineFailure("disk", f"files could not be written: {error.strerror}", alive=True)
+    traceback.print_exception(error)
+    return EngineFailure("internal", f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
 
 
 class Standby:
@@ -313,7 +240,8 @@ class Standby:
 
 
 STANDBY: Standby | None = None
-"""Set by the session while groups run in its own process; None in the workers of a launcher."""
+REFERENCES: References | None = None
+"""Both set by the session while groups run in its own process; None in the workers of a launcher."""
 
 
 def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
@@ -332,14 +260,24 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
             folder.emit("cell", key=cell.key, state="waiting", reason=message)
 
     with contextlib.ExitStack() as stack:
-        gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))
-        GroupRunner(folder, missing, gpu_ids, STANDBY).run()
+        try:
+            gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))
+        except OSError as error:
+            for cell in missing:
+                folder.emit("cell", key=cell.key, state="error", reason=f"devices could not be leased: {error}")
+            return
+        references = REFERENCES or stack.enter_context(References(folder, plan, [number]))
+        references.start_group(number)
+        try:
+            GroupRunner(folder, missing, gpu_ids, STANDBY, references).run()
+        finally:
+            references.end_group()
 
 
 def is_finished(folder: SweepFolder, cell: Cell) -> bool:
-    """Whether a cell has a result that a rerun keeps; one that ended in ERROR is measured again."""
+    """Whether a cell has a result that a rerun keeps: not one that ended in ERROR or whose images are damaged."""
     result = folder.load_result(cell)
-    return result is not None and result.state == DONE
+    return result is not None and result.state == DONE and not folder.damaged_image(cell, result)
 
 
 Launch = Callable[[list[int]], None]

@@ -8,15 +8,20 @@ import datetime
 import os
 import platform
 import shlex
-import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from sweep import __version__, run
-from sweep.live import LiveTable
-from sweep.plan import Plan
+from sweep.beside import References
+from sweep.config import ConfigError
+from sweep.engines.host import one_line
+from sweep.interrupts import Interrupts
+from sweep.live import LiveTable, silence_stdout
+from sweep.plan import Plan, build_plan
+from sweep.repeats import further_starts
 from sweep.results import SweepFolder
 from sweep.run import Launch, is_finished
 
@@ -36,36 +41,98 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
 
 
 def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
-    folder.save_plan(plan)
+    began = time.perf_counter()
     before, offset = folder.events()
     facts = _facts(folder)
-    folder.save_manifest(facts | _progress(folder, plan, before, offset))
+    try:
+        folder.save_plan(plan)
+        folder.save_manifest(facts | _progress(folder, plan, before, offset))
+    except OSError as error:
+        raise ConfigError(f"output folder {folder.path} cannot be written ({error.strerror})") from error
     done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     interrupted = False
     failure: Exception | None = None
-    with LiveTable(folder, plan, kept=done, offset=offset), _terminate_as_interrupt():
+    with Interrupts() as interrupts:
         try:
-            if todo:
-                with run.Standby(folder, plan, todo) as run.STANDBY:
-                    launch(todo)
+            with LiveTable(folder, plan, kept=done, offset=offset) as table:
+                try:
+                    _launch(plan, folder, launch, todo, table)
+                except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
+                    failure = error
+                finally:
+                    run.STANDBY = run.REFERENCES = None
+                    kill_descendants()
         except KeyboardInterrupt:
             interrupted = True
-        except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
-            failure = error
-        finally:
-            run.STANDBY = None
             kill_descendants()
-    if failure is not None:
-        print(f"the launcher failed: {type(failure).__name__}: {failure}", file=sys.stderr)
-    # Before anything is printed: a reader that went away (`| head`) must not cost the manifest.
-    folder.save_manifest(facts | _progress(folder, plan, before, offset) | {"end": _now()})
+        if failure is not None:
+            print(f"the launcher failed: {type(failure).__name__}: {one_line(str(failure))}", file=sys.stderr)
+        plan = _with_further_starts(plan, folder)
+        # Before anything is printed: a reader that went away (`| head`) must not cost the manifest.
+        took_s = time.perf_counter() - began
+        facts |= {"end": _later(facts["start"], took_s), "duration_s": round(took_s, 3)}
+        _save_manifest(folder, facts | _progress(folder, plan, before, offset))
+        interrupts.allow()
+        try:
+            code = _report(folder, plan_wants_plots(plan), interrupted)
+        except KeyboardInterrupt:  # only plots are given up; another Ctrl-C is ignored now
+            interrupted = True
+            code = _report(folder, False, interrupted)
+        interrupts.refuse()
+        exit_code = INTERRUPTED if interrupted else (1 if failure else code)
+        _save_manifest(folder, folder.load_manifest() | {"exit_code": exit_code})
+    return exit_code
+
+
+def _report(folder: SweepFolder, plots: bool, interrupted: bool) -> int:
+    """Write and print the summary; returns the exit code. A full disk costs the report, not the results."""
     from sweep.report.build import rebuild
 
-    code = rebuild(folder, plots=plan_wants_plots(plan), interrupted=interrupted)
-    exit_code = INTERRUPTED if interrupted else (1 if failure else code)
-    folder.save_manifest(folder.load_manifest() | {"exit_code": exit_code})
-    return exit_code
+    try:
+        return rebuild(folder, plots=plots, interrupted=interrupted)
+    except BrokenPipeError:  # files are written before anything is printed
+        silence_stdout()
+        return rebuild(folder, plots=False, interrupted=interrupted)
+    except OSError as error:
+        print(
+            f"sweep: the report could not be written ({error.strerror}); results are kept, "
+            f"python -m sweep.report {shlex.quote(str(folder.path))} writes it again",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _save_manifest(folder: SweepFolder, manifest: dict[str, Any]) -> None:
+    try:
+        folder.save_manifest(manifest)
+    except OSError as error:
+        print(f"sweep: manifest.json could not be written ({error.strerror})", file=sys.stderr)
+
+
+def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], table: LiveTable) -> None:
+    """Launch groups, then further starts of cells that want them, until none does. plan.json grows with them."""
+    while True:
+        if todo:
+            with References(folder, plan, todo) as run.REFERENCES, run.Standby(folder, plan, todo) as run.STANDBY:
+                launch(todo)
+        if all(cell.config["repeat"] == 1 for cell in plan.cells):
+            return
+        known = {cell.key for cell in plan.cells}
+        added = further_starts(plan, {cell.key: folder.load_result(cell) for cell in plan.cells if not cell.skip})
+        if not added:
+            return
+        plan = build_plan([*plan.cells, *added])
+        folder.save_plan(plan)
+        done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
+        table.extend(plan, done - known)
+        todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
+
+
+def _with_further_starts(plan: Plan, folder: SweepFolder) -> Plan:
+    """The plan as it grew while it ran, without what earlier sweeps left in the folder."""
+    grown = folder.load_plan()
+    return Plan(tuple(cell for cell in grown.cells if cell.origin in plan.by_key), grown.groups)
 
 
 def plan_wants_plots(plan: Plan) -> bool:
@@ -85,21 +152,14 @@ def kill_descendants() -> None:
             pass
 
 
-class _terminate_as_interrupt:
-    """SIGTERM ends a sweep as Ctrl-C does: finished cells are summarised, processes ended."""
-
-    def __enter__(self) -> None:
-        def stop(signum: int, frame: object) -> None:
-            raise KeyboardInterrupt
-
-        self._before = signal.signal(signal.SIGTERM, stop)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _later(start: str, seconds: float) -> str:
+    """A moment told by a duration, so that it comes after `start` even when the clock was set meanwhile."""
+    moment = datetime.datetime.fromisoformat(start) + datetime.timedelta(seconds=seconds)
+    return moment.isoformat(timespec="seconds")
 
 
 def _facts(folder: SweepFolder) -> dict[str, Any]:

@@ -1,23 +1,30 @@
 """Status of a cell, and whether the measurement can be trusted. Pure functions over stored values.
 
 ERROR: did not finish. SKIP: decided by the plan. FAIL: a feature left no evidence that it engaged, or the
-images are outside the gate. WARN: between the gates, or slower than the baseline. PASS: the rest.
+images are outside the gate. WARN: between the gates, or slower than the baseline beyond the A/A noise. PASS: the
+rest. A difference that two runs of the baseline show as well is nobody's loss.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweep.config import Feature
 from sweep.engines.base import RankEvidence
 
 PASS, WARN, FAIL, ERROR, SKIP = "PASS", "WARN", "FAIL", "ERROR", "SKIP"
+RULES = (
+    *("fewer_forwards_per_rank", "skipped_blocks", "sharded_sequence", "sharded_parameters"),
+    *("attention_backend", "setting"),
+)
+"""What a feature's file can name as `evidence`. All but `setting` count what was executed."""
+
 LOSSLESS_MEAN_DIFF = 0.005  # reduction order moves ulysses, ring and tp by about 0.0023 in bf16
 LOSSLESS_MAX_DIFF = 0.05
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A status and why, in one line ("" for PASS)."""
+    """A status and why, in one line ("" for the PASS of a baseline)."""
 
     status: str
     reason: str = ""
@@ -25,24 +32,23 @@ class Verdict:
 
 def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvidence, ...]:
     """Sum of what each rank executed over all batches; sequence and parameters are maxima."""
-    ranks: dict[int, RankEvidence] = {}
+    ranks: dict[int, list[RankEvidence]] = {}
     for evidence in batches:
         for one in evidence:
-            before = ranks.get(one.rank)
-            if before is None:
-                ranks[one.rank] = one
-                continue
-            ranks[one.rank] = RankEvidence(
-                rank=one.rank,
-                dit_forwards=before.dit_forwards + one.dit_forwards,
-                denoise_steps=before.denoise_steps + one.denoise_steps,
-                blocks_run=before.blocks_run + one.blocks_run,
-                blocks_skipped=before.blocks_skipped + one.blocks_skipped,
-                block_sequence=max(before.block_sequence, one.block_sequence),
-                dit_parameters=max(before.dit_parameters, one.dit_parameters),
-                settings=one.settings,
-            )
-    return tuple(ranks[rank] for rank in sorted(ranks))
+            ranks.setdefault(one.rank, []).append(one)
+    return tuple(
+        RankEvidence(
+            rank=rank,
+            dit_forwards=sum(e.dit_forwards for e in ranks[rank]),
+            denoise_steps=sum(e.denoise_steps for e in ranks[rank]),
+            blocks_run=sum(e.blocks_run for e in ranks[rank]),
+            blocks_skipped=sum(e.blocks_skipped for e in ranks[rank]),
+            block_sequence=max(e.block_sequence for e in ranks[rank]),
+            dit_parameters=max(e.dit_parameters for e in ranks[rank]),
+            settings=ranks[rank][-1].settings,
+        )
+        for rank in sorted(ranks)
+    )
 
 
 def forwards_per_step(evidence: Sequence[RankEvidence]) -> float:
@@ -58,22 +64,27 @@ def not_engaged(feature: Feature, evidence: Sequence[RankEvidence], baseline: Se
     """
     if not evidence:
         return "no evidence was recorded"
-    ranks = len(evidence)
-    if feature.gpus > 1 and ranks < feature.gpus:
-        return f"{ranks} rank{'s' if ranks > 1 else ''} ran, {feature.gpus} are needed"
+    count = len(evidence)
+    if feature.gpus > 1 and count < feature.gpus:
+        return f"{count} rank{'s' if count > 1 else ''} ran, {feature.gpus} are needed"
     rule = feature.evidence
     if rule == "skipped_blocks":
         return "" if sum(e.blocks_skipped for e in evidence) > 0 else "no block was skipped"
-    if rule not in ("fewer_forwards_per_rank", "sharded_sequence", "sharded_parameters", "setting"):
+    if rule not in RULES:
         return f"no rule '{rule}' to check its evidence with"
     if rule == "setting":
         found = evidence[0].settings.get(feature.name, "no setting was read back")
         return "" if found == "on" else found
     if not baseline:
         return "no baseline to check its evidence against"
+    if rule == "attention_backend":
+        now, before = (ranks[0].settings.get("attention_backend") or "nothing" for ranks in (evidence, baseline))
+        asked = str(feature.options.get("backend"))
+        same = ", as in the baseline" if now == before else ""
+        return "" if now == asked and not same else f"attention ran on {now}{same}; {asked} was asked for"
     if rule == "fewer_forwards_per_rank":
-        now, before = forwards_per_step(evidence), forwards_per_step(baseline)
-        return "" if 0 < now < before else f"{now:g} DiT forwards a rank and step, the baseline has {before:g}"
+        mine, theirs = forwards_per_step(evidence), forwards_per_step(baseline)
+        return "" if 0 < mine < theirs else f"{mine:g} DiT forwards a rank and step, the baseline has {theirs:g}"
     if rule == "sharded_sequence":
         seen, whole = max(e.block_sequence for e in evidence), max(e.block_sequence for e in baseline)
         return "" if 0 < seen < whole else f"blocks saw {seen} image tokens, the baseline's saw {whole}"
@@ -95,43 +106,69 @@ def describe_evidence(evidence: Sequence[RankEvidence]) -> str:
     return "; ".join(parts)
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """How far images differ, as absolute differences in [0, 1]: a cell's from its baseline's, or A/A's."""
+
+    mean_diff: float = 0.0
+    max_diff: float = 0.0
+
+
 def judge(
     features: Sequence[Feature],
-    evidence: Sequence[RankEvidence],
+    starts: Sequence[Sequence[RankEvidence]],
     baseline_evidence: Sequence[RankEvidence],
-    quality: Mapping[str, float] | None,
-    speedup_high: float | None,
-    error: str = "",
-    missing: str = "",
+    pixels: Pixels | None,
+    called: str = "",
+    floor: Pixels = Pixels(),
 ) -> Verdict:
     """Status of a finished cell.
 
-    `quality` holds mean_diff and max_diff against the baseline's images (None: no baseline), `speedup_high`
-    the upper end of the speed-up's interval, `error` why it did not finish, `missing` that it never ran.
+    `starts` holds the evidence of each engine start that measured it: a feature must engage in every one.
+    `pixels` is the difference from the baseline's images (None: no baseline), `floor` that between two runs of
+    the baseline, which never counts as a feature's loss. `called` is what `paired` says of the speed-up.
     """
-    if error:
-        return Verdict(ERROR, error)
-    if missing:
-        return Verdict(ERROR, missing)
     warnings = []
     for feature in features:
-        why = not_engaged(feature, evidence, baseline_evidence)
+        reasons = [not_engaged(feature, evidence, baseline_evidence) for evidence in starts]
+        why = next(filter(None, reasons), "")
         if why.startswith("no baseline"):
             warnings.append(f"{feature.name}: {why}")
         elif why:
             return Verdict(FAIL, f"{feature.name} did not engage: {why}")
-    if features and quality is not None:
-        mean_diff, max_diff = quality["mean_diff"], quality["max_diff"]
-        lossy = [feature for feature in features if feature.lossy]
-        if not lossy and (mean_diff > LOSSLESS_MEAN_DIFF or max_diff > LOSSLESS_MAX_DIFF):
-            return Verdict(FAIL, f"lossless, but images differ by {mean_diff:.4f} on average, {max_diff:.3f} at most")
-        if lossy:
-            fail = max(feature.gate.fail_mean_diff for feature in lossy)
-            warn = max(feature.gate.warn_mean_diff for feature in lossy)
-            if mean_diff > fail:
-                return Verdict(FAIL, f"images differ by {mean_diff:.4f} on average, more than {fail:g}")
-            if mean_diff > warn:
-                warnings.append(f"images differ by {mean_diff:.4f} on average, more than {warn:g}")
-    if features and speedup_high is not None and speedup_high < 1.0:
+    if features and pixels is not None:
+        judged = _judge_pixels(features, pixels, floor)
+        if judged.status == FAIL:
+            return judged
+        warnings += [judged.reason] if judged.reason else []
+    if features and called == "slower":
         warnings.append("slower than the baseline")
-    return Verdict(WARN, "; ".join(warnings)) if warnings else Verdict(PASS)
+    return Verdict(WARN, "; ".join(warnings)) if warnings else Verdict(PASS, _praise(features, pixels))
+
+
+def _praise(features: Sequence[Feature], pixels: Pixels | None) -> str:
+    """Why a PASS is one."""
+    if not features:
+        return ""
+    if pixels is None:
+        return "engaged"
+    if pixels.mean_diff == 0:
+        return "engaged, images identical"
+    return f"engaged, images differ by {pixels.mean_diff:.2g} on average, within the gate"
+
+
+def _judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Verdict:
+    """The quality gate: lossless features may move what reduction order moves, lossy ones what their file says."""
+    mean_diff, max_diff = pixels.mean_diff, pixels.max_diff
+    lossy = [feature for feature in features if feature.lossy]
+    if not lossy:
+        lost = mean_diff > floor.mean_diff + LOSSLESS_MEAN_DIFF or max_diff > floor.max_diff + LOSSLESS_MAX_DIFF
+        reason = f"lossless, but images differ by {mean_diff:.4f} on average, {max_diff:.3f} at most"
+        return Verdict(FAIL, reason) if lost else Verdict(PASS)
+    for status, gate in (
+        (FAIL, max(feature.gate.fail_mean_diff for feature in lossy)),
+        (WARN, max(feature.gate.warn_mean_diff for feature in lossy)),
+    ):
+        if mean_diff > floor.mean_diff + gate:
+            return Verdict(status, f"images differ by {mean_diff:.4f} on average, more than {gate:g}")
+    return Verdict(PASS)

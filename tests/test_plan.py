@@ -24,7 +24,8 @@ def hydra():
 
 def cell(*overrides: str, repeat: int = 0, devices: Devices = TWO_CORES) -> plan.Cell:
     cfg = compose("config", list(overrides))
-    return plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: "", repeat=repeat)
+    made = plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: "")
+    return plan.again(made, repeat) if repeat else made
 
 
 def run_config(*overrides: str) -> RunConfig:
@@ -62,7 +63,7 @@ def test_key_changes_with_what_can_change_the_result_and_with_nothing_else() -> 
         "engine.dtype=bfloat16",
     ):
         assert cell("feature=teacache", changed).key != base, changed
-    for same in ("engine.load_timeout_s=5", "plots=false", "hardware.price_per_gpu_hour=3", "aa=false"):
+    for same in ("engine.load_timeout_s=5", "plots=false", "hardware.price_per_gpu_hour=3", "aa=0"):
         assert cell("feature=teacache", same).key == base, same
 
 
@@ -131,3 +132,33 @@ def test_every_shipped_feature_is_complete() -> None:
         assert "diffusers" in feature.engines
         for other in feature.conflicts:
             assert (CONF / "feature" / f"{other}.yaml").exists(), other
+
+
+def test_the_baseline_runs_beside_cells_on_a_cpu_and_on_request_on_gpus_that_have_room() -> None:
+    assert cell("feature=teacache").beside == cell("feature=[]").key
+    assert cell("feature=[]").beside == ""
+    assert cell("feature=teacache", "interleave=false").beside == ""
+    four = Devices("cuda", 4)
+    assert cell("feature=teacache", devices=four).beside == ""
+    assert cell("feature=teacache", "interleave=true", devices=four).beside
+    assert cell("feature=teacache", "interleave=true", devices=Devices("cuda", 1)).beside == "", "no room"
+
+
+def test_a_baseline_beside_a_cell_needs_a_gpu_of_its_own_and_no_core() -> None:
+    for devices, needed in ((Devices("cuda", 4), 2), (TWO_CORES, 1)):
+        cells = [cell(f"feature={f}", "interleave=true", devices=devices) for f in ("[]", "teacache")]
+        made = plan.build_plan(cells)
+        assert [group.gpus for group in made.groups] == [1, needed]
+
+
+def test_a_cell_whose_baseline_is_not_in_the_plan_runs_alone() -> None:
+    assert plan.build_plan([cell("feature=teacache")]).cells[0].beside == ""
+
+
+def test_aa_is_measured_as_often_as_asked_and_beside_the_baseline_like_the_others() -> None:
+    cells = [cell(f"feature={f}", f"batch={b}", "aa=3") for f in ("[]", "teacache") for b in (1, 2)]
+    again = plan.repeats_of_baselines(cells)
+    assert labels(again) == ["baseline b1 A/A", "baseline b1 #2 A/A", "baseline b1 #3 A/A"]
+    assert {c.beside for c in again} == {cell("feature=[]", "batch=1", "aa=3").key}
+    assert len({c.engine_key for c in again}) == 3
+    assert plan.repeats_of_baselines([cell("feature=[]")]) == [], "nothing to judge"

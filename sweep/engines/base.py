@@ -77,6 +77,14 @@ class Output:
     evidence: tuple[RankEvidence, ...]  # one a rank
 
 
+@dataclass(frozen=True)
+class EngineError:
+    """An exception inside an engine, as it crosses the pipe. (Not in child.py, which is `__main__` over there.)"""
+
+    kind: str  # class name
+    message: str
+
+
 class Engine(Protocol):
     """One loaded model. Lives in a child process; any exception ends the current cell, not the sweep."""
 

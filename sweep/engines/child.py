@@ -4,25 +4,16 @@ Reads commands from the pipe FD, answers each with ("ok", value) or ("error", En
 process group and ends it when the parent is gone, however the parent died.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from sweep.engines.base import Engine, EngineSpec
-
-
-@dataclass(frozen=True)
-class EngineError:
-    """An exception inside an engine, as it crosses the pipe."""
-
-    kind: str  # class name
-    message: str
-    trace: str
+from sweep.engines.base import Engine, EngineError, EngineSpec
 
 
 def create(spec: EngineSpec) -> Engine:
@@ -79,9 +70,10 @@ def serve(pipe: Connection) -> None:
             elif command == "close":
                 break
         except Exception as error:
-            traceback.print_exc()
-            sys.stderr.flush()
-            pipe.send(("error", EngineError(type(error).__name__, str(error), traceback.format_exc())))
+            with contextlib.suppress(OSError, MemoryError):  # the log's disk may be full too
+                traceback.print_exc()
+                sys.stderr.flush()
+            pipe.send(("error", EngineError(type(error).__name__, str(error))))
     if engine is not None:
         engine.close()
 

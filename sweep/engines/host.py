@@ -17,13 +17,12 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sweep.engines.base import EngineSpec, Output, Request
-from sweep.engines.child import EngineError
+from sweep.engines.base import EngineError, EngineSpec, Output, Request
 
 OOM_SIGNS = (
     "out of memory",
     "outofmemory",
-    "cannot allocate memory",
+    "allocate memory",  # "cannot allocate memory" of the system, "can't allocate memory" of torch
     "bad_alloc",
     "memoryerror",
     "defaultcpuallocator",
@@ -32,7 +31,7 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 class EngineFailure(Exception):
-    """The engine could not do what it was asked. `cause`: exception, oom, crash or timeout."""
+    """The engine could not do what it was asked. `cause`: see RunResult."""
 
     def __init__(self, cause: str, reason: str, alive: bool = False) -> None:
         super().__init__(reason)
@@ -161,11 +160,24 @@ class EngineHost:
             self.kill()
             return EngineFailure("crash", f"the engine closed its pipe while {doing}")
         self.kill()
+        sign = self._out_of_memory_line()
+        if sign:
+            return EngineFailure("oom", f"out of memory while {doing}: {sign}")
         if code >= 0:
             return EngineFailure("crash", f"the engine exited with code {code} while {doing}")
         name = signal.Signals(-code).name
         hint = " (killed from outside, or by the kernel for lack of memory)" if -code == signal.SIGKILL else ""
         return EngineFailure("crash", f"the engine was ended by {name} while {doing}{hint}")
+
+    def _out_of_memory_line(self) -> str:
+        """The last words of a dead engine, where they are of memory (C++ ends its process, no exception comes)."""
+        try:
+            end = self.log.seek(0, os.SEEK_END)
+            self.log.seek(max(0, end - 4096))
+            lines = self.log.read().decode(errors="replace").splitlines()
+        except (OSError, ValueError):
+            return ""
+        return next((one_line(text) for text in reversed(lines[-20:]) if any(s in text.lower() for s in OOM_SIGNS)), "")
 
 
 def _visible(gpu_ids: tuple[int, ...]) -> str:

@@ -1,41 +1,62 @@
-"""Summary, plots and report of a sweep, rebuilt from its stored results alone."""
+"""Summary, reports and plots of a sweep, rebuilt from its stored results alone."""
 
 import contextlib
+import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from sweep import summary
-from sweep.plan import Cell, Plan
-from sweep.results import RunResult, SweepFolder, write_atomic
+from sweep.plan import Plan
+from sweep.report import page
+from sweep.report.document import document
+from sweep.results import SweepFolder
 
 RANDOM_WEIGHTS_NOTE = "Random weights: pictures mean nothing and speed-ups of caches are not representative."
 
 
 def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, console: Console | None = None) -> int:
-    """Write summary.csv, plots and report.html of `folder`, print the table; returns the exit code.
+    """Write summary.csv, report.json, plots and report.html of `folder`, print the table; returns the exit code.
 
     Raises ConfigError when the folder is no sweep.
     """
     console = console or Console()
-    plan = folder.load_plan()
-    rows = summary.summarise(folder, plan)
-    summary_path = folder.save_summary(summary.COLUMNS, rows)
-    note = RANDOM_WEIGHTS_NOTE if any(cell.config["model"]["embedded"] for cell in plan.cells) else ""
+    with _collector_paused():
+        plan = folder.load_plan()
+        loaded = folder.load_results(plan)
+        results = {key: result for key, (result, _) in loaded.items()}
+        found = summary.summarise(folder, plan, loaded)
+        rows = found.rows
+        note = RANDOM_WEIGHTS_NOTE if any(cell.config["model"]["embedded"] for cell in plan.cells) else ""
+        files = [folder.save_summary(summary.COLUMNS, rows)]
+        files.append(folder.save_report(document(plan, found, results, folder.load_manifest(), note)))
     pictures: list[Path] = []
-    report: Path | None = None
     if plots and any(row.get("latency_mean_s") is not None for row in rows):
         started = time.perf_counter()
+        shown = Plan(tuple(plan.by_key[row["cell_key"]] for row in rows), plan.groups)
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
             pictures = _draw(folder, rows, note)
-            report = _write_html(folder, plan, rows, pictures, note)
+            files.append(page.write(folder, shown, rows, results, pictures, note))
         if time.perf_counter() - started > 60:
             console.print("drawing took long: plots=false leaves it out")
-    _print(console, rows, note, interrupted, [summary_path, *([report] if report else [])], pictures)
+    _print(console, rows, note, interrupted, files, pictures)
     return summary.exit_code(rows)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection meanwhile: thousands of results are read, none of them garbage, and each pass over
+    them would take longer than reading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _draw(folder: SweepFolder, rows: Sequence[Mapping[str, Any]], note: str) -> list[Path]:
@@ -45,60 +66,6 @@ def _draw(folder: SweepFolder, rows: Sequence[Mapping[str, Any]], note: str) -> 
 
     frame = pandas.DataFrame([dict(row) for row in rows], columns=list(summary.COLUMNS))
     return draw_all(frame, folder.path / "plots", note)
-
-
-def _write_html(
-    folder: SweepFolder, plan: Plan, rows: Sequence[Mapping[str, Any]], pictures: Sequence[Path], note: str
-) -> Path:
-    from sweep.report.html import CellView, ReportContext, render
-
-    results = {cell.key: folder.load_result(cell) for cell in plan.cells}
-    views = []
-    for cell, row in zip(plan.cells, rows, strict=True):
-        result = results[cell.key]
-        images = _images(folder, cell, result)
-        baseline_cell = next((c for c in plan.cells if c.key == cell.baseline_key and c.key != cell.key), None)
-        baseline = _images(folder, baseline_cell, results.get(cell.baseline_key)) if baseline_cell else {}
-        keys = sorted(images)
-        views.append(
-            CellView(
-                label=cell.label,
-                status=str(row["status"]),
-                reason=str(row.get("reason") or ""),
-                columns={name: row.get(name) for name in summary.COLUMNS},
-                prompts=tuple(result.prompts[key[0]] if result else "" for key in keys),
-                images=tuple(images[key] for key in keys),
-                baseline_images=tuple(baseline.get(key) for key in keys) if baseline else (),
-            )
-        )
-    manifest = folder.load_manifest()
-    machine = manifest.get("machine", {})
-    meta = {
-        "command": manifest.get("command", ""),
-        "date": manifest.get("start", ""),
-        "machine": ", ".join(f"{k} {v}" for k, v in machine.items() if v),
-        "versions": ", ".join(f"{k} {v}" for k, v in manifest.get("versions", {}).items()),
-        "commit": str(manifest.get("git_commit") or ""),
-        "engine starts": str(manifest.get("engine_starts", "")),
-    }
-    models = sorted({cell.config["model"]["name"] for cell in plan.cells})
-    context = ReportContext(
-        title=f"Sweep of {', '.join(models)}",
-        meta=meta,
-        note=note,
-        cells=tuple(views),
-        plots=tuple(picture for picture in pictures if picture.suffix == ".png"),
-    )
-    path = folder.path / "report.html"
-    write_atomic(path, render(context))
-    return path
-
-
-def _images(folder: SweepFolder, cell: Cell, result: RunResult | None) -> dict[tuple[int, int], Path]:
-    if result is None:
-        return {}
-    path = folder.cell_path(cell)
-    return {(r.prompt_index, r.seed): path / r.image for r in result.requests if r.image and (path / r.image).is_file()}
 
 
 def _print(

@@ -1,34 +1,57 @@
-"""One self-contained page about a sweep: no script, no network, everything escaped.
+"""One self-contained page about a sweep: no network, one small script of its own, everything escaped.
 
-Gets plain values and files to embed; knows nothing of outputs/, cells or how a status came about.
+Gets plain values and files to embed; knows nothing of outputs/, of plans or of how a status came about.
 """
 
 import base64
-import io
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from sweep.metrics import EXCLUSIVE_PHASES
 from sweep.report import tables
+from sweep.report.embed import Picture, data_uri, embed
+from sweep.report.matrix import Matrix, matrices, short_reason
+from sweep.report.tables import Row, digits, number, text
 
-EMBED_BYTES = 300_000  # larger images are embedded as previews, so that a page of hundreds still opens
-PREVIEW_PIXELS = 640  # longer side of a preview
-TINY_BYTES = 64_000  # a picture of few pixels: enlarged with its pixels kept sharp
-IMAGES_PER_CELL = 8
+IMAGE_BUDGET = 18_000_000  # characters of all embedded images: the page stays below 24 MB
+PLOT_BUDGET = 4_000_000
+SECTIONS = 300  # cells that are shown one by one
+TABLE_ROWS = 2000
+MATRICES = 12
+FEATURES = 30  # rows of one matrix
+LARGER_SETS = 50  # combinations of three or more that are listed below a matrix
+ALL_SETTINGS = 3  # rows shown in one field of a matrix
+STATUSES = ("PASS", "WARN", "FAIL", "ERROR", "SKIP")  # in order of gravity
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """One image of a cell beside the baseline's."""
+
+    prompt: str
+    picture: Picture | None
+    baseline: Picture | None = None
+    difference: tuple[float, float] | None = None  # mean and largest, in [0, 1], of the images as stored
 
 
 @dataclass(frozen=True)
 class CellView:
-    """One cell as the page shows it. `prompts`, `images`, `baseline_images` run in parallel."""
+    """One cell as the page shows it."""
 
     label: str
     status: str
-    reason: str = ""
-    columns: Mapping[str, object] = field(default_factory=dict)  # its row of summary.csv
-    prompts: Sequence[str] = ()
-    images: Sequence[Path | None] = ()
-    baseline_images: Sequence[Path | None] = ()  # empty for a baseline; None where there is no counterpart
+    columns: Row = field(default_factory=dict)  # its row of summary.csv
+    images: Sequence[ImageView] = ()
+    has_baseline: bool = False  # whether there is another cell to compare with
+    overrides: Sequence[str] = ()
+    config: Sequence[str] = ()  # lines `name=value`
+    section: bool = True  # whether it is told about beyond its row
 
 
 @dataclass(frozen=True)
@@ -36,15 +59,88 @@ class ReportContext:
     """Everything that the page says."""
 
     title: str
-    meta: Mapping[str, str]  # command, date, machine, versions, …: shown in this order, empty ones left out
+    command: str = ""
+    date: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)  # shown in this order, empty ones left out
     note: str = ""  # shown prominently, e.g. that weights are random
     cells: Sequence[CellView] = ()
-    plots: Sequence[Path] = ()  # PNG or SVG; of two with the same name the SVG is shown
+    plots: Sequence[Path] = ()  # PNG
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its heading, its words, and its number where it is sorted by one."""
+
+    heading: str
+    words: Callable[[Row], str]
+    value: Callable[[Row], float | None] | None = None
+
+
+def _numeric(heading: str, name: str, words: Callable[[Row], str] | None = None) -> Column:
+    return Column(heading, words or (lambda row: digits(number(row, name))), lambda row: number(row, name))
+
+
+def speedup_words(row: Row) -> str:
+    """`1.42× (1.38–1.47)`."""
+    return tables.speedup_text(row).replace("x", "×").replace("-", "–")
+
+
+def _times(row: Row, name: str) -> str:
+    value = number(row, name)
+    return "" if value is None else f"{value:.2f}×"
+
+
+COLUMNS = (
+    Column("reason", lambda row: text(row, "reason")),
+    _numeric("speed-up (95 %)", "speedup", speedup_words),
+    Column("called", lambda row: text(row, "called")),
+    _numeric("interaction", "interaction_gain", lambda row: _times(row, "interaction_gain")),
+    _numeric("latency, s", "latency_mean_s"),
+    _numeric("p95, s", "latency_p95_s"),
+    _numeric("TTFT, s", "ttft_mean_s"),
+    _numeric("images/s", "images_per_s"),
+    _numeric("images/s/GPU", "images_per_s_per_gpu"),
+    _numeric("memory, GB", "peak_memory_gb"),
+    _numeric("energy, J/image", "energy_j_per_image"),
+    _numeric("PSNR", "psnr_db", tables.quality_text),
+    _numeric("SSIM", "ssim"),
+    _numeric("mean diff", "mean_diff"),
+    Column("bottleneck", tables.bottleneck_text),
+)
+"""Columns after the cell's name and status. Those with nothing to say in any row are left out."""
+
+DETAILS = {
+    "latency, mean": ("latency_mean_s", "s"),
+    "latency, p95": ("latency_p95_s", "s"),
+    "time to first token": ("ttft_mean_s", "s"),
+    "time per output token": ("tpot_mean_s", "s"),
+    "throughput": ("images_per_s", "images/s"),
+    "peak memory": ("peak_memory_gb", "GB"),
+    "GPU busy": ("gpu_util_pct", "%"),
+    "energy": ("energy_j_per_image", "J/image"),
+    "loading": ("load_s", "s"),
+    "mean pixel difference": ("mean_diff", ""),
+    "largest pixel difference": ("max_diff", ""),
+    "PSNR": ("psnr_db", "dB"),
+    "SSIM": ("ssim", ""),
+}
+
+
+def with_section(rows: Sequence[Row]) -> frozenset[int]:
+    """Numbers of the rows that get a section of their own: all, or the fastest and what went wrong."""
+    if len(rows) <= SECTIONS:
+        return frozenset(range(len(rows)))
+    fast = sorted(range(len(rows)), key=lambda i: -(number(rows[i], "speedup") or 0.0))
+    chosen = dict.fromkeys(i for i in fast[: SECTIONS // 5] if text(rows[i], "status") in ("PASS", "WARN"))
+    for status in ("FAIL", "ERROR", "WARN"):
+        chosen |= dict.fromkeys(i for i, row in enumerate(rows) if text(row, "status") == status)
+    return frozenset(list(chosen)[:SECTIONS])
 
 
 def render(context: ReportContext) -> str:
     """The page as text. Files that are missing or unreadable become a placeholder, never an error."""
     import jinja2
+    from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sweep.report", "."),
@@ -53,107 +149,204 @@ def render(context: ReportContext) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    plots = {path.stem: path for path in sorted(context.plots, key=lambda path: path.suffix == ".svg")}
+    embedded = embed(_pictures(context.cells), IMAGE_BUDGET)
+    names = {digest: str(place) for place, digest in enumerate(embedded.uris)}
+    script, look = (resources.files("sweep.report").joinpath(f"report.{kind}").read_text() for kind in ("js", "css"))
+    rows = [{**cell.columns, "anchor": f"cell-{i}" if cell.section else ""} for i, cell in enumerate(context.cells)]
+    shown, found = _table_rows(context.cells), matrices(rows)
     page = environment.get_template("report.html.j2").render(
-        title=context.title,
-        meta={name: value for name, value in context.meta.items() if value},
-        note=context.note,
+        context=context,
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=Markup(look),
+        headline=_headline(rows),
         counts=_counts(context.cells),
-        cells=[_cell(view, number) for number, view in enumerate(context.cells)],
-        plots=[{"name": name, "uri": _data_uri(path)} for name, path in plots.items()],
+        matrices=[_matrix(matrix) for matrix in found[:MATRICES]],
+        matrices_left_out=max(0, len(found) - MATRICES),
+        table=_table([context.cells[i] for i in shown], [rows[i] for i in shown]),
+        rows_left_out=len(rows) - len(shown),
+        sections=[_section(cell, i, names) for i, cell in enumerate(context.cells) if cell.section],
+        sections_left_out=sum(not cell.section for cell in context.cells),
+        side=embedded.side,
+        plots=list(_plots(context.plots)),
+        store=Markup(_json({names[digest]: uri for digest, uri in embedded.uris.items()})),
     )
     # A lone surrogate (an argument that was no UTF-8) could not be written to a file.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
+def _json(value: Any) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    safe = json.dumps(value)
+    for character in "<>&":
+        safe = safe.replace(character, f"\\u{ord(character):04x}")
+    return safe
+
+
+def _pictures(cells: Sequence[CellView]) -> Iterator[Picture]:
+    """Images in the order in which they are kept when not all fit: the first of each cell, the second, …"""
+    for place in range(max((len(cell.images) for cell in cells), default=0)):
+        for cell in cells:
+            if place < len(cell.images):
+                view = cell.images[place]
+                yield from (picture for picture in (view.baseline, view.picture) if picture)
+
+
 def _counts(cells: Sequence[CellView]) -> list[tuple[str, int]]:
     """How many cells ended in each status, in order of gravity."""
-    order = ("PASS", "WARN", "FAIL", "ERROR", "SKIP")
     statuses = [cell.status for cell in cells]
-    return [(status, statuses.count(status)) for status in order if status in statuses]
+    return [(status, statuses.count(status)) for status in STATUSES if status in statuses]
 
 
-def _cell(view: CellView, number: int) -> dict[str, object]:
+def _headline(rows: Sequence[Row]) -> Row | None:
+    """The row to name first: the fastest that passed and is faster beyond the noise."""
+    passed = [
+        row
+        for row in rows
+        if text(row, "features")
+        and text(row, "status") == "PASS"
+        and text(row, "called") in ("", "faster")
+        and (number(row, "speedup_low") or number(row, "speedup") or 0.0) > 1
+    ]
+    best = max(passed, key=lambda row: number(row, "speedup") or 0.0, default=None)
+    if best is None:
+        return None
+    return {
+        "label": text(best, "cell"),
+        "anchor": best["anchor"],
+        "speedup": speedup_words(best),
+        "quality": tables.quality_text(best),
+    }
+
+
+def _entry(row: Row) -> dict[str, str]:
+    """A feature set as a field of the matrix shows it."""
+    return {
+        "label": text(row, "cell"),
+        "features": text(row, "features"),
+        "anchor": text(row, "anchor"),
+        "status": text(row, "status"),
+        "speedup": _times(row, "speedup"),
+        "called": text(row, "called"),
+        "gain": _times(row, "interaction_gain"),
+        "reason": text(row, "reason"),
+        "short": short_reason(text(row, "reason")) if number(row, "speedup") is None else "",
+    }
+
+
+def _matrix(matrix: Matrix) -> dict[str, object]:
+    """Rows of the lower triangle: each pair stands once, singles on the diagonal."""
+    names = matrix.features[:FEATURES]
+    lines = []
+    for i, first in enumerate(names):
+        found = [matrix.field(first, second) for second in names[: i + 1]]
+        fields = [
+            {
+                "entries": [_entry(row) for row in part[:ALL_SETTINGS]],
+                "left_out": max(0, len(part) - ALL_SETTINGS),
+                "single": k == i,
+            }
+            for k, part in enumerate(found)
+        ]
+        lines.append({"name": first, "fields": fields, "empty": len(names) - 1 - i})
+    larger = sorted(matrix.larger, key=lambda row: -(number(row, "speedup") or 0.0))
+    return {
+        "title": matrix.title,
+        "names": names,
+        "features_left_out": len(matrix.features) - len(names),
+        "lines": lines,
+        "gains": any(number(row, "interaction_gain") is not None for part in matrix.fields.values() for row in part),
+        "larger": [_entry(row) for row in larger[:LARGER_SETS]],
+        "larger_left_out": max(0, len(larger) - LARGER_SETS),
+    }
+
+
+def _table_rows(cells: Sequence[CellView]) -> list[int]:
+    """Which cells stand in the table: those with a section first, then as many as it takes."""
+    chosen = sorted(range(len(cells)), key=lambda i: not cells[i].section)[:TABLE_ROWS]
+    return sorted(chosen)
+
+
+def _table(cells: Sequence[CellView], rows: Sequence[Row]) -> dict[str, object]:
+    columns = [column for column in COLUMNS if any(column.words(row) for row in rows)]
+    lines = []
+    for cell, row in zip(cells, rows, strict=True):
+        fields = [(column.words(row), _sort_value(column, row)) for column in columns]
+        doubt = text(row, "invalid_reason")
+        status = (cell.status, STATUSES.index(cell.status) if cell.status in STATUSES else -1)
+        lines.append({"label": cell.label, "anchor": row["anchor"], "status": status, "doubt": doubt, "fields": fields})
+    return {"columns": [(column.heading, column.value is not None) for column in columns], "lines": lines}
+
+
+def _sort_value(column: Column, row: Row) -> str | None:
+    """What a numeric column is sorted by; "" for no number, None for a column of words."""
+    if column.value is None:
+        return None
+    value = column.value(row)
+    return "" if value is None else "1e999" if value == math.inf else f"{value:.9g}"
+
+
+def _section(view: CellView, place: int, names: Mapping[str, str]) -> dict[str, object]:
     """One cell's values as the template wants them."""
     row = view.columns
-    memory = tables.digits(tables.number(row, "peak_memory_gb"), "GB")
-    difference = tables.digits(tables.number(row, "mean_diff"))
-    fields = {
-        "latency, mean": tables.digits(tables.number(row, "latency_mean_s"), "s"),
-        "time to first token": tables.digits(tables.number(row, "ttft_mean_s"), "s"),
-        "throughput": tables.digits(tables.number(row, "images_per_s"), "images/s"),
-        "peak memory": memory,
-        "energy": tables.digits(tables.number(row, "energy_j_per_image"), "J/image"),
-        "loading": tables.digits(tables.number(row, "load_s"), "s"),
-        "mean pixel difference": difference,
-        "largest pixel difference": tables.digits(tables.number(row, "max_diff")),
-        "SSIM": tables.digits(tables.number(row, "ssim")),
-        "evidence": tables.text(row, "evidence"),
-    }
-    pairs = []
-    for i, image in enumerate(view.images[:IMAGES_PER_CELL]):
-        baseline = view.baseline_images[i] if i < len(view.baseline_images) else None
-        pairs.append(
-            {
-                "prompt": view.prompts[i] if i < len(view.prompts) else "",
-                "uri": _data_uri(image),
-                "baseline_uri": _data_uri(baseline),
-                "tiny": image is not None and image.is_file() and image.stat().st_size < TINY_BYTES,
-            }
-        )
+    fields = {"devices": text(row, "gpus")}
+    fields |= {name: digits(number(row, column), unit) for name, (column, unit) in DETAILS.items()}
+    images = [_image(image, names) for image in view.images]
+    shown = [image for image in images if not image["left_out"]]
     return {
-        "anchor": f"cell-{number}",
+        "anchor": f"cell-{place}",
         "label": view.label,
         "status": view.status,
-        "reason": view.reason,
-        "doubt": tables.text(row, "invalid_reason"),
-        "speedup": tables.speedup_text(row),
-        "latency": tables.digits(tables.number(row, "latency_mean_s")),
-        "throughput": tables.digits(tables.number(row, "images_per_s")),
-        "memory": tables.digits(tables.number(row, "peak_memory_gb")),
+        "reason": text(row, "reason"),
+        "doubt": text(row, "invalid_reason"),
+        "evidence": text(row, "evidence"),
+        "speedup": speedup_words(row),
+        "called": text(row, "called"),
+        "gain": _times(row, "interaction_gain"),
         "quality": tables.quality_text(row),
-        "bottleneck": tables.bottleneck_text(row),
         "fields": {name: value for name, value in fields.items() if value},
         "phases": _phases(row),
-        "pairs": pairs,
-        "has_baseline": bool(view.baseline_images),
-        "left_out": max(0, len(view.images) - IMAGES_PER_CELL),
+        "overrides": " ".join(view.overrides),
+        "config": "\n".join(view.config),
+        "images": shown,
+        "has_baseline": view.has_baseline,
+        "compared": any(image["baseline"] and image["cell"] and not image["same"] for image in shown),
+        "left_out": len(images) - len(shown),
     }
 
 
-def _phases(row: Mapping[str, object]) -> list[dict[str, object]]:
+def _image(view: ImageView, names: Mapping[str, str]) -> dict[str, Any]:
+    cell = names.get(view.picture.digest, "") if view.picture else ""
+    baseline = names.get(view.baseline.digest, "") if view.baseline else ""
+    there = view.picture is not None and view.picture.path.is_file()
+    mean, largest = view.difference or (None, None)
+    return {
+        "prompt": view.prompt,
+        "cell": cell,
+        "baseline": baseline,
+        "same": bool(cell) and cell == baseline,
+        "left_out": there and not cell,
+        "mean": digits(mean),
+        "largest": digits(largest),
+    }
+
+
+def _phases(row: Row) -> list[dict[str, object]]:
     """Exclusive phases and `other` with their time and part of the whole, in the order of a request."""
-    times = {phase: tables.number(row, f"{phase}_ms") or 0.0 for phase in (*EXCLUSIVE_PHASES, "other")}
+    times = {phase: number(row, f"{phase}_ms") or 0.0 for phase in (*EXCLUSIVE_PHASES, "other")}
     whole = sum(times.values())
     return [
-        {"name": name, "ms": tables.digits(ms, "ms"), "percent": round(100 * ms / whole, 1)}
+        {"name": name, "ms": digits(ms, "ms"), "percent": round(100 * ms / whole, 1)}
         for name, ms in times.items()
         if ms > 0
     ]
 
 
-def _data_uri(path: Path | None) -> str:
-    """The file as a data URI, as a preview when it is a large bitmap; "" when there is none to show."""
-    if path is None or not path.is_file():
-        return ""
-    content, kind = path.read_bytes(), path.suffix.lower().lstrip(".")
-    if kind == "svg":
-        kind = "svg+xml"
-    elif len(content) > EMBED_BYTES:
-        content, kind = _preview(content), "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}" if content else ""
-
-
-def _preview(content: bytes) -> bytes:
-    """A bitmap made smaller, as JPEG; empty when it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            small = image.convert("RGB")
-    except (UnidentifiedImageError, OSError):
-        return b""
-    small.thumbnail((PREVIEW_PIXELS, PREVIEW_PIXELS))
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=88)
-    return out.getvalue()
+def _plots(paths: Sequence[Path]) -> Iterator[dict[str, str]]:
+    """Plots as data URIs, with "" for one that is missing or no longer fits."""
+    left = PLOT_BUDGET
+    for path in paths:
+        uri = data_uri(path.read_bytes()) if path.is_file() else ""
+        uri = uri if len(uri) <= left else ""
+        left -= len(uri)
+        yield {"name": path.stem, "file": f"plots/{path.name}", "uri": uri}

@@ -22,6 +22,9 @@ CONTEXT = ("model", "engine", "width", "height", "steps")
 GREY, LIGHT = "#555555", "#B0B0B0"
 MARKERS = "sD^v<>pho"
 PANELS_IN_A_ROW = 4  # further panels go below
+PANELS = 6  # of points or lines; bars have as many as they need
+BARS, MOST_BARS = 40, 60  # above MOST_BARS the BARS most telling cells are drawn
+LINES = 14  # in one panel
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,48 @@ def panels_of(rows: "pandas.DataFrame") -> list[Panel]:
     return panels
 
 
+def first_panels(rows: "pandas.DataFrame") -> tuple[list[Panel], str]:
+    """The panels that fit on a page, and what to say of the others ("" when all do)."""
+    panels = panels_of(rows)
+    left_out = len(panels) - PANELS
+    return panels[:PANELS], f"{left_out} more settings are in summary.csv." if left_out > 0 else ""
+
+
+def telling(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
+    """Rows to draw a bar each for: all, or the fastest, the slowest and what failed; and what to say of it."""
+    if len(rows) <= MOST_BARS:
+        return rows, ""
+    plain = rows["features"] == ""
+    cells = rows[~plain]
+    groups = (
+        *(rows[plain & ~rows["aa"]].head(3), rows[rows["aa"]].head(2)),
+        cells[cells["status"].isin(["FAIL", "ERROR"])].head(5),
+        cells.nlargest(BARS // 2, "speedup"),
+        *(cells.nsmallest(BARS // 4, "speedup"), rows),
+    )
+    chosen = dict.fromkeys(index for group in groups for index in group.index)
+    kept = set(list(chosen)[:BARS])
+    said = f"{BARS} of {len(rows)} cells are drawn: fastest, slowest, failed; all are in summary.csv."
+    return rows[[index in kept for index in rows.index]], said
+
+
 def bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tuple[Axes, Panel, list[float]]]]":
     """One panel under the other, as tall as its bars need, each row labelled with its cell.
 
     With each panel come the places of its rows on the y axis: a label of several lines takes more room.
+    Of very many rows the most telling are drawn.
     """
     from matplotlib.figure import Figure
 
+    rows, said = telling(rows)
     panels = panels_of(rows)
     labels = [[wrapped(label) for label in _cell_labels(panel)] for panel in panels]
     rooms = [[1.0 + 0.5 * label.count("\n") for label in group] for group in labels]
     heights = [sum(group) + 0.3 for group in rooms]
     inches = 0.29 * sum(heights) + 0.42 * len(panels) + 1.2
     figure = Figure(figsize=(9.2, max(2.3, inches)), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    title_of(figure, title)
+    remark(figure, said)
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     places = [[sum(group[:i]) + room / 2 for i, room in enumerate(group)] for group in rooms]
     for i, axes in enumerate(column):
@@ -76,9 +107,15 @@ def bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tupl
 
 
 def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -> "Figure":
-    """A panel a context, with one pair of axes a column in it; a line a feature set against batch."""
-    panels = panels_of(rows)
+    """A panel a context, with one pair of axes a column in it; a line a feature set against batch.
+
+    Of very many feature sets the fastest are drawn.
+    """
+    rows, of_lines = _fastest_series(rows)
+    panels, of_panels = first_panels(rows)
+    rows = rows.loc[[index for panel in panels for index in panel.rows.index]]
     figure, grid = panel_grid(panels, len(columns), title, height=2.7 if len(columns) > 1 else 3.4)
+    remark(figure, f"{of_lines} {of_panels}".strip())
     looks = looks_of(rows)
     ticks = sorted(rows["batch"].unique())
     for place, panel in enumerate(panels):
@@ -107,15 +144,28 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
     return figure
 
 
-def panel_grid(panels: list[Panel], lines: int, title: str, height: float) -> "tuple[Figure, list[list[Axes]]]":
+def _fastest_series(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
+    """Rows of the baselines and of the series with the largest speed-ups, at most LINES of them; and words for it."""
+    names = list(dict.fromkeys(rows["series"]))
+    if len(names) <= LINES:
+        return rows, ""
+    best = rows.groupby("series", sort=False)["speedup"].max().fillna(0.0).sort_values(ascending=False, kind="stable")
+    plain = list(dict.fromkeys(rows.loc[rows["look"] < 0, "series"]))
+    kept = list(dict.fromkeys([*plain, *best.index]))[:LINES]
+    return rows[rows["series"].isin(kept)], f"The {LINES} fastest of {len(names)} feature sets are drawn."
+
+
+def panel_grid(
+    panels: list[Panel], lines: int, title: str, height: float, width: float = 3.1
+) -> "tuple[Figure, list[list[Axes]]]":
     """`lines` axes under each other for each panel, panels side by side; the legend's place is on the right."""
     from matplotlib.figure import Figure
 
     columns = min(len(panels), PANELS_IN_A_ROW)
     blocks = -(-len(panels) // columns)
-    size = (max(7.2, 3.1 * columns + 2.6), height * lines * blocks + 0.9)
+    size = (max(7.2, width * columns + 2.6), height * lines * blocks + 0.9)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    title_of(figure, title)
     table = figure.subplots(lines * blocks, columns, squeeze=False)
     grid = []
     for place in range(blocks * columns):
@@ -145,6 +195,15 @@ def looks_of(rows: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
             colour, marker = (LIGHT, "d") if name.endswith("A/A") else (GREY, "o")
         looks.setdefault(name, (colour, marker))
     return looks
+
+
+def title_of(figure: "Figure", text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=13, fontweight="bold")
+
+
+def remark(figure: "Figure", text: str) -> None:
+    """Keep what a plot has to say about itself until its footnote is written."""
+    figure.supxlabel(text)
 
 
 def legend_of_points(figure: "Figure", looks: dict[str, tuple[str, str]], joined: bool) -> None:
@@ -186,18 +245,23 @@ def without_context(label: str) -> str:
 
 def wrapped(text: str, width: int = 36) -> str:
     """At most about three lines of `width` characters, broken at spaces and plus signs, shortened in the middle."""
-    if len(text) > 3 * width - 8:
-        text = f"{text[: 2 * width - 8]} … {text[-(width - 8) :]}"
+    text = shortened(text, 3 * width - 8, width - 8)
     lines = textwrap.wrap(text.replace("+", "+\x00 "), width + 2, break_on_hyphens=False)
     return "\n".join(line.replace("+\x00 ", "+").replace("\x00", "") for line in lines)
 
 
-def footnote(figure: "Figure", note: str, frame: "pandas.DataFrame") -> None:
-    """Small print under the plot: the caller's note, and which cells have no numbers."""
-    silent = frame[frame["latency_mean_s"].isna() & frame["status"].isin(["SKIP", "ERROR"])]
-    if len(silent):
-        counts = ", ".join(f"{count} {status}" for status, count in silent["status"].value_counts().items())
-        note = f"{note} Cells without numbers are not shown: {counts}.".strip()
+def shortened(text: str, most: int, tail: int = 8) -> str:
+    """A text of at most about `most` characters: its start, and its last `tail` characters."""
+    return text if len(text) <= most else f"{text[: most - tail - 3]} … {text[-tail:]}"
+
+
+def footnote(figure: "Figure", note: str, frame: "pandas.DataFrame | None") -> None:
+    """Small print under the plot: its own remark, the caller's note, and which cells of `frame` have no numbers."""
+    note = f"{figure.get_supxlabel()} {note}".strip()
+    if frame is not None:
+        silent = frame.loc[frame["latency_mean_s"].isna() & frame["status"].isin(["SKIP", "ERROR"]), "status"]
+        counts = ", ".join(f"{count} {status}" for status, count in silent.value_counts().items())
+        note = f"{note} Cells without numbers are not shown: {counts}.".strip() if counts else note
     if note:
         width = int(figure.get_figwidth() * 15)
         figure.supxlabel(textwrap.fill(note, width), x=0.01, ha="left", fontsize=8, color=GREY)

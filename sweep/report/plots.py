@@ -9,37 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.metrics import EXCLUSIVE_PHASES
+from sweep.report.heatmap import draw_heatmap
 from sweep.report.panels import (
     BASELINE,
     CONTEXT,
     GREY,
     LIGHT,
-    PANELS_IN_A_ROW,
     bar_panels,
     footnote,
     legend_of_colours,
-    legend_of_points,
     line_panels,
-    looks_of,
-    panel_grid,
-    panels_of,
     style,
     without_context,
 )
+from sweep.report.pareto import draw_quality
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 150
 NUMBERS = (
     *("batch", "width", "height", "steps", "latency_mean_s", "images_per_s", "peak_memory_gb"),
-    *("speedup", "speedup_low", "speedup_high", "mean_diff", "other_ms"),
+    *("speedup", "speedup_low", "speedup_high", "interaction_gain", "mean_diff", "other_ms"),
     *(f"{phase}_ms" for phase in EXCLUSIVE_PHASES),
 )
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
 FASTER, UNCLEAR, SLOWER, NO_INTERVAL = "#0173B2", LIGHT, "#D55E00", "#56B4E9"
+WITHIN_NOISE = "no difference beyond\nthe A/A noise"
 PHASE_COLOURS = dict(
     zip(
         (*EXCLUSIVE_PHASES, "other"),
@@ -62,12 +59,13 @@ def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[
             figure = draw(frame)
             if figure is None:
                 continue
-            footnote(figure, note, frame)
+            footnote(figure, note, None if name in TELLS_ALL else frame)
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in ("png", "svg"):
                 path = folder / f"{name}.{suffix}"
                 # Without a date the same rows give the same file.
                 figure.savefig(path, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
+                figure.set_layout_engine("none")  # laid out by now; once is enough
                 written.append(path)
     return written
 
@@ -82,7 +80,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
     reach = _fastest(rows)
     for axes, panel, places in panels:
         for y, row in zip(places, panel.rows.itertuples(), strict=True):
-            kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high)
+            kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high, row.called)
             if row.aa:  # the baseline again: what it is off 1 is noise, not speed
                 kind, colour = "A/A: baseline again,\noff 1 by noise alone", GREY
             kinds[kind] = colour
@@ -167,65 +165,8 @@ def draw_memory(frame: "pandas.DataFrame") -> "Figure | None":
     return figure
 
 
-def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
-    """Speed-up against the difference from the baseline's images; identical ones at the left edge."""
-    import numpy as np
-
-    rows = frame[frame["speedup"].notna() & frame["mean_diff"].notna() & ((frame["features"] != "") | frame["aa"])]
-    if rows.empty:
-        return None
-    different = rows.loc[rows["mean_diff"] > 0, "mean_diff"]
-    first = np.floor(np.log10(different.min())) if len(different) else 0.0
-    last = max(np.ceil(np.log10(different.max())), first + 1) if len(different) else 0.0
-    edge = first - 0.7  # where identical images stand: log10(0) has no place on the axis
-    panels = panels_of(rows)
-    figure, grid = panel_grid(panels, 1, "Speed against quality", height=3.9)
-    looks = looks_of(rows)
-    low, high = min(1.0, float(rows[["speedup", "speedup_low"]].min(axis=None))), _fastest(rows)
-    margin = max(0.02, 0.09 * (high - low))
-    for place, panel in enumerate(panels):
-        axes, points = grid[place][0], []
-        for name, part in panel.rows.groupby("series", sort=False):
-            x = [edge if d == 0 else float(np.log10(d)) for d in part["mean_diff"]]
-            colour, marker = looks[str(name)]
-            errors = np.nan_to_num(
-                np.array([part["speedup"] - part["speedup_low"], part["speedup_high"] - part["speedup"]]).clip(min=0)
-            )
-            whiskers: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 2.5, "alpha": 0.7}
-            axes.errorbar(x, part["speedup"], yerr=errors, **whiskers)
-            look: dict[str, Any] = {"color": colour, "marker": marker, "edgecolor": "white"}
-            axes.scatter(x, part["speedup"], s=62, linewidth=0.6, zorder=3, **look)
-            points += [(at, row.speedup, f"b{row.batch:.0f}") for at, row in zip(x, part.itertuples(), strict=True)]
-        if rows["batch"].nunique() > 1:
-            _name_points(axes, points, apart=(0.08 * (last - edge), 0.045 * (high - low + 2 * margin)))
-        axes.axhline(1.0, color="#222222", linewidth=1, linestyle="--")
-        powers = np.arange(first, last + 1) if len(different) else np.array([])
-        ticks, names = list(powers), [f"{10**power:g}" for power in powers]
-        left, right = first - 0.1, last + 0.1
-        if (rows["mean_diff"] == 0).any():
-            ticks, names = [edge, *ticks], ["identical", *names]
-            axes.axvspan(edge - 0.35, edge + 0.35, color="#F2F2F2", zorder=0)
-            left = edge - 0.35
-        axes.set_xticks(ticks, names, fontsize=9 if len(ticks) < 7 else 8)
-        axes.set_xlim(left, right if len(different) else edge + 1)
-        axes.set_ylim(low - margin, high + margin)
-        axes.set_xlabel("mean pixel difference (0–1)\n← lower is better")
-        if place % PANELS_IN_A_ROW == 0:
-            axes.set_ylabel("speed-up, ×\nhigher is better →")
-    legend_of_points(figure, looks, joined=False)
-    return figure
-
-
-def _name_points(axes: "Axes", points: list[tuple[float, float, str]], apart: tuple[float, float]) -> None:
-    """Write each point's text beside it, unless one that stands closer than `apart` has its text there."""
-    named: list[tuple[float, float]] = []
-    for x, y, text in sorted(points, key=lambda point: -point[1]):
-        if all(abs(x - other[0]) > apart[0] or abs(y - other[1]) > apart[1] for other in named):
-            axes.annotate(text, (x, y), (7, -3), textcoords="offset points", fontsize=8, color=GREY)
-            named.append((x, y))
-
-
 PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
+    "heatmap": draw_heatmap,
     "speedup": draw_speedup,
     "phases": draw_phases,
     "batch": draw_batch,
@@ -233,6 +174,9 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "quality": draw_quality,
 }
 """File name of each plot, and what draws it (None: nothing to show)."""
+
+TELLS_ALL = ("heatmap",)
+"""Plots that show cells without numbers too."""
 
 
 def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
@@ -244,7 +188,7 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     import pandas
 
     frame = summary.copy()
-    for name in ("cell", "model", "engine", "features", "status"):
+    for name in ("cell", "model", "engine", "features", "parallel", "status", "reason", "called"):
         frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
     for name in NUMBERS:
         frame[name] = pandas.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
@@ -252,16 +196,26 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     frame["series"] = frame["features"].where(frame["features"] != "", BASELINE)
     frame.loc[frame["aa"], "series"] += " A/A"
     unclear = frame.loc[frame.duplicated([*CONTEXT, "series", "batch"]), "series"].unique()
-    for index, row in frame[frame["series"].isin(unclear)].iterrows():
-        frame.loc[index, "series"] = without_context(row["cell"]).replace(f" b{row['batch']:.0f}", "", 1)
+    frame["series"] = [
+        without_context(cell).replace(f" b{batch:.0f}", "", 1) if unsure else series
+        for cell, batch, series, unsure in zip(
+            frame["cell"], frame["batch"], frame["series"], frame["series"].isin(unclear), strict=True
+        )
+    ]
     plain = (BASELINE, f"{BASELINE} A/A")
     named = [name for name in dict.fromkeys(frame["series"]) if name not in plain]
-    frame["look"] = [named.index(name) if name in named else -1 for name in frame["series"]]
+    numbers = {name: number for number, name in enumerate(named)}
+    frame["look"] = [numbers.get(name, -1) for name in frame["series"]]
     return frame
 
 
-def _speed_kind(ratio: float, low: float, high: float) -> tuple[str, str]:
-    """Words and colour of one speed-up, by where its interval lies (NaN: there is none)."""
+def _speed_kind(ratio: float, low: float, high: float, called: str = "") -> tuple[str, str]:
+    """Words and colour of one speed-up: as it was called against the A/A noise, else by where its interval lies.
+
+    NaN for an interval: there is none.
+    """
+    if called:
+        return {"faster": ("faster", FASTER), "slower": ("slower", SLOWER)}.get(called, (WITHIN_NOISE, UNCLEAR))
     if not (low == low and high == high):
         return "no interval\n(one measurement)", NO_INTERVAL
     return ("faster", FASTER) if low > 1 else ("slower", SLOWER) if high < 1 else ("no clear difference", UNCLEAR)

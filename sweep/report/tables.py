@@ -15,6 +15,7 @@ Row = Mapping[str, object]
 
 STATUS_STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "ERROR": "bold red", "SKIP": "dim"}
 WIDE = 140  # terminal columns from which the evidence fits into the table
+LONG = 300  # rows above which the table shows only cells that want attention, and the first of the others
 
 
 def number(row: Row, name: str) -> float | None:
@@ -75,6 +76,14 @@ def bottleneck_text(row: Row) -> str:
     return phase if not phase or share is None else f"{phase} {share:.0%}"
 
 
+def _telling(rows: Sequence[Row]) -> list[Row]:
+    """All rows of a sweep of usual size; of a long one LONG, those that failed or warn first."""
+    if len(rows) <= LONG:
+        return list(rows)
+    order = ("ERROR", "FAIL", "WARN", "PASS", "SKIP")
+    return sorted(rows, key=lambda row: order.index(text(row, "status")))[:LONG]
+
+
 def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
     """The table at the end of a sweep, for a terminal `width` columns wide.
 
@@ -92,7 +101,8 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
     if wide:
         table.add_column("evidence", overflow="fold")
     below: list[Text] = []
-    for row in rows:
+    shown_rows = _telling(rows)
+    for row in shown_rows:
         label, status = text(row, "cell"), text(row, "status")
         values = (
             speedup_text(row),
@@ -111,6 +121,9 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
             below.append(Text.assemble((f"{status:5} ", style), (label, "bold"), f": {reason}"))
         if evidence and not wide and (len(rows) == 1 or status == "FAIL"):
             below.append(Text.assemble(("      " + label, "bold"), (f": {evidence}", "dim")))
+    if len(shown_rows) < len(rows):
+        left_out = f"{len(rows) - len(shown_rows):,} of {len(rows):,} cells are not shown; summary.csv has them all."
+        below.append(Text(left_out, style="dim"))
     if len(rows) > 1 and not wide and any(text(row, "evidence") for row in rows):
         below.append(Text(f"Evidence: summary.csv, report.html, or a terminal of {WIDE} columns.", style="dim"))
     return Group(table, *below)

@@ -73,7 +73,7 @@ def overhead(rounds: int = 3, cells: int = 12) -> bool:
     same = ["engine=noop", "workload.num_prompts=1", "workload.repeats=1"]
 
     def ours(folder: Path) -> float:
-        extra = ["aa=false", "plots=false", f"hydra.sweep.dir={folder}/s"]
+        extra = ["aa=0", "plots=false", f"hydra.sweep.dir={folder}/s"]
         return run("-m", "sweep", "-m", *axes, *same, *extra, ok=(0, 1))  # 1: a noop feature shows no evidence
 
     def hydra(folder: Path) -> float:
@@ -96,7 +96,7 @@ def sweep_against_runs(short: bool, rounds: int = 1) -> bool:
 
     def one_sweep(folder: Path) -> float:
         axes = [f"feature={','.join(FEATURES)}", f"batch={','.join(map(str, BATCHES))}"]
-        return run("-m", "sweep", "-m", *axes, *workload, "aa=false", f"hydra.sweep.dir={folder}/s")
+        return run("-m", "sweep", "-m", *axes, *workload, "aa=0", f"hydra.sweep.dir={folder}/s")
 
     def nine_runs(folder: Path) -> float:
         cells = itertools.product(enumerate(FEATURES), BATCHES)

@@ -1,8 +1,10 @@
-"""The page: self-contained, escaped, and complete."""
+"""The page as text: self-contained, escaped, and complete. What a browser makes of it: test_chromium.py."""
 
 import base64
-import io
+import hashlib
+import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,30 +13,39 @@ import pandas
 import pytest
 from PIL import Image
 
-from sweep.report.html import EMBED_BYTES, IMAGES_PER_CELL, PREVIEW_PIXELS, CellView, ReportContext, render
+from sweep.plan import Plan
+from sweep.report import html, page
+from sweep.report.embed import Picture
+from sweep.report.html import CellView, ImageView, ReportContext, render
 from sweep.report.plots import draw_all
-from tests.report import shapes
+from sweep.results import SweepFolder
+from tests.report import made_up, shapes
 
-NASTY = "<script>alert(1)</script> \"'&amp; </figcaption>"
+NASTY = "<script>alert(1)</script> \"'&amp; </figcaption><!-- {{ 7*7 }}"
 
 
 class Page(HTMLParser):
     """What a browser would see: tags, attributes, text; fails on tags that are not closed in order."""
 
-    VOID = ("meta", "img", "br", "link")
+    VOID = ("meta", "img", "br", "link", "input")
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
         self.tags, self.sources, self.links, self.words, self.open, self.ids = [], [], [], [], [], []
+        self.shown, self.scripts, self.policy = [], [], ""
         self.feed(text)
         assert self.open == []
+        self.store = json.loads(self.scripts[0])
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
         self.tags.append(tag)
         self.sources += [values[name] for name in ("src", "srcset") if name in values]
+        self.shown += [values["data-img"]] if "data-img" in values else []
         self.links += [values["href"]] if "href" in values else []
         self.ids += [values["id"]] if "id" in values else []
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"]
         assert not any(name.startswith("on") for name in values)
         if tag not in self.VOID:
             self.open.append(tag)
@@ -43,7 +54,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif self.open and self.open[-1] != "style":
             self.words.append(data)
 
     @property
@@ -56,87 +69,134 @@ def image(tmp_path):
     def save(name, side=16):
         pixels = np.random.default_rng(len(name)).integers(0, 256, size=(side, side, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
-        return tmp_path / name
+        return Picture(tmp_path / name, f"{name} {side}")
 
     return save
 
 
 def context(cells=(), plots=(), **fields):
-    return ReportContext(**{"title": "Sweep", "meta": {}, "cells": cells, "plots": plots, **fields})
+    return ReportContext(**{"title": "Sweep", "cells": cells, "plots": plots, **fields})
 
 
 def test_everything_from_outside_is_escaped(image):
-    row = shapes.row("teacache", evidence=NASTY, bottleneck=NASTY, invalid_reason=NASTY)
-    view = CellView(NASTY, NASTY, NASTY, row, (NASTY,), (image("a.png"),), (image("b.png"),))
-    page = Page(render(context([view], title=NASTY, meta={NASTY: NASTY, "command": NASTY}, note=NASTY)))
-    assert "script" not in page.tags
-    assert page.text.count("<script>alert(1)</script>") >= 10
-    assert "&lt;" not in page.text  # not escaped twice either
+    row = shapes.row("teacache", cell=NASTY, model=NASTY, evidence=NASTY, bottleneck=NASTY, reason=NASTY, called=NASTY)
+    row |= {"invalid_reason": NASTY}
+    pair = shapes.row("teacache+tp", model=NASTY, cell=NASTY) | {"features": f"teacache+{NASTY}"}
+    images = (ImageView(NASTY, image("a.png"), image("b.png")),)
+    view = CellView(NASTY, NASTY, row, images, True, (NASTY,), (NASTY,))
+    told = {"title": NASTY, "command": NASTY, "date": NASTY, "environment": {NASTY: NASTY}, "note": NASTY}
+    seen = Page(render(context([view, CellView(NASTY, "PASS", pair)], [Path(f"{NASTY}.png")], **told)))
+    assert seen.tags.count("script") == 2
+    assert seen.text.count("<script>alert(1)</script>") >= 20
+    assert "&lt;" not in seen.text  # not escaped twice either
+    assert "{{ 7*7 }}" in seen.text
+
+
+def test_json_cannot_end_its_script_element():
+    text = html._json({"</script><!--": "a & b"})
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == {"</script><!--": "a & b"}
+
+
+def test_the_policy_allows_nothing_but_the_pages_own_script():
+    text = render(context())
+    seen = Page(text)
+    digest = base64.b64encode(hashlib.sha256(seen.scripts[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in seen.policy
+    assert "default-src 'none'; img-src data:" in seen.policy
+    assert len(seen.scripts[1]) < 5000
 
 
 def test_the_page_needs_no_network_and_no_other_file(tmp_path, image):
-    pictures = draw_all(pandas.DataFrame(shapes.one_cell()), tmp_path / "plots")
-    view = CellView("teacache b1", "PASS", "", shapes.row("teacache"), ("a cat",), (image("a.png"),), (image("b.png"),))
-    text = render(context([view], pictures))
-    page = Page(text)
-    assert len(page.sources) == 2 + len(pictures) / 2  # each plot once
-    assert all(source.startswith("data:image/") for source in page.sources)
-    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    pictures = [path for path in draw_all(pandas.DataFrame(shapes.full()), tmp_path / "plots") if path.suffix == ".png"]
+    images = (ImageView("a cat", image("a.png"), image("b.png")),)
+    text = render(context([CellView("teacache b1", "PASS", shapes.row("teacache"), images, True)], pictures))
+    seen = Page(text)
+    assert len(seen.sources) == len(pictures)
+    assert all(source.startswith("data:image/") for source in [*seen.sources, *seen.store.values()])
+    assert all(link.startswith("#") and link[1:] in seen.ids for link in seen.links)
     assert not re.search(r"@import|url\(", text.split("<body>")[0])
 
 
-def test_embedded_images_are_the_files(image):
-    view = CellView("a", "PASS", images=(image("cell.png"),), baseline_images=(image("baseline.png"),))
-    sources = Page(render(context([view]))).sources
-    content = [base64.b64decode(source.split(",", 1)[1]) for source in sources]
-    assert content == [image("baseline.png").read_bytes(), image("cell.png").read_bytes()]  # baseline on the left
+def test_small_images_are_embedded_as_they_are_and_once(image):
+    same, other = image("same.png"), image("other.png")
+    views = [CellView("baseline", "PASS", images=(ImageView("p", same),))]
+    for name, picture in (("cfg_parallel", same), ("teacache", other)):
+        views.append(CellView(name, "PASS", images=(ImageView("p", picture, same),), has_baseline=True))
+    seen = Page(render(context(views)))
+    content = [base64.b64decode(uri.split(",", 1)[1]) for uri in seen.store.values()]
+    assert content == [same.path.read_bytes(), other.path.read_bytes()]
+    assert seen.text.count("identical") == 1
+    assert set(seen.shown) == set(seen.store)
+    assert seen.tags.count("input") == 1  # nothing to amplify where images are identical
 
 
-def test_a_large_image_is_embedded_as_a_preview(image):
-    large = image("large.png", side=1024)
-    assert large.stat().st_size > EMBED_BYTES
-    (source,) = Page(render(context([CellView("a", "PASS", images=(large,))]))).sources
-    with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as preview:
-        assert max(preview.size) == PREVIEW_PIXELS
-        assert preview.format == "JPEG"
-
-
-def test_cells_status_reason_phases_and_evidence_are_told(image):
-    views = [CellView(r["cell"], r["status"], r["reason"], r) for r in shapes.with_errors()]
-    page = Page(render(context(views, note="Random weights: pictures mean nothing.", meta={"machine": "2 cores"})))
+def test_cells_status_reason_phases_and_evidence_are_told():
+    rows = shapes.with_errors()
+    views = [CellView(r["cell"], r["status"], r, overrides=("batch=1",), config=("batch=1", "seed=3")) for r in rows]
+    environment = {"machine": "2 cores", "git_commit": ""}
+    seen = Page(render(context(views, note="Random weights: pictures mean nothing.", environment=environment)))
     for expected in (
-        *(view.label for view in views),
-        *(view.reason for view in views),
-        *("Random weights: pictures mean nothing.", "2 cores", "2 ranks, 8 DiT forwards each", "4 PASS", "1 SKIP"),
-        *("ar_decode 310 ms (42.0 %)", "denoise_step 53%", "0.739", "identical"),
+        *(row["cell"] for row in rows),
+        *(row["reason"] for row in rows),
+        *("Random weights: pictures mean nothing.", "machine 2 cores", "2 ranks, 8 DiT forwards each", "4 PASS"),
+        *("ar_decode 310 ms (42.0 %)", "denoise_step 53%", "0.739", "identical", "1 SKIP", "seed=3"),
     ):
-        assert expected in page.text
-    assert "None" not in page.text
-    assert "nan" not in page.text.split()
-    assert "dit_forward" not in page.text
+        assert expected in seen.text
+    assert "git_commit" not in seen.text
+    assert "None" not in seen.text
+    assert "nan" not in seen.text.split()
+    assert "dit_forward" not in seen.text
+
+
+def test_the_headline_names_the_fastest_that_passes_beyond_noise():
+    fast = {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
+    rows = [
+        shapes.row("teacache", **fast, status="FAIL"),
+        shapes.row("cache_dit", **fast, called="no difference"),
+        shapes.row("cfg_parallel", speedup=1.4, speedup_low=1.3, speedup_high=1.5),
+    ]
+    text = Page(render(context([CellView(r["cell"], r["status"], r) for r in rows]))).text
+    assert "Fastest that passes: cfg_parallel b1 , 1.40× (1.30–1.50) at identical images" in text
+    assert "Fastest" not in Page(render(context([CellView("b", "PASS", shapes.row(""))]))).text
+
+
+def test_the_matrix_is_there_only_when_features_can_be_compared():
+    def with_rows(*names):
+        return Page(render(context([CellView(name, "PASS", shapes.row(name)) for name in names]))).text
+
+    assert "Compatibility" in with_rows("", "teacache", "cfg_parallel")
+    assert "Compatibility" in with_rows("teacache+cfg_parallel")
+    assert "Compatibility" not in with_rows("", "teacache")
+    assert "Three or more" in with_rows("cache_dit+cfg_parallel+teacache")
+
+
+def test_columns_that_say_nothing_are_left_out():
+    rows = [shapes.row(""), shapes.row("teacache")]
+    text = Page(render(context([CellView(r["cell"], "PASS", r) for r in rows]))).text
+    assert "energy" not in text
+    assert "interaction" not in text
+    rows[1] |= {"energy_j_per_image": 12.0, "interaction_gain": 0.9}
+    text = Page(render(context([CellView(r["cell"], "PASS", r) for r in rows]))).text
+    assert "energy, J/image" in text
+    assert "0.90×" in text
 
 
 def test_what_is_missing_becomes_a_placeholder(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"x" * (EMBED_BYTES + 1))
-    view = CellView("a", "PASS", "", {}, ("p", "q"), (tmp_path / "gone.png", tmp_path / "broken.png"), (None, None))
-    page = Page(render(context([view], [Path("gone/speedup.png")])))
-    assert page.text.count("no image") == 2
-    assert page.text.count("no baseline image") == 2
-    assert "plot speedup is missing" in page.text
-    assert page.sources == []
-
-
-def test_images_left_out_are_counted(image):
-    files = tuple(image(f"{i}.png") for i in range(IMAGES_PER_CELL + 3))
-    page = Page(render(context([CellView("a", "PASS", images=files)])))
-    assert len(page.sources) == IMAGES_PER_CELL
-    assert "3 more are in the cell's folder." in page.text
+    (tmp_path / "broken.png").write_bytes(b"x" * 1000)
+    gone, broken = Picture(tmp_path / "gone.png", "1"), Picture(tmp_path / "broken.png", "2")
+    images = (ImageView("p", gone), ImageView("q", None), ImageView("r", broken))
+    seen = Page(render(context([CellView("a", "PASS", images=images, has_baseline=True)], [Path("gone/speedup.png")])))
+    assert seen.text.count("no difference map") == 2
+    assert "plot speedup is not embedded" in seen.text
+    assert "1 more are in the cell's folder." in seen.text  # a file that is there, but cannot be read
+    assert seen.sources == []
+    assert seen.store == {}
 
 
 def test_prompts_of_any_script_and_length():
     prompts = ("", "字" * 10_000, "🦊 שלום مرحبا", "lone \ud800 surrogate")
-    view = CellView("a", "PASS", prompts=prompts, images=(None,) * 4)
-    text = render(context([view]))
+    text = render(context([CellView("a", "PASS", images=[ImageView(prompt, None) for prompt in prompts])]))
     assert prompts[1] in text
     assert prompts[2] in text
     text.encode("utf-8")
@@ -144,3 +204,34 @@ def test_prompts_of_any_script_and_length():
 
 def test_an_empty_sweep_is_a_page():
     assert "No cells." in Page(render(context())).text
+
+
+def test_a_huge_sweep_is_rendered_quickly_and_says_what_it_leaves_out(tmp_path):
+    cells = [made_up.cell((f"f{i}",), 1 + i % 7, extra=f" n={i}") for i in range(10_000)]
+    row = shapes.row("teacache")
+    rows = [row | {"cell": c.label, "features": c.features[0], "speedup": i / 5000} for i, c in enumerate(cells)]
+    rows[17] |= {"status": "FAIL", "reason": "did not engage"}
+    started = time.process_time()
+    path = page.write(SweepFolder(tmp_path), Plan(tuple(cells), ()), rows, {}, [])
+    assert time.process_time() - started < 5
+    assert path.stat().st_size < 6_000_000
+    seen = Page(path.read_text())
+    assert seen.tags.count("tr") < 2000 + 500
+    assert "8000 more are in summary.csv" in seen.text
+    assert seen.ids.count("cell-17") == 1  # failed
+    assert seen.ids.count("cell-9999") == 1  # fastest
+    assert sum(name.startswith("cell-") for name in seen.ids) <= html.SECTIONS
+
+
+def test_rows_with_a_section_are_what_went_wrong_and_the_fastest():
+    rows = [shapes.row("teacache") | {"speedup": 1.0 + i / 1000} for i in range(1000)]
+    rows[3] |= {"status": "ERROR"}
+    chosen = html.with_section(rows)
+    assert {3, 999} <= chosen
+    assert len(chosen) <= html.SECTIONS
+    assert html.with_section(rows[:10]) == frozenset(range(10))
+
+
+def test_flatten_gives_overrides_and_words_one_line():
+    assert list(page.flatten({"a": {"b": 1, "c": None}, "d": [1, 2]})) == ["a.b=1", "a.c=null", "d=[1, 2]"]
+    assert page.words({"cores": 2, "gpus": [], "cards": [{"name": "H200"}]}) == "cores 2, cards name H200"

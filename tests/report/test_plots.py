@@ -9,17 +9,19 @@ import pytest
 from PIL import Image
 
 from sweep.report import plots
+from sweep.report.panels import BARS
+from sweep.report.pareto import front_of
 from sweep.report.plots import draw_all
 from tests.report import shapes
 
 EXPECTED = {
-    "full": {"speedup", "phases", "batch", "memory", "quality"},
+    "full": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
     "only_baseline": {"phases", "memory"},
     "one_cell": {"speedup", "phases", "memory", "quality"},
-    "errors": {"speedup", "phases", "memory", "quality"},
-    "forty": {"speedup", "phases", "batch", "memory", "quality"},
-    "two_models": {"speedup", "phases", "batch", "memory", "quality"},
-    "many_settings": {"speedup", "phases", "batch", "memory", "quality"},
+    "errors": {"heatmap", "speedup", "phases", "memory", "quality"},
+    "forty": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
+    "two_models": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
+    "many_settings": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
 }
 
 
@@ -139,7 +141,7 @@ def test_cells_without_numbers_and_failures_are_said(tmp_path):
 
 
 @pytest.mark.parametrize("shape", ["forty", "two_models", "many_settings"])
-@pytest.mark.parametrize("name", ["speedup", "phases", "memory", "batch", "quality"])
+@pytest.mark.parametrize("name", ["heatmap", "speedup", "phases", "memory", "batch", "quality"])
 def test_no_text_is_cut_and_no_row_label_overlaps_the_next(shape, name):
     drawn = figure(name, shapes.SHAPES[shape]())
     drawn.draw_without_rendering()
@@ -161,3 +163,33 @@ def test_a_long_or_foreign_label_draws(tmp_path):
         for batch, name in enumerate(names, start=1)
     ]
     assert draw_all(pandas.DataFrame(rows), tmp_path)
+
+
+def test_a_called_speedup_is_coloured_as_called_whatever_its_interval():
+    row = shapes.row("teacache", speedup=1.2, speedup_low=1.1, speedup_high=1.3, called="no difference")
+    drawn = figure("speedup", [row])
+    assert plots.WITHIN_NOISE in texts(drawn)
+    assert "faster" not in texts(drawn)
+
+
+def test_the_front_holds_what_nothing_beats():
+    assert front_of([(0.0, 1.2), (0.1, 1.1), (0.1, 1.5), (0.2, 1.5), (0.0, 0.9)]) == [0, 2]
+    assert front_of([(0.0, 0.9)]) == []
+
+
+def test_the_heatmap_says_status_speedup_gain_and_why_not():
+    rows = [shapes.row(name, speedup=1.5) for name in ("teacache", "tp")]
+    rows += [shapes.row("teacache+tp", speedup=1.25, interaction_gain=0.8, status="WARN")]
+    rows += [shapes.failed("ring", "SKIP", "requires 4 GPUs, only 2 available")]
+    assert {"PASS", "WARN", "SKIP", "1.50×", "1.25×", "gain 0.80", "needs 4 GPUs"} <= set(
+        texts(figure("heatmap", rows))
+    )
+
+
+def test_of_very_many_cells_the_most_telling_are_drawn_and_it_says_so():
+    rows = [shapes.row("teacache", speedup=0.5 + i / 1000) | {"cell": f"teacache b1 n={i}"} for i in range(1000)]
+    drawn = figure("speedup", rows)
+    widths = [bar.get_width() for bar in drawn.axes[0].patches]
+    assert len(widths) == BARS
+    assert {0.5, 0.5 + 999 / 1000} <= set(widths)
+    assert drawn.get_supxlabel().startswith("40 of 1000 cells are drawn")

@@ -23,6 +23,7 @@ from profiling.phases import PhaseRecord, PhaseRecorder
 from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 from sweep.engines.diffusers import cfg_parallel, ranks, switch
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
+from sweep.engines.diffusers.attention import AttentionCounters
 from sweep.engines.diffusers.blocks import BlockCounters
 from sweep.engines.diffusers.checkpoints import ensure_checkpoint
 from sweep.engines.diffusers.clock import StepClock
@@ -90,6 +91,7 @@ class RankRunner:
             if name in spec.features:
                 feature(name)(self.pipe, self.context, dict(spec.features[name]))
         self.counters.count_forwards(transformer)
+        self.attention = AttentionCounters(self.clock)
         self.recorder = PhaseRecorder(place.rank, device.type)
         instrument.attach(self.pipe, self.recorder)
         self.adapter.share_ar(self.context)  # around the recorder: ranks that wait for tokens record no AR phase
@@ -117,6 +119,7 @@ class RankRunner:
         arguments["output_type"] = "pil" if self.place.rank == 0 else "latent"
         self.clock.reset(first.steps)
         self.counters.reset()
+        self.attention.reset()
         self.recorder.abort()  # whatever a failed request left open
         self.recorder.take()
         self.recorder.epoch = command.epoch_s
@@ -144,7 +147,11 @@ class RankRunner:
             blocks_skipped=self.counters.blocks_skipped,
             block_sequence=self.counters.image_sequence,
             dit_parameters=sum(local_size(parameter) for parameter in self.pipe.transformer.parameters()),
-            settings=self.settings | {n: switch.read_back(self.pipe, a) for n, a in self.switches().items()},
+            settings={
+                **self.settings,
+                "attention_backend": self.attention.describe(),
+                **{name: switch.read_back(self.pipe, arguments) for name, arguments in self.switches().items()},
+            },
         )
 
 

@@ -1,0 +1,158 @@
+"""A comparison or a ranking as JSON values, for dashboards.
+
+    {"schema_version": 1, "kind": "comparison", "exit_code": 1, "failed_on": ["regression"],
+     "options": {"min_change": 0.02, "relative": false, "fail_on": ["regression", "status"]},
+     "before": {"name", "start", "git_commit", "machine", "versions"},
+     "comparisons": [{"after": {as before}, "counts": {"slower": 1, …}, "notes": ["…"],
+       "cells": [{"cell", "cell_key", "role", "model", "engine", "batch",
+                  "speed": {"verdict", "ratio", "low", "high", "pairs", "p_value", "p_holm", "why"},
+                  "phases": {"total_ms", "shifts": [{"phase", "ms", "share"}]},
+                  "status": {"before", "after", "change", "reason"},
+                  "quality": {"change", "before": {"mean_diff", "max_diff", "psnr_db", "ssim"}, "after": {…}},
+                  "trusted": true, "doubt": "", "failures": ["regression"]}],
+       "only_before": [{"cell", "cell_key", "model", "engine", "status"}], "only_after": […]}]}
+
+    {"schema_version": 1, "kind": "best", "rankings": [{"context": {"model", "engine", "batch", "width", "height",
+       "steps"}, "left_out": 0, "cells": [{"rank", "report", "cell", "cell_key", "speedup", "low", "high", "called",
+       "quality": {…}, "peak_memory_gb", "images_per_s", "status", "reason"}]}]}
+
+`ratio` is before ÷ after: above 1 is faster; `low`, `high` bound its 95 % interval. `p_holm` is the p-value adjusted
+for all cells that the command judged, null for those it did not. `verdict` is slower, maybe slower (by itself, not
+among so many), slightly slower (less than min_change), the same of faster, no difference, unknown or "" (not judged;
+`why` says why). Absent or infinite numbers are null. `schema_version` rises whenever a field changes its meaning or
+goes away.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.compare import describe
+from sweep.compare.best import Ranked, Ranking
+from sweep.compare.decide import Comparison, Matched, Options
+from sweep.compare.load import Cell, Report
+
+SCHEMA_VERSION = 1
+
+
+def comparison_values(
+    comparisons: Sequence[Comparison], options: Options, fail_on: Sequence[str], failed_on: Sequence[str]
+) -> dict[str, Any]:
+    """The whole comparison; every matched cell has an entry."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "comparison",
+        "exit_code": int(bool(failed_on)),
+        "failed_on": list(failed_on),
+        "options": {**dataclasses.asdict(options), "fail_on": list(fail_on)},
+        "before": _report(comparisons[0].before),
+        "comparisons": [
+            {
+                "after": _report(comparison.after),
+                "counts": describe.counts(comparison),
+                "notes": describe.notes(comparison, options),
+                "cells": [_matched(one) for one in comparison.matched],
+                "only_before": [_single(cell) for cell in comparison.only_before],
+                "only_after": [_single(cell) for cell in comparison.only_after],
+            }
+            for comparison in comparisons
+        ],
+    }
+
+
+def ranking_values(rankings: Sequence[Ranking]) -> dict[str, Any]:
+    """All rankings, whole."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "best",
+        "rankings": [
+            {
+                "context": dataclasses.asdict(ranking.context),
+                "left_out": ranking.left_out,
+                "cells": [_ranked(place, one) for place, one in enumerate(ranking.ranked, 1)],
+            }
+            for ranking in rankings
+        ],
+    }
+
+
+def _report(report: Report) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "start": report.start,
+        "git_commit": report.git_commit,
+        "machine": dict(report.machine),
+        "versions": dict(report.versions),
+    }
+
+
+def _matched(one: Matched) -> dict[str, Any]:
+    speed, cell = one.speed, one.after
+    return {
+        "cell": cell.label,
+        "cell_key": cell.key,
+        "role": cell.role,
+        "model": cell.model,
+        "engine": cell.engine,
+        "batch": cell.batch,
+        "speed": {
+            "verdict": speed.verdict,
+            **_finite(
+                {
+                    "ratio": speed.ratio.ratio,
+                    "low": speed.ratio.low,
+                    "high": speed.ratio.high,
+                    "pairs": speed.ratio.pairs,
+                    "p_value": speed.ratio.p_value,
+                    "p_holm": speed.p_holm,
+                }
+            ),
+            "why": speed.why,
+        },
+        "phases": {
+            "total_ms": one.explanation.total_ms if one.explanation.shifts else None,
+            "shifts": [{"phase": s.phase, "ms": s.ms, "share": s.share} for s in one.explanation.shifts],
+        },
+        "status": {
+            "before": one.before.status,
+            "after": cell.status,
+            "change": one.status,
+            "reason": cell.reason,
+        },
+        "quality": {
+            "change": one.quality,
+            "before": _finite(one.before.quality),
+            "after": _finite(cell.quality),
+        },
+        "trusted": not one.doubt,
+        "doubt": one.doubt,
+        "failures": list(one.failures),
+    }
+
+
+def _single(cell: Cell) -> dict[str, Any]:
+    names = ("model", "engine", "status")
+    return {"cell": cell.label, "cell_key": cell.key} | {name: getattr(cell, name) for name in names}
+
+
+def _ranked(place: int, one: Ranked) -> dict[str, Any]:
+    cell = one.cell
+    return {
+        "rank": place,
+        "report": one.report,
+        "cell": cell.label,
+        "cell_key": cell.key,
+        "speedup": one.speedup,
+        "low": cell.speedup["low"],
+        "high": cell.speedup["high"],
+        "called": cell.speedup["called"],
+        "quality": _finite(cell.quality),
+        **_finite(cell.metrics),
+        "status": cell.status,
+        "reason": cell.reason,
+    }
+
+
+def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None or not math.isfinite(value) else value for name, value in values.items()}

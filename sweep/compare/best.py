@@ -1,0 +1,67 @@
+"""`--best`: cells of all reports ranked by speed-up, one list a model, engine, batch and size.
+
+Pure: loaded reports in, rankings out. Only what passed and can be trusted is ranked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweep.compare.load import Cell, Report
+
+RANKED_STATUSES = ("PASS", "WARN")
+
+
+@dataclass(frozen=True, order=True)
+class Context:
+    """Where speed-ups and images a second can be set side by side."""
+
+    model: str
+    engine: str
+    batch: int
+    width: int
+    height: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.engine}, batch {self.batch}, {self.width}x{self.height}, {self.steps} steps"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A cell in its context; `speedup` over the baseline of its own sweep."""
+
+    report: str
+    cell: Cell
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The cells of one context, the best first, and how many could not be ranked."""
+
+    context: Context
+    ranked: tuple[Ranked, ...]
+    left_out: int  # FAIL, ERROR, SKIP, not to be trusted, or without a speed-up
+
+
+def rank(reports: Sequence[Report]) -> list[Ranking]:
+    """Every context that has a cell with features, in order of its name."""
+    contexts: dict[Context, list[Ranked | None]] = {}
+    for report in reports:
+        for cell in report.cells.values():
+            if not cell.is_baseline and not cell.is_repeat:
+                where = Context(cell.model, cell.engine, cell.batch, cell.width, cell.height, cell.steps)
+                contexts.setdefault(where, []).append(_ranked(report, cell))
+    rankings = []
+    for context, found in sorted(contexts.items(), key=lambda item: item[0]):
+        kept = [one for one in found if one is not None]
+        best_first = sorted(kept, key=lambda one: (-one.speedup, one.cell.label, one.report))
+        rankings.append(Ranking(context, tuple(best_first), len(found) - len(kept)))
+    return rankings
+
+
+def _ranked(report: Report, cell: Cell) -> Ranked | None:
+    ratio = cell.speedup["ratio"]
+    if cell.status not in RANKED_STATUSES or not cell.valid or ratio is None:
+        return None
+    return Ranked(report.name, cell, ratio)

@@ -1,0 +1,281 @@
+"""What changed between two reports: pure decisions over loaded cells.
+
+Speed by paired samples and the noise between engine starts, with one family-wise error over everything that a
+command judges; status, quality, and the phase that explains a change of speed. Knows no files and no words.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sweep import paired
+from sweep.compare.load import Cell, Report
+from sweep.compare.relative import machine_scale, relative_starts
+from sweep.metrics import EXCLUSIVE_PHASES
+from sweep.paired import Ratio
+
+FAMILY_ERROR = 1 - paired.CONFIDENCE  # chance that any cell of a command is called slower or faster wrongly
+PIXEL_FLOOR = 0.002  # mean pixel difference that counts as a change even where two baselines agree exactly
+NAMED_SHARE = 0.3  # two phases that each explain this much of a change are both named
+
+SLOWER, FASTER, NO_DIFFERENCE = paired.SLOWER, paired.FASTER, paired.NO_DIFFERENCE
+MAYBE_SLOWER, MAYBE_FASTER = "maybe slower", "maybe faster"  # by itself, but not among so many cells
+SLIGHTLY_SLOWER, SLIGHTLY_FASTER = "slightly slower", "slightly faster"  # certain, and too small to matter
+UNKNOWN = "unknown"
+NOT_JUDGED = ""
+
+REGRESSION, STATUS, QUALITY = "regression", "status", "quality"
+"""What a command can fail on."""
+
+WORSE, BETTER, LOST, OTHER, SAME = "worse", "better", "lost", "other", ""
+SLOW_REASON = "slower than the baseline"
+"""Reason of a WARN that speed alone made (`sweep.verdict.judge`). It holds for one cell, at 5 % each."""
+_GRAVITY = {"PASS": 0, "WARN": 1, "FAIL": 2, "ERROR": 3}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compare. `min_change`: a smaller relative difference is never a regression (0.02 is 2 %)."""
+
+    min_change: float = 0.02
+    relative: bool = False  # compare speed-ups over each sweep's own baseline instead of latencies
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How the latency changed. `ratio` is before ÷ after: above 1 is faster."""
+
+    verdict: str  # SLOWER … UNKNOWN, or NOT_JUDGED
+    ratio: Ratio = Ratio()
+    p_holm: float | None = (
+        None  # p_value of the ratio, adjusted for all cells judged together; None: not in that family
+    )
+    why: str = ""  # of UNKNOWN and NOT_JUDGED
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How much of a change one exclusive phase explains: milliseconds a request, and the share of the whole."""
+
+    phase: str
+    ms: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The phases that explain a change of `total_ms` a request, the largest first; none when nothing does."""
+
+    total_ms: float = 0.0
+    shifts: tuple[Shift, ...] = ()
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One cell that both reports have."""
+
+    before: Cell
+    after: Cell
+    speed: Speed
+    explanation: Explanation
+    status: str  # WORSE, BETTER, LOST, OTHER, SAME
+    quality: str  # WORSE, BETTER, SAME
+    doubt: str  # why the numbers are not to be trusted; "" when they are
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What a command could fail on."""
+        slower = self.speed.verdict == SLOWER and not self.doubt
+        worse = self.status in (WORSE, LOST)
+        found = ((REGRESSION, slower), (STATUS, worse), (QUALITY, self.quality == WORSE and not self.doubt))
+        return tuple(name for name, holds in found if holds)
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is worth a line of its own."""
+        quiet = (NO_DIFFERENCE, UNKNOWN, NOT_JUDGED)
+        return bool(self.speed.verdict not in quiet or self.status or self.quality or self.doubt)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Report `after` against report `before`."""
+
+    before: Report
+    after: Report
+    matched: tuple[Matched, ...]
+    only_before: tuple[Cell, ...]
+    only_after: tuple[Cell, ...]
+
+    @property
+    def failures(self) -> frozenset[str]:
+        """What a command could fail on."""
+        return frozenset(name for one in self.matched for name in one.failures)
+
+
+def compare_reports(before: Report, others: Sequence[Report], options: Options) -> list[Comparison]:
+    """Each of `others` against `before`. One family-wise error holds over all of them together."""
+    pairs = [
+        [(cell, after.cells[key], *_ratio(before, after, key, options)) for key, cell in before.cells.items()
+         if key in after.cells]
+        for after in others
+    ]  # fmt: skip
+    family = [
+        (number, cell.key, ratio.p_value)
+        for number, rows in enumerate(pairs)
+        for cell, other, ratio, _ in rows
+        if ratio.p_value is not None and not doubt(cell, other)
+    ]
+    adjusted = dict(zip([f[:2] for f in family], holm([p for *_, p in family]), strict=True))
+    comparisons = []
+    for number, (after, rows) in enumerate(zip(others, pairs, strict=True)):
+        matched = tuple(
+            _match(before, after, cell, other, ratio, why, adjusted.get((number, cell.key)), options)
+            for cell, other, ratio, why in rows
+        )
+        only_before = tuple(cell for key, cell in before.cells.items() if key not in after.cells)
+        only_after = tuple(cell for key, cell in after.cells.items() if key not in before.cells)
+        comparisons.append(Comparison(before, after, matched, only_before, only_after))
+    return comparisons
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of Holm's step-down, in the order given (Holm 1979, Scand. J. Statist. 6:65).
+
+    Below α exactly for those that may be called so that the chance of any wrong call is at most α, whatever
+    the dependence between them (cells of one sweep share their noise estimate).
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, (len(p_values) - rank) * p_values[place])
+        adjusted[place] = min(1.0, largest)
+    return adjusted
+
+
+def speed_verdict(ratio: Ratio, p_holm: float | None, min_change: float) -> str:
+    """What a measured ratio may be called. `p_holm` None: outside of the family, so never certain."""
+    if ratio.ratio is None or ratio.called == paired.UNKNOWN:
+        return UNKNOWN
+    if ratio.called == paired.NO_DIFFERENCE:
+        return NO_DIFFERENCE
+    slower = ratio.called == paired.SLOWER
+    if max(ratio.ratio, 1 / ratio.ratio) - 1 < min_change:
+        return SLIGHTLY_SLOWER if slower else SLIGHTLY_FASTER
+    if p_holm is None or p_holm >= FAMILY_ERROR:
+        return MAYBE_SLOWER if slower else MAYBE_FASTER
+    return SLOWER if slower else FASTER
+
+
+def status_change(before: str, after: str, reason: str = "") -> str:
+    """WORSE or BETTER along PASS, WARN, FAIL, ERROR; LOST: it worked and is skipped now; OTHER: SKIP to or from.
+
+    PASS to WARN only because the cell is slower than its baseline (`reason`, of after) is OTHER: the comparison
+    judges speed itself, with one error for all cells, and many cells would have some such WARN by chance.
+    """
+    if before == after:
+        return SAME
+    if after == "SKIP":
+        return LOST if before in ("PASS", "WARN") else OTHER
+    if before == "SKIP":
+        return OTHER
+    if (before, after, reason) == ("PASS", "WARN", SLOW_REASON):
+        return OTHER
+    return WORSE if _GRAVITY[after] > _GRAVITY[before] else BETTER
+
+
+def quality_change(before: float | None, after: float | None, floor: float) -> str:
+    """By the mean pixel difference to the baseline's images; a change up to the floor is chance."""
+    if before is None or after is None or abs(after - before) <= max(floor, PIXEL_FLOOR):
+        return SAME
+    return WORSE if after > before else BETTER
+
+
+def doubt(before: Cell, after: Cell) -> str:
+    """Why a measurement of the two is not to be trusted; "" when both are."""
+    reasons = [cell.invalid_reason or "marked invalid" for cell in (before, after) if not cell.valid]
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def explain(before: Mapping[str, float], after: Mapping[str, float], slower: bool, scale: float = 1.0) -> Explanation:
+    """The exclusive phases behind a change, from milliseconds a request by phase.
+
+    `scale` brings `after` to the speed of `before`'s machine. Empty when the phases do not show the change.
+    """
+    if not before or not after:
+        return Explanation()
+    names = [name for name in (*EXCLUSIVE_PHASES, "other") if name in before or name in after]
+    shifts = {name: after.get(name, 0.0) * scale - before.get(name, 0.0) for name in names}
+    total = math.fsum(shifts.values())
+    if total == 0 or (total > 0) != slower:
+        return Explanation()
+    ordered = sorted((Shift(name, ms, ms / total) for name, ms in shifts.items()), key=lambda s: -s.share)
+    named = [shift for shift in ordered[1:2] if shift.share >= NAMED_SHARE]
+    return Explanation(total, (ordered[0], *named))
+
+
+def moved_together(matched: Iterable[Matched], min_change: float) -> float | None:
+    """By which factor every cell, baselines included, takes longer (below 1: less long); None when they differ.
+
+    Together: at least two cells with a baseline among them, all in one direction, and each within half and
+    twice the typical change, which must be worth speaking of.
+    """
+    measured = [one for one in matched if one.speed.ratio.ratio is not None and not one.before.is_repeat]
+    if len(measured) < 2 or not any(one.before.is_baseline for one in measured):
+        return None
+    logs = sorted(-math.log(one.speed.ratio.ratio or 1.0) for one in measured)
+    typical = logs[len(logs) // 2]
+    if abs(typical) <= math.log1p(min_change):
+        return None
+    return math.exp(typical) if all(0.5 <= log / typical <= 2 for log in (logs[0], logs[-1])) else None
+
+
+def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[Ratio, str]:
+    """The paired ratio of one cell, and why there is none."""
+    cell, other = before.cells[key], after.cells[key]
+    if cell.is_repeat:
+        return Ratio(), "A/A: measures the noise"
+    if options.relative and cell.is_baseline:
+        return Ratio(), "baseline: the unit of --relative"
+    if not cell.starts or not other.starts:
+        return Ratio(), "not measured"
+    noises = [before.floor(cell).alone, after.floor(other).alone]
+    starts = [before.starts(cell), after.starts(other)]
+    if options.relative:
+        for side, (report, one) in enumerate(((before, cell), (after, other))):
+            starts[side], noises[side] = relative_starts(report, one)
+            if not starts[side]:
+                return Ratio(), "its baseline was not measured"
+    ratio = paired.compare(starts[0], starts[1], noises[0], noises[1])
+    if ratio.ratio is None:
+        return ratio, "no sample in common"
+    return ratio, "" if ratio.called else "no A/A: noise between engine starts is not known"
+
+
+def _match(
+    before: Report,
+    after: Report,
+    cell: Cell,
+    other: Cell,
+    ratio: Ratio,
+    why: str,
+    p_holm: float | None,
+    options: Options,
+) -> Matched:
+    verdict = speed_verdict(ratio, p_holm, options.min_change)
+    if verdict == UNKNOWN and (cell.is_repeat or (options.relative and cell.is_baseline)):
+        verdict = NOT_JUDGED
+    explanation = Explanation()
+    if verdict in (SLOWER, MAYBE_SLOWER, FASTER, MAYBE_FASTER):
+        scale = machine_scale(before, after, cell, other) if options.relative else 1.0
+        explanation = explain(cell.phases_ms, other.phases_ms, verdict in (SLOWER, MAYBE_SLOWER), scale)
+    floor = max(before.floor(cell).mean_diff, after.floor(other).mean_diff)
+    return Matched(
+        before=cell,
+        after=other,
+        speed=Speed(verdict, ratio, p_holm, why),
+        explanation=explanation,
+        status=status_change(cell.status, other.status, other.reason),
+        quality=quality_change(cell.quality["mean_diff"], other.quality["mean_diff"], floor),
+        doubt=doubt(cell, other),
+    )

@@ -1,0 +1,232 @@
+"""What people are told about a comparison, whatever the format: notes, counts, words of one number.
+
+Also why two reports have nothing in common. Plain text only; markup is the renderers' business.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from sweep.compare import decide
+from sweep.compare.decide import Comparison, Explanation, Matched, Options, Speed
+from sweep.compare.load import Cell, Report
+
+Field = tuple[str, Callable[[Cell], object]]
+
+FIELDS: tuple[Field, ...] = (
+    ("model", lambda cell: cell.model),
+    ("engine", lambda cell: cell.engine),
+    ("size", lambda cell: f"{cell.width}x{cell.height}"),
+    ("steps", lambda cell: cell.steps),
+    ("prompts", lambda cell: cell.prompts),
+    ("batch", lambda cell: cell.batch),
+    ("parallel", lambda cell: cell.parallel),
+    ("features", lambda cell: "+".join(cell.features) or "none"),
+)
+SHOWN_VALUES = 4
+
+
+def nothing_in_common(before: Report, after: Report) -> str:
+    """Why no cell of the two can be compared, in one line; "" when one can."""
+    for report in (before, after):
+        if not report.cells:
+            return f"{report.name} has no cells"
+    if before.cells.keys() & after.cells.keys():
+        return ""
+    disjoint, unequal = [], []
+    for name, value in FIELDS:
+        ours, theirs = ({value(cell) for cell in report.cells.values()} for report in (before, after))
+        words = f"{before.name} has {name} {_some(ours)}, {after.name} has {_some(theirs)}"
+        if not ours & theirs:
+            disjoint.append(words)
+        elif ours != theirs:
+            unequal.append(words)
+    differ = disjoint[:1] if disjoint and disjoint[0].split(" has ")[1].startswith("model") else disjoint or unequal
+    if not differ:
+        known = ", ".join(name for name, _ in FIELDS)
+        differ = [
+            f"both have the same {known}; what differs is not in a report (texts of prompts, seed, guidance, warm-up, "
+            "options of a feature, device)"
+        ]
+    return f"no cell in common: {'; '.join(differ)}"
+
+
+def notes(comparison: Comparison, options: Options) -> list[str]:
+    """What to know before believing the numbers, one line each."""
+    before, after = comparison.before, comparison.after
+    found = list(dict.fromkeys(report.note for report in (before, after) if report.note))
+    found += filter(None, [_differences("machine", before.machine, after.machine)])
+    found += filter(None, [_differences("versions", before.versions, after.versions)])
+    if before.git_commit != after.git_commit:
+        found.append(f"commit: {before.git_commit[:12] or 'unknown'} -> {after.git_commit[:12] or 'unknown'}")
+    together = None if options.relative else decide.moved_together(comparison.matched, options.min_change)
+    if together is not None:
+        found.append(
+            f"every cell took {together:.2f}x: machine or environment changed, or code that all cells share; "
+            "--relative compares speed-ups over each sweep's own baseline"
+        )
+    hint = "" if options.relative else _relative_sees_more(before, after)
+    if hint:
+        found.append(hint)
+    unknown = Counter(one.speed.why for one in comparison.matched if one.speed.verdict == decide.UNKNOWN)
+    for why, count in unknown.items():
+        advice = " (sweep with aa=1 or more)" if why.startswith("no A/A") else ""
+        found.append(f"speed of {cells_words(count)} not judged: {why}{advice}")
+    doubted = sum(bool(one.doubt) for one in comparison.matched)
+    if doubted:
+        found.append(f"{cells_words(doubted)} not to be trusted (invalid): never a regression of speed or quality")
+    return found
+
+
+def counts(comparison: Comparison) -> dict[str, int]:
+    """How many cells are slower, faster, …; only what occurs, gravest first."""
+    verdicts = Counter(one.speed.verdict for one in comparison.matched)
+    order = (
+        *(decide.SLOWER, decide.MAYBE_SLOWER, decide.SLIGHTLY_SLOWER),
+        *(decide.FASTER, decide.MAYBE_FASTER, decide.SLIGHTLY_FASTER, decide.NO_DIFFERENCE, decide.UNKNOWN),
+    )
+    doubted = sum(bool(one.doubt) and one.speed.verdict != decide.NOT_JUDGED for one in comparison.matched)
+    statuses = Counter(one.status for one in comparison.matched)
+    qualities = Counter(one.quality for one in comparison.matched)
+    found = {
+        **{verdict: verdicts[verdict] for verdict in order},
+        "status worse": statuses[decide.WORSE] + statuses[decide.LOST],
+        "status better": statuses[decide.BETTER],
+        "status changed": statuses[decide.OTHER],
+        "quality worse": qualities[decide.WORSE],
+        "quality better": qualities[decide.BETTER],
+        "not to be trusted": doubted,
+        f"only in {comparison.before.name}": len(comparison.only_before),
+        f"only in {comparison.after.name}": len(comparison.only_after),
+    }
+    return {words: count for words, count in found.items() if count}
+
+
+def summary(comparison: Comparison) -> str:
+    """One line, gravest first: `12 cells compared: 1 slower, 11 no difference`."""
+    judged = [one for one in comparison.matched if not one.before.is_repeat]
+    words = ", ".join(f"{count:,} {what}" for what, count in counts(comparison).items())
+    return f"{cells_words(len(judged))} compared: {words or 'nothing measured'}"
+
+
+def cells_words(count: int) -> str:
+    """`1 cell`, `10,000 cells`."""
+    return f"{count:,} cell{'' if count == 1 else 's'}"
+
+
+def conclusion(failed_on: Sequence[str]) -> str:
+    """What the exit code says, in words."""
+    words = {
+        decide.REGRESSION: "slower beyond noise",
+        decide.STATUS: "a status got worse",
+        decide.QUALITY: "quality got worse",
+    }
+    return f"FAILED: {', '.join(words[name] for name in failed_on)}" if failed_on else "no regression"
+
+
+def label(cell: Cell, full: bool) -> str:
+    """A cell's name; `full` with model and engine."""
+    return f"{cell.label} ({cell.model}, {cell.engine})" if full else cell.label
+
+
+def several_contexts(reports: Sequence[Report]) -> bool:
+    """Whether a cell's label alone leaves open which model or engine it is."""
+    return len({(one.model, one.engine) for report in reports for one in report.cells.values()}) > 1
+
+
+def speed_words(speed: Speed) -> str:
+    """`slower 1.32x (1.25-1.40)`: of slower by how much longer, of others how many times faster."""
+    ratio = speed.ratio
+    if ratio.ratio is None:
+        return "" if speed.verdict in (decide.UNKNOWN, decide.NOT_JUDGED) and not speed.why else speed.why
+    slower = speed.verdict in (decide.SLOWER, decide.MAYBE_SLOWER, decide.SLIGHTLY_SLOWER)
+    shown = 1 / ratio.ratio if slower else ratio.ratio
+    interval = ""
+    if ratio.low is not None and ratio.high is not None:
+        low, high = (1 / ratio.high, 1 / ratio.low) if slower else (ratio.low, ratio.high)
+        interval = f" ({low:.2f}-{high:.2f})"
+    verdict = "unknown: no A/A" if speed.verdict == decide.UNKNOWN else speed.verdict
+    return f"{verdict} {shown:.2f}x{interval}"
+
+
+def explanation_words(explanation: Explanation) -> str:
+    """`denoise_step +210 ms of +222 ms (95 %)`; with two phases both."""
+    if not explanation.shifts:
+        return ""
+    parts = [f"{shift.phase} {_ms(shift.ms)} ms" for shift in explanation.shifts]
+    shares = ", ".join(f"{shift.share:.0%}".replace("%", " %") for shift in explanation.shifts)
+    return f"{', '.join(parts)} of {_ms(explanation.total_ms)} ms ({shares})"
+
+
+def status_words(one: Matched) -> str:
+    """`PASS -> FAIL`, the status alone where it stayed; a lost cell is named so."""
+    if not one.status:
+        return one.after.status
+    return f"{one.before.status} -> {one.after.status}{' (lost)' if one.status == decide.LOST else ''}"
+
+
+def quality_words(one: Matched) -> str:
+    """`worse: diff 0.004 -> 0.031, PSNR 39.0 -> 24.1 dB, SSIM 0.990 -> 0.871`; "" where nothing changed."""
+    if not one.quality:
+        return ""
+    parts = []
+    for name, title, form, unit in (
+        ("mean_diff", "diff", "{:.4f}", ""),
+        ("psnr_db", "PSNR", "{:.1f}", " dB"),
+        ("ssim", "SSIM", "{:.3f}", ""),
+    ):
+        pair = [cell.quality[name] for cell in (one.before, one.after)]
+        if None not in pair:
+            parts.append(f"{title} {' -> '.join(form.format(value) for value in pair)}{unit}")
+    return f"{one.quality}: {', '.join(parts)}"
+
+
+def detail_words(one: Matched) -> str:
+    """What explains the row: phases, the reason of a new status, quality, doubt."""
+    reason = one.after.reason if one.status else ""
+    doubted = f"not to be trusted: {one.doubt}" if one.doubt else ""
+    return "; ".join(filter(None, [explanation_words(one.explanation), reason, quality_words(one), doubted]))
+
+
+def ordered(matched: Sequence[Matched]) -> list[Matched]:
+    """Gravest first: what fails, what may, what improved, then the rest as the report had it."""
+
+    def gravity(one: Matched) -> tuple[int, float]:
+        ratio = one.speed.ratio.ratio or 1.0
+        verdict = one.speed.verdict
+        if one.failures:
+            return 0, ratio
+        if verdict in (decide.MAYBE_SLOWER, decide.SLIGHTLY_SLOWER) or one.status or one.quality or one.doubt:
+            return 1, ratio
+        return (2, -ratio) if verdict in (decide.FASTER, decide.MAYBE_FASTER, decide.SLIGHTLY_FASTER) else (3, 0.0)
+
+    return sorted(matched, key=gravity)
+
+
+def _differences(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    names = [name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name)]
+    words = [f"{name} {before.get(name) or 'absent'} -> {after.get(name) or 'absent'}" for name in names]
+    return f"{what} changed: {', '.join(words)}" if words else ""
+
+
+def _relative_sees_more(before: Report, after: Report) -> str:
+    """Where baselines ran beside the cells and that noise is much smaller: the advice to use it."""
+    for name, floor in before.floors.items():
+        pair = (floor, after.floors.get(name, floor))
+        alone = max(one.alone.sd or 0.0 for one in pair)
+        beside = max(one.beside.sd or 0.0 for one in pair)
+        if alone > 2 * beside and all(one.beside.df for one in pair):
+            return (
+                f"engine starts differ by {alone:.1%} by chance, beside a baseline by {beside:.1%}: "
+                "--relative sees smaller changes"
+            )
+    return ""
+
+
+def _some(values: set[object]) -> str:
+    shown = sorted(map(str, values), key=lambda text: (len(text), text))
+    more = f" and {len(shown) - SHOWN_VALUES} more" if len(shown) > SHOWN_VALUES else ""
+    return ", ".join(shown[:SHOWN_VALUES]) + more
+
+
+def _ms(value: float) -> str:
+    return f"{value:+.0f}" if abs(value) >= 10 else f"{value:+.2g}"

@@ -1,0 +1,291 @@
+"""report.json as frozen dataclasses: the only module of the comparison that opens files.
+
+Reads the format of docs/report.md and checks what it reads: whatever else may be in a file, the decisions get
+finite numbers, known statuses and text that is safe to print. Knows no statistics.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.paired import Noise, Sample, Start, noise_beside_reference
+
+SCHEMA_VERSION = 1  # of report.json
+STATUSES = ("PASS", "WARN", "FAIL", "ERROR", "SKIP")
+REPORT = "report.json"
+
+
+class CompareError(ValueError):
+    """What cannot be compared: one line that says what was asked, what is wrong, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a report. Times of `starts` in seconds, of `phases_ms` in milliseconds a request."""
+
+    key: str
+    baseline_key: str
+    label: str
+    role: str  # baseline, feature, aa
+    features: tuple[str, ...]
+    model: str
+    engine: str
+    parallel: str
+    batch: int
+    width: int
+    height: int
+    steps: int
+    prompts: int
+    status: str
+    reason: str
+    valid: bool
+    invalid_reason: str
+    speedup: Mapping[str, Any]  # ratio, low, high, called
+    quality: Mapping[str, float | None]
+    phases_ms: Mapping[str, float]
+    metrics: Mapping[str, float | None]
+    starts: tuple[Start, ...]  # engine starts that measured something
+    references: tuple[Start, ...]  # of the same starts: the baseline beside the cell; empty where none ran
+
+    @property
+    def is_baseline(self) -> bool:
+        """Measured without features; what a relative comparison divides by."""
+        return self.role == "baseline"
+
+    @property
+    def is_repeat(self) -> bool:
+        """An A/A cell: it exists to know the noise and is not judged by itself."""
+        return self.role == "aa"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What differs by chance, for one model and engine: latency between engine starts, and pixels."""
+
+    alone: Noise = Noise()  # of one start's mean log latency
+    beside: Noise = Noise()  # of one start's mean log ratio to the baseline that ran beside it
+    mean_diff: float = 0.0  # between two runs of the baseline
+
+
+@dataclass(frozen=True)
+class Report:
+    """One sweep. `name` is what the command line called it."""
+
+    name: str
+    cells: Mapping[str, Cell]  # by cell_key
+    floors: Mapping[tuple[str, str], Floor]  # by model and engine
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    git_commit: str
+    start: str
+    note: str  # that weights are random, or ""
+
+    repeats: Mapping[str, tuple[Start, ...]]  # starts of A/A cells, by the key of the baseline that they repeat
+
+    def starts(self, cell: Cell) -> tuple[Start, ...]:
+        """All starts that measured this cell; of a baseline also those of its A/A."""
+        return cell.starts + self.repeats.get(cell.key, ())
+
+    def floor(self, cell: Cell) -> Floor:
+        """The noise that this cell's numbers carry."""
+        return self.floors.get((cell.model, cell.engine), Floor())
+
+
+def load(argument: str) -> Report:
+    """The report that a command line argument names: a sweep's folder, or the file. Raises CompareError."""
+    path = Path(argument)
+    if path.is_dir():
+        folder, path = path, path / REPORT
+        if not path.is_file():
+            raise CompareError(f"{folder} has no {REPORT}; `python -m sweep.report {folder}` writes it")
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CompareError(f"{path} does not exist; give a sweep's folder or its {REPORT}") from None
+    except OSError as error:
+        raise CompareError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CompareError(f"{path} is no {REPORT}: {clean(str(error))}") from None
+    try:
+        return parse(data, clean(argument.rstrip("/") or argument))
+    except CompareError as error:
+        raise CompareError(f"{path}: {error}") from None
+    except OverflowError:
+        raise CompareError(f"{path}: a number is too large") from None
+
+
+def parse(data: Any, name: str) -> Report:
+    """A report from its JSON values. Raises CompareError that names the field."""
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise CompareError(f"no {REPORT}: it has no schema_version")
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise CompareError(
+            f"schema_version is {clean(str(data['schema_version']))}, this version reads {SCHEMA_VERSION}; rebuild it "
+            "with `python -m sweep.report DIR`, or compare with the version that wrote it"
+        )
+    cells: dict[str, Cell] = {}
+    for number, entry in enumerate(_list(data, "cells", "the report")):
+        cell = _cell(entry, f"cells[{number}]")
+        if cell.key in cells:
+            raise CompareError(f"cells[{number}].cell_key {cell.key} is there twice")
+        cells[cell.key] = cell
+    repeats = [cell for cell in cells.values() if cell.is_repeat]
+    floors = dict(_floor(entry, f"noise[{n}]", repeats) for n, entry in enumerate(_list(data, "noise", "the report")))
+    sweep = _mapping(data, "sweep", "the report")
+    weights = clean(str(sweep.get("note") or "Random weights.")) if sweep.get("random_weights") else ""
+    return Report(
+        name=name,
+        cells=cells,
+        floors=floors,
+        machine=_texts(_mapping(sweep, "machine", "sweep")),
+        versions=_texts(_mapping(sweep, "versions", "sweep")),
+        git_commit=clean(str(sweep.get("git_commit") or "")),
+        start=clean(str(sweep.get("start") or "")),
+        note=weights,
+        repeats=_joined(repeats),
+    )
+
+
+def clean(text: str) -> str:
+    """One line without control characters, escape sequences or lone surrogates, which could fool a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def _cell(entry: Any, where: str) -> Cell:
+    _check(isinstance(entry, dict), where, "must be an object")
+    status = _text(entry, "status", where)
+    _check(status in STATUSES, f"{where}.status", f"is '{status}', not one of {', '.join(STATUSES)}")
+    speedup = _mapping(entry, "speedup", where)
+    starts, references = _starts(entry, where)
+    return Cell(
+        key=_text(entry, "cell_key", where),
+        baseline_key=_text(entry, "baseline_key", where, ""),
+        label=_text(entry, "cell", where),
+        role=_text(entry, "role", where),
+        features=tuple(clean(str(feature)) for feature in _list(entry, "features", where)),
+        model=_text(entry, "model", where),
+        engine=_text(entry, "engine", where),
+        parallel=_text(entry, "parallel", where, ""),
+        batch=_whole(entry, "batch", where),
+        width=_whole(entry, "width", where),
+        height=_whole(entry, "height", where),
+        steps=_whole(entry, "steps", where),
+        prompts=_whole(entry, "prompts", where),
+        status=status,
+        reason=_text(entry, "reason", where, ""),
+        valid=entry.get("valid") is not False,
+        invalid_reason=_text(entry, "invalid_reason", where, ""),
+        speedup={**_numbers(speedup, ("ratio", "low", "high"), where), "called": _text(speedup, "called", where, "")},
+        quality=_numbers(_mapping(entry, "quality", where), ("mean_diff", "max_diff", "psnr_db", "ssim"), where),
+        phases_ms=_phases(_mapping(entry, "phases_ms", where), where),
+        metrics=_numbers(_mapping(entry, "metrics", where), ("images_per_s", "peak_memory_gb"), where),
+        starts=starts,
+        references=references,
+    )
+
+
+def _starts(entry: Mapping[str, Any], where: str) -> tuple[tuple[Start, ...], tuple[Start, ...]]:
+    starts, references = [], []
+    for number, start in enumerate(_list(entry, "starts", where)):
+        here = f"{where}.starts[{number}]"
+        _check(isinstance(start, dict), here, "must be an object")
+        samples = _samples(start.get("samples"), f"{here}.samples")
+        if samples:
+            starts.append(samples)
+            references.append(_samples(start.get("reference"), f"{here}.reference"))
+    return tuple(starts), tuple(references)
+
+
+def _samples(rows: Any, where: str) -> dict[Sample, float]:
+    if not rows:
+        return {}
+    try:
+        samples = {(prompt, seed, repeat): float(latency) for prompt, seed, repeat, latency in rows}
+        sound = all(0 < latency < math.inf for latency in samples.values())
+    except (TypeError, ValueError):
+        raise CompareError(f"{where} must be a list of [prompt_index, seed, repeat, latency_s]") from None
+    _check(sound, where, "has a latency that is not a finite number above 0")
+    return samples
+
+
+def _floor(entry: Any, where: str, repeats: Sequence[Cell]) -> tuple[tuple[str, str], Floor]:
+    _check(isinstance(entry, dict), where, "must be an object")
+    found = _numbers(entry, ("sd", "df", "mean_diff"), where)
+    name = _text(entry, "model", where), _text(entry, "engine", where)
+    sd, df = found["sd"], int(found["df"] or 0)
+    _check(sd is None or 0 <= sd < math.inf, f"{where}.sd", "must be 0 or more, and finite")
+    alone = Noise() if sd is None or df < 1 else Noise(sd, df)
+    own = [cell for cell in repeats if (cell.model, cell.engine) == name]
+    beside = noise_beside_reference((r, s) for cell in own for s, r in zip(cell.starts, cell.references, strict=True))
+    return name, Floor(alone, beside, found["mean_diff"] or 0.0)
+
+
+def _joined(repeats: Sequence[Cell]) -> dict[str, tuple[Start, ...]]:
+    joined: dict[str, tuple[Start, ...]] = {}
+    for cell in repeats:
+        joined[cell.baseline_key] = joined.get(cell.baseline_key, ()) + cell.starts
+    return joined
+
+
+def _phases(found: Mapping[str, Any], where: str) -> dict[str, float]:
+    return {clean(k): v for k, v in _numbers(found, tuple(found), where).items() if v is not None and v < math.inf}
+
+
+def _numbers(found: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, float | None]:
+    """These fields as float; None where absent, null or NaN. Infinity stays (PSNR of identical images)."""
+    numbers: dict[str, float | None] = {}
+    for name in names:
+        value = found.get(name)
+        if isinstance(value, str) and value in ("inf", "Infinity"):
+            value = math.inf
+        _check(value is None or isinstance(value, int | float), f"{where}.{name}", "must be a number or null")
+        numbers[name] = None if value is None or math.isnan(value) else float(value)
+    return numbers
+
+
+def _text(found: Mapping[str, Any], name: str, where: str, default: str | None = None) -> str:
+    value = found.get(name, default)
+    if value is None and default is not None:
+        return default
+    _check(isinstance(value, str), f"{where}.{name}", "is missing or no text")
+    return clean(value) if isinstance(value, str) else ""
+
+
+def _whole(found: Mapping[str, Any], name: str, where: str) -> int:
+    value = found.get(name)
+    _check(value is None or isinstance(value, int), f"{where}.{name}", "must be a whole number")
+    return value or 0
+
+
+def _list(found: Mapping[str, Any], name: str, where: str) -> list[Any]:
+    value = found.get(name)
+    if value is None and where != "the report":
+        return []
+    _check(isinstance(value, list), f"{where}.{name}" if where != "the report" else name, "is missing or no list")
+    return value if isinstance(value, list) else []
+
+
+def _mapping(found: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    value = found.get(name)
+    if value is None:
+        return {}
+    _check(isinstance(value, dict), f"{where}.{name}", "must be an object")
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(found: Mapping[str, Any]) -> dict[str, str]:
+    return {clean(str(name)): _shown(value) for name, value in found.items()}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    return clean(f"{value:g}" if isinstance(value, float) else "" if value is None else str(value))
+
+
+def _check(holds: bool, where: str, wrong: str) -> None:
+    if not holds:
+        raise CompareError(f"{where} {wrong}")

@@ -1,0 +1,64 @@
+"""Latencies relative to each sweep's own baseline, so that a machine that changed as a whole cancels.
+
+Pure functions over loaded cells; knows nothing of verdicts.
+"""
+
+import math
+from collections.abc import Sequence
+
+from sweep.compare.load import Cell, Report
+from sweep.paired import Noise, Sample, Start
+
+
+def relative_starts(report: Report, cell: Cell) -> tuple[tuple[Start, ...], Noise]:
+    """Latencies of a cell ÷ those of its baseline, sample by sample, and the noise of one such start.
+
+    The baseline that ran beside the cell where there is one; its noise is that of A/A starts beside a baseline.
+    Else the sweep's baseline cell, averaged over its starts: cell and baseline both bring the noise of a start,
+    variance sd² · (1/n + 1/m) for n starts of the cell and m of the baseline, so that of one start is
+    sd² · (1 + n/m); √2 · sd for one each.
+    """
+    floor = report.floor(cell)
+    beside = [(samples, other) for samples, other in zip(cell.starts, cell.references, strict=True) if other]
+    if beside:
+        starts = [_divide(samples, other) for samples, other in beside]
+        noise = floor.beside if floor.beside.df else _scaled(floor.alone, 2.0)
+    else:
+        baseline = _baseline_starts(report, cell)
+        mean = geometric_mean_start(baseline)
+        starts = [_divide(samples, mean) for samples in cell.starts]
+        noise = _scaled(floor.alone, 1 + len(starts) / len(baseline)) if baseline else floor.alone
+    return tuple(start for start in starts if start), noise
+
+
+def machine_scale(before: Report, after: Report, cell: Cell, other: Cell) -> float:
+    """Latency of the baseline in `before` ÷ in `after`: brings phases of `after` to `before`'s speed."""
+    means = []
+    for report, one in ((before, cell), (after, other)):
+        beside = [samples for samples in one.references if samples]
+        means.append(geometric_mean_start(beside or _baseline_starts(report, one)))
+    shared = [key for key in means[0] if key in means[1]]
+    if not shared:
+        return 1.0
+    return math.exp(math.fsum(math.log(means[0][key] / means[1][key]) for key in shared) / len(shared))
+
+
+def _baseline_starts(report: Report, cell: Cell) -> tuple[Start, ...]:
+    baseline = report.cells.get(cell.baseline_key)
+    return report.starts(baseline) if baseline else ()
+
+
+def _scaled(noise: Noise, parts: float) -> Noise:
+    return noise if noise.sd is None else Noise(noise.sd * math.sqrt(parts), noise.df)
+
+
+def geometric_mean_start(starts: Sequence[Start]) -> dict[Sample, float]:
+    """The geometric mean over starts of each sample that all of them have; empty without a start."""
+    if not starts:
+        return {}
+    shared = set.intersection(*(set(start) for start in starts))
+    return {key: math.exp(math.fsum(math.log(start[key]) for start in starts) / len(starts)) for key in shared}
+
+
+def _divide(samples: Start, reference: Start) -> dict[Sample, float]:
+    return {key: latency / reference[key] for key, latency in samples.items() if key in reference}

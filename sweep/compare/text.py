@@ -1,0 +1,95 @@
+"""A comparison or a ranking for a terminal. Labels and reasons are shown as they are, never read as markup."""
+
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweep.compare import describe, tabular
+from sweep.compare.best import Ranking
+from sweep.compare.decide import Comparison, Options
+from sweep.compare.load import Report
+from sweep.compare.tabular import Line
+
+STYLES = {"bad": "bold red", "doubtful": "yellow", "good": "green", "": ""}
+ROWS = 100  # of changed cells
+QUIET_ROWS = 40  # of cells in which nothing changed; more of them are counted only
+BEST_ROWS = 10
+FILE_WIDTH = 140
+NAMES = 20  # of cells that one report lacks
+
+
+def comparison_text(
+    comparisons: Sequence[Comparison], options: Options, failed_on: Sequence[str], console: Console
+) -> None:
+    """Print every comparison, and last what the exit code says."""
+    for comparison in comparisons:
+        _comparison(comparison, options, console)
+    console.print(Text(describe.conclusion(failed_on), style=STYLES["bad" if failed_on else "good"]))
+
+
+def ranking_text(rankings: Sequence[Ranking], reports: Sequence[Report], console: Console) -> None:
+    """Print the best cells of every context."""
+    for note in dict.fromkeys(report.note for report in reports if report.note):
+        console.print(Text(f"note: {note}"))
+    if not rankings:
+        console.print("no cell with a feature")
+    for ranking in rankings:
+        console.print(Text(str(ranking.context), style="bold"))
+        lines, more = tabular.cut(tabular.ranked_rows(ranking, len(reports)), BEST_ROWS)
+        if lines:
+            console.print(_table(tabular.RANKED, lines, right=(0, 4, 5)))
+        left = [f"{more} more"] if more else []
+        left += [f"{ranking.left_out} not ranked (no speed-up, FAIL, ERROR, SKIP or invalid)"] * bool(ranking.left_out)
+        if left:
+            console.print(Text(f"{'; '.join(left)}: --format json lists all that are ranked", style="dim"))
+
+
+def console(terminal: bool) -> Console:
+    """Keeps what is printed, as wide as the terminal and in its colours; for a file plain and FILE_WIDTH wide."""
+    if not terminal:
+        return Console(file=io.StringIO(), width=FILE_WIDTH, color_system=None)
+    real = Console()
+    colours: Literal["auto"] | None = "auto" if real.is_terminal else None
+    return Console(file=io.StringIO(), width=real.width, color_system=colours, force_terminal=real.is_terminal)
+
+
+def taken(console: Console) -> str:
+    """What was printed."""
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def _comparison(comparison: Comparison, options: Options, console: Console) -> None:
+    title = f"{comparison.before.name} -> {comparison.after.name}{' (relative to baselines)' * options.relative}"
+    console.print(Text(title, style="bold"))
+    console.print(Text(describe.summary(comparison)))
+    for note in describe.notes(comparison, options):
+        console.print(Text(f"note: {note}"))
+    changed, rest = tabular.changed_and_rest(comparison)
+    shown, more = tabular.cut(changed, ROWS)
+    quiet = rest if len(rest) <= QUIET_ROWS else []
+    if shown or quiet:
+        console.print(_table(tabular.COMPARED, [*shown, *quiet]))
+    if more:
+        console.print(Text(f"{more} more changed cells: --format json lists them", style="dim"))
+    if rest and not quiet:
+        console.print(
+            Text(f"{describe.cells_words(len(rest))} without a change: --format json lists them", style="dim")
+        )
+    for name, labels in tabular.only_in(comparison):
+        left = f" and {len(labels) - NAMES:,} more" if len(labels) > NAMES else ""
+        console.print(Text(f"only in {name}: {', '.join(labels[:NAMES])}{left}"))
+
+
+def _table(headings: Sequence[str], lines: Sequence[Line], right: Sequence[int] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number in right else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(value) for value in line.values), style=STYLES[line.style])
+    return table

@@ -1,0 +1,211 @@
+"""Measurement: warm-up and measured batches of one cell, and the result that comes of them.
+
+Asks a running engine for batches and times the whole; what was measured before a failure is kept, and the
+failing batch's requests are kept as failed. Starts no engine, writes nothing but a made-up input image.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from profiling.phases import PhaseRecord
+from profiling.telemetry import ProcessTreeSampler, TelemetrySample
+from sweep import gpus, metrics
+from sweep.beside import beside
+from sweep.engines.base import Output, Request
+from sweep.engines.host import EngineFailure, EngineHost
+from sweep.plan import Cell
+from sweep.results import DONE, ERROR, BatchRow, RequestRow, RunResult, SweepFolder
+from sweep.workload.prompts import load_prompts
+from sweep.workload.requests import batches, build_requests, make_input_image
+
+
+class Measurement:
+    """Warm-up and measured batches of one cell, gathered so that a failure keeps what was measured before it."""
+
+    def __init__(self, cell: Cell, folder: SweepFolder) -> None:
+        self.cell = cell
+        self.run = cell.run_config
+        self.folder = folder
+        self.doing = "loading the engine"
+        self.outputs: list[tuple[int, list[Request], Output]] = []
+        self.reference_s: list[float | None] = []  # of the baseline beside it, one for each output
+        self.failed: list[tuple[int, list[Request], float, float]] = []  # repeat, requests, sent at, seconds taken
+        self.start = 0.0
+        self.foreign: tuple[str, ...] = ()
+        self.phases: list[PhaseRecord] = []
+        self.prompts: tuple[str, ...] = ()
+        self.wall_s: float | None = None
+        self.telemetry: dict[str, float | None] = {}
+        self.telemetry_samples: tuple[TelemetrySample, ...] = ()
+
+    def measure(
+        self, host: EngineHost, before: frozenset[gpus.GpuPid] = frozenset(), reference: EngineHost | None = None
+    ) -> None:
+        """Warm up, then measure every batch `repeats` times. Raises EngineFailure.
+
+        `before` are the processes that were on the GPUs before the engine was there. `reference` is the engine of
+        the baseline: it generates every batch as well, in turns before and after.
+        """
+        run = self.run
+        path = self.folder.cell_path(self.cell)
+        requests = build_requests(run.workload, run.batch, run.seed)
+        self.prompts = tuple(load_prompts(run.workload))
+        if run.workload.task == "image_edit":
+            requests = [self._with_input_image(r, path) for r in requests]
+        rounds = batches(requests, run.batch)
+        self.folder.emit("cell", key=self.cell.key, state="warm-up")
+        self.doing = "warming up"
+        for _ in range(run.engine.warmup):
+            self._beside(reference, rounds[0], run.engine.warmup_timeout_s)
+            host.generate(rounds[0], None, run.engine.warmup_timeout_s, self.doing)
+        sampler = ProcessTreeSampler(
+            host.pid, gpu_indices=gpus.nvml_indices(host.spec.gpu_ids) if host.spec.device == "cuda" else ()
+        )
+        sampler.start()
+        self.start = time.perf_counter()
+        try:
+            for repeat in range(run.workload.repeats):
+                for index, batch in enumerate(rounds):
+                    self.doing = f"generating batch {index + 1} of {len(rounds)}, repeat {repeat + 1}"
+                    first = (repeat + index) % 2 == 0
+                    reference_s = self._beside(reference, batch, run.engine.request_timeout_s) if first else None
+                    self._measure_batch(host, repeat, batch, len(rounds), path if repeat == 0 else None)
+                    if not first:
+                        reference_s = self._beside(reference, batch, run.engine.request_timeout_s)
+                    self.reference_s.append(reference_s)
+        finally:
+            end = time.perf_counter()
+            sampler.stop()
+            self.wall_s = end - self.start
+            window = sampler.window(self.start, end)
+            self.telemetry = dataclasses.asdict(window.summary)
+            self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
+            self.foreign = gpus.foreign_users(sampler.gpu_users(), sampler.tree_pids(), before)
+
+    def _measure_batch(
+        self, host: EngineHost, repeat: int, batch: list[Request], rounds: int, keep: Path | None
+    ) -> None:
+        total = rounds * self.run.workload.repeats
+        self.folder.emit("cell", key=self.cell.key, state="running", done=len(self.outputs), total=total)
+        sent = time.perf_counter()
+        try:
+            output = host.generate(batch, keep, self.run.engine.request_timeout_s, self.doing)
+        except BaseException:
+            self.failed.append((repeat, batch, sent, time.perf_counter() - sent))
+            raise
+        self.outputs.append((repeat, batch, output))
+
+    def _beside(self, reference: EngineHost | None, batch: list[Request], timeout_s: float) -> float | None:
+        """Seconds that the baseline takes for the same batch; None without one."""
+        if reference is None:
+            return None
+        try:
+            return reference.generate(batch, None, timeout_s, self.doing).latency_s
+        except EngineFailure as error:
+            raise beside(error) from error
+
+    def _with_input_image(self, request: Request, path: Path) -> Request:
+        given = self.run.workload.input_image
+        if given is None:
+            image = path / "inputs" / f"seed_{request.seed}.png"
+            if not image.exists():
+                make_input_image(image, request.seed, (request.width, request.height))
+            given = str(image)
+        return dataclasses.replace(request, input_image=given)
+
+    def result(self, load_s: float | None, started_at: str, failure: EngineFailure | None) -> RunResult:
+        """What was measured, as it will be stored."""
+        rows: list[RequestRow] = []
+        batch_rows: list[BatchRow] = []
+        self.phases = []
+        zero_s = self.outputs[0][2].start_s if self.outputs else 0.0
+        for number, (repeat, batch, output) in enumerate(self.outputs):
+            name = f"{output.request_ids[0]}.{repeat}"
+            self.phases += [dataclasses.replace(p, request_id=name, start_s=p.start_s - zero_s) for p in output.phases]
+            batch_row, ttft_s = _batch_row(number, repeat, output)
+            reference_s = self.reference_s[number] if number < len(self.reference_s) else None
+            batch_rows.append(dataclasses.replace(batch_row, reference_s=reference_s))
+            for position, request in enumerate(batch):
+                rows.append(
+                    RequestRow(
+                        request_id=f"{request.request_id}.{repeat}",
+                        prompt_index=request.prompt_index,
+                        seed=request.seed,
+                        width=request.width,
+                        height=request.height,
+                        steps=request.steps,
+                        start_s=output.start_s - zero_s,
+                        queue_s=0.0,
+                        ttft_s=ttft_s,
+                        e2e_s=output.latency_s,
+                        output_tokens=output.output_tokens,
+                        exit_code=0,
+                        error="",
+                        repeat=repeat,
+                        batch_index=number,
+                        prompt_tokens=output.prompt_tokens[position],
+                        image=output.image_paths[position],
+                        image_hash=output.image_hashes[position],
+                    )
+                )
+        return RunResult(
+            key=self.cell.key,
+            label=self.cell.label,
+            state=ERROR if failure else DONE,
+            cause=failure.cause if failure else "",
+            reason=failure.reason if failure else "",
+            device=self.run.engine.device,
+            started_at=started_at,
+            load_s=load_s,
+            wall_s=self.wall_s,
+            requests=tuple(rows),
+            batches=tuple(batch_rows),
+            prompts=self.prompts,
+            telemetry=self.telemetry,
+            failed=self._failed_rows(failure) if failure else (),
+            foreign=self.foreign,
+        )
+
+    def _failed_rows(self, failure: EngineFailure) -> tuple[RequestRow, ...]:
+        """The requests of the batch that failed: no image, and the error in place of one."""
+        return tuple(
+            RequestRow(
+                request_id=f"{request.request_id}.{repeat}",
+                prompt_index=request.prompt_index,
+                seed=request.seed,
+                width=request.width,
+                height=request.height,
+                steps=request.steps,
+                start_s=sent - self.start,
+                queue_s=0.0,
+                ttft_s=None,
+                e2e_s=took_s,
+                output_tokens=0,
+                exit_code=1,
+                error=failure.reason,
+                repeat=repeat,
+                batch_index=len(self.outputs),
+            )
+            for repeat, batch, sent, took_s in self.failed
+            for request in batch
+        )
+
+
+def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, float | None]:
+    """Phase totals of rank 0, and the time to the first AR token (None without an AR stage)."""
+    totals: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    ttft_s = None
+    own = [p for p in output.phases if p.rank == 0]
+    request = next((p for p in own if p.phase == "request"), None)
+    for phase in own:
+        totals[phase.phase] = totals.get(phase.phase, 0.0) + (
+            phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
+        )
+        counts[phase.phase] = counts.get(phase.phase, 0) + 1
+        if phase.phase == "ar_prefill" and request is not None and ttft_s is None:
+            ttft_s = phase.start_s - request.start_s + phase.host_ms / 1000
+    decodes = [p.host_ms / 1000 for p in own if p.phase == "ar_decode"]
+    tpot_s = metrics.tpot(sum(decodes), 0.0, len(decodes) + 1)  # of the AR stage, counted from its first token
+    return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, tpot_s), ttft_s

@@ -1,0 +1,109 @@
+"""report.json: what a sweep found, for machines. The format is docs/report.md and report.schema.json.
+
+Plain values in, plain values out; reads and writes nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep import verdict
+from sweep.paired import Start
+from sweep.plan import Cell, Plan
+from sweep.starts import Measured, measured_cells, reference_samples, samples
+from sweep.summary import COLUMNS, Row, Summary
+
+SCHEMA_VERSION = 1
+
+_IDENTITY = ("cell", "cell_key", "role", "model", "engine", "parallel", "gpus", "batch", "width", "height", "steps")
+_STATUS = ("status", "reason", "invalid_reason", "note")
+_ELSEWHERE = (
+    *(*_IDENTITY, *_STATUS, "valid", "features", "prompts", "bottleneck", "evidence"),
+    *("speedup", "speedup_low", "speedup_high", "called", "interaction_gain"),
+    *("mean_diff", "max_diff", "psnr_db", "ssim"),
+)
+_METRICS = tuple(name for name in COLUMNS if name not in _ELSEWHERE and not name.endswith("_ms"))
+_PHASES = tuple(name for name in COLUMNS if name.endswith("_ms"))
+
+
+def document(
+    plan: Plan, summary: Summary, results: Mapping[str, Any], manifest: Mapping[str, Any], note: str
+) -> dict[str, Any]:
+    """The whole report as JSON values. `results` by cell key, as the summary was computed from."""
+    measured = measured_cells(plan, results)
+    told = ("command", "start", "end", "git_commit", "versions", "machine", "engine_starts")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sweep": {name: manifest.get(name) for name in told} | {"random_weights": bool(note), "note": note},
+        "noise": _noise(summary),
+        "cells": [_cell(row, plan.by_key[row["cell_key"]], measured.get(row["cell_key"])) for row in summary.rows],
+    }
+
+
+def _noise(summary: Summary) -> list[dict[str, Any]]:
+    entries = []
+    for name, floor in summary.floors.items():
+        pixels = summary.pixels.get(name)
+        entries.append(
+            {
+                "model": name[0],
+                "engine": name[1],
+                "starts": floor.starts,
+                "sd": floor.alone.sd,
+                "df": floor.alone.df,
+                "mean_diff": pixels.mean_diff if pixels else None,
+                "max_diff": pixels.max_diff if pixels else None,
+            }
+        )
+    return entries
+
+
+def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
+    mean_diff, psnr_db = row.get("mean_diff"), row.get("psnr_db")
+    return {
+        **{name: row.get(name) for name in _IDENTITY},
+        "baseline_key": cell.baseline_key,
+        "features": list(cell.features),
+        "prompts": row.get("prompts"),
+        **{name: row.get(name) or "" for name in _STATUS},
+        "valid": row.get("valid"),
+        "speedup": {
+            "ratio": row.get("speedup"),
+            "low": row.get("speedup_low"),
+            "high": row.get("speedup_high"),
+            "called": row.get("called") or "",
+            "interaction_gain": row.get("interaction_gain"),
+        },
+        "quality": {
+            "mean_diff": mean_diff,
+            "max_diff": row.get("max_diff"),
+            "psnr_db": None if psnr_db is None or math.isinf(psnr_db) else psnr_db,
+            "ssim": row.get("ssim"),
+            "identical": None if mean_diff is None else mean_diff == 0,
+        },
+        "phases_ms": {name.removesuffix("_ms"): row[name] for name in _PHASES if row.get(name) is not None},
+        "bottleneck": row.get("bottleneck"),
+        "metrics": {name: row[name] for name in _METRICS if row.get(name) is not None},
+        "evidence": {"text": row.get("evidence") or "", "ranks": _ranks(measured)},
+        "starts": [_start(*both) for both in _samples(measured)],
+    }
+
+
+def _ranks(measured: Measured | None) -> list[dict[str, Any]]:
+    if measured is None:
+        return []
+    whole = verdict.total_evidence([b.evidence for b in measured.results[0].batches])
+    return [dataclasses.asdict(rank) for rank in whole]
+
+
+def _samples(measured: Measured | None) -> list[tuple[Start, Start]]:
+    return [(samples(result), reference_samples(result)) for result in measured.results] if measured else []
+
+
+def _start(own: Start, reference: Start) -> dict[str, Any]:
+    return {"samples": _flat(own), "reference": _flat(reference)}
+
+
+def _flat(start: Start) -> Sequence[Sequence[float]]:
+    return [[*key, seconds] for key, seconds in start.items()]

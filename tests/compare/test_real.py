@@ -1,0 +1,122 @@
+"""Sweep, sweep again, and a sweep with a real delay in one phase of one cell, through both command lines."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Finished, environment
+
+SWEEP = (
+    *("-m", "feature=teacache", "workload.num_prompts=3", "workload.repeats=1", "aa=2", "interleave=true"),
+    *("workload.width=32", "workload.height=32", "workload.steps=4", "plots=false"),
+)
+DELAY_S = 5.0  # many times a request, also on a busy machine: certain with two A/A, which tell little
+OPTIONS = ("--relative", "--min-change", "50")  # a shared machine may truly have been slower the second time
+
+PATCH = '''
+"""Delays one phase of the engine that has a feature: a regression made to measure."""
+import importlib.abc
+import importlib.util
+import os
+import sys
+import time
+
+ENGINE = "sweep.engines.diffusers.engine"
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name != ENGINE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            delay(module.RankRunner)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def delay(runner):
+    made = runner.__init__
+
+    def __init__(self, place, spec):
+        if "teacache" in spec.features:
+            from diffusers import AutoencoderKL
+
+            decode = AutoencoderKL.decode
+
+            calls = []
+
+            def slow_decode(*arguments, **named):
+                if calls:  # the first is the warm-up
+                    time.sleep(float(os.environ["DELAY_S"]))
+                calls.append(1)
+                return decode(*arguments, **named)
+
+            AutoencoderKL.decode = slow_decode
+        made(self, place, spec)
+
+    runner.__init__ = __init__
+
+
+if os.environ.get("DELAY_S"):
+    sys.meta_path.insert(0, Finder())
+'''
+
+
+def run(folder: Path, module: str, *arguments: str, **variables: str) -> Finished:
+    """`python -m MODULE` in this folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the sweeps `before`, `again`, and `delayed`: `before` with its teacache cell measured anew, slower."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    for name in ("before", "again"):
+        done = run(folder, "sweep", *SWEEP, f"hydra.sweep.dir={name}")
+        assert done.code == 0, done
+    shutil.copytree(folder / "before", folder / "delayed")
+    for cell in (folder / "delayed").glob("teacache*"):
+        shutil.rmtree(cell)
+    (folder / "patch").mkdir()
+    (folder / "patch" / "sitecustomize.py").write_text(PATCH)
+    path = os.pathsep.join([str(folder / "patch"), environment()["PYTHONPATH"]])
+    done = run(folder, "sweep", *SWEEP, "hydra.sweep.dir=delayed", PYTHONPATH=path, DELAY_S=str(DELAY_S))
+    assert done.code == 0, done
+    return folder
+
+
+def test_the_same_sweep_again_is_no_regression(folder: Path) -> None:
+    done = run(folder, "sweep.compare", "before", "again", *OPTIONS)
+    assert (done.code, done.err) == (0, ""), done
+    assert "Random weights" in done.out
+
+
+def test_a_delay_in_one_phase_fails_and_the_phase_is_named(folder: Path) -> None:
+    done = run(folder, "sweep.compare", "before", "delayed", *OPTIONS, "--format", "json")
+    assert done.code == 1, done
+    found = json.loads(done.out)
+    assert found["failed_on"] == ["regression"]
+    (cell,) = [cell for cell in found["comparisons"][0]["cells"] if cell["failures"]]
+    assert cell["cell"].startswith("teacache")
+    (shift,) = cell["phases"]["shifts"]
+    assert shift["phase"] == "vae_decode"
+    assert "vae_decode +" in run(folder, "sweep.compare", "before", "delayed", *OPTIONS).out

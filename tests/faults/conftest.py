@@ -1,0 +1,179 @@
+"""Sweeps that go wrong on purpose, through the real command line.
+
+A fault is a piece of code that runs in a real process of the sweep right after one of its modules was imported:
+`sitecustomize` in a folder on PYTHONPATH, which engines inherit. Production code has no hooks for it.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sweep.results import SweepFolder
+from tests.conftest import Finished, environment
+
+NOOP = ("engine=noop", "plots=false", "aa=0")
+"""A sweep whose engine does nothing and starts at once; cells of one `engine.threads_per_rank` share an engine."""
+
+LOADER = """
+import importlib.abc, importlib.machinery, json, pathlib, sys
+
+class After(importlib.abc.MetaPathFinder):
+    faults = json.loads(pathlib.Path(__file__).with_name("faults.json").read_text())
+
+    def find_spec(self, name, path=None, target=None):
+        code = self.faults.pop(name, None)
+        if code is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            exec(compile(code, f"<fault in {name}>", "exec"), module.__dict__)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, After())
+"""
+
+
+class Sweep:
+    """A sweep's folder, and commands that run in it with faults."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.folder = base / "sweep"
+        self.flag = base / "flag"  # for faults that tell the test something, or happen once
+        self.faults: dict[str, str] = {}
+        (base / "tmp").mkdir()
+        self.environment = {"TMPDIR": str(base / "tmp")}  # other sweeps' leases of devices stand elsewhere
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def inject(self, module: str, code: str) -> None:
+        """Run `code` in `module` once it is imported, in every process; `FLAG` is the flag's path."""
+        self.faults[module] = f"import pathlib\nFLAG = pathlib.Path({str(self.flag)!r})\n{code}"
+
+    def start(self, *arguments: str, module: str = "sweep", **options: Any) -> subprocess.Popen[str]:
+        """`python -m sweep …` in this folder, with the faults injected so far."""
+        command = [sys.executable, "-m", module, *arguments]
+        if module == "sweep" and not any(".dir=" in argument for argument in arguments):
+            command.append(f"hydra.sweep.dir={self.folder}")
+        variables = environment() | self.environment
+        if self.faults:
+            place = self.base / "faults"
+            place.mkdir(exist_ok=True)
+            (place / "sitecustomize.py").write_text(LOADER)
+            (place / "faults.json").write_text(json.dumps(self.faults))
+            variables["PYTHONPATH"] = os.pathsep.join([str(place), variables["PYTHONPATH"]])
+        given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=self.base, env=variables, **given | options)
+        self.processes.append(process)
+        return process
+
+    def run(self, *arguments: str, module: str = "sweep", timeout_s: float = 120) -> Finished:
+        """Start it and wait until it ends."""
+        process = self.start(*arguments, module=module)
+        out, err = process.communicate(timeout=timeout_s)
+        return Finished(process.returncode, out, err)
+
+    def wait_until(self, process: "subprocess.Popen[str]", condition: Callable[[], Any]) -> Any:
+        """The first true value of `condition()` while the sweep runs."""
+        value = wait_for(lambda: condition() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        return value
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        """summary.csv by cell label."""
+        with (self.folder / "summary.csv").open() as handle:
+            return {row["cell"]: row for row in csv.DictReader(handle)}
+
+    def statuses(self) -> dict[str, tuple[str, str]]:
+        """Status and reason of every cell."""
+        return {label: (row["status"], row["reason"]) for label, row in self.rows().items()}
+
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text())
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Events of one kind so far."""
+        return [event for event in SweepFolder(self.folder).events()[0] if event["event"] == name]
+
+    def engine_pids(self) -> list[int]:
+        """Process ids of all engines that were started, in order."""
+        return [event["pid"] for event in self.events("engine_start")]
+
+    def cell_path(self, label: str) -> Path:
+        """Folder of the cell with this label."""
+        cells = json.loads((self.folder / "plan.json").read_text())["cells"]
+        key = next(cell["key"] for cell in cells if cell["label"] == label)
+        return next(path for path in self.folder.iterdir() if path.name.endswith(key[:8]))
+
+    def requests(self, label: str) -> list[dict[str, str]]:
+        """requests.csv of a cell."""
+        with (self.cell_path(label) / "requests.csv").open() as handle:
+            return list(csv.DictReader(handle))
+
+    def is_running(self, label: str) -> bool:
+        """Whether the cell with this label is generating measured batches."""
+        plan = self.folder / "plan.json"
+        cells = json.loads(plan.read_text())["cells"] if plan.exists() else []
+        keys = [cell["key"] for cell in cells if cell["label"] == label]
+        return any(e["key"] in keys and e["state"] == "running" for e in self.events("cell"))
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 90.0) -> Any:
+    """The first true value of `condition()`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"nothing within {timeout_s} s")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def group_alive(leader: int) -> list[int]:
+    """Processes that still belong to the process group of `leader`."""
+    found = []
+    for pid in psutil.pids():
+        try:
+            if os.getpgid(pid) == leader and alive(pid):
+                found.append(pid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+@pytest.fixture
+def sweep(tmp_path: Path):
+    """A sweep to be broken; whatever it leaves running is ended after the test."""
+    one = Sweep(tmp_path)
+    yield one
+    for process in one.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    for pid in one.engine_pids():
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

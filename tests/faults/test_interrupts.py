@@ -1,0 +1,162 @@
+"""Ctrl-C and SIGTERM at every stage: exit code 130, finished cells summarised, no process left."""
+
+import signal
+
+import pytest
+
+from tests.faults.conftest import NOOP, Sweep, alive
+
+STOP = "import os, time; os.kill(os.{whom}(), {signal}); time.sleep(60 if {stay} else 0)"
+
+IN_ENGINE = """
+_{name} = NoopEngine.{name}
+
+def {name}(self, *arguments):
+    if {condition}:
+        {stop}
+    return _{name}(self, *arguments)
+
+NoopEngine.{name} = {name}
+"""
+
+AFTER_GROUP = """
+_group = run_group
+
+def run_group(folder, plan, number):
+    _group(folder, plan, number)
+    if number == 0:
+        {stop}
+"""
+
+IN_SUMMARY = """
+_summarise = summarise
+
+def summarise(*arguments, **options):
+    if not FLAG.exists():
+        FLAG.touch()
+        {stop}
+    return _summarise(*arguments, **options)
+"""
+
+WHILE_STORING = """
+_save_result = SweepFolder.save_result
+
+def save_result(self, cell, *arguments):
+    _save_result(self, cell, *arguments)
+    if cell.config["batch"] == 2:
+        {stop}
+
+SweepFolder.save_result = save_result
+"""
+
+GROUP_1, GROUP_2 = "threads_per_rank=1", "threads_per_rank=2"
+ARGUMENTS = ("-m", *NOOP, "batch=1,2", "engine.threads_per_rank=1,2", "engine.warmup=1")
+"""Cells run in the order b1, b2 of one engine, then b1, b2 of another."""
+
+CELLS = [f"baseline b{batch} {group}" for group in (GROUP_1, GROUP_2) for batch in (1, 2)]
+NOT_RUN = ("ERROR", "not run: the sweep ended before it")
+BATCH_OF_2 = "arguments and len(arguments[0]) == 2 and self.spec.threads_per_rank == 1"
+SECOND_LOAD = "self.spec.threads_per_rank == 2"
+
+STAGES = {
+    "loading": (
+        ("sweep.engines.noop", "load", SECOND_LOAD),
+        [("PASS", ""), ("PASS", ""), ("ERROR", "interrupted while loading the engine"), NOT_RUN],
+    ),
+    "warm-up": (
+        ("sweep.engines.noop", "generate", f"{BATCH_OF_2} and not arguments[1]"),
+        [("PASS", ""), ("ERROR", "interrupted while warming up"), NOT_RUN, NOT_RUN],
+    ),
+    "measuring": (
+        ("sweep.engines.noop", "generate", f"{BATCH_OF_2} and arguments[1] and arguments[0][0].prompt_index == 2"),
+        [("PASS", ""), ("ERROR", "interrupted while generating batch 2 of 2, repeat 1"), NOT_RUN, NOT_RUN],
+    ),
+    "storing": (("sweep.results", WHILE_STORING), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
+    "between groups": (("sweep.run", AFTER_GROUP), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
+    "summary": (("sweep.summary", IN_SUMMARY), [("PASS", "")] * 4),
+}
+
+
+def stop_at(sweep: Sweep, stage: str, number: int) -> None:
+    """Have the sweep interrupted at `stage`, by code of its own that is known to be there."""
+    (module, *what), _ = STAGES[stage]
+    if module == "sweep.engines.noop":
+        stop = STOP.format(whom="getppid", signal=number, stay=True)
+        code = IN_ENGINE.format(name=what[0], condition=what[1], stop=stop)
+    else:
+        code = what[0].format(stop=STOP.format(whom="getpid", signal=number, stay=False))
+    sweep.inject(module, code)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupt_summarises_what_finished(sweep: Sweep, stage: str, number: int) -> None:
+    stop_at(sweep, stage, int(number))
+    done = sweep.run(*ARGUMENTS)
+    assert done.code == 130, done.out + done.err
+    assert "Traceback" not in done.err
+    assert [sweep.statuses()[cell] for cell in CELLS] == STAGES[stage][1]
+    assert sweep.manifest()["exit_code"] == 130
+    assert not [pid for pid in sweep.engine_pids() if alive(pid)]
+
+
+def test_what_was_interrupted_keeps_its_measured_requests_and_a_rerun_goes_on(sweep: Sweep) -> None:
+    stop_at(sweep, "measuring", signal.SIGINT)
+    assert sweep.run(*ARGUMENTS).code == 130
+    codes = [row["exit_code"] for row in sweep.requests(f"baseline b2 {GROUP_1}")]
+    assert codes == ["0", "0", "1", "1"]
+    sweep.faults.clear()
+    again = sweep.run(*ARGUMENTS)
+    assert again.code == 0, again.out + again.err
+    assert "3 cells to run, 1 kept" in again.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_interrupt_while_planning_leaves_nothing(sweep: Sweep, number: int) -> None:
+    sweep.inject("sweep.plan", f"import os\n\ndef build_plan(cells):\n    os.kill(os.getpid(), {int(number)})\n")
+    done = sweep.run(*ARGUMENTS)
+    assert (done.code, done.out, done.err) == (130, "", "")
+    assert not (sweep.folder / "plan.json").exists()
+
+
+def test_second_interrupt_while_cleaning_up_loses_no_result(sweep: Sweep) -> None:
+    """Interrupted while measuring; again when the cell is stored, processes are ended, and the summary is written."""
+    stop_at(sweep, "measuring", signal.SIGINT)
+    again = STOP.format(whom="getpid", signal=int(signal.SIGINT), stay=False)
+    sweep.inject("sweep.results", WHILE_STORING.format(stop=again))
+    sweep.inject("sweep.summary", IN_SUMMARY.format(stop=again))
+    sweep.inject(
+        "sweep.session", f"_kill = kill_descendants\n\ndef kill_descendants():\n    {again}\n    _kill()\n    {again}\n"
+    )
+    done = sweep.run(*ARGUMENTS)
+    assert done.code == 130, done.out + done.err
+    assert "Traceback" not in done.err
+    assert sweep.flag.exists(), "the summary was interrupted as well"
+    assert [sweep.statuses()[cell] for cell in CELLS] == STAGES["measuring"][1]
+    assert not [pid for pid in sweep.engine_pids() if alive(pid)]
+
+
+def test_interrupt_while_plots_are_drawn_keeps_the_summary(sweep: Sweep) -> None:
+    stop = STOP.format(whom="getpid", signal=int(signal.SIGINT), stay=False)
+    sweep.inject("sweep.report.build", f"def _draw(*arguments, **options):\n    {stop}\n")
+    done = sweep.run("-m", "engine=noop", "aa=0", "batch=1")
+    assert done.code == 130, done.out + done.err
+    assert sweep.statuses() == {"baseline b1": ("PASS", "")}
+    assert not (sweep.folder / "report.html").exists()
+
+
+def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
+    import psutil
+
+    small = ("workload.num_prompts=1", "workload.steps=2", "workload.repeats=50")
+    process = sweep.start("-m", "feature=cfg_parallel", "baselines=false", "plots=false", "aa=0", *small)
+    sweep.wait_until(process, lambda: sweep.is_running("cfg_parallel b1"))
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 2, "engine and second rank"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, out + err
+    status, reason = sweep.statuses()["cfg_parallel b1"]
+    assert status == "ERROR"
+    assert reason.startswith("interrupted while generating batch 1 of 1, repeat ")
+    assert not [child.pid for child in started if alive(child.pid)]

@@ -1,0 +1,129 @@
+"""Summary and report of sweeps as they lie on disk, small and very large."""
+
+import csv
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from sweep.plan import again, build_plan
+from sweep.report.build import rebuild
+from sweep.report.document import document
+from sweep.results import SweepFolder
+from sweep.summary import COLUMNS, Summary, summarise
+from tests import stored
+from tests.conftest import ROOT
+
+SCHEMA = json.loads((ROOT / "sweep" / "report" / "report.schema.json").read_text())
+
+
+def summary_of(folder: SweepFolder) -> Summary:
+    made = folder.load_plan()
+    return summarise(folder, made, folder.load_results(made))
+
+
+def test_report_json_follows_its_schema(tmp_path: Path) -> None:
+    made = stored.many_cells(8)
+    skipped = dataclasses.replace(
+        made.cells[-2], key="0" * 16, origin="0" * 16, skip="requires 4 GPUs, only 2 available"
+    )
+    folder = stored.store(tmp_path, build_plan([*made.cells, skipped]))
+    (folder.cell_path(made.cells[-3]) / "result.json").write_text("{")
+    rebuild(folder, plots=False)
+    report = json.loads((tmp_path / "report.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(report, SCHEMA, jsonschema.Draft202012Validator)
+    assert {cell["status"] for cell in report["cells"]} == {"PASS", "SKIP", "ERROR"}
+    assert report["noise"][0]["df"] == 1
+    assert len(report["cells"][0]["starts"][0]["samples"]) == 12
+    report["cells"][0]["status"] = "FINE"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(report, SCHEMA, jsonschema.Draft202012Validator)
+
+
+def test_every_field_of_the_report_is_in_the_docs() -> None:
+    text = (ROOT / "docs" / "report.md").read_text()
+    for name in SCHEMA["$defs"]["cell"]["required"] + SCHEMA["required"]:
+        assert f'"{name}"' in text, name
+
+
+def test_rows_say_faster_and_by_how_much(tmp_path: Path) -> None:
+    rows = {row["cell"]: row for row in summary_of(stored.store(tmp_path, stored.many_cells(4))).rows}
+    row = rows["teacache b1 steps=1"]
+    assert row["called"] == "faster"
+    assert row["speedup_low"] < 1.6 < row["speedup_high"]
+    assert rows["vae_slicing b1 steps=1"]["called"] == "no difference"
+    assert rows["baseline b1 steps=1"]["speedup"] == 1.0
+    assert rows["baseline b1 steps=1 A/A"]["called"] == "", "an A/A does not judge itself"
+
+
+def test_a_repeat_joins_its_cell(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    cell = next(c for c in made.cells if c.features == ("teacache",))
+    folder = stored.store(tmp_path, build_plan([*made.cells, again(cell, 1)]))
+    rows = {row["cell"]: row for row in summary_of(folder).rows}
+    assert len(rows) == len(made.cells)
+    assert rows[cell.label]["starts"] == 2
+    report = document(folder.load_plan(), summary_of(folder), {k: r for k, (r, _) in folder.load_results(folder.load_plan()).items()}, {}, "")  # fmt: skip
+    assert len(next(c for c in report["cells"] if c["cell"] == cell.label)["starts"]) == 2
+
+
+def test_interaction_gain_is_the_pair_over_the_product_of_its_members(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    cache, slicing = (next(c for c in made.cells if c.features == (name,)) for name in ("cache_dit", "vae_slicing"))
+    both = dataclasses.replace(
+        cache,
+        key="f" * 16,
+        origin="f" * 16,
+        label="cache_dit+vae_slicing b1",
+        features=("cache_dit", "vae_slicing"),
+        config={**cache.config, "feature": {**cache.config["feature"], **slicing.config["feature"]}},
+    )
+    rows = {row["cell"]: row for row in summary_of(stored.store(tmp_path, build_plan([*made.cells, both]))).rows}
+    expected = rows[both.label]["speedup"] / rows[cache.label]["speedup"] / rows[slicing.label]["speedup"]
+    assert rows[both.label]["interaction_gain"] == pytest.approx(expected)
+    assert rows[cache.label].get("interaction_gain") is None
+
+
+def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])
+    for name, plan, valid in (("alone", alone, False), ("beside", made, True)):
+        folder = stored.store(tmp_path / name, plan)
+        repeat = next(cell for cell in plan.cells if cell.role == "aa")
+        result = folder.load_result(repeat)
+        assert result is not None
+        slow = [dataclasses.replace(batch, latency_s=batch.latency_s * 1.3) for batch in result.batches]
+        folder.save_result(repeat, dataclasses.replace(result, batches=tuple(slow)))
+        row = next(row for row in summary_of(folder).rows if row["features"] == "teacache")
+        assert row["valid"] is valid
+        assert valid or "A/A drift: the same baseline differed 1." in row["invalid_reason"]
+
+
+def test_same_seed_other_image_is_a_note_and_no_loss(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    folder = stored.store(tmp_path, made)
+    cell = made.cells[0]
+    result = folder.load_result(cell)
+    assert result is not None
+    requests = (dataclasses.replace(result.requests[0], image_hash="other"), *result.requests[1:])
+    folder.save_result(cell, dataclasses.replace(result, requests=requests))
+    row = summary_of(folder).rows[0]
+    assert (row["status"], row["note"]) == ("PASS", "the same seed gave different images from run to run")
+
+
+def test_ten_thousand_cells(tmp_path: Path) -> None:
+    """Processor time, because the machine that runs this may be busy; docs/bench.md has the seconds."""
+    folder = stored.store(tmp_path, stored.many_cells(10_000), tables=False)
+    begin = time.process_time()
+    rebuild(folder, plots=False)
+    assert time.process_time() - begin < 8, "summary and report.json, at most 5 s each"
+    with (tmp_path / "summary.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 10_001
+    assert set(rows[0]) == set(COLUMNS)
+    assert all(math.isfinite(float(row["speedup"])) for row in rows)
