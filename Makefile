@@ -21,8 +21,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## a small real sweep on the embedded AR + DiT model, no GPU needed
 	$(BIN)/python -m sweep -m +study=quick hydra.sweep.dir=outputs/demo
 
-test: $(INSTALLED)  ## all tests that need no GPU
-	$(BIN)/python -m pytest -q
+test: $(INSTALLED)  ## all tests that need no GPU, two files at a time
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-gpu: $(INSTALLED)  ## tests that need a CUDA GPU
 	$(BIN)/python -m pytest -q -m gpu

@@ -52,6 +52,10 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         return ""
     absent = [name for name in NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
     require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install 'gen-sweep[{engine}]'")
+    require(
+        config.clip is None or (Path(config.clip) / "config.json").is_file(),
+        f"clip={config.clip}: no CLIP checkpoint there (a folder with config.json); nothing is downloaded",
+    )
     if model.embedded:
         return ""
     if devices.kind == "cuda" and devices.count == 0:

@@ -202,6 +202,7 @@ class RunConfig:
     repeat: int | str = 1  # multirun: fresh engine starts that measure a cell; auto: until `precision` is reached
     precision: float = 0.05  # asked half-width of a speed-up's 95 % interval, as a part of it (0.05 is ±5 %)
     max_repeat: int = 4  # most starts that repeat=auto gives a cell
+    clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to its baseline's
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also triples, …
     dry_run: bool = False  # print the plan, run nothing
     plots: bool = True  # draw plots and report.html when the sweep ends

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-PRIOR_DF = 4.0
-"""Weight, in degrees of freedom, of "processes differ no more than pairs show" beside a reference."""
 SEED = 20240901  # fixed, so that a report rebuilt from the same samples shows the same interval
 
 FASTER, SLOWER, NO_DIFFERENCE, UNKNOWN = "faster", "slower", "no difference", ""
@@ -79,10 +77,10 @@ def noise_between_starts(cells: Iterable[Sequence[Start]]) -> Noise:
     """
     squares, df = 0.0, 0
     for starts in cells:
-        shared = set.intersection(*(set(start) for start in starts)) if len(starts) > 1 else set()
+        shared = _shared(starts) if len(starts) > 1 else ()
         if not shared:
             continue
-        means = [math.fsum(math.log(start[key]) for key in shared) / len(shared) for start in starts]
+        means = [float(_units(_logs(start, shared), shared).mean()) for start in starts]
         centre = math.fsum(means) / len(means)
         squares += math.fsum((mean - centre) ** 2 for mean in means)
         df += len(means) - 1
@@ -94,11 +92,7 @@ def noise_beside_reference(pairs: Iterable[tuple[Start, Start]]) -> Noise:
 
     Drift of the machine meets both and cancels; what is left is the process. `sd` is that of one pair of starts.
     """
-    means = []
-    for reference, again in pairs:
-        shared = [key for key in again if key in reference]
-        if shared:
-            means.append(math.fsum(math.log(reference[key] / again[key]) for key in shared) / len(shared))
+    means = [float(differences.mean()) for pair in pairs if len(differences := _beside([pair]))]
     return Noise(math.sqrt(math.fsum(m * m for m in means) / len(means)), len(means)) if means else Noise()
 
 
@@ -111,70 +105,91 @@ def compare(
     sd²/starts on either side (`noise_after` None: the same as before). Raises ValueError on a latency that is
     not a finite number above 0.
     """
-    first, second = _by_unit(before, after)
+    import numpy as np
+
+    shared = _shared([*before, *after]) if before and after else ()
+    if not shared:
+        return Ratio()
     noise_after = noise_after or noise_before
     variances = [
         (noise.sd**2 / len(starts), noise.df)
         for noise, starts in ((noise_before, before), (noise_after, after))
-        if noise.sd is not None and starts
+        if noise.sd is not None
     ]
     spread, df = _sum_of_variances(variances) if len(variances) == 2 else (None, 0.0)
     if noise_after == noise_before:
         df = float(noise_before.df)  # one estimate, used twice
+    first, second = (
+        np.mean([_units(_logs(start, shared), shared) for start in side], axis=0) for side in (before, after)
+    )
     return _ratio(first - second, spread, df)
 
 
 def compare_beside(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
     """Reference ÷ cell, from starts in which the baseline ran beside the cell, batch by batch.
 
-    `noise` is `noise_beside_reference` of the A/A cells. It has one degree of freedom an A/A start, so it is
-    moderated (Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3:1): the variance that
-    the pairs themselves show counts as PRIOR_DF further observations. That is sound where drift cancels and only
-    a small effect of the process is left, as beside a reference, and measured in docs/calibration.md.
+    `noise` is `noise_beside_reference` of the A/A cells: one degree of freedom an A/A start, so of one A/A alone
+    Student's interval would be useless. It is moderated (after Smyth 2004, Statistical Applications in Genetics and
+    Molecular Biology 3:1): that processes add as much noise as prompts do is taken for one further observation,
+    which fades as A/A starts become more. Sound where drift cancels, as beside a reference; docs/calibration.md.
     """
-    first, second = _by_unit([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    differences = first - second
+    differences = _beside(pairs)
     if noise.sd is None or len(differences) < 2:
         return _ratio(differences, None, 0.0)
-    own = float(differences.var(ddof=1)) / len(differences)
-    df = PRIOR_DF + noise.df
-    return _ratio(differences, (PRIOR_DF * own + noise.df * noise.sd**2 / len(pairs)) / df, df)
+    expected = 2 * float(differences.var(ddof=1)) / len(differences)
+    weight = 1 / noise.df
+    df = noise.df + weight
+    return _ratio(differences, (weight * expected + noise.df * noise.sd**2 / len(pairs)) / df, df)
 
 
-def _by_unit(before: Sequence[Start], after: Sequence[Start]) -> "tuple[np.ndarray, np.ndarray]":
-    """Mean log seconds by unit, of the units that both sides have, in a fixed order.
+def _beside(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
+    """log(reference ÷ cell) by unit, averaged over starts."""
+    import numpy as np
 
-    A unit is a prompt with its seed, averaged over repeats and starts: repeats of one prompt are no
-    independent evidence. With a single prompt its repeats are the units, which is all that there is.
+    shared = _shared([start for pair in pairs for start in pair]) if pairs else ()
+    if not shared:
+        return np.empty(0)
+    return np.mean([_units(_logs(pair[0], shared) - _logs(pair[1], shared), shared) for pair in pairs], axis=0)
+
+
+def _shared(starts: Sequence[Start]) -> tuple[Sample, ...]:
+    """Samples that all starts have, in order."""
+    first = starts[0].keys()
+    if all(start.keys() == first for start in starts[1:]):
+        return tuple(sorted(first))
+    return tuple(sorted(set(first).intersection(*starts[1:])))
+
+
+def _logs(start: Start, keys: Sequence[Sample]) -> "np.ndarray":
+    import numpy as np
+
+    return np.log(positive([start[key] for key in keys]))
+
+
+def _units(values: "np.ndarray", keys: tuple[Sample, ...]) -> "np.ndarray":
+    """One value a unit, from one a sample: the median over the repeats of a prompt with its seed.
+
+    Repeats of one prompt are no independent evidence, and their median ignores the odd one that the machine
+    disturbed. With a single prompt its repeats are the units, which is all that there is.
     """
     import numpy as np
 
-    if not before or not after:
-        return np.empty(0), np.empty(0)
-    shared = tuple(sorted(set.intersection(*(set(start) for start in (*before, *after)))))
-    if not shared:
-        return np.empty(0), np.empty(0)
-    place, counts = _units(shared)
-    sides = []
-    for starts in (before, after):
-        logs = np.zeros(len(shared))
-        for start in starts:
-            logs += np.log(positive([start[key] for key in shared]))
-        sides.append(np.bincount(place, logs) / counts / len(starts))
-    return sides[0], sides[1]
+    counts = _repeats(keys)
+    if all(count == counts[0] for count in counts):
+        table = np.sort(values.reshape(len(counts), counts[0]), axis=1)
+        middle = counts[0] // 2
+        return table[:, middle] if counts[0] % 2 else (table[:, middle - 1] + table[:, middle]) / 2
+    ends = np.cumsum(counts)
+    return np.array([np.median(values[end - count : end]) for end, count in zip(ends, counts, strict=True)])
 
 
 @functools.lru_cache(maxsize=256)
-def _units(keys: tuple[Sample, ...]) -> "tuple[np.ndarray, np.ndarray]":
-    """Number of the unit of each sample, and how many samples each unit has."""
-    import numpy as np
-
-    units: list[tuple[int, ...]] = [key[:2] for key in keys]
-    if len(set(units)) < 2:
-        units = list(keys)
-    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-    place = np.array([numbers[unit] for unit in units])
-    return place, np.bincount(place)
+def _repeats(keys: tuple[Sample, ...]) -> tuple[int, ...]:
+    """How many samples each unit has; `keys` are in order, so those of a unit follow each other."""
+    counts: dict[tuple[int, int], int] = {}
+    for prompt, seed, _ in keys:
+        counts[prompt, seed] = counts.get((prompt, seed), 0) + 1
+    return tuple(counts.values()) if len(counts) > 1 else (1,) * len(keys)
 
 
 def _ratio(differences: "np.ndarray", spread: float | None, df: float) -> Ratio:

@@ -193,7 +193,7 @@ def build_cell(
 def again(cell: Cell, start: int) -> Cell:
     """The same cell to be measured in another fresh engine, its `start`-th further one; an A/A of a baseline."""
     if cell.role == BASELINE:
-            label = f"{cell.label}{f' #{start}' if start > 1 else ''} A/A"
+        label = f"{cell.label}{f' #{start}' if start > 1 else ''} A/A"
     else:
         label = f"{cell.label} start {start + 1}"
     return dataclasses.replace(
@@ -267,7 +267,8 @@ def _cell_order(cell: Cell) -> tuple[Any, ...]:
     role = (BASELINE, FEATURE, AA, REPEAT).index(cell.role)
     config = cell.config
     name, features = config["model"]["name"], (len(cell.features), *cell.features)
-    return (max(0, cell.repeat - 1), role, name, features, config["batch"], cell.label, cell.key)
+    later = cell.repeat - (cell.role == AA)  # the first A/A belongs to the first starts
+    return (later, role, name, features, config["batch"], cell.label, cell.key)
 
 
 def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:

@@ -15,6 +15,7 @@ from sweep import metrics, paired, starts, verdict
 from sweep.engines.base import RankEvidence
 from sweep.plan import AA, FEATURE, REPEAT, Cell, Plan, model_and_engine
 from sweep.results import ERROR, RunResult, SweepFolder
+from sweep.similarity import clip_name
 from sweep.starts import Floor, Measured
 from sweep.verdict import Pixels
 
@@ -33,7 +34,7 @@ COLUMNS: tuple[str, ...] = (
     *(f"{phase}_share" for phase in _PHASES),
     *("bottleneck", "peak_memory_gb", "gpu_util_pct", "energy_j_per_image", "cpu_pct", "load_s"),
     *("speedup", "speedup_low", "speedup_high", "called", "interaction_gain", "starts", "note"),
-    *("mean_diff", "max_diff", "psnr_db", "ssim"),
+    *("mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"),
     *("evidence", "predicted_latency_s", "cost_per_image", "role", "cell_key"),
 )
 """Columns of summary.csv. Units are in the name; what is absent is empty, never 0."""
@@ -322,7 +323,7 @@ def compare_images(
         raise ValueError(f"{len(mine)} images against {len(theirs)} of the baseline")
     pairs = {f"{digest}:{theirs[key][1]}": (file, theirs[key][0]) for key, (file, digest) in mine.items()}
     if all(digest == theirs[key][1] for key, (_, digest) in mine.items()):
-        return dict(IDENTICAL)
+        return IDENTICAL | ({"clip_similarity": 1.0} if cell.config.get("clip") else {})
     from sweep import quality
 
     cache = folder.load_quality(cell)
@@ -332,12 +333,15 @@ def compare_images(
         cache[pair] = [one.mean_diff, one.max_diff, one.psnr_db, one.ssim]
     if missing:
         folder.save_quality(cell, cache)
-    differences = [
-        quality.ImageDifference(*cache[f"{digest}:{theirs[key][1]}"]) for key, (_, digest) in mine.items()
-    ]
+    differences = [quality.ImageDifference(*cache[f"{digest}:{theirs[key][1]}"]) for key, (_, digest) in mine.items()]
     whole = quality.aggregate(differences)
     assert whole is not None
-    return {"mean_diff": whole.mean_diff, "max_diff": whole.max_diff, "psnr_db": whole.psnr_db, "ssim": whole.ssim}
+    found = {"mean_diff": whole.mean_diff, "max_diff": whole.max_diff, "psnr_db": whole.psnr_db, "ssim": whole.ssim}
+    clip: list[float] = []
+    for key, (_, digest) in mine.items():
+        known = 1.0 if digest == theirs[key][1] else cache.get(clip_name(digest, theirs[key][1]))
+        clip += [] if known is None else [known]
+    return found | {"clip_similarity": sum(clip) / len(clip)} if len(clip) == len(mine) else found
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # Leases of devices live in the temporary folder: workers must not wait for each other's.
+    os.environ["TMPDIR"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-{os.getuid()}-{worker}")
+    Path(os.environ["TMPDIR"]).mkdir(exist_ok=True)
+    tempfile.tempdir = None
 
 
 @dataclass(frozen=True)

@@ -104,15 +104,20 @@ def test_further_starts_narrow_it() -> None:
     assert math.log(four.high / four.low) == pytest.approx(math.log(one.high / one.low) / 2)
 
 
-@pytest.mark.parametrize(("process_sd", "aa"), [(0.0, 1), (0.02, 3), (0.10, 1), (0.10, 3)])
-def test_intervals_cover_the_truth_as_often_as_they_say(process_sd: float, aa: int) -> None:
-    """Made-up noise; docs/calibration.md has it on real measurements."""
+@pytest.mark.parametrize(
+    ("process_sd", "aa", "most"),
+    [(0.0, 1, 1.0), (0.02, 3, 0.98), (0.10, 1, 0.98), (0.10, 3, 0.98)],
+    ids=["none", "some", "much", "much, known better"],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(process_sd: float, aa: int, most: float) -> None:
+    """Made-up noise; docs/calibration.md has it on real measurements. Without noise between starts one A/A
+    cannot show that there is none, and the interval is wider than it need be."""
     rng, covered, rounds = random.Random(1), 0, 400
     for _ in range(rounds):
         baselines = [drawn(rng, process_sd) for _ in range(1 + aa)]
         result = compare(baselines, [drawn(rng, process_sd, slower=1.5)], noise_between_starts([baselines]))
         covered += result.low <= 1 / 1.5 <= result.high
-    assert 0.92 <= covered / rounds <= 0.995
+    assert 0.92 <= covered / rounds <= most
 
 
 def test_a_slowdown_of_a_tenth_beside_the_baseline_is_found() -> None:
@@ -123,10 +128,10 @@ def test_a_slowdown_of_a_tenth_beside_the_baseline_is_found() -> None:
             tuple(
                 {k: v * math.exp(drift) for k, v in drawn(rng, 0.005, slower=slower).items()} for slower in (1, factor)
             )
-            for factor in (1.1, 1.0)
+            for factor in (1.1, 1.0, 1.0, 1.0)
         ]
-        noise = noise_beside_reference([pairs[1]])
-        found += compare_beside([pairs[0]], noise).called == "slower"
+        noise = noise_beside_reference(pairs[1:])
+        found += compare_beside(pairs[:1], noise).called == "slower"
     assert found / rounds >= 0.9
 
 

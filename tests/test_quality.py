@@ -1,9 +1,11 @@
 """Image differences on real files, with values worked out by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.metrics
 from PIL import Image
 
 from sweep.quality import ImageDifference, aggregate, compare_images
@@ -105,3 +107,36 @@ def test_the_aggregate_equals_the_psnr_of_all_pixels_at_once(tmp_path, noise):
     )
     assert aggregate(parts).psnr_db == pytest.approx(joined.psnr_db)
     assert aggregate(parts).mean_diff == pytest.approx(joined.mean_diff)
+
+
+RECORDED = Path(__file__).parent / "data" / "images"
+"""Real pairs: three images of tiny GLM-Image and the same three with TeaCache, as a sweep stored them."""
+
+
+def equals_scikit_image(first: Path, second: Path) -> None:
+    """Our figures against scikit-image's own on the stored bytes, with its own conversion and data range."""
+    a, b = (np.asarray(Image.open(path)) for path in (first, second))
+    ours = compare_images(first, second)
+    difference = np.abs(a.astype(int) - b.astype(int))
+    assert ours.mean_diff == pytest.approx(difference.mean() / 255, abs=1e-9)
+    assert ours.max_diff == pytest.approx(difference.max() / 255, abs=1e-9)
+    assert ours.psnr_db == pytest.approx(skimage.metrics.peak_signal_noise_ratio(a, b, data_range=255), abs=1e-9)
+    ssim = skimage.metrics.structural_similarity(a, b, channel_axis=2 if a.ndim == 3 else None, data_range=255)
+    assert ours.ssim == pytest.approx(ssim, abs=1e-9)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_figures_are_scikit_images_on_real_pairs(number):
+    first, second = (RECORDED / f"{name}_{number:02d}.png" for name in ("baseline", "teacache"))
+    assert not np.array_equal(Image.open(first), Image.open(second))
+    equals_scikit_image(first, second)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_figures_are_scikit_images_on_random_pairs(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(7, 90, size=2)
+    shape = (height, width, 3) if seed % 4 else (height, width)
+    first = rng.integers(0, 256, size=shape, dtype=np.uint8)
+    second = np.clip(first + rng.normal(0, rng.uniform(0.5, 60), size=shape), 0, 255).round().astype(np.uint8)
+    equals_scikit_image(save(tmp_path / "a.png", first), save(tmp_path / "b.png", second))

@@ -1,7 +1,10 @@
 """Which cells are measured again: pure decisions over a plan and made-up results."""
 
+import csv
 import dataclasses
+import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +69,29 @@ def test_a_further_start_has_a_key_of_its_own_and_an_engine_of_its_own() -> None
     assert len({cell.key, twice[0].key, again(cell, 2).key}) == 3
     assert twice[0].engine_key != cell.engine_key
     assert (twice[0].origin, twice[0].baseline_key) == (cell.key, cell.baseline_key)
+
+
+def test_two_starts_through_the_command_line(sweep, tmp_path: Path) -> None:
+    """The embedded model: a second engine for the feature, and one more A/A to know the noise."""
+    small = ("workload.num_prompts=1", "workload.repeats=2", "workload.steps=4", "plots=false")
+    command = ("-m", "feature=teacache", "repeat=2", *small, "hydra.sweep.dir=sweep")
+    done = sweep(*command)
+    assert done.code == 0, done.out + done.err
+    assert "2 further starts to run: baseline b1 #2 A/A, teacache b1 start 2" in done.out
+    with (tmp_path / "sweep" / "summary.csv").open() as handle:
+        rows = {row["cell"]: row for row in csv.DictReader(handle)}
+    assert set(rows) == {"baseline b1", "teacache b1", "baseline b1 A/A", "baseline b1 #2 A/A"}
+    assert rows["teacache b1"]["starts"] == "2"
+    assert rows["teacache b1"]["called"], "A/A tells what starts differ by"
+    report = json.loads((tmp_path / "sweep" / "report.json").read_text())
+    (cell,) = [cell for cell in report["cells"] if cell["cell"] == "teacache b1"]
+    assert [(len(start["samples"]), len(start["reference"])) for start in cell["starts"]] == [(2, 2), (2, 2)]
+    manifest = json.loads((tmp_path / "sweep" / "manifest.json").read_text())
+    assert manifest["engine_starts"] == 6, "3, 2 further ones, and the baseline beside those"
+    assert {cell["state"] for cell in manifest["cells"]} == {"done"}
+
+    again = sweep(*command)
+    assert again.code == 0
+    assert "0 cells to run, 3 kept from before" in again.out
+    manifest = json.loads((tmp_path / "sweep" / "manifest.json").read_text())
+    assert manifest["engine_starts"] == 0

@@ -72,7 +72,9 @@ def test_shards_are_evidence() -> None:
 def test_attention_must_run_on_the_back_end_asked_for_and_not_on_the_baselines() -> None:
     assert not_engaged(ATTENTION, on("flash"), on("native")) == ""
     assert "as in the baseline" in not_engaged(ATTENTION, on("flash"), on("flash"))
-    assert not_engaged(ATTENTION, on("flash,native"), on("native")) == "attention ran on flash,native; flash was asked for"
+    assert (
+        not_engaged(ATTENTION, on("flash,native"), on("native")) == "attention ran on flash,native; flash was asked for"
+    )
 
 
 def test_no_baseline_to_compare_with_is_a_warning() -> None:

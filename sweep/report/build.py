@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweep import summary
+from sweep import similarity, summary
 from sweep.plan import Plan
 from sweep.report import page
 from sweep.report.document import document
@@ -28,11 +29,14 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         plan = folder.load_plan()
         loaded = folder.load_results(plan)
         results = {key: result for key, (result, _) in loaded.items()}
+        problem = similarity.measure(folder, plan, results)
         found = summary.summarise(folder, plan, loaded)
         rows = found.rows
         note = RANDOM_WEIGHTS_NOTE if any(cell.config["model"]["embedded"] for cell in plan.cells) else ""
         files = [folder.save_summary(summary.COLUMNS, rows)]
         files.append(folder.save_report(document(plan, found, results, folder.load_manifest(), note)))
+    if problem:
+        print(f"sweep: {problem}", file=sys.stderr)
     pictures: list[Path] = []
     if plots and any(row.get("latency_mean_s") is not None for row in rows):
         started = time.perf_counter()

@@ -21,7 +21,7 @@ _STATUS = ("status", "reason", "invalid_reason", "note")
 _ELSEWHERE = (
     *(*_IDENTITY, *_STATUS, "valid", "features", "prompts", "bottleneck", "evidence"),
     *("speedup", "speedup_low", "speedup_high", "called", "interaction_gain"),
-    *("mean_diff", "max_diff", "psnr_db", "ssim"),
+    *("mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"),
 )
 _METRICS = tuple(name for name in COLUMNS if name not in _ELSEWHERE and not name.endswith("_ms"))
 _PHASES = tuple(name for name in COLUMNS if name.endswith("_ms"))
@@ -80,6 +80,7 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
             "max_diff": row.get("max_diff"),
             "psnr_db": None if psnr_db is None or math.isinf(psnr_db) else psnr_db,
             "ssim": row.get("ssim"),
+            "clip_similarity": row.get("clip_similarity"),
             "identical": None if mean_diff is None else mean_diff == 0,
         },
         "phases_ms": {name.removesuffix("_ms"): row[name] for name in _PHASES if row.get(name) is not None},

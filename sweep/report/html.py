@@ -104,6 +104,7 @@ COLUMNS = (
     _numeric("energy, J/image", "energy_j_per_image"),
     _numeric("PSNR", "psnr_db", tables.quality_text),
     _numeric("SSIM", "ssim"),
+    _numeric("CLIP", "clip_similarity"),
     _numeric("mean diff", "mean_diff"),
     Column("bottleneck", tables.bottleneck_text),
 )
@@ -123,6 +124,8 @@ DETAILS = {
     "largest pixel difference": ("max_diff", ""),
     "PSNR": ("psnr_db", "dB"),
     "SSIM": ("ssim", ""),
+    "CLIP similarity": ("clip_similarity", ""),
+    "engine starts": ("starts", ""),
 }
 
 
@@ -299,6 +302,7 @@ def _section(view: CellView, place: int, names: Mapping[str, str]) -> dict[str, 
         "status": view.status,
         "reason": text(row, "reason"),
         "doubt": text(row, "invalid_reason"),
+        "note": text(row, "note"),
         "evidence": text(row, "evidence"),
         "speedup": speedup_words(row),
         "called": text(row, "called"),

@@ -22,4 +22,14 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     console.print(table)
     runnable = sum(len(group.cells) for group in plan.groups)
     skipped = len(plan.cells) - runnable
-    console.print(f"{runnable} cells to run, {skipped} skipped, {len(plan.groups)} engine starts")
+    console.print(f"{runnable} cells to run, {skipped} skipped, {len(plan.groups)} engine starts{_further(plan)}")
+
+
+def _further(plan: Plan) -> str:
+    """What `repeat` may add to the plan while it runs."""
+    asked = {cell.config["repeat"]: cell.config for cell in plan.cells}
+    if "auto" in asked:
+        config = asked["auto"]
+        return f"; then up to {config['max_repeat']} starts a cell, until known to ±{config['precision']:.0%}"
+    most = max((int(repeat) for repeat in asked), default=1)
+    return f"; then {most} starts a cell" if most > 1 else ""

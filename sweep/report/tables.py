@@ -121,6 +121,10 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
             below.append(Text.assemble((f"{status:5} ", style), (label, "bold"), f": {reason}"))
         if evidence and not wide and (len(rows) == 1 or status == "FAIL"):
             below.append(Text.assemble(("      " + label, "bold"), (f": {evidence}", "dim")))
+    vague = sum("speed-up known to" in text(row, "note") for row in rows)
+    if vague:
+        more = f"{vague} speed-ups are known less well than asked (precision); aa=3 repeat=auto measures more."
+        below.append(Text(more, style="dim"))
     if len(shown_rows) < len(rows):
         left_out = f"{len(rows) - len(shown_rows):,} of {len(rows):,} cells are not shown; summary.csv has them all."
         below.append(Text(left_out, style="dim"))
