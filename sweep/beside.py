@@ -22,6 +22,7 @@ class References:
         self.plan = plan
         self.waiting = list(numbers)
         self._hosts: dict[str, EngineHost] = {}
+        self._unloadable: set[str] = set()
 
     def __enter__(self) -> "References":
         return self
@@ -56,10 +57,15 @@ class References:
         return True
 
     def get(self, cell: Cell, spec: Callable[[Cell], EngineSpec], load_timeout_s: float) -> EngineHost | None:
-        """The loaded baseline engine that runs beside `cell`; None when none does. Raises EngineFailure."""
+        """The loaded baseline engine that runs beside `cell`; None when none does.
+
+        A baseline that cannot be loaded is tried once; its own cells say why, and others are measured without it.
+        """
         if not cell.beside:
             return None
         baseline = self._baseline(cell)
+        if baseline.engine_key in self._unloadable:
+            return None
         host = self._hosts.get(baseline.engine_key)
         if host is not None and host.process.poll() is None:
             return host
@@ -71,9 +77,10 @@ class References:
         self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
         try:
             host.load(wanted, load_timeout_s)
-        except EngineFailure as error:
+        except EngineFailure:
             self._hosts.pop(baseline.engine_key).close()
-            raise beside(error) from error
+            self._unloadable.add(baseline.engine_key)
+            return None
         return host
 
     def _baseline(self, cell: Cell) -> Cell:

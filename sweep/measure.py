@@ -127,23 +127,12 @@ class Measurement:
             reference_s = self.reference_s[number] if number < len(self.reference_s) else None
             batch_rows.append(dataclasses.replace(batch_row, reference_s=reference_s))
             for position, request in enumerate(batch):
+                row = _row(request, repeat, number, output.start_s - zero_s, output.latency_s)
                 rows.append(
-                    RequestRow(
-                        request_id=f"{request.request_id}.{repeat}",
-                        prompt_index=request.prompt_index,
-                        seed=request.seed,
-                        width=request.width,
-                        height=request.height,
-                        steps=request.steps,
-                        start_s=output.start_s - zero_s,
-                        queue_s=0.0,
+                    dataclasses.replace(
+                        row,
                         ttft_s=ttft_s,
-                        e2e_s=output.latency_s,
                         output_tokens=output.output_tokens,
-                        exit_code=0,
-                        error="",
-                        repeat=repeat,
-                        batch_index=number,
                         prompt_tokens=output.prompt_tokens[position],
                         image=output.image_paths[position],
                         image_hash=output.image_hashes[position],
@@ -170,26 +159,33 @@ class Measurement:
     def _failed_rows(self, failure: EngineFailure) -> tuple[RequestRow, ...]:
         """The requests of the batch that failed: no image, and the error in place of one."""
         return tuple(
-            RequestRow(
-                request_id=f"{request.request_id}.{repeat}",
-                prompt_index=request.prompt_index,
-                seed=request.seed,
-                width=request.width,
-                height=request.height,
-                steps=request.steps,
-                start_s=sent - self.start,
-                queue_s=0.0,
-                ttft_s=None,
-                e2e_s=took_s,
-                output_tokens=0,
-                exit_code=1,
-                error=failure.reason,
-                repeat=repeat,
-                batch_index=len(self.outputs),
+            dataclasses.replace(
+                _row(request, repeat, len(self.outputs), sent - self.start, took_s), exit_code=1, error=failure.reason
             )
             for repeat, batch, sent, took_s in self.failed
             for request in batch
         )
+
+
+def _row(request: Request, repeat: int, batch_index: int, start_s: float, e2e_s: float) -> RequestRow:
+    """What is known of a request whatever came of it."""
+    return RequestRow(
+        request_id=f"{request.request_id}.{repeat}",
+        prompt_index=request.prompt_index,
+        seed=request.seed,
+        width=request.width,
+        height=request.height,
+        steps=request.steps,
+        start_s=start_s,
+        queue_s=0.0,
+        ttft_s=None,
+        e2e_s=e2e_s,
+        output_tokens=0,
+        exit_code=0,
+        error="",
+        repeat=repeat,
+        batch_index=batch_index,
+    )
 
 
 def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, float | None]:

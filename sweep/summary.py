@@ -6,7 +6,7 @@ through `SweepFolder`; writes nothing but the cache of image differences.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     pixels = _pixel_floors(plan, quality)
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
     _add_interaction_gains(rows, plan.by_key)
-    _doubt_drift(rows, plan.by_key)
+    _doubt_drift(rows, {key for key, one in measured.items() if one.pairs})
     return Summary(rows, floors, pixels)
 
 
@@ -242,8 +242,8 @@ def _setting(baseline_key: str, body: Mapping[str, Any]) -> tuple[str, str]:
     return baseline_key, json.dumps(body, sort_keys=True)
 
 
-def _doubt_drift(rows: Sequence[Row], cells: Mapping[str, Cell]) -> None:
-    """Mark speed-ups invalid where A/A shows that the machine changed meanwhile; not those beside the baseline."""
+def _doubt_drift(rows: Sequence[Row], beside: Set[str]) -> None:
+    """Mark speed-ups invalid where A/A shows that the machine changed meanwhile; not those `beside` the baseline."""
     drift: dict[tuple[str, str], float] = {}
     for row in rows:
         if row["role"] == AA and row.get("speedup") is not None:
@@ -251,7 +251,7 @@ def _doubt_drift(rows: Sequence[Row], cells: Mapping[str, Cell]) -> None:
             drift[name] = max(drift.get(name, 1.0), row["speedup"], 1 / row["speedup"])
     for row in rows:
         worst = drift.get((row["model"], row["engine"]), 1.0)
-        exposed = row["role"] == FEATURE and row.get("speedup") is not None and not cells[row["cell_key"]].beside
+        exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in beside
         if exposed and worst > 1 + DRIFT_LIMIT:
             said = f"A/A drift: the same baseline differed {worst:.2f}x between two engine starts"
             row["invalid_reason"] = "; ".join(filter(None, [row.get("invalid_reason", ""), said]))

@@ -69,15 +69,3 @@ def test_attention_switch_that_nothing_reads(sweep, tmp_path: Path) -> None:
     assert found["silent"]["reason"] == reason
     assert found["attention"]["status"] in ("PASS", "WARN"), found["attention"]["reason"]
     assert done.code == 1
-
-
-def test_setting_that_does_not_hold(sweep, tmp_path: Path) -> None:
-    conf = tmp_path / "conf"
-    feature_file(conf, "silent", "vae_slicing", call=("vae.enable_slicing", "vae.disable_slicing"))
-    done = sweep(
-        *("-m", "--config-dir", str(conf), "feature=silent", "workload.steps=2", *QUICK, "hydra.sweep.dir=sweep")
-    )
-    row = rows(tmp_path / "sweep")["silent"]
-    assert row["status"] == "FAIL", done.out
-    assert row["reason"] == "silent did not engage: vae.use_slicing=False"
-    assert done.code == 1

@@ -92,7 +92,7 @@ def test_interaction_gain_is_the_pair_over_the_product_of_its_members(tmp_path: 
 def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tmp_path: Path) -> None:
     made = stored.many_cells(4)
     alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])
-    for name, plan, valid in (("alone", alone, False), ("beside", made, True)):
+    for name, plan, valid in (("alone", alone, False), ("beside", made, True)):  # result_of follows `beside`
         folder = stored.store(tmp_path / name, plan)
         repeat = next(cell for cell in plan.cells if cell.role == "aa")
         result = folder.load_result(repeat)

@@ -119,6 +119,7 @@ def test_joblib_gives_the_same_cells_and_images(finished: Path, tmp_path: Path) 
         "batch=1,2",
         "feature=teacache,cfg_parallel",
         *SMALL,
+        "interleave=false",
         "hydra/launcher=joblib",
         "hydra.launcher.n_jobs=2",
     ]
@@ -178,7 +179,14 @@ def test_feature_added_by_one_file_runs_and_is_judged(tmp_path: Path) -> None:
     (conf / "silent.yaml").write_text(silent)
     folder = tmp_path / "sweep"
     command = sweep_command(
-        "-m", "--config-dir", str(conf.parent), "feature=my_slicing,silent", "batch=2", "aa=0", *SMALL
+        "-m",
+        "--config-dir",
+        str(conf.parent),
+        "feature=my_slicing,silent",
+        "batch=2",
+        "aa=0",
+        "interleave=false",
+        *SMALL,
     )
     done = subprocess.run(
         [*command, f"hydra.sweep.dir={folder}"],
@@ -197,7 +205,7 @@ def test_feature_added_by_one_file_runs_and_is_judged(tmp_path: Path) -> None:
 
 def test_sequence_parallel_and_caches_on_tiny_qwen_image(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    arguments = ["-m", "model=tiny_qwen_image", "feature=ulysses,ring,tp,cache_dit", "aa=0", *SMALL]
+    arguments = ["-m", "model=tiny_qwen_image", "feature=ulysses,ring,tp,cache_dit", "aa=0", "interleave=false", *SMALL]
     command = [*sweep_command(*arguments), "workload.steps=8", f"hydra.sweep.dir={folder}"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
