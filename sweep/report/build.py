@@ -25,7 +25,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
     Raises ConfigError when the folder is no sweep.
     """
     console = console or Console()
-    with _collector_paused():
+    with collector_paused():
         plan = folder.load_plan()
         loaded = folder.load_results(plan)
         results = {key: result for key, (result, _) in loaded.items()}
@@ -51,7 +51,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
 
 
 @contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """No garbage collection meanwhile: thousands of results are read, none of them garbage, and each pass over
     them would take longer than reading."""
     enabled = gc.isenabled()

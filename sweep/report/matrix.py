@@ -53,6 +53,9 @@ def short_reason(reason: str, width: int = 24) -> str:
     need = re.match(r"requires (\d+ .+?)(?:,| and )", reason + ",")
     if need:
         return f"needs {need[1]}"
+    unsupported = re.match(r"(\w+) does not support ", reason)
+    if unsupported:
+        return f"no {unsupported[1]} here"
     return "conflict" if " conflicts with " in reason else textwrap.shorten(reason, width, placeholder="…")
 
 

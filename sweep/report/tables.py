@@ -87,7 +87,7 @@ def _telling(rows: Sequence[Row]) -> list[Row]:
 def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
     """The table at the end of a sweep, for a terminal `width` columns wide.
 
-    Below it stand the reason of every cell that has one, and, where the terminal is too narrow for its
+    Below it stand the reason of every cell that is not PASS, and, where the terminal is too narrow for its
     column, the evidence of single cells and of those that failed; the rest is in summary.csv and report.html.
     Labels are shown as they are, never read as markup.
     """
@@ -115,7 +115,8 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
         doubted = text(row, "invalid_reason")
         shown = Text(status + (" ?" if doubted else ""), style=STATUS_STYLES.get(status, ""))
         table.add_row(Text(label), shown, *(Text(value) for value in values), *([Text(evidence)] if wide else []))
-        reasons = [text(row, "reason"), f"not to be trusted: {doubted}" if doubted else ""]
+        reason = "" if status == "PASS" else text(row, "reason")  # of a PASS the columns say it
+        reasons = [reason, f"not to be trusted: {doubted}" if doubted else ""]
         for reason in filter(None, reasons):
             style = STATUS_STYLES.get(status, "")
             below.append(Text.assemble((f"{status:5} ", style), (label, "bold"), f": {reason}"))
