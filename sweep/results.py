@@ -25,7 +25,7 @@ from sweep.engines.base import RankEvidence
 from sweep.plan import Cell, Plan
 
 if TYPE_CHECKING:
-    import pandas
+    from sweep.frames import SweepTables
 
 SCHEMA_VERSION = 1
 DONE, ERROR = "done", "error"
@@ -369,41 +369,8 @@ def _rows_csv(kind: type, rows: Sequence[Any]) -> str:
     return to_csv(columns, ([getattr(row, column) for column in columns] for row in rows))
 
 
-@dataclass(frozen=True)
-class SweepTables:
-    """A sweep as pandas data frames; `cell` and `cell_key` lead every row."""
+def load(folder: str | Path) -> "SweepTables":
+    """Everything stored of a sweep, as pandas data frames."""
+    from sweep.frames import load_tables
 
-    summary: "pandas.DataFrame"
-    requests: "pandas.DataFrame"
-    phases: "pandas.DataFrame"
-    telemetry: "pandas.DataFrame"
-    plan: Plan
-    manifest: dict[str, Any]
-
-
-def load(folder: str | Path) -> SweepTables:
-    """Everything stored of a sweep. The summary is computed anew from the stored results."""
-    import pandas
-
-    from sweep.summary import COLUMNS, summarise
-
-    sweep = SweepFolder(Path(folder))
-    plan = sweep.load_plan()
-
-    def gather(name: str) -> "pandas.DataFrame":
-        frames = []
-        for cell in plan.cells:
-            path = sweep.cell_path(cell) / name
-            if path.is_file():
-                frame = pandas.read_csv(path)
-                if len(frame):
-                    frame.insert(0, "cell_key", cell.key)
-                    frame.insert(0, "cell", cell.label)
-                    frames.append(frame)
-        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
-
-    rows = summarise(sweep, plan, sweep.load_results(plan)).rows
-    summary = pandas.DataFrame(rows, columns=list(COLUMNS))
-    return SweepTables(
-        summary, gather("requests.csv"), gather("phases.csv"), gather("telemetry.csv"), plan, sweep.load_manifest()
-    )
+    return load_tables(Path(folder))
