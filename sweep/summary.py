@@ -198,7 +198,7 @@ def _note(cell: Cell, mine: Measured, gain: paired.Ratio) -> str:
             notes.append("no A/A: what engine starts differ by is not known")
         elif width is not None and width > asked:
             more = "" if cell.config["repeat"] == "auto" else ", repeat=auto measures more"
-            notes.append(f"speed-up known to ±{width:.0%}, asked was ±{asked:.0%}{more}")
+            notes.append(f"speed-up known to ±{width:.1%}, asked was ±{asked:.1%}{more}")
     hashes: dict[tuple[int, int], set[str]] = {}
     for request in (r for result in mine.results for r in result.requests):
         hashes.setdefault((request.prompt_index, request.seed), set()).add(request.image_hash)

@@ -124,8 +124,10 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
             below.append(Text.assemble(("      " + label, "bold"), (f": {evidence}", "dim")))
     vague = sum("speed-up known to" in text(row, "note") for row in rows)
     if vague:
-        more = f"{vague} speed-ups are known less well than asked (precision); aa=3 repeat=auto measures more."
-        below.append(Text(more, style="dim"))
+        advice = "aa=3 repeat=auto measures more"
+        if not any("repeat=auto measures more" in text(row, "note") for row in rows):
+            advice = "more prompts, aa or max_repeat would tell more"
+        below.append(Text(f"{vague} speed-ups are known less well than asked (precision): {advice}.", style="dim"))
     if len(shown_rows) < len(rows):
         left_out = f"{len(rows) - len(shown_rows):,} of {len(rows):,} cells are not shown; summary.csv has them all."
         below.append(Text(left_out, style="dim"))
