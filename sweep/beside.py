@@ -92,4 +92,4 @@ class References:
 
 def beside(error: EngineFailure) -> EngineFailure:
     """The failure of a baseline, as the failure of the cell beside it, whose own engine is unharmed."""
-    return EngineFailure(error.cause, f"the baseline beside it {error.reason}", alive=True)
+    return EngineFailure(error.cause, f"the baseline beside it failed: {error.reason}", alive=True)

@@ -45,6 +45,44 @@ def test_killed_engine_ends_its_cell_and_its_ranks(sweep: Sweep) -> None:
     assert not group_alive(engine)
 
 
+def test_killed_baseline_beside_a_cell_ends_that_cell_and_the_next_one_gets_another(sweep: Sweep) -> None:
+    few = ("workload.repeats=12", "workload.num_prompts=1", "workload.steps=2", "plots=false", "aa=0")
+    process = sweep.start("-m", "feature=vae_slicing", "batch=1,2", *few)
+    sweep.wait_until(process, lambda: sweep.is_running("vae_slicing b1"))
+    baseline, _ = sweep.engine_pids()
+    os.kill(baseline, signal.SIGKILL)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 1, out + err
+    found = sweep.statuses()
+    status, reason = found["vae_slicing b1"]
+    assert status == "ERROR"
+    assert reason.startswith("the baseline beside it failed: the engine was ended by SIGKILL while generating batch ")
+    assert {label: status for label, (status, _) in found.items() if status == "ERROR"} == {"vae_slicing b1": "ERROR"}
+    assert sweep.manifest()["engine_starts"] == 3, "the feature's engine lived on; only the baseline started again"
+
+
+def test_baseline_that_cannot_be_loaded_leaves_its_cells_measured_alone(sweep: Sweep) -> None:
+    code = """
+_made = RankRunner.__init__
+
+def made(self, place, spec):
+    if not spec.features:
+        raise OSError("weights are damaged")
+    _made(self, place, spec)
+
+RankRunner.__init__ = made
+"""
+    sweep.inject("sweep.engines.diffusers.engine", code)
+    done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
+    assert done.code == 1, done.out + done.err
+    found = sweep.statuses()
+    assert found["baseline b1"] == ("ERROR", "failed while loading the engine: OSError: weights are damaged")
+    assert found["vae_slicing b1"] == ("PASS", "engaged")
+    row = sweep.rows()["vae_slicing b1"]
+    assert row["latency_mean_s"]
+    assert not row["speedup"]
+
+
 def test_stopped_engine_is_killed_by_the_watchdog_with_all_its_ranks(sweep: Sweep) -> None:
     process, engine = start_two_ranks(sweep, "engine.request_timeout_s=4")
     os.kill(engine, signal.SIGSTOP)
