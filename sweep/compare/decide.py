@@ -47,9 +47,7 @@ class Speed:
 
     verdict: str  # SLOWER … UNKNOWN, or NOT_JUDGED
     ratio: Ratio = Ratio()
-    p_holm: float | None = (
-        None  # p_value of the ratio, adjusted for all cells judged together; None: not in that family
-    )
+    p_holm: float | None = None  # p_value, adjusted for all cells judged together; None: not in that family
     why: str = ""  # of UNKNOWN and NOT_JUDGED
 
 
