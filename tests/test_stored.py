@@ -9,8 +9,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from PIL import Image
 
-from sweep.plan import again, build_plan
+from sweep.plan import Cell, again, build_plan
 from sweep.report.build import rebuild
 from sweep.results import SweepFolder
 from sweep.summary import COLUMNS, Summary, summarise
@@ -127,3 +128,36 @@ def test_ten_thousand_cells(tmp_path: Path) -> None:
     assert len(rows) == 10_001
     assert set(rows[0]) == set(COLUMNS)
     assert all(math.isfinite(float(row["speedup"])) for row in rows)
+
+
+def with_images(folder: SweepFolder, cell: Cell, count: int, colour: int) -> None:
+    """Store the first `count` prompts' images of a cell, all of one colour."""
+    result = folder.load_result(cell)
+    assert result is not None
+    rows = []
+    for request in result.requests:
+        name = f"images/prompt_{request.prompt_index}.png" if request.repeat == 0 else ""
+        if name and request.prompt_index < count:
+            (folder.cell_path(cell) / "images").mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8), (colour, 0, 0)).save(folder.cell_path(cell) / name)
+            request = dataclasses.replace(request, image=name, image_hash=str(colour))
+        rows.append(request)
+    folder.save_result(cell, dataclasses.replace(result, requests=tuple(rows)))
+
+
+@pytest.mark.parametrize(
+    ("count", "status", "reason"),
+    [
+        (4, "PASS", "engaged, images differ by 0.0026 on average, within the gate"),
+        (3, "ERROR", "images cannot be compared: 3 images against 4 of the baseline"),
+    ],
+)
+def test_a_missing_image_is_an_error_and_no_number(tmp_path: Path, count: int, status: str, reason: str) -> None:
+    made = stored.many_cells(4)
+    folder = stored.store(tmp_path, made)
+    cell = next(c for c in made.cells if c.features == ("teacache",))
+    with_images(folder, made.by_key[cell.baseline_key], 4, colour=100)
+    with_images(folder, cell, count, colour=102)
+    row = next(row for row in summary_of(folder).rows if row["cell"] == cell.label)
+    assert (row["status"], row["reason"]) == (status, reason)
+    assert (row.get("mean_diff") is None) == (status == "ERROR")
