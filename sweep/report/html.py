@@ -125,7 +125,6 @@ DETAILS = {
     "PSNR": ("psnr_db", "dB"),
     "SSIM": ("ssim", ""),
     "CLIP similarity": ("clip_similarity", ""),
-    "engine starts": ("starts", ""),
 }
 
 
@@ -292,7 +291,7 @@ def _sort_value(column: Column, row: Row) -> str | None:
 def _section(view: CellView, place: int, names: Mapping[str, str]) -> dict[str, object]:
     """One cell's values as the template wants them."""
     row = view.columns
-    fields = {"devices": text(row, "gpus")}
+    fields = {"devices": text(row, "gpus"), "engine starts": text(row, "starts")}
     fields |= {name: digits(number(row, column), unit) for name, (column, unit) in DETAILS.items()}
     images = [_image(image, names) for image in view.images]
     shown = [image for image in images if not image["left_out"]]

@@ -11,6 +11,7 @@
     }
   };
   document.addEventListener("toggle", (event) => { if (event.target.open) fill(event.target); }, true);
+  for (const part of document.querySelectorAll("details.cell[open]")) fill(part);
 
   const show = (hash) => {
     const part = hash.length > 1 && document.getElementById(hash.slice(1));
