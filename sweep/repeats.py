@@ -4,7 +4,7 @@ Pure decisions over a plan and its results.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from sweep import starts
 from sweep.plan import AA, FEATURE, Cell, Plan, again, model_and_engine
@@ -19,14 +19,17 @@ def further_starts(plan: Plan, results: Results) -> list[Cell]:
     """
     planned = _starts_planned(plan.cells)
     measured = starts.measured_cells(plan, results)
-    floors = starts.floors(plan, measured)
+    baselines, floors = starts.baselines(measured), starts.floors(plan, measured)
     wanted = [
         cell
         for cell in plan.cells
         if cell.role == FEATURE
         and cell.key in measured
         and planned[cell.key] < _limit(cell)
-        and not (cell.config["repeat"] == "auto" and _precise(cell, measured, floors))
+        and not (
+            cell.config["repeat"] == "auto"
+            and _precise(cell, measured[cell.key], baselines.get(cell.baseline_key, []), floors)
+        )
     ]
     added = [again(cell, planned[cell.key]) for cell in wanted]
     for key in dict.fromkeys(_baseline_of(cell, plan) for cell in wanted):
@@ -38,17 +41,11 @@ def further_starts(plan: Plan, results: Results) -> list[Cell]:
     return added
 
 
-def half_width(cell: Cell, measured: dict[str, Measured], floors: dict[tuple[str, str], Floor]) -> float | None:
-    """Half-width of the interval of a cell's speed-up as a part of it; None when it is not known."""
-    if cell.key not in measured:
-        return None
-    baseline = [m for m in measured.values() if m.cell.origin == cell.baseline_key and m.cell.key != cell.key]
-    ratio = starts.speedup(measured[cell.key], baseline, floors.get(model_and_engine(cell), Floor()))
-    return ratio.half_width
-
-
-def _precise(cell: Cell, measured: dict[str, Measured], floors: dict[tuple[str, str], Floor]) -> bool:
-    width = half_width(cell, measured, floors)
+def _precise(
+    cell: Cell, measured: Measured, baselines: Sequence[Measured], floors: Mapping[tuple[str, str], Floor]
+) -> bool:
+    """Whether the interval of the cell's speed-up is as narrow as asked."""
+    width = starts.speedup(measured, baselines, floors.get(model_and_engine(cell), Floor())).half_width
     return width is not None and width <= cell.config["precision"]
 
 

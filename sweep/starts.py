@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sweep import paired
 from sweep.paired import Noise, Ratio, Start
-from sweep.plan import AA, BASELINE, REPEAT, Cell, Plan, model_and_engine
+from sweep.plan import AA, BASELINE, FEATURE, REPEAT, Cell, Plan, model_and_engine
 from sweep.results import DONE, BatchRow, RunResult
 
 Results = Mapping[str, RunResult | None]
@@ -70,6 +70,15 @@ def measured_cells(plan: Plan, results: Results) -> dict[str, Measured]:
         if result is not None and result.state == DONE and result.batches:
             found.setdefault(cell.origin if cell.role == REPEAT else cell.key, []).append(result)
     return {key: Measured(plan.by_key[key], tuple(both)) for key, both in found.items() if key in plan.by_key}
+
+
+def baselines(measured: Mapping[str, Measured]) -> dict[str, list[Measured]]:
+    """Each baseline with its A/A starts, by the baseline's key."""
+    found: dict[str, list[Measured]] = {}
+    for one in measured.values():
+        if one.cell.role != FEATURE:
+            found.setdefault(one.cell.origin, []).append(one)
+    return found
 
 
 def floors(plan: Plan, measured: Mapping[str, Measured]) -> dict[tuple[str, str], Floor]:

@@ -81,10 +81,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     """Rows of all cells but repeats, whose samples join their origin's. `loaded`: `SweepFolder.load_results`."""
     results = {key: result for key, (result, _) in loaded.items()}
     measured = starts.measured_cells(plan, results)
-    baselines: dict[str, list[Measured]] = {}
-    for one in measured.values():
-        if one.cell.role != FEATURE:
-            baselines.setdefault(one.cell.origin, []).append(one)
+    baselines = starts.baselines(measured)
     floors = starts.floors(plan, measured)
     problems = {key: problem for key, (_, problem) in loaded.items() if problem}
     states = folder.last_states() if None in results.values() else {}
