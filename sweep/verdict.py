@@ -31,7 +31,7 @@ class Verdict:
 
 
 def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvidence, ...]:
-    """Sum of what each rank executed over all batches; sequence and parameters are maxima."""
+    """Sum of what each rank executed over all batches; sequence, parameters and counts are maxima."""
     ranks: dict[int, list[RankEvidence]] = {}
     for evidence in batches:
         for one in evidence:
@@ -46,6 +46,10 @@ def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvide
             block_sequence=max(e.block_sequence for e in ranks[rank]),
             dit_parameters=max(e.dit_parameters for e in ranks[rank]),
             settings=ranks[rank][-1].settings,
+            counts={
+                name: max(e.counts.get(name, 0) for e in ranks[rank])
+                for name in sorted({name for e in ranks[rank] for name in e.counts})
+            },
         )
         for rank in sorted(ranks)
     )

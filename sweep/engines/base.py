@@ -15,7 +15,7 @@ from profiling.phases import PhaseRecord
 class EngineSpec:
     """All that a child process needs to load one engine. Everything here is part of the engine key."""
 
-    engine: str  # registry name: diffusers, noop
+    engine: str  # registry name: diffusers, vllm_omni, noop
     family: str  # model family: glm_image, qwen_image
     model: str  # model name, e.g. tiny_glm_image
     checkpoint: str  # folder to load from; "" for an embedded model, which is built from its seed
@@ -25,6 +25,7 @@ class EngineSpec:
     ranks: int  # processes that share one request
     threads_per_rank: int  # OpenMP threads of each rank on a CPU
     features: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> this engine's arguments
+    arguments: dict[str, Any] = field(default_factory=dict)  # engine.args: passed on as they are
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 
@@ -59,6 +60,7 @@ class RankEvidence:
     block_sequence: int  # longest image-token sequence that a block of this rank saw; 0 when unknown
     dit_parameters: int  # DiT parameters held by this rank (a shard counts as its own size)
     settings: dict[str, str] = field(default_factory=dict)  # read back from the loaded pipeline
+    counts: dict[str, int] = field(default_factory=dict)  # what else was counted, e.g. vae_decoder_calls of the batch
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Output:
     prompt_tokens: tuple[int, ...]  # prompt length of each request in the model's tokens
     phases: tuple[PhaseRecord, ...]  # of all ranks
     evidence: tuple[RankEvidence, ...]  # one a rank
+    ttft_s: float | None = None  # to the first AR token, where the engine itself measures it
+    tpot_s: float | None = None  # a further AR token, likewise
 
 
 @dataclass(frozen=True)
