@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep import control, metrics, paired, starts, verdict
 from sweep import features as feature_rules
-from sweep import metrics, paired, starts, verdict
+from sweep.control import ControlGroup
 from sweep.engines.base import RankEvidence
 from sweep.plan import AA, FEATURE, REPEAT, Cell, Plan, model_and_engine
+from sweep.quality import ImageDifference
 from sweep.results import ERROR, RunResult, SweepFolder
 from sweep.similarity import clip_name
 from sweep.starts import Floor, Measured
@@ -53,6 +55,7 @@ class Summary:
     rows: list[Row]
     floors: dict[tuple[str, str], Floor]  # by model and engine
     pixels: dict[tuple[str, str], Pixels]  # between two runs of the same baseline
+    control: ControlGroup = field(default_factory=ControlGroup)  # other engines against the native pipeline
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
     _add_interaction_gains(rows, plan.by_key)
     _doubt_drift(rows, {key for key, one in measured.items() if one.pairs})
-    return Summary(rows, floors, pixels)
+    group = control.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
+    return Summary(rows, floors, pixels, group)
 
 
 Quality = Mapping[str, float] | str | None
@@ -112,6 +116,16 @@ def _quality(sweep: _Sweep, cell: Cell) -> Quality:
         return compare_images(sweep.folder, cell, mine.results[0], baseline.cell, baseline.results[0])
     except (ValueError, OSError) as error:
         return f"images cannot be compared: {error}"
+
+
+def _control_images(folder: SweepFolder, mine: Measured, theirs: Measured) -> ImageDifference | None:
+    """Differences between the images of two engines; None when neither stored any. Raises as `compare_images`."""
+    for one in (mine, theirs):
+        damaged = folder.damaged_image(one.cell, one.results[0], missing=False)
+        if damaged:
+            raise ValueError(f"{damaged} of {one.cell.config['engine']['name']} is cut short")
+    found = compare_images(folder, mine.cell, mine.results[0], theirs.cell, theirs.results[0], "the control")
+    return ImageDifference(**{name: found[name] for name in IDENTICAL}) if found else None
 
 
 def _pixel_floors(plan: Plan, quality: Mapping[str, Quality]) -> dict[tuple[str, str], Pixels]:
@@ -307,17 +321,23 @@ def _images(result: RunResult) -> dict[tuple[int, int], tuple[str, str]]:
 
 
 def compare_images(
-    folder: SweepFolder, cell: Cell, result: RunResult, baseline_cell: Cell, baseline: RunResult
+    folder: SweepFolder,
+    cell: Cell,
+    result: RunResult,
+    baseline_cell: Cell,
+    baseline: RunResult,
+    called: str = "the baseline",
 ) -> dict[str, float] | None:
     """Image differences of a cell against its baseline, averaged as `quality.aggregate` defines.
 
-    None when no image is stored. Raises ValueError for images of different size, or a different number.
+    None when no image is stored. Raises ValueError for images of different size, or a different number; `called` is
+    what it calls the baseline.
     """
     mine, theirs = _images(result), _images(baseline)
     if not mine and not theirs:
         return None
     if mine.keys() != theirs.keys():
-        raise ValueError(f"{len(mine)} images against {len(theirs)} of the baseline")
+        raise ValueError(f"{len(mine)} images against {len(theirs)} of {called}")
     pairs = {f"{digest}:{theirs[key][1]}": (file, theirs[key][0]) for key, (file, digest) in mine.items()}
     if all(digest == theirs[key][1] for key, (_, digest) in mine.items()):
         return IDENTICAL | ({"clip_similarity": 1.0} if cell.config.get("clip") else {})

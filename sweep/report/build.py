@@ -43,10 +43,10 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         shown = Plan(tuple(plan.by_key[row["cell_key"]] for row in rows), plan.groups)
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
             pictures = _draw(folder, rows, note)
-            files.append(page.write(folder, shown, rows, results, pictures, note))
+            files.append(page.write(folder, shown, rows, results, pictures, note, found.control))
         if time.perf_counter() - started > 60:
             console.print("drawing took long: plots=false leaves it out")
-    _print(console, rows, note, interrupted, files, pictures)
+    _print(console, found, note, interrupted, files, pictures)
     return summary.exit_code(rows)
 
 
@@ -74,17 +74,20 @@ def _draw(folder: SweepFolder, rows: Sequence[Mapping[str, Any]], note: str) -> 
 
 def _print(
     console: Console,
-    rows: Sequence[Mapping[str, Any]],
+    found: summary.Summary,
     note: str,
     interrupted: bool,
     files: Sequence[Path],
     pictures: Sequence[Path],
 ) -> None:
+    from sweep.report import control_view
     from sweep.report.tables import summary_table
 
     if interrupted:
         console.print("[yellow]interrupted[/yellow]: finished cells are kept; the same command and folder goes on")
-    console.print(summary_table([dict(row) for row in rows], console.width))
+    console.print(summary_table([dict(row) for row in found.rows], console.width))
+    for line in control_view.lines(found.control):
+        console.print(line, markup=False, highlight=False)
     if note:
         console.print(note, style="dim")
     for path in files:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep import verdict
+from sweep.control import CONTROL, Comparison, ControlGroup, Missing, Side
 from sweep.paired import Start
 from sweep.plan import Cell, Plan
 from sweep.starts import Measured, measured_cells, reference_samples, samples
@@ -32,12 +33,14 @@ def document(
 ) -> dict[str, Any]:
     """The whole report as JSON values. `results` by cell key, as the summary was computed from."""
     measured = measured_cells(plan, results)
+    group = {"control": _control(summary.control)} if summary.control else {}
     told = ("command", "start", "end", "git_commit", "versions", "machine", "engine_starts")
     return {
         "schema_version": SCHEMA_VERSION,
         "sweep": {name: manifest.get(name) for name in told} | {"random_weights": bool(note), "note": note},
         "noise": _noise(summary),
         "cells": [_cell(row, plan.by_key[row["cell_key"]], measured.get(row["cell_key"])) for row in summary.rows],
+        **group,
     }
 
 
@@ -88,6 +91,54 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         "metrics": {name: row[name] for name in _METRICS if row.get(name) is not None},
         "evidence": {"text": row.get("evidence") or "", "ranks": _ranks(measured)},
         "starts": [_start(*both) for both in _samples(measured)],
+    }
+
+
+def _control(group: ControlGroup) -> dict[str, Any]:
+    return {
+        "engine": CONTROL,
+        "compared": [_comparison(one) for one in group.compared],
+        "missing": [_sides(one) | {"reason": one.reason} for one in group.missing],
+    }
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    ratio, images = one.ratio, one.images
+    return {
+        **_sides(one),
+        "latency_ratio": {
+            "ratio": ratio.ratio,
+            "low": ratio.low,
+            "high": ratio.high,
+            "called": ratio.called,
+            "pairs": ratio.pairs,
+        },
+        "quality": {
+            "mean_diff": images.mean_diff if images else None,
+            "max_diff": images.max_diff if images else None,
+            "psnr_db": images.psnr_db if images and math.isfinite(images.psnr_db) else None,
+            "ssim": images.ssim if images else None,
+            "identical": images.mean_diff == 0 if images else None,
+            "problem": one.images_problem,
+        },
+        "doubts": list(one.doubts),
+    }
+
+
+def _sides(one: Comparison | Missing) -> dict[str, Any]:
+    return {"name": one.name, "model": one.model, "cell": _side(one.cell), "control": _side(one.control)}
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {
+        "cell": side.label,
+        "cell_key": side.key,
+        "engine": side.engine,
+        "latency_mean_s": side.latency_mean_s,
+        "peak_memory_gb": side.peak_memory_gb,
+        "energy_j_per_image": side.energy_j_per_image,
+        "load_s": side.load_s,
+        "phases_ms": dict(side.phases_ms),
     }
 
 

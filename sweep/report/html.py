@@ -13,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sweep.control import ControlGroup
 from sweep.metrics import EXCLUSIVE_PHASES
-from sweep.report import tables
+from sweep.report import control_view, tables
 from sweep.report.embed import Picture, data_uri, embed
 from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.tables import Row, digits, number, text
@@ -65,6 +66,7 @@ class ReportContext:
     note: str = ""  # shown prominently, e.g. that weights are random
     cells: Sequence[CellView] = ()
     plots: Sequence[Path] = ()  # PNG
+    control: ControlGroup = field(default_factory=ControlGroup)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def render(context: ReportContext) -> str:
     names = {digest: str(place) for place, digest in enumerate(embedded.uris)}
     script, look = (resources.files("sweep.report").joinpath(f"report.{kind}").read_text() for kind in ("js", "css"))
     rows = [{**cell.columns, "anchor": f"cell-{i}" if cell.section else ""} for i, cell in enumerate(context.cells)]
+    anchors = {text(row, "cell_key"): text(row, "anchor") for row in rows}
     shown, found = _table_rows(context.cells), matrices(rows)
     page = environment.get_template("report.html.j2").render(
         context=context,
@@ -165,6 +168,7 @@ def render(context: ReportContext) -> str:
         counts=_counts(context.cells),
         matrices=[_matrix(matrix) for matrix in found[:MATRICES]],
         matrices_left_out=max(0, len(found) - MATRICES),
+        control=control_view.view(context.control, anchors),
         table=_table([context.cells[i] for i in shown], [rows[i] for i in shown]),
         rows_left_out=len(rows) - len(shown),
         sections=[_section(cell, i, names) for i, cell in enumerate(context.cells) if cell.section],

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweep.control import ControlGroup
 from sweep.plan import Cell, Plan
 from sweep.report.embed import Picture
 from sweep.report.html import CellView, ImageView, ReportContext, render, with_section
@@ -23,10 +24,11 @@ def write(
     results: Mapping[str, RunResult | None],
     pictures: Sequence[Path],
     note: str = "",
+    control: ControlGroup | None = None,
 ) -> Path:
     """Write report.html; its path. `rows` in the order of the plan's cells, `results` by cell key."""
     path = folder.path / "report.html"
-    write_atomic(path, render(gather(folder, plan, rows, results, pictures, note)))
+    write_atomic(path, render(gather(folder, plan, rows, results, pictures, note, control)))
     return path
 
 
@@ -37,6 +39,7 @@ def gather(
     results: Mapping[str, RunResult | None],
     pictures: Sequence[Path],
     note: str = "",
+    control: ControlGroup | None = None,
 ) -> ReportContext:
     """Everything that the page says, as plain values."""
     cells = {cell.key: cell for cell in plan.cells}
@@ -67,6 +70,7 @@ def gather(
         note=note,
         cells=tuple(views),
         plots=tuple(picture for picture in pictures if picture.suffix == ".png"),
+        control=control or ControlGroup(),
     )
 
 
