@@ -84,12 +84,15 @@ class Feature:
     summary: str = ""  # one line for people
     lossy: bool = False
     gpus: int = 1  # devices it multiplies the need by
+    shares_ranks: bool = False  # its devices are those of the other features; `gpus` is what it needs alone
+    splits_heads: list[str] = field(default_factory=list)  # engines where its `gpus` must divide the attention heads
     conflicts: list[str] = field(default_factory=list)
+    requires: list[str] = field(default_factory=list)  # does nothing without one of these features
     needs_cfg: bool = False  # does nothing without classifier-free guidance
     engines: dict[str, Any] = field(default_factory=dict)  # engine -> arguments that switch it on there
     families: dict[str, list[str]] = field(default_factory=dict)  # engine -> model families; absent: every family
-    unsupported: str = ""  # why other families are skipped
-    evidence: str = ""  # rule of sweep/verdict.py that shows it engaged
+    unsupported: Any = ""  # why other families are skipped: text, engine -> text, or engine -> family -> text
+    evidence: str = ""  # rule of sweep/verdict.py that shows it engaged; a file may give one for each engine
     limits: dict[str, list[Any]] = field(default_factory=dict)  # option -> [lowest, highest]
     gate: Gate = field(default_factory=Gate)
     options: dict[str, Any] = field(default_factory=dict)
@@ -108,9 +111,21 @@ class EngineConfig:
     warmup_timeout_s: float = 300.0
     request_timeout_s: float = 300.0  # for one batch
     collective_timeout_s: float = 120.0  # how long ranks wait for each other
+    # vllm_omni only
+    args: dict[str, Any] = field(default_factory=dict)  # further keyword arguments, passed on as they are
+    max_num_seqs: int = 8  # most requests that run as one batch
+    placement: str = "shared"  # AR and DiT stage on the same GPUs (shared), or the AR stage on one of its own (split)
+    plugin: bool = True  # count phases and evidence inside the workers
+    fork: bool = True  # fork its processes from one that has imported everything: starts faster
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")
+        require(
+            not self.args or self.name == "vllm_omni",
+            f"engine.args={self.args}: only engine vllm_omni takes further arguments, not {self.name}",
+        )
+        require(self.max_num_seqs >= 1, f"engine.max_num_seqs={self.max_num_seqs}: must be at least 1")
+        require(self.placement in ("shared", "split"), f"engine.placement={self.placement}: choose shared or split")
         require(
             self.dtype in ("auto", "float32", "bfloat16"),
             f"engine.dtype={self.dtype}: choose auto, float32 or bfloat16",
@@ -210,6 +225,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, f"batch={self.batch}: must be at least 1")
+        most = self.engine.max_num_seqs
+        require(
+            self.engine.name != "vllm_omni" or self.batch <= most,
+            f"batch={self.batch}: vLLM-Omni runs at most {most} requests as one batch; "
+            f"raise it with engine.max_num_seqs={self.batch}",
+        )
         require(self.seed >= 0, f"seed={self.seed}: must be 0 or more")
         require(self.combine >= 1, f"combine={self.combine}: must be at least 1 (2 adds all pairs)")
         require(self.aa >= 0, f"aa={self.aa}: must be 0 (no A/A) or more")

@@ -14,15 +14,24 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import ConfigError, Feature, Model, require
+from sweep.config import ConfigError, EngineConfig, Feature, Model, require
 
 _FIELDS = {field.name for field in dataclasses.fields(Feature)} - {"name", "options"}
 
+RANKS = "ranks"
+"""As a value under `engines.vllm_omni`: the number of ranks that the features bring."""
 
-def parse_feature(name: str, body: Mapping[str, Any]) -> Feature:
+TWO_STAGES = ("glm_image",)
+"""Model families that vLLM-Omni runs as an AR stage and a DiT stage."""
+
+
+def parse_feature(name: str, body: Mapping[str, Any], engine: str = "diffusers") -> Feature:
     """One conf/feature file as a Feature: its known keys, and the rest as `options`. Raises ConfigError."""
     known = {key: value for key, value in body.items() if key in _FIELDS}
     options = {key: value for key, value in body.items() if key not in _FIELDS}
+    if isinstance(known.get("evidence"), Mapping):
+        rules = known["evidence"]
+        known["evidence"] = rules.get(engine) or next(iter(rules.values()), "")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Feature), known)
     except OmegaConfBaseException as error:
@@ -41,15 +50,21 @@ def parse_feature(name: str, body: Mapping[str, Any]) -> Feature:
     return feature
 
 
-def parse_features(bodies: Mapping[str, Mapping[str, Any]]) -> tuple[Feature, ...]:
+def parse_features(bodies: Mapping[str, Mapping[str, Any]], engine: str = "diffusers") -> tuple[Feature, ...]:
     """All chosen features, sorted by name, so that a combination has one spelling."""
-    return tuple(_parse(name, json.dumps(bodies[name], default=str)) for name in sorted(bodies))
+    return tuple(_parse(name, json.dumps(bodies[name], default=str), engine) for name in sorted(bodies))
 
 
 @functools.lru_cache(maxsize=1024)
-def _parse(name: str, body: str) -> Feature:
+def _parse(name: str, body: str, engine: str) -> Feature:
     """`parse_feature` of a body as JSON: the thousands of cells of a sweep share a few bodies."""
-    return parse_feature(name, json.loads(body))
+    return parse_feature(name, json.loads(body), engine)
+
+
+def bodies_for(bodies: Mapping[str, Mapping[str, Any]], engine: str) -> dict[str, dict[str, Any]]:
+    """The same bodies with this engine's evidence rule only, so that whoever reads a cell needs no engine."""
+    chosen = {feature.name: feature.evidence for feature in parse_features(bodies, engine)}
+    return {name: {**body, "evidence": chosen[name]} for name, body in bodies.items()}
 
 
 def combination_name(names: Sequence[str]) -> str:
@@ -67,8 +82,14 @@ def find_conflict(features: Sequence[Feature]) -> tuple[str, str] | None:
 
 
 def gpus_needed(features: Sequence[Feature]) -> int:
-    """Devices of a cell: the product of its features' needs."""
-    return math.prod(feature.gpus for feature in features)
+    """Devices of a cell: the product of its features' needs; what shares ranks needs only its own."""
+    own = math.prod(feature.gpus for feature in features if not feature.shares_ranks)
+    return max([own, *(feature.gpus for feature in features if feature.shares_ranks)])
+
+
+def stage_gpus(engine: EngineConfig, model: Model) -> int:
+    """Devices beyond those of the features: one for the AR stage where it has one of its own."""
+    return int(engine.name == "vllm_omni" and engine.placement == "split" and model.family in TWO_STAGES)
 
 
 def unsupported_reason(features: Sequence[Feature], engine: str, model: Model) -> str | None:
@@ -78,12 +99,88 @@ def unsupported_reason(features: Sequence[Feature], engine: str, model: Model) -
             return f"{feature.name} is not available with engine {engine}"
         families = feature.families.get(engine)
         if families is not None and model.family not in families:
-            return f"{feature.name} does not support {model.name}: {feature.unsupported}"
+            return f"{feature.name} does not support {model.name}: {_why_not(feature, engine, model.family)}"
+    return _missing_ranks(features) or _uneven_heads(features, engine, model)
+
+
+def _why_not(feature: Feature, engine: str, family: str) -> str:
+    """The reason that the feature's file gives for this family."""
+    why = feature.unsupported
+    for key in (engine, family):
+        if isinstance(why, Mapping):
+            why = why.get(key, "")
+    return str(why) or f"its file names no {family} for engine {engine}"
+
+
+def _missing_ranks(features: Sequence[Feature]) -> str | None:
+    """Why a feature has none of the features that it builds on, or other ranks than it needs."""
+    names = {feature.name for feature in features}
+    brought = math.prod(feature.gpus for feature in features if not feature.shares_ranks)
+    for feature in features:
+        if feature.requires and not names.intersection(feature.requires):
+            use = " (it uses their ranks)" if feature.shares_ranks else ""
+            return f"{feature.name} needs one of {', '.join(feature.requires)}{use}"
+        if feature.shares_ranks and 1 < brought < feature.gpus:
+            return f"{feature.name} needs {feature.gpus} ranks, the other features bring {brought}"
     return None
+
+
+def _uneven_heads(features: Sequence[Feature], engine: str, model: Model) -> str | None:
+    """Why the attention heads cannot be shared out; None when they can, or when their number is not known."""
+    splitting = [feature for feature in features if engine in feature.splits_heads]
+    parts = math.prod(feature.gpus for feature in splitting)
+    if model.dit is None or not model.dit.heads or model.dit.heads % parts == 0:
+        return None
+    names = " and ".join(feature.name for feature in splitting)
+    verb = "cuts" if len(splitting) == 1 else "cut"
+    return f"{names} {verb} attention into {parts} parts, {model.name} has {model.dit.heads} heads"
 
 
 def engine_arguments(features: Sequence[Feature], engine: str) -> dict[str, dict[str, Any]]:
     """What each feature tells `engine`: feature name -> arguments. `noop` is told all options."""
     if engine == "noop":
         return {feature.name: dict(feature.options) for feature in features}
-    return {feature.name: dict(feature.engines.get(engine) or {}) for feature in features}
+    ranks = gpus_needed(features)
+    return {feature.name: _with_ranks(feature.engines.get(engine) or {}, ranks) for feature in features}
+
+
+def omni_arguments(features: Sequence[Feature], ranks: int) -> dict[str, Any]:
+    """Keyword arguments of vllm_omni.Omni: what the features say, merged; "ranks" stands for `ranks`.
+
+    Raises ConfigError when two features give one key different values.
+    """
+    merged: dict[str, Any] = {}
+    said_by: dict[tuple[str, ...], str] = {}
+    for feature in features:
+        _merge(merged, _with_ranks(feature.engines.get("vllm_omni") or {}, ranks), feature.name, said_by)
+    return merged
+
+
+def _merge(
+    into: dict[str, Any],
+    arguments: Mapping[str, Any],
+    name: str,
+    said_by: dict[tuple[str, ...], str],
+    path: tuple[str, ...] = (),
+) -> None:
+    """Add a feature's arguments, mappings key by key. `said_by` knows whose each key or its mapping was first."""
+    for key, value in arguments.items():
+        here = (*path, key)
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value, name, said_by, here)
+        elif key not in into:
+            into[key] = value
+            said_by[here] = name
+        elif into[key] != value:
+            first = next(said_by[here[:n]] for n in range(len(here), 0, -1) if here[:n] in said_by)
+            raise ConfigError(
+                f"features {first} and {name} set vLLM-Omni's {'.'.join(here)} to different values "
+                f"({into[key]} and {value}); choose one of them, or name it in its `conflicts`"
+            )
+
+
+def _with_ranks(value: Any, ranks: int) -> Any:
+    """A copy in which the word "ranks" is the number."""
+    if isinstance(value, Mapping):
+        return {key: _with_ranks(inner, ranks) for key, inner in value.items()}
+    return ranks if value == RANKS else value

@@ -144,10 +144,13 @@ def build_cell(
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
     check_run(run)
+    run.feature = feature_rules.bodies_for(run.feature, run.engine.name)
     chosen = feature_rules.parse_features(run.feature)
     names = tuple(feature.name for feature in chosen)
     found = devices(run)
-    need = feature_rules.gpus_needed(chosen)
+    ranks = feature_rules.gpus_needed(chosen)
+    need = ranks + feature_rules.stage_gpus(run.engine, run.model)
+    skip = _skip_reason(chosen, run, found, need)
     container = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
     assert isinstance(container, dict)
     plain = {str(key): value for key, value in container.items()}
@@ -158,6 +161,10 @@ def build_cell(
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
         "parallel": plain["parallel"]["gpus"],
     }
+    if run.engine.name == "vllm_omni":
+        engine_part["engine"] |= {k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin")}
+        if not skip:
+            feature_rules.omni_arguments(chosen, ranks)  # refuses two values for one argument
     work_part = {
         "workload": {k: v for k, v in plain["workload"].items() if k not in ("name", "prompts", "input_image")},
         "content": content(run),
@@ -180,7 +187,7 @@ def build_cell(
         role=FEATURE if names else BASELINE,
         features=names,
         gpus=need,
-        skip=_skip_reason(chosen, run, found, need) or runnable(run, found),
+        skip=skip or runnable(run, found),
         config={**plain, "group": None},
         overrides=tuple(sorted(o for o in overrides if not o.startswith("hydra"))),
         suffix=suffix,
@@ -239,7 +246,8 @@ def build_plan(cells: Sequence[Cell]) -> Plan:
     """Deduplicate, order and group cells. The same for every order in which the cells were named.
 
     Groups of baselines run first, then by number of features and name, A/A last, then further starts; inside a
-    group by label. A cell whose baseline is not there runs alone.
+    group by label. On GPUs small groups come before large ones, so that a launcher that runs several at once fills
+    the machine. A cell whose baseline is not there runs alone.
     """
     unique = {cell.key: cell for cell in sorted(cells, key=_cell_order)}
     ordered = tuple(
@@ -251,10 +259,16 @@ def build_plan(cells: Sequence[Cell]) -> Plan:
         if not cell.skip:
             by_engine.setdefault(cell.engine_key, []).append(cell)
     groups = tuple(
-        Group(number, engine_key, _devices_of(members), tuple(cell.key for cell in members))
-        for number, (engine_key, members) in enumerate(by_engine.items())
+        Group(number, members[0].engine_key, _devices_of(members), tuple(cell.key for cell in members))
+        for number, members in enumerate(sorted(by_engine.values(), key=_group_order))
     )
     return Plan(ordered, groups)
+
+
+def _group_order(members: Sequence[Cell]) -> tuple[int, int, int]:
+    """Sorted by this, groups of one kind and size keep the order of their cells."""
+    later, role = _cell_order(members[0])[:2]
+    return later, role, _devices_of(members) if members[0].device == "cuda" else 0
 
 
 def _devices_of(members: Sequence[Cell]) -> int:

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 from sweep.config import Feature
 from sweep.engines.base import RankEvidence
+from sweep.features import gpus_needed
 
 PASS, WARN, FAIL, ERROR, SKIP = "PASS", "WARN", "FAIL", "ERROR", "SKIP"
 RULES = (
     *("fewer_forwards_per_rank", "skipped_blocks", "sharded_sequence", "sharded_parameters"),
     *("attention_backend", "setting"),
 )
-"""What a feature's file can name as `evidence`. All but `setting` count what was executed."""
+"""What a feature's file can name as `evidence`, besides `more NAME` and `fewer NAME`, which compare what an engine
+counted under that name with the baseline. All but `setting` count what was executed."""
+
+COMPARISONS = ("more", "fewer")
 
 LOSSLESS_MEAN_DIFF = 0.005  # reduction order moves ulysses, ring and tp by about 0.0023 in bf16
 LOSSLESS_MAX_DIFF = 0.05
@@ -69,23 +73,27 @@ def not_engaged(feature: Feature, evidence: Sequence[RankEvidence], baseline: Se
     if not evidence:
         return "no evidence was recorded"
     count = len(evidence)
-    if feature.gpus > 1 and count < feature.gpus:
-        return f"{count} rank{'s' if count > 1 else ''} ran, {feature.gpus} are needed"
+    if count < feature.gpus:
+        return _too_few_ranks(count, feature.gpus)
     rule = feature.evidence
     if rule == "skipped_blocks":
         return "" if sum(e.blocks_skipped for e in evidence) > 0 else "no block was skipped"
-    if rule not in RULES:
+    comparison, _, name = rule.partition(" ")
+    if rule not in RULES and not (comparison in COMPARISONS and name):
         return f"no rule '{rule}' to check its evidence with"
     if rule == "setting":
         found = evidence[0].settings.get(feature.name, "no setting was read back")
         return "" if found == "on" else found
     if not baseline:
         return "no baseline to check its evidence against"
+    if comparison in COMPARISONS:
+        return _not_counted(comparison, name, evidence, baseline)
     if rule == "attention_backend":
         now, before = (ranks[0].settings.get("attention_backend") or "nothing" for ranks in (evidence, baseline))
         asked = str(feature.options.get("backend"))
         same = ", as in the baseline" if now == before else ""
-        return "" if now == asked and not same else f"attention ran on {now}{same}; {asked} was asked for"
+        ran = now.lower() == asked.lower() and not same  # vLLM-Omni takes its names in either case
+        return "" if ran else f"attention ran on {now}{same}; {asked} was asked for"
     if rule == "fewer_forwards_per_rank":
         mine, theirs = forwards_per_step(evidence), forwards_per_step(baseline)
         return "" if 0 < mine < theirs else f"{mine:g} DiT forwards a rank and step, the baseline has {theirs:g}"
@@ -94,6 +102,40 @@ def not_engaged(feature: Feature, evidence: Sequence[RankEvidence], baseline: Se
         return "" if 0 < seen < whole else f"blocks saw {seen} image tokens, the baseline's saw {whole}"
     held, whole = max(e.dit_parameters for e in evidence), max(e.dit_parameters for e in baseline)
     return "" if 0 < held < whole else f"a rank holds {held:,} DiT parameters, the baseline {whole:,}"
+
+
+def broken_hand_over(evidence: Sequence[RankEvidence]) -> str:
+    """Why the tokens that the DiT stage received are not those that the AR stage sent; "" when they are."""
+    for one in evidence:
+        wrong = one.counts.get("hand_overs_broken", 0)
+        if wrong:
+            sent, received = (one.settings.get(f"tokens_{way}", "") for way in ("sent", "received"))
+            last = f" (sent {sent}, received {received})" if sent != received else ""
+            return f"hand-over broken: the DiT stage got other tokens than the AR stage sent, {wrong} in a batch{last}"
+    return ""
+
+
+def _too_few_ranks(count: int, needed: int) -> str:
+    return f"{count} rank{'s' if count > 1 else ''} ran, {needed} are needed"
+
+
+def _not_counted(comparison: str, name: str, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence]) -> str:
+    """Why a count of the busiest rank is not more, or not fewer, than the baseline's; "" when it is.
+
+    What only the cell or only the baseline counted is 0 in the other, but for `fewer` the cell itself must have
+    counted: silence is no sign that something is gone.
+    """
+    mine, theirs = (_largest(name, ranks) for ranks in (evidence, baseline))
+    if (mine is None and theirs is None) or (mine is None and comparison == "fewer"):
+        return f"{name} was not counted"
+    now, before = mine or 0, theirs or 0
+    shown = now > before if comparison == "more" else now < before
+    return "" if shown else f"{name} is {now:,}, the baseline's is {before:,}"
+
+
+def _largest(name: str, evidence: Sequence[RankEvidence]) -> int | None:
+    """The largest count of this name over all ranks, or None where no rank counted it."""
+    return max((e.counts[name] for e in evidence if name in e.counts), default=None)
 
 
 def describe_evidence(evidence: Sequence[RankEvidence]) -> str:
@@ -107,6 +149,8 @@ def describe_evidence(evidence: Sequence[RankEvidence]) -> str:
         parts.append(f"{skipped} of {run + skipped} blocks skipped")
         parts.append(f"{max(e.block_sequence for e in evidence)} image tokens a block")
         parts.append(f"{max(e.dit_parameters for e in evidence) / 1e6:.3g} M DiT parameters a rank")
+    for name in sorted({name for e in evidence for name, count in e.counts.items() if count}):
+        parts.append(f"{name} {_largest(name, evidence):,}")
     return "; ".join(parts)
 
 
@@ -133,6 +177,13 @@ def judge(
     the baseline, which never counts as a feature's loss. `called` is what `paired` says of the speed-up.
     """
     warnings = []
+    for evidence in starts:
+        if broken := broken_hand_over(evidence):
+            return Verdict(FAIL, broken)
+    needed, ran = gpus_needed(features), min((len(evidence) for evidence in starts if evidence), default=0)
+    if 0 < ran < needed:
+        names = " and ".join(feature.name for feature in features if feature.gpus > 1)
+        return Verdict(FAIL, f"{names} did not engage: {_too_few_ranks(ran, needed)}")
     for feature in features:
         reasons = [not_engaged(feature, evidence, baseline_evidence) for evidence in starts]
         why = next(filter(None, reasons), "")

@@ -6,7 +6,7 @@ import pytest
 
 from sweep.config import Feature
 from sweep.engines.base import RankEvidence
-from sweep.verdict import FAIL, PASS, WARN, Pixels, judge, not_engaged, total_evidence
+from sweep.verdict import FAIL, PASS, WARN, Pixels, describe_evidence, judge, not_engaged, total_evidence
 
 BASE = (
     RankEvidence(
@@ -24,6 +24,10 @@ ATTENTION = Feature(name="attention", evidence="attention_backend", options={"ba
 
 def ranks(**changes: int) -> tuple[RankEvidence, ...]:
     return tuple(dataclasses.replace(BASE[0], rank=rank, **changes) for rank in range(2))
+
+
+def counted(ranks: int = 1, **counts: int) -> tuple[RankEvidence, ...]:
+    return tuple(dataclasses.replace(BASE[0], rank=rank, counts=counts) for rank in range(ranks))
 
 
 def on(backend: str) -> tuple[RankEvidence, ...]:
@@ -71,10 +75,53 @@ def test_shards_are_evidence() -> None:
 
 def test_attention_must_run_on_the_back_end_asked_for_and_not_on_the_baselines() -> None:
     assert not_engaged(ATTENTION, on("flash"), on("native")) == ""
+    assert not_engaged(ATTENTION, on("FLASH"), on("native")) == "", "either case is one name"
     assert "as in the baseline" in not_engaged(ATTENTION, on("flash"), on("flash"))
     assert (
         not_engaged(ATTENTION, on("flash,native"), on("native")) == "attention ran on flash,native; flash was asked for"
     )
+
+
+MORE = Feature(name="fp8", lossy=True, evidence="more quantized_layers")
+FEWER = Feature(name="cpu_offload", evidence="fewer resident_parameters")
+
+
+def test_more_than_the_baseline_counted_is_evidence() -> None:
+    assert not_engaged(MORE, counted(quantized_layers=240), counted(quantized_layers=0)) == ""
+    assert not_engaged(MORE, counted(quantized_layers=240), BASE) == "", "the baseline has none to count"
+    same = not_engaged(MORE, counted(quantized_layers=1240), counted(quantized_layers=1240))
+    assert same == "quantized_layers is 1,240, the baseline's is 1,240"
+    assert not_engaged(MORE, BASE, counted(quantized_layers=4)) == "quantized_layers is 0, the baseline's is 4"
+    assert not_engaged(MORE, BASE, BASE) == "quantized_layers was not counted"
+
+
+def test_fewer_than_the_baseline_counted_is_evidence_only_where_the_cell_counted() -> None:
+    assert not_engaged(FEWER, counted(resident_parameters=60), counted(resident_parameters=100)) == ""
+    assert not_engaged(FEWER, counted(resident_parameters=0), counted(resident_parameters=100)) == ""
+    more = not_engaged(FEWER, counted(resident_parameters=100), counted(resident_parameters=100))
+    assert more == "resident_parameters is 100, the baseline's is 100"
+    assert not_engaged(FEWER, BASE, counted(resident_parameters=100)) == "resident_parameters was not counted"
+    assert not_engaged(FEWER, counted(resident_parameters=60), ()).startswith("no baseline")
+
+
+def test_counts_are_those_of_the_rank_with_most() -> None:
+    uneven = (*counted(resident_parameters=10), *counted(resident_parameters=100))
+    assert not_engaged(FEWER, uneven, counted(resident_parameters=100)), "one rank still holds everything"
+    assert "quantized_layers 240" in describe_evidence(counted(2, quantized_layers=240))
+
+
+def test_a_comparison_without_a_name_is_no_rule() -> None:
+    for rule in ("more", "fewer ", "less quantized_layers"):
+        assert not_engaged(Feature(name="x", evidence=rule), counted(quantized_layers=1), BASE).startswith("no rule")
+
+
+def test_a_combination_needs_the_ranks_of_all_and_shared_ranks_once() -> None:
+    shards = Feature(name="hsdp", gpus=2, shares_ranks=True, evidence="sharded_parameters")
+    both = judge([CFG, shards], [ranks(dit_forwards=10, dit_parameters=500)], BASE, SAME)
+    assert both.status == PASS, "they share two ranks"
+    assert not_engaged(shards, (dataclasses.replace(BASE[0], dit_parameters=500),), BASE) == "1 rank ran, 2 are needed"
+    two = judge([CFG, SP], [ranks(dit_forwards=10, block_sequence=32)], BASE, SAME)
+    assert (two.status, two.reason) == (FAIL, "cfg_parallel and ulysses did not engage: 2 ranks ran, 4 are needed")
 
 
 def test_no_baseline_to_compare_with_is_a_warning() -> None:
