@@ -6,6 +6,7 @@ over less than a few samples has no meaning. Knows nothing of engines or cells.
 """
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -156,7 +157,7 @@ class ProcessTreeSampler:
 
 
 class ProcessTreeReader:
-    """Memory and processor time of a process tree; processes that vanish meanwhile are left out."""
+    """Memory and processor time of a process tree and its group; processes that vanish meanwhile are left out."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -171,7 +172,9 @@ class ProcessTreeReader:
         """
         try:
             root = psutil.Process(self._pid)
-            tree = [root, *root.children(recursive=True)]
+            tree = list(
+                {process.pid: process for process in (root, *root.children(recursive=True), *self._group())}.values()
+            )
         except psutil.Error:
             return None
         rss_bytes, spent_s = 0, 0.0
@@ -193,6 +196,17 @@ class ProcessTreeReader:
         elapsed_s = max(elapsed_s, spent_s / (psutil.cpu_count() or 1))
         self._cpu_s, self._read_at = cpu_s, now
         return (rss_bytes / GB, 100.0 * spent_s / max(elapsed_s, 1e-3), now) if cpu_s else None
+
+    def _group(self) -> list[psutil.Process]:
+        """Processes of the group that the root leads: those forked for it by another process are no children of it."""
+        found = []
+        for pid in psutil.pids():
+            try:
+                if os.getpgid(pid) == self._pid:
+                    found.append(psutil.Process(pid))
+            except (OSError, psutil.Error):
+                continue
+        return found
 
 
 class GpuReader:

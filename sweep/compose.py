@@ -5,12 +5,14 @@ Effects here: looks at the machine's devices, reads the prompt files that a conf
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from sweep import features as feature_rules
 from sweep import gpus, plan, run
 from sweep.config import RunConfig, require
 from sweep.plan import Cell, Plan
@@ -21,7 +23,7 @@ from sweep.workload.requests import check_input_image
 FAMILIES = ("glm_image", "qwen_image")
 """Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
 
-NEEDS = {"diffusers": ("torch", "diffusers", "transformers")}
+NEEDS = {"diffusers": ("torch", "diffusers", "transformers"), "vllm_omni": ("torch", "vllm", "vllm_omni")}
 """Packages that an engine's process imports; looked for, not imported, before anything starts."""
 
 
@@ -50,16 +52,19 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     model, engine = config.model, config.engine.name
     if engine == "noop":
         return ""
+    if not model.embedded and devices.kind == "cuda" and devices.count == 0:
+        return f"{model.name} needs a CUDA GPU with about {model.memory_gb:.0f} GB for its weights; none was found here"
     absent = [name for name in NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
-    require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install 'gen-sweep[{engine}]'")
+    extra = engine.replace("_", "-")
+    require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install 'gen-sweep[{extra}]'")
     require(
         config.clip is None or (Path(config.clip) / "config.json").is_file(),
         f"clip={config.clip}: no CLIP checkpoint there (a folder with config.json); nothing is downloaded",
     )
     if model.embedded:
-        return ""
-    if devices.kind == "cuda" and devices.count == 0:
-        return f"{model.name} needs a CUDA GPU with about {model.memory_gb:.0f} GB for its weights; none was found here"
+        if engine != "vllm_omni":
+            return ""
+        return f"engine vllm_omni cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
     if engine == "diffusers" and model.family not in FAMILIES:
         return f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
     require(
@@ -67,7 +72,35 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         f"{model.name} is not downloaded by this tool: give its checkpoint's folder with model.path=DIR ({model.repo})",
     )
     require(Path(str(model.path)).is_dir(), f"model.path={model.path}: no such folder")
+    index = ("model_index.json", *(["config.json"] if engine == "vllm_omni" else []))  # BAGEL's has no model_index
+    require(
+        any((Path(str(model.path)) / name).is_file() for name in index),
+        f"model.path={model.path}: no checkpoint there (a folder with {' or '.join(index)})",
+    )
+    return _refused_options(config) if engine == "vllm_omni" else ""
+
+
+def _refused_options(config: RunConfig) -> str:
+    """Why the installed vLLM-Omni has no use for a feature's options, or "". Raises ConfigError for engine.args."""
+    from sweep.engines.vllm_omni import accepted
+
+    two_stages = config.model.family in feature_rules.TWO_STAGES
+    known = accepted.installed(2 if two_stages else 1)
+    place: accepted.Place = "dit_stage" if two_stages else "omni"
+    wrong = accepted.refuse_unknown(_flat(config.engine.args, two_stages), known, place)
+    require(not wrong, wrong)
+    chosen = feature_rules.parse_features(config.feature, config.engine.name)
+    for feature in chosen:
+        asked = _flat(feature_rules.omni_arguments([feature], feature.gpus), two_stages)
+        if wrong := accepted.refuse_unknown(asked, known, place, where=feature.name):
+            return wrong
     return ""
+
+
+def _flat(arguments: Mapping[str, Any], two_stages: bool) -> dict[str, Any]:
+    """A deploy file's stage has the keys of parallel_config beside the others."""
+    flat = dict(arguments)
+    return {**flat, **flat.pop("parallel_config", {})} if two_stages else flat
 
 
 def run_single(cfg: DictConfig) -> int:

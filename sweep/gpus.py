@@ -139,6 +139,41 @@ def gpu_pids(indices: tuple[int, ...]) -> frozenset[GpuPid]:
         reader.close()
 
 
+def used_gb(indices: tuple[int, ...]) -> tuple[float, ...]:
+    """Memory in use on these GPUs now, GB each, by whomever; () where the driver does not tell."""
+    reader = GpuReader(indices)
+    reader.open()
+    try:
+        return tuple(reading.memory_gb for reading in reader.read() if reading.memory_gb is not None)
+    finally:
+        reader.close()
+
+
+MEMORY_SLACK_GB = 0.5  # what the driver itself may keep
+
+
+def wait_for_memory(
+    indices: tuple[int, ...], before_gb: tuple[float, ...], timeout_s: float = 30.0, poll_s: float = 0.1
+) -> str:
+    """Wait until these GPUs use no more than `before_gb`; "" when they do, else a sentence that says what is left.
+
+    Memory of an ended process comes back a moment after it; what stays belongs to a process that did not end.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        now_gb = used_gb(indices)
+        left = [
+            (index, now - before)
+            for index, now, before in zip(indices, now_gb, before_gb, strict=False)
+            if now > before + MEMORY_SLACK_GB
+        ]
+        if not left:
+            return ""
+        if time.monotonic() > deadline:
+            return ", ".join(f"GPU {index} holds {gb:.1f} GB more than before the engine" for index, gb in left)
+        time.sleep(poll_s)
+
+
 def foreign_users(seen: Iterable[GpuUser], own: frozenset[int], before: frozenset[GpuPid]) -> tuple[str, ...]:
     """A sentence for every process that was on our GPUs while measuring and is not the engine.
 

@@ -202,6 +202,8 @@ def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, floa
         counts[phase.phase] = counts.get(phase.phase, 0) + 1
         if phase.phase == "ar_prefill" and request is not None and ttft_s is None:
             ttft_s = phase.start_s - request.start_s + phase.host_ms / 1000
+    if output.ttft_s is not None or output.tpot_s is not None:
+        return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, output.tpot_s), output.ttft_s
     decodes = [p.host_ms / 1000 for p in own if p.phase == "ar_decode"]
     tpot_s = metrics.tpot(sum(decodes), 0.0, len(decodes) + 1)  # of the AR stage, counted from its first token
     return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, tpot_s), ttft_s

@@ -8,8 +8,10 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from sweep import features as feature_rules
 from sweep import gpus
@@ -26,11 +28,12 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
-    """What the child needs to load this cell's engine."""
+    """What the child needs to load this cell's engine on `ranks` devices, one of which an AR stage may have."""
     dtype = run.engine.dtype
     if dtype == "auto":
         dtype = "float32" if devices.kind == "cpu" else "bfloat16"
-    chosen = feature_rules.parse_features(run.feature)
+    chosen = feature_rules.parse_features(run.feature, run.engine.name)
+    ranks -= feature_rules.stage_gpus(run.engine, run.model)
     return EngineSpec(
         engine=run.engine.name,
         family=run.model.family,
@@ -42,9 +45,19 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
         ranks=ranks,
         threads_per_rank=run.engine.threads_per_rank,
         features=feature_rules.engine_arguments(chosen, run.engine.name),
+        arguments=_omni_arguments(run, ranks) if run.engine.name == "vllm_omni" else {},
+        plugin=run.engine.plugin,
+        fork=run.engine.fork,
+        placement=run.engine.placement,
         collective_timeout_s=run.engine.collective_timeout_s,
         gpu_ids=gpu_ids,
     )
+
+
+def _omni_arguments(run: RunConfig, ranks: int) -> dict[str, Any]:
+    """Keyword arguments of vLLM-Omni: those of the features, and over them what engine.args says."""
+    merged = feature_rules.omni_arguments(feature_rules.parse_features(run.feature, run.engine.name), ranks)
+    return {"max_num_seqs": run.engine.max_num_seqs, **merged, **run.engine.args}
 
 
 class GroupRunner:
@@ -67,6 +80,7 @@ class GroupRunner:
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
         self.before: frozenset[gpus.GpuPid] = frozenset()  # processes on our GPUs before the engine was there
+        self.before_gb: tuple[float, ...] = ()  # and the memory in use
 
     def run(self) -> None:
         """Run every cell that has no result yet."""
@@ -146,7 +160,9 @@ class GroupRunner:
         self._state(cell, "loading")
         spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
         self.load_s = None
-        self.before = gpus.gpu_pids(gpus.nvml_indices(self.gpu_ids)) if devices.kind == "cuda" else frozenset()
+        if devices.kind == "cuda":
+            indices = gpus.nvml_indices(self.gpu_ids)
+            self.before, self.before_gb = gpus.gpu_pids(indices), gpus.used_gb(indices)
         try:
             self.host = (self.standby.take(spec) if self.standby else None) or EngineHost(spec)
         except OSError as error:
@@ -155,13 +171,23 @@ class GroupRunner:
         if self.standby:
             self.standby.prepare_next()
         self.load_s = self.host.load(spec, run.engine.load_timeout_s)
+        parts = {name: round(seconds, 3) for name, seconds in self.host.load_parts.items()}
+        self.folder.emit("engine_loaded", key=cell.key, engine_key=cell.engine_key, load_s=self.load_s, parts=parts)
         if self.standby:
             self.standby.settle(run.engine.load_timeout_s)  # nothing may run beside a measurement
 
     def _stop(self) -> None:
-        if self.host is not None:
-            self.host.close()
-            self.host = None
+        """End the engine; its GPUs are handed on only with the memory that they had before it."""
+        if self.host is None:
+            return
+        device, engine_key = self.host.spec.device, self.cells[0].engine_key
+        began = time.perf_counter()
+        self.host.close()
+        self.host = None
+        if device == "cuda":
+            left = gpus.wait_for_memory(gpus.nvml_indices(self.gpu_ids), self.before_gb)
+            took_s = round(time.perf_counter() - began, 3)
+            self.folder.emit("engine_end", engine_key=engine_key, took_s=took_s, memory_left=left)
 
     def _state(self, cell: Cell, state: str, **values: object) -> None:
         self.folder.emit("cell", key=cell.key, state=state, **values)

@@ -3,7 +3,7 @@
 Plain frozen dataclasses, picklable, no torch. Knows nothing of Hydra, cells or verdicts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,12 @@ class EngineSpec:
     ranks: int  # processes that share one request
     threads_per_rank: int  # OpenMP threads of each rank on a CPU
     features: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> this engine's arguments
-    arguments: dict[str, Any] = field(default_factory=dict)  # engine.args: passed on as they are
+    arguments: dict[str, Any] = field(default_factory=dict)  # vllm_omni: keyword arguments of Omni, features merged in
+    placement: str = (
+        "shared"  # vllm_omni, AR → DiT: stages on the same devices (shared), or AR on one of its own (split)
+    )
+    plugin: bool = True  # vllm_omni: phases and evidence inside its workers
+    fork: bool = True  # vllm_omni: fork its processes from one that has imported everything
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 
@@ -92,8 +97,8 @@ class EngineError:
 class Engine(Protocol):
     """One loaded model. Lives in a child process; any exception ends the current cell, not the sweep."""
 
-    def load(self) -> None:
-        """Load weights, start ranks, apply features."""
+    def load(self) -> Mapping[str, float] | None:
+        """Load weights, start ranks, apply features; may return the seconds that parts of it took."""
 
     def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
         """Generate all requests at once; write one PNG each into `folder`/images (None: keep none)."""

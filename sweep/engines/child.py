@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from sweep.engines.base import Engine, EngineError, EngineSpec
@@ -26,6 +27,10 @@ def create(spec: EngineSpec) -> Engine:
         from sweep.engines.diffusers.engine import DiffusersEngine
 
         return DiffusersEngine(spec)
+    if spec.engine == "vllm_omni":
+        from sweep.engines.vllm_omni.engine import VllmOmniEngine
+
+        return VllmOmniEngine(spec)
     raise ValueError(f"unknown engine {spec.engine!r}")
 
 
@@ -37,11 +42,11 @@ def prepare(engine: str, family: str) -> None:
         import_pipeline(family)
 
 
-def end_with_parent(parent: int, interval_s: float = 0.5) -> None:
-    """Kill our whole process group once `parent` is no longer our parent."""
+def end_when(orphaned: Callable[[], bool], interval_s: float = 0.5) -> None:
+    """Kill our whole process group once `orphaned()`: the process that asked for the engine is gone."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while not orphaned():
             time.sleep(interval_s)
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
@@ -62,8 +67,7 @@ def serve(pipe: Connection) -> None:
                 pipe.send(("ok", None))
             elif command == "load":
                 engine = create(arguments[0])
-                engine.load()
-                pipe.send(("ok", None))
+                pipe.send(("ok", engine.load()))
             elif command == "generate":
                 assert engine is not None
                 pipe.send(("ok", engine.generate(*arguments)))
@@ -78,10 +82,30 @@ def serve(pipe: Connection) -> None:
         engine.close()
 
 
-if __name__ == "__main__":
-    end_with_parent(int(sys.argv[2]))
+def main(pipe: Connection) -> None:
+    """Serve, then end at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
-    serve(Connection(int(sys.argv[1])))
+    serve(pipe)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # tearing down torch takes over a second, and nothing is left to save
+
+
+def main_forked(pipe: Connection, parent: int) -> None:
+    """The same in a process forked by `preimported`, whose system parent is the server; `parent` started the sweep."""
+
+    def alive() -> bool:
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    end_when(lambda: not alive())
+    main(pipe)
+
+
+if __name__ == "__main__":
+    asked_by = int(sys.argv[2])
+    end_when(lambda: os.getppid() != asked_by)
+    main(Connection(int(sys.argv[1])))

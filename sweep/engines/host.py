@@ -7,6 +7,7 @@ of cells.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sweep.engines.base import EngineError, EngineSpec, Output, Request
+
+if TYPE_CHECKING:
+    from sweep.engines.preimported import Forked
 
 OOM_SIGNS = (
     "out of memory",
@@ -28,6 +33,19 @@ OOM_SIGNS = (
     "defaultcpuallocator",
 )
 CLOSE_TIMEOUT_S = 5.0
+GPU_CLOSE_TIMEOUT_S = 20.0  # several processes that give their memory back
+SECOND_HAND = (
+    "Orchestrator initialization failed",
+    "EngineDeadError",
+    "EngineGenerateError",
+    "EOFError",
+    "stack trace above",
+)
+"""Errors that only say that another process failed."""
+
+ERROR_LINE = re.compile(r"((?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+)")
+PRELOADS = {"vllm_omni": "sweep.engines.vllm_omni.preload"}
+"""Engines that import for so long that their processes are forked from one that did; and what that one imports."""
 
 
 class EngineFailure(Exception):
@@ -56,23 +74,28 @@ class EngineHost:
         self.log: BinaryIO = tempfile.TemporaryFile(prefix="sweep-engine-")  # noqa: SIM115
         self._preparing_since_s: float | None = None
         self._prepare_s = 0.0
+        self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
         ours, theirs = Pipe()
-        os.set_inheritable(theirs.fileno(), True)
         root = str(Path(__file__).resolve().parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
         if spec.device == "cpu":
             environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
         elif spec.gpu_ids:
             environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.gpu_ids)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sweep.engines.child", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=environment,
-        )
+        self.process: subprocess.Popen[bytes] | Forked
+        if spec.engine in PRELOADS and spec.fork:
+            self.process = _fork(spec.engine, theirs, environment, self.log.fileno())
+        else:
+            os.set_inheritable(theirs.fileno(), True)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sweep.engines.child", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=environment,
+            )
         theirs.close()
         self._pipe = ours
 
@@ -105,7 +128,7 @@ class EngineHost:
         self.finish_preparing(timeout_s)
         self.spec = spec
         start = time.perf_counter()
-        self._ask("loading the engine", timeout_s, "load", spec)
+        self.load_parts = dict(self._ask("loading the engine", timeout_s, "load", spec) or {})
         return self._prepare_s + time.perf_counter() - start
 
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
@@ -117,7 +140,7 @@ class EngineHost:
         if self.process.poll() is None:
             try:
                 self._pipe.send(("close",))
-                self.process.wait(CLOSE_TIMEOUT_S)
+                self.process.wait(CLOSE_TIMEOUT_S if self.spec.device == "cpu" else GPU_CLOSE_TIMEOUT_S)
             except (OSError, subprocess.TimeoutExpired, ValueError):
                 pass
         self.kill()
@@ -148,7 +171,7 @@ class EngineHost:
         if kind == "ok":
             return value
         assert isinstance(value, EngineError)
-        text = f"{value.kind}: {value.message}"
+        text = self._root_cause(value)
         cause = "oom" if any(sign in text.lower() for sign in OOM_SIGNS) else "exception"
         prefix = "out of memory while" if cause == "oom" else "failed while"
         raise EngineFailure(cause, f"{prefix} {doing}: {one_line(text)}", alive=cause == "exception")
@@ -169,15 +192,36 @@ class EngineHost:
         hint = " (killed from outside, or by the kernel for lack of memory)" if -code == signal.SIGKILL else ""
         return EngineFailure("crash", f"the engine was ended by {name} while {doing}{hint}")
 
+    def _root_cause(self, error: EngineError) -> str:
+        """The error, or that of a process behind it: vLLM-Omni tells the caller no more than that a worker failed."""
+        text = f"{error.kind}: {error.message}"
+        if error.message and not any(phrase in text for phrase in SECOND_HAND):
+            return text
+        found = [match.group(1) for line in self._last_lines(65_536) if (match := ERROR_LINE.search(line))]
+        return next((line for line in found if not any(phrase in line for phrase in SECOND_HAND)), text)
+
     def _out_of_memory_line(self) -> str:
         """The last words of a dead engine, where they are of memory (C++ ends its process, no exception comes)."""
+        lines = self._last_lines(4096)[-20:]
+        return next((one_line(text) for text in reversed(lines) if any(s in text.lower() for s in OOM_SIGNS)), "")
+
+    def _last_lines(self, size: int) -> list[str]:
+        """Lines of the last `size` bytes of the log; none when it cannot be read."""
         try:
             end = self.log.seek(0, os.SEEK_END)
-            self.log.seek(max(0, end - 4096))
-            lines = self.log.read().decode(errors="replace").splitlines()
+            self.log.seek(max(0, end - size))
+            return self.log.read().decode(errors="replace").splitlines()
         except (OSError, ValueError):
-            return ""
-        return next((one_line(text) for text in reversed(lines[-20:]) if any(s in text.lower() for s in OOM_SIGNS)), "")
+            return []
+
+
+def _fork(engine: str, pipe: Connection, environment: dict[str, str], output: int) -> "Forked":
+    from sweep.engines import preimported
+    from sweep.engines.child import main_forked
+
+    log = str(Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log")
+    preimported.start_server(PRELOADS[engine], {**environment, preimported.LOG_VARIABLE: log})
+    return preimported.Forked(main_forked, (pipe, os.getpid()), environment, output)
 
 
 def _visible(gpu_ids: tuple[int, ...]) -> str:

@@ -12,8 +12,7 @@ from PIL import Image
 
 from sweep.engines.base import Request
 from sweep.engines.diffusers.context import RankContext
-
-FILLERS = (" the", "a")  # texts to lengthen a prompt with; the first one that is a single token is used
+from sweep.engines.tokens import fit_tokens
 
 
 class Adapter(ABC):
@@ -68,23 +67,6 @@ class Adapter(ABC):
         if request.prompt_tokens is None:
             return request.prompt
         return fit_tokens(request.prompt, request.prompt_tokens, self.tokenizer)
-
-
-def fit_tokens(prompt: str, count: int, tokenizer: Any) -> str:
-    """Cut or lengthen `prompt` to `count` tokens; shorter by up to a character's tokens where a cut would split it."""
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    filler = next((text for text in FILLERS if len(encode(text)) == 1), FILLERS[-1])
-    missing = count - len(encode(prompt))
-    if missing > 0:
-        prompt += filler * missing
-    for keep in range(count, 0, -1):
-        text = tokenizer.decode(encode(prompt)[:keep], clean_up_tokenization_spaces=False)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(encode(text)) <= count:
-            return text
-    return prompt[:1]
 
 
 class GlmImageAdapter(Adapter):

@@ -8,7 +8,6 @@ nothing of cells or verdicts; imports torch, so import it only in an engine's pr
 import hashlib
 import importlib
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from sweep.engines.diffusers.blocks import BlockCounters
 from sweep.engines.diffusers.checkpoints import ensure_checkpoint
 from sweep.engines.diffusers.clock import StepClock
 from sweep.engines.diffusers.context import MESH_DIMS, RankContext, mesh_shape
+from sweep.engines.images import store
 
 LOAD_TIMEOUT_S = 600.0  # for the other ranks to load; the host's own watchdog is stricter
 FORWARD_FEATURES = ("teacache", "cache_dit", "ulysses", "ring", "tp")
@@ -292,16 +292,3 @@ def check_batch(requests: Sequence[Request]) -> None:
     }
     if len(shapes) > 1:
         raise ValueError("requests of one batch must agree in size, steps, guidance and task")
-
-
-def store(image: Image.Image, request: Request, folder: Path | None) -> str:
-    """Write `image` as PNG under folder/images, whole or not at all; returns its path relative to `folder`."""
-    if folder is None:
-        return ""
-    name = f"images/prompt_{request.prompt_index:02d}_seed_{request.seed}.png"
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(unfinished, format="PNG")
-    unfinished.replace(path)
-    return name

@@ -1,0 +1,113 @@
+"""VllmOmniEngine: vLLM-Omni's offline API behind the same protocol as the other engines.
+
+Maps a batch of requests to one `Omni.generate` call and reads back from the workers what really ran
+(`profiling/vllm_plugin.py` writes it, `evidence.py` reads it). Knows nothing of cells or verdicts. vllm_omni is
+imported only when an engine is loaded; what differs between its versions stands in `versions.py`.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from profiling.phases import PhaseRecord
+from sweep.engines import preimported
+from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
+from sweep.engines.images import store
+from sweep.engines.vllm_omni import stages
+from sweep.engines.vllm_omni.evidence import Workers
+from sweep.engines.vllm_omni.preload import ENVIRONMENT
+from sweep.engines.vllm_omni.versions import adapter
+
+
+class VllmOmniEngine:
+    """Implements sweep.engines.base.Engine on vllm_omni.Omni."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self._omni: Any = None
+        self._workers: Workers | None = None
+        self._folder: Path | None = None
+        self._epoch_s = 0.0
+        self._stages: stages.Stages | None = None
+
+    def load(self) -> dict[str, float]:
+        """Start vLLM-Omni's processes; returns seconds by part.
+
+        Options were checked against the installed version when the sweep was planned (`accepted`). Raises
+        FileNotFoundError for a missing checkpoint, RuntimeError when workers did not load our plugin; and whatever
+        vLLM-Omni raises.
+        """
+        checkpoint = Path(self.spec.checkpoint)
+        if not checkpoint.is_dir():
+            raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
+        os.environ.update(ENVIRONMENT)
+        self._folder = Path(tempfile.mkdtemp(prefix="sweep-vllm-omni-"))
+        if self.spec.plugin:
+            self._workers = Workers(self._folder)
+            self._workers.announce()
+        start = time.perf_counter()
+        preimported.install()
+        version = adapter()
+        self._stages = stages.describe(self.spec, self._folder)
+        arguments = self._stages.arguments
+        omni = version.omni_class()
+        imported = time.perf_counter()
+        self._omni = omni(model=str(checkpoint), **version.constructor(arguments))
+        loaded = time.perf_counter()
+        if self._workers is not None:
+            self._workers.check(self.spec.ranks)
+        self._epoch_s = time.perf_counter()
+        return {"import_s": imported - start, "engine_s": loaded - imported}
+
+    def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
+        """Generate all requests in one call, as one batch where the model can."""
+        if self._omni is None or self._stages is None:
+            raise RuntimeError("generate called before load")
+        version, form = adapter(), self._stages
+        requests = [form.fit(request) for request in requests]
+        prompts = [form.prompt(request) for request in requests]
+        parameters = [form.parameters(request, self._omni.default_sampling_params_list) for request in requests]
+        if self._workers is not None:
+            self._workers.begin()
+        version.set_batch(self._omni, len(requests))
+        sent = time.perf_counter()
+        generated = version.generate(self._omni, prompts, parameters)
+        latency_s = time.perf_counter() - sent
+        failed = next((one.error for one in generated if one.error), None)
+        if failed:
+            raise RuntimeError(failed)
+        images = [one.images[0] for one in generated if one.images]
+        if len(images) != len(requests):
+            raise RuntimeError(f"{len(requests)} requests, {len(images)} images came back")
+        phases: tuple[PhaseRecord, ...] = ()
+        evidence: tuple[RankEvidence, ...] = ()
+        if self._workers is not None:
+            hand_overs = len(requests) * (form.count - 1)
+            phases, evidence = self._workers.collect(requests, self.spec.ranks, hand_overs, self._epoch_s)
+        ttft_s, tpot_s = form.token_times(generated)
+        return Output(
+            request_ids=tuple(request.request_id for request in requests),
+            start_s=sent - self._epoch_s,
+            latency_s=latency_s,
+            image_paths=tuple(store(image, request, folder) for image, request in zip(images, requests, strict=True)),
+            image_hashes=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images),
+            output_tokens=form.output_tokens(generated),
+            prompt_tokens=tuple(form.count_tokens(request.prompt) for request in requests),
+            phases=(PhaseRecord(0, "request", 0, sent - self._epoch_s, latency_s * 1000.0), *phases),
+            evidence=evidence,
+            ttft_s=ttft_s,
+            tpot_s=tpot_s,
+        )
+
+    def close(self) -> None:
+        """End vLLM-Omni's processes; safe to call twice."""
+        omni, self._omni = self._omni, None
+        if omni is not None:
+            omni.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)

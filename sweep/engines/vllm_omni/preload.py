@@ -1,0 +1,131 @@
+"""Imported once by the server that engines are forked from: all that a vLLM-Omni process imports later.
+
+Importing must not touch CUDA, which cannot be used again after a fork: `cuda_kept_away` sees to that. What a module
+prints goes to the log that the server was given, never to the terminal.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+
+from sweep.engines.preimported import LOG_VARIABLE
+
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
+"""Nothing is downloaded or reported; and torch counts GPUs through NVML, since to count them through CUDA spoils every
+process forked later."""
+
+MODULES = (
+    "torch",
+    "torch._dynamo",
+    "torch._inductor.compile_fx",
+    "transformers",
+    "diffusers",
+    "vllm",
+    "vllm_omni.entrypoints.omni",
+    "vllm_omni.diffusion.worker.diffusion_worker",
+    "vllm_omni.diffusion.executor.multiproc_executor",
+    "vllm_omni.diffusion.stage_diffusion_proc",
+    "vllm_omni.diffusion.registry",
+    "vllm_omni.diffusion.cache.selector",
+    "vllm_omni.diffusion.attention.selector",
+    "vllm_omni.engine.stage_engine_core_proc",
+    "vllm_omni.worker.gpu_ar_worker",
+    "vllm.model_executor.layers.quantization.fp8",
+    "vllm.v1.executor.multiproc_executor",
+    "vllm_omni.diffusion.models.qwen_image.pipeline_qwen_image",
+    "vllm_omni.diffusion.models.glm_image.pipeline_glm_image",
+    "profiling.vllm_plugin",
+    "profiling.vllm_diffusion",
+    "profiling.vllm_autoregressive",
+    "profiling.vllm_transfer",
+    "sweep.engines.vllm_omni.engine",
+)
+"""In this order; one that is missing in the installed version is left out."""
+
+
+def preload() -> None:
+    """Import MODULES, each with its seconds on stderr."""
+    with cuda_kept_away():
+        for name in MODULES:
+            start = time.perf_counter()
+            try:
+                importlib.import_module(name)
+            except Exception:
+                traceback.print_exc()
+            print(f"preload: {name} {time.perf_counter() - start:.2f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def cuda_kept_away() -> Iterator[None]:
+    """While this holds, torch does not initialise CUDA: whoever asks for it fails, and is imported later instead.
+
+    Some modules ask for the GPU's name or compute capability when they are imported; NVML knows those as well.
+    """
+    import torch
+
+    def refuse() -> None:
+        raise RuntimeError("CUDA must not be initialised in the process that engines are forked from")
+
+    instead = {"_lazy_init": refuse, "get_device_capability": capability, "get_device_name": device_name}
+    kept = {name: getattr(torch.cuda, name) for name in instead}
+    try:
+        for name, function in instead.items():
+            setattr(torch.cuda, name, function)
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(torch.cuda, name, function)
+
+
+def capability(device: object = None) -> tuple[int, int]:
+    """Compute capability of the host's first GPU, e.g. (9, 0), from NVML. A host's GPUs are taken to be alike."""
+    import pynvml
+
+    with first_gpu() as gpu:
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(gpu)
+        return int(major), int(minor)
+
+
+def device_name(device: object = None) -> str:
+    """Name of the host's first GPU, e.g. NVIDIA H200, from NVML."""
+    import pynvml
+
+    with first_gpu() as gpu:
+        return str(pynvml.nvmlDeviceGetName(gpu))
+
+
+@contextlib.contextmanager
+def first_gpu() -> Iterator[object]:
+    """NVML's handle of the host's first GPU."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        yield pynvml.nvmlDeviceGetHandleByIndex(0)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def redirect() -> None:
+    """Send stdout and stderr to the server's log."""
+    target = os.open(os.environ.get(LOG_VARIABLE) or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    os.close(target)
+
+
+if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
+    os.environ |= ENVIRONMENT
+    redirect()
+    preload()

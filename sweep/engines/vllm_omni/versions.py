@@ -1,0 +1,269 @@
+"""What differs at run time between the versions of vLLM-Omni, behind one adapter; nothing else asks for a version.
+
+Written against 0.26.0 and 0.30.0. vllm_omni is imported only inside methods.
+"""
+
+import contextlib
+import copy
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+DIT = "vllm_omni.diffusion.worker.diffusion_model_runner:DiffusionModelRunner"
+AR = "vllm_omni.worker.gpu_ar_model_runner:GPUARModelRunner"
+AR_NATIVE = "vllm_omni.worker_v2.omni_ar_model_runner:OmniARModelRunner"
+
+HOOKS_026: Mapping[str, tuple[str, ...]] = {
+    "dit_load": (f"{DIT}.load_model",),
+    "ar_execute": (f"{AR}.execute_model",),
+    "ar_sample": (f"{AR}.sample_tokens",),
+    "hand_over": ("vllm_omni.engine.orchestrator:Orchestrator._forward_to_next_stage",),
+    "ar_to_dit": ("vllm_omni.model_executor.stage_input_processors.glm_image:ar2diffusion",),
+}
+HOOKS_030: Mapping[str, tuple[str, ...]] = {
+    **HOOKS_026,
+    "ar_execute": (f"{AR}.execute_model", f"{AR_NATIVE}.execute_model"),
+    "ar_sample": (f"{AR}.sample_tokens", f"{AR_NATIVE}.sample_tokens"),
+    "hand_over": ("vllm_omni.engine.orchestrator:OrchestratorBase._forward_to_next_stage",),
+}
+"""Where a plugin of the workers hooks in, as module:name; several where the configuration chooses one."""
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """What vLLM-Omni measured of one request in one stage; None where it did not (log_stats=True is needed)."""
+
+    stage: int
+    name: str
+    gen_time_ms: float | None  # from submission to the stage's output
+    tokens_in: int | None
+    tokens_out: int | None
+    ttft_ms: float | None  # AR stages: to the first token
+    tpot_ms: float | None  # AR stages: mean inter-token latency, which vLLM-Omni calls TPOT
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What came of one prompt."""
+
+    prompt_index: int
+    images: tuple["Image.Image", ...] = ()
+    error: str = ""
+    stages: tuple[StageTimes, ...] = ()  # in the order of the stages
+    stage_durations: Mapping[str, float] = field(default_factory=dict)  # as reported: seconds, or ms where named _ms
+    peak_memory_mb: float | None = None  # reserved on rank 0 of the DiT
+
+    @property
+    def ar_stage(self) -> StageTimes | None:
+        """The first stage that wrote tokens."""
+        return next((stage for stage in self.stages if stage.tokens_out), None)
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to the first AR token."""
+        return self.ar_stage.ttft_ms if self.ar_stage else None
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Time of a further AR token."""
+        return self.ar_stage.tpot_ms if self.ar_stage else None
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens that the AR stage read."""
+        return self.ar_stage.tokens_in if self.ar_stage else None
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Tokens that the AR stage wrote."""
+        return self.ar_stage.tokens_out if self.ar_stage else None
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of vLLM-Omni, as the engine uses it. What all versions have in common; the rest below."""
+
+    name: str  # as installed: 0.26.0
+    warning: str = ""  # one sentence where it is none of the versions that this was written against
+    hooks: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    def omni_class(self) -> Any:
+        """`Omni`; imports vllm_omni, which takes seconds."""
+        return importlib.import_module("vllm_omni.entrypoints.omni").Omni
+
+    def sampling_class(self) -> Any:
+        """`OmniDiffusionSamplingParams`."""
+        return importlib.import_module("vllm_omni.inputs.data").OmniDiffusionSamplingParams
+
+    def constructor(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """`arguments` of Omni, or of a stage, by the names that this version reads."""
+        return dict(arguments)
+
+    def dit_in_caller(self, stages: int, dit_gpus: int, arguments: Mapping[str, Any]) -> bool:
+        """Whether the DiT runs in the process that calls Omni, and not in workers of its own."""
+        raise NotImplementedError
+
+    def layers(self, output: Any) -> tuple[Any, ...]:
+        """An output of `Omni.generate` and the outputs that it wraps."""
+        raise NotImplementedError
+
+    def set_batch(self, omni: Any, size: int) -> bool:
+        """Have a batch start as soon as it holds `size` requests, instead of waiting for more; at most max_num_seqs.
+
+        False where no scheduler is in this process: only that of a lone diffusion stage is.
+        """
+        engines: list[Any] = [getattr(client, "_engine", None) for client in omni.engine.stage_clients]
+        reachable = [engine for engine in engines if hasattr(engine, "scheduler") and not engine.dp_concurrent]
+        for engine in reachable:
+            engine.scheduler.max_num_running_reqs = max(1, min(size, int(engine.od_config.max_num_seqs)))
+        return bool(reachable)
+
+    def generate(self, omni: Any, prompts: Sequence[Any], parameters: Sequence[Sequence[Any]]) -> list[Generated]:
+        """Generate all prompts in one call, each with its own sampling parameters (one object a stage).
+
+        In the order of the prompts, whatever order they were finished in. Raises what vLLM-Omni raises, which has
+        then closed its engine.
+        """
+        if len(prompts) != len(parameters):
+            raise ValueError(f"{len(prompts)} prompts with {len(parameters)} lists of sampling parameters")
+        with _own_parameters(omni.engine, parameters) as order:
+            outputs = omni.generate(list(prompts), list(parameters[0]), use_tqdm=False)
+        if len(order) != len(prompts):
+            raise RuntimeError(f"vllm-omni {self.name} did not ask for each prompt's own sampling parameters")
+        return [
+            self.read([output for output in outputs if output.request_id == request_id], index)
+            for request_id, index in order.items()
+        ]
+
+    def read(self, outputs: Sequence[Any], prompt_index: int = 0) -> Generated:
+        """The outputs of one prompt (one a stage whose output is wanted, the last one final) as our record."""
+        layered = [self.layers(output) for output in outputs]
+        final = next((layers for layers in reversed(layered) if _first(layers, "images")), (layered or [()])[-1])
+        metrics: dict[str, Any] = {}
+        for layers in layered:
+            reported = _first(layers, "metrics")
+            metrics |= (reported.get("stage_metrics") or {}) if isinstance(reported, Mapping) else {}
+        return Generated(
+            prompt_index=prompt_index,
+            images=tuple(_first(final, "images") or ()),
+            error=str(next((error for layers in layered if (error := _first(layers, "error"))), "")),
+            stages=tuple(_stage_times(int(stage), metrics[stage]) for stage in sorted(metrics, key=int)),
+            stage_durations=dict(_first(final, "stage_durations") or {}),
+            peak_memory_mb=_first(final, "peak_memory_mb"),
+        )
+
+
+class V026(Version):
+    """0.26: an output wraps what the last stage put out; the DiT always has worker processes."""
+
+    hooks = HOOKS_026
+
+    def dit_in_caller(self, stages: int, dit_gpus: int, arguments: Mapping[str, Any]) -> bool:
+        return False
+
+    def layers(self, output: Any) -> tuple[Any, ...]:
+        return (output, getattr(output, "request_output", None))
+
+
+class V030(Version):
+    """0.30: outputs are flat; a DiT on one GPU gets no process of its own unless asked for."""
+
+    hooks = HOOKS_030
+    renamed: ClassVar[Mapping[str, str]] = {
+        "diffusion_quantization_config": "quantization_config",
+        "static_lora_scale": "lora_scale",
+    }
+
+    def constructor(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        named = {self.renamed.get(name, name): value for name, value in arguments.items()}
+        backend = named.pop("diffusion_attention_backend", None)
+        if backend is not None:
+            named["diffusion_attention_config"] = {
+                "default": {"backend": backend},
+                **(named.get("diffusion_attention_config") or {}),
+            }
+        return named
+
+    def dit_in_caller(self, stages: int, dit_gpus: int, arguments: Mapping[str, Any]) -> bool:
+        executor = arguments.get("distributed_executor_backend") or ("uni" if dit_gpus == 1 else "mp")
+        return stages == 1 and executor == "uni"
+
+    def layers(self, output: Any) -> tuple[Any, ...]:
+        return (output,)
+
+
+@functools.cache
+def adapter(version: str = "") -> Version:
+    """The adapter for `version`, by default the installed one. Raises ModuleNotFoundError when there is none."""
+    if not version:
+        try:
+            version = importlib.metadata.version("vllm-omni")
+        except importlib.metadata.PackageNotFoundError as error:
+            raise ModuleNotFoundError("vllm-omni is not installed in this Python") from error
+    release = _release(version)
+    if release == (0, 26):
+        return V026(version)
+    if release >= (0, 30):
+        return V030(version)
+    chosen, tested = (V026, "0.26") if release <= (0, 28) else (V030, "0.30")
+    return chosen(version, f"vllm-omni {version} was never tested with this framework; it is taken for {tested}")
+
+
+def _release(version: str) -> tuple[int, int]:
+    """(major, minor) of `0.30.1rc2`; (0, 0) where it has none."""
+    parts = [part for part in version.split(".")[:2] if part.isdigit()]
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 else (0, 0)
+
+
+@contextlib.contextmanager
+def _own_parameters(engine: Any, parameters: Sequence[Sequence[Any]]) -> Iterator[dict[str, int]]:
+    """Within the block, the n-th request that `engine` is given gets the n-th parameters.
+
+    `Omni.generate` has one list of parameters for all its prompts, which then share a seed; it hands them to
+    `engine.add_request` prompt by prompt. Yields request id -> index, filled as requests come.
+    """
+    order: dict[str, int] = {}
+    submit = engine.add_request
+
+    def add_request(*args: Any, sampling_params_list: Sequence[Any], **kwargs: Any) -> Any:
+        index = len(order)
+        order[str(kwargs["request_id"] if "request_id" in kwargs else args[0])] = index
+        own = [_adapted(mine, shared) for mine, shared in zip(parameters[index], sampling_params_list, strict=True)]
+        return submit(*args, sampling_params_list=own, **kwargs)
+
+    engine.add_request = add_request
+    try:
+        yield order
+    finally:
+        del engine.add_request
+
+
+def _adapted(own: Any, shared: Any) -> Any:
+    """A copy of `own` that streams as `Omni.generate` decided for `shared` (it wants one output at the end)."""
+    own = copy.deepcopy(own)
+    if hasattr(shared, "output_kind"):
+        own.output_kind = shared.output_kind
+    return own
+
+
+def _first(layers: Sequence[Any], name: str) -> Any:
+    """The first value of attribute `name` that says something."""
+    return next((value for layer in layers if (value := getattr(layer, name, None))), None)
+
+
+def _stage_times(stage: int, reported: Mapping[str, Any]) -> StageTimes:
+    return StageTimes(
+        stage=stage,
+        name=str(reported.get("stage_name") or f"stage_{stage}"),
+        gen_time_ms=reported.get("stage_gen_time_ms") or None,  # 0 is how it says that it did not measure
+        tokens_in=reported.get("num_tokens_in") or None,
+        tokens_out=reported.get("num_tokens_out") or None,
+        ttft_ms=reported.get("vllm_ttft_ms") or None,
+        tpot_ms=reported.get("vllm_tpot_ms") or None,
+    )
