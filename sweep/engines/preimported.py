@@ -1,8 +1,8 @@
 """Processes forked from one that has imported everything, instead of importing it all again.
 
 vLLM-Omni takes 15 to 20 s to import, and an engine is two to four processes that import it one after the
-other. Here one server process imports it once a sweep; engines, and through `install` also the processes that
-vLLM-Omni itself spawns, are forked from it. Built on the standard library's fork server, to which it adds what
+other. Here one server process imports it once a sweep; engines, and the processes that vLLM-Omni itself spawns in
+them, are forked from it. Built on the standard library's fork server, to which it adds what
 spawning gives: the environment, the process group and the output of the process that asks.
 
 The server must not touch CUDA, so that every fork can: it only imports. Linux, as fork servers are.
@@ -83,6 +83,7 @@ def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, 
         os.dup2(output, stream)
     os.close(output)
     os.setpgid(0, surroundings.group)
+    fork_instead_of_spawning()
     target(*args, **kwargs)
 
 
@@ -151,14 +152,9 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
             os.environ.update(before)
 
 
-def install() -> None:
-    """Let every process that this one spawns through multiprocessing be forked from the server instead.
-
-    Only in a process that was itself forked from it; elsewhere nothing changes.
-    """
+def fork_instead_of_spawning() -> None:
+    """Have all that this process, itself forked from the server, spawns through multiprocessing forked as well."""
     server: Any = forkserver._forkserver
-    if server._inherited_fds is None:
-        return
     # The standard library would start another server here, although it knows the address of ours.
     server.ensure_running = resource_tracker.ensure_running
     contexts: Any = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]

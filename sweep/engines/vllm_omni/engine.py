@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from profiling.phases import PhaseRecord
-from sweep.engines import preimported
 from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 from sweep.engines.images import store
 from sweep.engines.vllm_omni import stages
@@ -51,7 +50,6 @@ class VllmOmniEngine:
             self._workers = Workers(self._folder)
             self._workers.announce()
         start = time.perf_counter()
-        preimported.install()
         version = adapter()
         self._stages = stages.describe(self.spec, self._folder)
         arguments = self._stages.arguments

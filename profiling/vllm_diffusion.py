@@ -1,0 +1,282 @@
+"""Observes a vLLM-Omni diffusion pipeline: phases and executed blocks, one line a request.
+
+Attached after `DiffusionModelRunner.load_model`, when compilation, caches and offloading are set up. Modules are
+intercepted where they are called (`_compiled_call_impl`), never at `forward`: hooks, shards and torch.compile lie
+inside, and Dynamo never sees a wrapper. Knows no model by name, but for the prior tokens of GLM-Image's DiT.
+"""
+
+import functools
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from profiling import vllm_evidence
+from profiling.instrument import as_dit_forward, as_phase, as_step_end, replace
+from profiling.vllm_files import Place
+from profiling.vllm_session import Session, running
+
+Method = Callable[..., Any]
+
+
+DUMMY = "dummy_req_id"
+"""vLLM-Omni's name of its own warm-up request."""
+
+
+def attach(runner: Any, place: Place) -> Session:
+    """Observe `runner.pipeline`: its methods and modules on the instances, schedulers on the class, as each request
+    gets a copy. The session lives as long as the pipeline."""
+    session = Session(runner, place)
+    pipeline, found = runner.pipeline, session.found
+    for transformer, blocks in zip(found.transformers, found.blocks, strict=True):
+        for block in (block for members in blocks.lists for block in members):
+            is_main = any(block is first for first in blocks.main)
+            _count_block(session, block, _measured if is_main else _added)
+        intercept(transformer, _dit(session, blocks.count, called(transformer)))
+    for encoder in found.encoders:
+        intercept(encoder, _tallied(session, "text_encoder_calls", called(encoder)))
+    if hasattr(pipeline, "encode_prompt"):
+        _wrap(session, pipeline, "encode_prompt", "text_encode")
+    else:
+        for encoder in found.encoders:
+            intercept(encoder, _phase(session, "text_encode", called(encoder)))
+    for vae in found.vaes:
+        _wrap(session, vae, "encode", "image_encode")
+        _wrap(session, vae, "decode", "vae_decode")
+        if hasattr(vae, "decoder"):
+            intercept(vae.decoder, _tallied(session, "vae_decoder_calls", called(vae.decoder)))
+        executor = getattr(vae, "distributed_executor", None)
+        if executor is not None:
+            replace(executor, "execute", _tallied(session, "vae_parallel_decodes", executor.execute))
+    for layer in found.attention:
+        _count_attention(session, layer)
+    if hasattr(getattr(pipeline, "scheduler", None), "step"):
+        hook_scheduler(type(pipeline.scheduler))
+    _end_steps_at_broadcast()
+    replace(pipeline, "forward", _request(session, pipeline.forward))
+    return session
+
+
+def called(module: Any) -> Method:
+    """What a call of the module runs: its hooks and forward, compiled as a whole or not."""
+    found: Method = module._compiled_call_impl or module._call_impl
+    return found
+
+
+def intercept(module: Any, call: Method) -> None:
+    """Have a call of the module run `call`. As a compiled module does, so that torch itself looks for it."""
+    module._compiled_call_impl = call
+
+
+def _count_block(session: Session, block: Any, make: Callable[[Session, Method], Method]) -> None:
+    """Count the block where it computes: inside of a hook that decides whether it does (MagCache's), else its calls."""
+    decides = getattr(getattr(block, "_hook_registry", None), "_new_fwd_impl_hook", None)
+    if decides is None:
+        intercept(block, make(session, called(block)))
+    else:
+        decides.fn_ref.original_forward = make(session, decides.fn_ref.original_forward)
+
+
+def _wrap(session: Session, owner: Any, name: str, phase: str) -> None:
+    if hasattr(owner, name):
+        replace(owner, name, _phase(session, phase, getattr(owner, name)))
+
+
+def _phase(session: Session, phase: str, plain: Method) -> Method:
+    """Each call while a request runs is one `phase`."""
+    timed = as_phase(phase)(plain, session.recorder)
+
+    @functools.wraps(plain)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not session.running():
+            return plain(*args, **kwargs)
+        session.end_step()
+        return timed(*args, **kwargs)
+
+    return call
+
+
+def _tallied(session: Session, name: str, plain: Method) -> Method:
+    calls = session.calls
+
+    @functools.wraps(plain)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls[name] += 1
+        return plain(*args, **kwargs)
+
+    return call
+
+
+def _added(session: Session, plain: Method) -> Method:
+    """Counts a block."""
+    return _counted(session.blocks, plain)
+
+
+def _counted(cell: list[int], plain: Method) -> Method:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        cell[0] += 1
+        return plain(*args, **kwargs)
+
+    return call
+
+
+def _measured(session: Session, plain: Method) -> Method:
+    """Counts a block as `_added` does, and keeps the longest sequence."""
+    cell, longest = session.blocks, session.sequence
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        cell[0] += 1
+        shape: Any = getattr(args[0] if args else kwargs.get("hidden_states"), "shape", ())
+        if len(shape) > 1 and shape[1] > longest[0]:
+            longest[0] = int(shape[1])
+        return plain(*args, **kwargs)
+
+    return call
+
+
+def _dit(session: Session, blocks: int, plain: Method) -> Method:
+    """A DiT forward: `dit_forward`, or `image_encode` where it only fills the cache of an edit's input image."""
+    forward, encode = as_dit_forward(plain, session.recorder), as_phase("image_encode")(plain, session.recorder)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not session.running():
+            return plain(*args, **kwargs)
+        mode = getattr(kwargs.get("kv_cache"), "mode", None)
+        if getattr(mode, "value", mode) == "write":
+            before = session.blocks[0]
+            try:
+                return encode(*args, **kwargs)
+            finally:
+                session.blocks[0] = before
+        session.calls["dit_forwards"] += 1
+        session.blocks_due += blocks
+        if session.prior is None and "prior_token_id" in kwargs:
+            height, width = kwargs["hidden_states"].shape[-2:]
+            session.prior = kwargs["prior_token_id"], height, width
+        return forward(*args, **kwargs)
+
+    return call
+
+
+def _count_attention(session: Session, layer: Any) -> None:
+    """Count the calls of each back end that the layer may run."""
+    own = vllm_evidence.backend_name(layer)
+    targets = (
+        (own, layer.attention, "forward"),
+        (f"RING({own})", getattr(layer, "ring_runner", None), "run_attention"),
+        (vllm_evidence.FALLBACK, getattr(layer, "sdpa_fallback", None), "forward"),
+    )
+    for name, target, method in targets:
+        if target is not None:
+            replace(target, method, _counted(session.attention.setdefault(name, [0]), getattr(target, method)))
+
+
+def _request(session: Session, plain: Method) -> Method:
+    """Each outermost call of the pipeline's forward is one request."""
+
+    @functools.wraps(plain)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if session.thread is not None:
+            return plain(*args, **kwargs)
+        batch: Any = args[0] if args else next(iter(kwargs.values()), None)
+        ids = [str(request) for request in getattr(batch, "request_ids", ())]
+        session.begin(ids, bool(ids) and batch.is_dummy_run())
+        try:
+            output = plain(*args, **kwargs)
+        except BaseException:
+            session.fail()
+            raise
+        session.finish()
+        return output
+
+    return call
+
+
+def hook_scheduler(cls: Any) -> None:
+    """Have `step` of this class end the denoising step of the request that runs in its thread, if one does."""
+    plain = cls.step
+    if hasattr(plain, "observed_by_sweep"):
+        return
+
+    @functools.wraps(plain)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        session = running()
+        if session is None or session.stepping:  # none, or a class that calls its parent's
+            return plain(self, *args, **kwargs)
+        if session.stepwise and not session.recorder.is_open("denoise_step"):  # next of a batch with one forward
+            return plain(self, *args, **kwargs)
+        session.stepping = True
+        try:
+            return as_step_end(functools.partial(plain, self), session.recorder)(*args, **kwargs)
+        finally:
+            session.stepping = False
+
+    step.observed_by_sweep = True  # type: ignore[attr-defined]
+    cls.step = step
+
+
+def _end_steps_at_broadcast() -> None:
+    """GLM-Image with CFG-parallel steps the scheduler on one rank, which sends the latents to the others."""
+    try:
+        group = sys.modules[vllm_evidence.PARALLEL_STATE].get_cfg_group()
+    except (KeyError, AttributeError, AssertionError):
+        return
+    plain = group.broadcast
+    if group.world_size == 1 or hasattr(plain, "observed_by_sweep"):
+        return
+
+    @functools.wraps(plain)
+    def broadcast(*args: Any, **kwargs: Any) -> Any:
+        result = plain(*args, **kwargs)
+        session = running()
+        if session is not None:
+            session.end_step()
+        return result
+
+    broadcast.observed_by_sweep = True  # type: ignore[attr-defined]
+    replace(group, "broadcast", broadcast)
+
+
+def hook_runner(cls: Any, place: Place) -> list[str]:
+    """Have the runner attach to each pipeline that it loads, and step mode end its requests; names what it wrapped.
+
+    The model runs on whatever happens here: what goes wrong is reported.
+    """
+    load, stepwise = cls.load_model, cls.execute_stepwise
+    names = [f"{cls.__name__}.load_model", f"{cls.__name__}.execute_stepwise"]
+    if hasattr(load, "observed_by_sweep"):
+        return names
+
+    @functools.wraps(load)
+    def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = load(self, *args, **kwargs)
+        if getattr(self, "pipeline", None) is not None:
+            try:
+                self.__dict__["_sweep_session"] = weakref.ref(attach(self, place))
+            except Exception:
+                place.report()
+        return result
+
+    @functools.wraps(stepwise)
+    def execute_stepwise(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        reference = self.__dict__.get("_sweep_session")
+        session = reference() if reference is not None else None
+        if session is None:
+            return stepwise(self, scheduler_output, *args, **kwargs)
+        new = [str(request.request_id) for request in scheduler_output.scheduled_new_reqs]
+        if session.thread is None:
+            session.begin(new, new == [DUMMY], stepwise=True)
+        else:
+            session.requests += new
+        try:
+            output = stepwise(self, scheduler_output, *args, **kwargs)
+        except BaseException:
+            session.fail()
+            raise
+        if not self.state_cache:
+            session.finish()
+        return output
+
+    load_model.observed_by_sweep = True  # type: ignore[attr-defined]
+    cls.load_model, cls.execute_stepwise = load_model, execute_stepwise
+    return names

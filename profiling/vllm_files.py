@@ -1,0 +1,199 @@
+"""Files through which vLLM-Omni's processes tell what they did: one folder, one writer a file, whole lines of JSON.
+
+The plugin writes in the workers; the engine reads while they run, so a last line without its end is left for
+later. No torch and no vllm_omni here. Times are seconds of `time.perf_counter`, which all processes of a machine
+share.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from profiling.phases import PhaseRecord
+
+FOLDER_VARIABLE = "SWEEP_PLUGIN_DIR"
+"""Names the folder that the plugin writes into; without it the plugin does nothing."""
+
+
+class Place(Protocol):
+    """Where the process's files go, asked anew at every use: a fork may have changed it."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        ...
+
+    def report(self) -> None:
+        """Say in a file what was just raised; called in an except block. Never raises."""
+
+
+Line = dict[str, Any]
+Timing = tuple[str, int, float, float, float | None]
+"""Phase, index, start (perf_counter seconds), milliseconds on the host, milliseconds on the GPU (None on a CPU)."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A process in which the plugin is active."""
+
+    pid: int
+    process: str  # multiprocessing's name of it
+    hooks: tuple[str, ...]  # what is wrapped there, e.g. "DiffusionModelRunner.load_model"
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The plugin's state in all processes, in order of process id."""
+
+    installed: tuple[Installed, ...]
+    failed: tuple[str, ...]  # tracebacks; the process runs on, unobserved
+
+
+@dataclass(frozen=True)
+class DitEvidence:
+    """What one rank executed during one pipeline.forward. Fields as in sweep.engines.base.RankEvidence."""
+
+    rank: int
+    dit_forwards: int  # transformer calls, also those that a cache answered
+    denoise_steps: int
+    blocks_run: int  # blocks that computed
+    blocks_skipped: int  # blocks of all calls that did not
+    block_sequence: int  # longest sequence (dim 1 of hidden_states) that a block saw; 0: unknown
+    dit_parameters: int  # elements that this rank holds, on whatever device
+    settings: dict[str, str]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DitRecord:
+    """One line of `dit-rank<R>-<pid>.jsonl`: one pipeline.forward (in step mode: until no request is left)."""
+
+    requests: tuple[str, ...]  # vLLM-Omni's ids
+    dummy: bool  # vLLM-Omni's own warm-up request
+    start_s: float
+    phases: tuple[Timing, ...]
+    evidence: DitEvidence
+
+
+@dataclass(frozen=True)
+class ArRecord:
+    """One line of `ar-rank<R>-<pid>.jsonl`: the steps since the line before."""
+
+    requests: tuple[str, ...]  # those whose prefill began in these steps
+    rank: int
+    steps: int  # forwards of the AR model in this line
+    parameters: int  # elements that this rank holds
+    settings: dict[str, str]
+    phases: tuple[Timing, ...]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One line of `transfer-<pid>.jsonl`: one AR stage's output handed over to the diffusion stage."""
+
+    request: str
+    start_s: float
+    host_ms: float
+    tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see vllm_transfer); "" where unknown
+    tokens_emitted: int  # all ids that the AR stage emitted
+
+
+Record = DitRecord | ArRecord | Transfer
+
+
+def markers(folder: Path) -> Markers:
+    """Where the plugin is installed and where it failed, so far."""
+    installed = [json.loads(path.read_text()) for path in folder.glob("installed-*.json")]
+    failed = [path.read_text() for path in sorted(folder.glob("failed-*.txt"))]
+    return Markers(
+        tuple(Installed(m["pid"], m["process"], tuple(m["hooks"])) for m in sorted(installed, key=lambda m: m["pid"])),
+        tuple(failed),
+    )
+
+
+def read_lines(path: Path, offset: int = 0) -> tuple[list[Line], int]:
+    """The whole lines of `path` from byte `offset` on, and the offset to go on from. No file: no lines."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            text = file.read()
+    except FileNotFoundError:
+        return [], offset
+    end = text.rfind(b"\n") + 1
+    return [json.loads(line) for line in text[:end].splitlines()], offset + end
+
+
+def append_line(path: Path, line: Mapping[str, object]) -> None:
+    """Write `line` at the end of `path`, at once and in one piece."""
+    with path.open("ab", buffering=0) as file:
+        file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a whole file so that readers never see a part of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def timings(records: Iterable[PhaseRecord]) -> list[Timing]:
+    """As they stand in a line. The recorder's epoch must be 0 so that `start_s` is perf_counter's."""
+    return [(r.phase, r.index, r.start_s, round(r.host_ms, 4), _rounded(r.gpu_ms)) for r in records]
+
+
+def dit_record(line: Line) -> DitRecord:
+    """A line of a dit file. Raises KeyError for one of another kind, as the others do."""
+    evidence = DitEvidence(**line["evidence"])
+    return DitRecord(tuple(line["requests"]), line["dummy"], line["start_s"], _phases(line), evidence)
+
+
+def ar_record(line: Line) -> ArRecord:
+    """A line of an AR file."""
+    evidence = line["evidence"]
+    return ArRecord(
+        tuple(line["requests"]),
+        evidence["rank"],
+        evidence["steps"],
+        evidence["parameters"],
+        evidence["settings"],
+        _phases(line),
+    )
+
+
+def transfer(line: Line) -> Transfer:
+    """A line of a transfer file."""
+    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], line["tokens_emitted"])
+
+
+def phase_records(records: Iterable[Record], epoch_s: float) -> tuple[PhaseRecord, ...]:
+    """All phases of `records` in order of start, counted from `epoch_s` (perf_counter).
+
+    A hand-over is one `stage_transfer` of rank 0, numbered in the order given. The diffusion pipeline's own
+    `request` phase is among them: it lies inside the request that the engine measures.
+    """
+    found: list[PhaseRecord] = []
+    transfers = 0
+    for record in records:
+        if isinstance(record, Transfer):
+            start_s = record.start_s - epoch_s
+            found.append(PhaseRecord(0, "stage_transfer", transfers, start_s, record.host_ms, None, record.request))
+            transfers += 1
+        else:
+            rank = record.rank if isinstance(record, ArRecord) else record.evidence.rank
+            found += [
+                PhaseRecord(rank, phase, index, start_s - epoch_s, host_ms, gpu_ms)
+                for phase, index, start_s, host_ms, gpu_ms in record.phases
+            ]
+    return tuple(sorted(found, key=lambda phase: phase.start_s))
+
+
+def _phases(line: Line) -> tuple[Timing, ...]:
+    rows: Sequence[Sequence[Any]] = line["phases"]
+    return tuple((row[0], row[1], row[2], row[3], row[4]) for row in rows)
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 4)

@@ -1,0 +1,35 @@
+"""What processes forked in tests do; in a module of its own because they must be importable there."""
+
+import multiprocessing
+import os
+import sys
+import time
+from multiprocessing.connection import Connection
+
+
+def tell(pipe: Connection, level: int = 0) -> None:
+    """Send what this process took over; at level 1 also what one that it spawns took over, and so on."""
+    print(f"level {level} speaks", flush=True)
+    told = {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "group": os.getpgid(0),
+        "mark": os.environ.get("SWEEP_TEST_MARK"),
+        "preloaded": "colorsys" in sys.modules,
+    }
+    if level:
+        os.environ["SWEEP_TEST_MARK"] = f"set at level {level}"
+        multiprocessing.set_start_method("spawn", force=True)  # as vLLM-Omni does
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=tell, args=(theirs, level - 1), daemon=False)
+        process.start()
+        told["child"] = ours.recv()
+        process.join()
+        told["child_exit"] = process.exitcode
+    pipe.send(told)
+
+
+def linger(pipe: Connection) -> None:
+    """Say that we are there, and stay."""
+    pipe.send(os.getpid())
+    time.sleep(60)

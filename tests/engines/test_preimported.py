@@ -1,0 +1,119 @@
+"""Forking from a process that has imported: what the fork takes over, and that it can be ended like any other."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from multiprocessing import Pipe
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import os, sys, tempfile
+from multiprocessing import Pipe
+from sweep.engines import preimported
+from tests.engines import forked_doubles
+
+if __name__ == "__main__":
+    preimported.start_server("colorsys", {"SWEEP_TEST_SERVER": "1"})
+    assert "SWEEP_TEST_SERVER" not in os.environ
+    log = tempfile.TemporaryFile()
+"""
+
+
+def run(body: str, tmp_path: Path) -> str:
+    """Run SCRIPT and then `body` in a process of its own, as one process has one server for life."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SWEEP_TEST_MARK": "of the parent"}
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_fork_has_the_imports_and_what_spawning_would_give(tmp_path: Path) -> None:
+    """Three levels, of which the inner two are spawned with multiprocessing's own means."""
+    out = run(
+        """
+        ours, theirs = Pipe()
+        engine = preimported.Forked(
+            forked_doubles.tell, (theirs, 2), {**os.environ, "SWEEP_TEST_MARK": "given"}, log.fileno()
+        )
+        told = ours.recv()
+        assert engine.wait(10) == 0 and engine.poll() == 0
+        child, grandchild = told["child"], told["child"]["child"]
+        assert told["pid"] == engine.pid
+        assert [one["preloaded"] for one in (told, child, grandchild)] == [True] * 3
+        assert [one["group"] for one in (told, child, grandchild)] == [engine.pid] * 3
+        marks = [one["mark"] for one in (told, child, grandchild)]
+        assert marks == ["given", "set at level 2", "set at level 1"], marks
+        assert len({one["parent"] for one in (told, child, grandchild)}) == 1  # the server
+        assert told["child_exit"] == child["child_exit"] == 0
+        log.seek(0)
+        print(log.read().decode(), end="")
+        """,
+        tmp_path,
+    )
+    assert sorted(out.split("\n")) == ["", "level 0 speaks", "level 1 speaks", "level 2 speaks"]
+
+
+def test_its_end_is_told_like_that_of_any_process(tmp_path: Path) -> None:
+    run(
+        """
+        import signal, subprocess
+        ours, theirs = Pipe()
+        engine = preimported.Forked(forked_doubles.linger, (theirs,), dict(os.environ), log.fileno())
+        assert ours.recv() == engine.pid
+        assert engine.poll() is None
+        try:
+            engine.wait(0.05)
+            raise AssertionError("it has ended")
+        except subprocess.TimeoutExpired:
+            pass
+        os.killpg(engine.pid, signal.SIGKILL)
+        assert engine.wait(10) == -signal.SIGKILL
+        """,
+        tmp_path,
+    )
+
+
+def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    out = run(
+        """
+        ours, theirs = Pipe()
+        engine = preimported.Forked(forked_doubles.tell, (theirs,), dict(os.environ), log.fileno())
+        print(ours.recv()["parent"])
+        engine.wait(10)
+        """,
+        tmp_path,
+    )
+    server = int(out)
+    for _ in range(100):
+        try:
+            os.kill(server, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.kill(server, signal.SIGKILL)
+    pytest.fail("the server outlived the process that started it")
+
+
+def test_an_engine_ends_itself_when_the_sweep_is_gone() -> None:
+    """`main_forked` watches the process that asked for it, as its system parent is the server."""
+    sweep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    ours, theirs = Pipe()
+    code = (
+        "from multiprocessing.connection import Connection; from sweep.engines.child import main_forked; "
+        f"main_forked(Connection({theirs.fileno()}), {sweep.pid})"
+    )
+    os.set_inheritable(theirs.fileno(), True)
+    engine = subprocess.Popen([sys.executable, "-c", code], pass_fds=(theirs.fileno(),), start_new_session=True)
+    time.sleep(1.0)
+    assert engine.poll() is None
+    sweep.kill()
+    sweep.wait()
+    assert engine.wait(10) == -signal.SIGKILL
+    ours.close()

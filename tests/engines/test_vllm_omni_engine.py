@@ -1,0 +1,181 @@
+"""vLLM-Omni's engine as far as it runs without a GPU: arguments, deploy files, prompts, and reading evidence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from profiling import vllm_files
+from sweep.engines.base import EngineSpec, Request
+from sweep.engines.vllm_omni import evidence, stages
+from sweep.engines.vllm_omni.versions import Generated, StageTimes
+from sweep.verdict import FAIL, PASS, judge, total_evidence
+
+QWEN = EngineSpec(
+    engine="vllm_omni",
+    family="qwen_image",
+    model="qwen_image",
+    checkpoint="/no/such/checkpoint",
+    embedded=False,
+    device="cuda",
+    dtype="bfloat16",
+    ranks=2,
+    threads_per_rank=1,
+    arguments={"max_num_seqs": 8, "parallel_config": {"cfg_parallel_size": 2}},
+)
+GLM = replace(QWEN, family="glm_image", model="glm_image")
+REQUEST = Request("r000", "a red fox", 0, 7, 1024, 1024, 20, 4.0, negative_prompt=" ")
+
+
+def line(rank: int = 0, requests: tuple[str, ...] = ("0_a",), dummy: bool = False, **changes: Any) -> dict[str, Any]:
+    """A line as the plugin writes it for one forward of the diffusion pipeline."""
+    told = {
+        "rank": rank,
+        "dit_forwards": 40,
+        "denoise_steps": 20,
+        "blocks_run": 800,
+        "blocks_skipped": 0,
+        "block_sequence": 4096,
+        "dit_parameters": 100,
+        "settings": {"pipeline": "QwenImagePipeline"},
+        "counts": {"vae_decoder_calls": 1},
+    }
+    phases = [["request", 0, 10.0, 1800.0, 1790.0], ["denoise_step", 0, 10.1, 60.0, 80.0]]
+    return {
+        "requests": list(requests),
+        "dummy": dummy,
+        "start_s": 10.0,
+        "phases": phases,
+        "evidence": told | changes,
+    }
+
+
+def write(folder: Path, name: str, *lines: dict[str, Any]) -> None:
+    for one in lines:
+        vllm_files.append_line(folder / name, one)
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> evidence.Workers:
+    return evidence.Workers(tmp_path)
+
+
+def test_a_model_that_cannot_batch_is_asked_for_one_request_at_a_time(tmp_path: Path) -> None:
+    assert stages.describe(QWEN, tmp_path).arguments["max_num_seqs"] == 8
+    assert stages.describe(replace(QWEN, family="z_image"), tmp_path).arguments["max_num_seqs"] == 1
+
+
+def test_guidance_goes_where_the_family_reads_it(tmp_path: Path) -> None:
+    qwen, z_image = SimpleNamespace(), SimpleNamespace()
+    (made,) = stages.describe(QWEN, tmp_path).parameters(REQUEST, [qwen])
+    assert (made.true_cfg_scale, made.seed, made.height, made.num_inference_steps) == (4.0, 7, 1024, 20)
+    assert made is not qwen
+    (made,) = stages.describe(replace(QWEN, family="z_image"), tmp_path).parameters(REQUEST, [z_image])
+    assert (made.guidance_scale, made.guidance_scale_provided) == (4.0, True)
+
+
+@pytest.mark.parametrize(("placement", "dit"), [("shared", "0,1"), ("split", "1,2")])
+def test_glm_image_stages_are_placed(placement: str, dit: str, tmp_path: Path) -> None:
+    described = stages.describe(replace(GLM, placement=placement), tmp_path)
+    deploy = json.loads(Path(described.arguments["deploy_config"]).read_text())
+    ar, diffusion = deploy["stages"]
+    assert (ar["devices"], diffusion["devices"]) == ("0", dit)
+    assert (ar["max_num_seqs"], diffusion["max_num_seqs"]) == (8, 1)
+    assert diffusion["cfg_parallel_size"] == 2
+    assert "cfg_parallel_size" not in ar
+
+
+@pytest.mark.parametrize(
+    ("size", "preview", "target"), [((1024, 1024), 256, 1024), ((768, 1376), 231, 1032), ((512, 512), 256, 256)]
+)
+def test_glm_image_writes_as_many_tokens_as_the_size_takes(
+    size: tuple[int, int], preview: int, target: int, tmp_path: Path
+) -> None:
+    """As compute_max_tokens of vLLM-Omni's stage_input_processors/glm_image.py."""
+    glm = stages.GlmImage(GLM, tmp_path)
+    request = replace(REQUEST, height=size[0], width=size[1])
+    assert glm.tokens(request) == (preview, target)
+    ar, diffusion = glm.parameters(request, [SimpleNamespace(extra_args=None), SimpleNamespace()])
+    assert ar.max_tokens == preview + target + 1
+    assert ar.extra_args == {"target_h": size[0], "target_w": size[1]}
+    assert diffusion.guidance_scale == 4.0
+    assert glm.prompt(request)["mm_processor_kwargs"] == {"target_h": size[0], "target_w": size[1]}
+
+
+def test_token_times_are_means_of_the_batch(tmp_path: Path) -> None:
+    def one(index: int, ttft_ms: float) -> Generated:
+        return Generated(index, stages=(StageTimes(0, "ar", 2500.0, 100, 1281, ttft_ms, 2.0),))
+
+    glm = stages.GlmImage(GLM, tmp_path)
+    assert glm.token_times([one(0, 20.0), one(1, 40.0)]) == pytest.approx((0.03, 0.002))
+    assert glm.output_tokens([one(0, 20.0)]) == 1281
+    assert stages.describe(QWEN, tmp_path).token_times([one(0, 20.0)]) == (None, None)
+
+
+def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: evidence.Workers) -> None:
+    """Two requests that the model took one by one, on two ranks; the warm-up of vLLM-Omni does not count."""
+    write(workers.folder, "dit-rank0-1.jsonl", line(dummy=True))
+    workers.begin()
+    for rank in (0, 1):
+        write(workers.folder, f"dit-rank{rank}-{rank}.jsonl", line(rank), line(rank, ("1_b",), blocks_skipped=5))
+    phases, told = workers.collect([REQUEST, replace(REQUEST, request_id="r001")], 2, 0, 9.0)
+    assert [one.rank for one in told] == [0, 1]
+    assert [one.dit_forwards for one in told] == [80, 80]
+    assert told[0].blocks_skipped == 5
+    assert told[0].settings["pipeline_calls"] == "2"
+    assert told[0].counts == {"vae_decoder_calls": 1}
+    assert {(phase.rank, phase.phase) for phase in phases} == {(0, "denoise_step"), (1, "denoise_step"), (1, "request")}
+    assert phases[0].request_id == "r000"
+    assert phases[0].start_s == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_silent_rank_is_named(workers: evidence.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "LINES_TIMEOUT_S", 0.05)
+    workers.begin()
+    write(workers.folder, "dit-rank0-1.jsonl", line())
+    with pytest.raises(RuntimeError, match="nothing about this batch in DiT rank 1"):
+        workers.collect([REQUEST], 2, 0, 0.0)
+
+
+def test_a_process_without_the_plugin_is_an_error(workers: evidence.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "MARKER_TIMEOUT_S", 0.05)
+    (workers.folder / "installed-1.json").write_text(json.dumps({"pid": 1, "process": "main", "hooks": []}))
+    with pytest.raises(RuntimeError, match="loaded in 1 processes, 3 were expected"):
+        workers.check(2)
+    (workers.folder / "failed-2.txt").write_text("AttributeError: no such method")
+    with pytest.raises(RuntimeError, match="plugin failed in a vLLM-Omni process: AttributeError"):
+        workers.check(2)
+
+
+def hand_over(workers: evidence.Workers, received: str) -> Any:
+    """Evidence of one request whose AR stage sent `1024:aa`."""
+    workers.begin()
+    ar = {"rank": 0, "steps": 1281, "parameters": 5, "settings": {"tp_size": "1"}}
+    write(workers.folder, "ar-rank0-1.jsonl", {"requests": ["0_a"], "phases": [], "evidence": ar})
+    sent = {"request": "0_a", "start_s": 9.5, "host_ms": 0.6, "tokens_sent": "1024:aa", "tokens_emitted": 1281}
+    write(workers.folder, "transfer-1.jsonl", sent)
+    settings = {"pipeline": "GlmImagePipeline", "tokens_received": received}
+    write(workers.folder, "dit-rank0-2.jsonl", line(settings=settings))
+    phases, told = workers.collect([REQUEST], 1, 1, 9.0)
+    assert "stage_transfer" in {phase.phase for phase in phases}
+    return told
+
+
+def test_tokens_that_arrive_as_they_were_sent_pass(workers: evidence.Workers) -> None:
+    told = hand_over(workers, "1024:aa")
+    assert told[0].counts["hand_overs"] == 1
+    assert told[0].counts["ar_steps"] == 1281
+    assert told[0].settings["tokens_sent"] == told[0].settings["tokens_received"] == "1024:aa"
+    assert judge([], [told], told, None).status == PASS
+
+
+@pytest.mark.parametrize("received", ["1024:ab", "1023:aa", ""])
+def test_tokens_that_do_not_fail_the_cell(received: str, workers: evidence.Workers) -> None:
+    broken = hand_over(workers, received)
+    verdict = judge([], [total_evidence([broken, broken])], broken, None)
+    assert verdict.status == FAIL
+    assert "hand-over broken" in verdict.reason
+    assert "sent 1024:aa" in verdict.reason
