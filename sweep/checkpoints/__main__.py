@@ -1,0 +1,84 @@
+"""`python -m sweep.checkpoints MODEL`: the command line, and nothing else."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from sweep.checkpoints.marker import read_marker
+from sweep.checkpoints.recipe import FAMILIES, CheckpointError, Recipe, resolve
+
+PARTS = {"dit": "DiT blocks", "ar": "AR layers", "text": "text encoder layers", "vision": "vision tower layers"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the checkpoint that is asked for. Returns 0, or 2 when it cannot be built (said in one line)."""
+    asked = parser().parse_args(arguments)
+    depths = {part: getattr(asked, part) for part in PARTS}
+    try:
+        recipe = resolve(asked.model, depths, asked.tiny, asked.seed)
+        folder = (asked.out or default_folder(recipe)).expanduser().absolute()
+        make(recipe, folder)
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was left behind", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    models = "\n".join(
+        f"  {name:<16} {family.summary}; default depths "
+        + ", ".join(f"{part} {count} (real {family.real_layers[part]})" for part, count in family.layers.items())
+        for name, family in FAMILIES.items()
+    )
+    made = argparse.ArgumentParser(
+        prog="python -m sweep.checkpoints",
+        description="Build a random-weight checkpoint at real widths, for vLLM-Omni and diffusers. "
+        "Its pictures are noise, and cache speedups measured on it are not representative.",
+        epilog=f"models:\n{models}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("model", choices=FAMILIES, metavar="MODEL", help=", ".join(FAMILIES))
+    for part, what in PARTS.items():
+        names = [f"--{part}-layers"] + (["--layers"] if part == "dit" else [])
+        made.add_argument(*names, dest=part, type=int, metavar="N", help=what)
+    made.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to make (default: in the cache, see $SWEEP_CACHE)"
+    )
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="other weights (default 0)")
+    made.add_argument("--tiny", action="store_true", help="toy widths, for tests on a CPU")
+    return made
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Beside the embedded models: $SWEEP_CACHE, else the user's cache."""
+    from sweep.engines.diffusers.checkpoints import cache_folder
+
+    return cache_folder() / recipe.name
+
+
+def make(recipe: Recipe, folder: Path) -> None:
+    """Build, then say what is there and how to use it."""
+    from sweep.checkpoints.build import build, size_bytes
+
+    started = time.perf_counter()
+    built = build(recipe, folder, say=lambda line: print(line, flush=True))
+    took = f"built in {time.perf_counter() - started:.1f} s" if built else "already there"
+    told = read_marker(folder) or {}
+    counts = told.get("parameters")
+    if isinstance(counts, dict):
+        print("parameters: " + ", ".join(f"{part} {count / 1e9:.3f} B" for part, count in counts.items()))
+    print(f"{folder}: {size_bytes(folder) / 1e9:.2f} GB, {took}")
+    if recipe.loads_in_vllm_omni:
+        family = recipe.family
+        print(f"python -m sweep engine=vllm_omni model={recipe.model} model.path={folder} workload={family.workload}")
+    else:
+        print(f"for diffusers only: vLLM-Omni ignores this part of {recipe.model}'s config and builds its real sizes")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+"""Builds a checkpoint from a recipe: in a temporary sibling folder that is renamed when all is written."""
+
+import importlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from sweep.checkpoints import marker, shards
+from sweep.checkpoints.parts import Layout
+from sweep.checkpoints.recipe import CheckpointError, Recipe
+from sweep.checkpoints.weights import Sampler
+
+BUILDERS: Mapping[str, str] = {  # model → module with `layout`
+    "qwen_image": "sweep.checkpoints.qwen_image",
+    "qwen_image_edit": "sweep.checkpoints.qwen_image",
+    "z_image": "sweep.checkpoints.z_image",
+    "glm_image": "sweep.checkpoints.glm_image",
+}
+SMALL_FILES_BYTES = 64 * 2**20  # tokenizers and configs, generously
+GB = 1e9
+
+Say = Callable[[str], None]
+
+
+def layout_of(recipe: Recipe) -> Layout:
+    """Parts and files of the checkpoint; takes a second or two and no memory, whatever its size."""
+    layout: Layout = importlib.import_module(BUILDERS[recipe.model]).layout(recipe)
+    return layout
+
+
+def build(recipe: Recipe, folder: Path, say: Say = print, device: str | None = None) -> bool:
+    """Build `recipe` in `folder`, drawing on `device` ("cuda" where there is one, else "cpu").
+
+    Returns False, having written nothing, when the folder already holds this very recipe. Raises
+    CheckpointError when it holds anything else, when it cannot be written, or when the disk is too small.
+    """
+    if already_there(recipe, folder):
+        return False
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written ({error.strerror}); choose another with --out") from error
+    try:
+        layout = layout_of(recipe)
+        require_space(folder, layout)
+        write(recipe, layout, building, say, device or default_device())
+        building.chmod(0o755)
+        try:
+            building.rename(folder)
+        except OSError:
+            if not already_there(recipe, folder):  # not a lost race
+                raise
+    except OSError as error:
+        raise CheckpointError(f"{folder}: writing failed ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return True
+
+
+def already_there(recipe: Recipe, folder: Path) -> bool:
+    """Whether `folder` holds this recipe. Raises CheckpointError when it holds something else."""
+    if folder.is_dir():
+        if not any(folder.iterdir()):
+            return False
+        told = marker.read_marker(folder)
+        if told is None:
+            raise CheckpointError(f"{folder} is no random-weight checkpoint: choose another folder with --out")
+        wanted = recipe.identity()
+        other = [f"{key}={told.get(key)}" for key, value in wanted.items() if told.get(key) != value]
+        if other:
+            raise CheckpointError(f"{folder} holds another checkpoint ({', '.join(other)}): use --out, or remove it")
+        return True
+    if folder.exists() or folder.is_symlink():
+        raise CheckpointError(f"{folder} is a file: choose another with --out")
+    return False
+
+
+def require_space(folder: Path, layout: Layout) -> None:
+    """Raise CheckpointError unless the disk under `folder` holds `layout`."""
+    needed = sum(part.parameters for part in layout.parts) * shards.BYTES + SMALL_FILES_BYTES
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise CheckpointError(
+            f"{needed / GB:.1f} GB needed, {free / GB:.1f} GB free under {folder.parent}: "
+            "ask for fewer layers, or choose another disk with --out"
+        )
+
+
+def write(recipe: Recipe, layout: Layout, folder: Path, say: Say, device: str) -> None:
+    """Write every file of the checkpoint into `folder`, the marker last."""
+    sampler = Sampler(recipe.seed, device)
+    layout.write_small(folder)
+    for part in layout.parts:
+        started = time.perf_counter()
+
+        def progress(done: int, of: int, name: str = part.folder, started: float = started) -> None:
+            say(f"  {name}: file {done} of {of}, {time.perf_counter() - started:.1f} s")
+
+        say(f"{part.folder}: {part.parameters / 1e9:.3f} B parameters, {part.parameters * shards.BYTES / GB:.2f} GB")
+        where = folder / part.folder
+        draw = partial(sampler.draw, part.folder, rules=part.rules)
+        shards.write(where, part.stem, part.shapes, draw, progress=progress)
+        part.save_config(where)
+    layout.write_index(folder)
+    text = json.dumps(marker_of(recipe, layout, device), indent=2) + "\n"
+    (folder / marker.NAME).write_text(text, encoding="utf-8")
+
+
+def marker_of(recipe: Recipe, layout: Layout, device: str) -> dict[str, object]:
+    """What `random_weights.json` will say."""
+    import diffusers
+    import torch
+    import transformers
+
+    return {
+        "note": marker.NOTE,
+        **recipe.identity(),
+        "residual_scaling": dict(layout.residual_scaling),
+        "parameters": {part.folder: part.parameters for part in layout.parts},
+        "device": device,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def default_device() -> str:
+    """ "cuda" where torch sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes of all files in `folder`."""
+    return sum((Path(where) / name).stat().st_size for where, _, names in os.walk(folder) for name in names)

@@ -1,0 +1,25 @@
+"""`random_weights.json`: what tells a random-weight checkpoint from a trained one. Reads JSON and nothing else."""
+
+import json
+from pathlib import Path
+
+NAME = "random_weights.json"
+NOTE = "random weights: quality and cache speedups are not representative"
+
+
+def read_marker(folder: Path) -> dict[str, object] | None:
+    """What `random_weights.json` in `folder` says, or None when the folder holds no such file.
+
+    Keys: note, model, layers (part → count), seed, tiny, recipe (version), residual_scaling, parameters
+    (part → count), device ("cpu" or "cuda": where the numbers were drawn), versions.
+    A file that is no JSON object still marks the folder: then the answer is `{"note": …}` alone.
+    """
+    try:
+        text = (folder / NAME).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = None
+    return told if isinstance(told, dict) else {"note": NOTE}

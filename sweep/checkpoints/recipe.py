@@ -1,0 +1,115 @@
+"""What is asked for: model, depth of each part, widths, seed. Knows nothing of tensors or files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+VERSION = 1  # of the recipes as a whole: raise it when the same recipe would give other files
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be built as asked; the message is one line for people."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model that can be built."""
+
+    summary: str
+    layers: Mapping[str, int]  # default depth of each part, in the order of the folder's name
+    tiny_layers: Mapping[str, int]
+    real_layers: Mapping[str, int]
+    workload: str = "image_1024"
+    fixed_by_loader: tuple[str, ...] = ()  # vLLM-Omni ignores the config of these parts: it loads real sizes only
+
+
+FAMILIES: Mapping[str, Family] = {
+    "qwen_image": Family(
+        "dual-stream DiT after a Qwen2.5-VL text encoder",
+        layers={"dit": 20, "text": 4, "vision": 1},
+        tiny_layers={"dit": 4, "text": 2, "vision": 1},
+        real_layers={"dit": 60, "text": 28, "vision": 32},
+    ),
+    "qwen_image_edit": Family(
+        "the same DiT with a source picture, which the text encoder sees too",
+        layers={"dit": 20, "text": 4, "vision": 4},
+        tiny_layers={"dit": 4, "text": 2, "vision": 1},
+        real_layers={"dit": 60, "text": 28, "vision": 32},
+        workload="image_edit",
+    ),
+    "z_image": Family(
+        "single-stream DiT after a Qwen3 text encoder",
+        layers={"dit": 30, "text": 4},
+        tiny_layers={"dit": 2, "text": 2},
+        real_layers={"dit": 30, "text": 36},
+        fixed_by_loader=("dit",),
+    ),
+    "glm_image": Family(
+        "AR model that writes image tokens, then a DiT that paints them",
+        layers={"ar": 4, "dit": 6, "vision": 2},
+        tiny_layers={"ar": 2, "dit": 2, "vision": 1},
+        real_layers={"ar": 40, "dit": 30, "vision": 40},
+    ),
+}
+MINIMUM_LAYERS = {"text": 2}  # Z-Image reads the last hidden state but one
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One checkpoint, fully resolved. Equal recipes give equal files on the same kind of device."""
+
+    model: str
+    layers: Mapping[str, int]  # part → number of layers
+    tiny: bool = False  # toy widths, for CPU tests
+    seed: int = 0
+
+    @property
+    def family(self) -> Family:
+        """Defaults and limits of this model."""
+        return FAMILIES[self.model]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, such as `qwen_image-20-layers-random`: the depths that a reader would ask for."""
+        defaults = self.family.tiny_layers if self.tiny else self.family.layers
+        told = [part for part in self.layers if part in ("dit", "ar") or self.layers[part] != defaults[part]]
+        depths = [f"{self.layers[part]}-{part}" for part in told]
+        depth = f"{self.layers['dit']}-layers" if told == ["dit"] else "-".join([*depths, "layers"])
+        return "-".join([self.model, *["tiny"] * self.tiny, depth, *[f"seed{self.seed}"] * bool(self.seed), "random"])
+
+    @property
+    def loads_in_vllm_omni(self) -> bool:
+        """False when vLLM-Omni would build other sizes than this checkpoint has, and refuse it."""
+        real = self.family.real_layers
+        return not any(self.tiny or self.layers[part] != real[part] for part in self.family.fixed_by_loader)
+
+    def identity(self) -> dict[str, object]:
+        """What two checkpoints must share to be the same one, as JSON values."""
+        return {
+            "model": self.model,
+            "layers": dict(self.layers),
+            "tiny": self.tiny,
+            "seed": self.seed,
+            "recipe": VERSION,
+        }
+
+
+def resolve(model: str, asked: Mapping[str, int | None], tiny: bool = False, seed: int = 0) -> Recipe:
+    """The recipe of `model` with the depths in `asked` (None: the default of that part).
+
+    Raises CheckpointError for a part that the model has not, or a depth outside 1 … the real model's.
+    """
+    family = FAMILIES[model]
+    recipe = Recipe(model, family.tiny_layers if tiny else family.layers, tiny, seed)
+    for part, count in asked.items():
+        if count is None:
+            continue
+        if part not in family.layers:
+            known = ", ".join(f"--{name}-layers" for name in family.layers)
+            raise CheckpointError(f"{model} has no part '{part}': choose from {known}")
+        lowest, highest = MINIMUM_LAYERS.get(part, 1), family.real_layers[part]
+        if not lowest <= count <= highest:
+            raise CheckpointError(f"--{part}-layers {count}: {model} takes {lowest} to {highest} (the real model's)")
+        recipe = replace(recipe, layers={**recipe.layers, part: count})
+    if seed < 0:
+        raise CheckpointError(f"--seed {seed}: must be 0 or more")
+    return recipe
