@@ -2,7 +2,8 @@
 
 Attached after `DiffusionModelRunner.load_model`, when compilation, caches and offloading are set up. Modules are
 intercepted where they are called (`_compiled_call_impl`), never at `forward`: hooks, shards and torch.compile lie
-inside, and Dynamo never sees a wrapper. Knows no model by name, but for the prior tokens of GLM-Image's DiT.
+inside, and Dynamo never sees a wrapper. Knows models by what they declare, but for two that do AR and DiT:
+GLM-Image's prior tokens, and BAGEL, whose DiT is its language model.
 """
 
 import functools
@@ -32,7 +33,13 @@ def attach(runner: Any, place: Place) -> Session:
         for block in (block for members in blocks.lists for block in members):
             is_main = any(block is first for first in blocks.main)
             _count_block(session, block, _measured if is_main else _added)
-        intercept(transformer, _dit(session, blocks.count, called(transformer)))
+        flow = getattr(pipeline, "bagel", None)
+        if flow is None:
+            intercept(transformer, _dit(session, blocks.count, called(transformer)))
+        else:
+            intercept(transformer, _context(session, called(transformer)))
+            for name in ("forward", "forward_single_branch"):
+                replace(flow, name, _stepped(session, _dit(session, blocks.count, getattr(flow, name))))
     for encoder in found.encoders:
         intercept(encoder, _tallied(session, "text_encoder_calls", called(encoder)))
     if hasattr(pipeline, "encode_prompt"):
@@ -127,8 +134,10 @@ def _measured(session: Session, plain: Method) -> Method:
     def call(*args: Any, **kwargs: Any) -> Any:
         cell[0] += 1
         shape: Any = getattr(args[0] if args else kwargs.get("hidden_states"), "shape", ())
-        if len(shape) > 1 and shape[1] > longest[0]:
-            longest[0] = int(shape[1])
+        if len(shape) > 1:
+            length = shape[1] if len(shape) > 2 else shape[0]  # BAGEL packs its batch into one sequence
+            if length > longest[0]:
+                longest[0] = int(length)
         return plain(*args, **kwargs)
 
     return call
@@ -143,17 +152,41 @@ def _dit(session: Session, blocks: int, plain: Method) -> Method:
             return plain(*args, **kwargs)
         mode = getattr(kwargs.get("kv_cache"), "mode", None)
         if getattr(mode, "value", mode) == "write":
-            before = session.blocks[0]
-            try:
+            with session.uncounted():
                 return encode(*args, **kwargs)
-            finally:
-                session.blocks[0] = before
         session.calls["dit_forwards"] += 1
         session.blocks_due += blocks
         if session.prior is None and "prior_token_id" in kwargs:
             height, width = kwargs["hidden_states"].shape[-2:]
             session.prior = kwargs["prior_token_id"], height, width
         return forward(*args, **kwargs)
+
+    return call
+
+
+def _context(session: Session, plain: Method) -> Method:
+    """BAGEL's language model, which is its DiT too: what fills its cache with the prompt is `ar_prefill`."""
+    prefill = as_phase("ar_prefill")(plain, session.recorder)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not (session.running() and kwargs.get("update_past_key_values")) or kwargs.get("return_embeddings_only"):
+            return plain(*args, **kwargs)
+        with session.uncounted():
+            return prefill(*args, **kwargs)
+
+    return call
+
+
+def _stepped(session: Session, plain: Method) -> Method:
+    """BAGEL steps without a scheduler: all branches of a step share one tensor of timesteps."""
+
+    @functools.wraps(plain)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        timestep = kwargs.get("timestep")
+        if session.running() and timestep is not session.timestep:
+            session.end_step()
+            session.timestep = timestep
+        return plain(*args, **kwargs)
 
     return call
 

@@ -7,7 +7,8 @@ how calls are intercepted.
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Session:
         self.blocks_due = 0
         self.calls: Counter[str] = Counter()
         self.attention: dict[str, list[int]] = {}
+        self.timestep: Any = None  # of the last DiT forward, where the pipeline has no scheduler
         self.prior: tuple[Any, int, int] | None = None  # of the first DiT forward: prior ids, latent height and width
 
     def running(self) -> bool:
@@ -48,7 +50,8 @@ class Session:
 
     def begin(self, requests: Iterable[str], dummy: bool, stepwise: bool = False) -> None:
         """A request starts. Never raises; without its recorder the request goes unobserved."""
-        self.requests, self.dummy, self.stepwise, self.prior = list(requests), dummy, stepwise, None
+        self.requests, self.dummy, self.stepwise = list(requests), dummy, stepwise
+        self.prior = self.timestep = None
         self.blocks[0] = self.sequence[0] = self.blocks_due = 0
         self.calls.clear()
         for cell in self.attention.values():
@@ -95,6 +98,15 @@ class Session:
         """End a denoising step that no scheduler ended."""
         if self.recorder.is_open("denoise_step") and not self.recorder.is_open("dit_forward"):
             self.recorder.end("denoise_step")
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Blocks that run in here denoise nothing."""
+        before, longest = self.blocks[0], self.sequence[0]
+        try:
+            yield
+        finally:
+            self.blocks[0], self.sequence[0] = before, longest
 
     def evidence(self, records: Sequence[PhaseRecord]) -> dict[str, object]:
         """What ran since `begin`, as vllm_files.DitEvidence holds it."""

@@ -250,6 +250,56 @@ def test_an_edit_that_fills_the_cache_of_its_image_is_no_denoising(here: Here) -
     assert (record.evidence.blocks_run, record.evidence.blocks_skipped) == (8 * ALL, 0)
 
 
+def test_a_language_model_that_is_the_dit_too(here: Here) -> None:
+    """BAGEL: prefills the prompt, then denoises with branches that share a step's timesteps; no scheduler."""
+
+    class Language(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList([Block() for _ in range(BLOCKS)])
+
+        def forward(
+            self, sequence: Any, update_past_key_values: bool = True, return_embeddings_only: bool = False
+        ) -> Any:
+            for layer in () if return_embeddings_only else self.layers:
+                sequence = layer(hidden_states=sequence)
+            return sequence
+
+    class Flow(torch.nn.Module):
+        def __init__(self, language: Language) -> None:
+            super().__init__()
+            self.language = language
+
+        def forward_single_branch(self, x_t: Any, timestep: Any) -> Any:
+            self.language(x_t, return_embeddings_only=True)
+            return self.language(x_t, update_past_key_values=False)
+
+    class Bagel(torch.nn.Module):
+        _dit_modules = ("language",)
+        _encoder_modules = ()
+        _vae_modules = ()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.language = Language()
+            self.bagel = Flow(self.language)
+            self.bagel.forward = self.bagel.forward_single_branch  # type: ignore[method-assign]
+
+        def forward(self, req: Batch) -> Any:
+            latents = torch.ones(IMAGE_TOKENS, WIDTH)
+            self.language(torch.ones(100, WIDTH), update_past_key_values=True)
+            for step in range(req.steps):
+                timestep = torch.tensor([step])
+                for _ in range(2):
+                    latents = self.bagel.forward_single_branch(x_t=latents, timestep=timestep)
+            return latents
+
+    record = run(here, Bagel())
+    assert count(record) == {"request": 1, "ar_prefill": 1, "denoise_step": 4, "dit_forward": 8}
+    evidence = record.evidence
+    assert (evidence.blocks_run, evidence.blocks_skipped, evidence.block_sequence) == (8 * BLOCKS, 0, IMAGE_TOKENS)
+
+
 def test_tiles_and_shared_decodes_are_counted(here: Here) -> None:
     pipeline = Pipeline()
     pipeline.vae.use_tiling = True

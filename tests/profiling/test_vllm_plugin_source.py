@@ -175,6 +175,19 @@ def test_what_is_read_back_exists(version: str) -> None:
 
 
 @every_version
+def test_bagel_denoises_as_we_watch_it(version: str) -> None:
+    module = "vllm_omni.diffusion.models.bagel.bagel_transformer"
+    for name in ("forward", "forward_single_branch"):
+        assert "timestep" in parameters(method(version, module, "Bagel", name))
+    language = parameters(method(version, module, "Qwen2MoTModel", "forward"))
+    assert {"update_past_key_values", "return_embeddings_only"} <= set(language)
+    source = text(version, module)
+    assert "outputs = self.model(" in source
+    assert "update_past_key_values=update_past_key_values," in source
+    assert "self.bagel = Bagel(" in text(version, "vllm_omni.diffusion.models.bagel.pipeline_bagel")
+
+
+@every_version
 @pytest.mark.parametrize("model", MODELS)
 def test_blocks_are_those_that_the_transformer_names(version: str, model: str) -> None:
     """The lists whose members are of a class in `_repeated_blocks`, or that are named for offloading."""
