@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OMNI := 0.26.0 0.30.0
 
 .PHONY: help install demo test test-gpu check bench clean
 
@@ -16,6 +17,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[diffusers,dev]'
+	@for version in $(OMNI); do \
+	  $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+	    --dest $(VENV)/wheels "vllm-omni==$$version" 2>>$(VENV)/wheels.log || \
+	  echo "vllm-omni $$version cannot be fetched: tests that read its source will be skipped"; \
+	done
 	@touch $@
 
 demo: $(INSTALLED)  ## a small real sweep on the embedded AR + DiT model, no GPU needed

@@ -1,6 +1,7 @@
 """What differs at run time between the versions of vLLM-Omni, behind one adapter; nothing else asks for a version.
 
-Written against 0.26.0 and 0.30.0. vllm_omni is imported only inside methods.
+Written against 0.26.0 and 0.30.0. vllm_omni is imported only inside methods. Names of options stand in
+`accepted.py`, what is wrapped inside its processes in `profiling/vllm_plugin.py`.
 """
 
 import contextlib
@@ -14,25 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from PIL import Image
-
-DIT = "vllm_omni.diffusion.worker.diffusion_model_runner:DiffusionModelRunner"
-AR = "vllm_omni.worker.gpu_ar_model_runner:GPUARModelRunner"
-AR_NATIVE = "vllm_omni.worker_v2.omni_ar_model_runner:OmniARModelRunner"
-
-HOOKS_026: Mapping[str, tuple[str, ...]] = {
-    "dit_load": (f"{DIT}.load_model",),
-    "ar_execute": (f"{AR}.execute_model",),
-    "ar_sample": (f"{AR}.sample_tokens",),
-    "hand_over": ("vllm_omni.engine.orchestrator:Orchestrator._forward_to_next_stage",),
-    "ar_to_dit": ("vllm_omni.model_executor.stage_input_processors.glm_image:ar2diffusion",),
-}
-HOOKS_030: Mapping[str, tuple[str, ...]] = {
-    **HOOKS_026,
-    "ar_execute": (f"{AR}.execute_model", f"{AR_NATIVE}.execute_model"),
-    "ar_sample": (f"{AR}.sample_tokens", f"{AR_NATIVE}.sample_tokens"),
-    "hand_over": ("vllm_omni.engine.orchestrator:OrchestratorBase._forward_to_next_stage",),
-}
-"""Where a plugin of the workers hooks in, as module:name; several where the configuration chooses one."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +73,10 @@ class Version:
 
     name: str  # as installed: 0.26.0
     warning: str = ""  # one sentence where it is none of the versions that this was written against
-    hooks: ClassVar[Mapping[str, tuple[str, ...]]]
 
     def omni_class(self) -> Any:
         """`Omni`; imports vllm_omni, which takes seconds."""
         return importlib.import_module("vllm_omni.entrypoints.omni").Omni
-
-    def sampling_class(self) -> Any:
-        """`OmniDiffusionSamplingParams`."""
-        return importlib.import_module("vllm_omni.inputs.data").OmniDiffusionSamplingParams
 
     def constructor(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`arguments` of Omni, or of a stage, by the names that this version reads."""
@@ -132,8 +109,10 @@ class Version:
         """
         if len(prompts) != len(parameters):
             raise ValueError(f"{len(prompts)} prompts with {len(parameters)} lists of sampling parameters")
-        with _own_parameters(omni.engine, parameters) as order:
-            outputs = omni.generate(list(prompts), list(parameters[0]), use_tqdm=False)
+        # What a pipeline demands of its stages' parameters (0.30), and that there is one object a stage.
+        resolved = [list(omni.resolve_sampling_params_list(list(own))) for own in parameters]
+        with _own_parameters(omni.engine, resolved) as order:
+            outputs = omni.generate(list(prompts), list(resolved[0]), use_tqdm=False)
         if len(order) != len(prompts):
             raise RuntimeError(f"vllm-omni {self.name} did not ask for each prompt's own sampling parameters")
         return [
@@ -162,8 +141,6 @@ class Version:
 class V026(Version):
     """0.26: an output wraps what the last stage put out; the DiT always has worker processes."""
 
-    hooks = HOOKS_026
-
     def dit_in_caller(self, stages: int, dit_gpus: int, arguments: Mapping[str, Any]) -> bool:
         return False
 
@@ -174,7 +151,6 @@ class V026(Version):
 class V030(Version):
     """0.30: outputs are flat; a DiT on one GPU gets no process of its own unless asked for."""
 
-    hooks = HOOKS_030
     renamed: ClassVar[Mapping[str, str]] = {
         "diffusion_quantization_config": "quantization_config",
         "static_lora_scale": "lora_scale",

@@ -1,0 +1,279 @@
+"""Options that we let through to vLLM-Omni, held against the real source of its versions."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sweep.config import CONF
+from sweep.engines.vllm_omni import accepted, stages
+from sweep.engines.vllm_omni.accepted import Accepted, Place, refuse_unknown
+from sweep.engines.vllm_omni.source import Source
+from sweep.engines.vllm_omni.versions import adapter
+from tests.wheels import VERSIONS, wheel_source
+
+FEATURES = sorted((CONF / "feature").glob("*.yaml"))
+OPTIONS: dict[str, Any] = {
+    "cache_backend": "tea_cache",
+    "cache_config": {"rel_l1_thresh": 0.2},
+    "diffusion_attention_backend": "TORCH_SDPA",
+    "diffusion_compile_granularity": "full",
+    "dtype": "bfloat16",
+    "enable_cpu_offload": True,
+    "enable_layerwise_offload": True,
+    "enforce_eager": True,
+    "init_timeout": 600,
+    "log_stats": True,
+    "max_num_seqs": 8,
+    "parallel_config": {"cfg_parallel_size": 2, "ulysses_degree": 2},
+    "profiler_config": {"profiler": "cuda"},
+    "quantization": "fp8",
+    "request_batch_max_wait_ms": 25.0,
+    "stage_init_timeout": 300,
+    "vae_use_slicing": True,
+    "vae_use_tiling": True,
+    "worker_extension_cls": "module.Class",
+}
+"""Options of a lone diffusion stage that both versions honour."""
+
+
+@pytest.fixture(scope="session")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of vLLM's engine arguments; its wheel is too large to fetch for their names."""
+    folder = tmp_path_factory.mktemp("vllm")
+    fields = ["block_size", "enforce_eager", "gpu_memory_utilization", "max_model_len", "skip_mm_profiling"]
+    (folder / "engine").mkdir()
+    (folder / "engine" / "arg_utils.py").write_text(
+        "class EngineArgs:\n" + "".join(f"    {name}: int = 0\n" for name in fields)
+    )
+    return folder
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def package(version: str) -> Path:
+    return wheel_source(version) / "vllm_omni"
+
+
+def names(version: str, stages: int = 1, vllm: Path | None = None) -> Accepted:
+    return accepted.accepted(wheel_source(version) / "vllm_omni", stages, vllm=vllm)
+
+
+def refused(
+    version: str, arguments: Mapping[str, Any], stages: int = 1, place: Place = "omni", vllm: Path | None = None
+) -> str:
+    return refuse_unknown(arguments, names(version, stages, vllm), place)
+
+
+def test_good_options_pass(version: str) -> None:
+    assert names(version).version == version
+    assert refused(version, OPTIONS) == ""
+    assert refused(version, {}) == ""
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_a_missing_letter_is_refused_with_the_right_name(version: str, name: str) -> None:
+    why = refused(version, {name[:-2] + name[-1]: OPTIONS[name]})
+    assert why.startswith(f"engine.args.{name[:-2] + name[-1]}: vllm-omni {version} knows no such option")
+    assert why.endswith(f"; did you mean {name}?")
+    assert "\n" not in why
+
+
+def test_a_typo_reads_as_people_would_say_it() -> None:
+    assert refused("0.26.0", {"enforce_eagr": True}) == (
+        "engine.args.enforce_eagr: vllm-omni 0.26.0 knows no such option and would ignore it; "
+        "did you mean enforce_eager?"
+    )
+
+
+@pytest.mark.parametrize("name", ["pin_cpu_memory", "revision", "max_cpu_loras", "moe_backend", "streaming_output"])
+def test_options_that_026_does_not_forward_are_refused_there_only(name: str) -> None:
+    """Fields of OmniDiffusionConfig in both; 0.26 builds a lone stage's configuration without them."""
+    for version in VERSIONS:
+        assert name in Source(wheel_source(version) / "vllm_omni").fields("diffusion/data.py", "OmniDiffusionConfig")
+    assert f"engine.args.{name}: vllm-omni 0.26.0 would not pass it on" in refused("0.26.0", {name: 1})
+    assert refused("0.30.0", {name: 1}) == ""
+
+
+def test_options_of_an_ar_stage_are_refused_for_a_lone_diffusion_stage(version: str) -> None:
+    for name in ("max_model_len", "gpu_memory_utilization"):
+        assert (refused(version, {name: 1}) == "") == (version == "0.30.0")  # there its paged KV cache reads them
+    for name in (
+        "seed",
+        "kv_cache_dtype",
+        "tokenizer",
+        "deploy_config",
+        "stage_1_enforce_eager",
+        "diffusion_batch_size",
+    ):
+        assert refused(version, {name: 1})
+
+
+def test_what_parallel_config_would_hide_is_refused(version: str) -> None:
+    flat = {"ring_degree": 2}
+    assert refused(version, flat) == ""
+    assert refused(version, {**flat, "parallel_config": {"cfg_parallel_size": 2}}).startswith("engine.args.ring_degree")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"parallel_config": {"ulyses_degree": 2}}, "parallel_config.ulyses_degree: .* did you mean ulysses_degree?"),
+        ({"parallel_config": 2}, "parallel_config: must be a mapping of options, not 2"),
+        ({"profiler_config": "cuda"}, "profiler_config: must be a mapping of options, not 'cuda'"),
+        ({"cache_config": {"rel_l1_thresh": 0.2}}, "cache_config: has no effect without cache_backend"),
+        ({"cache_backend": "teacache"}, "cache_backend: .* has no cache backend 'teacache' .choose from cache_dit, "),
+        (
+            {"cache_backend": "cache_dit", "cache_config": {"rel_l1_thresh": 0.2}},
+            "cache_config.rel_l1_thresh: cache_backend=cache_dit of vllm-omni .* does not read it",
+        ),
+        (
+            {"cache_backend": "cache_dit", "cache_config": {"Fn_compute_block": 1}},
+            "cache_config.Fn_compute_block: .* and would ignore it; did you mean Fn_compute_blocks?",
+        ),
+    ],
+)
+def test_nested_options_are_checked(version: str, arguments: dict[str, Any], said: str) -> None:
+    assert re.match(f"engine.args.{said}".replace("?", r"\?"), refused(version, arguments))
+
+
+def test_sea_cache_came_with_030() -> None:
+    asked = {"cache_backend": "sea_cache", "cache_config": {"sea_threshold": 0.25}}
+    assert "0.26.0 has no cache backend 'sea_cache'" in refused("0.26.0", asked)
+    assert refused("0.30.0", asked) == ""
+
+
+def test_options_of_a_pipeline_go_to_a_stage(version: str, vllm: Path) -> None:
+    good = {
+        "deploy_config": "glm_image.yaml",
+        "log_stats": True,
+        "enforce_eager": True,
+        "cfg_parallel_size": 2,
+        "stage_0_gpu_memory_utilization": 0.35,
+        "stage_1_cfg_parallel_size": 2,
+        "stage_1_cache_backend": "cache_dit",
+        "stage_1_cache_config": {"Fn_compute_blocks": 1},
+        "stage_overrides": {"1": {"vae_use_tiling": True}},
+    }
+    assert refused(version, good, stages=2, vllm=vllm) == ""
+    # The same on a stage of the other kind, or on a stage that there is not.
+    for wrong in ("stage_0_cfg_parallel_size", "stage_2_cfg_parallel_size", "stage_1_skip_mm_profiling"):
+        assert f"engine.args.{wrong}: " in refused(version, {wrong: 2}, stages=2, vllm=vllm)
+    assert "stage_1_vae_use_tilng" in refused(version, {"stage_overrides": {1: {"vae_use_tilng": True}}}, stages=2)
+    assert "stage_1_cache_config.rel_l1_thresh" in refused(
+        version, {"stage_1_cache_backend": "cache_dit", "stage_1_cache_config": {"rel_l1_thresh": 1}}, stages=2
+    )
+
+
+def test_parallel_config_of_a_pipeline_is_lost_and_refused(version: str) -> None:
+    assert refused(version, {"parallel_config": {"cfg_parallel_size": 2}}, stages=2)
+    lost = refused(version, {"stage_1_parallel_config": {"cfg_parallel_size": 2}}, stages=2)
+    assert lost.endswith("such as stage_1_cfg_parallel_size") if version == "0.26.0" else lost == ""
+
+
+def test_a_deploy_files_diffusion_stage_takes_parallel_sizes_in_parallel_config(version: str, vllm: Path) -> None:
+    """0.26 drops them beside it: `from_kwargs` keeps fields of OmniDiffusionConfig only."""
+    nested = {"devices": "0,1", "max_num_seqs": 1, "parallel_config": {"cfg_parallel_size": 2}}
+    assert refused(version, nested, stages=2, place="dit_stage") == ""
+    flat = refused(version, {"cfg_parallel_size": 2}, stages=2, place="dit_stage")
+    assert flat.endswith("write it inside parallel_config") if version == "0.26.0" else flat == ""
+    ar = {"devices": "0", "gpu_memory_utilization": 0.35, "max_model_len": 16384, "skip_mm_profiling": True}
+    assert refused(version, ar, stages=2, place="ar_stage", vllm=vllm) == ""
+    assert "cache_backend" in refused(version, {"cache_backend": "cache_dit"}, stages=2, place="ar_stage", vllm=vllm)
+
+
+def test_reading_the_source_is_quick_and_imports_nothing(package: Path) -> None:
+    before = set(sys.modules)
+    start = time.process_time()
+    fresh = accepted.accepted.__wrapped__(package, 2)
+    assert time.process_time() - start < 0.5
+    assert fresh.omni
+    assert not {name for name in set(sys.modules) - before if name.partition(".")[0] in ("vllm", "vllm_omni", "torch")}
+
+
+def test_the_installed_package_is_found_without_importing_it(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(package.parent))
+    assert accepted.installed(1) == accepted.accepted(package, 1)
+    assert "vllm_omni" not in sys.modules
+
+
+def test_no_package_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="vllm-omni is not installed"):
+        accepted.installed(1)
+
+
+def test_engine_arguments_of_vllm_are_known_where_vllm_is(version: str, vllm: Path) -> None:
+    with_vllm, without = names(version, 2, vllm), names(version, 2)
+    assert "block_size" in with_vllm.ar_stage - without.ar_stage
+    assert "stage_0_block_size" in with_vllm.omni - without.omni
+    assert "stage_1_block_size" not in with_vllm.omni
+    assert "gpu_memory_utilization" in without.ar_stage  # named by vLLM-Omni too
+
+
+def test_a_version_that_is_laid_out_otherwise_is_not_refused_anything(tmp_path: Path) -> None:
+    unread = accepted.accepted(tmp_path, 1)
+    assert "engine/async_omni_engine.py" in unread.unreadable
+    assert refuse_unknown({"anything": 1}, unread) == ""
+
+
+@pytest.mark.parametrize("file", FEATURES, ids=lambda file: file.stem)
+def test_features_use_names_that_both_versions_honour(version: str, file: Path) -> None:
+    """For a lone diffusion stage, and in a deploy file for the diffusion stage behind an AR stage."""
+    (body,) = (body for body in yaml.safe_load(file.read_text()).values() if isinstance(body, dict))
+    asked = body["engines"].get("vllm_omni")
+    if asked is None:
+        pytest.skip("not of this engine")
+    if version < str(body.get("since", "")):
+        pytest.skip(f"from {body['since']} on")
+    assert refused(version, asked) == ""
+    assert refused(version, asked, stages=2, place="dit_stage") == ""
+
+
+def test_sampling_parameters_that_we_set_exist(version: str) -> None:
+    tree = ast.parse(Path(stages.__file__).read_text())
+    targets = [target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets]
+    flat = [item for target in targets for item in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    asked = {t.attr for t in flat if isinstance(t, ast.Attribute) and getattr(t.value, "id", "") == "diffusion"}
+    assert {"seed", "height", "width", "num_inference_steps", "true_cfg_scale", "guidance_scale"} <= asked
+    assert refused(version, dict.fromkeys(asked), place="sampling") == ""
+    assert "did you mean seed?" in refused(version, {"sede": 1}, place="sampling")
+
+
+def test_options_are_given_by_names_that_the_version_honours(version: str) -> None:
+    older = {
+        "diffusion_attention_backend": "TORCH_SDPA",
+        "diffusion_quantization_config": "fp8",
+        "static_lora_scale": 0.5,
+        "enforce_eager": True,
+    }
+    named = adapter(version).constructor(older)
+    assert refused(version, named) == ""
+    assert named["enforce_eager"] is True
+    if version == "0.30.0":
+        assert named["diffusion_attention_config"] == {"default": {"backend": "TORCH_SDPA"}}
+        assert (named["quantization_config"], named["lora_scale"]) == ("fp8", 0.5)
+        assert not set(older) - {"enforce_eager"} & set(named)
+    else:
+        assert named == older
+
+
+def test_importing_our_modules_imports_no_engine() -> None:
+    script = (
+        "import sys, sweep.engines.vllm_omni.versions, sweep.engines.vllm_omni.accepted;"
+        "print(sorted(name for name in ('torch', 'vllm', 'vllm_omni', 'PIL') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
