@@ -5,9 +5,9 @@ Effects here: looks at the machine's devices, reads the prompt files that a conf
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +22,9 @@ from sweep.workload.requests import check_input_image
 
 FAMILIES = ("glm_image", "qwen_image")
 """Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
+
+NOT_STARTED = ("bagel", "hunyuan_image3")
+"""Families that vLLM-Omni starts as two stages, for which sweep/engines/vllm_omni/stages.py has no deploy file."""
 
 NEEDS = {"diffusers": ("torch", "diffusers", "transformers"), "vllm_omni": ("torch", "vllm", "vllm_omni")}
 """Packages that an engine's process imports; looked for, not imported, before anything starts."""
@@ -65,6 +68,8 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         if engine != "vllm_omni":
             return ""
         return f"engine vllm_omni cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
+    if engine == "vllm_omni" and model.family in NOT_STARTED:
+        return f"engine vllm_omni does not start the stages of {model.name} yet"
     if engine == "diffusers" and model.family not in FAMILIES:
         return f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
     require(
@@ -83,24 +88,21 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
 def _refused_options(config: RunConfig) -> str:
     """Why the installed vLLM-Omni has no use for a feature's options, or "". Raises ConfigError for engine.args."""
     from sweep.engines.vllm_omni import accepted
+    from sweep.engines.vllm_omni.versions import adapter
 
+    version = adapter()
+    if version.warning:
+        print(f"sweep: {version.warning}", file=sys.stderr)
     two_stages = config.model.family in feature_rules.TWO_STAGES
     known = accepted.installed(2 if two_stages else 1)
     place: accepted.Place = "dit_stage" if two_stages else "omni"
-    wrong = accepted.refuse_unknown(_flat(config.engine.args, two_stages), known, place)
+    wrong = accepted.refuse_unknown(version.constructor(config.engine.args), known, place)
     require(not wrong, wrong)
-    chosen = feature_rules.parse_features(config.feature, config.engine.name)
-    for feature in chosen:
-        asked = _flat(feature_rules.omni_arguments([feature], feature.gpus), two_stages)
+    for feature in feature_rules.parse_features(config.feature, config.engine.name):
+        asked = version.constructor(feature_rules.omni_arguments([feature], feature.gpus))
         if wrong := accepted.refuse_unknown(asked, known, place, where=feature.name):
             return wrong
     return ""
-
-
-def _flat(arguments: Mapping[str, Any], two_stages: bool) -> dict[str, Any]:
-    """A deploy file's stage has the keys of parallel_config beside the others."""
-    flat = dict(arguments)
-    return {**flat, **flat.pop("parallel_config", {})} if two_stages else flat
 
 
 def run_single(cfg: DictConfig) -> int:

@@ -20,7 +20,7 @@ from sweep.config import ConfigError
 from sweep.engines.host import one_line
 from sweep.interrupts import Interrupts
 from sweep.live import LiveTable, silence_stdout
-from sweep.plan import Plan, build_plan
+from sweep.plan import Plan, build_plan, model_and_engine
 from sweep.repeats import further_starts
 from sweep.results import SweepFolder
 from sweep.run import Launch, is_finished
@@ -115,7 +115,8 @@ def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], ta
     while True:
         if todo:
             with References(folder, plan, todo) as run.REFERENCES, run.Standby(folder, plan, todo) as run.STANDBY:
-                launch(todo)
+                for numbers in _waves(plan, todo):
+                    launch(numbers)
         if all(cell.config["repeat"] == 1 for cell in plan.cells):
             return
         known = {cell.key for cell in plan.cells}
@@ -127,6 +128,22 @@ def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], ta
         done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
         table.extend(plan, done - known)
         todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
+
+
+def _waves(plan: Plan, todo: list[int]) -> list[list[int]]:
+    """What is launched at once. On GPUs the first engine of each model runs alone.
+
+    It fills the compile caches that all engines share: engines that compile at the same time may choose different
+    kernels, and their images then differ for no reason of the feature's.
+    """
+    alone: dict[tuple[str, str], int] = {}
+    for number in todo:
+        cell = plan.cell(plan.groups[number].cells[0])
+        if cell.device == "cuda":
+            alone.setdefault(model_and_engine(cell), number)
+    firsts = sorted(alone.values())
+    rest = [number for number in todo if number not in firsts]
+    return [[number] for number in firsts] + ([rest] if rest else [])
 
 
 def _with_further_starts(plan: Plan, folder: SweepFolder) -> Plan:

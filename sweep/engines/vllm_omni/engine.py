@@ -58,7 +58,8 @@ class VllmOmniEngine:
         self._omni = omni(model=str(checkpoint), **version.constructor(arguments))
         loaded = time.perf_counter()
         if self._workers is not None:
-            self._workers.check(self.spec.ranks)
+            inside = version.dit_in_caller(self._stages.count, self.spec.ranks, arguments)
+            self._workers.check(1 if inside else 1 + self.spec.ranks)
         self._epoch_s = time.perf_counter()
         return {"import_s": imported - start, "engine_s": loaded - imported}
 

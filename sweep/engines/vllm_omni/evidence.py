@@ -49,18 +49,18 @@ class Workers:
             sys.path.append(str(site))
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(site)]))
 
-    def check(self, ranks: int) -> None:
-        """Raise RuntimeError unless at least `ranks` workers besides this process loaded the plugin."""
+    def check(self, processes: int) -> None:
+        """Raise RuntimeError unless at least so many processes, this one among them, loaded the plugin."""
         deadline = time.monotonic() + MARKER_TIMEOUT_S
         while True:
             found = vllm_files.markers(self.folder)
             if found.failed:
                 raise RuntimeError(f"the profiling plugin failed in a vLLM-Omni process: {found.failed[0]}")
-            if len(found.installed) > ranks:
+            if len(found.installed) >= processes:
                 return
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"the profiling plugin was loaded in {len(found.installed)} processes, {ranks + 1} were expected: "
+                    f"the profiling plugin was loaded in {len(found.installed)} processes, {processes} were expected: "
                     "its phases and evidence would be missing (VLLM_PLUGINS may leave it out; engine.plugin=false "
                     "measures without them)"
                 )

@@ -5,6 +5,7 @@ prints goes to the log that the server was given, never to the terminal.
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -64,6 +65,8 @@ def preload() -> None:
             except Exception:
                 traceback.print_exc()
             print(f"preload: {name} {time.perf_counter() - start:.2f} s", file=sys.stderr, flush=True)
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection in a fork looks at it, or copies its memory
 
 
 @contextlib.contextmanager

@@ -127,7 +127,6 @@ class GlmImage(Stages):
         first = int(split)
         batch = self.spec.arguments.get("max_num_seqs", 1)
         diffusion = {key: value for key, value in self.spec.arguments.items() if key != "max_num_seqs"}
-        diffusion |= diffusion.pop("parallel_config", {})
         return {
             "async_chunk": False,
             "stages": [
