@@ -35,7 +35,8 @@ def sweep_command(*arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """The test's environment with this checkout importable from any folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "160"}
 
 
 @pytest.fixture

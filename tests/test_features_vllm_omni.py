@@ -200,11 +200,18 @@ def test_tensor_parallel_is_for_dits_of_parallel_layers(source: Source) -> None:
     [
         ("hsdp", "_hsdp_shard_conditions"),
         ("layerwise_offload", "_layerwise_offload_blocks_attrs"),
-        ("eager", "_repeated_blocks"),
     ],
 )
 def test_features_that_need_an_attribute_of_the_dit(source: Source, name: str, attribute: str) -> None:
     assert supported(name) == {f for f in CODE if re.search(rf"^    {attribute} = ", source.dit(f), re.M)}
+
+
+def test_compilation_is_switched_for_dits_that_vllm_omni_compiles(source: Source) -> None:
+    repeated = {f for f in CODE if re.search(r"^    _repeated_blocks = ", source.dit(f), re.M)}
+    deployed = source.text("deploy/glm_image.yaml").partition("platforms:")[0]
+    assert re.findall(r"enforce_eager: (\w+)", deployed) == ["false", "true"], "AR stage, DiT stage"
+    assert supported("eager") == repeated - {"glm_image"}
+    assert supported("compile_full") == set(CODE) - {"glm_image"}
 
 
 def test_offload_by_model_is_for_pipelines_with_encoders_whose_other_parts_are_placed(source: Source) -> None:

@@ -61,15 +61,11 @@ class RankRunner:
     def __init__(self, place: ranks.RankPlace, spec: EngineSpec) -> None:
         ranks.join(place)
         quiet_libraries()
-        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
         from torch.distributed.device_mesh import init_device_mesh
 
         device = torch.device(place.device)
         self.place, self.spec = place, spec
-        # Any: diffusers picks the pipeline's class from the checkpoint
-        self.pipe: Any = DiffusionPipeline.from_pretrained(
-            spec.checkpoint, dtype=getattr(torch, spec.dtype), local_files_only=True
-        ).to(device)
+        self.pipe = load_pipeline(spec.checkpoint, getattr(torch, spec.dtype)).to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.adapter = make_adapter(spec.family, self.pipe, spec.embedded)
         self.clock = StepClock()
@@ -257,6 +253,21 @@ class DiffusersEngine:
         if blamed is None and self.spec.ranks > 1 and isinstance(error, Exception):
             return ranks.RankError(f"rank 0 of {self.spec.ranks} failed: {type(error).__name__}: {error}")
         return blamed
+
+
+def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
+    """The pipeline of the checkpoint's own class, on the CPU, with all its parts in `dtype`.
+
+    diffusers called the argument torch_dtype before 0.40, and drops a name that it does not know.
+    """
+    from diffusers.pipelines import pipeline_utils
+
+    name = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
+    pipe = pipeline_utils.DiffusionPipeline.from_pretrained(checkpoint, **{name: dtype}, local_files_only=True)
+    wrong = {part: found.dtype for part, found in pipe.components.items() if getattr(found, "dtype", dtype) != dtype}
+    if wrong:
+        raise RuntimeError(f"diffusers loaded parts of {checkpoint} in another type than {dtype}: {wrong}")
+    return pipe
 
 
 def import_pipeline(family: str) -> None:

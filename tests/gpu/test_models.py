@@ -1,0 +1,83 @@
+"""What vLLM-Omni really does on a GPU, as our plugin and engine report it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from sweep.gpus import cuda_device_count
+from tests.faults.conftest import Sweep
+from tests.gpu.conftest import left_on_gpus, run
+
+ONE_TOKEN_CHANGED = """
+_ar2diffusion = ar2diffusion
+
+def ar2diffusion(*args, **kwargs):
+    prompts = _ar2diffusion(*args, **kwargs)
+    prior = prompts["extra"]["prior_token_ids"]
+    prior.view(-1)[0] = (prior.view(-1)[0] + 1) % 16384
+    return prompts
+"""
+
+
+def phases(sweep: Sweep, label: str) -> dict[str, int]:
+    """Records of each phase in a cell's phases.csv, on rank 0."""
+    counted: dict[str, int] = {}
+    with (sweep.cell_path(label) / "phases.csv").open() as handle:
+        for row in csv.DictReader(handle):
+            counted[row["phase"]] = counted.get(row["phase"], 0) + (row["rank"] == "0")
+    return counted
+
+
+def test_baseline_and_cache_on_one_gpu(sweep: Sweep, qwen: Path, gpu_memory: tuple[float, ...]) -> None:
+    """Twice the same requests give the same pixels; a cache skips blocks and says so."""
+    code, said = run(sweep, "model=qwen_image", f"model.path={qwen}", "feature=teacache", "aa=1")
+    assert code == 0, said
+    found = sweep.rows()
+    assert found["baseline b1 A/A"]["mean_diff"] == "0.0", found
+    assert found["teacache b1"]["status"] in ("PASS", "WARN"), found
+    assert phases(sweep, "baseline b1") == {
+        **{"request": 1, "text_encode": 2, "denoise_step": 20, "dit_forward": 40, "vae_decode": 1}
+    }
+    result = json.loads((sweep.cell_path("teacache b1") / "result.json").read_text())
+    assert sum(e["blocks_skipped"] for batch in result["batches"] for e in batch["evidence"]) > 0
+    assert left_on_gpus(gpu_memory) == []
+
+
+def test_glm_image_hands_over_the_tokens_that_it_wrote(sweep: Sweep, glm: Path) -> None:
+    code, said = run(sweep, "model=glm_image", f"model.path={glm}", "workload.steps=4", "batch=1,2")
+    assert code == 0, said
+    for label, requests in (("baseline b1", 1), ("baseline b2", 2)):
+        row = sweep.rows()[label]
+        assert row["status"] == "PASS", row
+        assert 0 < float(row["ttft_mean_s"]) < 5
+        assert 0 < float(row["tpot_mean_s"]) < 0.1
+        counted = phases(sweep, label)
+        assert counted["stage_transfer"] == requests
+        assert counted["ar_decode"] >= 1280
+        assert counted["ar_prefill"] >= 1
+        assert counted["vae_decode"] >= 1
+        evidence = json.loads((sweep.cell_path(label) / "result.json").read_text())["batches"][0]["evidence"][0]
+        assert (evidence["counts"]["hand_overs"], evidence["counts"]["hand_overs_broken"]) == (requests, 0)
+        sent = evidence["settings"]["tokens_sent"].split(";")
+        assert sent == evidence["settings"]["tokens_received"].split(";")
+        assert [one.partition(":")[0] for one in sent] == ["1024"] * requests
+
+
+def test_a_changed_token_in_the_hand_over_fails_the_cell(sweep: Sweep, glm: Path) -> None:
+    sweep.inject("vllm_omni.model_executor.stage_input_processors.glm_image", ONE_TOKEN_CHANGED)
+    code, said = run(sweep, "model=glm_image", f"model.path={glm}", "workload.steps=2")
+    assert code == 1, said
+    status, reason = sweep.statuses()["baseline b1"]
+    assert status == "FAIL"
+    assert reason.startswith("hand-over broken: the DiT stage got other tokens than the AR stage sent")
+
+
+@pytest.mark.skipif(cuda_device_count() < 2, reason="needs two GPUs")
+def test_cfg_parallel_halves_the_forwards_of_each_rank(sweep: Sweep, qwen: Path) -> None:
+    code, said = run(sweep, "model=qwen_image", f"model.path={qwen}", "feature=cfg_parallel")
+    assert code == 0, said
+    row = sweep.rows()["cfg_parallel b1"]
+    assert "2 ranks; 1 DiT forwards/rank/step" in row["evidence"]
+    assert row["mean_diff"] == "0.0"
