@@ -90,6 +90,16 @@ def images_per_s_per_gpu(images: int, wall_s: float, gpus: int) -> float | None:
     return None if rate is None or gpus < 1 else rate / gpus
 
 
+def energy_j_per_image(starts: Iterable[tuple[float | None, int]]) -> float | None:
+    """Joules ÷ images, from (joules, images) of each engine start; those whose energy is unknown count on neither side.
+
+    None when no energy is known, or no image was made with it.
+    """
+    known = [(joules, images) for joules, images in starts if joules is not None]
+    images = sum(made for _, made in known)
+    return math.fsum(joules for joules, _ in known) / images if images else None
+
+
 def tpot(e2e_s: float | None, ttft_s: float | None, n: int) -> float | None:
     """Time per output token in seconds: (E2E − TTFT) / (n − 1). None for n ≤ 1 or a time not measured."""
     if e2e_s is None or ttft_s is None or n <= 1:

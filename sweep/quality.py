@@ -29,33 +29,62 @@ class ImageDifference:
     ssim: float  # structural similarity, at most 1
 
 
+@dataclass(frozen=True)
+class Bitmap:
+    """An image as it is stored."""
+
+    name: str
+    mode: str  # Pillow's
+    values: "np.ndarray"  # integers, height × width (× channels)
+
+    def __str__(self) -> str:
+        height, width = self.values.shape[:2]
+        return f"{self.name} ({width}×{height} {self.mode})"
+
+
 def compare_images(a: Path, b: Path) -> ImageDifference:
     """Difference of two image files of the same size and mode; identical pixels give 0, 0, inf, 1.
 
     Raises ValueError when size or mode differ: such images have no pixel-wise difference.
     """
+    return compare(read(a), read(b))
+
+
+def read(path: Path) -> Bitmap:
+    """An image file. Raises ValueError for a mode that is not compared, OSError for what is no image."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode not in FULL_SCALE:
+            raise ValueError(
+                f"{path.name}: images of mode {image.mode} are not compared; choose {', '.join(FULL_SCALE)}"
+            )
+        return Bitmap(path.name, image.mode, np.asarray(image))
+
+
+def compare(first: Bitmap, second: Bitmap) -> ImageDifference:
+    """`compare_images` of images that are read."""
     import numpy as np
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-    (first, first_mode), (second, second_mode) = _read(a), _read(b)
-    if first.shape != second.shape or first_mode != second_mode:
-        raise ValueError(
-            f"cannot compare {a.name} ({_describe(first, first_mode)}) with {b.name} ({_describe(second, second_mode)})"
-        )
-    if np.array_equal(first, second):
+    if first.values.shape != second.values.shape or first.mode != second.mode:
+        raise ValueError(f"cannot compare {first} with {second}")
+    if np.array_equal(first.values, second.values):
         return ImageDifference(0.0, 0.0, math.inf, 1.0)
-    difference = np.abs(first - second)
-    shortest = min(first.shape[:2])
+    one, other = (image.values.astype(np.float64) / FULL_SCALE[image.mode] for image in (first, second))
+    difference = np.abs(one - other)
+    shortest = min(one.shape[:2])
     window = min(SSIM_WINDOW, shortest if shortest % 2 else shortest - 1)  # must be odd and fit
     ssim = structural_similarity(
-        first,
-        second,
+        one,
+        other,
         win_size=max(1, window),
-        channel_axis=2 if first.ndim == 3 else None,
+        channel_axis=2 if one.ndim == 3 else None,
         data_range=1.0,
         use_sample_covariance=window > 1,  # a window of one pixel has no sample covariance
     )
-    psnr_db = peak_signal_noise_ratio(first, second, data_range=1.0)
+    psnr_db = peak_signal_noise_ratio(one, other, data_range=1.0)
     return ImageDifference(float(difference.mean()), float(difference.max()), float(psnr_db), float(ssim))
 
 
@@ -75,20 +104,3 @@ def aggregate(differences: Sequence[ImageDifference]) -> ImageDifference | None:
         psnr_db=-10 * math.log10(squared_error) if squared_error > 0 else math.inf,
         ssim=sum(d.ssim for d in differences) / count,
     )
-
-
-def _read(path: Path) -> "tuple[np.ndarray, str]":
-    """Pixels as float64 in [0, 1], height × width (× channels), and the Pillow mode they were stored in."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path) as image:
-        mode = image.mode
-        if mode not in FULL_SCALE:
-            raise ValueError(f"{path.name}: images of mode {mode} are not compared; choose {', '.join(FULL_SCALE)}")
-        return np.asarray(image).astype(np.float64) / FULL_SCALE[mode], mode
-
-
-def _describe(pixels: "np.ndarray", mode: str) -> str:
-    height, width = pixels.shape[:2]
-    return f"{width}×{height} {mode}"

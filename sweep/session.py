@@ -16,6 +16,7 @@ from typing import Any
 
 from sweep import __version__, run
 from sweep.beside import References
+from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
 from sweep.engines.host import one_line
 from sweep.interrupts import Interrupts
@@ -43,7 +44,7 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
 def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     began = time.perf_counter()
     before, offset = folder.events()
-    facts = _facts(folder)
+    facts = _facts(folder, plan)
     try:
         folder.save_plan(plan)
         folder.save_manifest(facts | _progress(folder, plan, before, offset))
@@ -179,7 +180,7 @@ def _later(start: str, seconds: float) -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def _facts(folder: SweepFolder) -> dict[str, Any]:
+def _facts(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     """What is known when a run of the sweep starts."""
     started = _now()
     return {
@@ -187,6 +188,7 @@ def _facts(folder: SweepFolder) -> dict[str, Any]:
         "versions": _versions(),
         "git_commit": _git_commit(),
         "machine": _machine(),
+        "random_weights": _random_weights(plan),
         "start": started,
         "first_start": folder.load_manifest().get("first_start", started),
     }
@@ -211,6 +213,14 @@ def _progress(folder: SweepFolder, plan: Plan, before: list[dict[str, Any]], off
             {"cell": labels[key], "cell_key": key, "state": state} for key, state in states.items() if key in labels
         ],
     }
+
+
+def _random_weights(plan: Plan) -> dict[str, Any]:
+    """Models of the plan whose weights are random, each with what its checkpoint says of itself."""
+    models = {cell.config["model"]["name"]: cell.config["model"] for cell in plan.cells}
+    told = {name: read_marker(Path(model["path"])) for name, model in models.items() if model["path"]}
+    told |= {name: {} for name, model in models.items() if model["embedded"]}
+    return {name: marker for name, marker in sorted(told.items()) if marker is not None}
 
 
 def _versions() -> dict[str, str]:

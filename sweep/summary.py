@@ -1,23 +1,22 @@
 """Summary rows: everything that is said of a cell, computed from stored results alone.
 
-Formulas come from `metrics` and `paired`, image differences from `quality`, status from `verdict`. Reads images
-through `SweepFolder`; writes nothing but the cache of image differences.
+Formulas come from `metrics` and `paired`, image differences from `differences`, status from `verdict`. Writes nothing
+but the cache of image differences.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep import control, metrics, paired, starts, verdict
+from sweep import control, differences, metrics, paired, starts, verdict
 from sweep import features as feature_rules
 from sweep.control import ControlGroup
+from sweep.differences import IDENTICAL
 from sweep.engines.base import RankEvidence
 from sweep.plan import AA, FEATURE, REPEAT, Cell, Plan, model_and_engine
 from sweep.quality import ImageDifference
 from sweep.results import ERROR, RunResult, SweepFolder
-from sweep.similarity import clip_name
 from sweep.starts import Floor, Measured
 from sweep.verdict import Pixels
 
@@ -44,8 +43,6 @@ COLUMNS: tuple[str, ...] = (
 
 DRIFT_LIMIT = 0.10
 """An A/A further than this from 1 makes speed-ups that were not measured beside the baseline invalid."""
-
-IDENTICAL = {"mean_diff": 0.0, "max_diff": 0.0, "psnr_db": math.inf, "ssim": 1.0}
 
 
 @dataclass(frozen=True)
@@ -108,23 +105,23 @@ def _quality(sweep: _Sweep, cell: Cell) -> Quality:
     if damaged:
         return f"images cannot be compared: {damaged} is cut short"
     if cell.baseline_key == cell.key:
-        return IDENTICAL if mine and _images(mine.results[0]) else None
+        return IDENTICAL if mine and differences.stored_images(mine.results[0]) else None
     baseline = sweep.measured.get(cell.baseline_key)
     if mine is None or baseline is None:
         return None
     try:
-        return compare_images(sweep.folder, cell, mine.results[0], baseline.cell, baseline.results[0])
+        return differences.between(sweep.folder, cell, mine.results[0], baseline.cell, baseline.results[0])
     except (ValueError, OSError) as error:
         return f"images cannot be compared: {error}"
 
 
 def _control_images(folder: SweepFolder, mine: Measured, theirs: Measured) -> ImageDifference | None:
-    """Differences between the images of two engines; None when neither stored any. Raises as `compare_images`."""
+    """Differences between the images of two engines; None when neither stored any. Raises as `differences.between`."""
     for one in (mine, theirs):
         damaged = folder.damaged_image(one.cell, one.results[0], missing=False)
         if damaged:
             raise ValueError(f"{damaged} of {one.cell.config['engine']['name']} is cut short")
-    found = compare_images(folder, mine.cell, mine.results[0], theirs.cell, theirs.results[0], "the control")
+    found = differences.between(folder, mine.cell, mine.results[0], theirs.cell, theirs.results[0], "the control")
     return ImageDifference(**{name: found[name] for name in IDENTICAL}) if found else None
 
 
@@ -288,7 +285,6 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
     shares = metrics.phase_shares(totals)
     worst = metrics.bottleneck(totals)
     telemetry = result.telemetry
-    energy_j = telemetry.get("energy_j")
     price = cell.config["hardware"]["price_per_gpu_hour"]
     row: Row = {
         "prompts": len({r.prompt_index for r in requests}),
@@ -302,7 +298,9 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
         "bottleneck": worst.phase if worst else None,
         "peak_memory_gb": telemetry.get("peak_memory_gb"),
         "gpu_util_pct": telemetry.get("gpu_util_pct"),
-        "energy_j_per_image": energy_j / images if energy_j is not None else None,
+        "energy_j_per_image": metrics.energy_j_per_image(
+            [(one.telemetry.get("energy_j"), len(one.requests)) for one in results]
+        ),
         "cpu_pct": telemetry.get("cpu_pct"),
         "load_s": result.load_s,
         "cost_per_image": cell.gpus * price / 3600 * wall_s / images if price is not None else None,
@@ -313,52 +311,6 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
     row |= {f"{phase}_ms": ms for phase, ms in totals.items()}
     row |= {f"{phase}_share": share for phase, share in shares.items()}
     return row
-
-
-def _images(result: RunResult) -> dict[tuple[int, int], tuple[str, str]]:
-    """(prompt_index, seed) -> (image file, pixel hash) of the stored images."""
-    return {(r.prompt_index, r.seed): (r.image, r.image_hash) for r in result.requests if r.image}
-
-
-def compare_images(
-    folder: SweepFolder,
-    cell: Cell,
-    result: RunResult,
-    baseline_cell: Cell,
-    baseline: RunResult,
-    called: str = "the baseline",
-) -> dict[str, float] | None:
-    """Image differences of a cell against its baseline, averaged as `quality.aggregate` defines.
-
-    None when no image is stored. Raises ValueError for images of different size, or a different number; `called` is
-    what it calls the baseline.
-    """
-    mine, theirs = _images(result), _images(baseline)
-    if not mine and not theirs:
-        return None
-    if mine.keys() != theirs.keys():
-        raise ValueError(f"{len(mine)} images against {len(theirs)} of {called}")
-    pairs = {f"{digest}:{theirs[key][1]}": (file, theirs[key][0]) for key, (file, digest) in mine.items()}
-    if all(digest == theirs[key][1] for key, (_, digest) in mine.items()):
-        return IDENTICAL | ({"clip_similarity": 1.0} if cell.config.get("clip") else {})
-    from sweep import quality
-
-    cache = folder.load_quality(cell)
-    missing = {pair: files for pair, files in pairs.items() if pair not in cache}
-    for pair, (file, other_file) in missing.items():
-        one = quality.compare_images(folder.cell_path(cell) / file, folder.cell_path(baseline_cell) / other_file)
-        cache[pair] = [one.mean_diff, one.max_diff, one.psnr_db, one.ssim]
-    if missing:
-        folder.save_quality(cell, cache)
-    differences = [quality.ImageDifference(*cache[f"{digest}:{theirs[key][1]}"]) for key, (_, digest) in mine.items()]
-    whole = quality.aggregate(differences)
-    assert whole is not None
-    found = {"mean_diff": whole.mean_diff, "max_diff": whole.max_diff, "psnr_db": whole.psnr_db, "ssim": whole.ssim}
-    clip: list[float] = []
-    for key, (_, digest) in mine.items():
-        known = 1.0 if digest == theirs[key][1] else cache.get(clip_name(digest, theirs[key][1]))
-        clip += [] if known is None else [known]
-    return found | {"clip_similarity": sum(clip) / len(clip)} if len(clip) == len(mine) else found
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -41,6 +41,15 @@ def test_rates_and_tpot():
     assert metrics.tpot(3.0, None, 5) is None
 
 
+def test_energy_is_divided_by_the_images_that_it_made():
+    assert metrics.energy_j_per_image([(300.0, 3)]) == 100.0
+    assert metrics.energy_j_per_image([(300.0, 3), (500.0, 5)]) == 100.0
+    assert metrics.energy_j_per_image([(300.0, 3), (None, 5)]) == 100.0
+    assert metrics.energy_j_per_image([(None, 3)]) is None
+    assert metrics.energy_j_per_image([(0.0, 0)]) is None
+    assert metrics.energy_j_per_image([]) is None
+
+
 def test_interaction_gain():
     assert metrics.interaction_gain(3.0, [1.5, 2.0]) == pytest.approx(1.0)
     assert metrics.interaction_gain(1.5, [1.5, 2.0]) == pytest.approx(0.5)

@@ -73,6 +73,23 @@ def test_a_repeat_joins_its_cell(tmp_path: Path) -> None:
     assert len(next(c for c in report["cells"] if c["cell"] == cell.label)["starts"]) == 2
 
 
+@pytest.mark.parametrize(("energies", "expected"), [((1200.0, 600.0), 75.0), ((1200.0, None), 100.0)])
+def test_energy_and_images_are_of_the_same_starts(tmp_path: Path, energies: tuple, expected: float) -> None:
+    """Two starts of twelve images each; the second start's energy may not be known."""
+    made = stored.many_cells(4)
+    cell = next(c for c in made.cells if c.features == ("teacache",))
+    repeat = again(cell, 1)
+    folder = stored.store(tmp_path, build_plan([*made.cells, repeat]))
+    for one, energy_j in zip((cell, repeat), energies, strict=True):
+        result = folder.load_result(one)
+        assert result is not None
+        assert len(result.requests) == 12
+        folder.save_result(one, dataclasses.replace(result, telemetry={**result.telemetry, "energy_j": energy_j}))
+    row = next(row for row in summary_of(folder).rows if row["cell"] == cell.label)
+    assert row["starts"] == 2
+    assert row["energy_j_per_image"] == pytest.approx(expected)
+
+
 def test_interaction_gain_is_the_pair_over_the_product_of_its_members(tmp_path: Path) -> None:
     made = stored.many_cells(4)
     cache, slicing = (next(c for c in made.cells if c.features == (name,)) for name in ("cache_dit", "vae_slicing"))

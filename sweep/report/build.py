@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweep import similarity, summary
+from sweep import differences, similarity, summary
 from sweep.plan import Plan
 from sweep.report import page
 from sweep.report.document import document
@@ -30,11 +30,14 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         loaded = folder.load_results(plan)
         results = {key: result for key, (result, _) in loaded.items()}
         problem = similarity.measure(folder, plan, results)
+        differences.measure(folder, plan, results)
         found = summary.summarise(folder, plan, loaded)
         rows = found.rows
-        note = RANDOM_WEIGHTS_NOTE if any(cell.config["model"]["embedded"] for cell in plan.cells) else ""
+        manifest = folder.load_manifest()
+        embedded = any(cell.config["model"]["embedded"] for cell in plan.cells)
+        note = RANDOM_WEIGHTS_NOTE if embedded or manifest.get("random_weights") else ""
         files = [folder.save_summary(summary.COLUMNS, rows)]
-        files.append(folder.save_report(document(plan, found, results, folder.load_manifest(), note)))
+        files.append(folder.save_report(document(plan, found, results, manifest, note)))
     if problem:
         print(f"sweep: {problem}", file=sys.stderr)
     pictures: list[Path] = []

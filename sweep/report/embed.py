@@ -1,4 +1,4 @@
-"""Images as data URIs within a budget: each distinct one once, unchanged where all fit, else as previews.
+"""Images as data URIs within a budget: each distinct one once, small ones unchanged, large ones as previews.
 
 Gets files and a number of bytes; knows nothing of cells or of the page that shows them.
 """
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SIDES = (1024, 768, 640, 512, 448, 384, 320, 256, 192, 128)
-"""Longer sides of previews, in pixels. One for all images, so that two of them can be subtracted."""
+SIDES = (512, 448, 384, 320, 256, 192, 128)
+"""Longer sides of previews, in pixels. One for all of them, so that two can be subtracted."""
 
-QUALITY = 88  # of JPEG: high, since artefacts would show in an amplified difference
+PREVIEW = 36_000  # characters of a preview, on average, above which a smaller side is chosen
+JPEG = {"quality": 80, "subsampling": 0}  # all the colour: what is lost of it shows in an amplified difference
 SAMPLE = 6  # images that are tried to find the largest side that fits
 RESERVE = 1.1  # how much larger than the sample's mean the images are taken to be
 
@@ -36,29 +37,39 @@ class Embedded:
     """Data URIs by digest; those that did not fit or cannot be read are absent."""
 
     uris: Mapping[str, str]
-    side: int | None = None  # longer side of previews; None when the files are embedded as they are
+    side: int | None = None  # longer side of previews; None when all files are embedded as they are
+    previews: frozenset[str] = frozenset()  # digests of those that are not the whole file
 
 
 def embed(pictures: Iterable[Picture], budget: int) -> Embedded:
-    """Data URIs of at most `budget` characters in all; what stands first in `pictures` is kept first."""
+    """Data URIs of at most `budget` characters in all; what stands first in `pictures` is kept first.
+
+    Pictures of at most SIDES[0] pixels a side are embedded as they are if all of them fit beside the others' previews.
+    """
     distinct: dict[str, Path] = {}
     for picture in pictures:
         distinct.setdefault(picture.digest, picture.path)
-    sizes = {digest: _size(path) for digest, path in distinct.items()}
-    found = {digest: path for digest, path in distinct.items() if sizes[digest]}
-    if sum(_encoded_length(sizes[digest]) for digest in found) <= budget:
-        whole = ((digest, data_uri(path.read_bytes())) for digest, path in found.items())
-        return Embedded({digest: uri for digest, uri in whole if uri})
-    side, length = _side_that_fits(list(found.values()), budget)
-    at_most = max(1, int(1.5 * budget / length))  # more than that never fits
-    uris, left = {}, budget
+    found = {digest: path for digest, path in distinct.items() if _size(path)}
+    small = {digest: path for digest, path in found.items() if _longer_side(path) <= SIDES[0]}
+    left = budget - sum(_encoded_length(_size(path)) for path in small.values())
+    if left < PREVIEW * (len(found) - len(small)):
+        small, left = {}, budget
+    large = {digest: path for digest, path in found.items() if digest not in small}
+    whole = ((digest, data_uri(path.read_bytes())) for digest, path in small.items())
+    uris = {digest: uri for digest, uri in whole if uri}
+    if not large:
+        return Embedded(uris)
+    side, length = _side_that_fits(list(large.values()), min(left, PREVIEW * len(large)))
+    at_most = max(1, int(1.5 * left / length))  # more than that never fits
+    unchanged = set(uris)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        chosen = list(found)[:at_most]
-        for digest, uri in zip(chosen, pool.map(lambda key: _preview_uri(found[key], side), chosen), strict=True):
+        chosen = list(large)[:at_most]
+        for digest, (uri, same) in zip(chosen, pool.map(lambda key: _preview(large[key], side), chosen), strict=True):
             if uri and len(uri) <= left:
                 uris[digest] = uri
                 left -= len(uri)
-    return Embedded(uris, side)
+                unchanged |= {digest} if same else set()
+    return Embedded(uris, side, frozenset(uris) - unchanged)
 
 
 def data_uri(content: bytes) -> str:
@@ -73,6 +84,17 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
+def _longer_side(path: Path) -> int:
+    """Pixels of the longer side, from the file's first bytes; 0 when it cannot be read."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(path) as image:
+            return max(image.size)
+    except (PIL.UnidentifiedImageError, OSError, PIL.Image.DecompressionBombError):
+        return 0
+
+
 def _encoded_length(size: int) -> int:
     return 4 * (size // 3 + 1) + 32
 
@@ -83,17 +105,17 @@ def _side_that_fits(paths: Sequence[Path], budget: int) -> tuple[int, float]:
     sample = [image for image in map(_opened, paths[::step][:SAMPLE]) if image]
     length = 1.0
     for side in SIDES:
-        lengths = [len(_encoded(image, side)) for image in sample]
+        lengths = [len(_encoded(image, side)[0]) for image in sample]
         length = RESERVE * sum(lengths) / max(1, len(lengths)) or 1.0
         if length * len(paths) <= budget:
             return side, length
     return SIDES[-1], length
 
 
-def _preview_uri(path: Path, side: int) -> str:
-    """An image with at most `side` pixels a side; "" when it cannot be read."""
+def _preview(path: Path, side: int) -> tuple[str, bool]:
+    """An image with at most `side` pixels a side, and whether it is the file itself; "" when it cannot be read."""
     image = _opened(path)
-    return _encoded(image, side) if image else ""
+    return _encoded(image, side) if image else ("", False)
 
 
 def _opened(path: Path) -> "tuple[bytes, Image] | None":
@@ -109,13 +131,13 @@ def _opened(path: Path) -> "tuple[bytes, Image] | None":
     return content, picture
 
 
-def _encoded(image: "tuple[bytes, Image]", side: int) -> str:
+def _encoded(image: "tuple[bytes, Image]", side: int) -> tuple[str, bool]:
     """A preview as a data URI; the file unchanged when the picture is tiny."""
     content, picture = image
     if max(picture.size) <= min(side, SIDES[-1]):
-        return data_uri(content)
+        return data_uri(content), True
     small = picture.copy()
     small.thumbnail((side, side), reducing_gap=2.0)
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=QUALITY)
-    return data_uri(out.getvalue())
+    small.save(out, "JPEG", **JPEG)
+    return data_uri(out.getvalue()), False

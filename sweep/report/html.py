@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sweep.control import ControlGroup
 from sweep.metrics import EXCLUSIVE_PHASES
@@ -20,7 +21,7 @@ from sweep.report.embed import Picture, data_uri, embed
 from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.tables import Row, digits, number, text
 
-IMAGE_BUDGET = 18_000_000  # characters of all embedded images: the page stays below 24 MB
+IMAGE_BUDGET = 18_000_000  # characters of all embedded images, whatever their number: the page stays below 24 MB
 PLOT_BUDGET = 4_000_000
 SECTIONS = 300  # cells that are shown one by one
 TABLE_ROWS = 2000
@@ -67,6 +68,31 @@ class ReportContext:
     cells: Sequence[CellView] = ()
     plots: Sequence[Path] = ()  # PNG
     control: ControlGroup = field(default_factory=ControlGroup)
+    folder: Path | None = None  # where the page will lie: files in there are linked
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Which pictures are in the page, by digest, and where the files of those lie that are there as previews."""
+
+    names: Mapping[str, str]
+    previews: frozenset[str]
+    folder: Path | None
+
+    def key(self, picture: Picture | None) -> str:
+        """The picture's name in the page's store; "" when it is not there."""
+        return self.names.get(picture.digest, "") if picture else ""
+
+    def file(self, picture: Picture | None) -> str:
+        """Link to the whole picture, relative to the page; "" where the page has it, or its folder has no such file."""
+        if picture is None or self.folder is None or not self.is_preview(picture):
+            return ""
+        inside = picture.path.is_relative_to(self.folder)
+        return quote(picture.path.relative_to(self.folder).as_posix()) if inside else ""
+
+    def is_preview(self, picture: Picture | None) -> bool:
+        """Whether the page shows it scaled down."""
+        return picture is not None and picture.digest in self.previews
 
 
 @dataclass(frozen=True)
@@ -155,6 +181,7 @@ def render(context: ReportContext) -> str:
     )
     embedded = embed(_pictures(context.cells), IMAGE_BUDGET)
     names = {digest: str(place) for place, digest in enumerate(embedded.uris)}
+    images = _Images(names, embedded.previews, context.folder)
     script, look = (resources.files("sweep.report").joinpath(f"report.{kind}").read_text() for kind in ("js", "css"))
     rows = [{**cell.columns, "anchor": f"cell-{i}" if cell.section else ""} for i, cell in enumerate(context.cells)]
     anchors = {text(row, "cell_key"): text(row, "anchor") for row in rows}
@@ -171,7 +198,7 @@ def render(context: ReportContext) -> str:
         control=control_view.view(context.control, anchors),
         table=_table([context.cells[i] for i in shown], [rows[i] for i in shown]),
         rows_left_out=len(rows) - len(shown),
-        sections=[_section(cell, i, names) for i, cell in enumerate(context.cells) if cell.section],
+        sections=[_section(cell, i, images) for i, cell in enumerate(context.cells) if cell.section],
         sections_left_out=sum(not cell.section for cell in context.cells),
         side=embedded.side,
         plots=list(_plots(context.plots)),
@@ -292,12 +319,12 @@ def _sort_value(column: Column, row: Row) -> str | None:
     return "" if value is None else "1e999" if value == math.inf else f"{value:.9g}"
 
 
-def _section(view: CellView, place: int, names: Mapping[str, str]) -> dict[str, object]:
+def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]:
     """One cell's values as the template wants them."""
     row = view.columns
     fields = {"devices": text(row, "gpus"), "engine starts": text(row, "starts")}
     fields |= {name: digits(number(row, column), unit) for name, (column, unit) in DETAILS.items()}
-    images = [_image(image, names) for image in view.images]
+    images = [_image(image, pictures) for image in view.images]
     shown = [image for image in images if not image["left_out"]]
     return {
         "anchor": f"cell-{place}",
@@ -319,18 +346,21 @@ def _section(view: CellView, place: int, names: Mapping[str, str]) -> dict[str, 
         "has_baseline": view.has_baseline,
         "compared": any(image["baseline"] and image["cell"] and not image["same"] for image in shown),
         "left_out": len(images) - len(shown),
+        "previews": any(pictures.is_preview(one) for image in view.images for one in (image.picture, image.baseline)),
+        "files": any(image["cell_file"] or image["baseline_file"] for image in shown),
     }
 
 
-def _image(view: ImageView, names: Mapping[str, str]) -> dict[str, Any]:
-    cell = names.get(view.picture.digest, "") if view.picture else ""
-    baseline = names.get(view.baseline.digest, "") if view.baseline else ""
+def _image(view: ImageView, pictures: _Images) -> dict[str, Any]:
+    cell, baseline = pictures.key(view.picture), pictures.key(view.baseline)
     there = view.picture is not None and view.picture.path.is_file()
     mean, largest = view.difference or (None, None)
     return {
         "prompt": view.prompt,
         "cell": cell,
+        "cell_file": pictures.file(view.picture),
         "baseline": baseline,
+        "baseline_file": pictures.file(view.baseline),
         "same": bool(cell) and cell == baseline,
         "left_out": there and not cell,
         "mean": digits(mean),

@@ -71,6 +71,7 @@ def gather(
         cells=tuple(views),
         plots=tuple(picture for picture in pictures if picture.suffix == ".png"),
         control=control or ControlGroup(),
+        folder=folder.path,
     )
 
 

@@ -46,7 +46,7 @@ def built(*arguments: str) -> Path:
 @pytest.fixture(scope="session")
 def qwen() -> Path:
     """Qwen-Image with 2 of 60 DiT blocks."""
-    return built("qwen_image", "--layers", "2", "--text-layers", "1", "--vision-layers", "1")
+    return built("qwen_image", "--layers", "2", "--text-layers", "2", "--vision-layers", "1")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,9 @@
 """The page in a real browser, from disk, with no network: 22 cells × 20 prompts of 1024×1024, hostile texts."""
 
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
 import pandas
 import pytest
 
@@ -35,7 +39,7 @@ def opened(report, browser):
 
 
 def test_the_page_is_small_and_opens_at_once(report, opened):
-    assert report.stat().st_size < 30_000_000
+    assert report.stat().st_size < 20_000_000
     assert opened.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") < 2000
 
 
@@ -59,6 +63,15 @@ def test_images_are_filled_when_a_section_opens(opened):
     shown = f"[...{TEACACHE}.querySelectorAll('img')]"
     assert opened.evaluate(f"{shown}.length") == 80  # baseline and cell, and both again in the difference
     assert opened.evaluate(f"{shown}.every(image => image.src.startsWith('data:image/') && image.naturalWidth > 100)")
+
+
+def test_a_preview_leads_to_its_file(report, opened):
+    links = opened.evaluate(f"[...{TEACACHE}.querySelectorAll('figure a')].map(link => link.href)")
+    assert len(links) == 40
+    assert all(Path(url2pathname(urlsplit(link).path)).is_file() for link in links)
+    opened.open(links[0])
+    assert opened.evaluate("document.contentType") == "image/png"
+    assert opened.evaluate("document.images[0].naturalWidth") == 1024
 
 
 def test_a_field_of_the_matrix_leads_to_its_section_by_keyboard(opened):

@@ -7,6 +7,7 @@ import re
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas
@@ -129,6 +130,27 @@ def test_small_images_are_embedded_as_they_are_and_once(image):
     assert seen.text.count("identical") == 1
     assert set(seen.shown) == set(seen.store)
     assert seen.tags.count("input") == 1  # nothing to amplify where images are identical
+
+
+def test_scaled_down_pictures_say_so_and_lead_to_their_files(tmp_path, image):
+    (tmp_path / 'cell: b=1 #"é' / "images").mkdir(parents=True)
+    nested = image('cell: b=1 #"é/images/large.png', 600)
+    large, small, outside = image("other.png", 600), image("small.png"), Picture(Path("elsewhere/large.png"), "")
+    outside = Picture(outside.path, large.digest)
+    views = [
+        CellView("large", "PASS", images=(ImageView("p", nested, large),), has_baseline=True),
+        CellView("small", "PASS", images=(ImageView("p", small),)),
+        CellView("outside", "PASS", images=(ImageView("p", outside),)),
+    ]
+    text = render(context(views, folder=tmp_path))
+    seen = Page(text)
+    links = [link for link in seen.links if not link.startswith("#")]
+    assert links == ["other.png", "cell%3A%20b%3D1%20%23%22%C3%A9/images/large.png"]
+    assert [(tmp_path / unquote(link)).is_file() for link in links] == [True, True]
+    assert seen.text.count("and a preview leads to its file, in a folder beside this page.") == 1
+    assert seen.text.count("Previews of up to") == 2
+    assert "Previews" not in seen.text[seen.text.index("PASS small") : seen.text.index("PASS outside")]
+    assert base64.b64decode(seen.store[seen.shown[4]].split(",", 1)[1]) == small.path.read_bytes()
 
 
 def test_cells_status_reason_phases_and_evidence_are_told():
