@@ -159,15 +159,29 @@ def plan_wants_plots(plan: Plan) -> bool:
 
 
 def kill_descendants() -> None:
-    """End every process that we started and that is still there."""
+    """End every process that we started and that is still there, but for the resource trackers.
+
+    Those end by themselves once all of us are gone. Until then they know which semaphores and shared memory we and
+    the processes that are killed here have not given back, and unlink them.
+    """
     import psutil
 
+    trackers = _resource_trackers()
     for process in psutil.Process().children(recursive=True):
+        if process.pid in trackers:
+            continue
         try:
             process.kill()
             process.wait(5)
         except psutil.Error:
             pass
+
+
+def _resource_trackers() -> set[int]:
+    """Process ids of the resource trackers that this process uses: multiprocessing's and that of joblib's workers."""
+    names = ("multiprocessing.resource_tracker", "joblib.externals.loky.backend.resource_tracker")
+    users = (getattr(sys.modules.get(name), "_resource_tracker", None) for name in names)
+    return {pid for user in users if (pid := getattr(user, "_pid", None)) is not None}
 
 
 def _now() -> str:

@@ -126,6 +126,7 @@ def test_joblib_gives_the_same_cells_and_images(finished: Path, tmp_path: Path) 
     command = sweep_command(*arguments, f"hydra.sweep.dir={folder}")
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "resource_tracker" not in done.stderr, done.stderr
     names = sorted(p.parent.name for p in finished.glob("*/result.json"))
     assert sorted(p.parent.name for p in folder.glob("*/result.json")) == names
     for name in names:

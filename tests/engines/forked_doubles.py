@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 import time
+from multiprocessing import shared_memory
 from multiprocessing.connection import Connection
 
 
@@ -32,4 +33,11 @@ def tell(pipe: Connection, level: int = 0) -> None:
 def linger(pipe: Connection) -> None:
     """Say that we are there, and stay."""
     pipe.send(os.getpid())
+    time.sleep(60)
+
+
+def hold_shared_memory(pipe: Connection) -> None:
+    """Make a block of shared memory, say what it is called, and stay."""
+    block = shared_memory.SharedMemory(create=True, size=4096)
+    pipe.send(block.name)
     time.sleep(60)

@@ -101,6 +101,26 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path) -> Non
     pytest.fail("the server outlived the process that started it")
 
 
+def test_shared_memory_of_a_killed_engine_is_given_back(tmp_path: Path) -> None:
+    out = run(
+        """
+        from sweep.session import kill_descendants
+        ours, theirs = Pipe()
+        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno())
+        print(ours.recv())
+        kill_descendants()
+        """,
+        tmp_path,
+    )
+    block = Path("/dev/shm") / out.strip()
+    for _ in range(100):
+        if not block.exists():
+            return
+        time.sleep(0.05)
+    block.unlink()
+    pytest.fail("shared memory outlived the sweep")
+
+
 def test_an_engine_ends_itself_when_the_sweep_is_gone() -> None:
     """`main_forked` watches the process that asked for it, as its system parent is the server."""
     sweep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
