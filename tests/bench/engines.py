@@ -1,7 +1,7 @@
 """What one setting of an engine costs: `python -m tests.bench.engines SETTING… --a SETTING… --b SETTING…`.
 
 Two engines that differ in the settings after --a and --b are loaded on the same devices and generate the same requests
-in turns (A B, B A, …), so that a drifting machine meets both. Prints the ratio of their latencies with its 95 %
+in turns (A B, B A, …), so that a drifting machine meets both. Prints the median ratio of their latencies with its 95 %
 interval (bootstrap over the pairs) and what each start took. For example what the plugin costs:
 
     python -m tests.bench.engines engine=vllm_omni model=qwen_image model.path=DIR workload=image_1024 \\
@@ -48,16 +48,11 @@ def started(run: RunConfig) -> tuple[EngineHost, float]:
     return host, host.load(spec, run.engine.load_timeout_s)
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    """Of positive numbers."""
-    return statistics.geometric_mean(values)
-
-
 def interval(ratios: Sequence[float], rounds: int = 4000) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the geometric mean."""
+    """Bootstrap 95 % interval of the median."""
     rng = random.Random(1)
-    means = sorted(geometric_mean(rng.choices(ratios, k=len(ratios))) for _ in range(rounds))
-    return means[int(0.025 * rounds)], means[int(0.975 * rounds)]
+    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(rounds))
+    return medians[int(0.025 * rounds)], medians[int(0.975 * rounds)]
 
 
 def main() -> int:
@@ -92,7 +87,7 @@ def main() -> int:
         for host in hosts:
             host.close()
     ratios = [a / b for a, b in zip(*latencies, strict=True)]
-    ratio, (low, high) = geometric_mean(ratios), interval(ratios)
+    ratio, (low, high) = statistics.median(ratios), interval(ratios)
     medians = [statistics.median(side) for side in latencies]
     print(f"A {medians[0]:.4f} s, B {medians[1]:.4f} s a batch (medians of {asked.rounds})")
     print(f"A ÷ B {ratio:.4f} (95 % interval {low:.4f} to {high:.4f})")

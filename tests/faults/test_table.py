@@ -1,11 +1,14 @@
-"""docs/faults.md and the tests beside this file tell of each other."""
+"""docs/faults.md and the tests of faults tell of each other."""
 
 import re
 
 from tests.conftest import ROOT
 
 TABLE = (ROOT / "docs" / "faults.md").read_text()
-TESTS = "\n".join(path.read_text() for path in (ROOT / "tests" / "faults").glob("test_*.py"))
+TESTS = "\n".join(
+    path.read_text() for path in (*(ROOT / "tests" / "faults").glob("test_*.py"), ROOT / "tests/gpu/test_faults.py")
+)
+OTHERS = "\n".join(path.read_text() for folder in ("engines", "gpu") for path in (ROOT / "tests" / folder).glob("*.py"))
 
 
 def test_every_row_names_tests_that_exist() -> None:
@@ -15,7 +18,7 @@ def test_every_row_names_tests_that_exist() -> None:
         named = re.findall(r"`(test_\w+)`", row)
         assert named or row.rstrip().endswith("| the same |"), row
         for name in named:
-            assert f"def {name}(" in TESTS, name
+            assert f"def {name}(" in TESTS + OTHERS, name
 
 
 def test_every_fault_test_is_in_the_table() -> None:

@@ -4,8 +4,10 @@ Checkpoints are random weights at real widths and few layers, built once on the 
 """
 
 import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
             if missing:
                 item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_compile_cache() -> None:
+    """Every test has a temporary folder of its own, where torch would compile everything anew."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "sweep-inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(Path(tempfile.gettempdir()) / "sweep-triton"))
 
 
 def built(*arguments: str) -> Path:
