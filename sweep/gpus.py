@@ -62,7 +62,8 @@ def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:
     return Devices(kind, found)
 
 
-def _lease_folder() -> Path:
+def lease_folder() -> Path:
+    """Where all sweeps of this user on this machine keep their locks."""
     folder = Path(tempfile.gettempdir()) / f"sweep-leases-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -81,7 +82,7 @@ def lease(
     while True:
         held: list[tuple[int, int]] = []
         for number in range(max(devices.count, count)):
-            handle = os.open(_lease_folder() / f"{devices.kind}{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(lease_folder() / f"{devices.kind}{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

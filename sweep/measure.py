@@ -28,6 +28,7 @@ class Measurement:
         self.run = cell.run_config
         self.folder = folder
         self.doing = "loading the engine"
+        self.rounds: list[list[Request]] = []
         self.outputs: list[tuple[int, list[Request], Output]] = []
         self.reference_s: list[float | None] = []  # of the baseline beside it, one for each output
         self.failed: list[tuple[int, list[Request], float, float]] = []  # repeat, requests, sent at, seconds taken
@@ -39,26 +40,34 @@ class Measurement:
         self.telemetry: dict[str, float | None] = {}
         self.telemetry_samples: tuple[TelemetrySample, ...] = ()
 
+    def warm_up(self, host: EngineHost, reference: EngineHost | None = None) -> None:
+        """Generate the first batch as often as the configuration says, unmeasured. Raises EngineFailure.
+
+        `reference` is the engine of the baseline, which warms up as well.
+        """
+        run = self.run
+        requests = build_requests(run.workload, run.batch, run.seed)
+        self.prompts = tuple(load_prompts(run.workload))
+        if run.workload.task == "image_edit":
+            path = self.folder.cell_path(self.cell)
+            requests = [self._with_input_image(r, path) for r in requests]
+        self.rounds = batches(requests, run.batch)
+        self.folder.emit("cell", key=self.cell.key, state="warm-up")
+        self.doing = "warming up"
+        for _ in range(run.engine.warmup):
+            self._beside(reference, self.rounds[0], run.engine.warmup_timeout_s)
+            host.generate(self.rounds[0], None, run.engine.warmup_timeout_s, self.doing)
+
     def measure(
         self, host: EngineHost, before: frozenset[gpus.GpuPid] = frozenset(), reference: EngineHost | None = None
     ) -> None:
-        """Warm up, then measure every batch `repeats` times. Raises EngineFailure.
+        """Measure every batch `repeats` times, after `warm_up`. Raises EngineFailure.
 
         `before` are the processes that were on the GPUs before the engine was there. `reference` is the engine of
         the baseline: it generates every batch as well, in turns before and after.
         """
-        run = self.run
+        run, rounds = self.run, self.rounds
         path = self.folder.cell_path(self.cell)
-        requests = build_requests(run.workload, run.batch, run.seed)
-        self.prompts = tuple(load_prompts(run.workload))
-        if run.workload.task == "image_edit":
-            requests = [self._with_input_image(r, path) for r in requests]
-        rounds = batches(requests, run.batch)
-        self.folder.emit("cell", key=self.cell.key, state="warm-up")
-        self.doing = "warming up"
-        for _ in range(run.engine.warmup):
-            self._beside(reference, rounds[0], run.engine.warmup_timeout_s)
-            host.generate(rounds[0], None, run.engine.warmup_timeout_s, self.doing)
         sampler = ProcessTreeSampler(
             host.pid, gpu_indices=gpus.nvml_indices(host.spec.gpu_ids) if host.spec.device == "cuda" else ()
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sweep import features as feature_rules
-from sweep import gpus
+from sweep import gpus, turns
 from sweep.beside import References
 from sweep.config import RunConfig
 from sweep.engines.base import EngineSpec
@@ -100,9 +100,12 @@ class GroupRunner:
         interrupt: KeyboardInterrupt | None = None
         try:
             self.folder.start_cell(cell)
-            host = self._ensure_engine(cell)
-            reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
-            measurement.measure(host, self.before, reference)
+            with self._turn(cell, turns.LOADING):
+                host = self._ensure_engine(cell)
+                reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
+                measurement.warm_up(host, reference)
+            with self._turn(cell, turns.MEASURING):
+                measurement.measure(host, self.before, reference)
         except EngineFailure as error:
             failure = error
         except KeyboardInterrupt as error:
@@ -120,6 +123,12 @@ class GroupRunner:
         self._store(cell, result, measurement)
         if interrupt is not None:
             raise interrupt
+
+    def _turn(self, cell: Cell, kind: str) -> contextlib.AbstractContextManager[None]:
+        """On GPUs, where groups run side by side, loading and measuring exclude each other."""
+        if cell.device != "cuda":
+            return contextlib.nullcontext()
+        return turns.turn(kind, gpus.lease_folder(), lambda message: self._state(cell, "waiting", reason=message))
 
     def _store(self, cell: Cell, result: RunResult, measurement: Measurement) -> None:
         try:
