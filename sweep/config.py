@@ -117,6 +117,7 @@ class EngineConfig:
     placement: str = "shared"  # AR and DiT stage on the same GPUs (shared), or the AR stage on one of its own (split)
     plugin: bool = True  # count phases and evidence inside the workers
     fork: bool = True  # fork its processes from one that has imported everything: starts faster
+    deterministic: bool = False  # compile kernels by rule and not by timing them, so that engines agree in pixels
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")

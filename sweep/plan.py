@@ -162,7 +162,9 @@ def build_cell(
         "parallel": plain["parallel"]["gpus"],
     }
     if run.engine.name == "vllm_omni":
-        engine_part["engine"] |= {k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin")}
+        engine_part["engine"] |= {
+            k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin", "deterministic")
+        }
         if not skip:
             feature_rules.omni_arguments(chosen, ranks)  # refuses two values for one argument
     work_part = {

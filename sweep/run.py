@@ -48,6 +48,7 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
         arguments=_omni_arguments(run, ranks) if run.engine.name == "vllm_omni" else {},
         plugin=run.engine.plugin,
         fork=run.engine.fork,
+        deterministic=run.engine.deterministic,
         placement=run.engine.placement,
         collective_timeout_s=run.engine.collective_timeout_s,
         gpu_ids=gpu_ids,

@@ -31,6 +31,7 @@ class EngineSpec:
     )
     plugin: bool = True  # vllm_omni: phases and evidence inside its workers
     fork: bool = True  # vllm_omni: fork its processes from one that has imported everything
+    deterministic: bool = False  # vllm_omni: torch.compile picks kernels by rule and not by timing them
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 

@@ -75,6 +75,10 @@ class Popen(popen_forkserver.Popen):
         self.pid = forkserver.read_signed(self.sentinel)
 
 
+AFTER_FORK: list[Callable[[], None]] = []
+"""Called in every fork once it has its environment, for what read the environment when it was imported."""
+
+
 def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     os.environ.clear()
     os.environ.update(surroundings.environment)
@@ -84,6 +88,8 @@ def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, 
     os.close(output)
     os.setpgid(0, surroundings.group)
     fork_instead_of_spawning()
+    for function in AFTER_FORK:
+        function()
     target(*args, **kwargs)
 
 

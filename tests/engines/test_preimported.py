@@ -18,16 +18,16 @@ from sweep.engines import preimported
 from tests.engines import forked_doubles
 
 if __name__ == "__main__":
-    preimported.start_server("colorsys", {"SWEEP_TEST_SERVER": "1"})
+    preimported.start_server(PRELOAD, {"SWEEP_TEST_SERVER": "1"})
     assert "SWEEP_TEST_SERVER" not in os.environ
     log = tempfile.TemporaryFile()
 """
 
 
-def run(body: str, tmp_path: Path) -> str:
+def run(body: str, tmp_path: Path, preload: str = "colorsys") -> str:
     """Run SCRIPT and then `body` in a process of its own, as one process has one server for life."""
     path = tmp_path / "script.py"
-    path.write_text(SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
+    path.write_text(f"PRELOAD = {preload!r}\n" + SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SWEEP_TEST_MARK": "of the parent"}
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
@@ -58,6 +58,21 @@ def test_a_fork_has_the_imports_and_what_spawning_would_give(tmp_path: Path) -> 
         tmp_path,
     )
     assert sorted(out.split("\n")) == ["", "level 0 speaks", "level 1 speaks", "level 2 speaks"]
+
+
+def test_what_read_the_environment_when_imported_is_told_of_the_forks_own(tmp_path: Path) -> None:
+    out = run(
+        """
+        ours, theirs = Pipe()
+        given = {**os.environ, "SWEEP_TEST_MARK": "given"}
+        engine = preimported.Forked(forked_doubles.tell_seen, (theirs, 1), given, log.fileno())
+        print(*ours.recv(), sep=",")
+        engine.wait(10)
+        """,
+        tmp_path,
+        preload="tests.engines.preload_double",
+    )
+    assert out == "given,set at level 1\n", "each of the two processes was told once"
 
 
 def test_its_end_is_told_like_that_of_any_process(tmp_path: Path) -> None:

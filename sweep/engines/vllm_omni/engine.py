@@ -19,7 +19,7 @@ from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 from sweep.engines.images import store
 from sweep.engines.vllm_omni import stages
 from sweep.engines.vllm_omni.evidence import Workers
-from sweep.engines.vllm_omni.preload import ENVIRONMENT
+from sweep.engines.vllm_omni.preload import DETERMINISTIC, ENVIRONMENT, reread_environment
 from sweep.engines.vllm_omni.versions import adapter
 
 
@@ -44,7 +44,8 @@ class VllmOmniEngine:
         checkpoint = Path(self.spec.checkpoint)
         if not checkpoint.is_dir():
             raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
-        os.environ.update(ENVIRONMENT)
+        os.environ.update(ENVIRONMENT | {DETERMINISTIC: str(int(self.spec.deterministic))})
+        reread_environment()
         self._folder = Path(tempfile.mkdtemp(prefix="sweep-vllm-omni-"))
         if self.spec.plugin:
             self._workers = Workers(self._folder)

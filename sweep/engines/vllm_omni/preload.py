@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 
-from sweep.engines.preimported import LOG_VARIABLE
+from sweep.engines.preimported import AFTER_FORK, LOG_VARIABLE
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -25,6 +25,10 @@ ENVIRONMENT = {
 }
 """Nothing is downloaded or reported; and torch counts GPUs through NVML, since to count them through CUDA spoils every
 process forked later."""
+
+DETERMINISTIC = "TORCHINDUCTOR_DETERMINISTIC"
+"""Set to 1, torch.compile chooses reduction kernels by rule. Else it times some and takes the fastest, which may be
+another one in another engine; the last bits of every image then differ."""
 
 MODULES = (
     "torch",
@@ -120,6 +124,13 @@ def first_gpu() -> Iterator[object]:
         pynvml.nvmlShutdown()
 
 
+def reread_environment() -> None:
+    """Have torch.compile follow DETERMINISTIC, which it read when it was imported."""
+    config = sys.modules.get("torch._inductor.config")
+    if config is not None:
+        config.deterministic = os.environ.get(DETERMINISTIC) == "1"  # type: ignore[attr-defined]
+
+
 def redirect() -> None:
     """Send stdout and stderr to the server's log."""
     target = os.open(os.environ.get(LOG_VARIABLE) or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -131,4 +142,5 @@ def redirect() -> None:
 if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
     os.environ |= ENVIRONMENT
     redirect()
+    AFTER_FORK.append(reread_environment)
     preload()
