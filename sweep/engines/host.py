@@ -194,7 +194,7 @@ class EngineHost:
 
     def _root_cause(self, error: EngineError) -> str:
         """The error, or that of a process behind it: vLLM-Omni tells the caller no more than that a worker failed."""
-        text = f"{error.kind}: {error.message}"
+        text = f"{error.kind}: {error.message}" if error.message else error.kind
         if error.message and not any(phrase in text for phrase in SECOND_HAND):
             return text
         found = [match.group(1) for line in self._last_lines(65_536) if (match := ERROR_LINE.search(line))]
