@@ -204,16 +204,13 @@ def test_feature_added_by_one_file_runs_and_is_judged(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_sequence_parallel_and_caches_on_tiny_qwen_image(tmp_path: Path) -> None:
+def test_sequence_and_tensor_parallel_on_tiny_qwen_image(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    arguments = ["-m", "model=tiny_qwen_image", "feature=ulysses,ring,tp,cache_dit", "aa=0", "interleave=false", *SMALL]
-    command = [*sweep_command(*arguments), "workload.steps=8", f"hydra.sweep.dir={folder}"]
+    arguments = ["-m", "model=tiny_qwen_image", "feature=ulysses,tp", "aa=0", "interleave=false", *SMALL]
+    command = [*sweep_command(*arguments), f"hydra.sweep.dir={folder}"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = summary(folder)
-    for name in ("ulysses", "ring"):
-        assert "8 image tokens a block" in rows[f"{name} b1"]["evidence"], "half of 16"
-        assert float(rows[f"{name} b1"]["mean_diff"]) < 1e-3
+    assert "8 image tokens a block" in rows["ulysses b1"]["evidence"], "half of 16"
+    assert float(rows["ulysses b1"]["mean_diff"]) < 1e-3
     assert "3.28 M DiT parameters a rank" in rows["tp b1"]["evidence"], "of 4.86 M"
-    assert " 0 of " not in rows["cache_dit b1"]["evidence"]
-    assert float(rows["cache_dit b1"]["mean_diff"]) > 0
