@@ -16,7 +16,7 @@ from typing import Any
 from sweep import control, quality, starts
 from sweep.plan import REPEAT, Cell, Plan
 from sweep.quality import ImageDifference
-from sweep.results import RunResult, SweepFolder
+from sweep.results import RequestRow, RunResult, SweepFolder
 from sweep.similarity import clip_name
 
 IDENTICAL = {"mean_diff": 0.0, "max_diff": 0.0, "psnr_db": math.inf, "ssim": 1.0}
@@ -54,8 +54,8 @@ def between(
 ) -> dict[str, float] | None:
     """Image differences of a cell against its baseline, averaged as `quality.aggregate` defines.
 
-    None when no image is stored. Raises ValueError for images of different size, or a different number; `called` is
-    what it calls the baseline.
+    None when no image is stored or none can be compared. Raises ValueError for images of different size, or a
+    different number; `called` is what it calls the baseline.
     """
     pairs = _pairs(folder, cell, result, baseline_cell, baseline, called)
     if not pairs:
@@ -152,16 +152,53 @@ def _values(difference: ImageDifference) -> list[float]:
 def _pairs(
     folder: SweepFolder, cell: Cell, result: RunResult, other_cell: Cell, other: RunResult, called: str = "the baseline"
 ) -> list[Pair]:
-    """Images of the same prompt and seed. Raises ValueError when one side has an image that the other has not."""
+    """Images of the same prompt and seed, painted from the same AR tokens as far as the engines tell.
+
+    Raises ValueError when one side has an image that the other has not.
+    """
     mine, theirs = stored_images(result), stored_images(other)
     if mine.keys() != theirs.keys():
         raise ValueError(f"{len(mine)} images against {len(theirs)} of {called}")
     path, other_path = folder.cell_path(cell), folder.cell_path(other_cell)
+    unlike = other_tokens(result, other)
     return [
-        Pair(path / file, digest, other_path / theirs[key][0], theirs[key][1]) for key, (file, digest) in mine.items()
+        Pair(path / file, digest, other_path / theirs[key][0], theirs[key][1])
+        for key, (file, digest) in mine.items()
+        if key not in unlike
     ]
 
 
 def stored_images(result: RunResult) -> dict[tuple[int, int], tuple[str, str]]:
     """(prompt_index, seed) -> (image file, pixel hash)."""
     return {(r.prompt_index, r.seed): (r.image, r.image_hash) for r in result.requests if r.image}
+
+
+def other_tokens(result: RunResult, other: RunResult) -> set[tuple[int, int]]:
+    """(prompt_index, seed) of stored images that the AR stage wrote other tokens for.
+
+    In a batch its arithmetic depends on whether requests start in the same step, which is chance: such images say
+    nothing of a feature of the DiT.
+    """
+    mine, theirs = _tokens(result), _tokens(other)
+    return {key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key]}
+
+
+def _tokens(result: RunResult) -> dict[tuple[int, int], str]:
+    """(prompt_index, seed) -> fingerprint of the AR tokens behind a stored image, where the engine tells it."""
+    batches = {
+        batch.batch_index: batch.evidence[0].settings["tokens_sent"].split(";")
+        for batch in result.batches
+        if batch.evidence and "tokens_sent" in batch.evidence[0].settings
+    }
+    if not batches:
+        return {}
+    requests: dict[int, list[RequestRow]] = {}
+    for request in result.requests:
+        requests.setdefault(request.batch_index, []).append(request)
+    return {
+        (request.prompt_index, request.seed): tokens
+        for number, sent in batches.items()
+        if len(sent) == len(requests.get(number, []))
+        for request, tokens in zip(requests[number], sent, strict=True)
+        if request.image and tokens
+    }

@@ -153,7 +153,7 @@ def _row(sweep: _Sweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str,
         return row | {"status": verdict.ERROR, "reason": result.reason or "nothing was measured"}
     gain = _speedup(sweep, cell, mine)
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
-    row |= {"called": gain.called, "starts": len(mine.results), "note": _note(cell, mine, gain)}
+    row |= {"called": gain.called, "starts": len(mine.results), "note": _note(sweep, cell, mine, gain)}
     row |= _validity(cell, result)
     if isinstance(quality, str):
         return row | {"status": verdict.ERROR, "reason": quality}
@@ -197,7 +197,7 @@ def _speedup(sweep: _Sweep, cell: Cell, mine: Measured) -> paired.Ratio:
     return starts.speedup(mine, known, sweep.floors.get(model_and_engine(cell), Floor()))
 
 
-def _note(cell: Cell, mine: Measured, gain: paired.Ratio) -> str:
+def _note(sweep: _Sweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> str:
     """What a reader of the row should know although it changes no status."""
     notes = []
     if cell.role == FEATURE and gain.ratio is not None:
@@ -212,6 +212,12 @@ def _note(cell: Cell, mine: Measured, gain: paired.Ratio) -> str:
         hashes.setdefault((request.prompt_index, request.seed), set()).add(request.image_hash)
     if any(len(found) > 1 for found in hashes.values()):
         notes.append("the same seed gave different images from run to run")
+    baseline = sweep.measured.get(cell.baseline_key)
+    unlike = differences.other_tokens(mine.results[0], baseline.results[0]) if baseline else ()
+    if unlike:
+        images = len(differences.stored_images(mine.results[0]))
+        wrote = f"the AR stage wrote other tokens for {len(unlike)} of {images} images than in the baseline"
+        notes.append(f"{wrote}; those are not compared")
     return "; ".join(notes)
 
 

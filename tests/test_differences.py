@@ -184,3 +184,59 @@ def test_controls_are_measured_together_with_the_rest(
     assert len(found.control.compared) == 4
     assert all(one.images is not None and not one.images_problem for one in found.control.compared)
     assert not calls
+
+
+def hand_over(folder: SweepFolder, cell: Cell, *tokens: str) -> None:
+    """Have a cell's first batches tell which AR tokens they were painted from, one batch after another."""
+    result = folder.load_result(cell)
+    assert result is not None
+    told = [
+        dataclasses.replace(
+            batch,
+            evidence=tuple(
+                dataclasses.replace(one, settings={**one.settings, "tokens_sent": sent}) for one in batch.evidence
+            ),
+        )
+        for batch, sent in zip(result.batches, tokens, strict=False)
+    ]
+    folder.save_result(cell, dataclasses.replace(result, batches=(*told, *result.batches[len(told) :])))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        ("4:aa", "FAIL", "lossless, but images differ"),
+        ("4:bb", "PASS", "for 1 of 3 images than in the baseline; those are not compared"),
+    ],
+)
+def test_images_painted_from_other_tokens_of_the_ar_stage_are_not_compared(
+    sweep: tuple[SweepFolder, Plan], sent: str, status: str, said: str
+) -> None:
+    folder, made = sweep
+    cell = next(cell for cell in made.cells if cell.features == ("vae_slicing",))
+    draw(folder, cell, 0)  # as the baseline's, but for one
+    Image.new("RGB", (24, 24)).save(folder.cell_path(cell) / "images" / "prompt_01.png")
+    result = folder.load_result(cell)
+    assert result is not None
+    requests = [dataclasses.replace(r, image_hash="black") if r.prompt_index == 1 else r for r in result.requests]
+    folder.save_result(cell, dataclasses.replace(result, requests=tuple(requests)))
+    hand_over(folder, made.by_key[cell.baseline_key], "4:aa", "4:aa", "4:aa")
+    hand_over(folder, cell, "4:aa", sent, "4:aa")
+    rebuild(folder, plots=False)
+    row = next(row for row in summarise(folder, made, folder.load_results(made)).rows if row["cell_key"] == cell.key)
+    assert row["status"] == status
+    assert said in row["reason"] + row["note"]
+
+
+def test_where_the_ar_stage_wrote_other_tokens_for_every_image_pixels_judge_nothing(
+    sweep: tuple[SweepFolder, Plan],
+) -> None:
+    folder, made = sweep
+    cell = next(cell for cell in made.cells if cell.features == ("teacache",))
+    hand_over(folder, made.by_key[cell.baseline_key], "4:aa", "4:aa", "4:aa")
+    hand_over(folder, cell, "4:bb", "4:cc", "4:dd")
+    rebuild(folder, plots=False)
+    row = next(row for row in summarise(folder, made, folder.load_results(made)).rows if row["cell_key"] == cell.key)
+    assert (row["status"], row["reason"]) == ("PASS", "engaged")
+    assert "mean_diff" not in row
+    assert "for 3 of 3 images" in row["note"]

@@ -172,6 +172,20 @@ def test_tokens_that_arrive_as_they_were_sent_pass(workers: evidence.Workers) ->
     assert judge([], [told], told, None).status == PASS
 
 
+def test_tokens_stand_in_the_order_of_the_requests(workers: evidence.Workers) -> None:
+    ids = [f"{number}_x" for number in range(11)]
+    workers.begin()
+    write(workers.folder, "ar-rank0-1.jsonl", {
+        "requests": ids, "phases": [], "evidence": {"rank": 0, "steps": 1281, "parameters": 5, "settings": {}},
+    })  # fmt: skip
+    for name in reversed(ids):  # in the order in which they were finished
+        sent = {"request": name, "start_s": 9.5, "host_ms": 0.6, "tokens_sent": f"1024:{name}", "tokens_emitted": 1281}
+        write(workers.folder, "transfer-1.jsonl", sent)
+        write(workers.folder, "dit-rank0-2.jsonl", line(requests=(name,), settings={"tokens_received": "none"}))
+    _, told = workers.collect([replace(REQUEST, request_id=name) for name in ids], 1, 11, 9.0)
+    assert told[0].settings["tokens_sent"] == ";".join(f"1024:{name}" for name in ids)
+
+
 @pytest.mark.parametrize("received", ["1024:ab", "1023:aa", ""])
 def test_tokens_that_do_not_fail_the_cell(received: str, workers: evidence.Workers) -> None:
     broken = hand_over(workers, received)

@@ -172,10 +172,11 @@ class Flow:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Both sides, for people."""
+        """Both sides, in the order of the batch's requests."""
+        ordered = sorted(self.sent, key=_place)
         return {
-            "tokens_sent": ";".join(self.sent[request] for request in sorted(self.sent)),
-            "tokens_received": ";".join(self.received.get(request, "none") for request in sorted(self.sent)),
+            "tokens_sent": ";".join(self.sent[request] for request in ordered),
+            "tokens_received": ";".join(self.received.get(request, "none") for request in ordered),
         }
 
     @property
@@ -183,6 +184,12 @@ class Flow:
         """Requests handed over, and those whose tokens did not arrive as they were sent."""
         wrong = sum(self.received.get(request) != tokens for request, tokens in self.sent.items())
         return {"hand_overs": len(self.sent), "hand_overs_broken": wrong}
+
+
+def _place(request: str) -> tuple[int, str]:
+    """Sorts requests as their batch has them: vLLM-Omni calls them `0_…`, `1_…` and so on."""
+    number = request.partition("_")[0]
+    return (int(number) if number.isdigit() else 0, request)
 
 
 def _flow(records: Sequence[vllm_files.Record]) -> Flow:

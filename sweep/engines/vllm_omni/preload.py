@@ -22,9 +22,11 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
 }
-"""Nothing is downloaded or reported; and torch counts GPUs through NVML, since to count them through CUDA spoils every
-process forked later."""
+"""Nothing is downloaded or reported; torch counts GPUs through NVML, since to count them through CUDA spoils every
+process forked later; and no AR stage compiles FlashInfer's sampler (70 s, once a host), which vLLM never uses for
+requests with a seed, as all of ours are."""
 
 DETERMINISTIC = "TORCHINDUCTOR_DETERMINISTIC"
 """Set to 1, torch.compile chooses reduction kernels by rule. Else it times some and takes the fastest, which may be
