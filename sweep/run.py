@@ -18,7 +18,7 @@ from sweep import gpus, turns
 from sweep.beside import References
 from sweep.config import RunConfig
 from sweep.engines.base import EngineSpec
-from sweep.engines.host import EngineFailure, EngineHost, one_line
+from sweep.engines.host import EngineFailure, EngineHost, one_line, preimport
 from sweep.measure import Measurement
 from sweep.plan import Cell, Plan
 from sweep.results import DONE, ERROR, RunResult, SweepFolder
@@ -295,6 +295,9 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         for cell in missing:
             folder.emit("cell", key=cell.key, state="waiting", reason=message)
 
+    if run.engine.fork:
+        with contextlib.suppress(OSError):  # told when the engine is started
+            preimport(run.engine.name)  # goes on while others hold the devices
     with contextlib.ExitStack() as stack:
         try:
             gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))

@@ -76,8 +76,7 @@ class EngineHost:
         self._prepare_s = 0.0
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
         ours, theirs = Pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+        environment = _environment()
         if spec.device == "cpu":
             environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
         elif spec.gpu_ids:
@@ -215,13 +214,28 @@ class EngineHost:
             return []
 
 
+def preimport(engine: str) -> None:
+    """Begin to import what this engine's processes are forked from, without waiting; nothing where none are."""
+    if engine not in PRELOADS:
+        return
+    from sweep.engines import preimported
+
+    log = str(Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log")
+    preimported.start_server(PRELOADS[engine], {**_environment(), preimported.LOG_VARIABLE: log})
+
+
 def _fork(engine: str, pipe: Connection, environment: dict[str, str], output: int) -> "Forked":
     from sweep.engines import preimported
     from sweep.engines.child import main_forked
 
-    log = str(Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log")
-    preimported.start_server(PRELOADS[engine], {**environment, preimported.LOG_VARIABLE: log})
+    preimport(engine)
     return preimported.Forked(main_forked, (pipe, os.getpid()), environment, output)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with a PYTHONPATH that leads here from any folder."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def _visible(gpu_ids: tuple[int, ...]) -> str:

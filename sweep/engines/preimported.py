@@ -141,6 +141,9 @@ class Forked:
 
 _STARTING = threading.Lock()
 
+QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""The tracker of shared memory and semaphores clears away what killed engines leave, and need not say so."""
+
 
 def start_server(preload: str, environment: Mapping[str, str]) -> None:
     """Start the server, unless it runs, importing module `preload`; returns at once, forks wait for the import.
@@ -150,6 +153,7 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
     with _STARTING:
         before = dict(os.environ)
         os.environ.update(environment)
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), QUIET_TRACKER]))
         try:
             forkserver.set_forkserver_preload([preload])
             forkserver.ensure_running()

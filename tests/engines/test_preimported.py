@@ -136,6 +136,26 @@ def test_shared_memory_of_a_killed_engine_is_given_back(tmp_path: Path) -> None:
     pytest.fail("shared memory outlived the sweep")
 
 
+def test_what_a_killed_engine_leaves_is_cleared_away_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    body = """
+        ours, theirs = Pipe()
+        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno())
+        print(ours.recv())
+        os.killpg(engine.pid, 9)
+    """
+    path.write_text("PRELOAD = 'colorsys'\n" + SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, env=environment)
+    block = Path("/dev/shm") / done.stdout.strip()
+    for _ in range(100):
+        if not block.exists():
+            break
+        time.sleep(0.05)
+    assert not block.exists()
+    assert done.stderr == ""
+
+
 def test_an_engine_ends_itself_when_the_sweep_is_gone() -> None:
     """`main_forked` watches the process that asked for it, as its system parent is the server."""
     sweep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
