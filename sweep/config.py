@@ -107,6 +107,7 @@ class EngineConfig:
     dtype: str = "auto"  # auto: float32 on cpu, bfloat16 on cuda
     warmup: int = 1  # batches generated before measuring, at the measured shape
     threads_per_rank: int = 1  # OpenMP threads of a CPU rank
+    fork: bool = True  # fork its processes from one that has imported everything: starts faster (Linux)
     load_timeout_s: float = 300.0
     warmup_timeout_s: float = 300.0
     request_timeout_s: float = 300.0  # for one batch
@@ -116,7 +117,6 @@ class EngineConfig:
     max_num_seqs: int = 8  # most requests that run as one batch
     placement: str = "shared"  # AR and DiT stage on the same GPUs (shared), or the AR stage on one of its own (split)
     plugin: bool = True  # count phases and evidence inside the workers
-    fork: bool = True  # fork its processes from one that has imported everything: starts faster
     deterministic: bool = False  # compile kernels by rule and not by timing them, so that engines agree in pixels
 
     def __post_init__(self) -> None:

@@ -69,13 +69,11 @@ class GroupRunner:
         folder: SweepFolder,
         cells: list[Cell],
         gpu_ids: tuple[int, ...],
-        standby: "Standby | None",
         references: References,
     ) -> None:
         self.folder = folder
         self.cells = cells
         self.gpu_ids = gpu_ids
-        self.standby = standby
         self.references = references
         self.host: EngineHost | None = None
         self.load_s: float | None = None
@@ -174,17 +172,13 @@ class GroupRunner:
             indices = gpus.nvml_indices(self.gpu_ids)
             self.before, self.before_gb = gpus.gpu_pids(indices), gpus.used_gb(indices)
         try:
-            self.host = (self.standby.take(spec) if self.standby else None) or EngineHost(spec)
+            self.host = EngineHost(spec)
         except OSError as error:
             raise EngineFailure("load", f"the engine's process could not be started: {error}") from error
         self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
-        if self.standby:
-            self.standby.prepare_next()
         self.load_s = self.host.load(spec, run.engine.load_timeout_s)
         parts = {name: round(seconds, 3) for name, seconds in self.host.load_parts.items()}
         self.folder.emit("engine_loaded", key=cell.key, engine_key=cell.engine_key, load_s=self.load_s, parts=parts)
-        if self.standby:
-            self.standby.settle(run.engine.load_timeout_s)  # nothing may run beside a measurement
 
     def _stop(self) -> None:
         """End the engine; its GPUs are handed on only with the memory that they had before it."""
@@ -211,79 +205,12 @@ def _our_failure(error: Exception) -> EngineFailure:
     return EngineFailure("internal", f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
 
 
-class Standby:
-    """The process of the next engine, importing its libraries while this one loads, idle before it measures.
-
-    Saves the seconds that every process needs to import its libraries; each engine still is a process of its
-    own. Only where groups run one after another in one process, and on CPUs: a GPU's process must know its
-    devices when it starts. Use as a context manager: leaving it ends a process that nobody took.
-    """
-
-    def __init__(self, folder: SweepFolder, plan: Plan, numbers: list[int]) -> None:
-        self.folder = folder
-        self.plan = plan
-        self.waiting = list(numbers)
-        self._host: EngineHost | None = None
-
-    def __enter__(self) -> "Standby":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._host is not None:
-            self._host.kill()
-            self._host.close()
-
-    def start_group(self, number: int) -> None:
-        """Group `number` begins: it is no longer a next one."""
-        self.waiting = [n for n in self.waiting if n > number]
-
-    def take(self, spec: EngineSpec) -> EngineHost | None:
-        """The prepared process, if there is one that suits `spec`."""
-        host, self._host = self._host, None
-        if host is None:
-            return None
-        suits = all(getattr(host.spec, f) == getattr(spec, f) for f in ("engine", "device", "threads_per_rank"))
-        if suits and host.process.poll() is None:
-            return host
-        host.close()
-        return None
-
-    def prepare_next(self) -> None:
-        """Start the process of the next group that has something to run."""
-        if self._host is not None:
-            return
-        for number in self.waiting:
-            group = self.plan.groups[number]
-            missing = [c for key in group.cells if not is_finished(self.folder, c := self.plan.cell(key))]
-            if not missing:
-                continue
-            run = missing[0].run_config
-            devices = gpus.discover(run.engine, run.model, run.hardware)
-            if devices.kind == "cpu" and run.engine.name != "noop":
-                self._host = EngineHost(engine_spec(run, devices, group.gpus, ()))
-                self._host.prepare()
-            return
-
-    def settle(self, timeout_s: float) -> None:
-        """Wait until the prepared process is idle; give it up when it failed, its group then starts its own."""
-        if self._host is None:
-            return
-        try:
-            self._host.finish_preparing(timeout_s)
-        except EngineFailure:
-            self._host.close()
-            self._host = None
-
-
-STANDBY: Standby | None = None
 REFERENCES: References | None = None
-"""Both set by the session while groups run in its own process; None in the workers of a launcher."""
+"""Set by the session while groups run in its own process; None in the workers of a launcher."""
 
 
 def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
     """Run group `number` of the plan: what is missing of it, in one engine. Never raises for a cell's failure."""
-    if STANDBY is not None:
-        STANDBY.start_group(number)
     group = plan.groups[number]
     missing = [cell for key in group.cells if (cell := plan.cell(key)) and not is_finished(folder, cell)]
     if not missing:
@@ -295,9 +222,8 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         for cell in missing:
             folder.emit("cell", key=cell.key, state="waiting", reason=message)
 
-    if run.engine.fork:
-        with contextlib.suppress(OSError):  # told when the engine is started
-            preimport(run.engine.name)  # goes on while others hold the devices
+    with contextlib.suppress(OSError):  # told when the engine is started
+        preimport(engine_spec(run, devices, group.gpus, ()))  # goes on while others hold the devices
     with contextlib.ExitStack() as stack:
         try:
             gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))
@@ -308,7 +234,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         references = REFERENCES or stack.enter_context(References(folder, plan, [number]))
         references.start_group(number)
         try:
-            GroupRunner(folder, missing, gpu_ids, STANDBY, references).run()
+            GroupRunner(folder, missing, gpu_ids, references).run()
         finally:
             references.end_group()
 

@@ -19,6 +19,7 @@ from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
 from sweep.engines.host import one_line
+from sweep.engines.preimported import quiet_tracker
 from sweep.interrupts import Interrupts
 from sweep.live import LiveTable, silence_stdout
 from sweep.plan import Plan, build_plan, model_and_engine
@@ -62,7 +63,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
                 except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
                     failure = error
                 finally:
-                    run.STANDBY = run.REFERENCES = None
+                    run.REFERENCES = None
                     kill_descendants()
         except KeyboardInterrupt:
             interrupted = True
@@ -113,9 +114,10 @@ def _save_manifest(folder: SweepFolder, manifest: dict[str, Any]) -> None:
 
 def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], table: LiveTable) -> None:
     """Launch groups, then further starts of cells that want them, until none does. plan.json grows with them."""
+    quiet_tracker()
     while True:
         if todo:
-            with References(folder, plan, todo) as run.REFERENCES, run.Standby(folder, plan, todo) as run.STANDBY:
+            with References(folder, plan, todo) as run.REFERENCES:
                 for numbers in _waves(plan, todo):
                     launch(numbers)
         if all(cell.config["repeat"] == 1 for cell in plan.cells):

@@ -30,7 +30,7 @@ class EngineSpec:
         "shared"  # vllm_omni, AR → DiT: stages on the same devices (shared), or AR on one of its own (split)
     )
     plugin: bool = True  # vllm_omni: phases and evidence inside its workers
-    fork: bool = True  # vllm_omni: fork its processes from one that has imported everything
+    fork: bool = True  # fork its processes from one that has imported everything, where there is one for the engine
     deterministic: bool = False  # vllm_omni: torch.compile picks kernels by rule and not by timing them
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()

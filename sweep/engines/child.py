@@ -34,14 +34,6 @@ def create(spec: EngineSpec) -> Engine:
     raise ValueError(f"unknown engine {spec.engine!r}")
 
 
-def prepare(engine: str, family: str) -> None:
-    """Import what the engine will need, so that loading it later takes less time."""
-    if engine == "diffusers":
-        from sweep.engines.diffusers.engine import import_pipeline
-
-        import_pipeline(family)
-
-
 def end_when(orphaned: Callable[[], bool], interval_s: float = 0.5) -> None:
     """Kill our whole process group once `orphaned()`: the process that asked for the engine is gone."""
 
@@ -62,10 +54,7 @@ def serve(pipe: Connection) -> None:
         except EOFError:
             break
         try:
-            if command == "prepare":
-                prepare(*arguments)
-                pipe.send(("ok", None))
-            elif command == "load":
+            if command == "load":
                 engine = create(arguments[0])
                 pipe.send(("ok", engine.load()))
             elif command == "generate":

@@ -44,7 +44,10 @@ SECOND_HAND = (
 """Errors that only say that another process failed."""
 
 ERROR_LINE = re.compile(r"((?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+)")
-PRELOADS = {"vllm_omni": "sweep.engines.vllm_omni.preload"}
+PRELOADS = {
+    ("vllm_omni", "cuda"): "sweep.engines.vllm_omni.preload",
+    ("diffusers", "cpu"): "sweep.engines.diffusers.preload",
+}
 """Engines that import for so long that their processes are forked from one that did; and what that one imports."""
 
 
@@ -72,18 +75,12 @@ class EngineHost:
         self.spec = spec
         # What the engine and its ranks print; closed with the host.
         self.log: BinaryIO = tempfile.TemporaryFile(prefix="sweep-engine-")  # noqa: SIM115
-        self._preparing_since_s: float | None = None
-        self._prepare_s = 0.0
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
         ours, theirs = Pipe()
-        environment = _environment()
-        if spec.device == "cpu":
-            environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
-        elif spec.gpu_ids:
-            environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.gpu_ids)
+        environment = _environment(spec)
         self.process: subprocess.Popen[bytes] | Forked
-        if spec.engine in PRELOADS and spec.fork:
-            self.process = _fork(spec.engine, theirs, environment, self.log.fileno())
+        if _forks(spec):
+            self.process = _fork(spec, theirs, environment, self.log.fileno())
         else:
             os.set_inheritable(theirs.fileno(), True)
             self.process = subprocess.Popen(
@@ -109,26 +106,12 @@ class EngineHost:
         """Process id of the engine, which is also its process group."""
         return self.process.pid
 
-    def prepare(self) -> None:
-        """Let the process import what it needs, without waiting for it; `finish_preparing` does."""
-        self._preparing_since_s = time.perf_counter()
-        self._pipe.send(("prepare", self.spec.engine, self.spec.family))
-
-    def finish_preparing(self, timeout_s: float) -> None:
-        """Wait until the process is idle again after `prepare`. Raises EngineFailure."""
-        if self._preparing_since_s is None:
-            return
-        since, self._preparing_since_s = self._preparing_since_s, None
-        self._answer("importing the engine's libraries", timeout_s)
-        self._prepare_s = time.perf_counter() - since
-
     def load(self, spec: EngineSpec, timeout_s: float) -> float:
-        """Load the engine; returns seconds taken, with those of `prepare`. Raises EngineFailure."""
-        self.finish_preparing(timeout_s)
+        """Load the engine; returns seconds taken. Raises EngineFailure."""
         self.spec = spec
         start = time.perf_counter()
         self.load_parts = dict(self._ask("loading the engine", timeout_s, "load", spec) or {})
-        return self._prepare_s + time.perf_counter() - start
+        return time.perf_counter() - start
 
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
         """Generate one batch. Raises EngineFailure."""
@@ -214,28 +197,38 @@ class EngineHost:
             return []
 
 
-def preimport(engine: str) -> None:
+def preimport(spec: EngineSpec) -> None:
     """Begin to import what this engine's processes are forked from, without waiting; nothing where none are."""
-    if engine not in PRELOADS:
+    if not _forks(spec):
         return
     from sweep.engines import preimported
 
     log = str(Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log")
-    preimported.start_server(PRELOADS[engine], {**_environment(), preimported.LOG_VARIABLE: log})
+    environment = {**_environment(spec), preimported.LOG_VARIABLE: log}
+    preimported.start_server(PRELOADS[spec.engine, spec.device], environment)
 
 
-def _fork(engine: str, pipe: Connection, environment: dict[str, str], output: int) -> "Forked":
+def _forks(spec: EngineSpec) -> bool:
+    return spec.fork and (spec.engine, spec.device) in PRELOADS and sys.platform == "linux"
+
+
+def _fork(spec: EngineSpec, pipe: Connection, environment: dict[str, str], output: int) -> "Forked":
     from sweep.engines import preimported
     from sweep.engines.child import main_forked
 
-    preimport(engine)
+    preimport(spec)
     return preimported.Forked(main_forked, (pipe, os.getpid()), environment, output)
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with a PYTHONPATH that leads here from any folder."""
+def _environment(spec: EngineSpec) -> dict[str, str]:
+    """Of the engine's process: ours, its devices, and a PYTHONPATH that leads here from any folder."""
     root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    if spec.device == "cpu":
+        environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
+    elif spec.gpu_ids:
+        environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.gpu_ids)
+    return environment
 
 
 def _visible(gpu_ids: tuple[int, ...]) -> str:

@@ -1,24 +1,31 @@
 """Processes forked from one that has imported everything, instead of importing it all again.
 
-vLLM-Omni takes 15 to 20 s to import, and an engine is two to four processes that import it one after the
-other. Here one server process imports it once a sweep; engines, and the processes that vLLM-Omni itself spawns in
-them, are forked from it. Built on the standard library's fork server, to which it adds what
+vLLM-Omni takes 15 to 20 s to import, torch and diffusers 5 s, and an engine is up to four processes that each import
+them. Here one server process imports them once a sweep; engines, their ranks, and the processes that vLLM-Omni itself
+spawns, are forked from it. Built on the standard library's fork server, to which it adds what
 spawning gives: the environment, the process group and the output of the process that asks.
 
 The server must not touch CUDA, so that every fork can: it only imports. Linux, as fork servers are.
 """
 
 import functools
+import gc
+import importlib
 import io
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import os
 import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing import forkserver, popen_forkserver, reduction, resource_tracker, spawn, util
+from pathlib import Path
 from typing import Any
 
 LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
@@ -58,7 +65,7 @@ class Popen(popen_forkserver.Popen):
         process_obj._target = functools.partial(_begin, surroundings, process_obj._target)
         process_obj.__dict__.pop("surroundings", None)
         preparation = spawn.get_preparation_data(process_obj._name)
-        for key in ("init_main_from_name", "init_main_from_path"):
+        for key in ("init_main_from_name", "init_main_from_path", "start_method"):  # a launcher has one of its own
             preparation.pop(key, None)
         buffer = io.BytesIO()
         multiprocessing.context.set_spawning_popen(self)
@@ -141,8 +148,8 @@ class Forked:
 
 _STARTING = threading.Lock()
 
-QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
-"""The tracker of shared memory and semaphores clears away what killed engines leave, and need not say so."""
+LONGEST_FOLDER = 60
+"""Bytes of a temporary folder whose sockets' paths are surely short enough."""
 
 
 def start_server(preload: str, environment: Mapping[str, str]) -> None:
@@ -151,15 +158,35 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
     `environment` is set while the server starts (it is what the imports see).
     """
     with _STARTING:
+        _keep_socket_paths_short()
         before = dict(os.environ)
         os.environ.update(environment)
-        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), QUIET_TRACKER]))
+        quiet_tracker()
         try:
             forkserver.set_forkserver_preload([preload])
             forkserver.ensure_running()
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def quiet_tracker() -> None:
+    """Have multiprocessing's tracker, once it starts, clear away in silence what killed engines leave behind."""
+    rule = "ignore::UserWarning:multiprocessing.resource_tracker"
+    rules = os.environ.get("PYTHONWARNINGS", "")
+    if rule not in rules.split(","):
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [rules, rule]))
+
+
+def _keep_socket_paths_short() -> None:
+    """A socket's path holds some 100 bytes, which a long TMPDIR exceeds: /tmp takes the server's instead."""
+    if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_FOLDER or not Path("/tmp").is_dir():
+        return
+    kept, tempfile.tempdir = tempfile.tempdir, "/tmp"
+    try:
+        util.get_temp_dir()  # makes the folder of this process's sockets and remembers it
+    finally:
+        tempfile.tempdir = kept
 
 
 def fork_instead_of_spawning() -> None:
@@ -170,3 +197,24 @@ def fork_instead_of_spawning() -> None:
     contexts: Any = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
     contexts["spawn"] = CONTEXT
     multiprocessing.set_start_method("spawn", force=True)
+
+
+def import_all(modules: Iterable[str]) -> None:
+    """In the server: import `modules`, each with its seconds on stderr; one that is missing is left out."""
+    for name in modules:
+        start = time.perf_counter()
+        try:
+            importlib.import_module(name)
+        except Exception:
+            traceback.print_exc()
+        print(f"preload: {name} {time.perf_counter() - start:.2f} s", file=sys.stderr, flush=True)
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection in a fork looks at it, or copies its memory
+
+
+def redirect() -> None:
+    """In the server: what imports print goes to its log, never to the terminal."""
+    target = os.open(os.environ.get(LOG_VARIABLE) or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    os.close(target)

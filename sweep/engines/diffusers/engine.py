@@ -270,15 +270,6 @@ def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
     return pipe
 
 
-def import_pipeline(family: str) -> None:
-    """Import the family's pipeline class and all that comes with it: most of the time that a load takes."""
-    import diffusers
-
-    names = {"glm_image": "GlmImagePipeline", "qwen_image": "QwenImagePipeline"}
-    if family in names:
-        getattr(diffusers, names[family])
-
-
 def feature(name: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
     """The `apply` of the module that carries a feature out. Imported only when it is used."""
     modules = {"teacache": "teacache", "cache_dit": "cache_dit", "tp": "tensor_parallel"}

@@ -5,15 +5,11 @@ prints goes to the log that the server was given, never to the terminal.
 """
 
 import contextlib
-import gc
-import importlib
 import os
 import sys
-import time
-import traceback
 from collections.abc import Iterator
 
-from sweep.engines.preimported import AFTER_FORK, LOG_VARIABLE
+from sweep.engines.preimported import AFTER_FORK, LOG_VARIABLE, import_all, redirect
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -59,20 +55,6 @@ MODULES = (
     "sweep.engines.vllm_omni.engine",
 )
 """In this order; one that is missing in the installed version is left out."""
-
-
-def preload() -> None:
-    """Import MODULES, each with its seconds on stderr."""
-    with cuda_kept_away():
-        for name in MODULES:
-            start = time.perf_counter()
-            try:
-                importlib.import_module(name)
-            except Exception:
-                traceback.print_exc()
-            print(f"preload: {name} {time.perf_counter() - start:.2f} s", file=sys.stderr, flush=True)
-    gc.collect()
-    gc.freeze()  # what was imported stays: no collection in a fork looks at it, or copies its memory
 
 
 @contextlib.contextmanager
@@ -133,16 +115,9 @@ def reread_environment() -> None:
         config.deterministic = os.environ.get(DETERMINISTIC) == "1"  # type: ignore[attr-defined]
 
 
-def redirect() -> None:
-    """Send stdout and stderr to the server's log."""
-    target = os.open(os.environ.get(LOG_VARIABLE) or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for stream in (1, 2):
-        os.dup2(target, stream)
-    os.close(target)
-
-
 if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
     os.environ |= ENVIRONMENT
     redirect()
     AFTER_FORK.append(reread_environment)
-    preload()
+    with cuda_kept_away():
+        import_all(MODULES)

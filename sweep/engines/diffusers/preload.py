@@ -1,0 +1,21 @@
+"""Imported once by the server that engines on a CPU are forked from: torch and the pipelines.
+
+Ranks are forked from it as well. Not for GPUs: these imports may touch CUDA, which cannot be used after a fork.
+"""
+
+import os
+
+from sweep.engines.preimported import LOG_VARIABLE, import_all, redirect
+
+MODULES = (
+    "torch",
+    "torch.distributed",
+    "diffusers",
+    "diffusers.pipelines.glm_image.pipeline_glm_image",
+    "diffusers.pipelines.qwenimage.pipeline_qwenimage",
+    "sweep.engines.diffusers.engine",
+)
+
+if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
+    redirect()
+    import_all(MODULES)
