@@ -46,7 +46,8 @@ def test_killed_engine_ends_its_cell_and_its_ranks(sweep: Sweep) -> None:
 
 
 def test_killed_baseline_beside_a_cell_ends_that_cell_and_the_next_one_gets_another(sweep: Sweep) -> None:
-    few = ("workload.repeats=12", "workload.num_prompts=1", "workload.steps=2", "plots=false", "aa=0")
+    few = ("workload.repeats=6", "workload.num_prompts=1", "workload.steps=2", "plots=false", "aa=0")
+    few += ("workload.width=32", "workload.height=32")
     process = sweep.start("-m", "feature=vae_slicing", "batch=1,2", *few)
     sweep.wait_until(process, lambda: sweep.is_running("vae_slicing b1"))
     baseline, _ = sweep.engine_pids()
