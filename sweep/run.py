@@ -18,7 +18,7 @@ from sweep import gpus, turns
 from sweep.beside import References
 from sweep.config import RunConfig
 from sweep.engines.base import EngineSpec
-from sweep.engines.host import EngineFailure, EngineHost, one_line, preimport
+from sweep.engines.host import EngineFailure, EngineHost, await_imports, one_line, preimport
 from sweep.measure import Measurement
 from sweep.plan import Cell, Plan
 from sweep.results import DONE, ERROR, RunResult, SweepFolder
@@ -222,8 +222,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         for cell in missing:
             folder.emit("cell", key=cell.key, state="waiting", reason=message)
 
-    with contextlib.suppress(OSError):  # told when the engine is started
-        preimport(engine_spec(run, devices, group.gpus, ()))  # goes on while others hold the devices
+    _preimport(engine_spec(run, devices, group.gpus, ()), waiting)
     with contextlib.ExitStack() as stack:
         try:
             gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))
@@ -237,6 +236,23 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
             GroupRunner(folder, missing, gpu_ids, references).run()
         finally:
             references.end_group()
+
+
+IMPORTED: set[str] = set()
+"""Engines whose imports this process has waited for."""
+
+
+def _preimport(spec: EngineSpec, waiting: Callable[[str], None]) -> None:
+    """Have what the engine is forked from imported before it holds devices; on GPUs while nothing is measured."""
+    with contextlib.suppress(OSError, EOFError):  # told when the engine is started
+        if spec.device != "cuda":
+            preimport(spec)
+        elif spec.engine not in IMPORTED:
+            with turns.turn(turns.LOADING, gpus.lease_folder(), waiting):
+                waiting("importing, once for all engines")
+                preimport(spec)
+                await_imports(spec)
+            IMPORTED.add(spec.engine)
 
 
 def is_finished(folder: SweepFolder, cell: Cell) -> bool:

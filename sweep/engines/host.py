@@ -208,6 +208,14 @@ def preimport(spec: EngineSpec) -> None:
     preimported.start_server(PRELOADS[spec.engine, spec.device], environment)
 
 
+def await_imports(spec: EngineSpec) -> None:
+    """Wait until what `preimport` began is done."""
+    if _forks(spec):
+        from sweep.engines import preimported
+
+        preimported.await_imports()
+
+
 def _forks(spec: EngineSpec) -> bool:
     return spec.fork and (spec.engine, spec.device) in PRELOADS and sys.platform == "linux"
 

@@ -170,6 +170,16 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
             os.environ.update(before)
 
 
+def await_imports() -> None:
+    """Wait until the server that was started has imported."""
+    with Path(os.devnull).open("w") as nowhere:
+        Forked(_nothing, (), os.environ, nowhere.fileno()).wait()
+
+
+def _nothing() -> None:
+    """What a process does that was forked only to see that it can be."""
+
+
 def quiet_tracker() -> None:
     """Have multiprocessing's tracker, once it starts, clear away in silence what killed engines leave behind."""
     rule = "ignore::UserWarning:multiprocessing.resource_tracker"

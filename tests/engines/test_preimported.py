@@ -75,6 +75,22 @@ def test_what_read_the_environment_when_imported_is_told_of_the_forks_own(tmp_pa
     assert out == "given,set at level 1\n", "each of the two processes was told once"
 
 
+def test_imports_can_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_TEST_FILE", str(tmp_path / "imported"))
+    out = run(
+        """
+        from pathlib import Path
+        imported = Path(os.environ["SWEEP_TEST_FILE"])
+        before = imported.exists()
+        preimported.await_imports()
+        print(before, imported.exists())
+        """,
+        tmp_path,
+        preload="tests.engines.slow_double",
+    )
+    assert out == "False True\n"
+
+
 def test_its_end_is_told_like_that_of_any_process(tmp_path: Path) -> None:
     run(
         """
