@@ -117,7 +117,7 @@ class EngineConfig:
     max_num_seqs: int = 8  # most requests that run as one batch
     placement: str = "shared"  # AR and DiT stage on the same GPUs (shared), or the AR stage on one of its own (split)
     plugin: bool = True  # count phases and evidence inside the workers
-    deterministic: bool = False  # compile kernels by rule and not by timing them, so that engines agree in pixels
+    deterministic: bool = False  # torch.compile chooses no kernel by timing it
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")
