@@ -1,4 +1,4 @@
-"""A stored sweep as pandas data frames: `sweep.results.load`.
+"""A stored sweep as pandas data frames: `sweep.frames.load`.
 
 Reads through `SweepFolder`; computes nothing but the summary.
 """
@@ -27,11 +27,11 @@ class SweepTables:
     manifest: dict[str, Any]
 
 
-def load_tables(folder: Path) -> SweepTables:
-    """Everything stored of a sweep. The summary is computed anew from the stored results."""
+def load(folder: str | Path) -> SweepTables:
+    """Everything stored of a sweep, as pandas data frames. The summary is computed anew from the stored results."""
     import pandas
 
-    sweep = SweepFolder(folder)
+    sweep = SweepFolder(Path(folder))
     plan = sweep.load_plan()
 
     def gather(name: str) -> "pandas.DataFrame":

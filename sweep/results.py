@@ -16,16 +16,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from profiling.phases import PhaseRecord
 from profiling.telemetry import TelemetrySample
 from sweep.config import ConfigError
 from sweep.engines.base import RankEvidence
 from sweep.plan import Cell, Plan
-
-if TYPE_CHECKING:
-    from sweep.frames import SweepTables
 
 SCHEMA_VERSION = 1
 DONE, ERROR = "done", "error"
@@ -367,10 +364,3 @@ def _is_whole_png(path: Path) -> bool:
 def _rows_csv(kind: type, rows: Sequence[Any]) -> str:
     columns = [f.name for f in dataclasses.fields(kind)]
     return to_csv(columns, ([getattr(row, column) for column in columns] for row in rows))
-
-
-def load(folder: str | Path) -> "SweepTables":
-    """Everything stored of a sweep, as pandas data frames."""
-    from sweep.frames import load_tables
-
-    return load_tables(Path(folder))

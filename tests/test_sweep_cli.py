@@ -87,7 +87,7 @@ def test_report_and_plots_are_rebuilt_from_stored_results(finished: Path, sweep)
 def test_load_gives_the_same_as_data_frames(finished: Path) -> None:
     import pandas
 
-    from sweep.results import load
+    from sweep.frames import load
 
     tables = load(finished)
     stored = pandas.read_csv(finished / "summary.csv")
