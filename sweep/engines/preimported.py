@@ -210,21 +210,31 @@ def fork_instead_of_spawning() -> None:
 
 
 def import_all(modules: Iterable[str]) -> None:
-    """In the server: import `modules`, each with its seconds on stderr; one that is missing is left out."""
+    """In the server: import `modules`, each with its seconds in the log; one that cannot be imported is left out.
+
+    The log goes when all were imported.
+    """
+    log = _redirect()
+    failed = False
     for name in modules:
         start = time.perf_counter()
         try:
             importlib.import_module(name)
         except Exception:
+            failed = True
             traceback.print_exc()
         print(f"preload: {name} {time.perf_counter() - start:.2f} s", file=sys.stderr, flush=True)
     gc.collect()
     gc.freeze()  # what was imported stays: no collection in a fork looks at it, or copies its memory
+    if not failed:
+        log.unlink(missing_ok=True)
 
 
-def redirect() -> None:
-    """In the server: what imports print goes to its log, never to the terminal."""
-    target = os.open(os.environ.get(LOG_VARIABLE) or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+def _redirect() -> Path:
+    """Send what imports print to the server's log, never to the terminal; returns its path."""
+    log = Path(os.environ[LOG_VARIABLE])
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)
+    return log

@@ -91,6 +91,17 @@ def test_imports_can_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert out == "False True\n"
 
 
+@pytest.mark.parametrize(("module", "kept"), [("colorsys", False), ("no_such_module", True)])
+def test_the_log_of_imports_stays_only_if_one_failed(module: str, kept: bool, tmp_path: Path) -> None:
+    log = tmp_path / "imports.log"
+    code = f"from sweep.engines.preimported import import_all; import_all(['json', {module!r}]); print('said')"
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SWEEP_PREIMPORT_LOG": str(log)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=variables)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "nothing reaches the terminal"
+    assert log.exists() is kept
+    assert not kept or "No module named 'no_such_module'" in log.read_text()
+
+
 def test_its_end_is_told_like_that_of_any_process(tmp_path: Path) -> None:
     run(
         """

@@ -5,7 +5,7 @@ Ranks are forked from it as well. Not for GPUs: these imports may touch CUDA, wh
 
 import os
 
-from sweep.engines.preimported import LOG_VARIABLE, import_all, redirect
+from sweep.engines.preimported import LOG_VARIABLE, import_all
 
 MODULES = (
     "torch",
@@ -17,5 +17,4 @@ MODULES = (
 )
 
 if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
-    redirect()
     import_all(MODULES)

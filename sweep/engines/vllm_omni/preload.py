@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from sweep.engines.preimported import AFTER_FORK, LOG_VARIABLE, import_all, redirect
+from sweep.engines.preimported import AFTER_FORK, LOG_VARIABLE, import_all
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -117,7 +117,6 @@ def reread_environment() -> None:
 
 if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
     os.environ |= ENVIRONMENT
-    redirect()
     AFTER_FORK.append(reread_environment)
     with cuda_kept_away():
         import_all(MODULES)
