@@ -43,7 +43,7 @@ class Cell:
     origin: str = ""  # key of the cell that it measures again; its own for a first start
     beside: str = ""  # key of the baseline that runs beside it, batch by batch; "" when none does
 
-    @property
+    @functools.cached_property
     def folder(self) -> str:
         """Name of its folder inside the sweep's."""
         text = self.label.replace("A/A", "aa").replace(" ", "-")

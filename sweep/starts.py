@@ -4,6 +4,7 @@ Joins stored results by cell: a cell's own result and those of its repeats. Turn
 `paired` compares. Reads nothing; knows result records, no statuses.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,12 +24,12 @@ class Measured:
     cell: Cell
     results: tuple[RunResult, ...]
 
-    @property
+    @functools.cached_property
     def starts(self) -> list[Start]:
         """Latencies by sample, one mapping a start."""
         return [samples(result) for result in self.results]
 
-    @property
+    @functools.cached_property
     def pairs(self) -> list[tuple[Start, Start]]:
         """(baseline, cell) of the starts in which the baseline ran beside the cell."""
         both = [(reference_samples(result), samples(result)) for result in self.results]

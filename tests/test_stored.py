@@ -139,7 +139,7 @@ def test_ten_thousand_cells(tmp_path: Path) -> None:
     folder = stored.store(tmp_path, stored.many_cells(10_000), tables=False)
     begin = time.process_time()
     rebuild(folder, plots=False)
-    assert time.process_time() - begin < 8, "summary and report.json, at most 5 s each"
+    assert time.process_time() - begin < 10, "summary and report.json, at most 5 s each"
     with (tmp_path / "summary.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     assert len(rows) == 10_001
