@@ -71,12 +71,11 @@ class References:
             return host
         if host is not None:
             self._hosts.pop(baseline.engine_key).close()
-        wanted = spec(baseline)
-        host = EngineHost(wanted)
+        host = EngineHost(spec(baseline))
         self._hosts[baseline.engine_key] = host
         self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
         try:
-            host.load(wanted, load_timeout_s)
+            host.load(load_timeout_s)
         except EngineFailure:
             self._hosts.pop(baseline.engine_key).close()
             self._unloadable.add(baseline.engine_key)

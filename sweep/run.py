@@ -18,7 +18,8 @@ from sweep import gpus, turns
 from sweep.beside import References
 from sweep.config import RunConfig
 from sweep.engines.base import EngineSpec
-from sweep.engines.host import EngineFailure, EngineHost, await_imports, one_line, preimport
+from sweep.engines.host import EngineFailure, EngineHost, forks, one_line, preimport
+from sweep.engines.preimported import await_imports
 from sweep.measure import Measurement
 from sweep.plan import Cell, Plan
 from sweep.results import DONE, ERROR, RunResult, SweepFolder
@@ -176,7 +177,7 @@ class GroupRunner:
         except OSError as error:
             raise EngineFailure("load", f"the engine's process could not be started: {error}") from error
         self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
-        self.load_s = self.host.load(spec, run.engine.load_timeout_s)
+        self.load_s = self.host.load(run.engine.load_timeout_s)
         parts = {name: round(seconds, 3) for name, seconds in self.host.load_parts.items()}
         self.folder.emit("engine_loaded", key=cell.key, engine_key=cell.engine_key, load_s=self.load_s, parts=parts)
 
@@ -244,6 +245,8 @@ IMPORTED: set[str] = set()
 
 def _preimport(spec: EngineSpec, waiting: Callable[[str], None]) -> None:
     """Have what the engine is forked from imported before it holds devices; on GPUs while nothing is measured."""
+    if not forks(spec):
+        return
     with contextlib.suppress(OSError, EOFError):  # told when the engine is started
         if spec.device != "cuda":
             preimport(spec)
@@ -251,7 +254,7 @@ def _preimport(spec: EngineSpec, waiting: Callable[[str], None]) -> None:
             with turns.turn(turns.LOADING, gpus.lease_folder(), waiting):
                 waiting("importing, once for all engines")
                 preimport(spec)
-                await_imports(spec)
+                await_imports()
             IMPORTED.add(spec.engine)
 
 

@@ -17,12 +17,10 @@ from collections.abc import Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from sweep.engines import preimported
 from sweep.engines.base import EngineError, EngineSpec, Output, Request
-
-if TYPE_CHECKING:
-    from sweep.engines.preimported import Forked
 
 OOM_SIGNS = (
     "out of memory",
@@ -78,8 +76,8 @@ class EngineHost:
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
         ours, theirs = Pipe()
         environment = _environment(spec)
-        self.process: subprocess.Popen[bytes] | Forked
-        if _forks(spec):
+        self.process: subprocess.Popen[bytes] | preimported.Forked
+        if forks(spec):
             self.process = _fork(spec, theirs, environment, self.log.fileno())
         else:
             os.set_inheritable(theirs.fileno(), True)
@@ -106,11 +104,10 @@ class EngineHost:
         """Process id of the engine, which is also its process group."""
         return self.process.pid
 
-    def load(self, spec: EngineSpec, timeout_s: float) -> float:
+    def load(self, timeout_s: float) -> float:
         """Load the engine; returns seconds taken. Raises EngineFailure."""
-        self.spec = spec
         start = time.perf_counter()
-        self.load_parts = dict(self._ask("loading the engine", timeout_s, "load", spec) or {})
+        self.load_parts = dict(self._ask("loading the engine", timeout_s, "load", self.spec) or {})
         return time.perf_counter() - start
 
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
@@ -198,30 +195,18 @@ class EngineHost:
 
 
 def preimport(spec: EngineSpec) -> None:
-    """Begin to import what this engine's processes are forked from, without waiting; nothing where none are."""
-    if not _forks(spec):
-        return
-    from sweep.engines import preimported
-
+    """Begin to import what this engine's processes are forked from, without waiting. Only where they are (`forks`)."""
     log = str(Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log")
     environment = {**_environment(spec), preimported.LOG_VARIABLE: log}
     preimported.start_server(PRELOADS[spec.engine, spec.device], environment)
 
 
-def await_imports(spec: EngineSpec) -> None:
-    """Wait until what `preimport` began is done."""
-    if _forks(spec):
-        from sweep.engines import preimported
-
-        preimported.await_imports()
-
-
-def _forks(spec: EngineSpec) -> bool:
+def forks(spec: EngineSpec) -> bool:
+    """Whether this engine's processes are forked from one that has imported everything."""
     return spec.fork and (spec.engine, spec.device) in PRELOADS and sys.platform == "linux"
 
 
-def _fork(spec: EngineSpec, pipe: Connection, environment: dict[str, str], output: int) -> "Forked":
-    from sweep.engines import preimported
+def _fork(spec: EngineSpec, pipe: Connection, environment: dict[str, str], output: int) -> preimported.Forked:
     from sweep.engines.child import main_forked
 
     preimport(spec)

@@ -45,7 +45,7 @@ def started(run: RunConfig) -> tuple[EngineHost, float]:
     devices = gpus.discover(run.engine, run.model, run.hardware)
     spec = engine_spec(run, devices, need, tuple(range(need)) if devices.kind == "cuda" else ())
     host = EngineHost(spec)
-    return host, host.load(spec, run.engine.load_timeout_s)
+    return host, host.load(run.engine.load_timeout_s)
 
 
 def interval(ratios: Sequence[float], rounds: int = 4000) -> tuple[float, float]:

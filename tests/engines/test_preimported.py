@@ -25,13 +25,28 @@ if __name__ == "__main__":
 
 
 def run(body: str, tmp_path: Path, preload: str = "colorsys") -> str:
-    """Run SCRIPT and then `body` in a process of its own, as one process has one server for life."""
+    """What SCRIPT and then `body` print in a process of its own, as one process has one server for life."""
+    done = completed(body, tmp_path, preload)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def completed(body: str, tmp_path: Path, preload: str = "colorsys") -> "subprocess.CompletedProcess[str]":
+    """That process when it has ended, however it did."""
     path = tmp_path / "script.py"
     path.write_text(f"PRELOAD = {preload!r}\n" + SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SWEEP_TEST_MARK": "of the parent"}
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, env=environment)
+
+
+def soon_gone(block: Path) -> bool:
+    """Whether shared memory is given back within some seconds; it is taken away if not."""
+    for _ in range(100):
+        if not block.exists():
+            return True
+        time.sleep(0.05)
+    block.unlink()
+    return False
 
 
 def test_a_fork_has_the_imports_and_what_spawning_would_give(tmp_path: Path) -> None:
@@ -154,32 +169,20 @@ def test_shared_memory_of_a_killed_engine_is_given_back(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    block = Path("/dev/shm") / out.strip()
-    for _ in range(100):
-        if not block.exists():
-            return
-        time.sleep(0.05)
-    block.unlink()
-    pytest.fail("shared memory outlived the sweep")
+    assert soon_gone(Path("/dev/shm") / out.strip()), "shared memory outlived the sweep"
 
 
 def test_what_a_killed_engine_leaves_is_cleared_away_without_a_word(tmp_path: Path) -> None:
-    path = tmp_path / "script.py"
-    body = """
+    done = completed(
+        """
         ours, theirs = Pipe()
         engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno())
         print(ours.recv())
         os.killpg(engine.pid, 9)
-    """
-    path.write_text("PRELOAD = 'colorsys'\n" + SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, env=environment)
-    block = Path("/dev/shm") / done.stdout.strip()
-    for _ in range(100):
-        if not block.exists():
-            break
-        time.sleep(0.05)
-    assert not block.exists()
+        """,
+        tmp_path,
+    )
+    assert soon_gone(Path("/dev/shm") / done.stdout.strip())
     assert done.stderr == ""
 
 

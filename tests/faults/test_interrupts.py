@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.faults.conftest import NOOP, Sweep, alive, wait_for
+from tests.faults.conftest import NOOP, Sweep, alive, group_alive, wait_for
 
 STOP = "import os, time; os.kill(os.{whom}(), {signal}); time.sleep(60 if {stay} else 0)"
 
@@ -152,6 +152,7 @@ def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
     process = sweep.start("-m", "feature=cfg_parallel", "baselines=false", "plots=false", "aa=0", *small)
     sweep.wait_until(process, lambda: sweep.is_running("cfg_parallel b1"))
     started = psutil.Process(process.pid).children(recursive=True)
+    (engine,) = sweep.engine_pids()
     assert len(started) >= 3, "server, engine and second rank"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -159,4 +160,5 @@ def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
     status, reason = sweep.statuses()["cfg_parallel b1"]
     assert status == "ERROR"
     assert reason.startswith("interrupted while generating batch 1 of 1, repeat ")
+    assert not group_alive(engine)
     wait_for(lambda: not [child.pid for child in started if alive(child.pid)], 5.0)  # multiprocessing's tracker is last
