@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Finished, environment
 
 SWEEP = (
-    *("-m", "feature=teacache", "workload.num_prompts=2", "workload.repeats=1", "aa=3", "interleave=true"),
+    *("-m", "feature=teacache", "workload.num_prompts=3", "workload.repeats=1", "aa=3", "interleave=true"),
     *("workload.width=32", "workload.height=32", "workload.steps=4", "plots=false"),
 )
 DELAY_S = 5.0  # many times a request, also on a busy machine, where A/A differ by much
