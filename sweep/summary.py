@@ -4,12 +4,11 @@ Formulas come from `metrics` and `paired`, image differences from `differences`,
 but the cache of image differences.
 """
 
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep import control, differences, metrics, paired, starts, verdict
+from sweep import control, differences, members, metrics, paired, starts, verdict
 from sweep import features as feature_rules
 from sweep.control import ControlGroup
 from sweep.differences import IDENTICAL
@@ -89,7 +88,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     quality = {cell.key: _quality(sweep, cell) for cell in plan.cells if cell.role != REPEAT}
     pixels = _pixel_floors(plan, quality)
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
-    _add_interaction_gains(rows, plan.by_key)
+    members.judge(rows, plan.by_key, sweep.evidence, pixels)
     _doubt_drift(rows, {key for key, one in measured.items() if one.pairs})
     group = control.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
     return Summary(rows, floors, pixels, group)
@@ -236,24 +235,6 @@ def _validity(cell: Cell, result: RunResult) -> Row:
     if cell.config["engine"]["warmup"] == 0 and cell.config["engine"]["name"] != "noop":
         doubts.append("measured without warm-up")
     return {"valid": not doubts, "invalid_reason": "; ".join(doubts)}
-
-
-def _add_interaction_gains(rows: Sequence[Row], cells: Mapping[str, Cell]) -> None:
-    """Fill `interaction_gain` of combinations whose members were measured alone with the same settings."""
-    singles = {
-        _setting(cell.baseline_key, cell.config["feature"][cell.features[0]]): row.get("speedup")
-        for row in rows
-        if len((cell := cells[row["cell_key"]]).features) == 1
-    }
-    for row in rows:
-        cell = cells[row["cell_key"]]
-        if len(cell.features) > 1 and row.get("speedup") is not None:
-            members = [singles.get(_setting(cell.baseline_key, cell.config["feature"][name])) for name in cell.features]
-            row["interaction_gain"] = metrics.interaction_gain(row["speedup"], members)
-
-
-def _setting(baseline_key: str, body: Mapping[str, Any]) -> tuple[str, str]:
-    return baseline_key, json.dumps(body, sort_keys=True)
 
 
 def _doubt_drift(rows: Sequence[Row], beside: Set[str]) -> None:

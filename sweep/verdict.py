@@ -148,7 +148,9 @@ def describe_evidence(evidence: Sequence[RankEvidence]) -> str:
         run, skipped = sum(e.blocks_run for e in evidence), sum(e.blocks_skipped for e in evidence)
         parts.append(f"{skipped} of {run + skipped} blocks skipped")
         parts.append(f"{max(e.block_sequence for e in evidence)} image tokens a block")
-        parts.append(f"{max(e.dit_parameters for e in evidence) / 1e6:.3g} M DiT parameters a rank")
+        held = max(e.dit_parameters for e in evidence)
+        amount = f"{held / 1e6:.3g} M" if held < 1e9 else f"{held / 1e9:.3g} B"
+        parts.append(f"{amount} DiT parameters a rank")
     for name in sorted({name for e in evidence for name, count in e.counts.items() if count}):
         parts.append(f"{name} {_largest(name, evidence):,}")
     return "; ".join(parts)
@@ -192,7 +194,7 @@ def judge(
         elif why:
             return Verdict(FAIL, f"{feature.name} did not engage: {why}")
     if features and pixels is not None:
-        judged = _judge_pixels(features, pixels, floor)
+        judged = judge_pixels(features, pixels, floor)
         if judged.status == FAIL:
             return judged
         warnings += [judged.reason] if judged.reason else []
@@ -212,7 +214,7 @@ def _praise(features: Sequence[Feature], pixels: Pixels | None) -> str:
     return f"engaged, images differ by {pixels.mean_diff:.2g} on average, within the gate"
 
 
-def _judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Verdict:
+def judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Verdict:
     """The quality gate: lossless features may move what reduction order moves, lossy ones what their file says."""
     mean_diff, max_diff = pixels.mean_diff, pixels.max_diff
     lossy = [feature for feature in features if feature.lossy]

@@ -90,23 +90,6 @@ def test_energy_and_images_are_of_the_same_starts(tmp_path: Path, energies: tupl
     assert row["energy_j_per_image"] == pytest.approx(expected)
 
 
-def test_interaction_gain_is_the_pair_over_the_product_of_its_members(tmp_path: Path) -> None:
-    made = stored.many_cells(4)
-    cache, slicing = (next(c for c in made.cells if c.features == (name,)) for name in ("cache_dit", "vae_slicing"))
-    both = dataclasses.replace(
-        cache,
-        key="f" * 16,
-        origin="f" * 16,
-        label="cache_dit+vae_slicing b1",
-        features=("cache_dit", "vae_slicing"),
-        config={**cache.config, "feature": {**cache.config["feature"], **slicing.config["feature"]}},
-    )
-    rows = {row["cell"]: row for row in summary_of(stored.store(tmp_path, build_plan([*made.cells, both]))).rows}
-    expected = rows[both.label]["speedup"] / rows[cache.label]["speedup"] / rows[slicing.label]["speedup"]
-    assert rows[both.label]["interaction_gain"] == pytest.approx(expected)
-    assert rows[cache.label].get("interaction_gain") is None
-
-
 def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tmp_path: Path) -> None:
     made = stored.many_cells(4)
     alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])

@@ -4,6 +4,7 @@ The words serve the terminal and the HTML page alike. Knows nothing of files or 
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -85,11 +86,11 @@ def _telling(rows: Sequence[Row]) -> list[Row]:
 
 
 def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
-    """The table at the end of a sweep, for a terminal `width` columns wide.
+    """The table at the end of a sweep, for a terminal `width` columns wide; skipped cells are not in it.
 
-    Below it stand the reason of every cell that is not PASS, and, where the terminal is too narrow for its
-    column, the evidence of single cells and of those that failed; the rest is in summary.csv and report.html.
-    Labels are shown as they are, never read as markup.
+    Below it stand the reason of every cell that is not PASS and the notes, cells with the same one together, and,
+    where the terminal is too narrow for its column, the evidence of single cells and of those that failed; the rest
+    is in summary.csv and report.html. Labels are shown as they are, never read as markup.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("cell", overflow="fold", min_width=12)
@@ -99,11 +100,12 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
     table.add_column("bottleneck", overflow="fold", min_width=12)
     wide = width >= WIDE
     if wide:
-        table.add_column("evidence", overflow="fold")
-    below: list[Text] = []
+        table.add_column("evidence")  # gives way to the others; each is cut to one line
     shown_rows = _telling(rows)
     for row in shown_rows:
-        label, status = text(row, "cell"), text(row, "status")
+        status = text(row, "status")
+        if status == "SKIP":
+            continue
         values = (
             speedup_text(row),
             digits(number(row, "latency_mean_s")),
@@ -111,26 +113,56 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
             quality_text(row),
             bottleneck_text(row),
         )
-        evidence = text(row, "evidence")
-        doubted = text(row, "invalid_reason")
-        shown = Text(status + (" ?" if doubted else ""), style=STATUS_STYLES.get(status, ""))
-        table.add_row(Text(label), shown, *(Text(value) for value in values), *([Text(evidence)] if wide else []))
+        shown = Text(status + (" ?" if text(row, "invalid_reason") else ""), style=STATUS_STYLES.get(status, ""))
+        cells = [Text(text(row, "cell")), shown, *(Text(value) for value in values)]
+        evidence = Text(text(row, "evidence"), no_wrap=True, overflow="ellipsis")
+        table.add_row(*cells, *([evidence] if wide else []))
+    below = [*_reasons(shown_rows), *_evidence(shown_rows, wide), *_small_print(rows, len(shown_rows), wide)]
+    return Group(table, *below) if table.row_count else Group(*below)
+
+
+def _reasons(rows: Sequence[Row]) -> list[Text]:
+    """`FAIL  ring b2: …`: why a cell is not PASS or not to be trusted, and notes; cells with the same one together."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        status, doubted = text(row, "status"), text(row, "invalid_reason")
         reason = "" if status == "PASS" else text(row, "reason")  # of a PASS the columns say it
-        reasons = [reason, f"not to be trusted: {doubted}" if doubted else ""]
-        for reason in filter(None, reasons):
-            style = STATUS_STYLES.get(status, "")
-            below.append(Text.assemble((f"{status:5} ", style), (label, "bold"), f": {reason}"))
-        if evidence and not wide and (len(rows) == 1 or status == "FAIL"):
-            below.append(Text.assemble(("      " + label, "bold"), (f": {evidence}", "dim")))
+        for word, why in (
+            (status, reason),
+            (status, f"not to be trusted: {doubted}" if doubted else ""),
+            ("note", _VAGUE.sub("", text(row, "note")).strip("; ")),
+        ):
+            if why:
+                told.setdefault((word, why), []).append(text(row, "cell"))
+    return [
+        Text.assemble((f"{word:5} ", STATUS_STYLES.get(word, "dim")), (", ".join(labels), "bold"), f": {why}")
+        for (word, why), labels in told.items()
+    ]
+
+
+_VAGUE = re.compile(r"speed-up known to [^;]*(; )?")
+"""A note that _small_print counts."""
+
+
+def _evidence(rows: Sequence[Row], wide: bool) -> list[Text]:
+    """The whole evidence of a single cell, and of those that failed where the table does not show it."""
+    return [
+        Text.assemble(("      " + text(row, "cell"), "bold"), (f": {text(row, 'evidence')}", "dim"))
+        for row in rows
+        if text(row, "evidence") and (len(rows) == 1 or (text(row, "status") == "FAIL" and not wide))
+    ]
+
+
+def _small_print(rows: Sequence[Row], shown: int, wide: bool) -> list[Text]:
+    lines = []
     vague = sum("speed-up known to" in text(row, "note") for row in rows)
     if vague:
         advice = "aa=3 repeat=auto measures more"
         if not any("repeat=auto measures more" in text(row, "note") for row in rows):
             advice = "more prompts, aa or max_repeat would tell more"
-        below.append(Text(f"{vague} speed-ups are known less well than asked (precision): {advice}.", style="dim"))
-    if len(shown_rows) < len(rows):
-        left_out = f"{len(rows) - len(shown_rows):,} of {len(rows):,} cells are not shown; summary.csv has them all."
-        below.append(Text(left_out, style="dim"))
+        lines.append(f"{vague} speed-ups are known less well than asked (precision): {advice}.")
+    if shown < len(rows):
+        lines.append(f"{len(rows) - shown:,} of {len(rows):,} cells are not shown; summary.csv has them all.")
     if len(rows) > 1 and not wide and any(text(row, "evidence") for row in rows):
-        below.append(Text(f"Evidence: summary.csv, report.html, or a terminal of {WIDE} columns.", style="dim"))
-    return Group(table, *below)
+        lines.append(f"Evidence: summary.csv, report.html, or a terminal of {WIDE} columns.")
+    return [Text(line, style="dim") for line in lines]

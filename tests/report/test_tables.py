@@ -88,3 +88,26 @@ def test_a_doubted_measurement_is_marked_and_explained():
 
 def test_colours_only_in_a_terminal():
     assert "\x1b[" not in printed(shapes.with_errors(), 120)
+
+
+def test_cells_with_the_same_reason_share_a_line_and_skipped_ones_only_that():
+    skipped = [{"cell": f"ring b{n}", "status": "SKIP", "reason": "requires 4 GPUs"} for n in (1, 2)]
+    out = printed([shapes.row("", 1), *skipped], 120)
+    assert [line.strip() for line in out.splitlines() if "ring" in line] == ["SKIP  ring b1, ring b2: requires 4 GPUs"]
+
+
+def test_notes_are_told_but_how_well_a_speedup_is_known_is_only_counted():
+    vague = "speed-up known to ±8.6%, asked was ±5.0%, repeat=auto measures more"
+    rows = [shapes.row("teacache", note=f"{vague}; other images"), shapes.row("tp", note=vague)]
+    out = printed(rows, 120)
+    assert "note  teacache b1: other images" in [line.rstrip() for line in out.splitlines()]
+    assert "note  tp" not in out
+    assert "2 speed-ups are known less well than asked (precision): aa=3 repeat=auto measures more." in out
+
+
+def test_evidence_is_cut_to_one_line_and_leaves_the_numbers_whole():
+    rows = [shapes.row("teacache", evidence="block " * 60), shapes.row("", 1)]
+    lines = [line for line in printed(rows, 150).splitlines() if "teacache" in line]
+    assert len(lines) == 1
+    assert tables.speedup_text(rows[0]) in lines[0]
+    assert lines[0].rstrip().endswith("…")

@@ -1,0 +1,78 @@
+"""What the features of a combination do alone tells of the combination.
+
+A lossy feature's gate would hide what a lossless one loses beside it, and a cache that works alone may skip little in
+company. Pure functions over summary rows; only cells with the same settings are each other's members.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sweep import metrics, verdict
+from sweep.config import Feature
+from sweep.engines.base import RankEvidence
+from sweep.features import parse_features
+from sweep.plan import Cell, model_and_engine
+from sweep.verdict import Pixels
+
+Row = dict[str, Any]
+Evidence = Callable[[str], Sequence[RankEvidence]]
+"""What each rank executed in the cell with this key."""
+
+LESS = 0.75
+"""A cache that skips less than this part of what it skips alone is worth a word."""
+
+
+def judge(
+    rows: Sequence[Row], cells: Mapping[str, Cell], evidence: Evidence, floors: Mapping[tuple[str, str], Pixels]
+) -> None:
+    """Fill `interaction_gain`, `note` and what members fail by into the rows of combinations.
+
+    `floors` are the pixels that two runs of a baseline differ by, by model and engine.
+    """
+    alone = {
+        _setting(cell, cell.features[0]): row for row in rows if len((cell := cells[row["cell_key"]]).features) == 1
+    }
+    for row in rows:
+        cell = cells[row["cell_key"]]
+        if len(cell.features) < 2 or row.get("speedup") is None:
+            continue
+        members = [alone.get(_setting(cell, name)) for name in cell.features]
+        row["interaction_gain"] = metrics.interaction_gain(
+            row["speedup"], [member.get("speedup") if member else None for member in members]
+        )
+        notes = [row.get("note", "")]
+        for feature, member in zip(parse_features(cell.config["feature"]), members, strict=True):
+            if member is None:
+                continue
+            lost = _lost(feature, member, floors.get(model_and_engine(cell), Pixels()))
+            if lost and row["status"] in (verdict.PASS, verdict.WARN):
+                row |= {"status": verdict.FAIL, "reason": f"{feature.name} fails alone: {lost}"}
+            notes.append(_skips_less(feature, evidence(cell.key), evidence(member["cell_key"])))
+        row["note"] = "; ".join(filter(None, notes))
+
+
+def _setting(cell: Cell, name: str) -> tuple[str, str]:
+    """What a cell with this feature alone shares with the cell: its baseline and the feature's options."""
+    return cell.baseline_key, json.dumps(cell.config["feature"][name], sort_keys=True)
+
+
+def _lost(feature: Feature, member: Row, floor: Pixels) -> str:
+    """By how much a lossless feature fails the gate alone; "" when it does not."""
+    if feature.lossy or member.get("mean_diff") is None:
+        return ""
+    judged = verdict.judge_pixels([feature], Pixels(member["mean_diff"], member["max_diff"]), floor)
+    return judged.reason if judged.status == verdict.FAIL else ""
+
+
+def _skips_less(feature: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]) -> str:
+    if feature.evidence != "skipped_blocks":
+        return ""
+    now, before = (_skipped_share(evidence) for evidence in (together, alone))
+    return f"{feature.name} skips {now:.0%} of the blocks, alone {before:.0%}" if now < LESS * before else ""
+
+
+def _skipped_share(evidence: Sequence[RankEvidence]) -> float:
+    skipped = sum(one.blocks_skipped for one in evidence)
+    due = skipped + sum(one.blocks_run for one in evidence)
+    return skipped / due if due else 0.0
