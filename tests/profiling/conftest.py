@@ -1,6 +1,7 @@
-"""Tiny pipelines, loaded once a module."""
+"""Tiny pipelines, loaded once a module, and the place that the plugin writes to."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,3 +18,11 @@ def glm() -> Iterator[Any]:
 def qwen() -> Iterator[Any]:
     """Tiny Qwen-Image: text encoder, DiT, VAE."""
     return load("tiny_qwen_image")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Any:
+    """A plugin's place; needs torch, as its double stands among those of modules."""
+    from omni_doubles import Here
+
+    return Here(tmp_path)

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,11 +80,6 @@ class Runner:
     def sample_tokens(self, grammar_output: Any) -> str:
         time.sleep(0.0005)
         return "output"
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Here:
-    return Here(tmp_path)
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Phases and executed blocks of pipelines shaped like vLLM-Omni's, on a CPU."""
 
-import functools
+import sys
 import threading
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from observed import ALL, count, load, run  # noqa: E402
 from omni_doubles import (  # noqa: E402
     BLOCKS,
     IMAGE_TOKENS,
@@ -22,47 +21,12 @@ from omni_doubles import (  # noqa: E402
     HookedForward,
     Pipeline,
     Runner,
-    Transformer,
     lines,
 )
 
-from profiling import vllm_evidence  # noqa: E402
 from profiling.vllm_diffusion import hook_runner, hook_scheduler  # noqa: E402
-from profiling.vllm_files import DitRecord, phase_records  # noqa: E402
-
-ALL = BLOCKS + 1
-"""Blocks that a full forward runs."""
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Here:
-    return Here(tmp_path)
-
-
-def load(here: Here, pipeline: Any = None, **settings: Any) -> Any:
-    """A runner of a hooked class that has loaded `pipeline`."""
-    cls: Any = type("DiffusionModelRunner", (Runner,), {})
-    names = hook_runner(cls, here)
-    assert names == ["DiffusionModelRunner.load_model", "DiffusionModelRunner.execute_stepwise"]
-    assert hook_runner(cls, here) == names  # once more changes nothing
-    runner = cls(pipeline)
-    for name, value in settings.items():
-        setattr(runner, name, value)
-    runner.load_model()
-    return runner
-
-
-def run(here: Here, pipeline: Any = None, batch: Batch | None = None, **settings: Any) -> DitRecord:
-    """The only record of one request."""
-    load(here, pipeline, **settings).execute_model(batch or Batch())
-    assert here.reports == []
-    (record,) = lines(here.folder)
-    return record
-
-
-def count(record: DitRecord) -> Counter[str]:
-    """How often each phase was recorded."""
-    return Counter(phase for phase, *_ in record.phases)
+from profiling.vllm_evidence import PARALLEL_STATE  # noqa: E402
+from profiling.vllm_files import phase_records  # noqa: E402
 
 
 def test_a_request_with_two_branches(here: Here) -> None:
@@ -204,7 +168,7 @@ def test_a_rank_without_scheduler_ends_its_steps_at_the_broadcast(here: Here, mo
 
     group = Group()
     state = type("State", (), {"get_cfg_group": staticmethod(lambda: group)})
-    monkeypatch.setitem(vllm_evidence.sys.modules, vllm_evidence.PARALLEL_STATE, state)
+    monkeypatch.setitem(sys.modules, PARALLEL_STATE, state)
 
     class SecondRank(Pipeline):
         def forward(self, req: Batch) -> Any:
@@ -407,87 +371,3 @@ def test_the_scheduler_class_is_wrapped_once_and_other_pipelines_are_not_recorde
     assert not list(here.folder.iterdir())
     observed.execute_model(Batch())
     assert len(lines(here.folder)) == 1
-
-
-def test_blocks_of_an_unknown_transformer_are_its_longest_list() -> None:
-    class Unknown(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = torch.nn.ModuleList([Block() for _ in range(4)])
-            self.outputs = torch.nn.ModuleList([torch.nn.Linear(2, 2) for _ in range(2)])
-
-    found = vllm_evidence.blocks(Unknown())
-    assert found.count == 4
-    assert [type(block) for block in found.main] == [Block]
-
-
-def test_blocks_are_found_under_a_class_that_fsdp_made_up() -> None:
-    transformer = Transformer()
-    for block in transformer.transformer_blocks:
-        block.__class__ = type("FSDPBlock", (type("FSDPModule", (), {}), Block), {})
-    del Transformer._layerwise_offload_blocks_attrs
-    try:
-        found = vllm_evidence.blocks(transformer)
-    finally:
-        Transformer._layerwise_offload_blocks_attrs = ["transformer_blocks"]
-    assert found.count == ALL
-
-
-def test_weights_that_layerwise_offload_keeps_elsewhere_are_still_held() -> None:
-    transformer = Transformer()
-    whole = vllm_evidence.held(transformer)
-    first, second = transformer.transformer_blocks[:2]
-    parameters = dict(second.named_parameters())
-    rows = [{"name": name, "numel": parameter.numel()} for name, parameter in parameters.items()]
-    hook = type("Hook", (), {"next_block_parameters": parameters, "dtype_metadata": {torch.float32: rows}})
-    first._hook_registry = type("Registry", (), {"_hooks": {"layerwise_offload": hook}})
-    for parameter in parameters.values():
-        parameter.data = torch.empty(0)
-    assert vllm_evidence.held(transformer) == whole
-    assert vllm_evidence.resident(transformer.parameters(), "cpu") < whole
-
-
-def as_if_compiled(function: Any) -> Any:
-    """Looks as what torch.compile returns; compiles nothing."""
-
-    @functools.wraps(function)
-    def compiled(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    compiled._torchdynamo_orig_callable = function  # type: ignore[attr-defined]
-    return compiled
-
-
-def check_compiled(here: Here, granularity: str, compiler: Callable[[Any], Any]) -> DitRecord:
-    """A request on a transformer that was compiled as vLLM-Omni does it, before we came."""
-    pipeline = Pipeline()
-    transformer = pipeline.transformer
-    if granularity == "full":
-        transformer._compiled_call_impl = compiler(transformer._call_impl)
-    else:
-        for block in transformer.transformer_blocks:
-            block.forward = compiler(block.forward)
-    record = run(here, pipeline, Batch(steps=2))
-    evidence = record.evidence
-    assert evidence.settings["compiled"] == granularity
-    assert evidence.settings["attention_layers"] == "TORCH_SDPA:1"  # no wrapper inside what is compiled
-    assert evidence.dit_forwards == count(record)["dit_forward"] == 4
-    if granularity == "full":
-        assert (evidence.blocks_run, evidence.blocks_skipped, evidence.settings["dit_blocks"]) == (0, 0, "unknown")
-        assert (evidence.counts["whole_model_compiled"], evidence.counts["compiled_modules"]) == (1, 1)
-    else:
-        assert (evidence.blocks_run, evidence.block_sequence) == (4 * ALL, IMAGE_TOKENS)
-        assert (evidence.counts["whole_model_compiled"], evidence.counts["compiled_modules"]) == (0, BLOCKS)
-    return record
-
-
-@pytest.mark.parametrize("granularity", ["regional", "full"])
-def test_compiled_transformers(here: Here, granularity: str) -> None:
-    check_compiled(here, granularity, as_if_compiled)
-
-
-@pytest.mark.bench  # torch.compile takes seconds to be imported
-@pytest.mark.parametrize("granularity", ["regional", "full"])
-def test_really_compiled_transformers(here: Here, granularity: str) -> None:
-    record = check_compiled(here, granularity, functools.partial(torch.compile, backend="eager", fullgraph=True))
-    assert record.evidence.counts["compiled_graphs"] > 0
