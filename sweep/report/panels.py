@@ -19,7 +19,8 @@ BASELINE = "baseline"
 CONTEXT = ("model", "engine", "width", "height", "steps")
 """Columns that set baselines apart: rows that differ in one of them stand in panels of their own."""
 
-GREY, LIGHT = "#555555", "#B0B0B0"
+GREY, LIGHT, BAD = "#555555", "#B0B0B0", "#D55E00"
+LOST = ("FAIL", "ERROR")  # statuses of points that are marked as no use
 MARKERS = "sD^v<>pho"
 PANELS_IN_A_ROW = 4  # further panels go below
 PANELS = 6  # of points or lines; bars have as many as they need
@@ -69,7 +70,7 @@ def telling(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
     cells = rows[~plain]
     groups = (
         *(rows[plain & ~rows["aa"]].head(3), rows[rows["aa"]].head(2)),
-        cells[cells["status"].isin(["FAIL", "ERROR"])].head(5),
+        cells[cells["status"].isin(LOST)].head(5),
         cells.nlargest(BARS // 2, "speedup"),
         *(cells.nsmallest(BARS // 4, "speedup"), rows),
     )
@@ -109,9 +110,9 @@ def bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tupl
 def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -> "Figure":
     """A panel a context, with one pair of axes a column in it; a line a feature set against batch.
 
-    Of very many feature sets the fastest are drawn.
+    Of very many feature sets single ones and the fastest combinations are drawn. A/A is not: it has one batch.
     """
-    rows, of_lines = _fastest_series(rows)
+    rows, of_lines = _telling_series(rows[~rows["aa"]])
     panels, of_panels = first_panels(rows)
     rows = rows.loc[[index for panel in panels for index in panel.rows.index]]
     figure, grid = panel_grid(panels, len(columns), title, height=2.7 if len(columns) > 1 else 3.4)
@@ -132,6 +133,8 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
                     "markeredgecolor": "white",
                 }
                 axes.plot(points.index, points, linewidth=1.7, zorder=3, **style)
+                failed = part[part["status"].isin(LOST)]
+                axes.plot(failed["batch"], failed[column], "X", color=BAD, markeredgecolor="white", zorder=4)
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
             axes.minorticks_off()
@@ -140,19 +143,22 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
             if place % PANELS_IN_A_ROW == 0:
                 axes.set_ylabel(label)
         grid[place][-1].set_xlabel("batch, prompts generated at once")
-    legend_of_points(figure, looks, joined=True)
+    _legend_of_lines(figure, looks, failed=bool(rows["status"].isin(LOST).any()))
     return figure
 
 
-def _fastest_series(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
-    """Rows of the baselines and of the series with the largest speed-ups, at most LINES of them; and words for it."""
+def _telling_series(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
+    """Rows of at most LINES series: baselines, then single features, then combinations, each the fastest first; and
+    words for it."""
     names = list(dict.fromkeys(rows["series"]))
     if len(names) <= LINES:
         return rows, ""
     best = rows.groupby("series", sort=False)["speedup"].max().fillna(0.0).sort_values(ascending=False, kind="stable")
     plain = list(dict.fromkeys(rows.loc[rows["look"] < 0, "series"]))
-    kept = list(dict.fromkeys([*plain, *best.index]))[:LINES]
-    return rows[rows["series"].isin(kept)], f"The {LINES} fastest of {len(names)} feature sets are drawn."
+    combined = set(rows.loc[rows["features"].str.contains("+", regex=False, na=False), "series"])
+    kept = list(dict.fromkeys([*plain, *sorted(best.index, key=combined.__contains__)]))[:LINES]
+    said = f"{LINES} of {len(names)} feature sets are drawn: single ones, and the fastest combinations."
+    return rows[rows["series"].isin(kept)], said
 
 
 def panel_grid(
@@ -206,15 +212,16 @@ def remark(figure: "Figure", text: str) -> None:
     figure.supxlabel(text)
 
 
-def legend_of_points(figure: "Figure", looks: dict[str, tuple[str, str]], joined: bool) -> None:
-    """The legend of points, `joined` by lines or not."""
+def _legend_of_lines(figure: "Figure", looks: dict[str, tuple[str, str]], failed: bool) -> None:
     from matplotlib.lines import Line2D
 
-    style: dict[str, Any] = {"linestyle": "-" if joined else "", "markersize": 6.5, "markeredgecolor": "white"}
+    style: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white"}
     handles = [
         Line2D([], [], color=colour, marker=marker, label=wrapped(name, 28), **style)
         for name, (colour, marker) in looks.items()
     ]
+    if failed:
+        handles.append(Line2D([], [], linestyle="", marker="X", color=BAD, label="FAIL"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, labelspacing=0.6)
 
 

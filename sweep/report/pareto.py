@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweep.report.panels import (
+    BAD,
     GREY,
     LIGHT,
+    LOST,
     MARKERS,
     PANELS_IN_A_ROW,
     first_panels,
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0173B2", "#DE8F05", "#029E73", "#CC78BC", "#CA9161", "#949494")  # of batches, colour-blind safe
-BAD = "#D55E00"
 BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.4}  # keeps a name legible on a line
 NAMED = 60  # points of a panel that are named at most; of more, only the front has whiskers
 
@@ -101,7 +102,7 @@ def _draw_points(
     several = len(looks) > 1
     for batch, part in rows.groupby("batch", dropna=False, sort=True):
         colour, marker = looks.get(float(batch), (COLOURS[0], "o"))
-        lost = part["status"].isin(["FAIL", "ERROR"])
+        lost = part["status"].isin(LOST)
         chosen = part[~lost & ~part["aa"]]
         front = front_of(list(zip(chosen["mean_diff"], chosen["speedup"], strict=True)))
         best = chosen.iloc[front]
@@ -192,7 +193,7 @@ def _legend(figure: "Figure", rows: "pandas.DataFrame", looks: dict[float, tuple
             handles.append(Line2D([], [], linestyle="", alpha=0.38, label="dominated", **style))
     if several:
         handles.append(Line2D([], [], linestyle="", marker="o", color=LIGHT, label="pale: dominated"))
-    if rows["status"].isin(["FAIL", "ERROR"]).any():
+    if rows["status"].isin(LOST).any():
         handles.append(Line2D([], [], linestyle="", marker="X", color=BAD, label="FAIL"))
     if rows["aa"].any():
         handles.append(Line2D([], [], linestyle="", marker="d", color=LIGHT, label="A/A: baseline again"))

@@ -15,6 +15,7 @@ from sweep.report.panels import (
     CONTEXT,
     GREY,
     LIGHT,
+    LOST,
     bar_panels,
     footnote,
     legend_of_colours,
@@ -84,7 +85,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
             if row.aa:  # the baseline again: what it is off 1 is noise, not speed
                 kind, colour = "A/A: baseline again,\noff 1 by noise alone", GREY
             kinds[kind] = colour
-            failed = row.status in ("FAIL", "ERROR")
+            failed = row.status in LOST
             axes.barh(y, row.speedup, height=0.68, color=colour, hatch="////" if failed else None, edgecolor="white")
             end = row.speedup
             if row.speedup_low == row.speedup_low:  # not NaN
@@ -202,9 +203,8 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
             frame["cell"], frame["batch"], frame["series"], frame["series"].isin(unclear), strict=True
         )
     ]
-    plain = (BASELINE, f"{BASELINE} A/A")
-    named = [name for name in dict.fromkeys(frame["series"]) if name not in plain]
-    numbers = {name: number for number, name in enumerate(named)}
+    plain = frame["aa"] | (frame["series"] == BASELINE)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(frame.loc[~plain, "series"]))}
     frame["look"] = [numbers.get(name, -1) for name in frame["series"]]
     return frame
 

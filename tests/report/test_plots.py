@@ -111,6 +111,31 @@ def test_batch_lines_follow_the_rows():
     assert expected <= {tuple(line.get_ydata()) for line in axes.lines}
 
 
+def test_batch_lines_mark_what_failed_and_leave_out_the_baseline_against_itself():
+    rows = [shapes.row(name, batch) for name in ("", "teacache") for batch in (1, 2)]
+    rows[3]["status"] = "FAIL"
+    again = [shapes.row("", 1) | {"cell": f"baseline b1{number} A/A"} for number in ("", " #2")]
+    drawn = figure("batch", rows + again)
+    marked = [line for line in drawn.axes[0].lines if line.get_marker() == "X" and len(line.get_xdata())]
+    assert [tuple(line.get_data()) for line in marked] == [([2.0], [rows[3]["latency_mean_s"]])]
+    assert "FAIL" in texts(drawn)
+    assert not [text for text in texts(drawn) if "A/A" in text]
+
+
+def test_of_many_feature_sets_the_single_ones_are_drawn_and_the_fastest_combinations():
+    slow, fast = ([f"{kind}{n}" for n in range(7)] for kind in ("slow", "fast"))
+    speeds = dict.fromkeys(slow, 0.9) | {f"{name}+x": 2.0 + n for n, name in enumerate(fast)}
+    shape = {batch: shapes.row("", batch) for batch in (1, 2)}
+    rows = [
+        shape[batch] | {"features": name, "cell": f"{name} b{batch}", "speedup": speeds.get(name, 1.0)}
+        for name in ("", *slow, *speeds)
+        for batch in (1, 2)
+    ]
+    found = set(texts(figure("batch", rows)))
+    assert {"baseline", *slow, *(f"{name}+x" for name in fast[1:])} <= found, "14 lines"
+    assert "fast0+x" not in found
+
+
 def test_cells_that_differ_in_a_parameter_are_lines_of_their_own():
     rows = [
         shapes.row("teacache", batch) | {"cell": f"teacache b{batch} rel_l1_thresh={threshold}"}
