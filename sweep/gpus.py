@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -62,10 +63,15 @@ def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:
     return Devices(kind, found)
 
 
+LEASES_VARIABLE = "SWEEP_LEASES"
+"""Names another folder for leases, for sweeps that shall not wait for each other."""
+
+
 def lease_folder() -> Path:
-    """Where all sweeps of this user on this machine keep their locks."""
-    folder = Path(tempfile.gettempdir()) / f"sweep-leases-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """Where all sweeps of this user on this machine keep their locks, whatever temporary folder each has."""
+    shared = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+    folder = Path(os.environ.get(LEASES_VARIABLE) or shared / f"sweep-leases-{os.getuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
@@ -73,16 +79,17 @@ def lease_folder() -> Path:
 def lease(
     devices: Devices, count: int, waiting: Callable[[str], None], poll_s: float = 0.25
 ) -> Iterator[tuple[int, ...]]:
-    """Hold `count` devices while the block runs; yields their numbers.
+    """Hold `count` devices while the block runs; yields their numbers (of GPUs: within CUDA_VISIBLE_DEVICES).
 
     Takes all or none, always in rising order, so that two waiting groups cannot block each other.
     `waiting` is called once with a message when the devices are not free at once.
     """
     said = False
+    locks = [lease_folder() / f"{_device_name(devices.kind, n)}.lock" for n in range(max(devices.count, count))]
     while True:
         held: list[tuple[int, int]] = []
-        for number in range(max(devices.count, count)):
-            handle = os.open(lease_folder() / f"{devices.kind}{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        for number, lock in enumerate(locks):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -104,6 +111,15 @@ def lease(
     finally:
         for _, handle in held:
             os.close(handle)
+
+
+def _device_name(kind: str, number: int) -> str:
+    """The same for every sweep that means this device, whatever part of the machine it sees."""
+    if kind != "cuda":
+        return f"{kind}{number}"
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    found = nvml_indices((number,)) if not visible or number < len(visible) else ()
+    return f"cuda{found[0]}" if found else re.sub(r"[^\w-]", "_", visible[number] if visible else f"cuda{number}")
 
 
 GpuPid = tuple[int, int]

@@ -13,10 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # Leases of devices live in the temporary folder: workers must not wait for each other's.
-    os.environ["TMPDIR"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-{os.getuid()}-{worker}")
-    Path(os.environ["TMPDIR"]).mkdir(exist_ok=True)
-    tempfile.tempdir = None
+    # Workers must not wait for each other's devices.
+    os.environ["SWEEP_LEASES"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-{os.getuid()}-{worker}")
 
 
 @dataclass(frozen=True)

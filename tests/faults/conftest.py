@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweep.gpus import LEASES_VARIABLE
 from sweep.results import SweepFolder
 from tests.conftest import Finished, environment
 
@@ -57,7 +58,7 @@ class Sweep:
         self.flag = base / "flag"  # for faults that tell the test something, or happen once
         self.faults: dict[str, str] = {}
         (base / "tmp").mkdir()
-        self.environment = {"TMPDIR": str(base / "tmp")}  # other sweeps' leases of devices stand elsewhere
+        self.environment = {"TMPDIR": str(base / "tmp"), LEASES_VARIABLE: str(base / "leases")}
         self.processes: list[subprocess.Popen[str]] = []
 
     def inject(self, module: str, code: str) -> None:

@@ -1,0 +1,90 @@
+"""Leases of devices: one sweep at a time on each, by whatever numbers they know it."""
+
+import multiprocessing
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep import gpus
+from sweep.gpus import Devices, lease
+
+GPUS = Devices("cuda", 2)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(gpus.LEASES_VARIABLE, str(tmp_path / "leases"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path / "leases"
+
+
+def never(message: str) -> None:
+    raise AssertionError(message)
+
+
+def hold(visible: str, found: Any, leave: Any) -> None:
+    """Another sweep's process: takes one GPU of those that it sees."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with lease(Devices("cuda", 1), 1, never) as taken:
+            found.put(taken)
+            leave.wait(30)
+
+
+def waits(devices: Devices, count: int) -> bool:
+    """Whether a lease has to wait now. Takes it as soon as it can."""
+    said: list[str] = []
+    started = threading.Event()
+
+    def waiting(message: str) -> None:
+        said.append(message)
+        started.set()
+
+    def take() -> None:
+        with lease(devices, count, waiting, poll_s=0.01):
+            started.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    assert started.wait(10)
+    return bool(said)
+
+
+def test_a_gpu_is_the_same_for_a_sweep_that_sees_only_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other sees GPU 1 alone, as its number 0."""
+    spawn = multiprocessing.get_context("spawn")
+    found, leave = spawn.Queue(), spawn.Event()
+    other = spawn.Process(target=hold, args=("1", found, leave))
+    other.start()
+    try:
+        assert found.get(timeout=60) == (0,)
+        with lease(GPUS, 1, never) as mine:
+            assert mine == (0,), "GPU 1 is taken"
+        assert waits(GPUS, 2)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        assert waits(Devices("cuda", 1), 1)
+    finally:
+        leave.set()
+        other.join()
+    with lease(Devices("cuda", 1), 1, never) as mine:
+        assert mine == (0,)
+
+
+def test_a_slice_that_nvml_cannot_number_goes_by_its_own_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1c/2,MIG-1c/3")
+    with lease(GPUS, 2, never):
+        assert {path.name for path in folder.iterdir()} == {"MIG-1c_2.lock", "MIG-1c_3.lock"}
+
+
+def test_all_or_none() -> None:
+    with lease(GPUS, 1, never):
+        assert waits(GPUS, 2)
+        assert not waits(GPUS, 1), "what it could not use is free"
+
+
+def test_the_folder_does_not_follow_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(gpus.LEASES_VARIABLE)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert not gpus.lease_folder().is_relative_to(tmp_path)
