@@ -93,10 +93,13 @@ class EngineError:
 
     kind: str  # class name
     message: str
+    alive: bool = True  # the engine can take another batch
 
 
 class Engine(Protocol):
     """One loaded model. Lives in a child process; any exception ends the current cell, not the sweep."""
+
+    alive: bool  # False once an exception left it unable to take another batch: its process is then replaced
 
     def load(self) -> Mapping[str, float] | None:
         """Load weights, start ranks, apply features; may return the seconds that parts of it took."""

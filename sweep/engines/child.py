@@ -66,7 +66,8 @@ def serve(pipe: Connection) -> None:
             with contextlib.suppress(OSError, MemoryError):  # the log's disk may be full too
                 traceback.print_exc()
                 sys.stderr.flush()
-            pipe.send(("error", EngineError(type(error).__name__, str(error))))
+            alive = engine is not None and engine.alive
+            pipe.send(("error", EngineError(type(error).__name__, str(error), alive)))
     if engine is not None:
         engine.close()
 

@@ -115,7 +115,13 @@ class EngineHost:
         return self._ask(doing, timeout_s, "generate", list(requests), folder)
 
     def close(self) -> None:
-        """Ask the engine to end, then kill whatever of its process group is left."""
+        """End the engine and forget its log."""
+        self.end()
+        self._pipe.close()
+        self.log.close()
+
+    def end(self) -> None:
+        """Ask the engine to end, then kill whatever of its process group is left; safe to call twice."""
         if self.process.poll() is None:
             try:
                 self._pipe.send(("close",))
@@ -123,8 +129,6 @@ class EngineHost:
             except (OSError, subprocess.TimeoutExpired, ValueError):
                 pass
         self.kill()
-        self._pipe.close()
-        self.log.close()
 
     def kill(self) -> None:
         """End the whole process group at once."""
@@ -153,7 +157,10 @@ class EngineHost:
         text = self._root_cause(value)
         cause = "oom" if any(sign in text.lower() for sign in OOM_SIGNS) else "exception"
         prefix = "out of memory while" if cause == "oom" else "failed while"
-        raise EngineFailure(cause, f"{prefix} {doing}: {one_line(text)}", alive=cause == "exception")
+        alive = cause == "exception" and value.alive
+        if not alive:
+            self.end()
+        raise EngineFailure(cause, f"{prefix} {doing}: {one_line(text)}", alive)
 
     def _death(self, doing: str) -> EngineFailure:
         try:

@@ -12,6 +12,8 @@ from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 class NoopEngine:
     """Returns at once, with no images."""
 
+    alive = True
+
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
 

@@ -10,6 +10,7 @@ import pytest
 
 from profiling import vllm_files
 from sweep.engines.base import EngineSpec, Request
+from sweep.engines.vllm_omni import engine as engine_module
 from sweep.engines.vllm_omni import evidence, stages
 from sweep.engines.vllm_omni.versions import Generated, StageTimes
 from sweep.verdict import FAIL, PASS, judge, total_evidence
@@ -193,3 +194,22 @@ def test_tokens_that_do_not_fail_the_cell(received: str, workers: evidence.Worke
     assert verdict.status == FAIL
     assert "hand-over broken" in verdict.reason
     assert "sent 1024:aa" in verdict.reason
+
+
+def test_an_exception_of_vllm_omni_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Omni.generate` closes itself after any; what follows would only meet a closed queue."""
+
+    class Version:
+        def set_batch(self, *_: Any) -> None: ...
+
+        def generate(self, *_: Any) -> None:
+            raise RuntimeError("a worker failed")
+
+    monkeypatch.setattr(engine_module, "adapter", Version)
+    engine = engine_module.VllmOmniEngine(QWEN)
+    engine._omni = SimpleNamespace(default_sampling_params_list=[SimpleNamespace()], close=lambda: None)
+    engine._stages = stages.describe(QWEN, tmp_path)
+    assert engine.alive
+    with pytest.raises(RuntimeError, match="a worker failed"):
+        engine.generate([REQUEST], None)
+    assert not engine.alive

@@ -174,6 +174,17 @@ def test_exception_in_a_batch_keeps_earlier_requests_and_the_engine(sweep: Sweep
     assert sweep.manifest()["engine_starts"] == 1
 
 
+def test_exception_that_the_engine_does_not_survive_costs_one_cell(sweep: Sweep) -> None:
+    """vLLM-Omni ends its workers after any exception; a cell that follows needs an engine of its own."""
+    fails = 'self.alive = False; raise ValueError("bad prompt")'
+    in_generate(sweep, f"if len(requests) == 2: {fails}\nif not self.alive: raise ValueError('closed')")
+    assert sweep.run("-m", *NOOP, "batch=1,2,3").code == 1
+    found = sweep.statuses()
+    assert found["baseline b2"] == ("ERROR", "failed while generating batch 1 of 2, repeat 1: ValueError: bad prompt")
+    assert found["baseline b3"][0] == "PASS"
+    assert sweep.manifest()["engine_starts"] == 2
+
+
 def test_failed_requests_are_in_no_statistic(sweep: Sweep) -> None:
     """The batch fails after two seconds; the mean of the others stays that of an engine that does nothing."""
     in_generate(sweep, 'if requests[0].prompt_index == 3: import time; time.sleep(2); raise ValueError("bad prompt")')

@@ -159,7 +159,7 @@ class DiffusersEngine:
         self._runner: RankRunner | None = None
         self._processes: ranks.RankProcesses | None = None
         self._epoch_s = 0.0
-        self._broken = False
+        self.alive = True
 
     def load(self) -> None:
         """Build the checkpoint if embedded, start the other ranks, load every pipeline.
@@ -186,15 +186,11 @@ class DiffusersEngine:
             if blamed is not None:
                 raise blamed from error
             raise
-        self._broken = False
         self._epoch_s = time.perf_counter()
 
     def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
         """Generate all requests at once. Raises RankError naming the rank when one of several fails."""
         check_batch(requests)
-        if self._broken:  # ranks that failed are gone: start afresh
-            self.close()
-            self.load()
         if self._runner is None or self._processes is None:
             raise RuntimeError("generate called before load")
         adapter = self._runner.adapter
@@ -205,7 +201,7 @@ class DiffusersEngine:
             own = self._runner.run(command)
             others: list[RankResult] = self._processes.receive(self.spec.collective_timeout_s)
         except BaseException as error:
-            self._broken = self.spec.ranks > 1
+            self.alive = self.spec.ranks == 1  # of several, the others wait in a collective or are gone
             blamed = self._blame(error)
             if blamed is not None:
                 raise blamed from error

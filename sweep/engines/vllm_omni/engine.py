@@ -33,6 +33,7 @@ class VllmOmniEngine:
         self._folder: Path | None = None
         self._epoch_s = 0.0
         self._stages: stages.Stages | None = None
+        self.alive = True
 
     def load(self) -> dict[str, float]:
         """Start vLLM-Omni's processes; returns seconds by part.
@@ -76,7 +77,11 @@ class VllmOmniEngine:
             self._workers.begin()
         version.set_batch(self._omni, len(requests))
         sent = time.perf_counter()
-        generated = version.generate(self._omni, prompts, parameters)
+        try:
+            generated = version.generate(self._omni, prompts, parameters)
+        except Exception:
+            self.alive = False  # vLLM-Omni has ended its workers
+            raise
         latency_s = time.perf_counter() - sent
         failed = next((one.error for one in generated if one.error), None)
         if failed:
