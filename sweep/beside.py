@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from sweep.engines.base import EngineSpec
 from sweep.engines.host import EngineFailure, EngineHost
+from sweep.gpus import Before
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 
@@ -22,6 +23,7 @@ class References:
         self.plan = plan
         self.waiting = list(numbers)
         self._hosts: dict[str, EngineHost] = {}
+        self._before: dict[str, Before] = {}  # of those on GPUs
         self._unloadable: set[str] = set()
 
     def __enter__(self) -> "References":
@@ -46,6 +48,7 @@ class References:
         for key, host in list(self._hosts.items()):
             if host.spec.device == "cuda":
                 self._hosts.pop(key).close()
+                self._before.pop(key, Before()).left()
 
     def keep(self, engine_key: str, host: EngineHost) -> bool:
         """Take over the engine of a finished group; False when nobody will need it."""
@@ -71,7 +74,9 @@ class References:
             return host
         if host is not None:
             self._hosts.pop(baseline.engine_key).close()
-        host = EngineHost(spec(baseline))
+        asked = spec(baseline)
+        self._before[baseline.engine_key] = Before.now(asked.gpu_ids)
+        host = EngineHost(asked)
         self._hosts[baseline.engine_key] = host
         self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
         try:

@@ -166,6 +166,35 @@ def used_gb(indices: tuple[int, ...]) -> tuple[float, ...]:
         reader.close()
 
 
+@dataclass(frozen=True)
+class Before:
+    """What was on an engine's GPUs before it was; nothing is known of a CPU."""
+
+    indices: tuple[int, ...] = ()  # NVML's
+    pids: frozenset[GpuPid] = frozenset()
+    used_gb: tuple[float, ...] = ()
+
+    @classmethod
+    def now(cls, gpu_ids: tuple[int, ...]) -> "Before":
+        """As it is now on these leased GPUs."""
+        indices = nvml_indices(gpu_ids) if gpu_ids else ()
+        return cls(indices, gpu_pids(indices), used_gb(indices)) if indices else cls()
+
+    def left(self) -> str:
+        """Once the engine has ended: what of its memory does not come back; "" when all does."""
+        return wait_for_memory(self.indices, self.used_gb)
+
+    def doubts(self) -> tuple[str, ...]:
+        """A sentence for each GPU that somebody used whom the driver does not list, such as what an engine left."""
+        listed = {index for index, _ in self.pids}
+        return tuple(
+            f"GPU {index} already held {gb:.1f} GB when the engine started"
+            for index, gb in zip(self.indices, self.used_gb, strict=False)
+            if gb > IDLE_GB and index not in listed
+        )
+
+
+IDLE_GB = 1.0  # what a GPU may hold that nobody uses
 MEMORY_SLACK_GB = 0.5  # what the driver itself may keep
 
 

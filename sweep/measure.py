@@ -58,12 +58,10 @@ class Measurement:
             self._beside(reference, self.rounds[0], run.engine.warmup_timeout_s)
             host.generate(self.rounds[0], None, run.engine.warmup_timeout_s, self.doing)
 
-    def measure(
-        self, host: EngineHost, before: frozenset[gpus.GpuPid] = frozenset(), reference: EngineHost | None = None
-    ) -> None:
+    def measure(self, host: EngineHost, before: gpus.Before, reference: EngineHost | None = None) -> None:
         """Measure every batch `repeats` times, after `warm_up`. Raises EngineFailure.
 
-        `before` are the processes that were on the GPUs before the engine was there. `reference` is the engine of
+        `before` is what was on the GPUs before the engine was there. `reference` is the engine of
         the baseline: it generates every batch as well, in turns before and after.
         """
         run, rounds = self.run, self.rounds
@@ -90,7 +88,8 @@ class Measurement:
             window = sampler.window(self.start, end)
             self.telemetry = dataclasses.asdict(window.summary)
             self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
-            self.foreign = gpus.foreign_users(sampler.gpu_users(), sampler.tree_pids(), before)
+            strangers = gpus.foreign_users(sampler.gpu_users(), sampler.tree_pids(), before.pids)
+            self.foreign = (*strangers, *before.doubts())
 
     def _measure_batch(
         self, host: EngineHost, repeat: int, batch: list[Request], rounds: int, keep: Path | None

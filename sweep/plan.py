@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,13 +219,14 @@ def again(cell: Cell, start: int) -> Cell:
 def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
     """Whether the baseline runs beside a cell that needs `need` devices.
 
-    On a CPU an engine that waits costs memory only; a GPU is needed for each of the two.
+    On a CPU an engine that waits costs memory only; on GPUs each of the two needs its own.
     """
     if run.interleave == "false" or run.engine.name == "noop" or not run.baselines:
         return False
     if found.kind == "cpu":
         return True
-    return run.interleave == "true" and need + 1 <= found.count
+    own = feature_rules.gpus_needed(()) + feature_rules.stage_gpus(run.engine, run.model)
+    return run.interleave == "true" and need + own <= found.count
 
 
 def _skip_reason(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> str:
@@ -260,23 +261,24 @@ def build_plan(cells: Sequence[Cell]) -> Plan:
     for cell in ordered:
         if not cell.skip:
             by_engine.setdefault(cell.engine_key, []).append(cell)
+    devices = {key: _devices_of(members, unique) for key, members in by_engine.items()}
+
+    def order(members: Sequence[Cell]) -> tuple[int, int, int]:
+        """Sorted by this, groups of one kind and size keep the order of their cells."""
+        later, role = _cell_order(members[0])[:2]
+        return later, role, devices[members[0].engine_key] if members[0].device == "cuda" else 0
+
     groups = tuple(
-        Group(number, members[0].engine_key, _devices_of(members), tuple(cell.key for cell in members))
-        for number, members in enumerate(sorted(by_engine.values(), key=_group_order))
+        Group(number, members[0].engine_key, devices[members[0].engine_key], tuple(cell.key for cell in members))
+        for number, members in enumerate(sorted(by_engine.values(), key=order))
     )
     return Plan(ordered, groups)
 
 
-def _group_order(members: Sequence[Cell]) -> tuple[int, int, int]:
-    """Sorted by this, groups of one kind and size keep the order of their cells."""
-    later, role = _cell_order(members[0])[:2]
-    return later, role, _devices_of(members) if members[0].device == "cuda" else 0
-
-
-def _devices_of(members: Sequence[Cell]) -> int:
-    """Devices that a group leases: those of its cells, and on GPUs one for the baseline beside them."""
-    beside = any(cell.beside for cell in members) and members[0].device == "cuda"
-    return members[0].gpus + int(beside)
+def _devices_of(members: Sequence[Cell], cells: Mapping[str, Cell]) -> int:
+    """Devices that a group leases: those of its cells, and on GPUs those of the baseline beside them."""
+    beside = [cells[cell.beside].gpus for cell in members if cell.beside and members[0].device == "cuda"]
+    return members[0].gpus + max(beside, default=0)
 
 
 def _cell_order(cell: Cell) -> tuple[Any, ...]:

@@ -79,8 +79,7 @@ class GroupRunner:
         self.host: EngineHost | None = None
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
-        self.before: frozenset[gpus.GpuPid] = frozenset()  # processes on our GPUs before the engine was there
-        self.before_gb: tuple[float, ...] = ()  # and the memory in use
+        self.before = gpus.Before()
 
     def run(self) -> None:
         """Run every cell that has no result yet."""
@@ -169,9 +168,7 @@ class GroupRunner:
         self._state(cell, "loading")
         spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
         self.load_s = None
-        if devices.kind == "cuda":
-            indices = gpus.nvml_indices(self.gpu_ids)
-            self.before, self.before_gb = gpus.gpu_pids(indices), gpus.used_gb(indices)
+        self.before = gpus.Before.now(spec.gpu_ids)
         try:
             self.host = EngineHost(spec)
         except OSError as error:
@@ -182,7 +179,7 @@ class GroupRunner:
         self.folder.emit("engine_loaded", key=cell.key, engine_key=cell.engine_key, load_s=self.load_s, parts=parts)
 
     def _stop(self) -> None:
-        """End the engine; its GPUs are handed on only with the memory that they had before it."""
+        """End the engine and wait until its GPUs hold no more memory than before it, for half a minute at most."""
         if self.host is None:
             return
         device, engine_key = self.host.spec.device, self.cells[0].engine_key
@@ -190,7 +187,7 @@ class GroupRunner:
         self.host.close()
         self.host = None
         if device == "cuda":
-            left = gpus.wait_for_memory(gpus.nvml_indices(self.gpu_ids), self.before_gb)
+            left = self.before.left()
             took_s = round(time.perf_counter() - began, 3)
             self.folder.emit("engine_end", engine_key=engine_key, took_s=took_s, memory_left=left)
 

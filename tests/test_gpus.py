@@ -1,5 +1,6 @@
 """Leases of devices: one sweep at a time on each, by whatever numbers they know it."""
 
+import functools
 import multiprocessing
 import threading
 from pathlib import Path
@@ -88,3 +89,20 @@ def test_the_folder_does_not_follow_the_temporary_one(tmp_path: Path, monkeypatc
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     assert not gpus.lease_folder().is_relative_to(tmp_path)
+
+
+def test_what_an_engine_leaves_on_its_own_gpus_is_waited_for_and_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPU 2 is another engine's, which loads and ends meanwhile."""
+    now = {0: 0.4, 1: 0.4, 2: 30.0}
+    monkeypatch.setattr(gpus, "used_gb", lambda indices: tuple(now[index] for index in indices))
+    monkeypatch.setattr(gpus, "gpu_pids", lambda indices: frozenset({(2, 77)}) & {(i, 77) for i in indices})
+    monkeypatch.setattr(gpus, "wait_for_memory", functools.partial(gpus.wait_for_memory, timeout_s=0.2, poll_s=0.01))
+    before = gpus.Before.now((0, 1))
+    assert before.doubts() == ()
+    now[2] = 60.0
+    assert before.left() == ""
+    now[1] = 9.0
+    assert before.left() == "GPU 1 holds 8.6 GB more than before the engine"
+    assert gpus.Before.now((1, 2)).doubts() == ("GPU 1 already held 9.0 GB when the engine started",), "77 is listed"
+    assert gpus.Before.now(()) == gpus.Before()
+    assert gpus.Before().left() == ""

@@ -142,6 +142,11 @@ def test_the_baseline_runs_beside_cells_on_a_cpu_and_on_request_on_gpus_that_hav
     assert cell("feature=teacache", devices=four).beside == ""
     assert cell("feature=teacache", "interleave=true", devices=four).beside
     assert cell("feature=teacache", "interleave=true", devices=Devices("cuda", 1)).beside == "", "no room"
+    for count, room in ((3, False), (4, True)):  # the AR stage of each has a GPU of its own
+        split = ("engine=vllm_omni", "model.family=glm_image", "engine.placement=split", "interleave=true")
+        cells = [cell(f"feature={f}", *split, devices=Devices("cuda", count)) for f in ("[]", "cache_dit")]
+        assert bool(cells[1].beside) == room
+        assert plan.build_plan(cells).groups[-1].gpus == (4 if room else 2)
 
 
 def test_a_baseline_beside_a_cell_needs_a_gpu_of_its_own_and_no_core() -> None:

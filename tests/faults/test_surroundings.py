@@ -28,7 +28,11 @@ def nvmlDeviceGetCount(): return 1
 def nvmlDeviceGetHandleByIndex(index): return index
 def nvmlDeviceGetName(handle): return "Simulated GPU"
 def nvmlSystemGetDriverVersion(): return "1.0"
-def nvmlDeviceGetMemoryInfo(handle): return types.SimpleNamespace(used=5e9)
+
+
+def nvmlDeviceGetMemoryInfo(handle):
+    taken = psutil.Process().children() or CASE == "memory of nobody"
+    return types.SimpleNamespace(used=5e9 if taken else 3e8)
 
 
 def unsupported(*_):
@@ -53,6 +57,7 @@ def nvmlDeviceGetComputeRunningProcesses(handle):
         "there before, ids of another namespace": [4242, *(90001 for _ in engines)],
         "own engine under an id of another namespace": [90001 for _ in engines],
         "gone before the measurement": [] if engines else [4242],
+        "memory of nobody": engines,
     }}[CASE]
     used = {{4242: 3_100_000_000}}
     return [types.SimpleNamespace(pid=pid, usedGpuMemory=used.get(pid)) for pid in pids]
@@ -66,6 +71,7 @@ CASES = {
     "there before, ids of another namespace": STRANGER,
     "own engine under an id of another namespace": "",
     "gone before the measurement": "",
+    "memory of nobody": "GPU 0 already held 5.0 GB when the engine started",
 }
 
 
