@@ -50,6 +50,7 @@ class Described:
     blocks: tuple["Blocks", ...]  # of each transformer; empty ones where they cannot be seen running
     attention: tuple[Module, ...]  # attention layers whose calls can be counted
     parameters: tuple[Any, ...]  # of the whole pipeline
+    held: int  # elements of all parameters of the pipeline, wherever they lie
     dit_parameters: int
     backends: Counter[str]  # attention layers by the back end that they are set up to run
     settings: dict[str, str]
@@ -83,6 +84,7 @@ def describe(pipeline: Module) -> Described:
         blocks=tuple(Blocks((), ()) for _ in found) if hidden else found,
         attention=layers if setup.kind == "none" else (),
         parameters=tuple(pipeline.parameters()),
+        held=held(pipeline),
         dit_parameters=sum(held(transformer) for transformer in transformers),
         backends=Counter(resolved_backend(layer, numbers) for layer in layers),
         settings=settings,

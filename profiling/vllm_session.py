@@ -113,6 +113,7 @@ class Session:
         vae = self.found.vaes[0] if self.found.vaes else None
         tokens = self._tokens()
         graphs = vllm_evidence.compiled_graphs()
+        resident = vllm_evidence.resident(self.found.parameters, self.device)
         return {
             "rank": self.recorder.rank,
             "dit_forwards": self.calls["dit_forwards"],
@@ -131,7 +132,8 @@ class Session:
             },
             "counts": {
                 **self.found.counts,
-                "resident_parameters": vllm_evidence.resident(self.found.parameters, self.device),
+                "resident_parameters": resident,
+                "offloaded_parameters": max(0, self.found.held - resident),
                 "vae_decoder_calls": self.calls["vae_decoder_calls"],
                 "vae_parallel_decodes": self.calls["vae_parallel_decodes"],
                 "text_encoder_calls": self.calls["text_encoder_calls"],

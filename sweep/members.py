@@ -1,7 +1,8 @@
 """What the features of a combination do alone tells of the combination.
 
-A lossy feature's gate would hide what a lossless one loses beside it, and a cache that works alone may skip little in
-company. Pure functions over summary rows; only cells with the same settings are each other's members.
+A lossy feature's gate would hide what a lossless one loses beside it, a count that one feature raises would pass as
+evidence of another, and a cache that works alone may skip little in company. Pure functions over summary rows; only
+cells with the same settings are each other's members.
 """
 
 import json
@@ -41,14 +42,21 @@ def judge(
         row["interaction_gain"] = metrics.interaction_gain(
             row["speedup"], [member.get("speedup") if member else None for member in members]
         )
-        notes = [row.get("note", "")]
-        for feature, member in zip(parse_features(cell.config["feature"]), members, strict=True):
+        features = parse_features(cell.config["feature"])
+        together, floor = evidence(cell.key), floors.get(model_and_engine(cell), Pixels())
+        failures, notes = [], [row.get("note", "")]
+        for feature, member in zip(features, members, strict=True):
             if member is None:
                 continue
-            lost = _lost(feature, member, floors.get(model_and_engine(cell), Pixels()))
-            if lost and row["status"] in (verdict.PASS, verdict.WARN):
-                row |= {"status": verdict.FAIL, "reason": f"{feature.name} fails alone: {lost}"}
-            notes.append(_skips_less(feature, evidence(cell.key), evidence(member["cell_key"])))
+            found = evidence(member["cell_key"])
+            for other in features:
+                if other is not feature and other.evidence == feature.evidence:
+                    failures.append(_not_seen_beside(feature, other, together, found))
+            failures.append(_lost(feature, member, floor))
+            notes.append(_skips_less(feature, together, found))
+        reason = next(filter(None, failures), "")
+        if reason and row["status"] in (verdict.PASS, verdict.WARN):
+            row |= {"status": verdict.FAIL, "reason": reason}
         row["note"] = "; ".join(filter(None, notes))
 
 
@@ -57,12 +65,22 @@ def _setting(cell: Cell, name: str) -> tuple[str, str]:
     return cell.baseline_key, json.dumps(cell.config["feature"][name], sort_keys=True)
 
 
+def _not_seen_beside(
+    feature: Feature, other: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]
+) -> str:
+    """Why a count that `feature` changes `alone` as well does not show that `other` engaged beside it."""
+    if feature.evidence.split(" ")[0] not in verdict.COMPARISONS:
+        return ""
+    why = verdict.not_counted(feature.evidence, together, alone, f"that of {feature.name} alone")
+    return f"{other.name} did not engage: {why}" if why else ""
+
+
 def _lost(feature: Feature, member: Row, floor: Pixels) -> str:
-    """By how much a lossless feature fails the gate alone; "" when it does not."""
+    """What a lossless feature fails by alone; "" when it does not."""
     if feature.lossy or member.get("mean_diff") is None:
         return ""
     judged = verdict.judge_pixels([feature], Pixels(member["mean_diff"], member["max_diff"]), floor)
-    return judged.reason if judged.status == verdict.FAIL else ""
+    return f"{feature.name} fails alone: {judged.reason}" if judged.status == verdict.FAIL else ""
 
 
 def _skips_less(feature: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]) -> str:

@@ -5,6 +5,7 @@ images are outside the gate. WARN: between the gates, or slower than the baselin
 rest. A difference that two runs of the baseline show as well is nobody's loss.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ RULES = (
 counted under that name with the baseline. All but `setting` count what was executed."""
 
 COMPARISONS = ("more", "fewer")
+
+UNEVEN = 1.5  # a part of a sequence, padded, may be so much longer than its share
 
 LOSSLESS_MEAN_DIFF = 0.005  # reduction order moves ulysses, ring and tp by about 0.0023 in bf16
 LOSSLESS_MAX_DIFF = 0.05
@@ -64,11 +67,14 @@ def forwards_per_step(evidence: Sequence[RankEvidence]) -> float:
     return max((e.dit_forwards / e.denoise_steps for e in evidence if e.denoise_steps), default=0.0)
 
 
-def not_engaged(feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence]) -> str:
+def not_engaged(
+    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int = 0
+) -> str:
     """Why the evidence does not show that `feature` engaged; "" when it does.
 
     `baseline` is the evidence of the cell without features. Without one (a single run), rules that compare
-    say that they could not be checked.
+    say that they could not be checked. `ways` is into how many parts the sequence is cut, where another feature of
+    the cell cuts it too.
     """
     if not evidence:
         return "no evidence was recorded"
@@ -87,7 +93,7 @@ def not_engaged(feature: Feature, evidence: Sequence[RankEvidence], baseline: Se
     if not baseline:
         return "no baseline to check its evidence against"
     if comparison in COMPARISONS:
-        return _not_counted(comparison, name, evidence, baseline)
+        return not_counted(rule, evidence, baseline)
     if rule == "attention_backend":
         now, before = (ranks[0].settings.get("attention_backend") or "nothing" for ranks in (evidence, baseline))
         asked = str(feature.options.get("backend"))
@@ -99,7 +105,8 @@ def not_engaged(feature: Feature, evidence: Sequence[RankEvidence], baseline: Se
         return "" if 0 < mine < theirs else f"{mine:g} DiT forwards a rank and step, the baseline has {theirs:g}"
     if rule == "sharded_sequence":
         seen, whole = max(e.block_sequence for e in evidence), max(e.block_sequence for e in baseline)
-        return "" if 0 < seen < whole else f"blocks saw {seen} image tokens, the baseline's saw {whole}"
+        cut = 0 < seen * (ways or feature.gpus) < UNEVEN * whole
+        return "" if cut else f"blocks saw {seen} image tokens, the baseline's saw {whole}"
     held, whole = max(e.dit_parameters for e in evidence), max(e.dit_parameters for e in baseline)
     return "" if 0 < held < whole else f"a rank holds {held:,} DiT parameters, the baseline {whole:,}"
 
@@ -119,18 +126,21 @@ def _too_few_ranks(count: int, needed: int) -> str:
     return f"{count} rank{'s' if count > 1 else ''} ran, {needed} are needed"
 
 
-def _not_counted(comparison: str, name: str, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence]) -> str:
-    """Why a count of the busiest rank is not more, or not fewer, than the baseline's; "" when it is.
+def not_counted(
+    rule: str, evidence: Sequence[RankEvidence], other: Sequence[RankEvidence], whose: str = "the baseline's"
+) -> str:
+    """Why a count of the busiest rank is not `more NAME`, or `fewer NAME`, than in another cell; "" when it is.
 
-    What only the cell or only the baseline counted is 0 in the other, but for `fewer` the cell itself must have
+    What only one of the cells counted is 0 in the other, but for `fewer` the cell itself must have
     counted: silence is no sign that something is gone.
     """
-    mine, theirs = (_largest(name, ranks) for ranks in (evidence, baseline))
+    comparison, _, name = rule.partition(" ")
+    mine, theirs = (_largest(name, ranks) for ranks in (evidence, other))
     if (mine is None and theirs is None) or (mine is None and comparison == "fewer"):
         return f"{name} was not counted"
     now, before = mine or 0, theirs or 0
     shown = now > before if comparison == "more" else now < before
-    return "" if shown else f"{name} is {now:,}, the baseline's is {before:,}"
+    return "" if shown else f"{name} is {now:,}, {whose} is {before:,}"
 
 
 def _largest(name: str, evidence: Sequence[RankEvidence]) -> int | None:
@@ -186,8 +196,9 @@ def judge(
     if 0 < ran < needed:
         names = " and ".join(feature.name for feature in features if feature.gpus > 1)
         return Verdict(FAIL, f"{names} did not engage: {_too_few_ranks(ran, needed)}")
+    ways = math.prod(feature.gpus for feature in features if feature.evidence == "sharded_sequence")
     for feature in features:
-        reasons = [not_engaged(feature, evidence, baseline_evidence) for evidence in starts]
+        reasons = [not_engaged(feature, evidence, baseline_evidence, ways) for evidence in starts]
         why = next(filter(None, reasons), "")
         if why.startswith("no baseline"):
             warnings.append(f"{feature.name}: {why}")

@@ -27,6 +27,16 @@ def cell(*features: str, baseline: str = "") -> Cell:
     )
 
 
+def vllm_cell(names: tuple[str, ...]) -> Cell:
+    """A cell whose features' files name what vLLM-Omni counts; they share a rule there."""
+    shape = cell()
+    body = {"lossy": False, "gpus": 1, "evidence": "more vae_decoder_calls", "engines": {"noop": {}}}
+    bodies = {name: {"summary": name, **body} for name in names}
+    key = stored.key_of(names)
+    changed = {"features": names, "config": {**shape.config, "feature": bodies}}
+    return dataclasses.replace(shape, key=key, origin=key, label="+".join(names), **changed)
+
+
 def row(of: Cell, status: str = "PASS", speedup: float = 1.5, mean_diff: float = 0.0, max_diff: float = 0.0) -> dict:
     told = {"status": status, "reason": "", "note": "", "speedup": speedup}
     return {"cell_key": of.key, **told, "mean_diff": mean_diff, "max_diff": max_diff}
@@ -86,6 +96,28 @@ def test_what_a_member_does_not_lose_alone_is_no_loss(single: dict, floor: Pixel
     cells = [alone, cell(CACHE), cell(TWO_RANKS, CACHE)]
     floors = {("tiny_glm_image", "diffusers"): floor}
     assert judged([single, row(cells[1]), row(cells[2], mean_diff=0.02)], cells, floors=floors)["status"] == "PASS"
+
+
+def tiles(count: int) -> tuple[RankEvidence, ...]:
+    (one,) = skipping(0, 64)
+    return (dataclasses.replace(one, counts={"vae_decoder_calls": count}),)
+
+
+@pytest.mark.parametrize(
+    ("together", "status", "reason"),
+    [
+        (18, "PASS", ""),  # 9 tiles of each of two images
+        (9, "FAIL", "vae_slicing did not engage: vae_decoder_calls is 9, that of vae_tiling alone is 9"),
+        (2, "FAIL", "vae_tiling did not engage: vae_decoder_calls is 2, that of vae_slicing alone is 2"),
+    ],
+)
+def test_what_one_feature_counts_is_no_evidence_of_another(together: int, status: str, reason: str) -> None:
+    """Slicing decodes two images one by one, tiling a batch in nine tiles: either raises the calls of the decoder."""
+    names = ("vae_slicing", "vae_tiling")
+    cells = [vllm_cell(name) for name in (*(names[:1],), *(names[1:],), names)]
+    evidence = dict(zip((one.key for one in cells), (tiles(2), tiles(9), tiles(together)), strict=True))
+    found = judged([row(one) for one in cells], cells, evidence)
+    assert (found["status"], found["reason"]) == (status, reason)
 
 
 def test_a_lossy_feature_is_judged_by_the_combination_s_own_images() -> None:

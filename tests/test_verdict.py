@@ -39,6 +39,14 @@ def test_half_the_forwards_on_two_ranks_is_engaged() -> None:
     assert (verdict.status, verdict.reason) == (PASS, "engaged, images identical")
 
 
+@pytest.mark.parametrize(("seen", "status"), [(16, PASS), (18, PASS), (32, FAIL)])
+def test_two_features_that_cut_the_sequence_cut_it_in_four(seen: int, status: str) -> None:
+    """Half is what one of them does; a part may be padded."""
+    ring = dataclasses.replace(SP, name="ring")
+    four = tuple(dataclasses.replace(BASE[0], rank=rank, block_sequence=seen) for rank in range(4))
+    assert judge([ring, SP], [four], BASE, SAME).status == status
+
+
 @pytest.mark.parametrize(
     ("feature", "evidence"),
     [

@@ -44,6 +44,7 @@ def test_a_request_with_two_branches(here: Here) -> None:
     assert evidence.counts["text_encoder_calls"] == 2
     assert evidence.counts["vae_decoder_calls"] == 1
     assert evidence.counts["resident_parameters"] == sum(p.numel() for p in Pipeline().parameters())
+    assert evidence.counts["offloaded_parameters"] == 0
 
 
 def test_without_guidance_there_is_one_forward_a_step(here: Here) -> None:
