@@ -3,6 +3,7 @@
 Effects here: looks at the machine's devices, reads the prompt files that a configuration names.
 """
 
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -92,9 +93,11 @@ def _refused_options(config: RunConfig) -> str:
 
     version = adapter()
     if version.warning:
-        print(f"sweep: {version.warning}", file=sys.stderr)
+        _warn(version.warning)
     two_stages = config.model.family in feature_rules.TWO_STAGES
     known = accepted.installed(2 if two_stages else 1)
+    if known.unreadable:
+        _warn(f"options are not checked: vllm-omni {known.version} is laid out otherwise ({known.unreadable})")
     place: accepted.Place = "dit_stage" if two_stages else "omni"
     wrong = accepted.refuse_unknown(version.constructor(config.engine.args), known, place)
     require(not wrong, wrong)
@@ -103,6 +106,12 @@ def _refused_options(config: RunConfig) -> str:
         if wrong := accepted.refuse_unknown(asked, known, place, where=feature.name):
             return wrong
     return ""
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Say it once, however many cells it is true of."""
+    print(f"sweep: {text}", file=sys.stderr)
 
 
 def run_single(cfg: DictConfig) -> int:

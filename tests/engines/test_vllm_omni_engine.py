@@ -147,8 +147,17 @@ def test_a_process_without_the_plugin_is_an_error(workers: evidence.Workers, mon
     with pytest.raises(RuntimeError, match="loaded in 1 processes, 3 were expected"):
         workers.check(3)
     (workers.folder / "failed-2.txt").write_text("AttributeError: no such method")
-    with pytest.raises(RuntimeError, match="plugin failed in a vLLM-Omni process: AttributeError"):
+    with pytest.raises(RuntimeError, match=r"plugin failed in a vLLM-Omni process \(AttributeError"):
         workers.check(3)
+
+
+def test_a_plugin_that_fails_later_is_an_error_too(workers: evidence.Workers) -> None:
+    """The lines are all there, but an AR process may have dropped steps."""
+    workers.begin()
+    write(workers.folder, "dit-rank0-1.jsonl", line())
+    (workers.folder / "failed-2.txt").write_text("Traceback (most recent call last):\n  File …\nOSError: disk full\n")
+    with pytest.raises(RuntimeError, match=r"plugin failed in a vLLM-Omni process \(OSError: disk full\)"):
+        workers.collect([REQUEST], 1, 0, 0.0)
 
 
 def hand_over(workers: evidence.Workers, received: str) -> Any:

@@ -93,7 +93,9 @@ class VllmOmniEngine:
         evidence: tuple[RankEvidence, ...] = ()
         if self._workers is not None:
             hand_overs = len(requests) * (form.count - 1)
+            self.alive = False  # what did not tell of one batch will not tell of the next
             phases, evidence = self._workers.collect(requests, self.spec.ranks, hand_overs, self._epoch_s)
+            self.alive = True
         ttft_s, tpot_s = form.token_times(generated)
         return Output(
             request_ids=tuple(request.request_id for request in requests),

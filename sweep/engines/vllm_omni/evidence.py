@@ -54,8 +54,7 @@ class Workers:
         deadline = time.monotonic() + MARKER_TIMEOUT_S
         while True:
             found = vllm_files.markers(self.folder)
-            if found.failed:
-                raise RuntimeError(f"the profiling plugin failed in a vLLM-Omni process: {found.failed[0]}")
+            _refuse(found)
             if len(found.installed) >= processes:
                 return
             if time.monotonic() > deadline:
@@ -76,14 +75,17 @@ class Workers:
     ) -> tuple[tuple[PhaseRecord, ...], tuple[RankEvidence, ...]]:
         """Phases and evidence of the batch that has just come back, from all `ranks` of the DiT.
 
-        `transfers` is how many hand-overs between stages belong to it. Raises RuntimeError when a rank stays silent.
+        `transfers` is how many hand-overs between stages belong to it. Raises RuntimeError when a rank stays silent
+        or the plugin failed in any process.
         """
         deadline = time.monotonic() + LINES_TIMEOUT_S
         while missing := self._missing(len(requests), ranks, transfers):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the profiling plugin wrote nothing about this batch in {missing}")
+            _refuse(vllm_files.markers(self.folder))
             time.sleep(POLL_S)
             self._read()
+        _refuse(vllm_files.markers(self.folder))
         found = vllm_files.phase_records(self._records, epoch_s)
         name = requests[0].request_id
         # The engine's own `request` spans all stages; that of rank 0's pipeline is one part of it.
@@ -113,6 +115,13 @@ class Workers:
             return "the hand-over between stages"
         begun = sum(len(record.requests) for record in self._records if isinstance(record, ArRecord))
         return "the AR stage" if begun < transfers else ""
+
+
+def _refuse(found: vllm_files.Markers) -> None:
+    """Raise RuntimeError when the plugin failed anywhere: what it tells from then on may lack something."""
+    if found.failed:
+        last = [line for line in found.failed[0].splitlines() if line.strip()][-1].strip()
+        raise RuntimeError(f"the profiling plugin failed in a vLLM-Omni process ({last})")
 
 
 PARSE: dict[str, Callable[[vllm_files.Line], vllm_files.Record]] = {
