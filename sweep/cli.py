@@ -47,8 +47,22 @@ def defer_feature_options(arguments: list[str]) -> list[str]:
     """
     if not {"-m", "--multirun"} & set(arguments):
         return arguments
-    option = re.compile(r"(feature\.[\w.]+)=(?!\w+\()(.+)", re.DOTALL)
+    option = re.compile(r"\+{0,2}(feature\.[\w.]+)=(?!\w+\()(.+)", re.DOTALL)
     return [f"{m[1]}=choice({m[2]})" if (m := option.fullmatch(a)) else a for a in arguments]
+
+
+def contradiction(arguments: list[str]) -> str:
+    """What of a sweep stands beside what of a single run, which Hydra would pass over or end with a traceback."""
+    sweeps = bool({"-m", "--multirun"} & set(arguments))
+    folder = next((a for a in arguments if a.startswith(f"hydra.{'run' if sweeps else 'sweep'}.dir=")), "")
+    if folder:
+        _, _, place = folder.partition("=")
+        if sweeps:
+            return f"{folder} is for a single run; a sweep (-m) goes to hydra.sweep.dir={place}"
+        return f"{folder} is for sweeps (-m); a single run goes to hydra.run.dir={place}"
+    if sweeps and {"--cfg", "-c"} & {a.partition("=")[0] for a in arguments}:
+        return "--cfg shows one configuration: leave -m out, and name one value each"
+    return ""
 
 
 def main() -> None:
@@ -58,6 +72,8 @@ def main() -> None:
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing them
     sys.argv[1:] = defer_feature_options(sys.argv[1:])
+    if wrong := contradiction(sys.argv[1:]):
+        refuse(wrong)
     try:
         with Interrupts():
             run()

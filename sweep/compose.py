@@ -56,11 +56,15 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     model, engine = config.model, config.engine.name
     if engine == "noop":
         return ""
+    if model.path is not None:
+        require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")
     if not model.embedded and devices.kind == "cuda" and devices.count == 0:
-        return f"{model.name} needs a CUDA GPU with about {model.memory_gb:.0f} GB for its weights; none was found here"
+        size = f" with about {model.memory_gb:.0f} GB for its weights" if model.path is None else ""
+        other = "; engine.device=cpu runs it, slowly" if engine == "diffusers" else ""
+        return f"{model.name} needs a CUDA GPU{size}; none was found here{other}"
     absent = [name for name in NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
     extra = engine.replace("_", "-")
-    require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install 'gen-sweep[{extra}]'")
+    require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install -e '.[{extra}]' in the checkout")
     require(
         config.clip is None or (Path(config.clip) / "config.json").is_file(),
         f"clip={config.clip}: no CLIP checkpoint there (a folder with config.json); nothing is downloaded",
@@ -77,7 +81,6 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         model.path is not None,
         f"{model.name} is not downloaded by this tool: give its checkpoint's folder with model.path=DIR ({model.repo})",
     )
-    require(Path(str(model.path)).is_dir(), f"model.path={model.path}: no such folder")
     index = ("model_index.json", *(["config.json"] if engine == "vllm_omni" else []))  # BAGEL's has no model_index
     require(
         any((Path(str(model.path)) / name).is_file() for name in index),

@@ -62,6 +62,8 @@ class Model:
     def __post_init__(self) -> None:
         for task in self.tasks:
             require(task in TASKS, f"model.tasks: unknown task '{task}'; choose from {', '.join(TASKS)}")
+        own = f"model={self.name} is built from a seed and reads no checkpoint"
+        require(not self.embedded or self.path is None, f"{own}; for model.path={self.path} choose the model it is of")
 
 
 TASKS = ("text_to_image", "image_edit")

@@ -199,6 +199,9 @@ def _speedup(sweep: _Sweep, cell: Cell, mine: Measured) -> paired.Ratio:
 def _note(sweep: _Sweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> str:
     """What a reader of the row should know although it changes no status."""
     notes = []
+    if cell.role == FEATURE and cell.baseline_key not in sweep.measured:
+        planned = "" if cell.baseline_key in sweep.cells else " (a sweep, -m, adds one)"
+        notes.append(f"no baseline was measured: neither speed nor images are judged{planned}")
     if cell.role == FEATURE and gain.ratio is not None:
         asked, width = cell.config["precision"], gain.half_width
         if gain.called == paired.UNKNOWN:

@@ -20,6 +20,8 @@ BAD = {
     "engine.device=tpu": "choose auto, cpu or cuda",
     "hydra.run.dir=/proc/nowhere": "cannot be written",
     "feature=[a": "no valid override",
+    "hydra.sweep.dir=mine": "a single run goes to hydra.run.dir=mine",
+    "model.path=mine": "model=tiny_glm_image is built from a seed and reads no checkpoint",
 }
 
 
@@ -30,6 +32,8 @@ IN_A_SWEEP = {
     "workload.prompts=missing.txt": "missing.txt",
     "feature=[teacache,cache_dit]": "cache_dit conflicts with teacache",
     "hydra.sweep.dir=/proc/nowhere": "cannot be written",
+    "hydra.run.dir=mine": "a sweep (-m) goes to hydra.sweep.dir=mine",
+    "--cfg=job": "leave -m out",
 }
 
 
@@ -55,6 +59,18 @@ def test_misspelt_option_of_a_feature_names_the_nearest(sweep) -> None:
     done = sweep("feature=teacache", "feature.teacache.rel_l1_tresh=0.3")
     assert done.code == 2
     assert "did you mean 'feature.teacache.rel_l1_thresh'?" in done.err
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_every_field_of_a_feature_can_be_set_and_none_drops_the_baseline(sweep, plus: str) -> None:
+    done = sweep("-m", "feature=teacache", f"{plus}feature.teacache.gate.fail_mean_diff=0.1", "dry_run=true")
+    assert done.code == 0, done.err
+    assert "3 cells to run, 0 skipped" in done.out, "with baseline and A/A"
+
+
+def test_missing_checkpoint_is_told_where_there_is_no_gpu_either(sweep, tmp_path: Path) -> None:
+    real = ("model=qwen_image", "engine.device=cuda", "model.path=nowhere")
+    check_refused(sweep("-m", *real), tmp_path, "model.path=nowhere: no such folder")
 
 
 def test_option_of_a_feature_out_of_range(sweep) -> None:
