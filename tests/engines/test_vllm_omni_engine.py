@@ -105,14 +105,16 @@ def test_glm_image_writes_as_many_tokens_as_the_size_takes(
     assert glm.prompt(request)["mm_processor_kwargs"] == {"target_h": size[0], "target_w": size[1]}
 
 
-def test_token_times_are_means_of_the_batch(tmp_path: Path) -> None:
-    def one(index: int, ttft_ms: float) -> Generated:
+def test_token_times_are_of_each_request(tmp_path: Path) -> None:
+    def one(index: int, ttft_ms: float | None) -> Generated:
         return Generated(index, stages=(StageTimes(0, "ar", 2500.0, 100, 1281, ttft_ms, 2.0),))
 
     glm = stages.GlmImage(GLM, tmp_path)
-    assert glm.token_times([one(0, 20.0), one(1, 40.0)]) == pytest.approx((0.03, 0.002))
+    assert glm.token_times([one(0, 20.0), one(1, 40.0)]) == ((0.02, 0.04), (0.002, 0.002))
+    assert glm.token_times([one(0, None), one(1, 40.0)])[0] == (None, 0.04)
+    assert glm.token_times([Generated(0), Generated(1)]) == ((), ()), "without log_stats nothing is measured"
     assert glm.output_tokens([one(0, 20.0)]) == 1281
-    assert stages.describe(QWEN, tmp_path).token_times([one(0, 20.0)]) == (None, None)
+    assert stages.describe(QWEN, tmp_path).token_times([one(0, 20.0)]) == ((), ())
 
 
 def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: evidence.Workers) -> None:
