@@ -3,9 +3,11 @@
 import builtins
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sweep.engines.base import EngineSpec
+from sweep.engines.vllm_omni import engine
 from sweep.engines.vllm_omni.source import Source
 from sweep.engines.vllm_omni.versions import V026, V030, Version, adapter
 from tests.wheels import VERSIONS, wheel_source
@@ -298,6 +302,54 @@ def test_a_lone_stages_scheduler_is_where_set_batch_looks(version: str, package:
         adapter(version).set_batch(lone, size)
         assert made.scheduler.max_num_running_reqs == expected
     adapter(version).set_batch(SimpleNamespace(engine=SimpleNamespace(stage_clients=[object()])), 2)
+
+
+@pytest.fixture
+def start(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Load an engine of that version whose `Omni` starts nothing; gives the keywords that it was called with."""
+    monkeypatch.setenv(engine.DETERMINISTIC, "0")
+    monkeypatch.setattr(engine, "ENVIRONMENT", {})
+    monkeypatch.setattr(engine, "adapter", lambda: adapter(version))
+    monkeypatch.setattr(Version, "omni_class", lambda self: lambda **given: given)
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+
+    def load_engine(family: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        spec = EngineSpec(
+            *("vllm_omni", family, family, str(tmp_path), False, "cuda", "bfloat16", 1, 1),
+            arguments=arguments,
+            plugin=False,
+        )
+        made = engine.VllmOmniEngine(spec)
+        made.load()
+        return made._omni
+
+    return load_engine
+
+
+def test_features_reach_either_kind_of_model_by_names_that_the_version_does_not_warn_of(
+    version: str, package: Path, start: Callable[..., dict[str, Any]]
+) -> None:
+    older = {"diffusion_attention_backend": "TORCH_SDPA", "static_lora_scale": 0.5}
+    lone = start("qwen_image", older)
+    deploy = json.loads(Path(start("glm_image", older)["deploy_config"]).read_text())
+    diffusion = deploy["stages"][1]
+    if version == "0.26.0":
+        assert older.items() <= lone.items()
+        assert older.items() <= diffusion.items()
+        return
+    data = load(
+        package,
+        "diffusion/data.py",
+        model_validator=lambda **_: lambda function: function,
+        Field=lambda default=None, **_: default,
+        config=dataclasses.dataclass,
+    )
+    for given in (lone, {key: value for key, value in diffusion.items() if key not in ("stage_id", "devices")}):
+        read = data.normalize_omni_diffusion_kwargs(given)  # a FutureWarning is an error here
+        assert read["diffusion_attention_config"] == {"default": {"backend": "TORCH_SDPA"}}
+        assert read["lora_scale"] == 0.5
+    with pytest.warns(FutureWarning, match="'static_lora_scale' is deprecated"):
+        data.normalize_omni_diffusion_kwargs({"static_lora_scale": 0.5})
 
 
 @pytest.mark.parametrize(
