@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import features as feature_rules
 from sweep import gpus, plan, run
 from sweep.config import RunConfig, require
+from sweep.engines.vllm_omni.families import NOT_STARTED, TWO_STAGES
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
@@ -22,9 +23,6 @@ from sweep.workload.requests import check_input_image
 
 FAMILIES = ("glm_image", "qwen_image")
 """Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
-
-NOT_STARTED = ("bagel", "hunyuan_image3")
-"""Families that vLLM-Omni starts as two stages, for which sweep/engines/vllm_omni/stages.py has no deploy file."""
 
 NEEDS = {"diffusers": ("torch", "diffusers", "transformers"), "vllm_omni": ("torch", "vllm", "vllm_omni")}
 """Packages that an engine's process imports; looked for, not imported, before anything starts."""
@@ -93,7 +91,7 @@ def _refused_options(config: RunConfig) -> str:
     version = adapter()
     if version.warning:
         print(f"sweep: {version.warning}", file=sys.stderr)
-    two_stages = config.model.family in feature_rules.TWO_STAGES
+    two_stages = config.model.family in TWO_STAGES
     known = accepted.installed(2 if two_stages else 1)
     place: accepted.Place = "dit_stage" if two_stages else "omni"
     wrong = accepted.refuse_unknown(version.constructor(config.engine.args), known, place)

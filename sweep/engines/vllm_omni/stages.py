@@ -13,15 +13,10 @@ from typing import Any
 
 from sweep.engines.base import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
+from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
 from sweep.engines.vllm_omni.versions import Generated
 
 MAX_PROMPT_TOKENS = 1024  # of Qwen-Image's text encoder
-AR_FAMILIES = ("glm_image",)
-"""Families with an AR stage before the DiT that this engine knows how to start."""
-
-BATCHING = ("qwen_image", "flux", "sd3")
-"""Families whose pipelines take several requests in one forward (`supports_request_batch`); vLLM-Omni refuses to load
-others for more than one request at a time, so a batch of theirs runs one by one."""
 
 BATCH_WAIT_MS = 25.0
 """How long vLLM-Omni may wait for a batch to fill; a full batch does not wait, and ours are always full."""
@@ -212,4 +207,4 @@ def read_image(request: Request) -> Any:
 
 def describe(spec: EngineSpec, folder: Path) -> Stages:
     """The stages of the spec's model; files that they need are written to `folder`."""
-    return GlmImage(spec, folder) if spec.family in AR_FAMILIES else Stages(spec)
+    return GlmImage(spec, folder) if spec.family in TWO_STAGES else Stages(spec)
