@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import features as feature_rules
 from sweep import gpus, plan, run
 from sweep.config import RunConfig, require
-from sweep.engines.vllm_omni.families import NOT_STARTED, TWO_STAGES
+from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
@@ -53,6 +53,8 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     model, engine = config.model, config.engine.name
     if engine == "noop":
         return ""
+    if engine == "vllm_omni" and not model.embedded and (missing := _not_yet(config)):
+        return missing
     if not model.embedded and devices.kind == "cuda" and devices.count == 0:
         return f"{model.name} needs a CUDA GPU with about {model.memory_gb:.0f} GB for its weights; none was found here"
     absent = [name for name in NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
@@ -66,8 +68,6 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         if engine != "vllm_omni":
             return ""
         return f"engine vllm_omni cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
-    if engine == "vllm_omni" and model.family in NOT_STARTED:
-        return f"engine vllm_omni does not start the stages of {model.name} yet"
     if engine == "diffusers" and model.family not in FAMILIES:
         return f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
     require(
@@ -81,6 +81,16 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         f"model.path={model.path}: no checkpoint there (a folder with {' or '.join(index)})",
     )
     return _refused_options(config) if engine == "vllm_omni" else ""
+
+
+def _not_yet(config: RunConfig) -> str:
+    """What of this model the engine vllm_omni lacks, on whatever machine, or ""."""
+    model = config.model
+    if model.family in NOT_STARTED:
+        return f"engine vllm_omni does not start the stages of {model.name} yet"
+    if model.family in NO_EDITS and config.workload.task == "image_edit":
+        return f"engine vllm_omni does not edit with {model.name} yet: its AR stage is set up for new pictures only"
+    return ""
 
 
 def _refused_options(config: RunConfig) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sweep.engines.base import EngineSpec
-from sweep.engines.vllm_omni import engine
+from sweep.engines.base import EngineSpec, Request
+from sweep.engines.vllm_omni import engine, stages
 from sweep.engines.vllm_omni.source import Source
 from sweep.engines.vllm_omni.versions import V026, V030, Version, adapter
 from tests.wheels import VERSIONS, wheel_source
@@ -382,6 +382,18 @@ def test_no_version_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter.cache_clear()
     with pytest.raises(ModuleNotFoundError, match="vllm-omni is not installed"):
         adapter()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1024, 1024), (768, 1376), (512, 512)])
+def test_glm_image_asks_for_the_tokens_of_a_new_picture_and_not_of_an_edit(
+    package: Path, tmp_path: Path, height: int, width: int
+) -> None:
+    """Why edits are skipped (`families.NO_EDITS`)."""
+    real = load(package, "model_executor/stage_input_processors/glm_image.py").compute_max_tokens
+    spec = EngineSpec("vllm_omni", "glm_image", "glm_image", "", False, "cuda", "bfloat16", 1, 1)
+    preview, target = stages.GlmImage(spec, tmp_path).tokens(Request("r", "a fox", 0, 1, height, width, 20, 4.0))
+    assert real(height, width) == preview + target + 1
+    assert real(height, width, is_i2i=True) == target + 1
 
 
 def test_the_class_that_is_imported_is_there(package: Path) -> None:
