@@ -201,17 +201,11 @@ def start(runner: Any, place: Place) -> Steps:
 
     def describe() -> Mapping[str, Any]:
         if not described:
-            described.update(rank=rank, parameters=parameters(runner), settings=settings(runner))
+            described.update(rank=rank, settings=settings(runner))
         return described
 
     device = getattr(getattr(runner, "device", None), "type", "cpu")
     return Steps(place, rank, device, describe)
-
-
-def parameters(runner: Any) -> int:
-    """Elements of the AR model that this rank holds."""
-    model = runner.get_model() if hasattr(runner, "get_model") else runner.model
-    return vllm_evidence.held(model)
 
 
 def settings(runner: Any) -> dict[str, str]:

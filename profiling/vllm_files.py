@@ -40,7 +40,6 @@ class Installed:
     """A process in which the plugin is active."""
 
     pid: int
-    process: str  # multiprocessing's name of it
     hooks: tuple[str, ...]  # what is wrapped there, e.g. "DiffusionModelRunner.load_model"
 
 
@@ -85,7 +84,6 @@ class ArRecord:
     requests: tuple[str, ...]  # those whose prefill began in these steps
     rank: int
     steps: int  # forwards of the AR model in this line
-    parameters: int  # elements that this rank holds
     settings: dict[str, str]
     phases: tuple[Timing, ...]
 
@@ -98,7 +96,6 @@ class Transfer:
     start_s: float
     host_ms: float
     tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see vllm_transfer); "" where unknown
-    tokens_emitted: int  # all ids that the AR stage emitted
 
 
 Record = DitRecord | ArRecord | Transfer
@@ -109,7 +106,7 @@ def markers(folder: Path) -> Markers:
     installed = [json.loads(path.read_text()) for path in folder.glob("installed-*.json")]
     failed = [path.read_text() for path in sorted(folder.glob("failed-*.txt"))]
     return Markers(
-        tuple(Installed(m["pid"], m["process"], tuple(m["hooks"])) for m in sorted(installed, key=lambda m: m["pid"])),
+        tuple(Installed(m["pid"], tuple(m["hooks"])) for m in sorted(installed, key=lambda m: m["pid"])),
         tuple(failed),
     )
 
@@ -157,7 +154,6 @@ def ar_record(line: Line) -> ArRecord:
         tuple(line["requests"]),
         evidence["rank"],
         evidence["steps"],
-        evidence["parameters"],
         evidence["settings"],
         _phases(line),
     )
@@ -165,7 +161,7 @@ def ar_record(line: Line) -> ArRecord:
 
 def transfer(line: Line) -> Transfer:
     """A line of a transfer file."""
-    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], line["tokens_emitted"])
+    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"])
 
 
 def phase_records(records: Iterable[Record], epoch_s: float) -> tuple[PhaseRecord, ...]:

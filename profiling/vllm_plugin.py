@@ -8,7 +8,6 @@ vLLM-Omni swallows what plugins raise, a process says in a file that the hooks a
 import importlib.abc
 import importlib.machinery
 import json
-import multiprocessing
 import os
 import sys
 import traceback
@@ -61,8 +60,7 @@ class State:
 
     def mark(self) -> None:
         """Say in a file that the plugin is in."""
-        process = multiprocessing.current_process().name
-        marker = {"pid": self.pid, "process": process, "hooks": self.hooks}
+        marker = {"pid": self.pid, "hooks": self.hooks}
         replace_file(self.folder / f"installed-{self.pid}.json", json.dumps(marker))
 
     def report(self) -> None:

@@ -61,8 +61,8 @@ def received(ids: Sequence[int], rows: int, columns: int) -> str:
     return f"{len(ids)}:uneven" if single is None else fingerprint(single)
 
 
-def sent(output: Any, prompt: Any) -> tuple[str, int]:
-    """Fingerprint of the ids that the DiT shall get out of an AR stage's `output`, and how many it emitted."""
+def sent(output: Any, prompt: Any) -> str:
+    """Fingerprint of the ids that the DiT shall get out of an AR stage's `output`."""
     completion = output.outputs[0]
     emitted = list(getattr(completion, "cumulative_token_ids", None) or completion.token_ids)
     asked = prompt[0] if isinstance(prompt, list) and prompt else prompt
@@ -72,7 +72,7 @@ def sent(output: Any, prompt: Any) -> tuple[str, int]:
     width = int(target.get("target_w") or fields.get("width") or 1024)
     media = fields.get("multi_modal_data") or {}
     edit = "img2img" in (fields.get("modalities") or ()) or any(media.get(k) for k in ("image", "img2img", "images"))
-    return fingerprint(image_ids(emitted, height, width, edit)), len(emitted)
+    return fingerprint(image_ids(emitted, height, width, edit))
 
 
 def hook_orchestrator(cls: Any, place: Place) -> list[str]:
@@ -97,9 +97,8 @@ def hook_orchestrator(cls: Any, place: Place) -> list[str]:
                     return  # not handed over (yet)
                 function = getattr(pool.stage_client, "custom_process_input_func", None)
                 glm = getattr(function, "__module__", "").endswith(".glm_image")
-                tokens, emitted = sent(output, req_state.prompt) if glm else ("", 0)
-                line = {"request": req_id, "start_s": start, "host_ms": round(host_ms, 4)}
-                line |= {"tokens_sent": tokens, "tokens_emitted": emitted}
+                tokens = sent(output, req_state.prompt) if glm else ""
+                line = {"request": req_id, "start_s": start, "host_ms": round(host_ms, 4), "tokens_sent": tokens}
                 append_line(place.folder / f"transfer-{os.getpid()}.jsonl", line)
             except Exception:
                 place.report()

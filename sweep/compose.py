@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import features as feature_rules
 from sweep import gpus, plan, run
 from sweep.config import RunConfig, require
+from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
@@ -23,9 +24,6 @@ from sweep.workload.requests import check_input_image
 
 FAMILIES = ("glm_image", "qwen_image")
 """Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
-
-NOT_STARTED = ("bagel", "hunyuan_image3")
-"""Families that vLLM-Omni starts as two stages, for which sweep/engines/vllm_omni/stages.py has no deploy file."""
 
 NEEDS = {"diffusers": ("torch", "diffusers", "transformers"), "vllm_omni": ("torch", "vllm", "vllm_omni")}
 """Packages that an engine's process imports; looked for, not imported, before anything starts."""
@@ -56,6 +54,8 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     model, engine = config.model, config.engine.name
     if engine == "noop":
         return ""
+    if engine == "vllm_omni" and not model.embedded and (missing := _not_yet(config)):
+        return missing
     if model.path is not None:
         require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")
     if not model.embedded and devices.kind == "cuda" and devices.count == 0:
@@ -73,8 +73,6 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         if engine != "vllm_omni":
             return ""
         return f"engine vllm_omni cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
-    if engine == "vllm_omni" and model.family in NOT_STARTED:
-        return f"engine vllm_omni does not start the stages of {model.name} yet"
     if engine == "diffusers" and model.family not in FAMILIES:
         return f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
     require(
@@ -89,6 +87,16 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     return _refused_options(config) if engine == "vllm_omni" else ""
 
 
+def _not_yet(config: RunConfig) -> str:
+    """What of this model the engine vllm_omni lacks, on whatever machine, or ""."""
+    model = config.model
+    if model.family in NOT_STARTED:
+        return f"engine vllm_omni does not start the stages of {model.name} yet"
+    if model.family in NO_EDITS and config.workload.task == "image_edit":
+        return f"engine vllm_omni does not edit with {model.name} yet: its AR stage is set up for new pictures only"
+    return ""
+
+
 def _refused_options(config: RunConfig) -> str:
     """Why the installed vLLM-Omni has no use for a feature's options, or "". Raises ConfigError for engine.args."""
     from sweep.engines.vllm_omni import accepted
@@ -97,7 +105,7 @@ def _refused_options(config: RunConfig) -> str:
     version = adapter()
     if version.warning:
         _warn(version.warning)
-    two_stages = config.model.family in feature_rules.TWO_STAGES
+    two_stages = config.model.family in TWO_STAGES
     known = accepted.installed(2 if two_stages else 1)
     if known.unreadable:
         _warn(f"options are not checked: vllm-omni {known.version} is laid out otherwise ({known.unreadable})")

@@ -15,14 +15,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep.config import ConfigError, EngineConfig, Feature, Model, require
+from sweep.engines.vllm_omni.families import TWO_STAGES
 
 _FIELDS = {field.name for field in dataclasses.fields(Feature)} - {"name", "options"}
 
 RANKS = "ranks"
 """As a value under `engines.vllm_omni`: the number of ranks that the features bring."""
-
-TWO_STAGES = ("glm_image",)
-"""Model families that vLLM-Omni runs as an AR stage and a DiT stage."""
 
 
 def parse_feature(name: str, body: Mapping[str, Any], engine: str = "diffusers") -> Feature:

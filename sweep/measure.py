@@ -131,7 +131,8 @@ class Measurement:
         for number, (repeat, batch, output) in enumerate(self.outputs):
             name = f"{output.request_ids[0]}.{repeat}"
             self.phases += [dataclasses.replace(p, request_id=name, start_s=p.start_s - zero_s) for p in output.phases]
-            batch_row, ttft_s = _batch_row(number, repeat, output)
+            batch_row = _batch_row(number, repeat, output)
+            times = _token_times(output)
             reference_s = self.reference_s[number] if number < len(self.reference_s) else None
             batch_rows.append(dataclasses.replace(batch_row, reference_s=reference_s))
             for position, request in enumerate(batch):
@@ -139,7 +140,8 @@ class Measurement:
                 rows.append(
                     dataclasses.replace(
                         row,
-                        ttft_s=ttft_s,
+                        ttft_s=times[position][0],
+                        tpot_s=times[position][1],
                         output_tokens=output.output_tokens,
                         prompt_tokens=output.prompt_tokens[position],
                         image=output.image_paths[position],
@@ -196,22 +198,31 @@ def _row(request: Request, repeat: int, batch_index: int, start_s: float, e2e_s:
     )
 
 
-def _batch_row(number: int, repeat: int, output: Output) -> tuple[BatchRow, float | None]:
-    """Phase totals of rank 0, and the time to the first AR token (None without an AR stage)."""
+def _batch_row(number: int, repeat: int, output: Output) -> BatchRow:
+    """Latency, evidence, and phase totals of rank 0."""
     totals: dict[str, float] = {}
     counts: dict[str, int] = {}
-    ttft_s = None
-    own = [p for p in output.phases if p.rank == 0]
-    request = next((p for p in own if p.phase == "request"), None)
-    for phase in own:
-        totals[phase.phase] = totals.get(phase.phase, 0.0) + (
-            phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
-        )
-        counts[phase.phase] = counts.get(phase.phase, 0) + 1
-        if phase.phase == "ar_prefill" and request is not None and ttft_s is None:
-            ttft_s = phase.start_s - request.start_s + phase.host_ms / 1000
-    if output.ttft_s is not None or output.tpot_s is not None:
-        return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, output.tpot_s), output.ttft_s
-    decodes = [p.host_ms / 1000 for p in own if p.phase == "ar_decode"]
+    for phase in output.phases:
+        if phase.rank == 0:
+            took_ms = phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
+            totals[phase.phase] = totals.get(phase.phase, 0.0) + took_ms
+            counts[phase.phase] = counts.get(phase.phase, 0) + 1
+    return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence)
+
+
+def _token_times(output: Output) -> list[tuple[float | None, float | None]]:
+    """TTFT and TPOT of each request in seconds; None without an AR stage.
+
+    The engine's own where it measures them. Else those of rank 0's phases, which the requests of a batch share.
+    """
+    count = len(output.request_ids)
+    if output.ttft_s or output.tpot_s:
+        unknown = (None,) * count
+        return list(zip(output.ttft_s or unknown, output.tpot_s or unknown, strict=True))
+    own = [phase for phase in output.phases if phase.rank == 0]
+    request = next((phase for phase in own if phase.phase == "request"), None)
+    prefill = next((phase for phase in own if phase.phase == "ar_prefill"), None)
+    ttft_s = prefill.start_s - request.start_s + prefill.host_ms / 1000 if prefill and request else None
+    decodes = [phase.host_ms / 1000 for phase in own if phase.phase == "ar_decode"]
     tpot_s = metrics.tpot(sum(decodes), 0.0, len(decodes) + 1)  # of the AR stage, counted from its first token
-    return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence, tpot_s), ttft_s
+    return [(ttft_s, tpot_s)] * count

@@ -46,10 +46,11 @@ class RequestRow:
     exit_code: int
     error: str
     repeat: int = 0
-    batch_index: int = 0  # requests of one batch are generated together and share their times
+    batch_index: int = 0  # requests of one batch are generated together and share start_s and e2e_s
     prompt_tokens: int = 0
     image: str = ""  # file in the cell's folder; "" for repeats
     image_hash: str = ""  # sha256 of the pixels
+    tpot_s: float | None = None  # a further AR token, on average; None without an AR stage
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class BatchRow:
     phase_ms: dict[str, float]  # phase -> total milliseconds within the batch
     phase_count: dict[str, int]
     evidence: tuple[RankEvidence, ...]
-    tpot_s: float | None = None  # mean time of an output token of the AR stage after the first
+    tpot_s: float | None = None  # of results stored before a request had its own; None in later ones
     reference_s: float | None = None  # the same batch by the baseline's engine, right before or after
 
 

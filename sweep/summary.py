@@ -265,7 +265,7 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
         return {"load_s": result.load_s}
     latencies = [r.e2e_s for r in requests]
     ttfts = [r.ttft_s for r in requests if r.ttft_s is not None]
-    tpots = [b.tpot_s for b in batches if b.tpot_s is not None]
+    tpots = [tpot_s for one in results for tpot_s in _tpots(one)]
     wall_s = sum(b.latency_s for b in batches)
     images = len(requests)
     tokens = sum(r.output_tokens for r in requests)
@@ -301,6 +301,12 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
     row |= {f"{phase}_ms": ms for phase, ms in totals.items()}
     row |= {f"{phase}_share": share for phase, share in shares.items()}
     return row
+
+
+def _tpots(result: RunResult) -> list[float]:
+    """TPOT of each request in seconds; of each batch in results stored before requests had their own."""
+    own = [r.tpot_s for r in result.requests if r.tpot_s is not None]
+    return own or [b.tpot_s for b in result.batches if b.tpot_s is not None]
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -82,6 +82,7 @@ def result_of(cell: Cell, noise: random.Random, prompts: int = 4, repeats: int =
                     "",
                 ),
                 **{"repeat": repeat, "batch_index": number, "prompt_tokens": 12, "image_hash": key_of(name, prompt)},
+                tpot_s=0.001,
             )
         )
         phases = {"request": seconds * 1000, "ar_decode": 300.0, "denoise_step": 50.0 * steps, "vae_decode": 5.0}
@@ -90,7 +91,8 @@ def result_of(cell: Cell, noise: random.Random, prompts: int = 4, repeats: int =
         )
         evidence = dataclasses.replace(evidence, settings={"vae_slicing": "on"})
         beside = base_s * noise.gauss(1, 0.02) if cell.beside else None
-        batches.append(BatchRow(number, repeat, seconds, phases, dict.fromkeys(phases, 1), (evidence,), 0.001, beside))
+        counts = dict.fromkeys(phases, 1)
+        batches.append(BatchRow(number, repeat, seconds, phases, counts, (evidence,), reference_s=beside))
     telemetry = {"peak_memory_gb": 0.6, "cpu_pct": 101.0, "gpu_util_pct": None, "energy_j": None}
     return RunResult(
         cell.key, cell.label, DONE, load_s=5.0, requests=tuple(requests), batches=tuple(batches), telemetry=telemetry,

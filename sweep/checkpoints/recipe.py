@@ -18,7 +18,7 @@ class Family:
     layers: Mapping[str, int]  # default depth of each part, in the order of the folder's name
     tiny_layers: Mapping[str, int]
     real_layers: Mapping[str, int]
-    workload: str = "image_1024"
+    workload: str = "image_1024"  # what its real widths are for
     fixed_by_loader: tuple[str, ...] = ()  # vLLM-Omni ignores the config of these parts: it loads real sizes only
 
 
@@ -34,7 +34,7 @@ FAMILIES: Mapping[str, Family] = {
         layers={"dit": 20, "text": 4, "vision": 4},
         tiny_layers={"dit": 4, "text": 2, "vision": 1},
         real_layers={"dit": 60, "text": 28, "vision": 32},
-        workload="image_edit",
+        workload="image_edit_1024",
     ),
     "z_image": Family(
         "single-stream DiT after a Qwen3 text encoder",

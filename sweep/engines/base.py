@@ -83,8 +83,8 @@ class Output:
     prompt_tokens: tuple[int, ...]  # prompt length of each request in the model's tokens
     phases: tuple[PhaseRecord, ...]  # of all ranks
     evidence: tuple[RankEvidence, ...]  # one a rank
-    ttft_s: float | None = None  # to the first AR token, where the engine itself measures it
-    tpot_s: float | None = None  # a further AR token, likewise
+    ttft_s: tuple[float | None, ...] = ()  # of each request, to its first AR token; () where not measured
+    tpot_s: tuple[float | None, ...] = ()  # a further AR token, likewise
 
 
 @dataclass(frozen=True)

@@ -106,14 +106,16 @@ def test_glm_image_writes_as_many_tokens_as_the_size_takes(
     assert glm.prompt(request)["mm_processor_kwargs"] == {"target_h": size[0], "target_w": size[1]}
 
 
-def test_token_times_are_means_of_the_batch(tmp_path: Path) -> None:
-    def one(index: int, ttft_ms: float) -> Generated:
-        return Generated(index, stages=(StageTimes(0, "ar", 2500.0, 100, 1281, ttft_ms, 2.0),))
+def test_token_times_are_of_each_request(tmp_path: Path) -> None:
+    def one(ttft_ms: float | None) -> Generated:
+        return Generated(stages=(StageTimes(1281, ttft_ms, 2.0),))
 
     glm = stages.GlmImage(GLM, tmp_path)
-    assert glm.token_times([one(0, 20.0), one(1, 40.0)]) == pytest.approx((0.03, 0.002))
-    assert glm.output_tokens([one(0, 20.0)]) == 1281
-    assert stages.describe(QWEN, tmp_path).token_times([one(0, 20.0)]) == (None, None)
+    assert glm.token_times([one(20.0), one(40.0)]) == ((0.02, 0.04), (0.002, 0.002))
+    assert glm.token_times([one(None), one(40.0)])[0] == (None, 0.04)
+    assert glm.token_times([Generated(), Generated()]) == ((), ()), "without log_stats nothing is measured"
+    assert glm.output_tokens([one(20.0)]) == 1281
+    assert stages.describe(QWEN, tmp_path).token_times([one(20.0)]) == ((), ())
 
 
 def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: evidence.Workers) -> None:
@@ -143,7 +145,7 @@ def test_a_silent_rank_is_named(workers: evidence.Workers, monkeypatch: pytest.M
 
 def test_a_process_without_the_plugin_is_an_error(workers: evidence.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "MARKER_TIMEOUT_S", 0.05)
-    (workers.folder / "installed-1.json").write_text(json.dumps({"pid": 1, "process": "main", "hooks": []}))
+    (workers.folder / "installed-1.json").write_text(json.dumps({"pid": 1, "hooks": []}))
     with pytest.raises(RuntimeError, match="loaded in 1 processes, 3 were expected"):
         workers.check(3)
     (workers.folder / "failed-2.txt").write_text("AttributeError: no such method")
@@ -163,9 +165,9 @@ def test_a_plugin_that_fails_later_is_an_error_too(workers: evidence.Workers) ->
 def hand_over(workers: evidence.Workers, received: str) -> Any:
     """Evidence of one request whose AR stage sent `1024:aa`."""
     workers.begin()
-    ar = {"rank": 0, "steps": 1281, "parameters": 5, "settings": {"tp_size": "1"}}
+    ar = {"rank": 0, "steps": 1281, "settings": {"tp_size": "1"}}
     write(workers.folder, "ar-rank0-1.jsonl", {"requests": ["0_a"], "phases": [], "evidence": ar})
-    sent = {"request": "0_a", "start_s": 9.5, "host_ms": 0.6, "tokens_sent": "1024:aa", "tokens_emitted": 1281}
+    sent = {"request": "0_a", "start_s": 9.5, "host_ms": 0.6, "tokens_sent": "1024:aa"}
     write(workers.folder, "transfer-1.jsonl", sent)
     settings = {"pipeline": "GlmImagePipeline", "tokens_received": received}
     write(workers.folder, "dit-rank0-2.jsonl", line(settings=settings))
@@ -186,10 +188,10 @@ def test_tokens_stand_in_the_order_of_the_requests(workers: evidence.Workers) ->
     ids = [f"{number}_x" for number in range(11)]
     workers.begin()
     write(workers.folder, "ar-rank0-1.jsonl", {
-        "requests": ids, "phases": [], "evidence": {"rank": 0, "steps": 1281, "parameters": 5, "settings": {}},
+        "requests": ids, "phases": [], "evidence": {"rank": 0, "steps": 1281, "settings": {}},
     })  # fmt: skip
     for name in reversed(ids):  # in the order in which they were finished
-        sent = {"request": name, "start_s": 9.5, "host_ms": 0.6, "tokens_sent": f"1024:{name}", "tokens_emitted": 1281}
+        sent = {"request": name, "start_s": 9.5, "host_ms": 0.6, "tokens_sent": f"1024:{name}"}
         write(workers.folder, "transfer-1.jsonl", sent)
         write(workers.folder, "dit-rank0-2.jsonl", line(requests=(name,), settings={"tokens_received": "none"}))
     _, told = workers.collect([replace(REQUEST, request_id=name) for name in ids], 1, 11, 9.0)

@@ -3,9 +3,11 @@
 import builtins
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sweep.engines.base import EngineSpec, Request
+from sweep.engines.vllm_omni import engine, stages
 from sweep.engines.vllm_omni.source import Source
 from sweep.engines.vllm_omni.versions import V026, V030, Version, adapter
 from tests.wheels import VERSIONS, wheel_source
@@ -85,12 +89,11 @@ def real_metrics(package: Path) -> dict[str, Any]:
     unmeasured = {"pipeline_timings": None, "diffusion_metrics": None, "stage_stats": None}
     ar = {"stage_gen_time_ms": 2500.0, "num_tokens_in": 97, "num_tokens_out": 1281, "vllm_ttft_ms": 20.0}
     told = {}
-    for stage, name, values in ((0, "ar", {**ar, "vllm_tpot_ms": 2.0}), (1, "dit", {"stage_gen_time_ms": 800.0})):
+    for stage, values in enumerate(({**ar, "vllm_tpot_ms": 2.0}, {"stage_gen_time_ms": 800.0})):
         event = stats.StageRequestStats(**(measured | unmeasured | values | {"stage_id": stage}))
         for lists in ("inter_output_latencies_ms", "vllm_itls_ms"):
             setattr(event, lists, [])
         told[str(stage)] = stats.OrchestratorAggregator._merge_stage_metric_event(None, event)
-        told[str(stage)]["stage_name"] = name  # as _process_single_result adds it
     return {"stage_metrics": told, "stage_id": 1, "num_tokens_out": 0}
 
 
@@ -100,16 +103,12 @@ def wrap(real_output: Any, version: str, request_id: str, image: Image.Image, me
         request_id=request_id,
         images=[image],
         metrics={"image_num": 1},
-        stage_durations={"denoise": 1.5},
-        peak_memory_mb=20480.0,
     )
     outer = {
         "request_id": request_id,
         "stage_id": 1,
         "final_output_type": "image",
         "metrics": metrics,
-        "stage_durations": inner.stage_durations,
-        "peak_memory_mb": inner.peak_memory_mb,
     }
     if version == "0.26.0":
         return real_output(request_output=inner, **outer)
@@ -118,13 +117,10 @@ def wrap(real_output: Any, version: str, request_id: str, image: Image.Image, me
 
 def test_real_outputs_are_read(version: str, real_output: Any, real_metrics: dict[str, Any]) -> None:
     image = Image.new("RGB", (2, 2), (7, 0, 0))
-    one = adapter(version).read([wrap(real_output, version, "0_a", image, real_metrics)], 3)
-    assert (one.prompt_index, one.images, one.error, one.peak_memory_mb) == (3, (image,), "", 20480.0)
-    assert one.stage_durations == {"denoise": 1.5}
-    assert [stage.name for stage in one.stages] == ["ar", "dit"]
-    assert (one.ttft_ms, one.tpot_ms, one.prompt_tokens, one.output_tokens) == (20.0, 2.0, 97, 1281)
+    one = adapter(version).read([wrap(real_output, version, "0_a", image, real_metrics)])
+    assert (one.images, one.error) == ((image,), "")
+    assert (one.ttft_ms, one.tpot_ms, one.output_tokens) == (20.0, 2.0, 1281)
     assert one.stages[1].ttft_ms is None  # zero is how it says that there was none
-    assert [stage.gen_time_ms for stage in one.stages] == [2500.0, 800.0]
 
 
 def test_a_real_error_is_read(version: str, real_output: Any) -> None:
@@ -249,7 +245,6 @@ def omni(package: Path, version: str, real_output: Any) -> Any:
 def test_every_prompt_is_generated_with_its_own_seed(version: str, omni: Any) -> None:
     parameters = [[Parameters(seed), Parameters(seed)] for seed in (11, 22, 33)]
     made = adapter(version).generate(omni, ["a", "b", "c"], parameters)
-    assert [one.prompt_index for one in made] == [0, 1, 2]
     assert [one.images[0].getpixel((0, 0)) for one in made] == [(11, 0, 0), (22, 0, 0), (33, 0, 0)]
     given = [(prompt, [one.seed for one in own]) for _, prompt, own in omni.engine.requests]
     assert given == [("a", [11, 11]), ("b", [22, 22]), ("c", [33, 33])]
@@ -304,9 +299,57 @@ def test_a_lone_stages_scheduler_is_where_set_batch_looks(version: str, package:
     )
     lone = SimpleNamespace(engine=SimpleNamespace(stage_clients=[SimpleNamespace(_engine=made)]))
     for size, expected in ((2, 2), (20, 8), (8, 8)):
-        assert adapter(version).set_batch(lone, size)
+        adapter(version).set_batch(lone, size)
         assert made.scheduler.max_num_running_reqs == expected
-    assert not adapter(version).set_batch(SimpleNamespace(engine=SimpleNamespace(stage_clients=[object()])), 2)
+    adapter(version).set_batch(SimpleNamespace(engine=SimpleNamespace(stage_clients=[object()])), 2)
+
+
+@pytest.fixture
+def start(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Load an engine of that version whose `Omni` starts nothing; gives the keywords that it was called with."""
+    monkeypatch.setenv(engine.DETERMINISTIC, "0")
+    monkeypatch.setattr(engine, "ENVIRONMENT", {})
+    monkeypatch.setattr(engine, "adapter", lambda: adapter(version))
+    monkeypatch.setattr(Version, "omni_class", lambda self: lambda **given: given)
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+
+    def load_engine(family: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        spec = EngineSpec(
+            *("vllm_omni", family, family, str(tmp_path), False, "cuda", "bfloat16", 1, 1),
+            arguments=arguments,
+            plugin=False,
+        )
+        made = engine.VllmOmniEngine(spec)
+        made.load()
+        return made._omni
+
+    return load_engine
+
+
+def test_features_reach_either_kind_of_model_by_names_that_the_version_does_not_warn_of(
+    version: str, package: Path, start: Callable[..., dict[str, Any]]
+) -> None:
+    older = {"diffusion_attention_backend": "TORCH_SDPA", "static_lora_scale": 0.5}
+    lone = start("qwen_image", older)
+    deploy = json.loads(Path(start("glm_image", older)["deploy_config"]).read_text())
+    diffusion = deploy["stages"][1]
+    if version == "0.26.0":
+        assert older.items() <= lone.items()
+        assert older.items() <= diffusion.items()
+        return
+    data = load(
+        package,
+        "diffusion/data.py",
+        model_validator=lambda **_: lambda function: function,
+        Field=lambda default=None, **_: default,
+        config=dataclasses.dataclass,
+    )
+    for given in (lone, {key: value for key, value in diffusion.items() if key not in ("stage_id", "devices")}):
+        read = data.normalize_omni_diffusion_kwargs(given)  # a FutureWarning is an error here
+        assert read["diffusion_attention_config"] == {"default": {"backend": "TORCH_SDPA"}}
+        assert read["lora_scale"] == 0.5
+    with pytest.warns(FutureWarning, match="'static_lora_scale' is deprecated"):
+        data.normalize_omni_diffusion_kwargs({"static_lora_scale": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -340,6 +383,18 @@ def test_no_version_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter.cache_clear()
     with pytest.raises(ModuleNotFoundError, match="vllm-omni is not installed"):
         adapter()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1024, 1024), (768, 1376), (512, 512)])
+def test_glm_image_asks_for_the_tokens_of_a_new_picture_and_not_of_an_edit(
+    package: Path, tmp_path: Path, height: int, width: int
+) -> None:
+    """Why edits are skipped (`families.NO_EDITS`)."""
+    real = load(package, "model_executor/stage_input_processors/glm_image.py").compute_max_tokens
+    spec = EngineSpec("vllm_omni", "glm_image", "glm_image", "", False, "cuda", "bfloat16", 1, 1)
+    preview, target = stages.GlmImage(spec, tmp_path).tokens(Request("r", "a fox", 0, 1, height, width, 20, 4.0))
+    assert real(height, width) == preview + target + 1
+    assert real(height, width, is_i2i=True) == target + 1
 
 
 def test_the_class_that_is_imported_is_there(package: Path) -> None:

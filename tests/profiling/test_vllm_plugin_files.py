@@ -59,11 +59,11 @@ def test_a_half_written_line_is_left_for_later(tmp_path: Path) -> None:
 
 def test_markers_in_order_of_process(tmp_path: Path) -> None:
     assert markers(tmp_path) == markers(tmp_path / "missing")
-    for pid, process, hooks in ((20, "Worker", ["A.b"]), (3, "MainProcess", [])):
-        replace_file(tmp_path / f"installed-{pid}.json", json.dumps({"pid": pid, "process": process, "hooks": hooks}))
+    for pid, hooks in ((20, ["A.b"]), (3, [])):
+        replace_file(tmp_path / f"installed-{pid}.json", json.dumps({"pid": pid, "hooks": hooks}))
     replace_file(tmp_path / "failed-20.txt", "Traceback: no such class")
     found = markers(tmp_path)
-    assert found.installed == (Installed(3, "MainProcess", ()), Installed(20, "Worker", ("A.b",)))
+    assert found.installed == (Installed(3, ()), Installed(20, ("A.b",)))
     assert found.failed == ("Traceback: no such class",)
     assert not list(tmp_path.glob(".*"))  # nothing temporary stays
 
@@ -91,16 +91,24 @@ def test_phases_of_all_kinds_count_from_the_epoch() -> None:
             "evidence": EVIDENCE,
         }
     )
-    evidence = {"rank": 0, "steps": 1, "parameters": 5, "settings": {}}
+    evidence = {"rank": 0, "steps": 1, "settings": {}}
     ar = ar_record({"requests": ["a"], "phases": [["ar_prefill", 0, 10.5, 20.0, None]], "evidence": evidence})
-    assert ar == ArRecord(("a",), 0, 1, 5, {}, (("ar_prefill", 0, 10.5, 20.0, None),))
-    handed = transfer({"request": "a", "start_s": 11.0, "host_ms": 0.6, "tokens_sent": "4:ab", "tokens_emitted": 261})
-    assert handed == Transfer("a", 11.0, 0.6, "4:ab", 261)
+    assert ar == ArRecord(("a",), 0, 1, {}, (("ar_prefill", 0, 10.5, 20.0, None),))
+    handed = transfer({"request": "a", "start_s": 11.0, "host_ms": 0.6, "tokens_sent": "4:ab"})
+    assert handed == Transfer("a", 11.0, 0.6, "4:ab")
     assert phase_records([dit, handed, ar], epoch_s=10.0) == (
         PhaseRecord(0, "ar_prefill", 0, 0.5, 20.0),
         PhaseRecord(0, "stage_transfer", 0, 1.0, 0.6, None, "a"),
         PhaseRecord(1, "request", 0, 2.0, 9.0, 8.5),
     )
+
+
+def test_a_line_that_says_more_is_read() -> None:
+    """As an earlier plugin wrote them."""
+    evidence = {"rank": 0, "steps": 1, "parameters": 5, "settings": {}}
+    assert ar_record({"requests": [], "phases": [], "evidence": evidence}) == ArRecord((), 0, 1, {}, ())
+    handed = {"request": "a", "start_s": 1.0, "host_ms": 0.6, "tokens_sent": "4:ab", "tokens_emitted": 261}
+    assert transfer(handed) == Transfer("a", 1.0, 0.6, "4:ab")
 
 
 def test_a_line_of_another_kind_is_refused() -> None:

@@ -65,8 +65,8 @@ def test_doubling_is_undone_only_where_every_square_agrees() -> None:
 
 def test_a_token_that_changes_on_the_way_shows() -> None:
     emitted = [*range(1000, 1256), *range(16), END]
-    tokens, count = sent(output(emitted), {"mm_processor_kwargs": {"target_h": 128, "target_w": 128}})
-    assert (tokens, count) == (fingerprint(list(range(16))), 273)
+    tokens = sent(output(emitted), {"mm_processor_kwargs": {"target_h": 128, "target_w": 128}})
+    assert tokens == fingerprint(list(range(16)))
     arrived = doubled(list(range(16)), 4, 4)
     assert received(arrived, 8, 8) == tokens
     for position in range(len(arrived)):
@@ -89,16 +89,16 @@ def test_a_token_that_changes_on_the_way_shows() -> None:
 def test_the_size_that_was_asked_for(prompt: Any) -> None:
     preview = 11 * 22
     emitted = [*[-1] * preview, *range(8), END]
-    assert sent(output(emitted), prompt)[0] == fingerprint(list(range(8)))
+    assert sent(output(emitted), prompt) == fingerprint(list(range(8)))
 
 
 def test_an_input_image_makes_it_an_edit() -> None:
     prompt = {"height": 64, "width": 64, "multi_modal_data": {"image": object()}}
-    assert sent(output([1, 2, 3, 4, END]), prompt)[0] == fingerprint([1, 2, 3, 4])
+    assert sent(output([1, 2, 3, 4, END]), prompt) == fingerprint([1, 2, 3, 4])
 
 
 def test_without_a_size_it_is_the_models_own() -> None:
-    assert sent(output([*[-1] * 256, *range(1024)]), {})[0] == fingerprint(list(range(1024)))
+    assert sent(output([*[-1] * 256, *range(1024)]), {}) == fingerprint(list(range(1024)))
 
 
 class Orchestrator:
@@ -138,14 +138,14 @@ def hand_over(folder: Path, stage_type: str = "diffusion", module: str = GLM, wa
 
 def test_a_hand_over_is_written(tmp_path: Path) -> None:
     (record,) = hand_over(tmp_path)
-    assert (record.request, record.tokens_sent, record.tokens_emitted) == ("request-0", fingerprint([1, 2, 3, 4]), 261)
+    assert (record.request, record.tokens_sent) == ("request-0", fingerprint([1, 2, 3, 4]))
     assert 2.0 <= record.host_ms < 1000.0
     assert record.start_s > 0
 
 
 def test_tokens_of_a_model_whose_layout_is_not_known_are_left_out(tmp_path: Path) -> None:
     (record,) = hand_over(tmp_path, module="vllm_omni.model_executor.stage_input_processors.bagel")
-    assert (record.tokens_sent, record.tokens_emitted) == ("", 0)
+    assert record.tokens_sent == ""
 
 
 def test_no_line_before_it_is_handed_over_nor_between_ar_stages(tmp_path: Path) -> None:

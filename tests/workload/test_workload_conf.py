@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from sweep.checkpoints.recipe import FAMILIES
 from sweep.config import Model, Stack, Workload
 from sweep.workload.prompts import load_prompts
 
@@ -35,7 +36,7 @@ def weights_b(stack: Stack) -> float:
 def test_the_promised_models_and_workloads_are_there() -> None:
     asked = "tiny_glm_image tiny_qwen_image qwen_image qwen_image_edit glm_image bagel z_image flux"
     assert set(asked.split()) <= {path.stem for path in MODELS}
-    asked = "text_to_image image_edit long_prompts image_1024 wide_1376x768"
+    asked = "text_to_image image_edit long_prompts image_1024 image_edit_1024 wide_1376x768"
     assert set(asked.split()) <= {path.stem for path in WORKLOADS}
 
 
@@ -89,6 +90,8 @@ def test_workload_is_valid_and_has_its_prompts(path: Path) -> None:
         ("long_prompts", "tiny_qwen_image", True),
         ("image_edit", "tiny_glm_image", True),
         ("image_1024", "tiny_glm_image", False),
+        ("image_edit_1024", "tiny_glm_image", False),
+        ("image_edit_1024", "qwen_image_edit", True),
         ("image_1024", "bagel", True),
         ("wide_1376x768", "bagel", False),
         ("wide_1376x768", "qwen_image", True),
@@ -99,3 +102,10 @@ def test_which_model_takes_which_size(workload: str, model: str, fits: bool) -> 
     work, taken = workload_of(CONF / f"workload/{workload}.yaml"), model_of(CONF / f"model/{model}.yaml")
     assert (work.width * work.height <= taken.max_pixels) is fits
     assert work.task in taken.tasks
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_checkpoint_at_real_widths_is_told_to_run_at_the_models_usual_size(name: str) -> None:
+    work = workload_of(CONF / f"workload/{FAMILIES[name].workload}.yaml")
+    assert (work.width, work.height, work.steps) == (1024, 1024, 20)
+    assert work.task in model_of(CONF / f"model/{name}.yaml").tasks

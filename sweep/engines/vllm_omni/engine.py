@@ -5,6 +5,7 @@ Maps a batch of requests to one `Omni.generate` call and reads back from the wor
 imported only when an engine is loaded; what differs between its versions stands in `versions.py`.
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -53,11 +54,12 @@ class VllmOmniEngine:
             self._workers.announce()
         start = time.perf_counter()
         version = adapter()
-        self._stages = stages.describe(self.spec, self._folder)
+        spec = dataclasses.replace(self.spec, arguments=version.constructor(self.spec.arguments))
+        self._stages = stages.describe(spec, self._folder)
         arguments = self._stages.arguments
         omni = version.omni_class()
         imported = time.perf_counter()
-        self._omni = omni(model=str(checkpoint), **version.constructor(arguments))
+        self._omni = omni(model=str(checkpoint), **arguments)
         loaded = time.perf_counter()
         if self._workers is not None:
             inside = version.dit_in_caller(self._stages.count, self.spec.ranks, arguments)

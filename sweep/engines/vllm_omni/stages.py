@@ -13,18 +13,16 @@ from typing import Any
 
 from sweep.engines.base import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
+from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
 from sweep.engines.vllm_omni.versions import Generated
 
 MAX_PROMPT_TOKENS = 1024  # of Qwen-Image's text encoder
-AR_FAMILIES = ("glm_image",)
-"""Families with an AR stage before the DiT that this engine knows how to start."""
-
-BATCHING = ("qwen_image", "flux", "sd3")
-"""Families whose pipelines take several requests in one forward (`supports_request_batch`); vLLM-Omni refuses to load
-others for more than one request at a time, so a batch of theirs runs one by one."""
 
 BATCH_WAIT_MS = 25.0
 """How long vLLM-Omni may wait for a batch to fill; a full batch does not wait, and ours are always full."""
+
+Times = tuple[float | None, ...]
+"""Seconds, one a request of the batch; None where a request's was not measured."""
 
 
 class Stages:
@@ -94,9 +92,9 @@ class Stages:
             diffusion.guidance_scale = request.guidance_scale
             diffusion.guidance_scale_provided = True
 
-    def token_times(self, generated: Sequence[Generated]) -> tuple[float | None, float | None]:
-        """Mean TTFT and TPOT of a batch in seconds; None without an AR stage."""
-        return None, None
+    def token_times(self, generated: Sequence[Generated]) -> tuple[Times, Times]:
+        """TTFT and TPOT of each request in seconds; () without an AR stage, or where none was measured."""
+        return (), ()
 
     def output_tokens(self, generated: Sequence[Generated]) -> int:
         """AR tokens generated per request."""
@@ -185,13 +183,17 @@ class GlmImage(Stages):
         ar.extra_args = {**(ar.extra_args or {}), "target_h": request.height, "target_w": request.width}
         return [ar, *super().parameters(request, defaults)]
 
-    def token_times(self, generated: Sequence[Generated]) -> tuple[float | None, float | None]:
-        ttft = [one.ttft_ms / 1000 for one in generated if one.ttft_ms is not None]
-        tpot = [one.tpot_ms / 1000 for one in generated if one.tpot_ms is not None]
-        return (sum(ttft) / len(ttft) if ttft else None), (sum(tpot) / len(tpot) if tpot else None)
+    def token_times(self, generated: Sequence[Generated]) -> tuple[Times, Times]:
+        return _seconds([one.ttft_ms for one in generated]), _seconds([one.tpot_ms for one in generated])
 
     def output_tokens(self, generated: Sequence[Generated]) -> int:
         return max((one.output_tokens or 0 for one in generated), default=0)
+
+
+def _seconds(milliseconds: Sequence[float | None]) -> Times:
+    """The same in seconds; () where all are None."""
+    known = any(one is not None for one in milliseconds)
+    return tuple(None if one is None else one / 1000 for one in milliseconds) if known else ()
 
 
 def read_image(request: Request) -> Any:
@@ -205,4 +207,4 @@ def read_image(request: Request) -> Any:
 
 def describe(spec: EngineSpec, folder: Path) -> Stages:
     """The stages of the spec's model; files that they need are written to `folder`."""
-    return GlmImage(spec, folder) if spec.family in AR_FAMILIES else Stages(spec)
+    return GlmImage(spec, folder) if spec.family in TWO_STAGES else Stages(spec)

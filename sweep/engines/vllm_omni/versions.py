@@ -10,7 +10,7 @@ import functools
 import importlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 class StageTimes:
     """What vLLM-Omni measured of one request in one stage; None where it did not (log_stats=True is needed)."""
 
-    stage: int
-    name: str
-    gen_time_ms: float | None  # from submission to the stage's output
-    tokens_in: int | None
     tokens_out: int | None
     ttft_ms: float | None  # AR stages: to the first token
     tpot_ms: float | None  # AR stages: mean inter-token latency, which vLLM-Omni calls TPOT
@@ -34,12 +30,9 @@ class StageTimes:
 class Generated:
     """What came of one prompt."""
 
-    prompt_index: int
     images: tuple["Image.Image", ...] = ()
     error: str = ""
     stages: tuple[StageTimes, ...] = ()  # in the order of the stages
-    stage_durations: Mapping[str, float] = field(default_factory=dict)  # as reported: seconds, or ms where named _ms
-    peak_memory_mb: float | None = None  # reserved on rank 0 of the DiT
 
     @property
     def ar_stage(self) -> StageTimes | None:
@@ -55,11 +48,6 @@ class Generated:
     def tpot_ms(self) -> float | None:
         """Time of a further AR token."""
         return self.ar_stage.tpot_ms if self.ar_stage else None
-
-    @property
-    def prompt_tokens(self) -> int | None:
-        """Tokens that the AR stage read."""
-        return self.ar_stage.tokens_in if self.ar_stage else None
 
     @property
     def output_tokens(self) -> int | None:
@@ -90,16 +78,15 @@ class Version:
         """An output of `Omni.generate` and the outputs that it wraps."""
         raise NotImplementedError
 
-    def set_batch(self, omni: Any, size: int) -> bool:
+    def set_batch(self, omni: Any, size: int) -> None:
         """Have a batch start as soon as it holds `size` requests, instead of waiting for more; at most max_num_seqs.
 
-        False where no scheduler is in this process: only that of a lone diffusion stage is.
+        Nothing is done where no scheduler is in this process: only that of a lone diffusion stage is.
         """
         engines: list[Any] = [getattr(client, "_engine", None) for client in omni.engine.stage_clients]
-        reachable = [engine for engine in engines if hasattr(engine, "scheduler") and not engine.dp_concurrent]
-        for engine in reachable:
-            engine.scheduler.max_num_running_reqs = max(1, min(size, int(engine.od_config.max_num_seqs)))
-        return bool(reachable)
+        for engine in engines:
+            if hasattr(engine, "scheduler") and not engine.dp_concurrent:
+                engine.scheduler.max_num_running_reqs = max(1, min(size, int(engine.od_config.max_num_seqs)))
 
     def generate(self, omni: Any, prompts: Sequence[Any], parameters: Sequence[Sequence[Any]]) -> list[Generated]:
         """Generate all prompts in one call, each with its own sampling parameters (one object a stage).
@@ -115,12 +102,9 @@ class Version:
             outputs = omni.generate(list(prompts), list(resolved[0]), use_tqdm=False)
         if len(order) != len(prompts):
             raise RuntimeError(f"vllm-omni {self.name} did not ask for each prompt's own sampling parameters")
-        return [
-            self.read([output for output in outputs if output.request_id == request_id], index)
-            for request_id, index in order.items()
-        ]
+        return [self.read([output for output in outputs if output.request_id == request_id]) for request_id in order]
 
-    def read(self, outputs: Sequence[Any], prompt_index: int = 0) -> Generated:
+    def read(self, outputs: Sequence[Any]) -> Generated:
         """The outputs of one prompt (one a stage whose output is wanted, the last one final) as our record."""
         layered = [self.layers(output) for output in outputs]
         final = next((layers for layers in reversed(layered) if _first(layers, "images")), (layered or [()])[-1])
@@ -129,12 +113,9 @@ class Version:
             reported = _first(layers, "metrics")
             metrics |= (reported.get("stage_metrics") or {}) if isinstance(reported, Mapping) else {}
         return Generated(
-            prompt_index=prompt_index,
             images=tuple(_first(final, "images") or ()),
             error=str(next((error for layers in layered if (error := _first(layers, "error"))), "")),
-            stages=tuple(_stage_times(int(stage), metrics[stage]) for stage in sorted(metrics, key=int)),
-            stage_durations=dict(_first(final, "stage_durations") or {}),
-            peak_memory_mb=_first(final, "peak_memory_mb"),
+            stages=tuple(_stage_times(metrics[stage]) for stage in sorted(metrics, key=int)),
         )
 
 
@@ -196,19 +177,19 @@ def _release(version: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _own_parameters(engine: Any, parameters: Sequence[Sequence[Any]]) -> Iterator[dict[str, int]]:
+def _own_parameters(engine: Any, parameters: Sequence[Sequence[Any]]) -> Iterator[list[str]]:
     """Within the block, the n-th request that `engine` is given gets the n-th parameters.
 
     `Omni.generate` has one list of parameters for all its prompts, which then share a seed; it hands them to
-    `engine.add_request` prompt by prompt. Yields request id -> index, filled as requests come.
+    `engine.add_request` prompt by prompt. Yields the ids of the requests, filled as they come.
     """
-    order: dict[str, int] = {}
+    order: list[str] = []
     submit = engine.add_request
 
     def add_request(*args: Any, sampling_params_list: Sequence[Any], **kwargs: Any) -> Any:
-        index = len(order)
-        order[str(kwargs["request_id"] if "request_id" in kwargs else args[0])] = index
-        own = [_adapted(mine, shared) for mine, shared in zip(parameters[index], sampling_params_list, strict=True)]
+        mine = parameters[len(order)]
+        order.append(str(kwargs["request_id"] if "request_id" in kwargs else args[0]))
+        own = [_adapted(one, shared) for one, shared in zip(mine, sampling_params_list, strict=True)]
         return submit(*args, sampling_params_list=own, **kwargs)
 
     engine.add_request = add_request
@@ -231,13 +212,9 @@ def _first(layers: Sequence[Any], name: str) -> Any:
     return next((value for layer in layers if (value := getattr(layer, name, None))), None)
 
 
-def _stage_times(stage: int, reported: Mapping[str, Any]) -> StageTimes:
+def _stage_times(reported: Mapping[str, Any]) -> StageTimes:
     return StageTimes(
-        stage=stage,
-        name=str(reported.get("stage_name") or f"stage_{stage}"),
-        gen_time_ms=reported.get("stage_gen_time_ms") or None,  # 0 is how it says that it did not measure
-        tokens_in=reported.get("num_tokens_in") or None,
-        tokens_out=reported.get("num_tokens_out") or None,
+        tokens_out=reported.get("num_tokens_out") or None,  # 0 is how it says that it did not measure
         ttft_ms=reported.get("vllm_ttft_ms") or None,
         tpot_ms=reported.get("vllm_tpot_ms") or None,
     )

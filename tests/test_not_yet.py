@@ -1,0 +1,52 @@
+"""What the engine vllm_omni cannot do with a model is a SKIP of the plan, on a machine without a GPU as well."""
+
+from collections.abc import Callable
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sweep import config
+from sweep.compose import cell_from
+from tests.conftest import Finished
+
+
+def skip_of(*overrides: str) -> str:
+    config.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+        return cell_from(compose("config", list(overrides))).skip
+
+
+def test_glm_image_is_not_asked_for_edits() -> None:
+    skip = skip_of("engine=vllm_omni", "model=glm_image", "workload=image_edit")
+    assert skip.startswith("engine vllm_omni does not edit with glm_image yet")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("engine=vllm_omni", "model=glm_image"),
+        ("engine=vllm_omni", "model=qwen_image_edit", "workload=image_edit"),
+        ("engine=diffusers", "model=glm_image", "workload=image_edit"),
+    ],
+)
+def test_other_work_is_not_refused(asked: tuple[str, ...]) -> None:
+    """It may need a GPU, a package or a checkpoint that this machine has not."""
+    try:
+        said = skip_of(*asked)
+    except config.ConfigError as error:
+        said = str(error)
+    assert " yet" not in said
+
+
+def test_the_embedded_model_still_edits() -> None:
+    assert skip_of("model=tiny_glm_image", "workload=image_edit") == ""
+
+
+def test_models_whose_stages_are_not_started_say_so() -> None:
+    assert skip_of("engine=vllm_omni", "model=bagel") == "engine vllm_omni does not start the stages of bagel yet"
+
+
+def test_the_plan_says_so(sweep: Callable[..., Finished]) -> None:
+    done = sweep("-m", "engine=vllm_omni", "model=glm_image", "workload=image_edit", "batch=1,2", "dry_run=true")
+    assert done.code == 0, done.err
+    assert done.out.count("does not edit with glm_image yet") == 2
