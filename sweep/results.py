@@ -73,7 +73,7 @@ class RunResult:
     key: str
     label: str
     state: str  # DONE or ERROR
-    cause: str = ""  # of an error: exception, oom, crash, timeout, disk, interrupted, internal
+    cause: str = ""  # of an error: load, exception, oom, crash, timeout, disk, interrupted, internal
     reason: str = ""
     device: str = ""
     started_at: str = ""  # ISO 8601, UTC

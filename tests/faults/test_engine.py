@@ -6,6 +6,14 @@ import subprocess
 
 from tests.faults.conftest import NOOP, Sweep, alive, group_alive, wait_for
 
+IMPORTING = """
+def import_all(modules):
+    _redirect()
+    print("began to import", flush=True)
+    {then}
+"""
+"""What the process does that engines are forked from."""
+
 REAL = ("plots=false", "aa=0", "workload.num_prompts=1", "workload.steps=2")
 
 IN_BATCH_OF = """
@@ -82,6 +90,53 @@ RankRunner.__init__ = made
     row = sweep.rows()["vae_slicing b1"]
     assert row["latency_mean_s"]
     assert not row["speedup"]
+
+
+def test_baseline_whose_process_cannot_be_started_leaves_its_cells_measured_alone(sweep: Sweep) -> None:
+    code = """
+_started = _fork
+
+def _fork(spec, *rest):
+    if not spec.features:
+        raise preimported.ServerDied
+    return _started(spec, *rest)
+"""
+    sweep.inject("sweep.engines.host", code)
+    done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
+    assert done.code == 1, done.out + done.err
+    found = sweep.statuses()
+    assert found["baseline b1"][1].startswith("the engine's process could not be started: ")
+    assert found["vae_slicing b1"] == ("PASS", "engaged")
+
+
+def test_imports_that_end_their_process_are_told_with_their_log(sweep: Sweep) -> None:
+    sweep.inject("sweep.engines.preimported", IMPORTING.format(then="import os; os._exit(3)"))
+    process = sweep.start("-m", "batch=1,2", *REAL)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (1, False), out + err
+    log = sweep.base / "tmp" / f"sweep-preimport-{process.pid}.log"
+    reason = (
+        "the engine's process could not be started: the process that engines are forked from has ended "
+        f"(its imports are told in {log}); engine.fork=false starts engines without it"
+    )
+    assert sweep.statuses() == {
+        "baseline b1": ("ERROR", reason),
+        "baseline b2": ("ERROR", f"{reason} (tried once for all cells of this engine)"),
+    }
+    assert "began to import" in log.read_text()
+
+
+def test_imports_that_hang_end_with_the_load_time_limit(sweep: Sweep) -> None:
+    sweep.inject("sweep.engines.preimported", IMPORTING.format(then="time.sleep(60)"))
+    done = sweep.run("-m", "batch=1", "engine.load_timeout_s=3", *REAL, timeout_s=30)
+    assert done.code == 1, done.out + done.err
+    status, reason = sweep.statuses()["baseline b1"]
+    assert status == "ERROR"
+    start = (
+        "the engine's process could not be started: the process that engines are forked from has not answered within"
+    )
+    assert reason.startswith(f"{start} 3 s (its imports are told in {sweep.base / 'tmp'}/")
+    assert reason.endswith("; engine.fork=false starts engines without it")
 
 
 def test_stopped_engine_is_killed_by_the_watchdog_with_all_its_ranks(sweep: Sweep) -> None:
