@@ -93,7 +93,7 @@ class GroupRunner:
             self._stop()
 
     def _run_cell(self, cell: Cell) -> None:
-        log_start = self.host.log.seek(0, 2) if self.host else 0
+        log_start = self.host.log_size() if self.host else 0
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         measurement = Measurement(cell, self.folder)
         failure: EngineFailure | None = None

@@ -76,6 +76,7 @@ class EngineHost:
         self.spec = spec
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
         self.process: subprocess.Popen[bytes] | preimported.Forked
+        self._log_from = 0  # byte of the log where that begins which belongs to the command asked last
         with _told_as_failure(), contextlib.ExitStack() as undo:
             # What the engine and its ranks print; closed with the host.
             self.log: BinaryIO = undo.enter_context(tempfile.TemporaryFile(prefix="sweep-engine-"))
@@ -100,12 +101,16 @@ class EngineHost:
     def load(self, timeout_s: float) -> float:
         """Load the engine; returns seconds taken. Raises EngineFailure."""
         start = time.perf_counter()
-        self.load_parts = dict(self._ask("loading the engine", timeout_s, "load", self.spec) or {})
+        self.load_parts = dict(self._ask("loading the engine", timeout_s, 0, "load", self.spec) or {})
         return time.perf_counter() - start
 
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
         """Generate one batch. Raises EngineFailure."""
-        return self._ask(doing, timeout_s, "generate", list(requests), folder)
+        return self._ask(doing, timeout_s, self.log_size(), "generate", list(requests), folder)
+
+    def log_size(self) -> int:
+        """Bytes printed so far."""
+        return os.fstat(self.log.fileno()).st_size
 
     def close(self) -> None:
         """Ask the engine to end, then kill whatever of its process group is left."""
@@ -129,11 +134,12 @@ class EngineHost:
                     os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def _ask(self, doing: str, timeout_s: float, *command: Any) -> Any:
+    def _ask(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> Any:
         try:
             self._pipe.send(command)
         except OSError as error:
             raise self._death(doing) from error
+        self._log_from = log_from
         return self._answer(doing, timeout_s)
 
     def _answer(self, doing: str, timeout_s: float) -> Any:
@@ -182,11 +188,14 @@ class EngineHost:
         return next((one_line(text) for text in reversed(lines) if any(s in text.lower() for s in OOM_SIGNS)), "")
 
     def _last_lines(self, size: int) -> list[str]:
-        """Lines of the last `size` bytes of the log; none when it cannot be read."""
+        """Lines that the last command left within the last `size` bytes of the log; none when it cannot be read.
+
+        The engine goes on printing at the position that its file and ours have in common: it is not moved.
+        """
         try:
-            end = self.log.seek(0, os.SEEK_END)
-            self.log.seek(max(0, end - size))
-            return self.log.read().decode(errors="replace").splitlines()
+            end = self.log_size()
+            start = max(self._log_from, end - size)
+            return os.pread(self.log.fileno(), end - start, start).decode(errors="replace").splitlines()
         except (OSError, ValueError):
             return []
 
