@@ -76,13 +76,14 @@ class References:
             self._hosts.pop(baseline.engine_key).close()
         asked = spec(baseline)
         self._before[baseline.engine_key] = Before.now(asked.gpu_ids)
-        host = EngineHost(asked)
-        self._hosts[baseline.engine_key] = host
-        self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
         try:
+            host = EngineHost(asked, load_timeout_s)
+            self._hosts[baseline.engine_key] = host
+            self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
             host.load(load_timeout_s)
         except EngineFailure:
-            self._hosts.pop(baseline.engine_key).close()
+            if baseline.engine_key in self._hosts:
+                self._hosts.pop(baseline.engine_key).close()
             self._unloadable.add(baseline.engine_key)
             return None
         return host

@@ -110,7 +110,7 @@ class EngineConfig:
     warmup: int = 1  # batches generated before measuring, at the measured shape
     threads_per_rank: int = 1  # OpenMP threads of a CPU rank
     fork: bool = True  # fork its processes from one that has imported everything: starts faster (Linux)
-    load_timeout_s: float = 300.0
+    load_timeout_s: float = 300.0  # also for what is imported once for all engines, before the first one loads
     warmup_timeout_s: float = 300.0
     request_timeout_s: float = 300.0  # for one batch
     collective_timeout_s: float = 120.0  # how long ranks wait for each other

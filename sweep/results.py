@@ -74,7 +74,7 @@ class RunResult:
     key: str
     label: str
     state: str  # DONE or ERROR
-    cause: str = ""  # of an error: exception, oom, crash, timeout, disk, interrupted, internal
+    cause: str = ""  # of an error: load, exception, oom, crash, timeout, disk, interrupted, internal
     reason: str = ""
     device: str = ""
     started_at: str = ""  # ISO 8601, UTC
@@ -272,11 +272,12 @@ class SweepFolder:
         return path
 
     def save_log(self, cell: Cell, log: BinaryIO, start: int) -> None:
-        """Copy what the engine printed during this cell (from byte `start` of its log) to engine.log."""
-        log.flush()
-        log.seek(start)
-        write_atomic(self.cell_path(cell) / "engine.log", log.read())
-        log.seek(0, os.SEEK_END)
+        """Copy what the engine printed during this cell (from byte `start` of its log) to engine.log.
+
+        The position in the log is that of the engine, which may be printing: it is not moved.
+        """
+        size = os.fstat(log.fileno()).st_size
+        write_atomic(self.cell_path(cell) / "engine.log", os.pread(log.fileno(), size - start, start))
 
     def save_result(
         self,

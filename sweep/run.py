@@ -92,7 +92,7 @@ class GroupRunner:
             self._stop()
 
     def _run_cell(self, cell: Cell) -> None:
-        log_start = self.host.log.seek(0, 2) if self.host else 0
+        log_start = self.host.log_size() if self.host else 0
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         measurement = Measurement(cell, self.folder)
         failure: EngineFailure | None = None
@@ -169,10 +169,7 @@ class GroupRunner:
         spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
         self.load_s = None
         self.before = gpus.Before.now(spec.gpu_ids)
-        try:
-            self.host = EngineHost(spec)
-        except OSError as error:
-            raise EngineFailure("load", f"the engine's process could not be started: {error}") from error
+        self.host = EngineHost(spec, run.engine.load_timeout_s)
         self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
         self.load_s = self.host.load(run.engine.load_timeout_s)
         parts = {name: round(seconds, 3) for name, seconds in self.host.load_parts.items()}
@@ -220,7 +217,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         for cell in missing:
             folder.emit("cell", key=cell.key, state="waiting", reason=message)
 
-    _preimport(engine_spec(run, devices, group.gpus, ()), waiting)
+    _preimport(engine_spec(run, devices, group.gpus, ()), run.engine.load_timeout_s, waiting)
     with contextlib.ExitStack() as stack:
         try:
             gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))
@@ -237,22 +234,22 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
 
 
 IMPORTED: set[str] = set()
-"""Engines whose imports this process has waited for."""
+"""Engines whose imports this process has waited for, also in vain."""
 
 
-def _preimport(spec: EngineSpec, waiting: Callable[[str], None]) -> None:
+def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None]) -> None:
     """Have what the engine is forked from imported before it holds devices; on GPUs while nothing is measured."""
     if not forks(spec):
         return
-    with contextlib.suppress(OSError, EOFError):  # told when the engine is started
+    with contextlib.suppress(OSError):  # told when the engine is started
         if spec.device != "cuda":
             preimport(spec)
         elif spec.engine not in IMPORTED:
             with turns.turn(turns.LOADING, gpus.lease_folder(), waiting):
+                IMPORTED.add(spec.engine)
                 waiting("importing, once for all engines")
                 preimport(spec)
-                await_imports()
-            IMPORTED.add(spec.engine)
+                await_imports(timeout_s)
 
 
 def is_finished(folder: SweepFolder, cell: Cell) -> bool:

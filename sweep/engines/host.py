@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -67,31 +67,25 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 class EngineHost:
-    """One engine process. Use as a context manager: leaving it ends the process and all its ranks."""
+    """One engine process. Use as a context manager: leaving it ends the process and all its ranks.
 
-    def __init__(self, spec: EngineSpec) -> None:
+    An engine that is forked is waited for until the imports are done, `start_timeout_s` at most. Raises EngineFailure.
+    """
+
+    def __init__(self, spec: EngineSpec, start_timeout_s: float) -> None:
         self.spec = spec
-        # What the engine and its ranks print; closed with the host.
-        self.log: BinaryIO = tempfile.TemporaryFile(prefix="sweep-engine-")  # noqa: SIM115
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
-        ours, theirs = Pipe()
-        environment = _environment(spec)
         self.process: subprocess.Popen[bytes] | preimported.Forked
-        if forks(spec):
-            self.process = _fork(spec, theirs, environment, self.log.fileno())
-        else:
-            os.set_inheritable(theirs.fileno(), True)
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sweep.engines.child", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=self.log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=environment,
-            )
-        theirs.close()
-        self._pipe = ours
+        self._log_from = 0  # byte of the log where that begins which belongs to the command asked last
+        with _told_as_failure(), contextlib.ExitStack() as undo:
+            # What the engine and its ranks print; closed with the host.
+            self.log: BinaryIO = undo.enter_context(tempfile.TemporaryFile(prefix="sweep-engine-"))
+            ours, theirs = Pipe()
+            self._pipe = undo.enter_context(ours)
+            with theirs:
+                start = _fork if forks(spec) else _spawn
+                self.process = start(spec, theirs, self.log.fileno(), start_timeout_s)
+            undo.pop_all()
 
     def __enter__(self) -> "EngineHost":
         return self
@@ -107,12 +101,16 @@ class EngineHost:
     def load(self, timeout_s: float) -> float:
         """Load the engine; returns seconds taken. Raises EngineFailure."""
         start = time.perf_counter()
-        self.load_parts = dict(self._ask("loading the engine", timeout_s, "load", self.spec) or {})
+        self.load_parts = dict(self._ask("loading the engine", timeout_s, 0, "load", self.spec) or {})
         return time.perf_counter() - start
 
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
         """Generate one batch. Raises EngineFailure."""
-        return self._ask(doing, timeout_s, "generate", list(requests), folder)
+        return self._ask(doing, timeout_s, self.log_size(), "generate", list(requests), folder)
+
+    def log_size(self) -> int:
+        """Bytes printed so far."""
+        return os.fstat(self.log.fileno()).st_size
 
     def close(self) -> None:
         """End the engine and forget its log."""
@@ -133,14 +131,19 @@ class EngineHost:
     def kill(self) -> None:
         """End the whole process group at once."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                if self.process.poll() is None:  # it was forked just now and leads no group yet
+                    os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def _ask(self, doing: str, timeout_s: float, *command: Any) -> Any:
+    def _ask(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> Any:
         try:
             self._pipe.send(command)
         except OSError as error:
             raise self._death(doing) from error
+        self._log_from = log_from
         return self._answer(doing, timeout_s)
 
     def _answer(self, doing: str, timeout_s: float) -> Any:
@@ -192,20 +195,27 @@ class EngineHost:
         return next((one_line(text) for text in reversed(lines) if any(s in text.lower() for s in OOM_SIGNS)), "")
 
     def _last_lines(self, size: int) -> list[str]:
-        """Lines of the last `size` bytes of the log; none when it cannot be read."""
+        """Lines that the last command left within the last `size` bytes of the log; none when it cannot be read.
+
+        The engine goes on printing at the position that its file and ours have in common: it is not moved.
+        """
         try:
-            end = self.log.seek(0, os.SEEK_END)
-            self.log.seek(max(0, end - size))
-            return self.log.read().decode(errors="replace").splitlines()
+            end = self.log_size()
+            start = max(self._log_from, end - size)
+            return os.pread(self.log.fileno(), end - start, start).decode(errors="replace").splitlines()
         except (OSError, ValueError):
             return []
 
 
 def preimport(spec: EngineSpec) -> None:
     """Begin to import what this engine's processes are forked from, without waiting. Only where they are (`forks`)."""
-    log = str(Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log")
-    environment = {**_environment(spec), preimported.LOG_VARIABLE: log}
+    environment = {**_environment(spec), preimported.LOG_VARIABLE: str(_log_of_imports())}
     preimported.start_server(PRELOADS[spec.engine, spec.device], environment)
+
+
+def _log_of_imports() -> Path:
+    """What they print; there while they run and after they failed."""
+    return Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log"
 
 
 def forks(spec: EngineSpec) -> bool:
@@ -213,11 +223,39 @@ def forks(spec: EngineSpec) -> bool:
     return spec.fork and (spec.engine, spec.device) in PRELOADS and sys.platform == "linux"
 
 
-def _fork(spec: EngineSpec, pipe: Connection, environment: dict[str, str], output: int) -> preimported.Forked:
+@contextlib.contextmanager
+def _told_as_failure() -> Iterator[None]:
+    """Why a process could not be started, as an EngineFailure."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"the engine's process could not be started: {error}"
+        if isinstance(error, preimported.ServerDied | TimeoutError):
+            log = _log_of_imports()
+            reason += f" (its imports are told in {log})" if log.exists() else ""
+            reason += "; engine.fork=false starts engines without it"
+        raise EngineFailure("timeout" if isinstance(error, TimeoutError) else "load", reason) from error
+
+
+def _fork(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> preimported.Forked:
     from sweep.engines.child import main_forked
 
     preimport(spec)
-    return preimported.Forked(main_forked, (pipe, os.getpid()), environment, output)
+    return preimported.Forked(main_forked, (pipe, os.getpid()), _environment(spec), output, timeout_s)
+
+
+def _spawn(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> "subprocess.Popen[bytes]":
+    """`timeout_s` is not needed: what it imports is part of the load."""
+    os.set_inheritable(pipe.fileno(), True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweep.engines.child", str(pipe.fileno()), str(os.getpid())],
+        pass_fds=(pipe.fileno(),),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=_environment(spec),
+    )
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:

@@ -8,6 +8,7 @@ spawning gives: the environment, the process group and the output of the process
 The server must not touch CUDA, so that every fork can: it only imports. Linux, as fork servers are.
 """
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -24,12 +25,19 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing import forkserver, popen_forkserver, reduction, resource_tracker, spawn, util
+from multiprocessing import connection, forkserver, popen_forkserver, reduction, resource_tracker, spawn, util
 from pathlib import Path
 from typing import Any
 
 LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
 """Names the file that takes what the server's imports print."""
+
+
+class ServerDied(ConnectionError):
+    """There is nothing to fork from any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the process that engines are forked from has ended")
 
 
 class Inherited:
@@ -56,7 +64,10 @@ class Surroundings:
 
 
 class Popen(popen_forkserver.Popen):
-    """Forks from the server. The process's module `__main__` is not imported there: targets must be importable."""
+    """Forks from the server. The process's module `__main__` is not imported there: targets must be importable.
+
+    Raises ServerDied, and TimeoutError when the server has not forked within the process's `start_timeout_s`.
+    """
 
     def _launch(self, process_obj: Any) -> None:
         surroundings = getattr(process_obj, "surroundings", None)
@@ -64,6 +75,7 @@ class Popen(popen_forkserver.Popen):
             surroundings = Surroundings(dict(os.environ), os.getpgid(0), Inherited(1))
         process_obj._target = functools.partial(_begin, surroundings, process_obj._target)
         process_obj.__dict__.pop("surroundings", None)
+        timeout_s = process_obj.__dict__.pop("start_timeout_s", None)
         preparation = spawn.get_preparation_data(process_obj._name)
         for key in ("init_main_from_name", "init_main_from_path", "start_method"):  # a launcher has one of its own
             preparation.pop(key, None)
@@ -74,12 +86,29 @@ class Popen(popen_forkserver.Popen):
             reduction.dump(process_obj, buffer)
         finally:
             multiprocessing.context.set_spawning_popen(None)
-        self.sentinel, data = forkserver.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
+        try:
+            self.sentinel, data = forkserver.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
+        except (ConnectionError, FileNotFoundError) as error:
+            raise ServerDied from error
         files = (os.dup(data), self.sentinel)
         self.finalizer = util.Finalize(self, util.close_fds, files)  # type: ignore[attr-defined]
-        with os.fdopen(data, "wb") as pipe:
-            pipe.write(buffer.getbuffer())
-        self.pid = forkserver.read_signed(self.sentinel)
+        try:
+            with os.fdopen(data, "wb") as pipe:
+                self.pid = _forked(self.sentinel, timeout_s)  # a pipe that nobody reads yet might not take all
+                pipe.write(buffer.getbuffer())
+        except BaseException:
+            self.finalizer()  # a process that is forked later all the same finds nothing to do, and ends
+            raise
+
+
+def _forked(sentinel: int, timeout_s: float | None) -> int:
+    """Process id of what the server was asked for, once it has imported and forked. See Popen for errors."""
+    if not connection.wait([sentinel], timeout_s):
+        raise TimeoutError(f"the process that engines are forked from has not answered within {timeout_s:g} s")
+    try:
+        return int(forkserver.read_signed(sentinel))
+    except EOFError as error:
+        raise ServerDied from error
 
 
 AFTER_FORK: list[Callable[[], None]] = []
@@ -121,13 +150,22 @@ CONTEXT = Context()
 
 
 class Forked:
-    """The engine's process, with the few methods of subprocess.Popen that its host uses."""
+    """The engine's process, with the few methods of subprocess.Popen that its host uses.
+
+    `start_timeout_s` is for the server to answer, which it does once it has imported. Raises what `Popen` raises.
+    """
 
     def __init__(
-        self, target: Callable[..., None], args: tuple[Any, ...], environment: Mapping[str, str], output: int
+        self,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        environment: Mapping[str, str],
+        output: int,
+        start_timeout_s: float,
     ) -> None:
         process = CONTEXT.Process(target=target, args=args)
         process.surroundings = Surroundings(dict(environment), 0, Inherited(output))  # type: ignore[attr-defined]
+        process.start_timeout_s = start_timeout_s  # type: ignore[attr-defined]
         process.start()
         self._process = process
         assert process.pid is not None
@@ -165,15 +203,16 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
         try:
             forkserver.set_forkserver_preload([preload])
             forkserver.ensure_running()
+            _start_no_other_server()
         finally:
             os.environ.clear()
             os.environ.update(before)
 
 
-def await_imports() -> None:
-    """Wait until the server that was started has imported."""
-    with Path(os.devnull).open("w") as nowhere:
-        Forked(_nothing, (), os.environ, nowhere.fileno()).wait()
+def await_imports(timeout_s: float) -> None:
+    """Wait until the server that was started has imported. Raises ServerDied and TimeoutError."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.suppress(subprocess.TimeoutExpired):
+        Forked(_nothing, (), os.environ, nowhere.fileno(), timeout_s).wait(timeout_s)
 
 
 def _nothing() -> None:
@@ -201,12 +240,20 @@ def _keep_socket_paths_short() -> None:
 
 def fork_instead_of_spawning() -> None:
     """Have all that this process, itself forked from the server, spawns through multiprocessing forked as well."""
-    server: Any = forkserver._forkserver
-    # The standard library would start another server here, although it knows the address of ours.
-    server.ensure_running = resource_tracker.ensure_running
+    _start_no_other_server()
     contexts: Any = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
     contexts["spawn"] = CONTEXT
     multiprocessing.set_start_method("spawn", force=True)
+
+
+def _start_no_other_server() -> None:
+    """Keep the standard library from starting a server when a process is to be forked.
+
+    It would do so in a forked process, although that knows the address of ours; and after ours has died, without the
+    environment that `start_server` gives.
+    """
+    server: Any = forkserver._forkserver
+    server.ensure_running = resource_tracker.ensure_running
 
 
 def import_all(modules: Iterable[str]) -> None:

@@ -44,7 +44,7 @@ def started(run: RunConfig) -> tuple[EngineHost, float]:
     need = features.gpus_needed(chosen) + features.stage_gpus(run.engine, run.model)
     devices = gpus.discover(run.engine, run.model, run.hardware)
     spec = engine_spec(run, devices, need, tuple(range(need)) if devices.kind == "cuda" else ())
-    host = EngineHost(spec)
+    host = EngineHost(spec, run.engine.load_timeout_s)
     return host, host.load(run.engine.load_timeout_s)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from multiprocessing import shared_memory
 from multiprocessing.connection import Connection
+from typing import Any
 
 
 def tell(pipe: Connection, level: int = 0) -> None:
@@ -34,6 +35,13 @@ def linger(pipe: Connection) -> None:
     """Say that we are there, and stay."""
     pipe.send(os.getpid())
     time.sleep(60)
+
+
+class SlowToRead:
+    """An argument that a process takes a minute to read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return time.sleep, (60,)
 
 
 def hold_shared_memory(pipe: Connection) -> None:

@@ -55,7 +55,7 @@ def test_a_fork_has_the_imports_and_what_spawning_would_give(tmp_path: Path) -> 
         """
         ours, theirs = Pipe()
         engine = preimported.Forked(
-            forked_doubles.tell, (theirs, 2), {**os.environ, "SWEEP_TEST_MARK": "given"}, log.fileno()
+            forked_doubles.tell, (theirs, 2), {**os.environ, "SWEEP_TEST_MARK": "given"}, log.fileno(), 30
         )
         told = ours.recv()
         assert engine.wait(10) == 0 and engine.poll() == 0
@@ -80,7 +80,7 @@ def test_what_read_the_environment_when_imported_is_told_of_the_forks_own(tmp_pa
         """
         ours, theirs = Pipe()
         given = {**os.environ, "SWEEP_TEST_MARK": "given"}
-        engine = preimported.Forked(forked_doubles.tell_seen, (theirs, 1), given, log.fileno())
+        engine = preimported.Forked(forked_doubles.tell_seen, (theirs, 1), given, log.fileno(), 30)
         print(*ours.recv(), sep=",")
         engine.wait(10)
         """,
@@ -97,13 +97,57 @@ def test_imports_can_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         from pathlib import Path
         imported = Path(os.environ["SWEEP_TEST_FILE"])
         before = imported.exists()
-        preimported.await_imports()
+        preimported.await_imports(30)
         print(before, imported.exists())
         """,
         tmp_path,
         preload="tests.engines.slow_double",
     )
     assert out == "False True\n"
+
+
+def test_a_server_that_dies_while_it_imports_is_said_to_have_died(tmp_path: Path) -> None:
+    out = run(
+        """
+        for moment in ("while it imports", "afterwards"):
+            try:
+                preimported.Forked(forked_doubles.linger, (Pipe()[1],), dict(os.environ), log.fileno(), 30)
+            except preimported.ServerDied as error:
+                print(moment, error, sep=": ")
+        """,
+        tmp_path,
+        preload="tests.engines.dying_double",
+    )
+    said = "the process that engines are forked from has ended"
+    assert out == f"while it imports: {said}\nafterwards: {said}\n", "and no other one was started"
+
+
+def test_a_server_that_imports_for_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what was asked for run once it has imported. The environment is more than a pipe holds."""
+    monkeypatch.setenv("SWEEP_TEST_FILE", str(tmp_path / "imported"))
+    out = run(
+        """
+        large = {**os.environ, **{f"SWEEP_TEST_{n}": "x" * 50_000 for n in range(10)}}
+        ours, theirs = Pipe()
+        for wait in (lambda: preimported.Forked(forked_doubles.tell, (theirs,), large, log.fileno(), 0.2),
+                     lambda: preimported.await_imports(0.2)):
+            try:
+                wait()
+            except TimeoutError as error:
+                print(error, os.path.exists(os.environ["SWEEP_TEST_FILE"]))
+        engine = preimported.Forked(forked_doubles.tell, (theirs,), large, log.fileno(), 30)
+        theirs.close()
+        assert ours.recv()["pid"] == engine.pid
+        assert engine.wait(10) == 0
+        try:
+            print("another one ran", ours.recv())
+        except EOFError:
+            pass
+        """,
+        tmp_path,
+        preload="tests.engines.slow_double",
+    )
+    assert out == "the process that engines are forked from has not answered within 0.2 s False\n" * 2
 
 
 @pytest.mark.parametrize(("module", "kept"), [("colorsys", False), ("no_such_module", True)])
@@ -122,7 +166,7 @@ def test_its_end_is_told_like_that_of_any_process(tmp_path: Path) -> None:
         """
         import signal, subprocess
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.linger, (theirs,), dict(os.environ), log.fileno())
+        engine = preimported.Forked(forked_doubles.linger, (theirs,), dict(os.environ), log.fileno(), 30)
         assert ours.recv() == engine.pid
         assert engine.poll() is None
         try:
@@ -137,11 +181,30 @@ def test_its_end_is_told_like_that_of_any_process(tmp_path: Path) -> None:
     )
 
 
+def test_an_engine_that_leads_no_group_yet_can_be_killed(tmp_path: Path) -> None:
+    """Right after it was forked: it joins its group once it has read what to do, which takes it a while here."""
+    run(
+        """
+        import signal
+        from sweep.engines import host
+        from tests.engines.conftest import make_spec
+        slow = (forked_doubles.SlowToRead(),)
+        host._fork = lambda spec, pipe, *rest: preimported.Forked(forked_doubles.linger, slow, os.environ, *rest)
+        signal.alarm(20)
+        engine = host.EngineHost(make_spec("tiny_qwen_image"), 30)
+        assert os.getpgid(engine.pid) != engine.pid
+        engine.kill()
+        assert engine.process.poll() == -signal.SIGKILL
+        """,
+        tmp_path,
+    )
+
+
 def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     out = run(
         """
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.tell, (theirs,), dict(os.environ), log.fileno())
+        engine = preimported.Forked(forked_doubles.tell, (theirs,), dict(os.environ), log.fileno(), 30)
         print(ours.recv()["parent"])
         engine.wait(10)
         """,
@@ -163,7 +226,7 @@ def test_shared_memory_of_a_killed_engine_is_given_back(tmp_path: Path) -> None:
         """
         from sweep.session import kill_descendants
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno())
+        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno(), 30)
         print(ours.recv())
         kill_descendants()
         """,
@@ -176,7 +239,7 @@ def test_what_a_killed_engine_leaves_is_cleared_away_without_a_word(tmp_path: Pa
     done = completed(
         """
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno())
+        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno(), 30)
         print(ours.recv())
         os.killpg(engine.pid, 9)
         """,

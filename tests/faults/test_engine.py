@@ -4,7 +4,17 @@ import os
 import signal
 import subprocess
 
+import pytest
+
 from tests.faults.conftest import NOOP, Sweep, alive, group_alive, wait_for
+
+IMPORTING = """
+def import_all(modules):
+    _redirect()
+    print("began to import", flush=True)
+    {then}
+"""
+"""What the process does that engines are forked from."""
 
 REAL = ("plots=false", "aa=0", "workload.num_prompts=1", "workload.steps=2")
 
@@ -84,6 +94,53 @@ RankRunner.__init__ = made
     assert not row["speedup"]
 
 
+def test_baseline_whose_process_cannot_be_started_leaves_its_cells_measured_alone(sweep: Sweep) -> None:
+    code = """
+_started = _fork
+
+def _fork(spec, *rest):
+    if not spec.features:
+        raise preimported.ServerDied
+    return _started(spec, *rest)
+"""
+    sweep.inject("sweep.engines.host", code)
+    done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
+    assert done.code == 1, done.out + done.err
+    found = sweep.statuses()
+    assert found["baseline b1"][1].startswith("the engine's process could not be started: ")
+    assert found["vae_slicing b1"] == ("PASS", "engaged")
+
+
+def test_imports_that_end_their_process_are_told_with_their_log(sweep: Sweep) -> None:
+    sweep.inject("sweep.engines.preimported", IMPORTING.format(then="import os; os._exit(3)"))
+    process = sweep.start("-m", "batch=1,2", *REAL)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (1, False), out + err
+    log = sweep.base / "tmp" / f"sweep-preimport-{process.pid}.log"
+    reason = (
+        "the engine's process could not be started: the process that engines are forked from has ended "
+        f"(its imports are told in {log}); engine.fork=false starts engines without it"
+    )
+    assert sweep.statuses() == {
+        "baseline b1": ("ERROR", reason),
+        "baseline b2": ("ERROR", f"{reason} (tried once for all cells of this engine)"),
+    }
+    assert "began to import" in log.read_text()
+
+
+def test_imports_that_hang_end_with_the_load_time_limit(sweep: Sweep) -> None:
+    sweep.inject("sweep.engines.preimported", IMPORTING.format(then="time.sleep(60)"))
+    done = sweep.run("-m", "batch=1", "engine.load_timeout_s=3", *REAL, timeout_s=30)
+    assert done.code == 1, done.out + done.err
+    status, reason = sweep.statuses()["baseline b1"]
+    assert status == "ERROR"
+    start = (
+        "the engine's process could not be started: the process that engines are forked from has not answered within"
+    )
+    assert reason.startswith(f"{start} 3 s (its imports are told in {sweep.base / 'tmp'}/")
+    assert reason.endswith("; engine.fork=false starts engines without it")
+
+
 def test_stopped_engine_is_killed_by_the_watchdog_with_all_its_ranks(sweep: Sweep) -> None:
     process, engine = start_two_ranks(sweep, "engine.request_timeout_s=4")
     os.kill(engine, signal.SIGSTOP)
@@ -160,6 +217,55 @@ def test_engine_that_ends_itself_for_lack_of_memory_says_so(sweep: Sweep) -> Non
     expected = ("ERROR", "out of memory while generating batch 1 of 2, repeat 1: terminate: std::bad_alloc")
     assert sweep.statuses()["baseline b2"] == expected
     assert sweep.statuses()["baseline b3"][0] == "PASS"
+
+
+OLD_ERROR = """
+if len(requests) == 1:
+    print("RuntimeError: CUDA out of memory (retried with less)", flush=True)
+"""
+
+
+@pytest.mark.parametrize("fork", [False, True], ids=["spawned", "forked"])
+def test_error_of_a_process_behind_the_engine_is_that_of_the_same_request(sweep: Sweep, fork: bool) -> None:
+    """As vLLM-Omni fails: what the caller gets names no cause, the worker has printed it. Others printed before."""
+    told = "EngineDeadError: EngineCore encountered an issue. See stack trace above for the root cause."
+    second = f"if len(requests) == 2: print('ValueError: bad shape', flush=True); raise RuntimeError({told!r})"
+    in_generate(sweep, OLD_ERROR + second)
+    if fork:
+        sweep.inject("sweep.engines.host", 'PRELOADS["noop", "cpu"] = "colorsys"')
+    done = sweep.run("-m", *NOOP, "batch=1,2,3")
+    assert done.code == 1, done.out + done.err
+    assert sweep.statuses() == {
+        "baseline b1": ("PASS", ""),
+        "baseline b2": ("ERROR", "failed while generating batch 1 of 2, repeat 1: ValueError: bad shape"),
+        "baseline b3": ("PASS", ""),
+    }
+    assert sweep.manifest()["engine_starts"] == 1
+    logs = {label: (sweep.cell_path(label) / "engine.log").read_text() for label in sweep.statuses()}
+    assert logs["baseline b1"].count("retried with less") == 4 * 3, "each batch, each repeat"
+    assert "retried with less" not in logs["baseline b2"] + logs["baseline b3"]
+    assert "bad shape" in logs["baseline b2"]
+
+
+def test_last_words_of_an_earlier_request_are_no_cause_of_death(sweep: Sweep) -> None:
+    in_generate(sweep, OLD_ERROR + "if len(requests) == 2: import os; os.kill(os.getpid(), 9)")
+    done = sweep.run("-m", *NOOP, "batch=1,2")
+    assert done.code == 1, done.out + done.err
+    status, reason = sweep.statuses()["baseline b2"]
+    assert status == "ERROR"
+    assert reason.startswith("the engine was ended by SIGKILL while generating batch 1 of 2, repeat 1")
+
+
+def test_error_of_a_process_behind_the_engine_while_it_loads(sweep: Sweep) -> None:
+    """The process may have printed it before it was asked to load."""
+    sweep.inject("sweep.engines.base", "print('ValueError: unknown dtype', flush=True)")
+    failing = (
+        "def load(self):\n    raise RuntimeError('Orchestrator initialization failed')\n\nNoopEngine.load = load\n"
+    )
+    sweep.inject("sweep.engines.noop", failing)
+    done = sweep.run("-m", *NOOP, "batch=1")
+    assert done.code == 1, done.out + done.err
+    assert sweep.statuses()["baseline b1"] == ("ERROR", "failed while loading the engine: ValueError: unknown dtype")
 
 
 def test_exception_in_a_batch_keeps_earlier_requests_and_the_engine(sweep: Sweep) -> None:

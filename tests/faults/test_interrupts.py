@@ -145,6 +145,24 @@ def test_interrupt_while_plots_are_drawn_keeps_the_summary(sweep: Sweep) -> None
     assert not (sweep.folder / "report.html").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None:
+    """Before there is an engine's process: the one that it is to be forked from still imports."""
+    hang = "def import_all(modules):\n    FLAG.write_text(str(os.getpid()))\n    time.sleep(60)\n"
+    sweep.inject("sweep.engines.preimported", hang)
+    process = sweep.start("-m", "baselines=true", "batch=1,2", "plots=false", "aa=0")
+    sweep.wait_until(process, lambda: [event for event in sweep.events("cell") if event["state"] == "loading"])
+    server = int(sweep.wait_until(process, lambda: sweep.flag.exists() and sweep.flag.read_text()))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in err) == (130, False), out + err
+    assert sweep.statuses() == {
+        "baseline b1": ("ERROR", "interrupted while loading the engine"),
+        "baseline b2": NOT_RUN,
+    }
+    assert not alive(server)
+
+
 def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
     import psutil
 

@@ -1,0 +1,34 @@
+"""The parent's side of an engine process: its log, which the engine goes on writing while it is read."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sweep.engines.host import EngineHost
+from sweep.results import SweepFolder
+from tests.engines.conftest import make_spec
+
+LINES, LINE = 500_000, "x" * 9
+
+
+@pytest.mark.parametrize("reader", ["for the cause of a failure", "for the cell's engine.log"])
+def test_reading_the_log_loses_nothing_that_is_printed_meanwhile(reader: str, tmp_path: Path) -> None:
+    """The engine's file and ours have one position: if it were moved, the engine would print over its own lines."""
+    cell = SimpleNamespace(folder="cell")
+    (tmp_path / cell.folder).mkdir()
+    with EngineHost(dataclasses.replace(make_spec("tiny_qwen_image"), engine="noop"), 30) as host:
+        host.load(30)  # it prints nothing itself
+        code = f"import os\nfor _ in range({LINES}): os.write(1, b'{LINE}\\n')"
+        rank = subprocess.Popen([sys.executable, "-c", code], stdout=host.log)
+        while rank.poll() is None:
+            if reader == "for the cause of a failure":
+                host._last_lines(65_536)
+            else:
+                SweepFolder(tmp_path).save_log(cell, host.log, 0)  # type: ignore[arg-type]
+        SweepFolder(tmp_path).save_log(cell, host.log, 0)  # type: ignore[arg-type]
+        assert (tmp_path / "cell" / "engine.log").read_text().splitlines() == [LINE] * LINES
+        assert set(host._last_lines(65_536)[1:]) == {LINE}
