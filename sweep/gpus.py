@@ -103,7 +103,7 @@ def lease(
         for _, handle in held:
             os.close(handle)
         if not said:
-            waiting(f"waiting for {devices.describe(count)} in use by another run")
+            waiting(f"waiting for {devices.describe(count)} in use by another cell or run")
             said = True
         time.sleep(poll_s)
     try:

@@ -109,7 +109,8 @@ class LiveTable:
         else:
             runnable = [s for s in self.states.states.values() if s["state"] == "pending"]
             kept = len(self.states.kept)
-            say(f"{len(runnable)} cells to run" + (f", {kept} kept from before" if kept else ""))
+            cells = "1 cell" if len(runnable) == 1 else f"{len(runnable)} cells"
+            say(f"{cells} to run" + (f", {kept} kept from before" if kept else ""))
             self._thread = threading.Thread(target=self._log, name="sweep-log", daemon=True)
             self._thread.start()
         return self

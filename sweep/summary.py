@@ -33,7 +33,7 @@ COLUMNS: tuple[str, ...] = (
     *(f"{phase}_ms" for phase in ("request", *_PHASES)),
     *(f"{phase}_share" for phase in _PHASES),
     *("bottleneck", "peak_memory_gb", "gpu_util_pct", "energy_j_per_image", "cpu_pct", "load_s"),
-    *("speedup", "speedup_low", "speedup_high", "called", "interaction_gain", "starts", "note"),
+    *("baseline_beside_s", "speedup", "speedup_low", "speedup_high", "called", "interaction_gain", "starts", "note"),
     *("mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"),
     *("evidence", "predicted_latency_s", "cost_per_image", "role", "cell_key"),
 )
@@ -279,6 +279,7 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
     row: Row = {
         "prompts": len({r.prompt_index for r in requests}),
         "latency_mean_s": metrics.mean(latencies),
+        "baseline_beside_s": metrics.mean([b.reference_s for b in batches if b.reference_s is not None]),
         "images_per_s": metrics.images_per_s(images, wall_s),
         "images_per_s_per_gpu": metrics.images_per_s_per_gpu(images, wall_s, cell.gpus),
         "requests_per_s": metrics.images_per_s(images, wall_s),

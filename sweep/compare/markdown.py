@@ -36,7 +36,7 @@ def comparison_markdown(comparisons: Sequence[Comparison], options: Options, fai
     """Summary line with counts first, then what changed, the rest folded away."""
     parts = []
     for comparison in comparisons:
-        parts += _comparison(comparison, options, f": {escape(describe.conclusion(failed_on))}")
+        parts += _comparison(comparison, options, f": {escape(describe.conclusion(failed_on, comparison.matched))}")
     return _fit(parts)
 
 

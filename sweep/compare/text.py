@@ -29,7 +29,8 @@ def comparison_text(
     """Print every comparison, and last what the exit code says."""
     for comparison in comparisons:
         _comparison(comparison, options, console)
-    console.print(Text(describe.conclusion(failed_on), style=STYLES["bad" if failed_on else "good"]))
+    told = describe.conclusion(failed_on, [one for comparison in comparisons for one in comparison.matched])
+    console.print(Text(told, style=STYLES["bad" if failed_on else "good"]))
 
 
 def ranking_text(rankings: Sequence[Ranking], reports: Sequence[Report], console: Console) -> None:

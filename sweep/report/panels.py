@@ -208,8 +208,8 @@ def title_of(figure: "Figure", text: str) -> None:
 
 
 def remark(figure: "Figure", text: str) -> None:
-    """Keep what a plot has to say about itself until its footnote is written."""
-    figure.supxlabel(text)
+    """Keep what a plot has to say about itself, after what it said before, until its footnote is written."""
+    figure.supxlabel(f"{figure.get_supxlabel()} {text}".strip())
 
 
 def _legend_of_lines(figure: "Figure", looks: dict[str, tuple[str, str]], failed: bool) -> None:

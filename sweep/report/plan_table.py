@@ -4,25 +4,29 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.plan import Plan
+from sweep.report.tables import told_line
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Print cells by group, device needs, expected skips and engine starts."""
     console = console or Console()
     table = Table(title="plan (nothing was run)", title_justify="left")
-    for column in ("engine", "cell", "devices", "why not"):
+    for column in ("engine", "cell", "devices"):
         table.add_column(column, overflow="fold")
     for group in plan.groups:
         for key in group.cells:
             cell = plan.cell(key)
-            table.add_row(f"{group.number + 1}", cell.label, str(cell.gpus), "")
+            table.add_row(f"{group.number + 1}", cell.label, str(cell.gpus))
+    console.print(table)
+    skips: dict[str, list[str]] = {}
     for cell in plan.cells:
         if cell.skip:
-            table.add_row("", cell.label, str(cell.gpus), f"SKIP: {cell.skip}")
-    console.print(table)
+            skips.setdefault(cell.skip, []).append(cell.label)
+    for why, labels in skips.items():
+        console.print(told_line("SKIP", labels, why))
     runnable = sum(len(group.cells) for group in plan.groups)
-    skipped = len(plan.cells) - runnable
-    console.print(f"{runnable} cells to run, {skipped} skipped, {len(plan.groups)} engine starts{_further(plan)}")
+    cells, skipped = "1 cell" if runnable == 1 else f"{runnable} cells", len(plan.cells) - runnable
+    console.print(f"{cells} to run, {skipped} skipped, {len(plan.groups)} engine starts{_further(plan)}")
 
 
 def _further(plan: Plan) -> str:

@@ -20,6 +20,7 @@ from sweep.report.panels import (
     footnote,
     legend_of_colours,
     line_panels,
+    remark,
     style,
     without_context,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 DPI = 150
 NUMBERS = (
     *("batch", "width", "height", "steps", "latency_mean_s", "images_per_s", "peak_memory_gb"),
-    *("speedup", "speedup_low", "speedup_high", "interaction_gain", "mean_diff", "other_ms"),
+    *("baseline_beside_s", "speedup", "speedup_low", "speedup_high", "interaction_gain", "mean_diff", "other_ms"),
     *(f"{phase}_ms" for phase in EXCLUSIVE_PHASES),
 )
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
@@ -110,6 +111,7 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
     longest = rows[names].sum(axis=1).max()
     scale, unit = (1000.0, "s") if longest >= 20_000 else (1.0, "ms")
     figure, panels = bar_panels(rows, "Time by phase")
+    remark(figure, _not_at_once(rows))
     present = {phase: colour for phase, colour in PHASE_COLOURS.items() if (rows[f"{phase}_ms"].fillna(0) > 0).any()}
     for axes, panel, places in panels:
         for y, (_, row) in zip(places, panel.rows.iterrows(), strict=True):
@@ -144,7 +146,9 @@ def draw_batch(frame: "pandas.DataFrame") -> "Figure | None":
     }
     if rows["images_per_s"].isna().all():
         del lines["images_per_s"]
-    return line_panels(rows, lines, "Latency and throughput against batch")
+    figure = line_panels(rows, lines, "Latency and throughput against batch")
+    remark(figure, _not_at_once(rows))
+    return figure
 
 
 def draw_memory(frame: "pandas.DataFrame") -> "Figure | None":
@@ -207,6 +211,13 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     numbers = {name: number for number, name in enumerate(dict.fromkeys(frame.loc[~plain, "series"]))}
     frame["look"] = [numbers.get(name, -1) for name in frame["series"]]
     return frame
+
+
+def _not_at_once(rows: "pandas.DataFrame") -> str:
+    """What to say where cells have a baseline beside them, which is not the baseline's own row."""
+    if rows["baseline_beside_s"].isna().all():
+        return ""
+    return "Cells were measured one after another; speed-ups are against the baseline beside each, not its row here."
 
 
 def _speed_kind(ratio: float, low: float, high: float, called: str = "") -> tuple[str, str]:

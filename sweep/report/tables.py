@@ -77,6 +77,11 @@ def bottleneck_text(row: Row) -> str:
     return phase if not phase or share is None else f"{phase} {share:.0%}"
 
 
+def breakable(label: str, longest: int = 12) -> str:
+    """A label with line breaks behind plus and equals signs in words that a narrow column would cut anywhere."""
+    return " ".join(re.sub(r"([+=])(?=.)", r"\1\n", w) if len(w) > longest else w for w in label.split(" "))
+
+
 def _telling(rows: Sequence[Row]) -> list[Row]:
     """All rows of a sweep of usual size; of a long one LONG, those that failed or warn first."""
     if len(rows) <= LONG:
@@ -114,7 +119,8 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
             bottleneck_text(row),
         )
         shown = Text(status + (" ?" if text(row, "invalid_reason") else ""), style=STATUS_STYLES.get(status, ""))
-        cells = [Text(text(row, "cell")), shown, *(Text(value) for value in values)]
+        label = text(row, "cell")
+        cells = [Text(label if wide else breakable(label)), shown, *(Text(value) for value in values)]
         evidence = Text(text(row, "evidence"), no_wrap=True, overflow="ellipsis")
         table.add_row(*cells, *([evidence] if wide else []))
     below = [*_reasons(shown_rows), *_evidence(shown_rows, wide), *_small_print(rows, len(shown_rows), wide)]
@@ -134,10 +140,12 @@ def _reasons(rows: Sequence[Row]) -> list[Text]:
         ):
             if why:
                 told.setdefault((word, why), []).append(text(row, "cell"))
-    return [
-        Text.assemble((f"{word:5} ", STATUS_STYLES.get(word, "dim")), (", ".join(labels), "bold"), f": {why}")
-        for (word, why), labels in told.items()
-    ]
+    return [told_line(word, labels, why) for (word, why), labels in told.items()]
+
+
+def told_line(word: str, labels: Sequence[str], why: str) -> Text:
+    """`SKIP  ring b1, ring b2: requires 4 GPUs`."""
+    return Text.assemble((f"{word:5} ", STATUS_STYLES.get(word, "dim")), (", ".join(labels), "bold"), f": {why}")
 
 
 _VAGUE = re.compile(r"speed-up known to [^;]*(; )?")
@@ -160,7 +168,10 @@ def _small_print(rows: Sequence[Row], shown: int, wide: bool) -> list[Text]:
         advice = "aa=3 repeat=auto measures more"
         if not any("repeat=auto measures more" in text(row, "note") for row in rows):
             advice = "more prompts, aa or max_repeat would tell more"
-        lines.append(f"{vague} speed-ups are known less well than asked (precision): {advice}.")
+        known = "speed-up is" if vague == 1 else "speed-ups are"
+        lines.append(f"{vague} {known} known less well than asked (precision): {advice}.")
+    if any(number(row, "baseline_beside_s") is not None for row in rows):
+        lines.append("Speed-ups are against the baseline measured beside each cell, batch by batch, not its row.")
     if shown < len(rows):
         lines.append(f"{len(rows) - shown:,} of {len(rows):,} cells are not shown; summary.csv has them all.")
     if len(rows) > 1 and not wide and any(text(row, "evidence") for row in rows):

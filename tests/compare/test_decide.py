@@ -2,17 +2,18 @@
 
 import math
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sweep import paired, verdict
-from sweep.compare import decide
+from sweep.compare import decide, describe
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import parse
 from sweep.config import Feature
 from sweep.engines.base import RankEvidence
-from sweep.paired import Noise
+from sweep.paired import Noise, Ratio
 from tests.compare.documents import Document, cell, report, samples, slower_phase
 
 
@@ -251,3 +252,19 @@ def test_relative_without_a_baseline_is_unknown() -> None:
     found = one(compared(report(cell()), report(cell()), relative=True))
     assert found.speed.verdict == decide.UNKNOWN
     assert found.speed.why == "its baseline was not measured"
+
+
+UNSEEN = "no regression found, but a cell may be"
+
+
+@pytest.mark.parametrize(
+    ("lows", "told"),
+    [
+        ((0.97, 1.2), "no regression"),
+        ((None,), "no regression"),
+        ((0.97, 0.5814), f"{UNSEEN} up to 1.72x slower unseen: sweep with aa=3 and more prompts"),
+    ],
+)
+def test_what_could_not_have_been_seen_is_told(lows: tuple, told: str) -> None:
+    matched = [SimpleNamespace(speed=decide.Speed(decide.NO_DIFFERENCE, Ratio(1.0, low, 1.5))) for low in lows]
+    assert describe.conclusion([], matched) == told

@@ -164,7 +164,7 @@ def test_after_a_killed_engine_the_sweep_goes_on_and_a_rerun_does_what_is_missin
     sweep.faults.clear()
     again = sweep.run(*arguments)
     assert again.code == 0, again.out + again.err
-    assert "1 cells to run, 5 kept" in again.out
+    assert "1 cell to run, 5 kept" in again.out
     assert sweep.manifest()["engine_starts"] == 1
     assert {status for status, _ in sweep.statuses().values()} == {"PASS"}
 

@@ -115,7 +115,7 @@ def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Swee
     assert sweep.statuses() == {"baseline b1": ("PASS", ""), "baseline b2": expected}
     again = sweep.run("-m", *NOOP, "batch=1,2")
     assert again.code == 0, again.out + again.err
-    assert "1 cells to run, 1 kept" in again.out
+    assert "1 cell to run, 1 kept" in again.out
     assert Image.open(image).getpixel((5, 5)) is not None
     assert not list(image.parent.glob(".*"))
 
@@ -131,7 +131,7 @@ def test_no_room_for_a_result_ends_that_cell_with_the_reason(sweep: Sweep) -> No
     sweep.flag.unlink()
     again = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert again.code == 0, again.out + again.err
-    assert "1 cells to run, 2 kept" in again.out
+    assert "1 cell to run, 2 kept" in again.out
 
 
 @pytest.mark.parametrize("name", [".requests.csv", ".result.json"])

@@ -218,3 +218,11 @@ def test_of_very_many_cells_the_most_telling_are_drawn_and_it_says_so():
     assert len(widths) == BARS
     assert {0.5, 0.5 + 999 / 1000} <= set(widths)
     assert drawn.get_supxlabel().startswith("40 of 1000 cells are drawn")
+
+
+@pytest.mark.parametrize("name", ["phases", "batch"])
+def test_times_of_cells_with_a_baseline_beside_them_are_not_for_comparing(name):
+    rows = [shapes.row(features, batch) for features in ("", "teacache") for batch in (1, 2)]
+    said = "speed-ups are against the baseline beside each"
+    assert said not in figure(name, rows).get_supxlabel()
+    assert said in figure(name, [row | {"baseline_beside_s": 0.5} for row in rows]).get_supxlabel()

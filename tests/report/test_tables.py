@@ -111,3 +111,17 @@ def test_evidence_is_cut_to_one_line_and_leaves_the_numbers_whole():
     assert len(lines) == 1
     assert tables.speedup_text(rows[0]) in lines[0]
     assert lines[0].rstrip().endswith("…")
+
+
+def test_a_narrow_column_breaks_labels_at_their_signs():
+    assert tables.breakable("teacache b1") == "teacache b1"
+    assert tables.breakable("cache_dit+cfg_parallel b2") == "cache_dit+\ncfg_parallel b2"
+    assert tables.breakable("teacache b1 rel_l1_thresh=0.1") == "teacache b1 rel_l1_thresh=\n0.1"
+    out = printed([shapes.row("cache_dit+cfg_parallel", 2)], 80)
+    assert "cfg_parallel b2" in out or "cfg_parallel" in out.split()
+
+
+def test_a_baseline_beside_the_cells_is_told():
+    said = "Speed-ups are against the baseline measured beside each cell"
+    assert said in " ".join(printed([shapes.row("teacache", baseline_beside_s=0.5), shapes.row("")], 120).split())
+    assert said not in printed([shapes.row("teacache"), shapes.row("")], 120)
