@@ -17,7 +17,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         for key in group.cells:
             cell = plan.cell(key)
             table.add_row(f"{group.number + 1}", cell.label, str(cell.gpus))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     skips: dict[str, list[str]] = {}
     for cell in plan.cells:
         if cell.skip:
