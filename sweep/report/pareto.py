@@ -58,14 +58,12 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
     panels, said = first_panels(rows)
     figure, grid = panel_grid(panels, 1, "Speed against quality", height=4.6, width=4.4 if len(panels) > 1 else 6.8)
     looks = _looks(rows["batch"])
-    low, high = float(rows["speedup"].min()), float(rows["speedup"].max())
-    low, high = min(1.0, low), max(1.0, high)
-    margin = max(0.03, 0.12 * (high - low))
+    low, high, cut = _reach(rows)
     names = []
     for place, panel in enumerate(panels):
         axes = grid[place][0]
         axes.set_xlim(left, right)
-        axes.set_ylim(low - margin, high + margin)
+        axes.set_ylim(low, high)
         axes.axhline(1.0, color="#222222", linewidth=1, linestyle="--")
         placed = panel.rows.assign(x=np.log10(panel.rows["mean_diff"].where(panel.rows["mean_diff"] > 0, 10.0**edge)))
         names.append(_draw_points(axes, placed, looks, right))
@@ -81,11 +79,22 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
     _legend(figure, rows, looks)
     if len(rows) > NAMED:
         said = f"{said} Whiskers: 95 % interval. Not every point is named.".strip()
-    remark(figure, said)
+    remark(figure, f"{said} Whiskers that leave the picture are longer.".strip() if cut else said)
     figure.draw_without_rendering()  # places the axes: names must know where points come to stand
     for stack, points in zip(grid, names, strict=True):
         _name_points(stack[0], points)
     return figure
+
+
+def _reach(rows: "pandas.DataFrame") -> tuple[float, float, bool]:
+    """Ends of the speed-up axis, and whether whiskers go beyond: they may not press the points together."""
+    low, high = min(1.0, float(rows["speedup"].min())), max(1.0, float(rows["speedup"].max()))
+    margin = max(0.03, 0.12 * (high - low))
+    room = max(0.25, high - low)
+    lowest = min(low, float(rows["speedup_low"].min())) if rows["speedup_low"].notna().any() else low
+    highest = max(high, float(rows["speedup_high"].max())) if rows["speedup_high"].notna().any() else high
+    cut = lowest < low - room or highest > high + room
+    return max(lowest, low - room) - margin, min(highest, high + room) + margin, cut
 
 
 def _looks(batches: "Iterable[float]") -> dict[float, tuple[str, str]]:

@@ -226,3 +226,16 @@ def test_times_of_cells_with_a_baseline_beside_them_are_not_for_comparing(name):
     said = "speed-ups are against the baseline beside each"
     assert said not in figure(name, rows).get_supxlabel()
     assert said in figure(name, [row | {"baseline_beside_s": 0.5} for row in rows]).get_supxlabel()
+
+
+@pytest.mark.parametrize(("low", "high", "cut"), [(1.1, 1.5, False), (0.95, 1.6, False), (0.4, 3.1, True)])
+def test_whiskers_of_the_quality_plot_are_whole_or_said_to_be_longer(low, high, cut):
+    rows = [
+        shapes.row("tp", speedup=1.1, speedup_low=1.05, speedup_high=1.15),
+        shapes.row("teacache", speedup=1.3, speedup_low=low, speedup_high=high),
+    ]
+    drawn = figure("quality", rows)
+    bottom, top = drawn.axes[0].get_ylim()
+    assert (bottom < low and high < top) is not cut
+    assert ("Whiskers that leave the picture are longer." in drawn.get_supxlabel()) is cut
+    assert top - bottom < 1.5, "points stay apart"
