@@ -27,7 +27,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         console.print(told_line("SKIP", labels, why))
     runnable = sum(len(group.cells) for group in plan.groups)
     cells, skipped = "1 cell" if runnable == 1 else f"{runnable} cells", len(plan.cells) - runnable
-    console.print(f"{cells} to run, {skipped} skipped, {len(plan.groups)} engine starts{_further(plan)}")
+    starts = "1 engine start" if len(plan.groups) == 1 else f"{len(plan.groups)} engine starts"
+    console.print(f"{cells} to run, {skipped} skipped, {starts}{_further(plan)}")
 
 
 def _further(plan: Plan) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from sweep.gpus import cuda_device_count
 from tests.faults.conftest import Sweep
-from tests.gpu.conftest import left_on_gpus, run
+from tests.gpu.conftest import built, left_on_gpus, run
 
 ONE_TOKEN_CHANGED = """
 _ar2diffusion = ar2diffusion
@@ -43,6 +43,27 @@ def test_baseline_and_cache_on_one_gpu(sweep: Sweep, qwen: Path, gpu_memory: tup
     result = json.loads((sweep.cell_path("teacache b1") / "result.json").read_text())
     assert sum(e["blocks_skipped"] for batch in result["batches"] for e in batch["evidence"]) > 0
     assert left_on_gpus(gpu_memory) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "depth", "workload", "encodes"),
+    [
+        ("qwen_image_edit", ("--layers", "2", "--text-layers", "2", "--vision-layers", "1"), "image_edit_1024", True),
+        ("z_image", ("--text-layers", "2"), "image_1024", False),  # vLLM-Omni builds all its blocks, whatever is asked
+    ],
+)
+def test_other_models_run_and_are_seen(
+    sweep: Sweep, model: str, depth: tuple[str, ...], workload: str, encodes: bool
+) -> None:
+    path = built(model, *depth)
+    code, said = run(sweep, f"model={model}", f"model.path={path}", f"workload={workload}", "workload.steps=4")
+    assert code == 0, said
+    counted = phases(sweep, "baseline b1")
+    assert counted["denoise_step"] == 4
+    assert counted["dit_forward"] >= 4
+    assert counted["vae_decode"] == 1
+    assert ("image_encode" in counted) == encodes
+    assert float(sweep.rows()["baseline b1"]["latency_mean_s"]) > 0
 
 
 def test_glm_image_hands_over_the_tokens_that_it_wrote(sweep: Sweep, glm: Path) -> None:
