@@ -274,7 +274,7 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
     )
     shares = metrics.phase_shares(totals)
     worst = metrics.bottleneck(totals)
-    telemetry = result.telemetry
+    loads = [one.load_s for one in results if one.load_s is not None]
     price = cell.config["hardware"]["price_per_gpu_hour"]
     row: Row = {
         "prompts": len({r.prompt_index for r in requests}),
@@ -287,13 +287,13 @@ def _measured(results: Sequence[RunResult], cell: Cell) -> Row:
         "tpot_mean_s": metrics.mean(tpots),
         "output_tokens_per_s": tokens / wall_s if tokens else None,
         "bottleneck": worst.phase if worst else None,
-        "peak_memory_gb": telemetry.get("peak_memory_gb"),
-        "gpu_util_pct": telemetry.get("gpu_util_pct"),
+        "peak_memory_gb": max(_seen(results, "peak_memory_gb"), default=None),
+        "gpu_util_pct": metrics.mean(_seen(results, "gpu_util_pct")),
         "energy_j_per_image": metrics.energy_j_per_image(
             [(one.telemetry.get("energy_j"), len(one.requests)) for one in results]
         ),
-        "cpu_pct": telemetry.get("cpu_pct"),
-        "load_s": result.load_s,
+        "cpu_pct": metrics.mean(_seen(results, "cpu_pct")),
+        "load_s": metrics.mean(loads),
         "cost_per_image": cell.gpus * price / 3600 * wall_s / images if price is not None else None,
     }
     row |= {f"latency_p{q}_s": metrics.percentile(latencies, q) for q in (50, 90, 95, 99)}
@@ -308,6 +308,11 @@ def _tpots(result: RunResult) -> list[float]:
     """TPOT of each request in seconds; of each batch in results stored before requests had their own."""
     own = [r.tpot_s for r in result.requests if r.tpot_s is not None]
     return own or [b.tpot_s for b in result.batches if b.tpot_s is not None]
+
+
+def _seen(results: Sequence[RunResult], name: str) -> list[float]:
+    """A figure of the telemetry in each start that has it."""
+    return [value for one in results if (value := one.telemetry.get(name)) is not None]
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -90,6 +90,22 @@ def test_energy_and_images_are_of_the_same_starts(tmp_path: Path, energies: tupl
     assert row["energy_j_per_image"] == pytest.approx(expected)
 
 
+def test_memory_is_the_most_of_all_starts_and_the_rest_their_mean(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    cell = next(c for c in made.cells if c.features == ("teacache",))
+    starts = (cell, again(cell, 1), again(cell, 2))
+    folder = stored.store(tmp_path, build_plan([*made.cells, *starts[1:]]))
+    for one, memory_gb, gpu_util_pct, load_s in zip(
+        starts, (0.5, 0.8, None), (40.0, None, 60.0), (9, 3, 3), strict=True
+    ):
+        result = folder.load_result(one)
+        assert result is not None
+        telemetry = {**result.telemetry, "peak_memory_gb": memory_gb, "gpu_util_pct": gpu_util_pct}
+        folder.save_result(one, dataclasses.replace(result, telemetry=telemetry, load_s=load_s))
+    row = next(row for row in summary_of(folder).rows if row["cell"] == cell.label)
+    assert (row["peak_memory_gb"], row["gpu_util_pct"], row["load_s"]) == (0.8, 50.0, 5.0)
+
+
 def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tmp_path: Path) -> None:
     made = stored.many_cells(4)
     alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])
