@@ -170,12 +170,13 @@ class SweepFolder:
                 ) from None
             yield
 
-    def save_plan(self, plan: Plan) -> None:
-        """Write plan.json, keeping the cells that an earlier sweep put into this folder."""
+    def save_plan(self, plan: Plan) -> list[Cell]:
+        """Write plan.json, keeping the cells that another command put into this folder; returns those."""
         keys = {cell.key for cell in plan.cells}
         earlier = [cell for cell in self.load_plan().cells if cell.key not in keys] if self.has_plan else []
         merged = Plan(plan.cells + tuple(earlier), plan.groups)
         write_atomic(self.path / "plan.json", json.dumps(merged.to_json(), indent=1, ensure_ascii=False))
+        return [cell for cell in earlier if cell.origin not in keys]
 
     @property
     def has_plan(self) -> bool:

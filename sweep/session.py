@@ -47,10 +47,13 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     before, offset = folder.events()
     facts = _facts(folder, plan)
     try:
-        folder.save_plan(plan)
+        others = folder.save_plan(plan)
         folder.save_manifest(facts | _progress(folder, plan, before, offset))
     except OSError as error:
         raise ConfigError(f"output folder {folder.path} cannot be written ({error.strerror})") from error
+    if others:
+        count = "1 cell of another command is" if len(others) == 1 else f"{len(others)} cells of other commands are"
+        print(f"{count} in {folder.path} too, and in its tables", file=sys.stderr)
     done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     interrupted = False

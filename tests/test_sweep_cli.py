@@ -216,3 +216,12 @@ def test_sequence_and_tensor_parallel_on_tiny_qwen_image(tmp_path: Path) -> None
     assert "8 image tokens a block" in rows["ulysses b1"]["evidence"], "half of 16"
     assert float(rows["ulysses b1"]["mean_diff"]) < 1e-3
     assert "3.28 M DiT parameters a rank" in rows["tp b1"]["evidence"], "of 4.86 M"
+
+
+def test_cells_of_another_command_in_the_folder_are_named(sweep, tmp_path: Path) -> None:
+    common = ("-m", "engine=noop", "plots=false", "aa=0", "hydra.sweep.dir=mine")
+    assert sweep(*common, "batch=1").err == ""
+    done = sweep(*common, "batch=2")
+    assert done.err == "1 cell of another command is in mine too, and in its tables\n"
+    assert set(summary(tmp_path / "mine")) == {"baseline b1", "baseline b2"}
+    assert sweep(*common, "batch=1,2").err == ""
