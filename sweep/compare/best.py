@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweep.compare.load import Cell, Report
+from sweep.paired import FASTER
 
 RANKED_STATUSES = ("PASS", "WARN")
 
@@ -34,10 +35,18 @@ class Ranked:
     cell: Cell
     speedup: float
 
+    @property
+    def certain(self) -> bool:
+        """Whether it is faster beyond noise."""
+        return bool(self.cell.speedup["called"] == FASTER)
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """The cells of one context, the best first, and how many could not be ranked."""
+    """The cells of one context, the best first, and how many could not be ranked.
+
+    What is faster beyond noise comes before what may be: a large speed-up that is not known is no recommendation.
+    """
 
     context: Context
     ranked: tuple[Ranked, ...]
@@ -55,7 +64,7 @@ def rank(reports: Sequence[Report]) -> list[Ranking]:
     rankings = []
     for context, found in sorted(contexts.items(), key=lambda item: item[0]):
         kept = [one for one in found if one is not None]
-        best_first = sorted(kept, key=lambda one: (-one.speedup, one.cell.label, one.report))
+        best_first = sorted(kept, key=lambda one: (not one.certain, -one.speedup, one.cell.label, one.report))
         rankings.append(Ranking(context, tuple(best_first), len(found) - len(kept)))
     return rankings
 

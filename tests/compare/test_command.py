@@ -253,6 +253,13 @@ def test_best_ranks_what_passed_over_all_reports(compare: Compare) -> None:
     assert "**" in compare(first, "--best", "--format", "markdown").out
 
 
+def test_best_recommends_nothing_that_noise_may_have_made(compare: Compare) -> None:
+    vague = cell("teacache b1", speedup={"ratio": 1.26, "low": 0.85, "high": 1.86, "called": "no difference"})
+    sure = cell("cfg_parallel b1", speedup={"ratio": 1.1, "low": 1.05, "high": 1.15, "called": "faster"})
+    (ranking,) = json.loads(compare(report(vague, sure), "--best", "--format", "json").out)["rankings"]
+    assert [c["cell"] for c in ranking["cells"]] == ["cfg_parallel b1", "teacache b1"]
+
+
 def test_help_has_examples_and_starts_fast(compare: Compare) -> None:
     start = time.perf_counter()
     done = compare("--help")
