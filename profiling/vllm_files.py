@@ -104,11 +104,13 @@ Record = DitRecord | ArRecord | Transfer
 def markers(folder: Path) -> Markers:
     """Where the plugin is installed and where it failed, so far."""
     installed = [json.loads(path.read_text()) for path in folder.glob("installed-*.json")]
-    failed = [path.read_text() for path in sorted(folder.glob("failed-*.txt"))]
-    return Markers(
-        tuple(Installed(m["pid"], tuple(m["hooks"])) for m in sorted(installed, key=lambda m: m["pid"])),
-        tuple(failed),
-    )
+    found = tuple(Installed(m["pid"], tuple(m["hooks"])) for m in sorted(installed, key=lambda m: m["pid"]))
+    return Markers(found, failures(folder))
+
+
+def failures(folder: Path) -> tuple[str, ...]:
+    """Tracebacks of the plugin in any process, so far."""
+    return tuple(path.read_text() for path in sorted(folder.glob("failed-*.txt")))
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[Line], int]:

@@ -45,15 +45,20 @@ def defer_feature_options(arguments: list[str]) -> list[str]:
     Hydra first composes a configuration without the swept values, which has no features yet and would refuse
     their fields; choices are left to the sweeper, which knows which cells have the feature.
     """
-    if not {"-m", "--multirun"} & set(arguments):
+    if not _sweeps(arguments):
         return arguments
     option = re.compile(r"\+{0,2}(feature\.[\w.]+)=(?!\w+\()(.+)", re.DOTALL)
     return [f"{m[1]}=choice({m[2]})" if (m := option.fullmatch(a)) else a for a in arguments]
 
 
+def _sweeps(arguments: list[str]) -> bool:
+    """Whether they ask for a sweep and not for a single run."""
+    return bool({"-m", "--multirun"} & set(arguments))
+
+
 def contradiction(arguments: list[str]) -> str:
     """What of a sweep stands beside what of a single run, which Hydra would pass over or end with a traceback."""
-    sweeps = bool({"-m", "--multirun"} & set(arguments))
+    sweeps = _sweeps(arguments)
     folder = next((a for a in arguments if a.startswith(f"hydra.{'run' if sweeps else 'sweep'}.dir=")), "")
     if folder:
         _, _, place = folder.partition("=")

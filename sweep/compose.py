@@ -16,14 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import features as feature_rules
 from sweep import gpus, plan, run
 from sweep.config import RunConfig, require
+from sweep.engines.diffusers.families import FAMILIES
 from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
 from sweep.workload.requests import check_input_image
-
-FAMILIES = ("glm_image", "qwen_image")
-"""Model families for which the diffusers engine has an adapter (sweep/engines/diffusers/adapters.py)."""
 
 NEEDS = {"diffusers": ("torch", "diffusers", "transformers"), "vllm_omni": ("torch", "vllm", "vllm_omni")}
 """Packages that an engine's process imports; looked for, not imported, before anything starts."""

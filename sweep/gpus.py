@@ -113,11 +113,16 @@ def lease(
             os.close(handle)
 
 
+def _visible() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES names; nothing where it is not set."""
+    return [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+
+
 def _device_name(kind: str, number: int) -> str:
     """The same for every sweep that means this device, whatever part of the machine it sees."""
     if kind != "cuda":
         return f"{kind}{number}"
-    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    visible = _visible()
     found = nvml_indices((number,)) if not visible or number < len(visible) else ()
     return f"cuda{found[0]}" if found else re.sub(r"[^\w-]", "_", visible[number] if visible else f"cuda{number}")
 
@@ -128,7 +133,7 @@ GpuPid = tuple[int, int]
 
 def nvml_indices(gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
     """NVML's indices of leased GPUs, which we count within CUDA_VISIBLE_DEVICES; () where that cannot be told."""
-    outer = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    outer = _visible()
     if not outer:
         return gpu_ids
     if all(part.isdigit() for part in outer):

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.plan import Cell, Plan
+from sweep.report.tables import cells_words
 from sweep.results import SweepFolder
 
 FINAL = ("done", "error")
@@ -109,8 +110,7 @@ class LiveTable:
         else:
             runnable = [s for s in self.states.states.values() if s["state"] == "pending"]
             kept = len(self.states.kept)
-            cells = "1 cell" if len(runnable) == 1 else f"{len(runnable)} cells"
-            say(f"{cells} to run" + (f", {kept} kept from before" if kept else ""))
+            say(f"{cells_words(len(runnable))} to run" + (f", {kept} kept from before" if kept else ""))
             self._thread = threading.Thread(target=self._log, name="sweep-log", daemon=True)
             self._thread.start()
         return self

@@ -38,11 +38,11 @@ def judge(
         cell = cells[row["cell_key"]]
         if len(cell.features) < 2 or row.get("speedup") is None:
             continue
-        members = [alone.get(_setting(cell, name)) for name in cell.features]
+        features = parse_features(cell.config["feature"])
+        members = [alone.get(_setting(cell, feature.name)) for feature in features]
         row["interaction_gain"] = metrics.interaction_gain(
             row["speedup"], [member.get("speedup") if member else None for member in members]
         )
-        features = parse_features(cell.config["feature"])
         together, floor = evidence(cell.key), floors.get(model_and_engine(cell), Pixels())
         failures, notes = [], [row.get("note", "")]
         for feature, member in zip(features, members, strict=True):

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from sweep.checkpoints.marker import read_marker
 from sweep.checkpoints.recipe import FAMILIES, CheckpointError, Recipe, resolve
+from sweep.engines.diffusers.families import FAMILIES as ADAPTED
 
-CPU_MODELS = ("glm_image", "qwen_image")
-"""Those that the diffusers engine, which needs no GPU, has adapters for."""
 PARTS = {"dit": "DiT blocks", "ar": "AR layers", "text": "text encoder layers", "vision": "vision tower layers"}
 
 
@@ -75,7 +74,7 @@ def make(recipe: Recipe, folder: Path) -> None:
     if isinstance(counts, dict):
         print("parameters: " + ", ".join(f"{part} {count / 1e9:.3f} B" for part, count in counts.items()))
     print(f"{folder}: {size_bytes(folder) / 1e9:.2f} GB, {took}")
-    if recipe.tiny and recipe.model in CPU_MODELS:
+    if recipe.tiny and recipe.model in ADAPTED:
         print(f"python -m sweep model={recipe.model} model.path={folder} engine.device=cpu")
     if recipe.loads_in_vllm_omni:
         family = recipe.family

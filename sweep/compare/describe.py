@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sweep.compare import decide
 from sweep.compare.decide import Comparison, Explanation, Matched, Options, Speed
 from sweep.compare.load import Cell, Report
+from sweep.report.tables import cells_words
 
 Field = tuple[str, Callable[[Cell], object]]
 
@@ -106,11 +107,6 @@ def summary(comparison: Comparison) -> str:
     judged = [one for one in comparison.matched if not one.before.is_repeat]
     words = ", ".join(f"{count:,} {what}" for what, count in counts(comparison).items())
     return f"{cells_words(len(judged))} compared: {words or 'nothing measured'}"
-
-
-def cells_words(count: int) -> str:
-    """`1 cell`, `10,000 cells`."""
-    return f"{count:,} cell{'' if count == 1 else 's'}"
 
 
 HIDDEN = 1.1

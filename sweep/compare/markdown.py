@@ -11,6 +11,7 @@ from sweep.compare.best import Ranking
 from sweep.compare.decide import Comparison, Options
 from sweep.compare.load import Report
 from sweep.compare.tabular import Line
+from sweep.report.tables import cells_words
 
 ROWS = 50  # GitHub refuses a comment of more than 65,536 characters
 QUIET_ROWS = 100
@@ -70,11 +71,11 @@ def _comparison(comparison: Comparison, options: Options, conclusion: str) -> li
     quiet, more = tabular.cut(rest, QUIET_ROWS)
     if quiet:
         folded = _table(tabular.COMPARED, quiet) + ([f"{more:,} more.", ""] if more else [])
-        parts += _details(f"{describe.cells_words(len(rest))} without a change", folded)
+        parts += _details(f"{cells_words(len(rest))} without a change", folded)
     for name, labels in tabular.only_in(comparison):
         folded = [*(f"* {escape(label)}" for label in labels[:NAMES]), ""]
         folded += [f"{len(labels) - NAMES:,} more.", ""] if len(labels) > NAMES else []
-        parts += _details(f"{describe.cells_words(len(labels))} only in {name}", folded)
+        parts += _details(f"{cells_words(len(labels))} only in {name}", folded)
     return parts
 
 

@@ -14,6 +14,7 @@ from sweep.compare.best import Ranking
 from sweep.compare.decide import Comparison, Options
 from sweep.compare.load import Report
 from sweep.compare.tabular import Line
+from sweep.report.tables import cells_words
 
 STYLES = {"bad": "bold red", "doubtful": "yellow", "good": "green", "": ""}
 ROWS = 100  # of changed cells
@@ -79,9 +80,7 @@ def _comparison(comparison: Comparison, options: Options, console: Console) -> N
     if more:
         console.print(Text(f"{more} more changed cells: --format json lists them", style="dim"))
     if rest and not quiet:
-        console.print(
-            Text(f"{describe.cells_words(len(rest))} without a change: --format json lists them", style="dim")
-        )
+        console.print(Text(f"{cells_words(len(rest))} without a change: --format json lists them", style="dim"))
     for name, labels in tabular.only_in(comparison):
         left = f" and {len(labels) - NAMES:,} more" if len(labels) > NAMES else ""
         console.print(Text(f"only in {name}: {', '.join(labels[:NAMES])}{left}"))

@@ -77,9 +77,11 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
         if place % PANELS_IN_A_ROW == 0:
             axes.set_ylabel("speed-up, ×\nhigher is better →")
     _legend(figure, rows, looks)
+    remark(figure, said)
     if len(rows) > NAMED:
-        said = f"{said} Whiskers: 95 % interval. Not every point is named.".strip()
-    remark(figure, f"{said} Whiskers that leave the picture are longer.".strip() if cut else said)
+        remark(figure, "Whiskers: 95 % interval. Not every point is named.")
+    if cut:
+        remark(figure, "Whiskers that leave the picture are longer.")
     figure.draw_without_rendering()  # places the axes: names must know where points come to stand
     for stack, points in zip(grid, names, strict=True):
         _name_points(stack[0], points)

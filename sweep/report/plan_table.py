@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.plan import Plan
-from sweep.report.tables import told_line
+from sweep.report.tables import cells_words, together
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
@@ -19,16 +19,12 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
             table.add_row(f"{group.number + 1}", cell.label, str(cell.gpus))
     if table.row_count:
         console.print(table)
-    skips: dict[str, list[str]] = {}
-    for cell in plan.cells:
-        if cell.skip:
-            skips.setdefault(cell.skip, []).append(cell.label)
-    for why, labels in skips.items():
-        console.print(told_line("SKIP", labels, why))
+    for line in together((cell.label, "SKIP", cell.skip) for cell in plan.cells):
+        console.print(line)
     runnable = sum(len(group.cells) for group in plan.groups)
-    cells, skipped = "1 cell" if runnable == 1 else f"{runnable} cells", len(plan.cells) - runnable
+    skipped = len(plan.cells) - runnable
     starts = "1 engine start" if len(plan.groups) == 1 else f"{len(plan.groups)} engine starts"
-    console.print(f"{cells} to run, {skipped} skipped, {starts}{_further(plan)}")
+    console.print(f"{cells_words(runnable)} to run, {skipped} skipped, {starts}{_further(plan)}")
 
 
 def _further(plan: Plan) -> str:

@@ -5,7 +5,7 @@ The words serve the terminal and the HTML page alike. Knows nothing of files or 
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -77,6 +77,11 @@ def bottleneck_text(row: Row) -> str:
     return phase if not phase or share is None else f"{phase} {share:.0%}"
 
 
+def cells_words(count: int) -> str:
+    """`1 cell`, `10,000 cells`."""
+    return f"{count:,} cell{'' if count == 1 else 's'}"
+
+
 def breakable(label: str, longest: int = 12) -> str:
     """A label with line breaks behind plus and equals signs in words that a narrow column would cut anywhere."""
     return " ".join(re.sub(r"([+=])(?=.)", r"\1\n", w) if len(w) > longest else w for w in label.split(" "))
@@ -129,23 +134,28 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
 
 def _reasons(rows: Sequence[Row]) -> list[Text]:
     """`FAIL  ring b2: …`: why a cell is not PASS or not to be trusted, and notes; cells with the same one together."""
-    told: dict[tuple[str, str], list[str]] = {}
+    found = []
     for row in rows:
         status, doubted = text(row, "status"), text(row, "invalid_reason")
         reason = "" if status == "PASS" else text(row, "reason")  # of a PASS the columns say it
-        for word, why in (
-            (status, reason),
-            (status, f"not to be trusted: {doubted}" if doubted else ""),
-            ("note", _VAGUE.sub("", text(row, "note")).strip("; ")),
-        ):
-            if why:
-                told.setdefault((word, why), []).append(text(row, "cell"))
-    return [told_line(word, labels, why) for (word, why), labels in told.items()]
+        found += [
+            (text(row, "cell"), status, reason),
+            (text(row, "cell"), status, f"not to be trusted: {doubted}" if doubted else ""),
+            (text(row, "cell"), "note", _VAGUE.sub("", text(row, "note")).strip("; ")),
+        ]
+    return together(found)
 
 
-def told_line(word: str, labels: Sequence[str], why: str) -> Text:
-    """`SKIP  ring b1, ring b2: requires 4 GPUs`."""
-    return Text.assemble((f"{word:5} ", STATUS_STYLES.get(word, "dim")), (", ".join(labels), "bold"), f": {why}")
+def together(found: Iterable[tuple[str, str, str]]) -> list[Text]:
+    """`SKIP  ring b1, ring b2: requires 4 GPUs`, of (label, word, why); cells of the same on one line, no why none."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for label, word, why in found:
+        if why:
+            told.setdefault((word, why), []).append(label)
+    return [
+        Text.assemble((f"{word:5} ", STATUS_STYLES.get(word, "dim")), (", ".join(labels), "bold"), f": {why}")
+        for (word, why), labels in told.items()
+    ]
 
 
 _VAGUE = re.compile(r"speed-up known to [^;]*(; )?")

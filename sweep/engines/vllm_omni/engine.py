@@ -5,13 +5,14 @@ Maps a batch of requests to one `Omni.generate` call and reads back from the wor
 imported only when an engine is loaded; what differs between its versions stands in `versions.py`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,8 @@ class VllmOmniEngine:
             self._workers.begin()
         version.set_batch(self._omni, len(requests))
         sent = time.perf_counter()
-        try:
+        with self._not_survived():  # vLLM-Omni ends its workers after any exception
             generated = version.generate(self._omni, prompts, parameters)
-        except Exception:
-            self.alive = False  # vLLM-Omni has ended its workers
-            raise
         latency_s = time.perf_counter() - sent
         failed = next((one.error for one in generated if one.error), None)
         if failed:
@@ -95,9 +93,8 @@ class VllmOmniEngine:
         evidence: tuple[RankEvidence, ...] = ()
         if self._workers is not None:
             hand_overs = len(requests) * (form.count - 1)
-            self.alive = False  # what did not tell of one batch will not tell of the next
-            phases, evidence = self._workers.collect(requests, self.spec.ranks, hand_overs, self._epoch_s)
-            self.alive = True
+            with self._not_survived():  # what did not tell of one batch will not tell of the next
+                phases, evidence = self._workers.collect(requests, self.spec.ranks, hand_overs, self._epoch_s)
         ttft_s, tpot_s = form.token_times(generated)
         return Output(
             request_ids=tuple(request.request_id for request in requests),
@@ -112,6 +109,15 @@ class VllmOmniEngine:
             ttft_s=ttft_s,
             tpot_s=tpot_s,
         )
+
+    @contextlib.contextmanager
+    def _not_survived(self) -> Iterator[None]:
+        """An exception in the block is this engine's last."""
+        try:
+            yield
+        except Exception:
+            self.alive = False
+            raise
 
     def close(self) -> None:
         """End vLLM-Omni's processes; safe to call twice."""

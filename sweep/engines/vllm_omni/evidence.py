@@ -54,7 +54,7 @@ class Workers:
         deadline = time.monotonic() + MARKER_TIMEOUT_S
         while True:
             found = vllm_files.markers(self.folder)
-            _refuse(found)
+            _refuse(found.failed)
             if len(found.installed) >= processes:
                 return
             if time.monotonic() > deadline:
@@ -79,13 +79,15 @@ class Workers:
         or the plugin failed in any process.
         """
         deadline = time.monotonic() + LINES_TIMEOUT_S
-        while missing := self._missing(len(requests), ranks, transfers):
+        while True:
+            missing = self._missing(len(requests), ranks, transfers)
+            _refuse(vllm_files.failures(self.folder))
+            if not missing:
+                break
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the profiling plugin wrote nothing about this batch in {missing}")
-            _refuse(vllm_files.markers(self.folder))
             time.sleep(POLL_S)
             self._read()
-        _refuse(vllm_files.markers(self.folder))
         found = vllm_files.phase_records(self._records, epoch_s)
         name = requests[0].request_id
         # The engine's own `request` spans all stages; that of rank 0's pipeline is one part of it.
@@ -117,10 +119,10 @@ class Workers:
         return "the AR stage" if begun < transfers else ""
 
 
-def _refuse(found: vllm_files.Markers) -> None:
+def _refuse(failed: Sequence[str]) -> None:
     """Raise RuntimeError when the plugin failed anywhere: what it tells from then on may lack something."""
-    if found.failed:
-        last = [line for line in found.failed[0].splitlines() if line.strip()][-1].strip()
+    if failed:
+        last = [line for line in failed[0].splitlines() if line.strip()][-1].strip()
         raise RuntimeError(f"the profiling plugin failed in a vLLM-Omni process ({last})")
 
 

@@ -164,9 +164,9 @@ def adapter(version: str = "") -> Version:
         except importlib.metadata.PackageNotFoundError as error:
             raise ModuleNotFoundError("vllm-omni is not installed in this Python") from error
     release = _release(version)
-    if release in ((0, 26), (0, 30)):
-        return V026(version) if release == (0, 26) else V030(version)
     chosen, tested = (V026, "0.26") if release <= (0, 28) else (V030, "0.30")
+    if release == _release(tested):
+        return chosen(version)
     return chosen(version, f"vllm-omni {version} was never tested with this framework; it is taken for {tested}")
 
 
