@@ -42,6 +42,8 @@ SECOND_HAND = (
 """Errors that only say that another process failed."""
 
 ERROR_LINE = re.compile(r"((?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+)")
+MET_BY_DYNAMO = re.compile(r"^\s*Explanation: Dynamo .*?: got (\w+\(.*?)\n\s*Hint:", re.DOTALL | re.MULTILINE)
+"""Its first line names what Dynamo did; why it failed stands in the explanation."""
 PRELOADS = {
     ("vllm_omni", "cuda"): "sweep.engines.vllm_omni.preload",
     ("diffusers", "cpu"): "sweep.engines.diffusers.preload",
@@ -60,9 +62,11 @@ class EngineFailure(Exception):
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """The first line that says something, shortened for a table."""
+    """The first line that says something, shortened for a table; of an error of torch.compile with what it met."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     line = lines[0] if lines else "no message"
+    if met := MET_BY_DYNAMO.search(text):
+        line = f"{line}: {' '.join(met[1].split())}"
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

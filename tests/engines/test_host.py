@@ -8,11 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweep.engines.host import EngineHost
+from sweep.engines.host import EngineHost, one_line
 from sweep.results import SweepFolder
 from tests.engines.conftest import make_spec
 
 LINES, LINE = 500_000, "x" * 9
+BY_DYNAMO = """RuntimeError: RuntimeError when making fake tensor call
+  Explanation: Dynamo failed to run FX node with fake tensors: call_method view(*(FakeTensor(..., device='cuda:0',
+               dtype=torch.bfloat16), -1, s39*s89), **{}): got ValueError('Cannot view a tensor with
+               shape torch.Size([s38, s67 - s7])')
+  Hint: Your code may result in an error when running in eager.
+"""
+"""As vLLM-Omni 0.26 said it of fp8 in batches of two."""
 
 
 @pytest.mark.parametrize("reader", ["for the cause of a failure", "for the cell's engine.log"])
@@ -32,3 +39,9 @@ def test_reading_the_log_loses_nothing_that_is_printed_meanwhile(reader: str, tm
         SweepFolder(tmp_path).save_log(cell, host.log, 0)  # type: ignore[arg-type]
         assert (tmp_path / "cell" / "engine.log").read_text().splitlines() == [LINE] * LINES
         assert set(host._last_lines(65_536)[1:]) == {LINE}
+
+
+def test_an_error_of_torch_compile_is_told_with_what_it_met() -> None:
+    told = "RuntimeError: RuntimeError when making fake tensor call"
+    assert one_line(BY_DYNAMO) == told + ": ValueError('Cannot view a tensor with shape torch.Size([s38, s67 - s7])')"
+    assert one_line(told + "\n  Explanation: nothing else") == told
