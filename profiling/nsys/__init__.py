@@ -1,0 +1,1 @@
+"""Nsight Systems: its command line, reading its exports, and what they say."""
