@@ -1,0 +1,77 @@
+"""Where Nsight Systems is on this machine, and running it. Knows nothing of what a trace says."""
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+NSYS_VARIABLE = "NSYS"
+PLACES = (
+    "/opt/nvidia/nsight-systems/*/target-linux-*/nsys",
+    "/opt/nvidia/nsight-systems/*/bin/nsys",
+    "/opt/nvidia/nsight-systems-cli/*/target-linux-*/nsys",
+    "/opt/nvidia/nsight-compute/*/host/target-linux-*/nsys",  # Nsight Compute brings one along
+    "/usr/local/cuda*/bin/nsys",
+    "/usr/lib/nsight-systems/bin/nsys",
+)
+EXPORT_TIMEOUT_S = 1800.0
+VERSION = re.compile(r"version (\d{4})\.(\d+)\.(\d+)")
+
+
+class NsysError(Exception):
+    """nsys is missing or failed: one line that says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Nsys:
+    """A working nsys. `version` is (year, release, patch)."""
+
+    path: Path
+    version: tuple[int, int, int]
+
+    def export(self, recording: Path, to: Path) -> None:
+        """Write the SQLite export of a .nsys-rep. Raises NsysError with the last line that nsys said."""
+        command = [str(self.path), "export", "-t", "sqlite", "--force-overwrite=true", "-o", str(to), str(recording)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, errors="replace")
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NsysError(f"{recording}: nsys could not export it: {error}") from error
+        if done.returncode or not to.exists():
+            raise NsysError(f"{recording}: nsys {self} could not export it: {last_line(done.stdout + done.stderr)}")
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def candidates() -> list[Path]:
+    """Where nsys may be: $NSYS, the PATH, then where NVIDIA's installers put it, newest first."""
+    named = [os.environ.get(NSYS_VARIABLE), shutil.which("nsys")]
+    installed = [path for pattern in PLACES for path in sorted(Path("/").glob(pattern[1:]), reverse=True)]
+    return [Path(path) for path in named if path] + installed
+
+
+@functools.cache
+def find() -> Nsys:
+    """The first nsys that tells its version. Raises NsysError."""
+    said = []
+    for path in candidates():
+        try:
+            done = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            said.append(f"{path}: {error}")
+            continue
+        if found := VERSION.search(done.stdout):
+            year, release, patch = map(int, found.groups())
+            return Nsys(path, (year, release, patch))
+        said.append(f"{path}: {last_line(done.stdout + done.stderr)}")
+    tried = f" (tried {'; '.join(said)})" if said else ""
+    raise NsysError(f"nsys was not found{tried}: install Nsight Systems, or set {NSYS_VARIABLE}=/path/to/nsys")
