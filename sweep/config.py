@@ -67,6 +67,7 @@ class Model:
 
 
 TASKS = ("text_to_image", "image_edit")
+PROFILES = ("off", "nsys", "torch")
 
 
 @dataclass
@@ -109,6 +110,7 @@ class EngineConfig:
     dtype: str = "auto"  # auto: float32 on cpu, bfloat16 on cuda
     warmup: int = 1  # batches generated before measuring, at the measured shape
     threads_per_rank: int = 1  # OpenMP threads of a CPU rank
+    phases: bool = True  # diffusers: record phases; false only to see what recording costs (vllm_omni: plugin)
     fork: bool = True  # fork its processes from one that has imported everything: starts faster (Linux)
     load_timeout_s: float = 300.0  # also for what is imported once for all engines, before the first one loads
     warmup_timeout_s: float = 300.0
@@ -126,6 +128,10 @@ class EngineConfig:
         require(
             not self.args or self.name == "vllm_omni",
             f"engine.args={self.args}: only engine vllm_omni takes further arguments, not {self.name}",
+        )
+        require(
+            self.phases or self.name == "diffusers",
+            f"engine.phases=false: only engine diffusers can do without, not {self.name}",
         )
         require(self.max_num_seqs >= 1, f"engine.max_num_seqs={self.max_num_seqs}: must be at least 1")
         require(self.placement in ("shared", "split"), f"engine.placement={self.placement}: choose shared or split")
@@ -222,6 +228,7 @@ class RunConfig:
     max_repeat: int = 4  # most starts that repeat=auto gives a cell
     clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to its baseline's
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also triples, …
+    profile: str = "off"  # nsys, torch: record the measured requests; such rows say where time goes, not how much
     dry_run: bool = False  # print the plan, run nothing
     plots: bool = True  # draw plots and report.html when the sweep ends
     group: int | None = None  # internal: number of the group that a launched job runs
@@ -240,6 +247,12 @@ class RunConfig:
         self.interleave = self.interleave.lower()  # false on the command line arrives as "False"
         require(
             self.interleave in ("auto", "true", "false"), f"interleave={self.interleave}: choose auto, true or false"
+        )
+        self.profile = self.profile.lower()
+        require(self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}")
+        require(
+            self.profile != "torch" or self.engine.name == "diffusers",
+            f"profile=torch is for engine=diffusers, not {self.engine.name}; profile=nsys records every engine",
         )
         number = str(self.repeat).isdecimal() and int(self.repeat) >= 1
         require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or 1 or more engine starts")
