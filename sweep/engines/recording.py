@@ -41,10 +41,13 @@ class RecordingError(Exception):
 
 
 def traced(device: str) -> tuple[str, ...]:
-    """What nsys is asked to trace: options that nsys 2023.4 and 2025.3 both know."""
+    """What nsys is asked to trace: options that nsys 2023.4 and 2025.3 both know.
+
+    Without osrt, which on a CPU records 600,000 calls an image (22 MB for three images, 0.3 MB without) and slows them.
+    """
     if device == "cuda":
         return "--trace=cuda,nvtx", "--cuda-graph-trace=node"
-    return ("--trace=nvtx,osrt",)
+    return ("--trace=nvtx",)
 
 
 @functools.cache
