@@ -249,7 +249,9 @@ class RunConfig:
             self.interleave in ("auto", "true", "false"), f"interleave={self.interleave}: choose auto, true or false"
         )
         self.profile = self.profile.lower()
-        require(self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}")
+        require(
+            self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}"
+        )
         require(
             self.profile != "torch" or self.engine.name == "diffusers",
             f"profile=torch is for engine=diffusers, not {self.engine.name}; profile=nsys records every engine",

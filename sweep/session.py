@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep import __version__, run
 from sweep.beside import References
@@ -20,12 +20,16 @@ from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
 from sweep.engines.host import one_line
 from sweep.engines.preimported import quiet_tracker
+from sweep.engines.recording import end_agents
 from sweep.interrupts import Interrupts
 from sweep.live import LiveTable, silence_stdout
 from sweep.plan import Plan, build_plan, model_and_engine
 from sweep.repeats import further_starts
 from sweep.results import SweepFolder
 from sweep.run import Launch, is_finished
+
+if TYPE_CHECKING:
+    import psutil
 
 INTERRUPTED = 130
 
@@ -172,7 +176,10 @@ def kill_descendants() -> None:
     import psutil
 
     trackers = _resource_trackers()
-    for process in psutil.Process().children(recursive=True):
+    children = psutil.Process().children(recursive=True)
+    owners = {os.getpid(), *(process.pid for process in children)}
+    recorded = any("nsys" in _name(process) for process in children)
+    for process in children:
         if process.pid in trackers:
             continue
         try:
@@ -180,6 +187,18 @@ def kill_descendants() -> None:
             process.wait(5)
         except psutil.Error:
             pass
+    if recorded:
+        end_agents(owners=owners)
+
+
+def _name(process: "psutil.Process") -> str:
+    """The name of a process; "" when it is gone."""
+    import psutil
+
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
 
 
 def _resource_trackers() -> set[int]:

@@ -1,7 +1,7 @@
 """Entry point of an engine's process: `python -m sweep.engines.child FD PARENT`.
 
-Reads commands from the pipe FD (or from one that it fetches, see `recording`), answers each with ("ok", value) or ("error", EngineError). Leads its own
-process group and ends it when the parent is gone, however the parent died.
+Reads commands from the pipe FD (or from one that it fetches, see `recording`), answers each with ("ok", value) or
+("error", EngineError). Leads its own process group and ends it when the parent is gone, however the parent died.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from profiling import ranges
 from sweep.engines.base import Engine, EngineError, EngineSpec, Traced
 
 
@@ -82,6 +83,8 @@ def main(pipe: Connection) -> None:
     serve(pipe)
     sys.stdout.flush()
     sys.stderr.flush()
+    if ranges.attached():
+        return  # a tool writes what it holds back only when Python ends as usual
     os._exit(0)  # tearing down torch takes over a second, and nothing is left to save
 
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import os
+import re
 import secrets
 import select
 import shutil
@@ -52,7 +53,7 @@ def traced(device: str) -> tuple[str, ...]:
 
 @functools.cache
 def usable() -> tuple[Nsys, str]:
-    """The nsys of this machine, which has launched a process, and a warning if no range would reach it ("" if it would).
+    """The nsys of this machine, seen to launch a process, and a warning if no range would reach it, else "".
 
     Raises RecordingError.
     """
@@ -157,8 +158,8 @@ class Recorded:
     def stop(self, trace: Path) -> None:
         """End the recording and write its file. Raises RecordingError."""
         said = self._ask("stop", timeout_s=STOP_TIMEOUT_S)
-        if not trace.is_file():
-            raise RecordingError(f"nsys stop wrote no trace: {last_line(said)}")
+        if not trace.is_file():  # it ends with 0 all the same
+            raise RecordingError(f"nsys stop wrote no trace: {_complaint(said)}")
 
     def end_tool(self) -> None:
         """End what is left of nsys's own processes at once. The agent first: killed launchers leave it for ever."""
@@ -243,5 +244,13 @@ def _run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode:
-        raise RecordingError(f"{verb} failed with code {process.returncode}: {last_line(said)}")
+        raise RecordingError(f"{verb} failed with code {process.returncode}: {_complaint(said)}")
     return said
+
+
+def _complaint(said: str) -> str:
+    """What nsys says went wrong, or the last that it said."""
+    if "no active sessions" in said:  # what is left of an agent that could not write
+        return f"its session has ended by itself; it writes to {tempfile.gettempdir()} first: is there room?"
+    found = re.search(r"^Failed to .*", said, re.MULTILINE)
+    return found[0].strip() if found else last_line(said)
