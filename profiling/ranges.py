@@ -186,8 +186,21 @@ def choose() -> Backend:
     return NoBackend()
 
 
-@functools.cache
+_used: Backend | None = None
+
+
+def use(backend: Backend | None) -> None:
+    """Send the ranges of this process there instead of to an NVTX tool, until called with None. Between ranges only."""
+    global _used
+    _used = backend
+
+
 def _chosen() -> Backend:
+    return _used or _of_tool()
+
+
+@functools.cache
+def _of_tool() -> Backend:
     return choose()
 
 

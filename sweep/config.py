@@ -228,7 +228,7 @@ class RunConfig:
     max_repeat: int = 4  # most starts that repeat=auto gives a cell
     clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to its baseline's
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also triples, …
-    profile: str = "off"  # nsys, torch: record the measured requests; such rows say where time goes, not how much
+    profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Its speed is then not judged
     dry_run: bool = False  # print the plan, run nothing
     plots: bool = True  # draw plots and report.html when the sweep ends
     group: int | None = None  # internal: number of the group that a launched job runs

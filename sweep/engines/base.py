@@ -118,4 +118,4 @@ class Traced(Protocol):
     """An engine that can record itself."""
 
     def trace(self, folder: Path | None) -> None:
-        """Begin to record; or, without a folder, end it and write one trace a rank into the folder named before."""
+        """Record the next batch; or, without a folder, write one trace a rank into the folder named before."""
