@@ -10,7 +10,7 @@ from profiling import ranges
 
 
 class RecordedRanges:
-    """Ranges of `profiling.ranges` as `record_function` of torch; the index is its argument."""
+    """Ranges of `profiling.ranges` as `record_function` of torch, which keeps no index."""
 
     name = "torch.profiler"
 
@@ -18,10 +18,10 @@ class RecordedRanges:
         self._open: list[Any] = []
 
     def push(self, name: str, index: int) -> None:
-        """Open a range called `name`, with the index in its arguments."""
+        """Open a range called `name`; `index` is lost."""
         from torch.profiler import record_function
 
-        opened = record_function(name, str(index))
+        opened = record_function(name)
         opened.__enter__()
         self._open.append(opened)
 

@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiling import ranges
 from sweep import __version__, run
 from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
-from sweep.engines.host import one_line
+from sweep.engines.host import can_fork, one_line
 from sweep.engines.preimported import quiet_tracker
 from sweep.engines.recording import end_agents
 from sweep.interrupts import Interrupts
@@ -60,6 +61,8 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         print(f"{count} in {folder.path} too, and in its tables", file=sys.stderr)
     done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
+    if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
+        print("a profiling tool is attached: engines are spawned, not forked, so that it sees them", file=sys.stderr)
     interrupted = False
     failure: Exception | None = None
     with Interrupts() as interrupts:

@@ -233,12 +233,12 @@ def _log_of_imports() -> Path:
 
 def forks(spec: EngineSpec) -> bool:
     """Whether this engine's processes are forked from one that has imported everything."""
-    return not ranges.attached() and spec.profile != "nsys" and can_fork(spec)
+    return spec.fork and can_fork(spec.engine, spec.device) and not ranges.attached() and spec.profile != "nsys"
 
 
-def can_fork(spec: EngineSpec) -> bool:
+def can_fork(engine: str, device: str) -> bool:
     """Whether they could be, if no profiling tool watched: none sees forked processes."""
-    return spec.fork and (spec.engine, spec.device) in PRELOADS and sys.platform == "linux"
+    return (engine, device) in PRELOADS and sys.platform == "linux"
 
 
 @contextlib.contextmanager
