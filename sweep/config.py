@@ -110,7 +110,6 @@ class EngineConfig:
     dtype: str = "auto"  # auto: float32 on cpu, bfloat16 on cuda
     warmup: int = 1  # batches generated before measuring, at the measured shape
     threads_per_rank: int = 1  # OpenMP threads of a CPU rank
-    phases: bool = True  # diffusers: record phases; false only to see what recording costs (vllm_omni: plugin)
     fork: bool = True  # fork its processes from one that has imported everything: starts faster (Linux)
     load_timeout_s: float = 300.0  # also for what is imported once for all engines, before the first one loads
     warmup_timeout_s: float = 300.0
@@ -128,10 +127,6 @@ class EngineConfig:
         require(
             not self.args or self.name == "vllm_omni",
             f"engine.args={self.args}: only engine vllm_omni takes further arguments, not {self.name}",
-        )
-        require(
-            self.phases or self.name == "diffusers",
-            f"engine.phases=false: only engine diffusers can do without, not {self.name}",
         )
         require(self.max_num_seqs >= 1, f"engine.max_num_seqs={self.max_num_seqs}: must be at least 1")
         require(self.placement in ("shared", "split"), f"engine.placement={self.placement}: choose shared or split")

@@ -169,8 +169,6 @@ def build_cell(
     }
     if run.profile != "off":
         engine_part["profile"] = run.profile
-    if not run.engine.phases:
-        engine_part["engine"]["phases"] = False
     if run.engine.name == "vllm_omni":
         engine_part["engine"] |= {
             k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin", "deterministic")

@@ -33,7 +33,6 @@ class EngineSpec:
     fork: bool = True  # fork its processes from one that has imported everything, where there is one for the engine
     deterministic: bool = False  # vllm_omni: torch.compile picks kernels by rule and not by timing them
     profile: str = "off"  # nsys: started under it; torch: can record itself; see RunConfig
-    phases: bool = True  # diffusers: record how long each phase takes
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 

@@ -99,8 +99,7 @@ class RankRunner:
         self.counters.count_forwards(transformer)
         self.attention = AttentionCounters(self.clock)
         self.recorder = PhaseRecorder(place.rank, device.type)
-        if spec.phases:
-            instrument.attach(self.pipe, self.recorder)
+        instrument.attach(self.pipe, self.recorder)
         self.adapter.share_ar(self.context)  # around the recorder: ranks that wait for tokens record no AR phase
         if "cfg_parallel" in spec.features:
             cfg_parallel.apply(self.pipe, self.context, dict(spec.features["cfg_parallel"]))
