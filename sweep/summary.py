@@ -234,7 +234,9 @@ def _recorded(sweep: _Sweep, cell: Cell, result: RunResult, row: Row) -> list[st
     notes = [result.profile_note]
     if result.profile == "nsys" and result.trace:
         told = [one for one in sweep.folder.load_recorded_phases(cell) if one.get("phase") == row.get("bottleneck")]
-        longest = max(told, key=lambda one: _nanoseconds(one.get("host_ns")), default={})
+        longest = max(
+            told, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
+        )
         notes.append(f"nsys: {longest['sentence']}" if longest.get("sentence") else "")
     return notes
 
