@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from profiling.files import write_atomic
 from profiling.phases import PhaseRecord
 from profiling.telemetry import TelemetrySample
 from sweep.config import ConfigError
@@ -114,17 +115,6 @@ class RunResult:
 
 def _other_schema(version: object) -> str:
     return f"result schema {version}, this version reads {SCHEMA_VERSION}"
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

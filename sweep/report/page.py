@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from profiling.files import write_atomic
 from sweep.control import ControlGroup
 from sweep.plan import Cell, Plan
 from sweep.report.embed import Picture
 from sweep.report.html import CellView, ImageView, ReportContext, render, with_section
-from sweep.results import RunResult, SweepFolder, write_atomic
+from sweep.results import RunResult, SweepFolder
 
 Images = Mapping[tuple[int, int], Picture]
 
