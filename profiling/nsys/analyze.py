@@ -62,6 +62,11 @@ def run(asked: argparse.Namespace) -> int:
 
 def analysed(trace: Path, host_only: bool = False) -> Analysis:
     """Analysis of one trace. Raises Refusal with one line when there is nothing to analyse."""
+    return analyse(read_trace(trace, host_only), str(trace))
+
+
+def read_trace(trace: Path, host_only: bool = False) -> export.Export:
+    """The trace in arrays. Raises Refusal when it is bad, or has no ranges, or no CUDA unless `host_only`."""
     with export.sqlite_of(trace) as path:
         found = export.read(path)
     if not found.ranges.name and not found.ranges.still_open:
@@ -70,4 +75,4 @@ def analysed(trace: Path, host_only: bool = False) -> Analysis:
         raise Refusal(f"{trace}: every NVTX range was still open when recording ended: record for longer")
     if not found.has_cuda and not host_only:
         raise Refusal(f"{trace}: no CUDA activity: {RECORD} (--host-only: host times alone)")
-    return analyse(found, str(trace))
+    return found

@@ -65,6 +65,7 @@ class Ranges:
     end: np.ndarray  # ns
     thread: np.ndarray  # global id
     name: tuple[str, ...]
+    domain: tuple[str, ...]  # NVTX domain of each; "" for the default one
     still_open: int  # ranges left out because recording ended before they did
 
 
@@ -169,17 +170,27 @@ def _gpus(database: sqlite3.Connection, tables: set[str]) -> tuple[str, ...]:
 def _ranges(path: Path, database: sqlite3.Connection, tables: set[str]) -> Ranges:
     if "NVTX_EVENTS" not in tables:
         nothing = np.empty(0, np.int64)
-        return Ranges(nothing, nothing, nothing, (), 0)
-    _require(path, database, "NVTX_EVENTS", ("start", "end", "eventType", "globalTid", "text", "textId"))
+        return Ranges(nothing, nothing, nothing, (), (), 0)
+    asked = ("start", "end", "eventType", "globalTid", "text", "textId", "domainId")
+    _require(path, database, "NVTX_EVENTS", asked)
     ended = {row[1] for row in database.execute("PRAGMA table_info(NVTX_EVENTS)")} & {"endGlobalTid"}
     same_thread = "AND (endGlobalTid IS NULL OR endGlobalTid = globalTid)" if ended else ""
+    named = "FROM NVTX_EVENTS LEFT JOIN StringIds ON textId = id"
+    domains = {
+        (int(thread) & PROCESS, domain): str(name)
+        for thread, domain, name in database.execute(
+            f"SELECT globalTid, domainId, coalesce(text, value, '') {named} WHERE eventType = {DOMAIN_CREATED}"
+        )
+    }
     rows = database.execute(
-        "SELECT start, end, globalTid, coalesce(text, value, '') FROM NVTX_EVENTS LEFT JOIN StringIds ON textId = id "
+        f"SELECT start, end, globalTid, coalesce(text, value, ''), domainId {named} "
         f"WHERE eventType IN {RANGE_TYPES} {same_thread}"
     ).fetchall()
     whole = [row for row in rows if row[1] is not None]
     start, end, thread = (np.fromiter((row[column] for row in whole), np.int64, len(whole)) for column in range(3))
-    return Ranges(start, end, thread, tuple(row[3] for row in whole), len(rows) - len(whole))
+    names = tuple(row[3] for row in whole)
+    of = tuple(domains.get((row[2] & PROCESS, row[4]), "") for row in whole)
+    return Ranges(start, end, thread, names, of, len(rows) - len(whole))
 
 
 def _require(path: Path, database: sqlite3.Connection, table: str, columns: Sequence[str]) -> None:

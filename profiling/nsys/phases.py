@@ -1,7 +1,7 @@
 """What the GPU did in each phase of each process: the numbers behind a verdict.
 
-A phase is all NVTX ranges of one name in one process. Times are integer nanoseconds, summed over its ranges. Knows
-nothing of files (`export`) or of how ranges are laid over operations (`project`).
+A phase is all NVTX ranges of one name in one domain of one process. Times are integer nanoseconds, summed over its
+ranges. Knows nothing of files (`export`) or of how ranges are laid over operations (`project`).
 """
 
 import operator
@@ -28,10 +28,11 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Phase:
-    """All ranges of one name in one process. Sums over them, where nothing else is said."""
+    """All ranges of one name in one domain of one process. Sums over them, where nothing else is said."""
 
     name: str
     process: int  # its id
+    domain: str  # of NVTX; "" for the default one
     ranges: int
     instances: int  # ranges with GPU operations, as `nsys stats` counts them
     host_ns: int  # of all ranges, on the host
@@ -116,9 +117,9 @@ COUNTED = ("communication", "copy", "size", "launches", "late_launches", "queue"
 
 def analyse(export: Export, trace: str) -> Analysis:
     """Every phase of the recording called `trace`. One without CUDA has host times alone."""
-    found: dict[tuple[int, str], _Sums] = {}
+    found: dict[tuple[int, str, str], _Sums] = {}
     ranges = export.ranges
-    names, numbers = _numbered(ranges.name)
+    names, numbers = _numbered(list(zip(ranges.domain, ranges.name, strict=True)))
     launching = {thread.thread: thread for thread in threads(export)} if export.has_cuda else {}
     inside = 0
     for number in np.unique(ranges.thread).tolist():
@@ -132,13 +133,13 @@ def analyse(export: Export, trace: str) -> Analysis:
         process = number >> 24 & 0xFFFFFF
         for name in np.unique(numbers[mine]).tolist():
             chosen = np.flatnonzero(numbers[mine] == name)
-            sums = found.setdefault((process, names[name]), _Sums())
+            sums = found.setdefault((process, *names[name]), _Sums())
             sums.ranges += len(chosen)
             sums.host_ns += int((ranges.end[mine[chosen]] - ranges.start[mine[chosen]]).sum())
             if thread is not None and projected is not None:
                 _add(sums, thread, projected, chosen, len(export.names))
     sorts = _sorts(launching.values(), len(export.names))
-    phases = [_phase(name, process, sums, export.names, sorts) for (process, name), sums in found.items()]
+    phases = [_phase(*key, sums, export.names, sorts) for key, sums in found.items()]
     phases.sort(key=lambda phase: (-phase.projected_ns, -phase.host_ns, phase.name, phase.process))
     total = len(export.operations.start)
     return Analysis(
@@ -153,10 +154,10 @@ def analyse(export: Export, trace: str) -> Analysis:
     )
 
 
-def _numbered(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Distinct texts, and for each of `texts` its place among them."""
-    places: dict[str, int] = {}
-    numbers = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
+def _numbered(labels: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Distinct labels, and for each of `labels` its place among them."""
+    places: dict[tuple[str, str], int] = {}
+    numbers = np.fromiter((places.setdefault(label, len(places)) for label in labels), np.int64, len(labels))
     return list(places), numbers
 
 
@@ -194,7 +195,7 @@ def _sorts(all_threads: Iterable[Thread], names: int) -> np.ndarray:
     return sorts
 
 
-def _phase(name: str, process: int, sums: _Sums, names: Sequence[str], sorts: np.ndarray) -> Phase:
+def _phase(process: int, domain: str, name: str, sums: _Sums, names: Sequence[str], sorts: np.ndarray) -> Phase:
     kernels: dict[tuple[str, str], tuple[int, int]] = {}
     if sums.kernel_counts is not None and sums.kernel_ns is not None:
         for which in np.flatnonzero(sums.kernel_counts).tolist():
@@ -206,6 +207,7 @@ def _phase(name: str, process: int, sums: _Sums, names: Sequence[str], sorts: np
     return Phase(
         name=name,
         process=process,
+        domain=domain,
         ranges=sums.ranges,
         instances=sums.instances,
         host_ns=sums.host_ns,

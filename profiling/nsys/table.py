@@ -7,10 +7,25 @@ from typing import Any
 
 from profiling.nsys.phases import Analysis, Kernel, Phase
 from profiling.nsys.verdict import duration, judge, short
+from profiling.ranges import DOMAIN
 
+OWN_DOMAINS = ("", DOMAIN)
+
+LONG_SHARE = 0.1  # of the longest phase: shorter ones show their kernels with --all
 KERNELS_IN_JSON = 20  # of each phase; kernels.csv has all
 PHASE_COLUMNS = (
-    *("phase", "process", "ranges", "instances", "host_ns", "projected_ns", "busy_ns", "busy_share", "gap_ns"),
+    *(
+        "phase",
+        "process",
+        "domain",
+        "ranges",
+        "instances",
+        "host_ns",
+        "projected_ns",
+        "busy_ns",
+        "busy_share",
+        "gap_ns",
+    ),
     *("compute_ns", "communication_exposed_ns", "copy_exposed_ns", "idle_for_host_ns", "idle_otherwise_ns"),
     *("communication_ns", "communication_hidden_share", "copy_ns", "copied_bytes"),
     *("operations", "launches", "late_launches", "late_share", "mean_queue_ns", "graph_launches"),
@@ -67,19 +82,27 @@ def kernels_csv(analyses: Sequence[Analysis]) -> str:
 
 
 def text(analysis: Analysis, top: int, shown: int | None) -> str:
-    """For a terminal: a table of phases by process, a verdict each, the `top` longest kernels of each."""
+    """For a terminal: a table of phases, a verdict each, the `top` longest kernels of those that take long.
+
+    `shown`: how many phases; None for all, with those of libraries (other domains than ours and the default one).
+    """
     gpus = f", {_counted(analysis.gpus)}" if analysis.gpus else ""
     lines = [f"{analysis.trace}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
-    phases = analysis.phases[:shown]
+    phases = analysis.phases
+    if shown is not None:
+        phases = (
+            tuple(phase for phase in phases if phase.domain in OWN_DOMAINS and phase.projected_ns)[:shown] or phases
+        )
     header = ("phase", "process", "ranges", "on host", "on GPU", "busy", "comm.", "copies", "idle", "late", "queue")
     rows = [header, *(_cells(phase) for phase in phases)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines += ["", *("  ".join(_aligned(row, widths)).rstrip() for row in rows)]
     if len(phases) < len(analysis.phases):
-        lines.append(f"{len(analysis.phases) - len(phases)} more, shorter on the GPU: --all")
+        lines.append(f"{len(analysis.phases) - len(phases)} more, shorter or of libraries: --all")
     lines += ["", *(f"* {judge(phase).sentence}" for phase in phases)]
+    long = max((phase.projected_ns for phase in phases), default=0) * LONG_SHARE
     for phase in phases if top else ():
-        if phase.kernels:
+        if phase.kernels and (shown is None or phase.projected_ns >= long):
             lines += ["", f"{phase.name}, process {phase.process}: longest of {len(phase.kernels)} kernels and copies"]
             lines += [_kernel_line(kernel, phase) for kernel in phase.kernels[:top]]
     notes = list(_notes(analysis))
