@@ -86,6 +86,9 @@ class RunResult:
     telemetry: dict[str, float | None] = field(default_factory=dict)
     failed: tuple[RequestRow, ...] = ()  # of the batch that ended the cell; in no statistic
     foreign: tuple[str, ...] = ()  # processes of others on our GPUs while measuring, a sentence each
+    # Start of the first request on telemetry.csv's clock, which counts from the beginning of the measurement, while
+    # requests.csv and phases.csv count from that request. None where not told, as in results stored before.
+    first_request_s: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod
