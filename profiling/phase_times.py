@@ -72,19 +72,18 @@ def held_up_by(time: PhaseTime) -> str:
     """
     if time.gpu_ms is None or time.host_ms <= 0 or time.gpu_ms <= 0:
         return ""
-    took = f"{_seconds(time.gpu_ms)} on the GPU, {_seconds(time.host_ms)} on the host"
-    busy = "" if time.gpu_busy_pct is None else f"the GPU is busy {time.gpu_busy_pct:.0f} % of it"
+    busy = "" if time.gpu_busy_pct is None else f"; the GPU is busy {time.gpu_busy_pct:.0f} % of it"
     if time.gpu_ms >= APART * time.host_ms:
-        said = "GPU time dominates: the host issues its work ahead"
+        said = "GPU time dominates, the host is ahead"
     elif time.host_ms >= APART * time.gpu_ms:
         said = "host time dominates"
     elif time.gpu_busy_pct is None:
-        said = "host and GPU take the same: one waits for the other"
+        said = "as long as each other, one waits for the other"
     elif time.gpu_busy_pct < IDLE_PCT:
-        said = "host and GPU take the same, and the GPU waits for the host"
+        said = "as long as each other, the GPU waits for the host"
     else:
-        said = "host and GPU take the same, and the host waits for the GPU"
-    return f"{took}; {said}" + (f" ({busy})" if busy else "")
+        said = "as long as each other, the host waits for the GPU"
+    return f"GPU {_seconds(time.gpu_ms)}, host {_seconds(time.host_ms)}: {said}{busy}"
 
 
 def _seconds(ms: float) -> str:

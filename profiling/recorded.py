@@ -20,6 +20,10 @@ ALIGNED, NEARLY_ALIGNED, UNKNOWN = "aligned", "nearly aligned", "unknown"
 Row = Mapping[str, str | None]
 
 
+class NoPhases(Refusal):
+    """A folder in which no phase was recorded, and nothing is damaged."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """One row of telemetry.csv: every number of it by its column, those that are absent left out."""
@@ -58,7 +62,7 @@ def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
     """Everything measured in `folder`; only the first batch's phases where that is enough. Raises Refusal."""
     path = folder / "phases.csv"
     if not path.is_file():
-        raise Refusal(_no_cell(folder))
+        raise NoPhases(_no_cell(folder))
     phases: list[PhaseRecord] = []
     for number, row in _rows(path, ("request_id", "rank", "phase", "start_s", "host_ms")):
         record = _phase(path, number, row)
@@ -66,7 +70,7 @@ def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
             break
         phases.append(record)
     if not phases:
-        raise Refusal(f"{path} holds no phases: the cell failed before its first batch, or its engine records none")
+        raise NoPhases(f"{path} holds no phases: the cell failed before its first batch, or its engine records none")
     result = _result(folder)
     offset_s, clock = _clock(result)
     return RecordedCell(
@@ -145,17 +149,16 @@ def _result(folder: Path) -> dict[str, Any]:
 def _clock(result: Mapping[str, Any]) -> tuple[float | None, str]:
     """Seconds from telemetry's zero to the first request, None where not known, and how well it is known.
 
-    In results of before it was stored, telemetry began right before the first batch was sent, unless a baseline ran
-    beside the cell: then that one's batch may have come first.
+    In results of before it was stored, the first batch was sent when telemetry had begun, and after the same batch
+    of the baseline where one ran beside the cell; that it began in the engine some milliseconds later is not told.
     """
     stored = result.get("first_request_s")
     if isinstance(stored, (int, float)):
         return float(stored), ALIGNED
     try:
-        beside = any(batch.get("reference_s") is not None for batch in result["batches"])
-    except (KeyError, TypeError, AttributeError):
+        return float(result["batches"][0].get("reference_s") or 0.0), NEARLY_ALIGNED
+    except (LookupError, TypeError, ValueError, AttributeError):
         return None, UNKNOWN
-    return (None, UNKNOWN) if beside else (0.0, NEARLY_ALIGNED)
 
 
 def _readings(path: Path, offset_s: float) -> Iterator[Reading]:

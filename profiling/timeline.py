@@ -80,11 +80,11 @@ def said(cell: RecordedCell, window: Window) -> list[str]:
     longest = bottleneck(times)
     if longest is not None:
         why = held_up_by(longest)
-        lines.append(f"bottleneck: {longest.phase}, {longest.share:.0%} of the time" + (f"; {why}" if why else ""))
+        lines.append(f"bottleneck: {longest.phase}, {longest.share:.0%} of the time" + (f" ({why})" if why else ""))
     if cell.clock == UNKNOWN:
         lines.append("telemetry is left out: how its clock lies to that of the phases was not stored")
     if cell.clock == NEARLY_ALIGNED:
-        lines.append("telemetry is aligned to about 0.05 s: this cell was measured before its clock was stored")
+        lines.append("telemetry is aligned to about 0.02 s: this cell was measured before its clock was stored")
     return lines
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from profiling.looks import GREY, PHASE_COLOURS
+from profiling.looks import GREY, LINE_COLOURS, PHASE_COLOURS
 from profiling.phases import PHASES
 from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell
 from profiling.timeline_lanes import HOST, NESTED, REQUEST, Block, Curve, Process, Window, blocks, curves, processes
@@ -26,7 +26,6 @@ LINE = 0.42  # inches
 CURVE = 0.62  # inches of a curve's panel
 EDGE_PX = 6.0  # blocks that are wider have a white edge, so that steps can be counted
 MOST_PROCESSES = 16
-LINES = ("#333333", "#D55E00", "#0173B2", "#029E73", "#CC78BC", "#CA9161", "#949494", "#56B4E9")  # GPUs
 NAMES = {MAIN: ("GPU", "phases"), NESTED: (NESTED, NESTED), HOST: ("host", "host"), REQUEST: (REQUEST, REQUEST)}
 
 
@@ -125,7 +124,7 @@ def _curve(axes: "Axes", curve: Curve) -> None:
     reach = max((value for line in curve.lines.values() for _, value in line), default=0.0)
     for number, (name, line) in enumerate(curve.lines.items()):
         times, values = [time_s for time_s, _ in line], [value for _, value in line]
-        colour = LINES[number % len(LINES)]
+        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
         axes.plot(times, values, color=colour, linewidth=1.2, label=name or None)
         if len(curve.lines) == 1:
             axes.fill_between(times, 0, values, color=colour, alpha=0.12, linewidth=0)
@@ -153,7 +152,7 @@ def _small_print(figure: "Figure", cell: RecordedCell, left_out: int) -> None:
     if any(phase.gpu_ms is not None for phase in cell.phases):
         told.append("GPU: between CUDA events, in the order of the stream; host: while the work was issued.")
     if cell.clock == NEARLY_ALIGNED:
-        told.append("Telemetry is aligned to about 0.05 s.")
+        told.append("Telemetry is aligned to about 0.02 s.")
     if cell.clock == UNKNOWN:
         told.append("Telemetry is left out: how its clock lies to that of the phases was not stored.")
     if left_out > 0:

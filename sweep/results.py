@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from profiling.phases import PhaseRecord
+from profiling.recorded import NoPhases, RecordedCell, read_cell
+from profiling.refusal import Refusal
 from profiling.telemetry import TelemetrySample
 from sweep.config import ConfigError
 from sweep.engines.base import RankEvidence
@@ -333,6 +335,17 @@ class SweepFolder:
         path = self.cell_path(cell)
         images = (request.image for request in result.requests if request.image)
         return next((n for n in images if not _is_whole_png(path / n) and (missing or (path / n).exists())), "")
+
+    def recorded(self, cell: Cell) -> tuple[RecordedCell | None, str]:
+        """Phases of a cell's first batch with its telemetry, or None and why they cannot be read; None and "" when
+        there are none."""
+        path = self.cell_path(cell)
+        try:
+            return read_cell(path, first_batch=True), ""
+        except NoPhases:
+            return None, ""
+        except Refusal as refusal:
+            return None, str(refusal).replace(f"{path}{os.sep}", "")
 
     def load_quality(self, cell: Cell) -> dict[str, Any]:
         """Image differences computed earlier, by pair of image hashes; {} when there are none."""
