@@ -5,6 +5,7 @@ went. What they show is decided in `timeline_lanes`.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -113,5 +114,6 @@ def _replace(path: Path, content: bytes) -> Path:
     except OSError as error:
         raise Refusal(f"{path} cannot be written ({error.strerror}): choose another folder with --out") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
