@@ -81,7 +81,9 @@ def said(cell: RecordedCell, window: Window) -> list[str]:
     longest = bottleneck(times)
     if longest is not None:
         why = held_up_by(longest)
-        lines.append(f"bottleneck: {longest.phase}, {longest.share:.0%} of the time" + (f" ({why})" if why else ""))
+        lines.append(
+            f"bottleneck: {longest.phase}, {100 * longest.share:.0f} % of the time" + (f" ({why})" if why else "")
+        )
     if cell.clock == UNKNOWN:
         lines.append("telemetry is left out: how its clock lies to that of the phases was not stored")
     if cell.clock == NEARLY_ALIGNED:
@@ -95,7 +97,7 @@ def _table(times: Sequence[PhaseTime]) -> list[str]:
     heads = ["count", *(["GPU ms"] if on_gpu else []), "host ms", "share", *(["GPU busy"] if busy else [])]
     lines = [f"{'phase':15}" + "".join(f"{head:>10}" for head in heads)]
     for one in times:
-        fields = [f"{one.count}", *([_ms(one.gpu_ms)] if on_gpu else []), _ms(one.host_ms), f"{one.share:.1%}"]
+        fields = [f"{one.count}", *([_ms(one.gpu_ms)] if on_gpu else []), _ms(one.host_ms), f"{100 * one.share:.1f} %"]
         fields += ["" if one.gpu_busy_pct is None else f"{one.gpu_busy_pct:.0f} %"] if busy else []
         lines.append(f"{one.phase:15}" + "".join(f"{field:>10}" for field in fields))
     return [line.rstrip() for line in lines]

@@ -19,6 +19,7 @@ AR_PHASES = ("ar_prefill", "ar_decode", "stage_transfer")  # where stages are pr
 REQUEST, PHASES, NESTED, HOST = "request", "phases", "dit_forward", "host"
 """Kinds of lanes, from top to bottom: the request, its phases, those inside them, when the host issued them."""
 
+JOINED = "Steps too narrow to tell apart are joined, paler where time lies between them."
 NARROW_PX = 4.0  # of a repeated phase, below which neighbours become one block
 MARGIN = 0.012  # of the window, left and right
 

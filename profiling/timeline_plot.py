@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 from profiling.looks import GREY, LINE_COLOURS, PHASE_COLOURS
 from profiling.phases import PHASES
 from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell
-from profiling.timeline_lanes import HOST, NESTED, REQUEST, Block, Curve, Process, Window, blocks, curves, processes
+from profiling.timeline_lanes import (
+    HOST,
+    JOINED,
+    NESTED,
+    REQUEST,
+    Block,
+    Curve,
+    Process,
+    Window,
+    blocks,
+    curves,
+    processes,
+)
 from profiling.timeline_lanes import PHASES as MAIN
 
 if TYPE_CHECKING:
@@ -41,14 +53,14 @@ def draw(cell: RecordedCell, window: Window) -> "Figure":
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.17 * len(lines) + 1.35), layout="constrained")
     figure.suptitle(title_of(cell, window), x=0.01, ha="left", fontsize=13, fontweight="bold")
     column = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    present = _rows(column[0], rows[:MOST_PROCESSES], shown)
+    present, joined = _rows(column[0], rows[:MOST_PROCESSES], shown)
     for axes, curve in zip(column[1:], lines, strict=True):
         _curve(axes, curve)
     column[-1].set_xlim(shown.start_s, shown.end_s)
     column[-1].set_xlabel("time since the cell's first request, s")
     figure.align_ylabels(column)
     _legend(column[0], present)
-    _small_print(figure, cell, len(found) - len(rows[:MOST_PROCESSES]))
+    _small_print(figure, cell, joined, max(0, len(rows) - MOST_PROCESSES))
     return figure
 
 
@@ -69,16 +81,17 @@ def _height(process: Process) -> float:
     return sum(HEIGHTS[lane.kind] + BETWEEN for lane in process.lanes) + BELOW
 
 
-def _rows(axes: "Axes", rows: Sequence[Process], window: Window) -> dict[str, str]:
-    """Lanes of all processes, from the top down; colours of the phases that are drawn."""
+def _rows(axes: "Axes", rows: Sequence[Process], window: Window) -> tuple[dict[str, str], bool]:
+    """Lanes of all processes, from the top down; colours of the phases that are drawn, and whether any are joined."""
     y, ticks = 0.0, {}
-    present = set()
+    present, joined = set(), False
     for process in rows:
         top = y
         for lane in process.lanes:
             height = HEIGHTS[lane.kind]
             drawn = blocks(lane.slices, window, PIXELS)
             present |= {block.phase for block in drawn if lane.kind != REQUEST}
+            joined = joined or any(block.count > 1 for block in drawn)
             _bars(axes, drawn, y, height, window)
             ticks[y + height / 2] = NAMES[lane.kind][0 if lane.gpu else 1]
             y += height + BETWEEN
@@ -101,7 +114,7 @@ def _rows(axes: "Axes", rows: Sequence[Process], window: Window) -> dict[str, st
     axes.set_axisbelow(True)
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_visible(False)
-    return {phase: PHASE_COLOURS.get(phase, GREY) for phase in (*PHASES, "other") if phase in present}
+    return {phase: PHASE_COLOURS.get(phase, GREY) for phase in PHASES if phase in present}, joined
 
 
 def _bars(axes: "Axes", drawn: Sequence[Block], y: float, height: float, window: Window) -> None:
@@ -147,10 +160,12 @@ def _legend(axes: "Axes", colours: dict[str, str]) -> None:
     axes.legend(handles=handles, handlelength=1.0, columnspacing=1.2, handletextpad=0.5, **place, **look)
 
 
-def _small_print(figure: "Figure", cell: RecordedCell, left_out: int) -> None:
+def _small_print(figure: "Figure", cell: RecordedCell, joined: bool, left_out: int) -> None:
     told = []
     if any(phase.gpu_ms is not None for phase in cell.phases):
         told.append("GPU: between CUDA events, in the order of the stream; host: while the work was issued.")
+    if joined:
+        told.append(JOINED)
     if cell.clock == NEARLY_ALIGNED:
         told.append("Telemetry is aligned to about 0.02 s.")
     if cell.clock == UNKNOWN:

@@ -13,6 +13,7 @@ from profiling.phase_times import held_up_by, phase_times
 from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell
 from profiling.timeline_lanes import (
     HOST,
+    JOINED,
     NESTED,
     PHASES,
     REQUEST,
@@ -24,7 +25,7 @@ from profiling.timeline_lanes import (
     processes,
     window_of,
 )
-from sweep.report.tables import Row, bottleneck_text, digits, text
+from sweep.report.tables import Row, digits, number, text
 
 WIDTH = 1000.0
 PROCESSES = 16
@@ -80,12 +81,13 @@ def view(cell: RecordedCell) -> TimelineView:
     batch = window_of(cell)
     window = batch.padded
     found = processes(cell.phases)
-    lanes = []
+    lanes, joined = [], False
     for process in found[:PROCESSES]:
-        for number, lane in enumerate(process.lanes):
+        for place, lane in enumerate(process.lanes):
             drawn = blocks(lane.slices, window, WIDTH)
+            joined = joined or any(block.count > 1 for block in drawn)
             name = "GPU" if lane.gpu and lane.kind == PHASES else KINDS[lane.kind]
-            lanes.append(LaneView("" if number else process.name, name, lane.kind, _bars(drawn, window)))
+            lanes.append(LaneView("" if place else process.name, name, lane.kind, _bars(drawn, window)))
     told = curves(cell.telemetry, window)
     several = {name: LINE_COLOURS[i % len(LINE_COLOURS)] for one in told for i, name in enumerate(one.lines) if name}
     return TimelineView(
@@ -94,22 +96,26 @@ def view(cell: RecordedCell) -> TimelineView:
         curves=[_curve(one, window) for one in told],
         ticks=_ticks(window),
         lines=list(several.items()),
-        notes=_notes(cell, len(found)),
+        notes=_notes(cell, joined, len(found)),
     )
 
 
 def bottleneck_words(row: Row, cell: RecordedCell | None) -> str:
-    """`ar_decode 64% (first batch: GPU 3.13 s, …)`: of the row, and what its phase waits for in the first batch."""
-    words = bottleneck_text(row)
-    times = phase_times(cell, window_of(cell)) if words and cell else ()
-    why = next((held_up_by(one) for one in times if one.phase == text(row, "bottleneck")), "")
+    """`ar_decode, 64 % of a request (first batch: GPU 3.13 s, …)`: of the row, and what its phase waits for."""
+    phase = text(row, "bottleneck")
+    share = number(row, f"{phase}_share")
+    words = phase if share is None else f"{phase}, {100 * share:.0f} % of a request"
+    times = phase_times(cell, window_of(cell)) if phase and cell else ()
+    why = next((held_up_by(one) for one in times if one.phase == phase), "")
     return f"{words} (first batch: {why})" if why else words
 
 
-def _notes(cell: RecordedCell, count: int) -> list[str]:
+def _notes(cell: RecordedCell, joined: bool, count: int) -> list[str]:
     notes = []
     if any(phase.gpu_ms is not None for phase in cell.phases):
         notes.append("GPU: between CUDA events, in the order of the stream; host: while the work was issued.")
+    if joined:
+        notes.append(JOINED)
     if cell.clock == NEARLY_ALIGNED:
         notes.append("Telemetry is aligned to about 0.02 s.")
     if cell.clock == UNKNOWN:
@@ -134,9 +140,9 @@ def _curve(curve: Curve, window: Window) -> CurveView:
     reach = max((value for line in curve.lines.values() for _, value in line), default=0.0)
     top = 1.04 * (curve.top or 1.15 * reach or 1.0)
     lines, area = [], ""
-    for number, line in enumerate(curve.lines.values()):
+    for place, line in enumerate(curve.lines.values()):
         points = " ".join(f"{_x(time_s, window):.1f} {10 - 10 * value / top:.2f}" for time_s, value in line)
-        lines.append(Path(LINE_COLOURS[number % len(LINE_COLOURS)], 1.0, f"M{points}"))
+        lines.append(Path(LINE_COLOURS[place % len(LINE_COLOURS)], 1.0, f"M{points}"))
         area = f"M{_x(line[0][0], window):.1f} 10L{points}V10z"
     scale = f"0–{digits(curve.top)} {curve.unit}" if curve.top else f"max {digits(reach)} {curve.unit}"
     return CurveView(curve.name, scale, lines, area if len(lines) == 1 else "")

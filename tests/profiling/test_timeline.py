@@ -35,8 +35,10 @@ def texts(figure) -> str:
 def test_a_cell_becomes_a_trace_and_a_picture(glm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["timeline", str(glm)]) == 0
     said = capsys.readouterr().out
-    assert ["ar_decode", "1280", "2929.6", "2695.6", "34.6%", "50", "%"] in [line.split() for line in said.splitlines()]
-    assert "bottleneck: denoise_step, 54% of the time (GPU 4.54 s, host 4.47 s" in said
+    assert ["ar_decode", "1280", "2929.6", "2695.6", "34.6", "%", "50", "%"] in [
+        line.split() for line in said.splitlines()
+    ]
+    assert "bottleneck: denoise_step, 54 % of the time (GPU 4.54 s, host 4.47 s" in said
     assert str(glm / "timeline.png") in said
     assert len(json.loads((glm / "timeline.json").read_text())["traceEvents"]) > 3000
     with Image.open(glm / "timeline.png") as image:
@@ -92,6 +94,7 @@ def test_the_picture_names_stages_phases_and_units(glm: Path) -> None:
         *("ar_prefill", "ar_decode", "denoise_step", "vae_decode", "stage_transfer"),
         *("GPU busy,\n%", "GPU memory,\nGB", "GPU power,\nW", "time since the cell's first request, s"),
         "Telemetry is aligned to about 0.02 s.",
+        "Steps too narrow to tell apart are joined",
     ):
         assert expected in found
     assert "text_encode" in found
@@ -117,6 +120,7 @@ def test_a_picture_without_gpu_or_telemetry_says_what_it_leaves_out() -> None:
     assert "4 more processes are in timeline.json." in found
     assert "a_b $x^2$ a_b" in found
     assert "CUDA" not in found
+    assert "joined" not in found
     assert "CPU busy,\n% of a core" in measured
     assert "memory,\nGB" in measured
     assert "GPU" not in measured

@@ -55,9 +55,9 @@ def test_stages_lanes_and_curves_of_a_recorded_cell(glm: RecordedCell) -> None:
 def test_the_page_says_what_the_bottleneck_waits_for(glm: RecordedCell) -> None:
     row = shapes.row("") | {"bottleneck": "ar_decode", "ar_decode_share": 0.346}
     words = bottleneck_words(row, glm)
-    assert words.startswith("ar_decode 35% (first batch: GPU 2.93 s, host 2.70 s: ")
+    assert words.startswith("ar_decode, 35 % of a request (first batch: GPU 2.93 s, host 2.70 s: ")
     assert "the GPU waits for the host" in words
-    assert bottleneck_words(row, None) == "ar_decode 35%"
+    assert bottleneck_words(row, None) == "ar_decode, 35 % of a request"
     assert bottleneck_words({}, glm) == ""
     seen = section(glm, bottleneck=words)
     assert f"Bottleneck {words}" in seen.text
