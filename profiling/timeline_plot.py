@@ -56,6 +56,9 @@ def draw(cell: RecordedCell, window: Window) -> "Figure":
     present, joined = _rows(column[0], rows[:MOST_PROCESSES], shown)
     for axes, curve in zip(column[1:], lines, strict=True):
         _curve(axes, curve)
+    if lines and len(lines[0].lines) > 1:  # once, above the first: the lines of the others look the same
+        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.0}
+        column[1].legend(ncol=8, fontsize=8, frameon=False, **place)
     column[-1].set_xlim(shown.start_s, shown.end_s)
     column[-1].set_xlabel("time since the cell's first request, s")
     figure.align_ylabels(column)
@@ -145,8 +148,6 @@ def _curve(axes: "Axes", curve: Curve) -> None:
     axes.set_ylabel(f"{curve.name},\n{curve.unit}", rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
     axes.locator_params(axis="y", nbins=3)
     axes.tick_params(axis="y", labelsize=8)
-    if len(curve.lines) > 1:
-        axes.legend(loc="upper left", ncol=4, fontsize=7.5, frameon=False, borderaxespad=0.1)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -124,6 +125,15 @@ def test_a_picture_without_gpu_or_telemetry_says_what_it_leaves_out() -> None:
     assert "CPU busy,\n% of a core" in measured
     assert "memory,\nGB" in measured
     assert "GPU" not in measured
+
+
+def test_lines_of_several_gpus_are_named_once(glm: Path) -> None:
+    cell = read_cell(glm)
+    two = tuple(Reading(r.time_s, gpu, r.values) for r in cell.telemetry for gpu in (0, 1))
+    with style():
+        figure = draw(replace(cell, telemetry=two), window_of(cell))
+    assert texts(figure).count("GPU 1") == 1
+    assert [len(axes.lines) for axes in figure.axes[1:]] == [2, 2, 2]
 
 
 def test_every_phase_has_a_colour_of_its_own() -> None:
