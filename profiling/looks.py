@@ -23,6 +23,9 @@ PHASE_COLOURS = {
 }
 """Of every phase of `phases.PHASES`, and of what is left of a request."""
 
+LINE_COLOURS = ("#333333", "#D55E00", "#0173B2", "#029E73", "#CC78BC", "#CA9161", "#949494", "#56B4E9")
+"""Of lines of the same quantity, e.g. one a GPU."""
+
 
 @contextmanager
 def style() -> Iterator[None]:

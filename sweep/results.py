@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 
 from profiling.files import write_atomic
 from profiling.phases import PhaseRecord
+from profiling.recorded import NoPhases, RecordedCell, read_cell
+from profiling.refusal import Refusal
 from profiling.telemetry import TelemetrySample
 from sweep.config import ConfigError
 from sweep.engines.base import RankEvidence
@@ -87,6 +89,9 @@ class RunResult:
     telemetry: dict[str, float | None] = field(default_factory=dict)
     failed: tuple[RequestRow, ...] = ()  # of the batch that ended the cell; in no statistic
     foreign: tuple[str, ...] = ()  # processes of others on our GPUs while measuring, a sentence each
+    # Start of the first request on telemetry.csv's clock, which counts from the beginning of the measurement, while
+    # requests.csv and phases.csv count from that request. None where not told, as in results stored before.
+    first_request_s: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod
@@ -320,6 +325,17 @@ class SweepFolder:
         path = self.cell_path(cell)
         images = (request.image for request in result.requests if request.image)
         return next((n for n in images if not _is_whole_png(path / n) and (missing or (path / n).exists())), "")
+
+    def recorded(self, cell: Cell) -> tuple[RecordedCell | None, str]:
+        """Phases of a cell's first batch with its telemetry, or None and why they cannot be read; None and "" when
+        there are none."""
+        path = self.cell_path(cell)
+        try:
+            return read_cell(path, first_batch=True), ""
+        except NoPhases:
+            return None, ""
+        except Refusal as refusal:
+            return None, str(refusal).replace(f"{path}{os.sep}", "")
 
     def load_quality(self, cell: Cell) -> dict[str, Any]:
         """Image differences computed earlier, by pair of image hashes; {} when there are none."""
