@@ -47,6 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # | head
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that is not ours
+        print(f"profiling: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

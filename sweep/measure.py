@@ -166,13 +166,22 @@ class Measurement:
             telemetry=self.telemetry,
             failed=self._failed_rows(failure) if failure else (),
             foreign=self.foreign,
+            first_request_s=self._first_request_s(),
         )
+
+    def _first_request_s(self) -> float | None:
+        """When the first batch began in the engine, counted from `start` as telemetry is; None where not told."""
+        first = self.outputs[0][2] if self.outputs else None
+        if first is None or first.epoch_s is None:
+            return None
+        return first.epoch_s + first.start_s - self.start
 
     def _failed_rows(self, failure: EngineFailure) -> tuple[RequestRow, ...]:
         """The requests of the batch that failed: no image, and the error in place of one."""
+        zero_s = self.start + (self._first_request_s() or 0.0)
         return tuple(
             dataclasses.replace(
-                _row(request, repeat, len(self.outputs), sent - self.start, took_s), exit_code=1, error=failure.reason
+                _row(request, repeat, len(self.outputs), sent - zero_s, took_s), exit_code=1, error=failure.reason
             )
             for repeat, batch, sent, took_s in self.failed
             for request in batch

@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from profiling.files import write_atomic
 from profiling.phases import PhaseRecord
+from profiling.recorded import NoPhases, RecordedCell, read_cell
+from profiling.refusal import Refusal
 from profiling.telemetry import TelemetrySample
 from sweep.config import ConfigError
 from sweep.engines.base import RankEvidence
@@ -89,6 +92,9 @@ class RunResult:
     profile: str = ""  # what recorded the requests: nsys or torch
     trace: str = ""  # its file in the cell's folder
     profile_note: str = ""  # what went wrong with it
+    # Start of the first request on telemetry.csv's clock, which counts from the beginning of the measurement, while
+    # requests.csv and phases.csv count from that request. None where not told, as in results stored before.
+    first_request_s: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod
@@ -117,17 +123,6 @@ class RunResult:
 
 def _other_schema(version: object) -> str:
     return f"result schema {version}, this version reads {SCHEMA_VERSION}"
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -342,6 +337,17 @@ class SweepFolder:
                 return list(csv.DictReader(handle))
         except (OSError, ValueError, csv.Error):
             return []
+
+    def recorded(self, cell: Cell) -> tuple[RecordedCell | None, str]:
+        """Phases of a cell's first batch with its telemetry, or None and why they cannot be read; None and "" when
+        there are none."""
+        path = self.cell_path(cell)
+        try:
+            return read_cell(path, first_batch=True), ""
+        except NoPhases:
+            return None, ""
+        except Refusal as refusal:
+            return None, str(refusal).replace(f"{path}{os.sep}", "")
 
     def load_quality(self, cell: Cell) -> dict[str, Any]:
         """Image differences computed earlier, by pair of image hashes; {} when there are none."""

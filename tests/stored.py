@@ -8,11 +8,12 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from profiling.files import write_atomic
 from sweep import config, plan
 from sweep.compose import cell_from
 from sweep.engines.base import RankEvidence
 from sweep.plan import BASELINE, FEATURE, Cell, Plan
-from sweep.results import DONE, BatchRow, RequestRow, RunResult, SweepFolder, write_atomic
+from sweep.results import DONE, BatchRow, RequestRow, RunResult, SweepFolder
 
 SPEEDS = {"": 1.0, "teacache": 1.6, "cache_dit": 1.4, "vae_slicing": 1.0}
 

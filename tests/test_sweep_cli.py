@@ -80,6 +80,7 @@ def test_report_and_plots_are_rebuilt_from_stored_results(finished: Path, sweep)
     assert done.code == 0, done.err
     assert (finished / "summary.csv").read_text() == before
     assert (finished / "report.html").stat().st_size > 10_000
+    assert (finished / "report.html").read_text().count("Timeline of the first batch") == 7
     assert (finished / "plots" / "speedup.png").stat().st_size > 5_000
     assert (finished / "plots" / "speedup.svg").exists()
 
@@ -102,6 +103,28 @@ def test_load_gives_the_same_as_data_frames(finished: Path) -> None:
     assert counts["dit_forward"] == 8
     assert counts["vae_decode"] == 1
     assert set(tables.phases[tables.phases.cell == "cfg_parallel b1"]["rank"]) == {0, 1}
+
+
+def test_a_measured_cell_becomes_a_timeline(finished: Path, tmp_path: Path, sweep) -> None:
+    """Its telemetry lies where the processor was busy: at the requests, also when a baseline's came before."""
+    (cell,) = finished.glob("cfg_parallel-b1-*")
+    stored = json.loads((cell / "result.json").read_text())
+    assert stored["first_request_s"] > stored["batches"][0]["reference_s"], "the baseline generated first"
+    done = sweep("timeline", str(cell), "--from", "0", "--out", str(tmp_path / "made"), module="profiling")
+    assert done.code == 0, done.err
+    assert "bottleneck: " in done.out
+    assert "telemetry" not in done.out, "nothing to say of its clock"
+    events = json.loads((tmp_path / "made" / "timeline.json").read_text())["traceEvents"]
+    names = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert names == {"rank 0", "rank 1", "telemetry"}
+    assert {"denoise_step", "dit_forward"} <= {e["name"] for e in events if e["ph"] == "X" and e["pid"] == 2}
+    requests = [e for e in events if e["name"] == "request" and e["pid"] == 1]
+    assert len(requests) == 2
+    end_us = max(e["ts"] + e["dur"] for e in requests)
+    memory = [event for event in events if event["name"] == "memory of the processes"]
+    assert memory
+    assert all(0 <= event["ts"] <= end_us + 1000 for event in memory)
+    assert (tmp_path / "made" / "timeline.png").stat().st_size > 10_000
 
 
 def test_rerun_in_the_same_folder_runs_nothing_again(finished: Path) -> None:

@@ -86,6 +86,7 @@ class Output:
     evidence: tuple[RankEvidence, ...]  # one a rank
     ttft_s: tuple[float | None, ...] = ()  # of each request, to its first AR token; () where not measured
     tpot_s: tuple[float | None, ...] = ()  # a further AR token, likewise
+    epoch_s: float | None = None  # that moment, on the machine's time.perf_counter; None where it is not told
 
 
 @dataclass(frozen=True)

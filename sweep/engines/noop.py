@@ -36,6 +36,7 @@ class NoopEngine:
             prompt_tokens=tuple(0 for _ in requests),
             phases=(PhaseRecord(0, "request", 0, start, latency * 1000),),
             evidence=(RankEvidence(0, 0, 0, 0, 0, 0, 0),),
+            epoch_s=0.0,
         )
 
     def close(self) -> None:

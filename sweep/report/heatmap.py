@@ -6,9 +6,10 @@ where is `matrix`'s decision.
 
 from typing import TYPE_CHECKING, Any
 
+from profiling.looks import GREY, LIGHT
 from sweep.report import tables
 from sweep.report.matrix import Matrix, matrices, short_reason
-from sweep.report.panels import GREY, LIGHT, legend_of_colours, remark, title_of, wrapped
+from sweep.report.panels import legend_of_colours, remark, title_of, wrapped
 
 if TYPE_CHECKING:
     import pandas

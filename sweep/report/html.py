@@ -20,6 +20,7 @@ from sweep.report import control_view, tables
 from sweep.report.embed import Picture, data_uri, embed
 from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.tables import Row, digits, number, text
+from sweep.report.timeline_view import TimelineView
 
 IMAGE_BUDGET = 18_000_000  # characters of all embedded images, whatever their number: the page stays below 24 MB
 PLOT_BUDGET = 4_000_000
@@ -53,6 +54,9 @@ class CellView:
     has_baseline: bool = False  # whether there is another cell to compare with
     overrides: Sequence[str] = ()
     config: Sequence[str] = ()  # lines `name=value`
+    bottleneck: str = ""  # the phase that takes longest, and what it waits for
+    timeline: TimelineView | None = None
+    no_timeline: str = ""  # why there is none, where that is worth saying
     section: bool = True  # whether it is told about beyond its row
 
 
@@ -340,6 +344,9 @@ def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]
         "quality": tables.quality_text(row),
         "fields": {name: value for name, value in fields.items() if value},
         "phases": _phases(row),
+        "bottleneck": view.bottleneck,
+        "timeline": view.timeline,
+        "no_timeline": view.no_timeline,
         "overrides": " ".join(view.overrides),
         "config": "\n".join(view.config),
         "images": shown,

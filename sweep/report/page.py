@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from profiling.files import write_atomic
 from sweep.control import ControlGroup
 from sweep.plan import Cell, Plan
+from sweep.report import timeline_view
 from sweep.report.embed import Picture
 from sweep.report.html import CellView, ImageView, ReportContext, render, with_section
-from sweep.results import RunResult, SweepFolder, write_atomic
+from sweep.results import RunResult, SweepFolder
 
+TIMELINES = 60  # cells whose timeline is drawn: each takes some hundredths of a second and up to 15 kB
 Images = Mapping[tuple[int, int], Picture]
 
 
@@ -44,7 +47,8 @@ def gather(
     """Everything that the page says, as plain values."""
     cells = {cell.key: cell for cell in plan.cells}
     told = with_section(rows)
-    views = []
+    views: list[CellView] = []
+    drawn = 0
     for number, (cell, row) in enumerate(zip(plan.cells, rows, strict=True)):
         if number not in told:
             views.append(CellView(cell.label, str(row["status"]), row, section=False))
@@ -58,8 +62,10 @@ def gather(
                 has_baseline=cell.baseline_key in cells and cell.baseline_key != cell.key,
                 overrides=cell.overrides,
                 config=tuple(flatten(cell.config)),
+                **_timeline(folder, cell, row, drawn < TIMELINES),
             )
         )
+        drawn += views[-1].timeline is not None
     manifest = folder.load_manifest()
     models = sorted({str(cell.config["model"]["name"]) for cell in plan.cells})
     return ReportContext(
@@ -91,6 +97,20 @@ def words(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(words(item) for item in value)
     return "" if value is None else str(value)
+
+
+def _timeline(folder: SweepFolder, cell: Cell, row: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
+    """What a cell's section says of its time: the bottleneck, and a timeline where it is `wanted`."""
+    if not wanted:
+        there = (folder.cell_path(cell) / "phases.csv").is_file()
+        left_out = f"The page has the timelines of {TIMELINES} cells." if there else ""
+        return {"bottleneck": timeline_view.bottleneck_words(row, None), "no_timeline": left_out}
+    recorded, problem = folder.recorded(cell)
+    return {
+        "bottleneck": timeline_view.bottleneck_words(row, recorded),
+        "timeline": timeline_view.view(recorded) if recorded else None,
+        "no_timeline": f"No timeline: {problem}" if problem else "",
+    }
 
 
 def _image_views(

@@ -4,11 +4,10 @@ Rows that cannot be compared stand in panels of their own. Knows nothing of what
 """
 
 import textwrap
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from profiling.looks import GREY, LIGHT
 
 if TYPE_CHECKING:
     import pandas
@@ -19,7 +18,7 @@ BASELINE = "baseline"
 CONTEXT = ("model", "engine", "width", "height", "steps")
 """Columns that set baselines apart: rows that differ in one of them stand in panels of their own."""
 
-GREY, LIGHT, BAD = "#555555", "#B0B0B0", "#D55E00"
+BAD = "#D55E00"
 LOST = ("FAIL", "ERROR")  # statuses of points that are marked as no use
 MARKERS = "sD^v<>pho"
 PANELS_IN_A_ROW = 4  # further panels go below
@@ -272,18 +271,3 @@ def footnote(figure: "Figure", note: str, frame: "pandas.DataFrame | None") -> N
     if note:
         width = int(figure.get_figwidth() * 15)
         figure.supxlabel(textwrap.fill(note, width), x=0.01, ha="left", fontsize=8, color=GREY)
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """seaborn's white grid, for what is drawn inside only; labels are never read as math."""
-    import matplotlib
-    import seaborn
-
-    extra = {"text.parse_math": False, "svg.hashsalt": "sweep", "axes.edgecolor": LIGHT, "axes.titleweight": "bold"}
-    size = {"font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9.5}
-    with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), warnings.catch_warnings():
-        # A name in a script that the font lacks shows as boxes; no reason to stop a report.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        matplotlib.rcParams.update({**extra, **size})
-        yield

@@ -6,10 +6,9 @@ On the front stands what no other feature set beats in both speed-up and differe
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from profiling.looks import GREY, LIGHT
 from sweep.report.panels import (
     BAD,
-    GREY,
-    LIGHT,
     LOST,
     MARKERS,
     PANELS_IN_A_ROW,

@@ -8,20 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiling.looks import GREY, LIGHT, PHASE_COLOURS, style
 from sweep.metrics import EXCLUSIVE_PHASES
 from sweep.report.heatmap import draw_heatmap
 from sweep.report.panels import (
     BASELINE,
     CONTEXT,
-    GREY,
-    LIGHT,
     LOST,
     bar_panels,
     footnote,
     legend_of_colours,
     line_panels,
     remark,
-    style,
     without_context,
 )
 from sweep.report.pareto import draw_quality
@@ -39,13 +37,8 @@ NUMBERS = (
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
 FASTER, UNCLEAR, SLOWER, NO_INTERVAL = "#0173B2", LIGHT, "#D55E00", "#56B4E9"
 WITHIN_NOISE = "no difference beyond\nthe A/A noise"
-PHASE_COLOURS = dict(
-    zip(
-        (*EXCLUSIVE_PHASES, "other"),
-        ("#CA9161", "#FBAFE4", "#ECE133", "#DE8F05", "#0173B2", "#029E73", "#CC78BC", "#C8C8C8"),
-        strict=True,
-    )
-)
+BAR_COLOURS = {phase: PHASE_COLOURS[phase] for phase in (*EXCLUSIVE_PHASES, "other")}
+"""Of what the bars of one generation consist of, in the order of a request."""
 
 
 def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[Path]:
@@ -104,7 +97,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
 
 def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
     """One stacked bar a cell: where the time of one generation goes."""
-    names = [f"{phase}_ms" for phase in PHASE_COLOURS]
+    names = [f"{phase}_ms" for phase in BAR_COLOURS]
     rows = frame[(frame[names].fillna(0) > 0).any(axis=1)]
     if rows.empty:
         return None
@@ -112,7 +105,7 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
     scale, unit = (1000.0, "s") if longest >= 20_000 else (1.0, "ms")
     figure, panels = bar_panels(rows, "Time by phase")
     remark(figure, _not_at_once(rows))
-    present = {phase: colour for phase, colour in PHASE_COLOURS.items() if (rows[f"{phase}_ms"].fillna(0) > 0).any()}
+    present = {phase: colour for phase, colour in BAR_COLOURS.items() if (rows[f"{phase}_ms"].fillna(0) > 0).any()}
     for axes, panel, places in panels:
         for y, (_, row) in zip(places, panel.rows.iterrows(), strict=True):
             total, left = row[names].sum(), 0.0

@@ -1,6 +1,7 @@
 """A made-up finished sweep on disk, as the page finds it: plan, rows, results, and image files.
 
 Six features, all singles and pairs, with 22 cells and 20 prompts of 1024×1024. Prompts, labels and reasons are hostile.
+Every cell has the phases and telemetry of a real one.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from PIL import Image
 
 from sweep.plan import Cell, Plan
 from sweep.results import DONE, RequestRow, RunResult, SweepFolder
+from tests.recorded import unpack
 from tests.report import shapes
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=\"document.title='owned'\"></script><!-- {{ 7*7 }}"
@@ -114,6 +116,7 @@ def made_up(path: Path, prompts: int = 20, side: int = 1024) -> MadeUp:
         results[one.key] = None
         if row["status"] in ("SKIP", "ERROR"):
             continue
+        unpack("glm_b4", folder.cell_path(one))
         same = set(one.features) <= LOSSLESS - {"tp"}
         requests = []
         for i in range(prompts):

@@ -65,6 +65,17 @@ def test_images_are_filled_when_a_section_opens(opened):
     assert opened.evaluate(f"{shown}.every(image => image.src.startsWith('data:image/') && image.naturalWidth > 100)")
 
 
+def test_a_timeline_has_its_lanes_on_one_axis(opened):
+    opened.evaluate(f"{TEACACHE}.open = true; {LOADED}")
+    drawn = f"[...{TEACACHE}.querySelectorAll('.timeline svg')]"
+    boxes = opened.evaluate(f"{drawn}.map(part => part.getBoundingClientRect()).map(box => [box.left, box.right])")
+    assert len(boxes) == 9
+    assert len({tuple(box) for box in boxes}) == 1
+    assert boxes[0][1] - boxes[0][0] > 600
+    denoise = f"{TEACACHE}.querySelector('.timeline .lane-phases path[fill=\"#0173B2\"]').getBoundingClientRect()"
+    assert opened.evaluate(f"{denoise}.width") > 300
+
+
 def test_a_preview_leads_to_its_file(report, opened):
     links = opened.evaluate(f"[...{TEACACHE}.querySelectorAll('figure a')].map(link => link.href)")
     assert len(links) == 40

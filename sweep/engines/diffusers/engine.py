@@ -242,6 +242,7 @@ class DiffusersEngine:
             prompt_tokens=tuple(adapter.count_tokens(prompt) for prompt in prompts),
             phases=tuple(record for result in results for record in result.phases),
             evidence=tuple(result.evidence for result in results),
+            epoch_s=self._epoch_s,
         )
 
     def trace(self, folder: Path | None) -> None:

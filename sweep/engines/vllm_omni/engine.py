@@ -108,6 +108,7 @@ class VllmOmniEngine:
             evidence=evidence,
             ttft_s=ttft_s,
             tpot_s=tpot_s,
+            epoch_s=self._epoch_s,
         )
 
     @contextlib.contextmanager

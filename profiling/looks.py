@@ -1,0 +1,42 @@
+"""Colours and style of every picture of the project: a phase looks the same wherever it is drawn.
+
+Colour-blind safe. Knows nothing of what is drawn.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+GREY, LIGHT = "#555555", "#B0B0B0"
+
+PHASE_COLOURS = {
+    "request": GREY,
+    "text_encode": "#CA9161",
+    "image_encode": "#FBAFE4",
+    "ar_prefill": "#ECE133",
+    "ar_decode": "#DE8F05",
+    "denoise_step": "#0173B2",
+    "dit_forward": "#56B4E9",
+    "vae_decode": "#029E73",
+    "stage_transfer": "#CC78BC",
+    "other": "#C8C8C8",
+}
+"""Of every phase of `phases.PHASES`, and of what is left of a request."""
+
+LINE_COLOURS = ("#333333", "#D55E00", "#0173B2", "#029E73", "#CC78BC", "#CA9161", "#949494", "#56B4E9")
+"""Of lines of the same quantity, e.g. one a GPU."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """seaborn's white grid, for what is drawn inside only; labels are never read as math."""
+    import matplotlib
+    import seaborn
+
+    extra = {"text.parse_math": False, "svg.hashsalt": "sweep", "axes.edgecolor": LIGHT, "axes.titleweight": "bold"}
+    size = {"font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9.5}
+    with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes; no reason to stop a report.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        matplotlib.rcParams.update({**extra, **size})
+        yield

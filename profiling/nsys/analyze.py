@@ -1,0 +1,78 @@
+"""`python -m profiling analyze TRACE…`: what an Nsight Systems trace says of each phase, and what bounds it."""
+
+import argparse
+import json
+from pathlib import Path
+
+from profiling.files import write_atomic
+from profiling.nsys import export, table
+from profiling.nsys.phases import Analysis, analyse
+from profiling.refusal import Refusal
+
+SHOWN = 12
+RECORD = "record with nsys profile -t cuda,nvtx"
+EPILOG = """\
+examples
+  python -m profiling analyze trace.nsys-rep                       per phase: busy, idle, late launches, and a verdict
+  python -m profiling analyze rank0.sqlite rank1.sqlite --format json
+  python -m profiling analyze trace.sqlite --top 10 --all          ten longest kernels of every range
+  python -m profiling analyze trace.nsys-rep --save FOLDER         nsys_phases.csv and kernels.csv
+  python -m profiling analyze trace.sqlite --plot phases.png
+
+record with   nsys profile -t cuda,nvtx --cuda-graph-trace=node -s none --cpuctxsw=none -o trace python -m sweep …
+
+verdicts
+  A phase's time on the GPU, from the start of its first to the end of its last operation, is cut into kernels,
+  communication and copies with no kernel beside them, idle time that waits for the host, and other idle time. The
+  largest of them names the verdict: compute-, communication-, memory-copy-, launch- or wait-bound.
+
+exit codes: 0 done, 2 bad input (one line says what)"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
+    parser.epilog = EPILOG
+    parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help=".nsys-rep, or its .sqlite export")
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of stdout (default text)")
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="longest kernels of a phase (default 3)")
+    parser.add_argument("--all", action="store_true", help=f"show every range's name, not the {SHOWN} longest")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write nsys_phases.csv and kernels.csv there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the phases: .png, .svg or .pdf")
+    parser.add_argument("--host-only", action="store_true", help="accept a trace without CUDA: times on the host alone")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Analyse, print, save; returns the exit code. Raises Refusal."""
+    analyses = [analysed(trace, asked.host_only) for trace in asked.traces]
+    if asked.save:
+        write_atomic(asked.save / "nsys_phases.csv", table.phases_csv(analyses))
+        write_atomic(asked.save / "kernels.csv", table.kernels_csv(analyses))
+    if asked.plot:
+        from profiling.nsys.plot import draw
+
+        draw(analyses, asked.plot)
+    if asked.format == "json":
+        print(json.dumps(table.document(analyses), indent=1))
+    elif asked.format == "csv":
+        print(table.phases_csv(analyses), end="")
+    else:
+        print("\n\n".join(table.text(one, max(0, asked.top), None if asked.all else SHOWN) for one in analyses))
+    return 0
+
+
+def analysed(trace: Path, host_only: bool = False) -> Analysis:
+    """Analysis of one trace. Raises Refusal with one line when there is nothing to analyse."""
+    return analyse(read_trace(trace, host_only), str(trace))
+
+
+def read_trace(trace: Path, host_only: bool = False) -> export.Export:
+    """The trace in arrays. Raises Refusal when it is bad, or has no ranges, or no CUDA unless `host_only`."""
+    with export.sqlite_of(trace) as path:
+        found = export.read(path)
+    if not found.ranges.name and not found.ranges.still_open:
+        raise Refusal(f"{trace}: no NVTX ranges: {RECORD} (python -m profiling doctor helps)")
+    if not found.ranges.name:
+        raise Refusal(f"{trace}: every NVTX range was still open when recording ended: record for longer")
+    if not found.has_cuda and not host_only:
+        raise Refusal(f"{trace}: no CUDA activity: {RECORD} (--host-only: host times alone)")
+    return found

@@ -1,0 +1,289 @@
+"""`python -m profiling diff A B`: which phases and kernels explain the difference between two Nsight Systems traces.
+
+Phases are compared a request and process, kernels by name within a phase, and the ranges of a phase by what they
+launched, in order.
+"""
+
+import argparse
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from profiling.nsys import launches
+from profiling.nsys.analyze import read_trace
+from profiling.nsys.launches import Launched, Repeat
+from profiling.nsys.project import COLUMNS
+from profiling.nsys.table import OWN_DOMAINS
+from profiling.nsys.verdict import duration, short
+from profiling.refusal import Refusal
+
+LONGEST_ALIGNED = 4000  # launches of a range; longer ones are compared by their number alone
+EPILOG = """\
+examples
+  python -m profiling diff baseline/trace.nsys-rep teacache/trace.nsys-rep
+  python -m profiling diff a.sqlite b.sqlite --top 20 --format json
+
+Times are those of one request in one process (rank), so that runs of different length and of several GPUs compare. A
+kernel counts in the innermost phase that launched it, so the kernels' changes add up. Under "launch order" the ranges
+of a phase are told apart by what they launched: a cache that skips blocks shows as ranges with launches missing.
+
+exit codes: 0 done, 2 bad input (one line says what)"""
+
+
+@dataclass(frozen=True)
+class PhaseChange:
+    """A phase in both traces, a request and process; ns."""
+
+    phase: str
+    ranges: tuple[float, float]
+    on_gpu_ns: tuple[float, float]
+    on_host_ns: tuple[float, float]
+    parts_ns: dict[str, float]  # change of each of project.COLUMNS
+
+    @property
+    def change_ns(self) -> float:
+        """On the GPU."""
+        return self.on_gpu_ns[1] - self.on_gpu_ns[0]
+
+
+@dataclass(frozen=True)
+class KernelChange:
+    """Operations of one name within a phase, a request and process."""
+
+    phase: str
+    kernel: str
+    count: tuple[float, float]
+    total_ns: tuple[float, float]
+
+    @property
+    def change_ns(self) -> float:
+        """Of the sum of durations."""
+        return self.total_ns[1] - self.total_ns[0]
+
+
+@dataclass(frozen=True)
+class OrderChange:
+    """How the ranges of a phase differ in what they launch. Pairs are (launches, ranges), most ranges first."""
+
+    phase: str
+    before: tuple[tuple[int, int], ...]
+    after: tuple[tuple[int, int], ...]
+    missing: int  # launches of the usual range in A that the most frequent other kind of range in B lacks
+    added: int
+    of: int  # launches of the usual range in A
+    ranges: int  # ranges in B of that kind
+    repeats: Repeat | None  # what the missing launches are, when they repeat a group
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B against A."""
+
+    a: str
+    b: str
+    requests: tuple[float, float]  # a process; 1 where no request was recorded
+    alone: tuple[tuple[str, ...], tuple[str, ...]]  # phases that only A, only B has
+    phases: tuple[PhaseChange, ...]  # largest change first
+    kernels: tuple[KernelChange, ...]  # largest change first
+    orders: tuple[OrderChange, ...]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
+    parser.epilog = EPILOG
+    parser.add_argument("a", type=Path, metavar="A", help="before: .nsys-rep, or its .sqlite export")
+    parser.add_argument("b", type=Path, metavar="B", help="after")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="of stdout (default text)")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="kernels shown (default 10)")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Compare and print; returns the exit code. Raises Refusal."""
+    found = compare(asked.a, asked.b)
+    if asked.format == "json":
+        print(json.dumps(document(found), indent=1))
+    else:
+        print(text(found, max(0, asked.top)))
+    return 0
+
+
+def compare(a: Path, b: Path) -> Difference:
+    """The difference. Raises Refusal when a trace is bad, or the two have no range in common."""
+    exports = [read_trace(path) for path in (a, b)]
+    own = [zip(one.ranges.name, one.ranges.domain, strict=True) for one in exports]
+    names = [{name for name, domain in ranges if domain in OWN_DOMAINS} for ranges in own]
+    common = names[0] & names[1]
+    if not common:
+        raise Refusal(f"{a} and {b} have no NVTX range in common: they cannot be compared by phase")
+    phases = sorted(common)
+    before, after = (launches.launched(export, set(phases)) for export in exports)
+    scales = _requests(before), _requests(after)
+    return Difference(
+        a=str(a),
+        b=str(b),
+        requests=scales,
+        alone=(tuple(sorted(names[0] - common)), tuple(sorted(names[1] - common))),
+        phases=tuple(
+            sorted((_phase(p, before[p], after[p], scales) for p in phases), key=lambda one: -abs(one.change_ns))
+        ),
+        kernels=tuple(
+            sorted(
+                (one for phase in phases for one in _kernels(phase, before[phase], after[phase], scales)),
+                key=lambda one: -abs(one.change_ns),
+            )
+        ),
+        orders=tuple(filter(None, (_order(phase, before[phase], after[phase]) for phase in phases))),
+    )
+
+
+def _requests(found: dict[str, Launched]) -> float:
+    """Requests a process."""
+    requests = found.get("request")
+    return requests.ranges / len(requests.processes) if requests else 1.0
+
+
+def _phase(name: str, before: Launched, after: Launched, requests: tuple[float, float]) -> PhaseChange:
+    scales = [len(one.processes) * scale for one, scale in zip((before, after), requests, strict=True)]
+    parts = after.parts_ns / scales[1] - before.parts_ns / scales[0]
+    return PhaseChange(
+        phase=name,
+        ranges=(before.ranges / scales[0], after.ranges / scales[1]),
+        on_gpu_ns=(before.projected_ns / scales[0], after.projected_ns / scales[1]),
+        on_host_ns=(before.host_ns / scales[0], after.host_ns / scales[1]),
+        parts_ns={column: float(part) for column, part in zip(COLUMNS, parts, strict=True)},
+    )
+
+
+def _kernels(name: str, before: Launched, after: Launched, requests: tuple[float, float]) -> list[KernelChange]:
+    a, b = (len(one.processes) * scale for one, scale in zip((before, after), requests, strict=True))
+    return [
+        KernelChange(
+            name,
+            kernel,
+            (before.counts[kernel] / a, after.counts[kernel] / b),
+            (before.total_ns[kernel] / a, after.total_ns[kernel] / b),
+        )
+        for kernel in sorted({*before.counts, *after.counts})
+    ]
+
+
+def _order(name: str, before: Launched, after: Launched) -> OrderChange | None:
+    """None when the ranges of both launch the same, or nothing."""
+    usual = max(before.sequences, key=lambda one: (before.sequences[one], len(one)), default=())
+    others = {sequence: count for sequence, count in after.sequences.items() if sequence not in before.sequences}
+    if not usual or not others:
+        return None
+    kinds_after: dict[int, int] = {}
+    for sequence, count in others.items():
+        kinds_after[len(sequence)] = kinds_after.get(len(sequence), 0) + count
+    other = max(others, key=lambda one: (others[one] * abs(len(one) - len(usual)), others[one]))
+    missing, added, repeats = len(usual) - len(other), 0, None
+    if max(len(usual), len(other)) <= LONGEST_ALIGNED:
+        gone, come = _aligned(usual, other)
+        missing, added = len(gone), len(come)
+        repeats = launches.repeat_of(gone) if len(gone) >= 8 else None
+    elif missing < 0:
+        missing, added = 0, -missing
+    ranges = kinds_after[len(other)]
+    said = [f"{ranges:,} of {after.ranges:,} ranges in B launch {len(other):,} operations instead of {len(usual):,}"]
+    if repeats:
+        said.append(
+            f"the {missing:,} that are missing repeat one group of {repeats.group} {repeats.times} times, "
+            "as transformer blocks do"
+        )
+    return OrderChange(
+        phase=name,
+        before=_lengths(before),
+        after=_lengths(after),
+        missing=missing,
+        added=added,
+        of=len(usual),
+        ranges=ranges,
+        repeats=repeats,
+        sentence=f"{name}: {'; '.join(said)}",
+    )
+
+
+def _lengths(phase: Launched) -> tuple[tuple[int, int], ...]:
+    found: dict[int, int] = {}
+    for sequence, count in phase.sequences.items():
+        found[len(sequence)] = found.get(len(sequence), 0) + count
+    return tuple(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def _aligned(a: launches.Sequence, b: launches.Sequence) -> tuple[launches.Sequence, launches.Sequence]:
+    """What only a has, and what only b has, each in order."""
+    gone: list[str] = []
+    come: list[str] = []
+    for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind != "equal":
+            gone += a[a0:a1]
+            come += b[b0:b1]
+    return tuple(gone), tuple(come)
+
+
+def document(found: Difference) -> dict[str, object]:
+    """For JSON."""
+    told = asdict(found)
+    for kind in ("phases", "kernels"):
+        for row, one in zip(told[kind], getattr(found, kind), strict=True):
+            row["change_ns"] = one.change_ns
+    return {"schema_version": 1, **told}
+
+
+def text(found: Difference, top: int) -> str:
+    """For a terminal."""
+    lines = [f"A {found.a}", f"B {found.b}"]
+    if found.requests != (1.0, 1.0):
+        lines.append(f"per request and process; {found.requests[0]:g} requests in A, {found.requests[1]:g} in B")
+    header = ("phase", "ranges", "on GPU in A", "in B", "change", "kernels", "comm.", "copies", "idle")
+    rows = [header, *(_cells(one) for one in found.phases)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    lines += [f"only in {side}: {', '.join(names)}" for side, names in zip("AB", found.alone, strict=True) if names]
+    whole = sum(one.change_ns for one in found.kernels)
+    lines += ["", f"kernels and copies: {_signed(whole)} in all, largest change first"]
+    for one in [kernel for kernel in found.kernels if kernel.change_ns][:top]:
+        counts = f"{one.count[0]:,.6g} → {one.count[1]:,.6g}"
+        lines.append(f"  {_signed(one.change_ns):>12}  {counts:>16} ×  {one.phase:<14}  {short(one.kernel, 70)}")
+    if found.orders:
+        lines += ["", "launch order", *(f"  {one.sentence}" for one in found.orders)]
+    return "\n".join(["\n".join(lines), "", *_explained(found)])
+
+
+def _cells(one: PhaseChange) -> tuple[str, ...]:
+    idle = one.parts_ns["idle_for_host"] + one.parts_ns["idle_otherwise"]
+    parts = (one.parts_ns["compute"], one.parts_ns["communication"], one.parts_ns["copy"], idle)
+    return (
+        one.phase,
+        f"{one.ranges[0]:.6g}" if one.ranges[0] == one.ranges[1] else f"{one.ranges[0]:.6g} → {one.ranges[1]:.6g}",
+        duration(one.on_gpu_ns[0]),
+        duration(one.on_gpu_ns[1]),
+        _signed(one.change_ns),
+        *(_signed(part) if round(part) else "" for part in parts),
+    )
+
+
+def _explained(found: Difference) -> Sequence[str]:
+    """The one sentence to take away."""
+    inner = [one for one in found.phases if one.phase not in ("request", "denoise_step")] or list(found.phases)
+    largest = inner[0]
+    if not largest.change_ns:
+        return ["no phase changed on the GPU"]
+    parts = sorted(largest.parts_ns.items(), key=lambda part: -abs(part[1]))
+    what = {"compute": "kernels", "copy": "copies", "idle_for_host": "waiting for the host"}
+    what |= {"idle_otherwise": "waiting for something else"}
+    said = f"largest: {largest.phase}, {_signed(largest.change_ns)}, mostly {what.get(parts[0][0], parts[0][0])}"
+    order = next((one for one in found.orders if one.phase == largest.phase), None)
+    return [f"{said} ({order.sentence.partition(': ')[2]})" if order else said]
+
+
+def _signed(ns: float) -> str:
+    if not round(ns):
+        return "0"
+    return f"{'+' if ns > 0 else '−'}{duration(abs(ns))}"

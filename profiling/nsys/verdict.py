@@ -1,0 +1,75 @@
+"""What a phase is bound by, from its numbers alone.
+
+The projected time of a phase is cut into five parts (see `phases.Phase`); the largest names the verdict.
+"Compute-bound" says that kernels fill the time, not whether they wait for arithmetic or for memory inside: a timeline
+cannot tell.
+"""
+
+from dataclasses import dataclass
+
+from profiling.nsys.phases import Phase
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`bound` is one of BOUNDS, or "" when the phase did nothing on a GPU; `sentence` says why, with numbers."""
+
+    bound: str
+    sentence: str
+
+
+BOUNDS = {
+    "compute-bound": "kernels fill the time",
+    "communication-bound": "the GPU exchanges data with others, with no kernel beside it",
+    "memory-copy-bound": "the GPU copies or fills memory, with no kernel beside it",
+    "launch-bound": "the GPU waits for the host to launch what comes next",
+    "wait-bound": "the GPU waits although work is launched: for an event, another stream or another GPU",
+}
+
+
+def judge(phase: Phase) -> Verdict:
+    """The verdict on a phase."""
+    if not phase.projected_ns:
+        return Verdict("", f"{phase.name} launched nothing on a GPU: {duration(phase.host_ns)} on the host")
+    parts = {
+        "compute-bound": phase.compute_ns,
+        "communication-bound": phase.communication_exposed_ns,
+        "memory-copy-bound": phase.copy_exposed_ns,
+        "launch-bound": phase.idle_for_host_ns,
+        "wait-bound": phase.idle_otherwise_ns,
+    }
+    bound = max(parts, key=lambda name: parts[name])
+    share = parts[bound] / phase.projected_ns
+    return Verdict(bound, f"{phase.name} is {bound}: {_because(bound, share, phase)}")
+
+
+def _because(bound: str, share: float, phase: Phase) -> str:
+    busy = f"the GPU is busy {(phase.busy_share or 0):.0%}"
+    if bound == "launch-bound":
+        late = f"{(phase.late_share or 0):.0%} of its {phase.launches:,} launches found the GPU with nothing left to do"
+        return f"{late}; {busy}"
+    if bound == "wait-bound":
+        return f"{share:.0%} of its time the GPU waits for something else than the next launch; {busy}"
+    if bound == "communication-bound":
+        hidden = phase.communication_hidden_share or 0
+        return f"communication fills {share:.0%} of its time, {hidden:.0%} of all communication is hidden; {busy}"
+    if bound == "memory-copy-bound":
+        rate = phase.copied_bytes / phase.copy_ns if phase.copy_ns else 0
+        return f"copies fill {share:.0%} of its time, {phase.copied_bytes / 1e9:.2f} GB at {rate:.1f} GB/s; {busy}"
+    longest = next((kernel for kernel in phase.kernels if kernel.kind == "kernel"), None)
+    most = f", {longest.total_ns / phase.projected_ns:.0%} by {short(longest.name)}" if longest else ""
+    return f"kernels fill {share:.0%} of its {duration(phase.projected_ns)}{most}; {busy}"
+
+
+def short(kernel: str, limit: int = 60) -> str:
+    """A kernel's name without return type, template and call arguments."""
+    if not kernel.startswith("["):
+        call = kernel.removeprefix("void ").replace("(anonymous namespace)::", "").replace("<unnamed>::", "")
+        kernel = call.partition("<")[0].partition("(")[0].strip().split(" ")[-1] or kernel
+    name = kernel
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def duration(ns: float) -> str:
+    """In ms, or in µs where that says more."""
+    return f"{ns / 1e6:,.1f} ms" if ns >= 1e6 else f"{ns / 1e3:,.1f} µs"

@@ -1,0 +1,97 @@
+"""`diff A B`: which phases and kernels explain the difference."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from small_traces import Written, profiling, unpacked
+
+from profiling.nsys.launches import Repeat, repeat_of
+
+BLOCK = ("norm", "qkv", "attention", "proj", "norm", "up", "gelu", "down")
+
+
+def denoised(path: Path, steps: list[int], requests: int = 2, process: int = 0) -> Path:
+    """A DiT whose forward runs embed, then so many blocks, then out; a step takes as long as it has kernels."""
+    written = Written(path)
+    at = 0
+    for _ in range(requests):
+        begin = at
+        for blocks in steps:
+            forward = at
+            for name in ("embed", *BLOCK * blocks, "out"):
+                written.launch(at, at + 10, at + 18, name)
+                at += 10
+            written.range("dit_forward", forward, at - 1)
+            written.launch(at, at + 10, at + 18, "euler")
+            at += 10
+            written.range("denoise_step", forward, at - 1)
+        written.range("request", begin, at - 1)
+    return written.save()
+
+
+def difference(a: Path, b: Path) -> dict[str, Any]:
+    done = profiling("diff", a, b, "--format", "json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_skipped_blocks_explain_what_a_cache_saves(tmp_path: Path) -> None:
+    a = denoised(tmp_path / "baseline.sqlite", [6] * 5)
+    b = denoised(tmp_path / "teacache.sqlite", [6, 0, 0, 6, 0], requests=3)
+    found = difference(a, b)
+    assert found["requests"] == [2, 3]
+    phases = {one["phase"]: one for one in found["phases"]}
+    saved = 3 * 6 * len(BLOCK)
+    assert phases["dit_forward"]["change_ns"] == -10 * saved
+    assert phases["denoise_step"]["ranges"] == [5, 5]
+    assert sum(one["change_ns"] for one in found["kernels"]) == -8 * saved, "each kernel in one phase only"
+    assert {one["phase"] for one in found["kernels"] if one["change_ns"]} == {"dit_forward"}
+    (order,) = found["orders"]
+    assert (order["missing"], order["of"], order["added"]) == (6 * len(BLOCK), 6 * len(BLOCK) + 2, 0)
+    assert order["ranges"] == 9
+    assert order["repeats"] == {"group": len(BLOCK), "times": 6}
+    said = profiling("diff", a, b).out
+    assert "9 of 15 ranges in B launch 2 operations instead of 50" in said
+    assert "the 48 that are missing repeat one group of 8 6 times, as transformer blocks do" in said
+    assert said.splitlines()[-1].startswith("largest: dit_forward, −")
+
+
+def test_a_trace_against_itself_has_no_difference(tmp_path: Path) -> None:
+    trace = unpacked("glm_image_h200", tmp_path)
+    found = difference(trace, trace)
+    assert all(one["change_ns"] == 0 for kind in ("phases", "kernels") for one in found[kind])
+    assert found["orders"] == []
+    assert "no phase changed on the GPU" in profiling("diff", trace, trace).out
+
+
+def test_recorded_traces_and_phases_that_only_one_has(tmp_path: Path) -> None:
+    a, b = unpacked("vllm_omni_h200", tmp_path), unpacked("glm_image_h200", tmp_path)
+    found = difference(a, b)
+    phases = {one["phase"]: one for one in found["phases"]}
+    assert phases["request"]["on_gpu_ns"] == [383_334_847 / 2, 127_026_642]
+    assert phases["dit"]["ranges"] == [12, 8]
+    assert "ar_decode" in found["alone"][1]
+    assert not any("cub::" in phase for phase in phases), "libraries' own ranges are no phases"
+    total = sum(one["total_ns"][0] for one in found["kernels"])
+    assert abs(total * 2 / 332_504_351 - 1) < 0.01, "all that ran in A's requests"
+    changes = [abs(one["change_ns"]) for one in found["kernels"]]
+    assert changes == sorted(changes, reverse=True)
+
+
+def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
+    a = denoised(tmp_path / "a.sqlite", [1])
+    written = Written(tmp_path / "b.sqlite")
+    written.range("something else", 0, 100)
+    written.launch(10, 20, 30)
+    done = profiling("diff", a, written.save())
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "have no NVTX range in common" in done.err
+
+
+def test_repeats_are_found_where_they_are() -> None:
+    assert repeat_of(BLOCK * 5) == Repeat(8, 5)
+    assert repeat_of(("a", "b", "c", "d", "e", "f", "g", "h")) is None
+    mostly = list(BLOCK * 20)
+    mostly[50] = "other"
+    assert repeat_of(tuple(mostly)) == Repeat(8, 20)

@@ -1,0 +1,56 @@
+"""Which phase takes longest, and whether it waits for the GPU or the host."""
+
+from pathlib import Path
+
+import pytest
+
+from profiling.phase_times import PhaseTime, bottleneck, held_up_by, phase_times
+from profiling.phases import PhaseRecord
+from profiling.recorded import Reading, RecordedCell, read_cell
+from profiling.timeline_lanes import Window, window_of
+from tests.recorded import unpack
+
+
+def test_phases_of_a_recorded_cell(tmp_path: Path) -> None:
+    """What result.json of that cell says, from its own sums."""
+    cell = read_cell(unpack("glm_b4", tmp_path))
+    times = {time.phase: time for time in phase_times(cell, window_of(cell))}
+    assert times["ar_decode"].count == 1280
+    assert times["ar_decode"].gpu_ms == pytest.approx(2929.6317)
+    assert times["denoise_step"].gpu_ms == pytest.approx(4540.928)
+    assert times["denoise_step"].share == pytest.approx(4540.928 / 8478.676, abs=1e-4)
+    assert times["stage_transfer"].gpu_ms is None
+    longest = bottleneck(tuple(times.values()))
+    assert longest is not None
+    assert longest.phase == "denoise_step", "not the forwards inside it, nor the request around it"
+    assert times["ar_decode"].gpu_busy_pct == pytest.approx(50, abs=3)
+    assert times["denoise_step"].gpu_busy_pct == pytest.approx(93, abs=3)
+    assert "the GPU waits for the host; the GPU is busy 50 % of it" in held_up_by(times["ar_decode"])
+    assert "the host waits for the GPU" in held_up_by(times["denoise_step"])
+    assert "GPU 725 ms, host 23.8 ms: GPU time dominates" in held_up_by(times["vae_decode"])
+
+
+@pytest.mark.parametrize(
+    ("host_ms", "gpu_ms", "busy", "said"),
+    [
+        (10.0, None, None, ""),
+        (0.0, 10.0, None, ""),
+        (10.0, 20.0, None, "GPU 20 ms, host 10 ms: GPU time dominates, the host is ahead"),
+        (2500.0, 1000.0, 30.0, "GPU 1.00 s, host 2.50 s: host time dominates; the GPU is busy 30 % of it"),
+        (10.0, 10.5, None, "GPU 10.5 ms, host 10 ms: as long as each other, one waits for the other"),
+    ],
+)
+def test_words_for_host_and_gpu(host_ms: float, gpu_ms: float | None, busy: float | None, said: str) -> None:
+    assert held_up_by(PhaseTime("vae_decode", 1, host_ms, gpu_ms, 0.1, busy)) == said
+
+
+def test_of_several_gpus_the_busiest_counts() -> None:
+    """AR and DiT stage on GPUs of their own: one always idles."""
+    phases = (PhaseRecord(0, "ar_decode", 0, 0.0, 1000.0, 1000.0, "r000.0"),)
+    readings = [Reading(n * 0.2, gpu, {"gpu_util_pct": 90.0 * gpu}) for n in range(6) for gpu in (0, 1)]
+    (time,) = phase_times(RecordedCell("c", phases, tuple(readings)), Window(0.0, 1.0))
+    assert time.gpu_busy_pct == 90.0
+
+
+def test_without_phases_there_is_no_bottleneck() -> None:
+    assert bottleneck(()) is None
