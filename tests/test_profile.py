@@ -47,6 +47,7 @@ def test_each_cell_is_a_recording_of_its_own_in_one_engine(sweep: Sweep) -> None
         assert (cell / "nsys_phases.csv").is_file()
         assert json.loads((cell / "result.json").read_text())["trace"] == "trace.nsys-rep"
         assert row["status"] == "PASS"
+    assert "so its traces may hold NO phases: pip install nvidia-nvtx" in done.err, "the script is no NVTX tool"
     asked = sweep.flag.read_text().split()
     assert asked[:2] == ["analyze", str(cell / "trace.nsys-rep")]
     assert asked[2:] == ["--host-only", "--save", str(cell)]

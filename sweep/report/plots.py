@@ -51,7 +51,7 @@ def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[
     written: list[Path] = []
     with style():
         for name, draw in PLOTS.items():
-            figure = draw(frame)
+            figure = draw(frame[frame["profiled"] == ""] if name in BENCHMARKS else frame)
             if figure is None:
                 continue
             footnote(figure, note, None if name in TELLS_ALL else frame)
@@ -105,6 +105,9 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
     scale, unit = (1000.0, "s") if longest >= 20_000 else (1.0, "ms")
     figure, panels = bar_panels(rows, "Time by phase")
     remark(figure, _not_at_once(rows))
+    if (rows["profiled"] != "").any():
+        several = "Cells" if (rows["profiled"] != "").all() else "Some cells"
+        remark(figure, f"{several} were profiled: their times include the profiler's own.")
     present = {phase: colour for phase, colour in BAR_COLOURS.items() if (rows[f"{phase}_ms"].fillna(0) > 0).any()}
     for axes, panel, places in panels:
         for y, (_, row) in zip(places, panel.rows.iterrows(), strict=True):
@@ -173,6 +176,9 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
 }
 """File name of each plot, and what draws it (None: nothing to show)."""
 
+BENCHMARKS = ("speedup", "batch", "quality")
+"""Plots of speed, in which cells that a profiler recorded are left out."""
+
 TELLS_ALL = ("heatmap",)
 """Plots that show cells without numbers too."""
 
@@ -186,13 +192,14 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     import pandas
 
     frame = summary.copy()
-    for name in ("cell", "model", "engine", "features", "parallel", "status", "reason", "called"):
+    for name in ("cell", "model", "engine", "features", "parallel", "status", "reason", "called", "profiled"):
         frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
     for name in NUMBERS:
         frame[name] = pandas.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
     frame["aa"] = frame["cell"].str.endswith("A/A")
     frame["series"] = frame["features"].where(frame["features"] != "", BASELINE)
     frame.loc[frame["aa"], "series"] += " A/A"
+    frame.loc[frame["profiled"] != "", "series"] += " profiled"
     unclear = frame.loc[frame.duplicated([*CONTEXT, "series", "batch"]), "series"].unique()
     frame["series"] = [
         without_context(cell).replace(f" b{batch:.0f}", "", 1) if unsure else series

@@ -239,3 +239,11 @@ def test_whiskers_of_the_quality_plot_are_whole_or_said_to_be_longer(low, high, 
     assert (bottom < low and high < top) is not cut
     assert ("Whiskers that leave the picture are longer." in drawn.get_supxlabel()) is cut
     assert top - bottom < 1.5, "points stay apart"
+
+
+def test_what_a_profiler_recorded_is_in_no_plot_of_speed_and_said_to_be_profiled_elsewhere(tmp_path):
+    rows = [{**row, "profiled": "nsys", "speedup": None, "interaction_gain": None} for row in shapes.full()]
+    written = draw_all(pandas.DataFrame(rows), tmp_path)
+    assert {path.stem for path in written} == {"heatmap", "phases", "memory"}
+    assert any("profiled" in text for text in texts(figure("phases", rows)))
+    assert "profiled" in texts(figure("heatmap", rows))
