@@ -221,7 +221,7 @@ class DiffusersEngine:
         command = Batch(tuple(requests), tuple(prompts), self._epoch_s)
         try:
             self._processes.send(command)
-            own = self._runner.generate(command)
+            own = self._runner.run(command)
             others: list[RankResult] = self._processes.receive(self.spec.collective_timeout_s)
         except BaseException as error:
             self.alive = self.spec.ranks == 1  # of several, the others wait in a collective or are gone
@@ -229,6 +229,7 @@ class DiffusersEngine:
             if blamed is not None:
                 raise blamed from error
             raise
+        assert own is not None
         results = [own, *others]
         return Output(
             request_ids=tuple(request.request_id for request in requests),
