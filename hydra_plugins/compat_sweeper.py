@@ -46,9 +46,11 @@ class CompatSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan and run everything; ends the process with the sweep's exit code."""
+        from profiling import ranges
         from sweep import compose, plan
 
-        made = self.plan(arguments)
+        with ranges.marked("plan", 0):
+            made = self.plan(arguments)
         plan.refuse_if_nothing_runs(made)
         folder = Path(str(self.config.hydra.sweep.dir))
 

@@ -5,16 +5,22 @@ through ctypes, `torch.cuda.nvtx`, or none. With no tool attached a push is a ca
 Knows nothing of phases or pipelines. Push and pop must come from the same thread, as NVTX demands.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
 import os
+import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 DOMAIN = "sweep"
+
+SAID = "NVTX back end: "
+"""What `python -m profiling.ranges` says before the name of the back end that this process would use."""
 
 TOOL_VARIABLE = "NVTX_INJECTION64_PATH"
 """Set by every NVTX tool for the processes that it watches (Nsight Systems does so too): the tool's library."""
@@ -125,11 +131,16 @@ class InteropLibrary:
 
 
 class TorchNvtx:
-    """PyTorch's own NVTX: no domain and no payload. Raises RuntimeError in a PyTorch built without CUDA."""
+    """PyTorch's own NVTX: no domain and no payload. Raises RuntimeError in a PyTorch built without CUDA.
+
+    ImportError where torch is not loaded: a process that does without it is not made to import it for this.
+    """
 
     name = "torch.cuda.nvtx"
 
     def __init__(self) -> None:
+        if "torch" not in sys.modules:
+            raise ImportError("torch is not loaded in this process")
         import torch.cuda.nvtx
 
         self._nvtx = torch.cuda.nvtx
@@ -175,9 +186,37 @@ def choose() -> Backend:
     return NoBackend()
 
 
-@functools.cache
+_used: Backend | None = None
+
+
+def use(backend: Backend | None) -> None:
+    """Send the ranges of this process there instead of to an NVTX tool, until called with None. Between ranges only."""
+    global _used
+    _used = backend
+
+
 def _chosen() -> Backend:
+    return _used or _of_tool()
+
+
+@functools.cache
+def _of_tool() -> Backend:
     return choose()
+
+
+def attached() -> bool:
+    """Whether an NVTX tool watches this process. It does not see processes that are forked, only spawned ones."""
+    return bool(os.environ.get(TOOL_VARIABLE))
+
+
+@contextlib.contextmanager
+def marked(name: str, index: int) -> Iterator[None]:
+    """The block as range `name` with payload `index`."""
+    push(name, index)
+    try:
+        yield
+    finally:
+        pop()
 
 
 def push(name: str, index: int) -> None:
@@ -193,3 +232,8 @@ def pop() -> None:
 def backend() -> str:
     """Name of the back end in use; "none" when no tool is attached or none can be reached."""
     return _chosen().name
+
+
+if __name__ == "__main__":
+    with marked("check", 0):
+        print(f"{SAID}{backend()}", flush=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from profiling import ranges
 from sweep import features as feature_rules
-from sweep import gpus, plan, run
+from sweep import gpus, plan, profiles, run
 from sweep.config import RunConfig, require
 from sweep.engines.diffusers.families import FAMILIES
 from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
@@ -29,7 +30,10 @@ NEEDS = {"diffusers": ("torch", "diffusers", "transformers"), "vllm_omni": ("tor
 
 def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
     """One composed configuration as a Cell. Raises ConfigError."""
-    return plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
+    cell = plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
+    if cell.profile and not cell.skip and (warning := profiles.check(cell.run_config)):
+        _warn(warning)
+    return cell
 
 
 def _devices(config: RunConfig) -> gpus.Devices:
@@ -126,8 +130,9 @@ def _warn(text: str) -> None:
 def run_single(cfg: DictConfig) -> int:
     """A plain `python -m sweep`: a sweep of one cell. Returns the exit code."""
     hydra = HydraConfig.get()
-    cell = cell_from(cfg, list(hydra.overrides.task))
-    made = plan.build_plan([cell])
+    with ranges.marked("plan", 0):
+        cell = cell_from(cfg, list(hydra.overrides.task))
+        made = plan.build_plan([cell])
     plan.refuse_if_nothing_runs(made)
     return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
 

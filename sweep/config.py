@@ -67,6 +67,7 @@ class Model:
 
 
 TASKS = ("text_to_image", "image_edit")
+PROFILES = ("off", "nsys", "torch")
 
 
 @dataclass
@@ -222,6 +223,7 @@ class RunConfig:
     max_repeat: int = 4  # most starts that repeat=auto gives a cell
     clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to its baseline's
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also triples, …
+    profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Its speed is then not judged
     dry_run: bool = False  # print the plan, run nothing
     plots: bool = True  # draw plots and report.html when the sweep ends
     group: int | None = None  # internal: number of the group that a launched job runs
@@ -240,6 +242,14 @@ class RunConfig:
         self.interleave = self.interleave.lower()  # false on the command line arrives as "False"
         require(
             self.interleave in ("auto", "true", "false"), f"interleave={self.interleave}: choose auto, true or false"
+        )
+        self.profile = self.profile.lower()
+        require(
+            self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}"
+        )
+        require(
+            self.profile != "torch" or self.engine.name == "diffusers",
+            f"profile=torch is for engine=diffusers, not {self.engine.name}; profile=nsys records every engine",
         )
         number = str(self.repeat).isdecimal() and int(self.repeat) >= 1
         require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or 1 or more engine starts")

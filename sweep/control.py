@@ -121,11 +121,12 @@ def compare(
 
 
 def match(cells: Iterable[Cell]) -> list[tuple[Cell, Cell]]:
-    """(cell, its control), in order. A/A cells and repeats have none: their samples count with what they repeat.
+    """(cell, its control), in order. A/A cells and repeats have none: their samples count with what they repeat. What a
+    profiler recorded is compared with nothing.
 
     Of several controls that agree in all but the engine, the one whose engine settings agree most is taken.
     """
-    firsts = [cell for cell in cells if cell.role in (BASELINE, FEATURE)]
+    firsts = [cell for cell in cells if cell.role in (BASELINE, FEATURE) and not cell.profile]
     others = [cell for cell in firsts if _engine(cell) != CONTROL]
     if not others or len(others) == len(firsts):
         return []

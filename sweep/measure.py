@@ -8,6 +8,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from profiling import ranges
 from profiling.phases import PhaseRecord
 from profiling.telemetry import ProcessTreeSampler, TelemetrySample
 from sweep import gpus, metrics
@@ -89,7 +90,8 @@ class Measurement:
             self.telemetry = dataclasses.asdict(window.summary)
             self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
             strangers = gpus.foreign_users(sampler.gpu_users(), sampler.tree_pids(), before.pids)
-            self.foreign = (*strangers, *before.doubts())
+            watched = ("a profiling tool watched the whole sweep",) if ranges.attached() else ()
+            self.foreign = (*strangers, *before.doubts(), *watched)
 
     def _measure_batch(
         self, host: EngineHost, repeat: int, batch: list[Request], rounds: int, keep: Path | None

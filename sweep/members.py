@@ -36,12 +36,12 @@ def judge(
     }
     for row in rows:
         cell = cells[row["cell_key"]]
-        if len(cell.features) < 2 or row.get("speedup") is None:
+        if len(cell.features) < 2 or (row.get("speedup") is None and not cell.profile):
             continue
         features = parse_features(cell.config["feature"])
         members = [alone.get(_setting(cell, feature.name)) for feature in features]
         row["interaction_gain"] = metrics.interaction_gain(
-            row["speedup"], [member.get("speedup") if member else None for member in members]
+            row.get("speedup"), [member.get("speedup") if member else None for member in members]
         )
         together, floor = evidence(cell.key), floors.get(model_and_engine(cell), Pixels())
         failures, notes = [], [row.get("note", "")]

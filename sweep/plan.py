@@ -51,6 +51,12 @@ class Cell:
         return f"{readable[:80]}-{self.key[:8]}"
 
     @property
+    def profile(self) -> str:
+        """What records its requests: nsys or torch; "" when nothing does."""
+        asked = str(self.config.get("profile", "off"))  # plans of earlier versions have none
+        return "" if asked == "off" else asked
+
+    @property
     def run_config(self) -> RunConfig:
         """The typed configuration."""
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), self.config))
@@ -161,6 +167,8 @@ def build_cell(
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
         "parallel": plain["parallel"]["gpus"],
     }
+    if run.profile != "off":
+        engine_part["profile"] = run.profile
     if run.engine.name == "vllm_omni":
         engine_part["engine"] |= {
             k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin", "deterministic")
@@ -221,6 +229,8 @@ def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
 
     On a CPU an engine that waits costs memory only; on GPUs each of the two needs its own.
     """
+    if run.profile != "off":
+        return False  # what is recorded is slower: speed is not compared
     if run.interleave == "false" or run.engine.name == "noop" or not run.baselines:
         return False
     if found.kind == "cpu":
@@ -295,7 +305,7 @@ def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
         return []
     firsts: dict[tuple[str, str], Cell] = {}
     for cell in sorted(cells, key=lambda c: (c.config["batch"], c.label)):
-        if cell.role == BASELINE and not cell.skip:
+        if cell.role == BASELINE and not cell.skip and not cell.profile:
             firsts.setdefault(model_and_engine(cell), cell)
     made = []
     for cell in firsts.values():

@@ -24,6 +24,7 @@ def further_starts(plan: Plan, results: Results) -> list[Cell]:
         cell
         for cell in plan.cells
         if cell.role == FEATURE
+        and not cell.profile
         and cell.key in measured
         and planned[cell.key] < _limit(cell)
         and not (

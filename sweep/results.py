@@ -89,6 +89,9 @@ class RunResult:
     telemetry: dict[str, float | None] = field(default_factory=dict)
     failed: tuple[RequestRow, ...] = ()  # of the batch that ended the cell; in no statistic
     foreign: tuple[str, ...] = ()  # processes of others on our GPUs while measuring, a sentence each
+    profile: str = ""  # what recorded the requests: nsys or torch
+    trace: str = ""  # its file in the cell's folder
+    profile_note: str = ""  # what went wrong with it
     # Start of the first request on telemetry.csv's clock, which counts from the beginning of the measurement, while
     # requests.csv and phases.csv count from that request. None where not told, as in results stored before.
     first_request_s: float | None = None
@@ -260,7 +263,8 @@ class SweepFolder:
 
         path = self.cell_path(cell)
         (path / "result.json").unlink(missing_ok=True)
-        for leftover in (*path.glob(".*.tmp"), *path.glob("images/.*")):
+        recorded = (*path.glob("trace*"), path / "nsys_phases.csv", path / "kernels.csv")
+        for leftover in (*path.glob(".*.tmp"), *path.glob("images/.*"), *recorded):
             leftover.unlink(missing_ok=True)
         hydra = path / ".hydra"
         write_atomic(hydra / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True))
@@ -325,6 +329,14 @@ class SweepFolder:
         path = self.cell_path(cell)
         images = (request.image for request in result.requests if request.image)
         return next((n for n in images if not _is_whole_png(path / n) and (missing or (path / n).exists())), "")
+
+    def load_recorded_phases(self, cell: Cell) -> list[dict[str, str]]:
+        """Rows of nsys_phases.csv, what its trace says of each phase and process; [] when there are none."""
+        try:
+            with (self.cell_path(cell) / "nsys_phases.csv").open(newline="") as handle:
+                return list(csv.DictReader(handle))
+        except (OSError, ValueError, csv.Error):
+            return []
 
     def recorded(self, cell: Cell) -> tuple[RecordedCell | None, str]:
         """Phases of a cell's first batch with its telemetry, or None and why they cannot be read; None and "" when

@@ -10,9 +10,10 @@ import datetime
 import errno
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from profiling import ranges
 from sweep import features as feature_rules
 from sweep import gpus, turns
 from sweep.beside import References
@@ -22,6 +23,7 @@ from sweep.engines.host import EngineFailure, EngineHost, forks, one_line, preim
 from sweep.engines.preimported import await_imports
 from sweep.measure import Measurement
 from sweep.plan import Cell, Plan
+from sweep.profiles import Profile
 from sweep.results import DONE, ERROR, RunResult, SweepFolder
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
@@ -49,6 +51,7 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
         arguments=_omni_arguments(run, ranks) if run.engine.name == "vllm_omni" else {},
         plugin=run.engine.plugin,
         fork=run.engine.fork,
+        profile=run.profile,
         deterministic=run.engine.deterministic,
         placement=run.engine.placement,
         collective_timeout_s=run.engine.collective_timeout_s,
@@ -71,11 +74,13 @@ class GroupRunner:
         cells: list[Cell],
         gpu_ids: tuple[int, ...],
         references: References,
+        numbers: Mapping[str, int],
     ) -> None:
         self.folder = folder
         self.cells = cells
         self.gpu_ids = gpu_ids
         self.references = references
+        self.numbers = numbers  # of the cells within the plan, by key: for NVTX ranges
         self.host: EngineHost | None = None
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
@@ -92,19 +97,27 @@ class GroupRunner:
             self._stop()
 
     def _run_cell(self, cell: Cell) -> None:
+        number = self.numbers[cell.key]
         log_start = self.host.log_size() if self.host else 0
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         measurement = Measurement(cell, self.folder)
+        profile = Profile(cell.profile, self.folder.cell_path(cell))
         failure: EngineFailure | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
             self.folder.start_cell(cell)
             with self._turn(cell, turns.LOADING):
-                host = self._ensure_engine(cell)
-                reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
-                measurement.warm_up(host, reference)
-            with self._turn(cell, turns.MEASURING):
+                with ranges.marked("engine_load", number):
+                    host = self._ensure_engine(cell)
+                    reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
+                with ranges.marked("warm_up", number):
+                    measurement.warm_up(host, reference)
+            with self._turn(cell, turns.MEASURING), profile.around(host), ranges.marked("measure", number):
                 measurement.measure(host, self.before, reference)
+            if profile.found.trace:
+                measurement.doing = "analysing the trace"
+                self._state(cell, "analysing")
+                profile.analyse(host.spec.device)
         except EngineFailure as error:
             failure = error
         except KeyboardInterrupt as error:
@@ -113,7 +126,12 @@ class GroupRunner:
                 self.host.kill()  # it is busy: asking it to end would only cost time
         except Exception as error:  # the engine's failures are all told as EngineFailure
             failure = _our_failure(error)
-        result = measurement.result(self.load_s, started_at, failure)
+        result = dataclasses.replace(
+            measurement.result(self.load_s, started_at, failure),
+            profile=profile.kind,
+            trace=profile.found.trace,
+            profile_note=profile.found.note,
+        )
         if self.host is not None:
             with contextlib.suppress(OSError):
                 self.folder.save_log(cell, self.host.log, log_start)
@@ -228,7 +246,8 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         references = REFERENCES or stack.enter_context(References(folder, plan, [number]))
         references.start_group(number)
         try:
-            GroupRunner(folder, missing, gpu_ids, references).run()
+            numbers = {cell.key: place for place, cell in enumerate(plan.cells)}
+            GroupRunner(folder, missing, gpu_ids, references, numbers).run()
         finally:
             references.end_group()
 

@@ -12,20 +12,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from profiling import ranges
 from sweep import __version__, run
 from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
-from sweep.engines.host import one_line
+from sweep.engines.host import can_fork, one_line
 from sweep.engines.preimported import quiet_tracker
+from sweep.engines.recording import end_agents
 from sweep.interrupts import Interrupts
 from sweep.live import LiveTable, silence_stdout
 from sweep.plan import Plan, build_plan, model_and_engine
 from sweep.repeats import further_starts
 from sweep.results import SweepFolder
 from sweep.run import Launch, is_finished
+
+if TYPE_CHECKING:
+    import psutil
 
 INTERRUPTED = 130
 
@@ -56,6 +61,8 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         print(f"{count} in {folder.path} too, and in its tables", file=sys.stderr)
     done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
+    if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
+        print("a profiling tool is attached: engines are spawned, not forked, so that it sees them", file=sys.stderr)
     interrupted = False
     failure: Exception | None = None
     with Interrupts() as interrupts:
@@ -172,7 +179,10 @@ def kill_descendants() -> None:
     import psutil
 
     trackers = _resource_trackers()
-    for process in psutil.Process().children(recursive=True):
+    children = psutil.Process().children(recursive=True)
+    owners = {os.getpid(), *(process.pid for process in children)}
+    recorded = any("nsys" in _name(process) for process in children)
+    for process in children:
         if process.pid in trackers:
             continue
         try:
@@ -180,6 +190,18 @@ def kill_descendants() -> None:
             process.wait(5)
         except psutil.Error:
             pass
+    if recorded:
+        end_agents(owners=owners)
+
+
+def _name(process: "psutil.Process") -> str:
+    """The name of a process; "" when it is gone."""
+    import psutil
+
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
 
 
 def _resource_trackers() -> set[int]:

@@ -86,7 +86,7 @@ def floors(plan: Plan, measured: Mapping[str, Measured]) -> dict[tuple[str, str]
     """Noise by model and engine, from the A/A cells and the baselines that they repeat."""
     families: dict[tuple[str, str], dict[str, list[Measured]]] = {}
     for cell in plan.cells:
-        if cell.role in (BASELINE, AA) and cell.key in measured:
+        if cell.role in (BASELINE, AA) and not cell.profile and cell.key in measured:
             family = families.setdefault(model_and_engine(cell), {})
             family.setdefault(cell.origin, []).append(measured[cell.key])
     found = {}
@@ -99,7 +99,12 @@ def floors(plan: Plan, measured: Mapping[str, Measured]) -> dict[tuple[str, str]
 
 
 def speedup(cell: Measured, baselines: Sequence[Measured], floor: Floor) -> Ratio:
-    """Speed-up of a cell over its baseline: beside it where that was measured, else against all its starts."""
+    """Speed-up of a cell over its baseline: beside it where that was measured, else against all its starts.
+
+    None of a cell that was recorded by a profiler, which takes time of its own.
+    """
+    if cell.cell.profile:
+        return Ratio()
     known = Floor() if cell.cell.role == AA else floor  # an A/A cell does not judge itself
     if cell.pairs:
         return paired.compare_beside(cell.pairs, known.beside)

@@ -24,7 +24,7 @@ _PHASES = (*metrics.EXCLUSIVE_PHASES, "dit_forward", "other")
 
 COLUMNS: tuple[str, ...] = (
     *("cell", "model", "engine", "features", "parallel", "gpus", "batch", "steps", "width", "height", "prompts"),
-    *("status", "reason", "valid", "invalid_reason"),
+    *("status", "reason", "valid", "invalid_reason", "profiled"),
     *(f"latency_{name}_s" for name in ("mean", "p50", "p90", "p95", "p99")),
     *("images_per_s", "images_per_s_per_gpu", "requests_per_s"),
     *(f"ttft_{name}_s" for name in ("mean", "p95", "p99")),
@@ -35,7 +35,7 @@ COLUMNS: tuple[str, ...] = (
     *("bottleneck", "peak_memory_gb", "gpu_util_pct", "energy_j_per_image", "cpu_pct", "load_s"),
     *("baseline_beside_s", "speedup", "speedup_low", "speedup_high", "called", "interaction_gain", "starts", "note"),
     *("mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"),
-    *("evidence", "predicted_latency_s", "cost_per_image", "role", "cell_key"),
+    *("evidence", "predicted_latency_s", "cost_per_image", "trace", "role", "cell_key"),
 )
 """Columns of summary.csv. Units are in the name; what is absent is empty, never 0."""
 
@@ -147,12 +147,15 @@ def _row(sweep: _Sweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str,
         return row | {"status": verdict.ERROR, "reason": reason}
     mine = sweep.measured.get(cell.key)
     row |= _measured(mine.results if mine else (result,), cell)
+    if result.trace:
+        row["trace"] = f"{cell.folder}/{result.trace}"
     row["evidence"] = verdict.describe_evidence(sweep.evidence(cell.key))
     if result.state == ERROR or mine is None:
         return row | {"status": verdict.ERROR, "reason": result.reason or "nothing was measured"}
     gain = _speedup(sweep, cell, mine)
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
-    row |= {"called": gain.called, "starts": len(mine.results), "note": _note(sweep, cell, mine, gain)}
+    notes = [_note(sweep, cell, mine, gain), *_recorded(sweep, cell, result, row)]
+    row |= {"called": gain.called, "starts": len(mine.results), "note": "; ".join(filter(None, notes))}
     row |= _validity(cell, result)
     if isinstance(quality, str):
         return row | {"status": verdict.ERROR, "reason": quality}
@@ -181,13 +184,16 @@ def _identity(cell: Cell) -> Row:
         "steps": config["workload"]["steps"],
         "width": config["workload"]["width"],
         "height": config["workload"]["height"],
+        "profiled": cell.profile or None,
         "role": cell.role,
         "cell_key": cell.key,
     }
 
 
 def _speedup(sweep: _Sweep, cell: Cell, mine: Measured) -> paired.Ratio:
-    """Against every start of the baseline; an A/A cell against the first one only."""
+    """Against every start of the baseline; an A/A cell against the first one only. None of what was profiled."""
+    if cell.profile:
+        return paired.Ratio()
     if cell.baseline_key == cell.key:
         return paired.Ratio(1.0, 1.0, 1.0)
     known = sweep.baselines.get(cell.baseline_key, [])
@@ -223,11 +229,30 @@ def _note(sweep: _Sweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> str:
     return "; ".join(notes)
 
 
+def _recorded(sweep: _Sweep, cell: Cell, result: RunResult, row: Row) -> list[str]:
+    """What a profile says of the cell's bottleneck, and what went wrong with it."""
+    notes = [result.profile_note]
+    if result.profile == "nsys" and result.trace:
+        told = [one for one in sweep.folder.load_recorded_phases(cell) if one.get("phase") == row.get("bottleneck")]
+        longest = max(
+            told, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
+        )
+        notes.append(f"nsys: {longest['sentence']}" if longest.get("sentence") else "")
+    return notes
+
+
+def _nanoseconds(told: str | None) -> float:
+    try:
+        return float(told or 0)
+    except ValueError:
+        return 0.0
+
+
 def _why_absent(last: Mapping[str, Any]) -> str:
     """Why a cell that was to run has no result, by the last that was heard of it."""
     if last.get("state") == "error":
         return str(last.get("reason"))
-    if last.get("state") in ("loading", "warm-up", "running"):
+    if last.get("state") in ("loading", "warm-up", "running", "analysing"):
         return f"no result: the sweep ended while it was {last['state']}"
     return "not run: the sweep ended before it"
 

@@ -235,6 +235,8 @@ def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[R
         return Ratio(), "A/A: measures the noise"
     if options.relative and cell.is_baseline:
         return Ratio(), "baseline: the unit of --relative"
+    if profiler := cell.profiled or other.profiled:
+        return Ratio(), f"profiled ({profiler}): profiling changes the speed"
     if not cell.starts or not other.starts:
         return Ratio(), "not measured"
     noises = [before.floor(cell).alone, after.floor(other).alone]
@@ -261,7 +263,9 @@ def _match(
     options: Options,
 ) -> Matched:
     verdict = speed_verdict(ratio, p_holm, options.min_change)
-    if verdict == UNKNOWN and (cell.is_repeat or (options.relative and cell.is_baseline)):
+    if verdict == UNKNOWN and (
+        cell.is_repeat or cell.profiled or other.profiled or (options.relative and cell.is_baseline)
+    ):
         verdict = NOT_JUDGED
     explanation = Explanation()
     if verdict in (SLOWER, MAYBE_SLOWER, FASTER, MAYBE_FASTER):

@@ -22,6 +22,7 @@ FIELDS: tuple[Field, ...] = (
     ("batch", lambda cell: cell.batch),
     ("parallel", lambda cell: cell.parallel),
     ("features", lambda cell: "+".join(cell.features) or "none"),
+    ("profile", lambda cell: cell.profiled or "off"),
 )
 SHOWN_VALUES = 4
 

@@ -43,6 +43,7 @@ class Cell:
     reason: str
     valid: bool
     invalid_reason: str
+    profiled: str  # what recorded it: nsys, torch; "" when nothing did
     speedup: Mapping[str, Any]  # ratio, low, high, called
     quality: Mapping[str, float | None]
     phases_ms: Mapping[str, float]
@@ -178,6 +179,7 @@ def _cell(entry: Any, where: str) -> Cell:
         reason=_text(entry, "reason", where, ""),
         valid=entry.get("valid") is not False,
         invalid_reason=_text(entry, "invalid_reason", where, ""),
+        profiled=_text(entry, "profiled", where, ""),
         speedup={**_numbers(speedup, ("ratio", "low", "high"), where), "called": _text(speedup, "called", where, "")},
         quality=_numbers(_mapping(entry, "quality", where), ("mean_diff", "max_diff", "psnr_db", "ssim"), where),
         phases_ms=_phases(_mapping(entry, "phases_ms", where), where),

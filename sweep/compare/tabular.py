@@ -38,7 +38,10 @@ def only_in(comparison: Comparison) -> list[tuple[str, list[str]]]:
     full = describe.several_contexts((comparison.before, comparison.after))
     sides = ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after))
     return [
-        (report.name, [f"{describe.label(cell, full)} ({cell.status})" for cell in cells])
+        (
+            report.name,
+            [f"{describe.label(cell, full)} ({cell.status}{', profiled' * bool(cell.profiled)})" for cell in cells],
+        )
         for report, cells in sides
         if cells
     ]

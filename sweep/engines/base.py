@@ -6,7 +6,7 @@ Plain frozen dataclasses, picklable, no torch. Knows nothing of Hydra, cells or 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from profiling.phases import PhaseRecord
 
@@ -32,6 +32,7 @@ class EngineSpec:
     plugin: bool = True  # vllm_omni: phases and evidence inside its workers
     fork: bool = True  # fork its processes from one that has imported everything, where there is one for the engine
     deterministic: bool = False  # vllm_omni: torch.compile picks kernels by rule and not by timing them
+    profile: str = "off"  # nsys: started under it; torch: can record itself; see RunConfig
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 
@@ -110,3 +111,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop ranks and free devices; safe to call twice."""
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """An engine that can record itself."""
+
+    def trace(self, folder: Path | None) -> None:
+        """Record the next batch; or, without a folder, write one trace a rank into the folder named before."""

@@ -1,7 +1,7 @@
-"""Entry point of an engine's process: `python -m sweep.engines.child FD`.
+"""Entry point of an engine's process: `python -m sweep.engines.child FD PARENT`.
 
-Reads commands from the pipe FD, answers each with ("ok", value) or ("error", EngineError). Leads its own
-process group and ends it when the parent is gone, however the parent died.
+Reads commands from the pipe FD (or from one that it fetches, see `recording`), answers each with ("ok", value) or
+("error", EngineError). Leads its own process group and ends it when the parent is gone, however the parent died.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from sweep.engines.base import Engine, EngineError, EngineSpec
+from profiling import ranges
+from sweep.engines.base import Engine, EngineError, EngineSpec, Traced
 
 
 def create(spec: EngineSpec) -> Engine:
@@ -60,6 +61,10 @@ def serve(pipe: Connection) -> None:
             elif command == "generate":
                 assert engine is not None
                 pipe.send(("ok", engine.generate(*arguments)))
+            elif command == "trace":
+                if not isinstance(engine, Traced):
+                    raise ValueError("this engine does not record itself")
+                pipe.send(("ok", engine.trace(*arguments)))
             elif command == "close":
                 break
         except Exception as error:
@@ -78,24 +83,40 @@ def main(pipe: Connection) -> None:
     serve(pipe)
     sys.stdout.flush()
     sys.stderr.flush()
+    if ranges.attached():
+        return  # a tool writes what it holds back only when Python ends as usual
     os._exit(0)  # tearing down torch takes over a second, and nothing is left to save
 
 
 def main_forked(pipe: Connection, parent: int) -> None:
     """The same in a process forked by `preimported`, whose system parent is the server; `parent` started the sweep."""
-
-    def alive() -> bool:
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            return False
-        return True
-
-    end_when(lambda: not alive())
+    end_when(lambda: not process_exists(parent))
     main(pipe)
 
 
+def recorded(address: str) -> int:
+    """The pipe of a process that nsys started; what we print goes to the log and not through nsys."""
+    from sweep.engines.recording import take_over
+
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)
+    pipe, output = take_over(address)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    return pipe
+
+
+def process_exists(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    asked_by = int(sys.argv[2])
-    end_when(lambda: os.getppid() != asked_by)
-    main(Connection(int(sys.argv[1])))
+    where, asked_by, started_by = sys.argv[1], int(sys.argv[2]), os.getppid()  # nsys may stand between the two
+    end_when(lambda: os.getppid() != started_by or not process_exists(asked_by))
+    main(Connection(int(where) if where.isdecimal() else recorded(where)))

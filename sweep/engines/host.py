@@ -19,8 +19,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from profiling import ranges
 from sweep.engines import preimported
 from sweep.engines.base import EngineError, EngineSpec, Output, Request
+from sweep.engines.recording import Recorded
 
 OOM_SIGNS = (
     "out of memory",
@@ -79,7 +81,7 @@ class EngineHost:
     def __init__(self, spec: EngineSpec, start_timeout_s: float) -> None:
         self.spec = spec
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
-        self.process: subprocess.Popen[bytes] | preimported.Forked
+        self.process: subprocess.Popen[bytes] | preimported.Forked | Recorded
         self._log_from = 0  # byte of the log where that begins which belongs to the command asked last
         with _told_as_failure(), contextlib.ExitStack() as undo:
             # What the engine and its ranks print; closed with the host.
@@ -87,7 +89,7 @@ class EngineHost:
             ours, theirs = Pipe()
             self._pipe = undo.enter_context(ours)
             with theirs:
-                start = _fork if forks(spec) else _spawn
+                start = _record if spec.profile == "nsys" else _fork if forks(spec) else _spawn
                 self.process = start(spec, theirs, self.log.fileno(), start_timeout_s)
             undo.pop_all()
 
@@ -111,6 +113,11 @@ class EngineHost:
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
         """Generate one batch. Raises EngineFailure."""
         return self._ask(doing, timeout_s, self.log_size(), "generate", list(requests), folder)
+
+    def trace(self, folder: Path | None, timeout_s: float) -> None:
+        """Have the engine begin to record itself into `folder`, or end it and write (None). Raises EngineFailure."""
+        doing = "writing the profiler's trace" if folder is None else "starting the profiler"
+        self._ask(doing, timeout_s, self.log_size(), "trace", folder)
 
     def log_size(self) -> int:
         """Bytes printed so far."""
@@ -140,6 +147,8 @@ class EngineHost:
             except ProcessLookupError:
                 if self.process.poll() is None:  # it was forked just now and leads no group yet
                     os.kill(self.process.pid, signal.SIGKILL)
+        if isinstance(self.process, Recorded):
+            self.process.end_tool()
         self.process.wait()
 
     def _ask(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> Any:
@@ -224,7 +233,12 @@ def _log_of_imports() -> Path:
 
 def forks(spec: EngineSpec) -> bool:
     """Whether this engine's processes are forked from one that has imported everything."""
-    return spec.fork and (spec.engine, spec.device) in PRELOADS and sys.platform == "linux"
+    return spec.fork and can_fork(spec.engine, spec.device) and not ranges.attached() and spec.profile != "nsys"
+
+
+def can_fork(engine: str, device: str) -> bool:
+    """Whether they could be, if no profiling tool watched: none sees forked processes."""
+    return (engine, device) in PRELOADS and sys.platform == "linux"
 
 
 @contextlib.contextmanager
@@ -260,6 +274,10 @@ def _spawn(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) ->
         start_new_session=True,
         env=_environment(spec),
     )
+
+
+def _record(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> Recorded:
+    return Recorded([str(os.getpid())], pipe.fileno(), output, _environment(spec), spec.device, timeout_s)
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:

@@ -22,7 +22,7 @@ _STATUS = ("status", "reason", "invalid_reason", "note")
 _ELSEWHERE = (
     *(*_IDENTITY, *_STATUS, "valid", "features", "prompts", "bottleneck", "evidence"),
     *("speedup", "speedup_low", "speedup_high", "called", "interaction_gain"),
-    *("mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"),
+    *("mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity", "profiled", "trace"),
 )
 _METRICS = tuple(name for name in COLUMNS if name not in _ELSEWHERE and not name.endswith("_ms"))
 _PHASES = tuple(name for name in COLUMNS if name.endswith("_ms"))
@@ -71,6 +71,7 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         "prompts": row.get("prompts"),
         **{name: row.get(name) or "" for name in _STATUS},
         "valid": row.get("valid"),
+        **{name: row.get(name) or "" for name in ("profiled", "trace")},
         "speedup": {
             "ratio": row.get("speedup"),
             "low": row.get("speedup_low"),

@@ -94,6 +94,8 @@ def _words(rows: tuple[tables.Row, ...]) -> tuple[str, str, str]:
     """Status, large text and small text of a field."""
     status = max((tables.text(row, "status") for row in rows), key=lambda s: GRAVITY.index(s) if s in GRAVITY else -1)
     values = [value for row in rows if (value := tables.number(row, "speedup")) is not None]
+    if not values and tables.text(rows[0], "profiled") and status in ("PASS", "WARN"):
+        return status, "", "profiled"
     if not values:
         return status, "", wrapped(short_reason(tables.text(rows[0], "reason"), 32), 16)
     if len(rows) > 1:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sweep.report import tables
 from sweep.report.tables import Row
 
-CONTEXT = ("model", "engine", "parallel", "batch", "width", "height", "steps")
+CONTEXT = ("model", "engine", "parallel", "batch", "width", "height", "steps", "profiled")
 """Columns that set matrices apart: cells that differ in one of them are not compared with each other."""
 
 
@@ -84,5 +84,6 @@ def _title(context: Mapping[str, str]) -> str:
         f"batch {context['batch']}" if context["batch"] else "",
         f"{context['width']}×{context['height']}" if context["width"] else "",
         f"{context['steps']} steps" if context["steps"] else "",
+        f"profiled ({context['profiled']})" if context["profiled"] else "",
     )
     return " · ".join(filter(None, words))

@@ -51,7 +51,9 @@ def digits(value: float | None, unit: str = "") -> str:
 
 
 def speedup_text(row: Row) -> str:
-    """`1.42x (1.38-1.47)`; without the interval when there is none. ASCII, so every terminal shows it."""
+    """`1.42x (1.38-1.47)`, without the interval when there is none; `profiled`. ASCII, so every terminal shows it."""
+    if text(row, "profiled"):
+        return "profiled"
     ratio, low, high = (number(row, name) for name in ("speedup", "speedup_low", "speedup_high"))
     if ratio is None:
         return ""
@@ -182,6 +184,8 @@ def _small_print(rows: Sequence[Row], shown: int, wide: bool) -> list[Text]:
         lines.append(f"{vague} {known} known less well than asked (precision): {advice}.")
     if any(number(row, "baseline_beside_s") is not None for row in rows):
         lines.append("Speed-ups are against the baseline measured beside each cell, batch by batch, not its row.")
+    if any(text(row, "profiled") for row in rows):
+        lines.append("Profiled cells say where time goes; how much it is, profiling changes: speed is not judged.")
     if shown < len(rows):
         lines.append(f"{len(rows) - shown:,} of {len(rows):,} cells are not shown; summary.csv has them all.")
     if len(rows) > 1 and not wide and any(text(row, "evidence") for row in rows):

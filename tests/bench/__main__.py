@@ -144,6 +144,12 @@ def stored(cells: int = 10_000) -> bool:
     return met
 
 
+def recording() -> bool:
+    """What recording phases costs a request; in a process of its own, as it loads torch."""
+    code = subprocess.run([sys.executable, "-m", "tests.bench.recording"], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return code.returncode == 0
+
+
 def main() -> int:
     """Run all comparisons; 0 when every goal is met."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -151,7 +157,7 @@ def main() -> int:
     arguments = parser.parse_args()
     results = [help_time(), overhead(), stored()]
     if not arguments.quick:
-        results += [sweep_against_runs(short=True), sweep_against_runs(short=False)]
+        results += [recording(), sweep_against_runs(short=True), sweep_against_runs(short=False)]
     return 0 if all(results) else 1
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from profiling import instrument
 from profiling.phases import PhaseRecord, PhaseRecorder
+from profiling.torch_trace import TorchTrace
 from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 from sweep.engines.diffusers import cfg_parallel, ranks, switch
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
@@ -29,6 +30,7 @@ from sweep.engines.diffusers.clock import StepClock
 from sweep.engines.diffusers.context import MESH_DIMS, RankContext, mesh_shape
 from sweep.engines.images import store
 
+TRACE_TIMEOUT_S = 900.0  # for the other ranks to write theirs
 LOAD_TIMEOUT_S = 600.0  # for the other ranks to load; the host's own watchdog is stricter
 FORWARD_FEATURES = ("teacache", "cache_dit", "ulysses", "ring", "tp")
 """Features that work inside one DiT forward, in the order in which they are applied."""
@@ -41,6 +43,13 @@ class Batch:
     requests: tuple[Request, ...]
     prompts: tuple[str, ...]
     epoch_s: float  # time.perf_counter that all ranks count from; the clock is the machine's, not the process's
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every rank is told to record the next batch into `folder`; or, without one, to write its trace there."""
+
+    folder: Path | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class RankRunner:
         self.adapter = make_adapter(spec.family, self.pipe, spec.embedded)
         self.clock = StepClock()
         self.cfg_active = False
+        self.trace: TorchTrace | None = None
         shape = mesh_shape(spec.features)
         self.context = RankContext(
             rank=place.rank,
@@ -106,7 +116,18 @@ class RankRunner:
         """Features that are a method call on the pipeline."""
         return {name: arguments for name, arguments in self.spec.features.items() if "call" in arguments}
 
-    def run(self, command: Batch) -> RankResult:
+    def run(self, command: Batch | Trace) -> RankResult | None:
+        """Do as told."""
+        if isinstance(command, Batch):
+            return self.generate(command)
+        trace, self.trace = self.trace, None
+        if command.folder is not None:
+            self.trace = TorchTrace(command.folder / f"trace-rank{self.place.rank}.json.gz")
+        elif trace is not None:
+            trace.write()
+        return None
+
+    def generate(self, command: Batch) -> RankResult:
         """Generate one batch."""
         requests = command.requests
         first = requests[0]
@@ -124,6 +145,8 @@ class RankRunner:
         with self.recorder.phase("request"):
             images = self.pipe(**arguments).images
         latency = time.perf_counter() - start
+        if self.trace is not None:
+            self.trace.pause()  # one batch tells, and several make a file that no viewer opens
         return RankResult(
             latency_s=latency,
             start_s=start,
@@ -198,7 +221,7 @@ class DiffusersEngine:
         command = Batch(tuple(requests), tuple(prompts), self._epoch_s)
         try:
             self._processes.send(command)
-            own = self._runner.run(command)
+            own = self._runner.generate(command)
             others: list[RankResult] = self._processes.receive(self.spec.collective_timeout_s)
         except BaseException as error:
             self.alive = self.spec.ranks == 1  # of several, the others wait in a collective or are gone
@@ -221,6 +244,16 @@ class DiffusersEngine:
             evidence=tuple(result.evidence for result in results),
             epoch_s=self._epoch_s,
         )
+
+    def trace(self, folder: Path | None) -> None:
+        """As sweep.engines.base.Traced: one trace a rank."""
+        if self._runner is None or self._processes is None:
+            raise RuntimeError("trace called before load")
+        self._processes.send(Trace(folder))
+        try:
+            self._runner.run(Trace(folder))
+        finally:
+            self._processes.receive(TRACE_TIMEOUT_S)
 
     def close(self) -> None:
         """End the other ranks and free the pipeline; safe to call twice."""
