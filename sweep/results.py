@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from profiling.phases import PhaseRecord
-from profiling.telemetry import TelemetrySample
+from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError
 from sweep.engines.base import RankEvidence
 from sweep.plan import Cell, Plan
@@ -86,6 +86,8 @@ class RunResult:
     telemetry: dict[str, float | None] = field(default_factory=dict)
     failed: tuple[RequestRow, ...] = ()  # of the batch that ended the cell; in no statistic
     foreign: tuple[str, ...] = ()  # processes of others on our GPUs while measuring, a sentence each
+    throttled: tuple[str, ...] = ()  # GPUs that heat or a power brake slowed down while measuring, a sentence each
+    telemetry_problem: str = ""  # why there is no telemetry although there should be
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod

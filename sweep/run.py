@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from profiling.telemetry.sampler import ProcessTreeSampler
 from sweep import features as feature_rules
 from sweep import gpus, turns
 from sweep.beside import References
@@ -77,6 +78,7 @@ class GroupRunner:
         self.gpu_ids = gpu_ids
         self.references = references
         self.host: EngineHost | None = None
+        self.sampler: ProcessTreeSampler | None = None  # of that engine
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
         self.before = gpus.Before()
@@ -100,11 +102,11 @@ class GroupRunner:
         try:
             self.folder.start_cell(cell)
             with self._turn(cell, turns.LOADING):
-                host = self._ensure_engine(cell)
+                host, sampler = self._ensure_engine(cell)
                 reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
                 measurement.warm_up(host, reference)
             with self._turn(cell, turns.MEASURING):
-                measurement.measure(host, self.before, reference)
+                measurement.measure(host, sampler, self.before, reference)
         except EngineFailure as error:
             failure = error
         except KeyboardInterrupt as error:
@@ -142,8 +144,11 @@ class GroupRunner:
                 self.folder.save_result(cell, result)
         self._state(cell, result.state, reason=result.reason)
 
-    def _ensure_engine(self, cell: Cell) -> EngineHost:
-        """The loaded engine. Loading that failed once is not tried again: it takes minutes and fails alike."""
+    def _ensure_engine(self, cell: Cell) -> tuple[EngineHost, ProcessTreeSampler]:
+        """The loaded engine, and what watches it.
+
+        Loading that failed once is not tried again: it takes minutes and fails alike.
+        """
         if self.load_failure is not None:
             reason = f"{self.load_failure.reason} (tried once for all cells of this engine)"
             raise EngineFailure(self.load_failure.cause, reason)
@@ -154,7 +159,8 @@ class GroupRunner:
                 self.load_failure = EngineFailure(error.cause, error.reason)
                 raise self.load_failure from error
         assert self.host is not None
-        return self.host
+        assert self.sampler is not None
+        return self.host, self.sampler
 
     def _reference_spec(self, baseline: Cell) -> EngineSpec:
         """The baseline's engine beside ours; on GPUs it has those of the lease that we do not use."""
@@ -168,8 +174,10 @@ class GroupRunner:
         self._state(cell, "loading")
         spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
         self.load_s = None
-        self.before = gpus.Before.now(spec.gpu_ids)
+        self.before = gpus.Before.now(spec.gpu_ids) if spec.device == "cuda" else gpus.Before()
         self.host = EngineHost(spec, run.engine.load_timeout_s)
+        self.sampler = ProcessTreeSampler(self.host.pid, gpu_indices=self.before.indices)
+        self.sampler.start()  # gets ready while the engine loads
         self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
         self.load_s = self.host.load(run.engine.load_timeout_s)
         parts = {name: round(seconds, 3) for name, seconds in self.host.load_parts.items()}
@@ -177,6 +185,9 @@ class GroupRunner:
 
     def _stop(self) -> None:
         """End the engine and wait until its GPUs hold no more memory than before it, for half a minute at most."""
+        if self.sampler is not None:
+            self.sampler.stop()
+            self.sampler = None
         if self.host is None:
             return
         device, engine_key = self.host.spec.device, self.cells[0].engine_key
