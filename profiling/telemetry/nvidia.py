@@ -41,6 +41,11 @@ class NvidiaReader:
         self._bits = _reason_bits(pynvml)
         self._open = True
 
+    def driver(self) -> tuple[str, list[str]]:
+        """Its version, and the name of each chosen GPU."""
+        version = str(self._nvml.nvmlSystemGetDriverVersion())
+        return version, [str(self._nvml.nvmlDeviceGetName(gpu)) for gpu in self._handles.values()]
+
     def read(self) -> list[GpuReading]:
         """One reading a GPU."""
         return [self._read_one(index, gpu) for index, gpu in self._handles.items()]
