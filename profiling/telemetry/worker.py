@@ -68,7 +68,6 @@ def serve(pipe: Connection, pid: int, interval_s: float, gpu_indices: tuple[int,
         except EOFError:
             return
         if not awake:
-            samples.clear()
             users.clear()
             processes.pids.clear()
         sample()

@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
+from driver_doubles import nvml
 
+from profiling.telemetry import worker
 from profiling.telemetry.sampler import ProcessTreeSampler
-from profiling.telemetry.samples import TelemetrySummary, TelemetryWindow
+from profiling.telemetry.samples import GpuUser, TelemetrySummary, TelemetryWindow, Watched
 from tests.conftest import environment
 
 # A parent that holds 50 MB and waits, its child computes; then more children come and go at once.
@@ -154,17 +158,31 @@ def test_only_what_sampling_needs_is_imported() -> None:
 STARTS_ONE = """
 import os, sys, time
 from profiling.telemetry.sampler import ProcessTreeSampler
-from profiling.telemetry.samples import TelemetrySummary, TelemetryWindow
-from tests.conftest import environment
-sampler = ProcessTreeSampler(os.getpid(), interval_s=0.05, gpu_indices=())
-sampler.mark()
+sampler = ProcessTreeSampler(os.getpid(), interval_s=0.05, gpu_indices={gpus})
+sampler.start()
+{then}
 print("ready", flush=True)
 time.sleep(60)
 """
+HANGS = """
+import pathlib, time
+
+def nvmlInit():
+    pathlib.Path({asked!r}).touch()
+    time.sleep(60)
+"""
 
 
-def test_sampler_ends_with_its_parent_however_that_died() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", STARTS_ONE], stdout=subprocess.PIPE, env=environment())
+@pytest.mark.parametrize("doing", ["sampling", "waiting for a driver that hangs"])
+def test_sampler_ends_with_its_parent_however_that_died(doing: str, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "pynvml.py").write_text(HANGS.format(asked=str(asked)))
+    variables = environment()
+    variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), variables["PYTHONPATH"]])
+    script = STARTS_ONE.format(gpus="()", then="sampler.mark()")
+    if doing != "sampling":
+        script = STARTS_ONE.format(gpus=None, then=f"while not os.path.exists({str(asked)!r}): time.sleep(0.01)")
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=variables)
     assert parent.stdout
     assert parent.stdout.readline() == b"ready\n"
     (sampler,) = samplers(parent.pid)
@@ -233,10 +251,49 @@ def test_answer_of_a_command_that_was_broken_off_is_not_taken_for_the_next_one(
         patched.setattr(sampler, "_answer", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sampler.mark()
-    time.sleep(0.2)
+    assert sampler._pipe
+    assert sampler._pipe.poll(10)  # its answer waits there
     last = time.perf_counter()
     sampler.stop()
     assert [sample.time_s > last for sample in sampler.window(0.0, time.perf_counter()).samples] == [False, False, True]
+
+
+class Commands:
+    """A pipe that brings these commands and keeps the answers; whoever polls in between has waited in vain."""
+
+    def __init__(self, *commands: str) -> None:
+        self.commands = list(commands)
+        self.answers: list[Watched] = []
+
+    def poll(self, seconds: float | None) -> bool:
+        return True
+
+    def recv(self) -> tuple[int, str]:
+        if not self.commands:
+            raise EOFError
+        return len(self.answers) + 1, self.commands.pop(0)
+
+    def send(self, answer: tuple[int, Watched]) -> None:
+        self.answers.append(answer[1])
+
+
+def test_who_used_a_gpu_before_a_rest_is_not_told_after_it(driver: Callable[..., None]) -> None:
+    seen = iter([[(7, 1e9)], [(7, 3e9), (8, None)], [(9, 2e9)]])
+    driver(
+        nvml(
+            nvmlDeviceGetComputeRunningProcesses=lambda gpu: [
+                types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in next(seen)
+            ]
+        )
+    )
+    pipe = Commands("mark", "rest", "mark")
+    worker.serve(pipe, os.getpid(), 60.0, (0,))  # type: ignore[arg-type]
+    assert [answer.users for answer in pipe.answers] == [
+        (GpuUser(0, 7, "", 1.0),),
+        (GpuUser(0, 7, "", 3.0), GpuUser(0, 8, "", None)),
+        (GpuUser(0, 9, "", 2.0),),
+    ]
+    assert [len(answer.samples) for answer in pipe.answers] == [1, 1, 1]
 
 
 @pytest.mark.gpu
