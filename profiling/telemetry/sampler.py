@@ -117,7 +117,7 @@ class ProcessTreeSampler:
         except TimeoutError as error:
             self._lose(str(error))
         except (EOFError, OSError):
-            self._lose(None)
+            self._lose(self._last_words())
         else:
             if number is None:
                 self._lose(f"the sampler failed: {answer}")
@@ -131,6 +131,15 @@ class ProcessTreeSampler:
         number, answer = self._pipe.recv()
         self._answered = number or 0
         return number, answer
+
+    def _last_words(self) -> str | None:
+        """Why the process ended, where it told; it may have done so before it was asked."""
+        with contextlib.suppress(EOFError, OSError):
+            while self._pipe is not None and self._pipe.poll():
+                number, answer = self._pipe.recv()
+                if number is None:
+                    return f"the sampler failed: {answer}"
+        return None
 
     def _take(self, watched: Watched) -> None:
         self._samples += watched.samples

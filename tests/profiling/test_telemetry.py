@@ -238,6 +238,34 @@ def test_sampler_that_cannot_be_started_says_why(monkeypatch: pytest.MonkeyPatch
     assert sampler.window(start, time.perf_counter()).samples == ()
 
 
+BREAKS = """
+class NVMLError(Exception): pass
+calls = iter(range(3))
+def nvmlInit(): pass
+def nvmlDeviceGetCount(): return 1
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetComputeRunningProcesses(gpu): raise NVMLError
+def nvmlDeviceGetMemoryInfo(gpu): raise NVMLError if next(calls) < 2 else ValueError("nonsense")
+"""
+
+
+@pytest.mark.parametrize("interval_s", [0.01, 60.0], ids=["between commands", "at a command"])
+def test_sampler_that_fails_tells_its_last_words(
+    interval_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pynvml.py").write_text(BREAKS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sampler = ProcessTreeSampler(os.getpid(), interval_s, gpu_indices=None)
+    sampler.mark()
+    (process,) = samplers()
+    if interval_s < 1:
+        psutil.wait_procs([process], timeout=10)
+    sampler.mark()
+    sampler.rest()
+    assert sampler.problem == "the sampler failed: ValueError: nonsense"
+    sampler.stop()
+
+
 def test_answer_of_a_command_that_was_broken_off_is_not_taken_for_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
