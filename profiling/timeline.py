@@ -5,13 +5,12 @@ went. What they show is decided in `timeline_lanes`.
 """
 
 import argparse
-import contextlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from profiling.files import write_atomic
 from profiling.phase_times import PhaseTime, bottleneck, held_up_by, phase_times
 from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell, read_cell
 from profiling.refusal import Refusal
@@ -69,7 +68,13 @@ def write(cell: RecordedCell, window: Window, folder: Path, traced: Window) -> l
             figure.savefig(drawn, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
             figure.set_layout_engine("none")  # laid out by now; once is enough
             files[f"timeline.{kind}"] = drawn.getvalue()
-    return [_replace(folder / name, content) for name, content in files.items()]
+    for name, content in files.items():
+        try:
+            write_atomic(folder / name, content)
+        except OSError as error:
+            said = f"{folder / name} cannot be written ({error.strerror}): choose another folder with --out"
+            raise Refusal(said) from error
+    return [folder / name for name in files]
 
 
 def said(cell: RecordedCell, window: Window) -> list[str]:
@@ -105,17 +110,3 @@ def _table(times: Sequence[PhaseTime]) -> list[str]:
 
 def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise Refusal(f"{path} cannot be written ({error.strerror}): choose another folder with --out") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return path

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiling.telemetry import GpuReader, GpuUser
+from profiling.telemetry.gpus import open_reader
+from profiling.telemetry.samples import GpuUser
 from sweep.config import EngineConfig, Hardware, Model
 
 
@@ -153,8 +154,7 @@ def nvml_indices(gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
 
 def gpu_pids(indices: tuple[int, ...]) -> frozenset[GpuPid]:
     """Processes that are on these GPUs now, as far as the driver tells."""
-    reader = GpuReader(indices)
-    reader.open()
+    reader = open_reader(indices)
     try:
         return frozenset((user.gpu_index, user.pid) for user in reader.users())
     finally:
@@ -163,8 +163,7 @@ def gpu_pids(indices: tuple[int, ...]) -> frozenset[GpuPid]:
 
 def used_gb(indices: tuple[int, ...]) -> tuple[float, ...]:
     """Memory in use on these GPUs now, GB each, by whomever; () where the driver does not tell."""
-    reader = GpuReader(indices)
-    reader.open()
+    reader = open_reader(indices)
     try:
         return tuple(reading.memory_gb for reading in reader.read() if reading.memory_gb is not None)
     finally:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from profiling import ranges
 from profiling.phases import PhaseRecord
-from profiling.telemetry import ProcessTreeSampler, TelemetrySample
+from profiling.telemetry.sampler import ProcessTreeSampler
+from profiling.telemetry.samples import TelemetrySample
 from sweep import gpus, metrics
 from sweep.beside import beside
 from sweep.engines.base import Output, Request
@@ -35,6 +36,8 @@ class Measurement:
         self.failed: list[tuple[int, list[Request], float, float]] = []  # repeat, requests, sent at, seconds taken
         self.start = 0.0
         self.foreign: tuple[str, ...] = ()
+        self.throttled: tuple[str, ...] = ()
+        self.telemetry_problem = ""
         self.phases: list[PhaseRecord] = []
         self.prompts: tuple[str, ...] = ()
         self.wall_s: float | None = None
@@ -59,19 +62,17 @@ class Measurement:
             self._beside(reference, self.rounds[0], run.engine.warmup_timeout_s)
             host.generate(self.rounds[0], None, run.engine.warmup_timeout_s, self.doing)
 
-    def measure(self, host: EngineHost, before: gpus.Before, reference: EngineHost | None = None) -> None:
+    def measure(
+        self, host: EngineHost, sampler: ProcessTreeSampler, before: gpus.Before, reference: EngineHost | None = None
+    ) -> None:
         """Measure every batch `repeats` times, after `warm_up`. Raises EngineFailure.
 
-        `before` is what was on the GPUs before the engine was there. `reference` is the engine of
-        the baseline: it generates every batch as well, in turns before and after.
+        `sampler` watches the engine, `before` is what was on the GPUs before the engine was there. `reference` is
+        the engine of the baseline: it generates every batch as well, in turns before and after.
         """
         run, rounds = self.run, self.rounds
         path = self.folder.cell_path(self.cell)
-        sampler = ProcessTreeSampler(
-            host.pid, gpu_indices=gpus.nvml_indices(host.spec.gpu_ids) if host.spec.device == "cuda" else ()
-        )
-        sampler.start()
-        self.start = time.perf_counter()
+        self.start = sampler.mark()
         try:
             for repeat in range(run.workload.repeats):
                 for index, batch in enumerate(rounds):
@@ -84,7 +85,7 @@ class Measurement:
                     self.reference_s.append(reference_s)
         finally:
             end = time.perf_counter()
-            sampler.stop()
+            sampler.rest()
             self.wall_s = end - self.start
             window = sampler.window(self.start, end)
             self.telemetry = dataclasses.asdict(window.summary)
@@ -92,6 +93,8 @@ class Measurement:
             strangers = gpus.foreign_users(sampler.gpu_users(), sampler.tree_pids(), before.pids)
             watched = ("a profiling tool watched the whole sweep",) if ranges.attached() else ()
             self.foreign = (*strangers, *before.doubts(), *watched)
+            self.throttled = tuple(map(str, window.throttled))
+            self.telemetry_problem = sampler.problem
 
     def _measure_batch(
         self, host: EngineHost, repeat: int, batch: list[Request], rounds: int, keep: Path | None
@@ -167,6 +170,8 @@ class Measurement:
             failed=self._failed_rows(failure) if failure else (),
             foreign=self.foreign,
             first_request_s=self._first_request_s(),
+            throttled=self.throttled,
+            telemetry_problem=self.telemetry_problem,
         )
 
     def _first_request_s(self) -> float | None:

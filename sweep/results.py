@@ -22,7 +22,7 @@ from profiling.files import write_atomic
 from profiling.phases import PhaseRecord
 from profiling.recorded import NoPhases, RecordedCell, read_cell
 from profiling.refusal import Refusal
-from profiling.telemetry import TelemetrySample
+from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError
 from sweep.engines.base import RankEvidence
 from sweep.plan import Cell, Plan
@@ -95,6 +95,8 @@ class RunResult:
     # Start of the first request on telemetry.csv's clock, which counts from the beginning of the measurement, while
     # requests.csv and phases.csv count from that request. None where not told, as in results stored before.
     first_request_s: float | None = None
+    throttled: tuple[str, ...] = ()  # GPUs that heat or a power brake slowed down while measuring, a sentence each
+    telemetry_problem: str = ""  # why there is no telemetry although there should be
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from profiling import ranges
+from profiling.telemetry.sampler import ProcessTreeSampler
 from sweep import features as feature_rules
 from sweep import gpus, turns
 from sweep.beside import References
@@ -82,6 +83,7 @@ class GroupRunner:
         self.references = references
         self.numbers = numbers  # of the cells within the plan, by key: for NVTX ranges
         self.host: EngineHost | None = None
+        self.sampler: ProcessTreeSampler | None = None  # of that engine
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
         self.before = gpus.Before()
@@ -108,12 +110,12 @@ class GroupRunner:
             self.folder.start_cell(cell)
             with self._turn(cell, turns.LOADING):
                 with ranges.marked("engine_load", number):
-                    host = self._ensure_engine(cell)
+                    host, sampler = self._ensure_engine(cell)
                     reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
                 with ranges.marked("warm_up", number):
                     measurement.warm_up(host, reference)
             with self._turn(cell, turns.MEASURING), profile.around(host), ranges.marked("measure", number):
-                measurement.measure(host, self.before, reference)
+                measurement.measure(host, sampler, self.before, reference)
             if profile.found.trace:
                 measurement.doing = "analysing the trace"
                 self._state(cell, "analysing")
@@ -160,8 +162,11 @@ class GroupRunner:
                 self.folder.save_result(cell, result)
         self._state(cell, result.state, reason=result.reason)
 
-    def _ensure_engine(self, cell: Cell) -> EngineHost:
-        """The loaded engine. Loading that failed once is not tried again: it takes minutes and fails alike."""
+    def _ensure_engine(self, cell: Cell) -> tuple[EngineHost, ProcessTreeSampler]:
+        """The loaded engine, and what watches it.
+
+        Loading that failed once is not tried again: it takes minutes and fails alike.
+        """
         if self.load_failure is not None:
             reason = f"{self.load_failure.reason} (tried once for all cells of this engine)"
             raise EngineFailure(self.load_failure.cause, reason)
@@ -172,7 +177,8 @@ class GroupRunner:
                 self.load_failure = EngineFailure(error.cause, error.reason)
                 raise self.load_failure from error
         assert self.host is not None
-        return self.host
+        assert self.sampler is not None
+        return self.host, self.sampler
 
     def _reference_spec(self, baseline: Cell) -> EngineSpec:
         """The baseline's engine beside ours; on GPUs it has those of the lease that we do not use."""
@@ -186,8 +192,10 @@ class GroupRunner:
         self._state(cell, "loading")
         spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
         self.load_s = None
-        self.before = gpus.Before.now(spec.gpu_ids)
+        self.before = gpus.Before.now(spec.gpu_ids) if spec.device == "cuda" else gpus.Before()
         self.host = EngineHost(spec, run.engine.load_timeout_s)
+        self.sampler = ProcessTreeSampler(self.host.pid, gpu_indices=self.before.indices)
+        self.sampler.start()  # gets ready while the engine loads
         self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
         self.load_s = self.host.load(run.engine.load_timeout_s)
         parts = {name: round(seconds, 3) for name, seconds in self.host.load_parts.items()}
@@ -195,6 +203,9 @@ class GroupRunner:
 
     def _stop(self) -> None:
         """End the engine and wait until its GPUs hold no more memory than before it, for half a minute at most."""
+        if self.sampler is not None:
+            self.sampler.stop()
+            self.sampler = None
         if self.host is None:
             return
         device, engine_key = self.host.spec.device, self.cells[0].engine_key

@@ -156,7 +156,7 @@ def _row(sweep: _Sweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str,
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
     notes = [_note(sweep, cell, mine, gain), *_recorded(sweep, cell, result, row)]
     row |= {"called": gain.called, "starts": len(mine.results), "note": "; ".join(filter(None, notes))}
-    row |= _validity(cell, result)
+    row |= _validity(cell, mine.results)
     if isinstance(quality, str):
         return row | {"status": verdict.ERROR, "reason": quality}
     row |= quality or {}
@@ -226,6 +226,8 @@ def _note(sweep: _Sweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> str:
         images = len(differences.stored_images(mine.results[0]))
         wrote = f"the AR stage wrote other tokens for {len(unlike)} of {images} images than in the baseline"
         notes.append(f"{wrote}; those are not compared")
+    lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
+    notes += [f"memory, utilisation and energy are not known: {problem}" for problem in lost]
     return "; ".join(notes)
 
 
@@ -257,9 +259,9 @@ def _why_absent(last: Mapping[str, Any]) -> str:
     return "not run: the sweep ended before it"
 
 
-def _validity(cell: Cell, result: RunResult) -> Row:
-    """Whether the numbers can be trusted, apart from the status."""
-    doubts = list(result.foreign)
+def _validity(cell: Cell, results: Sequence[RunResult]) -> Row:
+    """Whether the numbers, of whichever start, can be trusted, apart from the status."""
+    doubts = list(dict.fromkeys(doubt for result in results for doubt in (*result.foreign, *result.throttled)))
     if cell.config["engine"]["warmup"] == 0 and cell.config["engine"]["name"] != "noop":
         doubts.append("measured without warm-up")
     return {"valid": not doubts, "invalid_reason": "; ".join(doubts)}

@@ -106,6 +106,20 @@ def test_memory_is_the_most_of_all_starts_and_the_rest_their_mean(tmp_path: Path
     assert (row["peak_memory_gb"], row["gpu_util_pct"], row["load_s"]) == (0.8, 50.0, 5.0)
 
 
+def test_throttling_in_any_start_makes_the_row_invalid_and_lost_telemetry_is_a_note(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    cell = next(c for c in made.cells if c.features == ("teacache",))
+    repeat = again(cell, 1)
+    folder = stored.store(tmp_path, build_plan([*made.cells, repeat]))
+    hot = "GPU 0 was throttled (hw_slowdown) in 1 of 4 samples (25%)"
+    result = folder.load_result(repeat)
+    assert result is not None
+    folder.save_result(repeat, dataclasses.replace(result, throttled=(hot,), telemetry_problem="it was ended"))
+    row = next(row for row in summary_of(folder).rows if row["cell"] == cell.label)
+    assert (row["valid"], row["invalid_reason"]) == (False, hot)
+    assert "memory, utilisation and energy are not known: it was ended" in row["note"]
+
+
 def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tmp_path: Path) -> None:
     made = stored.many_cells(4)
     alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])

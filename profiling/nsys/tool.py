@@ -1,10 +1,13 @@
 """Where Nsight Systems is on this machine, and running it. Knows nothing of what a trace says."""
 
+import contextlib
 import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ PLACES = (
     "/usr/lib/nsight-systems/bin/nsys",
 )
 EXPORT_TIMEOUT_S = 1800.0
+INSTALL = f": install Nsight Systems, or set {NSYS_VARIABLE}=/path/to/nsys"
 VERSION = re.compile(r"version (\d{4})\.(\d+)\.(\d+)")
 
 
@@ -32,18 +36,40 @@ class Nsys:
     path: Path
     version: tuple[int, int, int]
 
-    def export(self, recording: Path, to: Path) -> None:
+    def export(self, recording: Path, to: Path, timeout_s: float = EXPORT_TIMEOUT_S) -> None:
         """Write the SQLite export of a .nsys-rep. Raises NsysError with the last line that nsys said."""
         command = [str(self.path), "export", "-t", "sqlite", "--force-overwrite=true", "-o", str(to), str(recording)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, errors="replace")
-        except (OSError, subprocess.TimeoutExpired) as error:
+            done = run(command, timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise NsysError(f"{recording}: nsys {self} did not export it within {timeout_s:g} s") from error
+        except OSError as error:
             raise NsysError(f"{recording}: nsys could not export it: {error}") from error
         if done.returncode or not to.exists():
             raise NsysError(f"{recording}: nsys {self} could not export it: {last_line(done.stdout + done.stderr)}")
 
     def __str__(self) -> str:
         return ".".join(map(str, self.version))
+
+
+def run(command: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    """Run to its end; what nsys started is ended with it when that takes too long. Raises OSError, TimeoutExpired."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def last_line(text: str) -> str:
@@ -65,7 +91,7 @@ def find() -> Nsys:
     said = []
     for path in candidates():
         try:
-            done = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=30)
+            done = run([str(path), "--version"], 30)
         except (OSError, subprocess.TimeoutExpired) as error:
             said.append(f"{path}: {error}")
             continue
@@ -74,4 +100,4 @@ def find() -> Nsys:
             return Nsys(path, (year, release, patch))
         said.append(f"{path}: {last_line(done.stdout + done.stderr)}")
     tried = f" (tried {'; '.join(said)})" if said else ""
-    raise NsysError(f"nsys was not found{tried}: install Nsight Systems, or set {NSYS_VARIABLE}=/path/to/nsys")
+    raise NsysError(f"nsys was not found{tried}{INSTALL}")

@@ -1,10 +1,15 @@
 """What happens around a cell: strangers on its GPU, a clock that is set, a launcher's worker that is killed."""
 
 import csv
+import json
+import os
+import re
+from collections.abc import Sequence
 from datetime import datetime
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.faults.conftest import NOOP, Sweep, alive, wait_for
 
 NVML = '''
@@ -16,6 +21,7 @@ import types
 import psutil
 
 CASE = {case!r}
+REASONS = {reasons!r}
 
 
 class NVMLError(Exception):
@@ -30,8 +36,15 @@ def nvmlDeviceGetName(handle): return "Simulated GPU"
 def nvmlSystemGetDriverVersion(): return "1.0"
 
 
+def engines():
+    """Process ids; asked by the sweep, or by the sampler that it has started."""
+    me = psutil.Process()
+    sweep = me.parent() if "profiling.telemetry.worker" in me.cmdline() else me
+    return [one.pid for one in sweep.children() if "sweep.engines.child" in one.cmdline()]
+
+
 def nvmlDeviceGetMemoryInfo(handle):
-    taken = psutil.Process().children() or CASE == "memory of nobody"
+    taken = engines() or CASE == "memory of nobody"
     return types.SimpleNamespace(used=5e9 if taken else 3e8)
 
 
@@ -39,9 +52,12 @@ def unsupported(*_):
     raise NVMLError("not supported")
 
 
-NVML_CLOCK_SM = 1
+NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
+nvmlClocksEventReasonSwPowerCap = 0x4
+nvmlClocksEventReasonHwThermalSlowdown = 0x40
 nvmlDeviceGetUtilizationRates = nvmlDeviceGetPowerUsage = nvmlDeviceGetTotalEnergyConsumption = unsupported
 nvmlDeviceGetClockInfo = unsupported
+nvmlDeviceGetCurrentClocksEventReasons = lambda handle: REASONS.pop(0) if len(REASONS) > 1 else REASONS[0]
 
 
 def nvmlSystemGetProcessName(pid):
@@ -49,15 +65,15 @@ def nvmlSystemGetProcessName(pid):
 
 
 def nvmlDeviceGetComputeRunningProcesses(handle):
-    engines = [p.pid for p in psutil.Process().children()]
+    own = engines()
     pids = {{
-        "alone": engines,
-        "there before, ids of our namespace": [4242, *engines],
-        "came later, ids of our namespace": [4242, *engines] if engines else [],
-        "there before, ids of another namespace": [4242, *(90001 for _ in engines)],
-        "own engine under an id of another namespace": [90001 for _ in engines],
-        "gone before the measurement": [] if engines else [4242],
-        "memory of nobody": engines,
+        "alone": own,
+        "there before, ids of our namespace": [4242, *own],
+        "came later, ids of our namespace": [4242, *own] if own else [],
+        "there before, ids of another namespace": [4242, *(90001 for _ in own)],
+        "own engine under an id of another namespace": [90001 for _ in own],
+        "gone before the measurement": [] if own else [4242],
+        "memory of nobody": own,
     }}[CASE]
     used = {{4242: 3_100_000_000}}
     return [types.SimpleNamespace(pid=pid, usedGpuMemory=used.get(pid)) for pid in pids]
@@ -75,17 +91,110 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_foreign_process_on_the_gpu_makes_the_row_invalid(sweep: Sweep, case: str) -> None:
+def simulate_gpu(sweep: Sweep, case: str = "alone", reasons: Sequence[int] = (0,)) -> None:
+    """Put a driver's library with one GPU in front of the real one, for the sweep and for its sampler."""
     place = sweep.base / "nvml"
     place.mkdir()
-    (place / "pynvml.py").write_text(NVML.format(case=case))
-    sweep.environment["CUDA_VISIBLE_DEVICES"] = "0"
-    sweep.inject("sweep.cli", f"import sys\nsys.path.insert(0, {str(place)!r})")
+    (place / "pynvml.py").write_text(NVML.format(case=case, reasons=list(reasons)))
+    path = [str(place), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    sweep.environment |= {"CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": os.pathsep.join(path)}
+
+
+def telemetry(sweep: Sweep, label: str) -> list[dict[str, str]]:
+    """telemetry.csv of a cell."""
+    with (sweep.cell_path(label) / "telemetry.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_foreign_process_on_the_gpu_makes_the_row_invalid(sweep: Sweep, case: str) -> None:
+    simulate_gpu(sweep, case)
     done = sweep.run("-m", *NOOP, "engine.device=cuda", "batch=1")
     assert done.code == 0, done.out + done.err
     row = sweep.rows()["baseline b1"]
     assert (row["status"], row["valid"], row["invalid_reason"]) == ("PASS", str(not CASES[case]), CASES[case])
+
+
+SLOW = """
+def generate(self, requests, folder, before=NoopEngine.generate):
+    import time; time.sleep({seconds})
+    return before(self, requests, folder)
+
+NoopEngine.generate = generate
+"""
+ONE_BATCH = ("workload.num_prompts=1", "workload.repeats=1")
+
+
+def test_gpu_throttled_by_heat_makes_the_row_invalid(sweep: Sweep) -> None:
+    """Hot before the measurement, then at every other sample of it, and always at the power limit."""
+    simulate_gpu(sweep, reasons=[0x44, *([0x4, 0x44] * 50)])
+    sweep.inject("sweep.engines.noop", SLOW.format(seconds=1.1))
+    done = sweep.run("-m", *NOOP, *ONE_BATCH, "engine.device=cuda", "batch=1")
+    assert done.code == 0, done.out + done.err
+    row = sweep.rows()["baseline b1"]
+    assert (row["status"], row["valid"]) == ("PASS", "False")
+    said = re.fullmatch(
+        r"GPU 0 was throttled \(hw_thermal_slowdown\) in (\d+) of (\d+) samples \(\d+%\)", row["invalid_reason"]
+    )
+    assert said, row["invalid_reason"]
+    raw = [sample["throttle_reasons"] for sample in telemetry(sweep, "baseline b1")]
+    assert set(raw) == {"sw_power_cap", "sw_power_cap+hw_thermal_slowdown"}
+    assert [int(said[1]), int(said[2])] == [raw.count("sw_power_cap+hw_thermal_slowdown"), len(raw)]
+    assert len(raw) >= 3
+
+
+def test_gpu_at_its_power_limit_is_recorded_and_valid(sweep: Sweep) -> None:
+    simulate_gpu(sweep, reasons=[0x4])
+    sweep.inject("sweep.engines.noop", SLOW.format(seconds=0.5))
+    done = sweep.run("-m", *NOOP, *ONE_BATCH, "engine.device=cuda", "batch=1")
+    assert done.code == 0, done.out + done.err
+    row = sweep.rows()["baseline b1"]
+    assert (row["valid"], row["invalid_reason"]) == ("True", "")
+    samples = telemetry(sweep, "baseline b1")
+    assert {sample["throttle_reasons"] for sample in samples} == {"sw_power_cap"}
+    assert {(sample["memory_clock_mhz"], sample["energy_j"]) for sample in samples} == {("", "")}
+    stored = json.loads((sweep.cell_path("baseline b1") / "result.json").read_bytes())
+    assert stored["telemetry"]["power_capped_pct"] == 100.0
+
+
+KILL_SAMPLER = """
+def generate(self, requests, folder, before=NoopEngine.generate):
+    import os, psutil, time
+    if len(requests) == 1 and not FLAG.exists():
+        time.sleep(0.3)
+        (sampler,) = [p for p in psutil.Process(os.getppid()).children() if "profiling.telemetry.worker" in p.cmdline()]
+        sampler.kill()
+        FLAG.touch()
+    return before(self, requests, folder)
+
+NoopEngine.generate = generate
+"""
+
+
+def test_killed_sampler_costs_one_cell_its_telemetry_and_nothing_else(sweep: Sweep) -> None:
+    sweep.inject("sweep.engines.noop", KILL_SAMPLER)
+    done = sweep.run("-m", *NOOP, *ONE_BATCH, "engine.warmup=0", "batch=1,2")
+    assert done.code == 0, done.out + done.err
+    assert set(sweep.statuses().values()) == {("PASS", "")}
+    assert len(sweep.engine_pids()) == 1
+    hit, next_one = sweep.rows()["baseline b1"], sweep.rows()["baseline b2"]
+    assert [hit["valid"], hit["peak_memory_gb"], hit["cpu_pct"]] == ["True", "", ""]
+    assert hit["note"] == "memory, utilisation and energy are not known: the sampler was ended by SIGKILL"
+    assert telemetry(sweep, "baseline b1") == []
+    assert float(hit["latency_mean_s"]) > 0
+    assert float(next_one["peak_memory_gb"]) > 0
+    assert next_one["note"] == ""
+
+
+def test_one_sampler_an_engine_and_none_is_left(sweep: Sweep) -> None:
+    started = sweep.base / "samplers"
+    log = f"import os, sys\nwith open({str(started)!r}, 'a') as handle:\n    print(os.getpid(), file=handle)\n"
+    sweep.inject("profiling.telemetry.processes", log)  # what only the sampler imports
+    done = sweep.run("-m", *NOOP, "batch=1,2", "engine.threads_per_rank=1,2")
+    assert done.code == 0, done.out + done.err
+    pids = [int(line) for line in started.read_text().split()]
+    assert len(pids) == len(sweep.engine_pids()) == 2
+    assert not [pid for pid in pids if alive(pid)]
 
 
 CLOCK = """
@@ -121,8 +230,7 @@ def test_wall_clock_set_while_running_changes_no_duration(sweep: Sweep, jump: in
     row = sweep.rows()["baseline b1"]
     assert 1 <= float(row["load_s"]) < 60
     assert 0 < float(row["latency_mean_s"]) < 60
-    with (sweep.cell_path("baseline b1") / "telemetry.csv").open() as handle:
-        assert all(0 <= float(sample["cpu_pct"]) <= 12800 for sample in csv.DictReader(handle))
+    assert all(0 <= float(sample["cpu_pct"]) <= 12800 for sample in telemetry(sweep, "baseline b1"))
     manifest = sweep.manifest()
     span = datetime.fromisoformat(manifest["end"]) - datetime.fromisoformat(manifest["start"])
     assert 0 <= span.total_seconds() < 60

@@ -1,6 +1,8 @@
-"""Tiny pipelines, loaded once a module, and the place that the plugin writes to."""
+"""Tiny pipelines, loaded once a module, the place that the plugin writes to, and doubles of drivers."""
 
-from collections.abc import Iterator
+import sys
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +28,14 @@ def here(tmp_path: Path) -> Any:
     from omni_doubles import Here
 
     return Here(tmp_path)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put doubles in the place of the drivers' packages; None: not installed."""
+
+    def put(pynvml: types.ModuleType | None = None, amdsmi: types.ModuleType | None = None) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", pynvml)
+        monkeypatch.setitem(sys.modules, "amdsmi", amdsmi)
+
+    return put

@@ -1,14 +1,22 @@
-"""The sampler on a real, busy process tree, and summaries of recorded samples."""
+"""The sampler on a real, busy process tree, and what is left of it when one of the two goes."""
 
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import psutil
 import pytest
+from driver_doubles import nvml
 
-from profiling.telemetry import ProcessTreeSampler, TelemetrySample, summarise
+from profiling.telemetry import worker
+from profiling.telemetry.sampler import ProcessTreeSampler
+from profiling.telemetry.samples import GpuUser, TelemetrySummary, TelemetryWindow, Watched
+from tests.conftest import environment
 
 # A parent that holds 50 MB and waits, its child computes; then more children come and go at once.
 TREE = """
@@ -61,8 +69,7 @@ def test_memory_and_processor_time_of_the_whole_tree(tree: "subprocess.Popen[str
 
 def test_processes_that_vanish_while_sampling(tree: "subprocess.Popen[str]") -> None:
     sampler = ProcessTreeSampler(tree.pid, interval_s=0.005, gpu_indices=())
-    sampler.start()
-    start = time.perf_counter()
+    start = sampler.mark()
     proceed(tree)
     time.sleep(0.5)
     proceed(tree)
@@ -78,7 +85,7 @@ def test_processes_that_vanish_while_sampling(tree: "subprocess.Popen[str]") -> 
 def test_the_clock_is_shared_with_other_processes() -> None:
     sampler = ProcessTreeSampler(os.getpid(), gpu_indices=())
     before = time.perf_counter()
-    sampler.start()
+    sampler.mark()
     asked = "import time; print(time.perf_counter())"
     between = float(subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True).stdout)
     sampler.stop()
@@ -92,41 +99,229 @@ def test_stop_twice_or_without_start_is_fine() -> None:
     sampler.start()
     sampler.stop()
     sampler.stop()
+    assert sampler.problem == ""
 
 
-def gpu_sample(time_s: float, index: int, memory_gb: float, util_pct: float, energy_j: float) -> TelemetrySample:
-    """A row as a machine with two GPUs leaves it."""
-    return TelemetrySample(time_s, 4.0, 100.0 * time_s, index, memory_gb, util_pct, 300.0, energy_j)
+def samplers(of: int | None = None) -> list[psutil.Process]:
+    """Sampling processes that this process, or another, has started and that run."""
+    children = psutil.Process(of).children()
+    return [one for one in children if "profiling.telemetry.worker" in one.cmdline()]
 
 
-RECORDED = (
-    gpu_sample(0.0, 0, 10.0, 0.0, 1000.0),
-    gpu_sample(0.0, 1, 10.0, 0.0, 5000.0),
-    gpu_sample(1.0, 0, 20.0, 90.0, 1300.0),
-    gpu_sample(1.0, 1, 21.0, 80.0, 5200.0),
-    gpu_sample(2.0, 0, 20.0, 100.0, 1700.0),
-    gpu_sample(2.0, 1, 60.0, 90.0, 5400.0),
-)
+def test_sampling_goes_on_while_this_process_lets_nobody_else_run() -> None:
+    sampler = ProcessTreeSampler(os.getpid(), interval_s=0.02, gpu_indices=())
+    start = sampler.mark()
+    sum(range(40_000_000))  # one call that never lets go of the interpreter: a thread would wait all the while
+    end = time.perf_counter()
+    sampler.stop()
+    times = [start, *(sample.time_s for sample in sampler.window(start, end).samples), end]
+    assert end - start > 0.3
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < (end - start) / 2
 
 
-def test_gpu_window_between_samples() -> None:
-    summary = summarise(RECORDED, 0.5, 1.5)
-    assert summary.peak_memory_gb == 21.0
-    assert summary.gpu_util_pct == 85.0
-    assert summary.energy_j == pytest.approx(150 + 200 + 100 + 100)
-    assert summary.cpu_pct == pytest.approx(0.5 * 100 + 0.5 * 200)
+def test_nothing_is_sampled_before_the_first_mark_and_at_rest() -> None:
+    sampler = ProcessTreeSampler(os.getpid(), interval_s=0.01, gpu_indices=())
+    sampler.start()
+    time.sleep(0.3)
+    first = sampler.mark()
+    assert len(sampler.window(0.0, first).samples) == 1
+    sampler.rest()
+    resting = time.perf_counter()
+    time.sleep(0.2)
+    second = sampler.mark()
+    assert [sample.time_s > resting for sample in sampler.window(0.0, second).samples] == [True]
+    sampler.stop()
 
 
-def test_window_without_a_sample_takes_its_neighbours() -> None:
-    summary = summarise(RECORDED, 1.25, 1.75)
-    assert summary.energy_j == pytest.approx(200 + 100)
-    assert summary.cpu_pct == pytest.approx(200)
-    assert summary.peak_memory_gb is not None
+ANSWERS_NOTHING = """
+import sys
+from profiling.telemetry import worker
+
+class Pipe:
+    def poll(self, seconds): return True
+    def recv(self): raise EOFError
+
+worker.serve(Pipe(), 1, 1.0, ())
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
 
 
-def test_no_samples_is_unknown_not_zero() -> None:
-    summary = summarise((), 0.0, 1.0)
-    assert (summary.peak_memory_gb, summary.cpu_pct, summary.energy_j) == (None, None, None)
+def test_only_what_sampling_needs_is_imported() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWERS_NOTHING], capture_output=True, text=True, env=environment(), check=True
+    )
+    imported = set(done.stdout.split())
+    assert "psutil" in imported
+    assert not imported & {"numpy", "torch", "hydra", "omegaconf", "pynvml", "amdsmi", "sweep", "rich"}
+
+
+STARTS_ONE = """
+import os, sys, time
+from profiling.telemetry.sampler import ProcessTreeSampler
+sampler = ProcessTreeSampler(os.getpid(), interval_s=0.05, gpu_indices={gpus})
+sampler.start()
+{then}
+print("ready", flush=True)
+time.sleep(60)
+"""
+HANGS = """
+import pathlib, time
+
+def nvmlInit():
+    pathlib.Path({asked!r}).touch()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("doing", ["sampling", "waiting for a driver that hangs"])
+def test_sampler_ends_with_its_parent_however_that_died(doing: str, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "pynvml.py").write_text(HANGS.format(asked=str(asked)))
+    variables = environment()
+    variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), variables["PYTHONPATH"]])
+    script = STARTS_ONE.format(gpus="()", then="sampler.mark()")
+    if doing != "sampling":
+        script = STARTS_ONE.format(gpus=None, then=f"while not os.path.exists({str(asked)!r}): time.sleep(0.01)")
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=variables)
+    assert parent.stdout
+    assert parent.stdout.readline() == b"ready\n"
+    (sampler,) = samplers(parent.pid)
+    parent.kill()
+    parent.communicate()
+    assert psutil.wait_procs([sampler], timeout=5)[1] == []
+
+
+def test_stopping_ends_its_process_at_once() -> None:
+    sampler = ProcessTreeSampler(os.getpid(), gpu_indices=())
+    sampler.mark()
+    (process,) = samplers()
+    start = time.perf_counter()
+    sampler.stop()
+    assert time.perf_counter() - start < 1
+    assert not process.is_running()
+
+
+def test_lost_sampler_leaves_nothing_half_known_and_the_next_window_has_another() -> None:
+    sampler = ProcessTreeSampler(os.getpid(), interval_s=0.02, gpu_indices=())
+    start = sampler.mark()
+    time.sleep(0.1)
+    samplers()[0].kill()
+    end = sampler.mark()
+    sampler.rest()
+    assert sampler.problem == "the sampler was ended by SIGKILL"
+    assert sampler.window(start, end) == TelemetryWindow((), TelemetrySummary(None, None, None, None))
+    start = sampler.mark()
+    end = sampler.mark()
+    sampler.stop()
+    assert sampler.problem == ""
+    assert sampler.window(start, end).summary.peak_memory_gb is not None
+
+
+def test_sampler_that_hangs_is_given_up_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiling.telemetry.sampler.ANSWER_TIMEOUT_S", 0.2)
+    sampler = ProcessTreeSampler(os.getpid(), gpu_indices=())
+    sampler.mark()
+    (process,) = samplers()
+    process.suspend()
+    sampler.rest()
+    assert sampler.problem == "the sampler has not answered within 0.2 s"
+    assert not process.is_running()
+    sampler.stop()
+
+
+def test_sampler_that_cannot_be_started_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    sampler = ProcessTreeSampler(os.getpid(), gpu_indices=())
+    start = sampler.mark()
+    sampler.stop()
+    assert sampler.problem.startswith("the sampler could not be started: [Errno 2]")
+    assert sampler.window(start, time.perf_counter()).samples == ()
+
+
+BREAKS = """
+class NVMLError(Exception): pass
+calls = iter(range(3))
+def nvmlInit(): pass
+def nvmlDeviceGetCount(): return 1
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetComputeRunningProcesses(gpu): raise NVMLError
+def nvmlDeviceGetMemoryInfo(gpu): raise NVMLError if next(calls) < 2 else ValueError("nonsense")
+"""
+
+
+@pytest.mark.parametrize("interval_s", [0.01, 60.0], ids=["between commands", "at a command"])
+def test_sampler_that_fails_tells_its_last_words(
+    interval_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pynvml.py").write_text(BREAKS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sampler = ProcessTreeSampler(os.getpid(), interval_s, gpu_indices=None)
+    sampler.mark()
+    (process,) = samplers()
+    if interval_s < 1:
+        psutil.wait_procs([process], timeout=10)
+    sampler.mark()
+    sampler.rest()
+    assert sampler.problem == "the sampler failed: ValueError: nonsense"
+    sampler.stop()
+
+
+def test_answer_of_a_command_that_was_broken_off_is_not_taken_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = ProcessTreeSampler(os.getpid(), interval_s=60, gpu_indices=())
+    sampler.mark()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sampler, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sampler.mark()
+    assert sampler._pipe
+    assert sampler._pipe.poll(10)  # its answer waits there
+    last = time.perf_counter()
+    sampler.stop()
+    assert [sample.time_s > last for sample in sampler.window(0.0, time.perf_counter()).samples] == [False, False, True]
+
+
+class Commands:
+    """A pipe that brings these commands and keeps the answers; whoever polls in between has waited in vain."""
+
+    def __init__(self, *commands: str) -> None:
+        self.commands = list(commands)
+        self.answers: list[Watched] = []
+
+    def poll(self, seconds: float | None) -> bool:
+        return True
+
+    def recv(self) -> tuple[int, str]:
+        if not self.commands:
+            raise EOFError
+        return len(self.answers) + 1, self.commands.pop(0)
+
+    def send(self, answer: tuple[int, Watched]) -> None:
+        self.answers.append(answer[1])
+
+
+def test_who_used_a_gpu_before_a_rest_is_not_told_after_it(driver: Callable[..., None]) -> None:
+    seen = iter([[(7, 1e9)], [(7, 3e9), (8, None)], [(9, 2e9)]])
+    driver(
+        nvml(
+            nvmlDeviceGetComputeRunningProcesses=lambda gpu: [
+                types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in next(seen)
+            ]
+        )
+    )
+    pipe = Commands("mark", "rest", "mark")
+    worker.serve(pipe, os.getpid(), 60.0, (0,))  # type: ignore[arg-type]
+    assert [answer.users for answer in pipe.answers] == [
+        (GpuUser(0, 7, "", 1.0),),
+        (GpuUser(0, 7, "", 3.0), GpuUser(0, 8, "", None)),
+        (GpuUser(0, 9, "", 2.0),),
+    ]
+    assert [len(answer.samples) for answer in pipe.answers] == [1, 1, 1]
 
 
 @pytest.mark.gpu
@@ -151,4 +346,5 @@ def test_gpu_columns_of_a_busy_gpu() -> None:
     assert window.summary.gpu_util_pct > 50
     assert window.summary.energy_j is not None
     assert 100 < window.summary.energy_j < 3000
-    assert all(sample.power_w and sample.sm_clock_mhz for sample in window.samples)
+    assert all(sample.power_w and sample.sm_clock_mhz and sample.memory_clock_mhz for sample in window.samples)
+    assert all(sample.throttle_reasons is not None for sample in window.samples)

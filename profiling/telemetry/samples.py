@@ -1,0 +1,202 @@
+"""What telemetry saw, and summaries of any window of it: pure functions over recorded samples.
+
+Says nothing of single phases: utilisation over less than a few samples has no meaning. Reads no device.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GB = 1e9
+
+THROTTLING = frozenset(
+    {
+        *("hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown"),  # NVIDIA
+        *("prochot", "socket_thermal", "vr_thermal", "hbm_thermal"),  # AMD
+    }
+)
+"""Reasons for low clocks that make a measurement worthless: heat, or a power supply that pulls the brake.
+
+A GPU at its power limit ("sw_power_cap", AMD "ppt") is at work as it was built to be; an idle one, or one whose
+clocks were set by hand, is not throttled either.
+"""
+
+POWER_CAPS = frozenset({"sw_power_cap", "ppt"})
+
+NO_REASON = "none"
+"""The driver was asked and gives no reason; not known is None."""
+
+
+@dataclass(frozen=True)
+class GpuReading:
+    """What the driver says of one GPU now; None where the device does not answer the question."""
+
+    index: int  # the driver's: all devices, whatever CUDA_VISIBLE_DEVICES says
+    memory_gb: float | None = None  # used on the device, by whomever
+    util_pct: float | None = None  # share of the driver's last sampling period with a kernel running
+    power_w: float | None = None
+    energy_j: float | None = None  # counter since the driver was loaded
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle_reasons: str | None = None  # why clocks are not higher, joined by "+"; "none" when nothing holds them
+
+
+@dataclass(frozen=True)
+class GpuUser:
+    """A process with a compute context on a GPU. Inside a container the driver may give another
+    namespace's `pid`, or list nobody."""
+
+    gpu_index: int
+    pid: int
+    name: str  # "" when the driver does not tell
+    memory_gb: float | None
+
+
+@dataclass(frozen=True)
+class TelemetrySample:
+    """One moment, and one GPU where there are any (so one row a GPU, with the same process columns)."""
+
+    time_s: float  # time.perf_counter; the same clock in all processes of a Linux machine
+    rss_gb: float  # resident memory summed over the tree; pages that processes share count once each
+    cpu_pct: float  # processor time of the tree since the previous sample; 100 = one core busy
+    gpu_index: int | None = None  # the GPU columns are those of GpuReading
+    gpu_memory_gb: float | None = None
+    gpu_util_pct: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle_reasons: str | None = None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the sampling process hands over: samples since it did so last; who was seen since it woke."""
+
+    samples: tuple[TelemetrySample, ...] = ()
+    users: tuple[GpuUser, ...] = ()  # on the sampled GPUs, each with the most memory that it held
+    tree_pids: frozenset[int] = frozenset()  # every process that the tree had
+
+
+@dataclass(frozen=True)
+class TelemetrySummary:
+    """A window in one row. None: not known."""
+
+    peak_memory_gb: float | None  # fullest GPU; without GPUs the process tree
+    cpu_pct: float | None  # mean; 100 = one core busy
+    gpu_util_pct: float | None  # mean over samples and GPUs
+    energy_j: float | None  # used by all sampled GPUs together
+    power_capped_pct: float | None = None  # samples of GPUs at their power limit: no fault, but why clocks differ
+
+
+@dataclass(frozen=True)
+class Throttled:
+    """A GPU that was slowed down in `seen` of `samples` looks at it."""
+
+    gpu_index: int
+    reasons: tuple[str, ...]
+    seen: int
+    samples: int
+
+    def __str__(self) -> str:
+        return (
+            f"GPU {self.gpu_index} was throttled ({', '.join(self.reasons)}) in {self.seen} of {self.samples}"
+            f" samples ({self.seen / self.samples:.0%})"
+        )
+
+
+@dataclass(frozen=True)
+class TelemetryWindow:
+    """What was seen between two times, raw and in one row."""
+
+    samples: tuple[TelemetrySample, ...]
+    summary: TelemetrySummary
+    throttled: tuple[Throttled, ...] = ()
+
+
+def window(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> TelemetryWindow:
+    """What the samples, in order of time, say of the time between."""
+    inside = tuple(sample for sample in samples if start_s <= sample.time_s <= end_s)
+    return TelemetryWindow(inside, summarise(samples, start_s, end_s), throttled(samples, start_s, end_s))
+
+
+def levels(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> list[TelemetrySample]:
+    """Samples that tell the window's levels; of one shorter than the interval the first after it, else the last."""
+    inside = [sample for sample in samples if start_s <= sample.time_s <= end_s]
+    if inside or not samples:
+        return inside
+    nearest_s = next((sample.time_s for sample in samples if sample.time_s > end_s), samples[-1].time_s)
+    return [sample for sample in samples if sample.time_s == nearest_s]  # one a GPU
+
+
+def summarise(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> TelemetrySummary:
+    """Reduce the samples, in order of time, to one row for the window; those just outside serve its two ends."""
+    seen = levels(samples, start_s, end_s)
+    gpu_memory = [sample.gpu_memory_gb for sample in seen if sample.gpu_memory_gb is not None]
+    utilisation = [sample.gpu_util_pct for sample in seen if sample.gpu_util_pct is not None]
+    capped = [not POWER_CAPS.isdisjoint(found) for sample in seen if (found := reasons(sample)) is not None]
+    return TelemetrySummary(
+        peak_memory_gb=max(gpu_memory or [sample.rss_gb for sample in seen], default=None),
+        cpu_pct=mean_cpu_pct(samples, start_s, end_s),
+        gpu_util_pct=sum(utilisation) / len(utilisation) if utilisation else None,
+        energy_j=energy_used_j(samples, start_s, end_s),
+        power_capped_pct=100 * sum(capped) / len(capped) if capped else None,
+    )
+
+
+def reasons(sample: TelemetrySample) -> frozenset[str] | None:
+    """Why the GPU's clocks were not higher; None where that is not known."""
+    if sample.throttle_reasons is None:
+        return None
+    return frozenset(sample.throttle_reasons.split("+")) - {NO_REASON}
+
+
+def throttled(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> tuple[Throttled, ...]:
+    """GPUs that were slowed down in the window, and why: see THROTTLING. GPUs whose reasons are not known are not."""
+    looked: Counter[int] = Counter()
+    seen: Counter[int] = Counter()
+    found: dict[int, set[str]] = {}
+    for sample in levels(samples, start_s, end_s):
+        given = reasons(sample)
+        if sample.gpu_index is None or given is None:
+            continue
+        looked[sample.gpu_index] += 1
+        if slowed := given & THROTTLING:
+            seen[sample.gpu_index] += 1
+            found.setdefault(sample.gpu_index, set()).update(slowed)
+    return tuple(Throttled(gpu, tuple(sorted(found[gpu])), seen[gpu], looked[gpu]) for gpu in sorted(found))
+
+
+def mean_cpu_pct(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> float | None:
+    """Mean over the window. A sample speaks of the time since the one before, of which only the overlap counts."""
+    by_time = {sample.time_s: sample.cpu_pct for sample in samples}  # one a moment, not one a GPU
+    covered_s, weighted = 0.0, 0.0
+    for earlier, later in itertools.pairwise(sorted(by_time)):
+        overlap_s = max(0.0, min(later, end_s) - max(earlier, start_s))
+        covered_s += overlap_s
+        weighted += overlap_s * by_time[later]
+    return weighted / covered_s if covered_s else None
+
+
+def energy_used_j(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> float | None:
+    """Difference of each GPU's energy counter between the window's ends, summed; None without two readings of any.
+
+    The counter is interpolated linearly between samples; beyond the first and the last it is taken as constant.
+    """
+    readings: dict[int, list[tuple[float, float]]] = {}
+    for sample in samples:
+        if sample.gpu_index is not None and sample.energy_j is not None:
+            readings.setdefault(sample.gpu_index, []).append((sample.time_s, sample.energy_j))
+    used = [counter_at(end_s, line) - counter_at(start_s, line) for line in readings.values() if len(line) >= 2]
+    return sum(used) if used else None
+
+
+def counter_at(time_s: float, readings: Sequence[tuple[float, float]]) -> float:
+    """Linear interpolation in (time, value) pairs that are in order of time."""
+    if time_s <= readings[0][0]:
+        return readings[0][1]
+    for (before_s, before), (after_s, after) in itertools.pairwise(readings):
+        if time_s <= after_s:
+            return before + (after - before) * (time_s - before_s) / (after_s - before_s)
+    return readings[-1][1]
