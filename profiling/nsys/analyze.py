@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from profiling.files import write_atomic
@@ -45,8 +46,9 @@ def run(asked: argparse.Namespace) -> int:
     """Analyse, print, save; returns the exit code. Raises Refusal."""
     analyses = [analysed(trace, asked.host_only) for trace in asked.traces]
     if asked.save:
-        write_atomic(asked.save / "nsys_phases.csv", table.phases_csv(analyses))
-        write_atomic(asked.save / "kernels.csv", table.kernels_csv(analyses))
+        told = [replace(one, trace=_seen_from(asked.save, one.trace)) for one in analyses]
+        write_atomic(asked.save / "nsys_phases.csv", table.phases_csv(told))
+        write_atomic(asked.save / "kernels.csv", table.kernels_csv(told))
     if asked.plot:
         from profiling.nsys.plot import draw
 
@@ -58,6 +60,12 @@ def run(asked: argparse.Namespace) -> int:
     else:
         print("\n\n".join(table.text(one, max(0, asked.top), None if asked.all else SHOWN) for one in analyses))
     return 0
+
+
+def _seen_from(folder: Path, trace: str) -> str:
+    """The trace's path within the folder, so that the folder can be moved; as it is when it lies elsewhere."""
+    path = Path(trace).resolve()
+    return str(path.relative_to(folder.resolve())) if path.is_relative_to(folder.resolve()) else trace
 
 
 def analysed(trace: Path, host_only: bool = False) -> Analysis:

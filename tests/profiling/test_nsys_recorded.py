@@ -99,6 +99,14 @@ def test_saved_tables_and_plot(tmp_path: Path) -> None:
     assert (out / "phases.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_saved_beside_the_trace_the_tables_name_it_as_seen_from_there(tmp_path: Path) -> None:
+    trace = unpacked("cuda_graph_node", tmp_path)
+    assert profiling("analyze", trace, "--save", tmp_path).code == 0
+    for name in ("nsys_phases.csv", "kernels.csv"):
+        rows = list(csv.DictReader(io.StringIO((tmp_path / name).read_text())))
+        assert {row["trace"] for row in rows} == {trace.name}
+
+
 def by_nsys(path: Path) -> dict[str, tuple[int, int]]:
     """Instances and projected ns of every range's name by `nsys stats`."""
     command = [str(tool.find().path), "stats", "-r", "nvtx_gpu_proj_sum", "-f", "csv", "--timeunit", "nsec", str(path)]
