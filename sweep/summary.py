@@ -239,7 +239,8 @@ def _recorded(sweep: _Sweep, cell: Cell, result: RunResult, row: Row) -> list[st
         longest = max(
             told, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
         )
-        notes.append(f"nsys: {longest['sentence']}" if longest.get("sentence") else "")
+        if longest.get("verdict"):  # on a CPU the phase did nothing on a GPU, and the row says how long it took
+            notes.append(f"nsys: {longest.get('sentence', '')}")
     return notes
 
 
