@@ -57,6 +57,7 @@ class CellView:
     bottleneck: str = ""  # the phase that takes longest, and what it waits for
     timeline: TimelineView | None = None
     no_timeline: str = ""  # why there is none, where that is worth saying
+    verdicts: Sequence[str] = ()  # what its trace says of each phase that did something on a GPU, a sentence each
     section: bool = True  # whether it is told about beyond its row
 
 
@@ -347,6 +348,8 @@ def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]
         "bottleneck": view.bottleneck,
         "timeline": view.timeline,
         "no_timeline": view.no_timeline,
+        "verdicts": view.verdicts,
+        "trace": text(row, "trace"),
         "overrides": " ".join(view.overrides),
         "config": "\n".join(view.config),
         "images": shown,

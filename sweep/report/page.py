@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from profiling.files import write_atomic
+from profiling.phases import PHASES
 from sweep.control import ControlGroup
 from sweep.plan import Cell, Plan
 from sweep.report import timeline_view
@@ -16,6 +17,7 @@ from sweep.report.embed import Picture
 from sweep.report.html import CellView, ImageView, ReportContext, render, with_section
 from sweep.results import RunResult, SweepFolder
 
+VERDICTS = 24  # of a trace's phases, with their processes
 TIMELINES = 60  # cells whose timeline is drawn: each takes some hundredths of a second and up to 15 kB
 Images = Mapping[tuple[int, int], Picture]
 
@@ -63,6 +65,7 @@ def gather(
                 overrides=cell.overrides,
                 config=tuple(flatten(cell.config)),
                 **_timeline(folder, cell, row, drawn < TIMELINES),
+                verdicts=_verdicts(folder, cell) if row.get("trace") else (),
             )
         )
         drawn += views[-1].timeline is not None
@@ -97,6 +100,15 @@ def words(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(words(item) for item in value)
     return "" if value is None else str(value)
+
+
+def _verdicts(folder: SweepFolder, cell: Cell) -> tuple[str, ...]:
+    """What the cell's trace says of its phases, longest first."""
+    told = [one for one in folder.load_recorded_phases(cell) if one.get("verdict") and one.get("phase") in PHASES]
+    several = len({one.get("process") for one in told}) > 1
+    return tuple(
+        one.get("sentence", "") + (f" (process {one.get('process')})" if several else "") for one in told[:VERDICTS]
+    )
 
 
 def _timeline(folder: SweepFolder, cell: Cell, row: Mapping[str, Any], wanted: bool) -> dict[str, Any]:

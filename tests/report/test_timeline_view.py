@@ -137,3 +137,22 @@ def test_damaged_phases_cost_the_timeline_and_nothing_else(tmp_path: Path) -> No
     assert seen.text.count("No timeline") == 1, "a cell that recorded nothing has nothing to say"
     assert seen.text.count("Timeline of the first batch") == 1
     assert str(tmp_path) not in seen.text
+
+
+def test_a_profiled_cell_links_its_trace_and_says_what_it_found(tmp_path: Path) -> None:
+    sweep, plan, rows = many(tmp_path, 2)
+    rows[0]["trace"] = f"{plan.cells[0].folder}/trace.nsys-rep"
+    lines = [
+        "phase,process,verdict,sentence",
+        f"ar_decode,7,launch-bound,ar_decode is launch-bound {NASTY}".replace('"', ""),
+    ]
+    lines += ["dit_forward,8,compute-bound,dit_forward is compute-bound", "cub::Sort,8,compute-bound,cub::Sort is"]
+    (sweep.cell_path(plan.cells[0]) / "nsys_phases.csv").write_text("\n".join([*lines, "request,8,,launched nothing"]))
+    seen = Page(page.write(sweep, plan, rows, {}, []).read_text())
+    assert seen.tags.count("script") == 2
+    assert "ar_decode is launch-bound" in seen.text
+    assert "(process 7)" in seen.text
+    assert "dit_forward is compute-bound (process 8)" in seen.text
+    assert "cub::Sort" not in seen.text, "a library's range is no phase"
+    assert "launched nothing" not in seen.text
+    assert seen.text.count("trace.nsys-rep") == 1
