@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiling.nsys import tool
 from profiling.nsys.tool import last_line
 from sweep.config import RunConfig, require
 from sweep.engines.host import EngineFailure, EngineHost
 from sweep.engines.recording import Recorded, RecordingError, usable
 
-NSYS_TRACE = "trace.nsys-rep"
+NSYS_TRACE = tool.TRACE
 TORCH_TRACE = "trace-rank0.json.gz"
 ANALYSIS_TIMEOUT_S = 1800.0
 TORCH_TIMEOUT_S = 900.0  # to write its traces

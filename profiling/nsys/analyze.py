@@ -33,7 +33,9 @@ exit codes: 0 done, 2 bad input (one line says what)"""
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.epilog = EPILOG
-    parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help=".nsys-rep, or its .sqlite export")
+    parser.add_argument(
+        "traces", nargs="+", type=Path, metavar="TRACE", help=".nsys-rep, its .sqlite export, or a cell's folder"
+    )
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of stdout (default text)")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="longest kernels of a phase (default 3)")
     parser.add_argument("--all", action="store_true", help=f"show every range's name, not the {SHOWN} longest")

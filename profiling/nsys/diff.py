@@ -22,7 +22,7 @@ from profiling.refusal import Refusal
 LONGEST_ALIGNED = 4000  # launches of a range; longer ones are compared by their number alone
 EPILOG = """\
 examples
-  python -m profiling diff baseline/trace.nsys-rep teacache/trace.nsys-rep
+  python -m profiling diff outputs/mine/baseline-b1-1a2b3c4d outputs/mine/teacache-b1-5e6f7a8b
   python -m profiling diff a.sqlite b.sqlite --top 20 --format json
 
 Times are those of one request in one process (rank), so that runs of different length and of several GPUs compare. A
@@ -94,7 +94,7 @@ class Difference:
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.epilog = EPILOG
-    parser.add_argument("a", type=Path, metavar="A", help="before: .nsys-rep, or its .sqlite export")
+    parser.add_argument("a", type=Path, metavar="A", help="before: .nsys-rep, its .sqlite export, or a cell's folder")
     parser.add_argument("b", type=Path, metavar="B", help="after")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of stdout (default text)")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="kernels shown (default 10)")

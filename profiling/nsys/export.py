@@ -91,10 +91,15 @@ class Export:
 def sqlite_of(trace: Path) -> Iterator[Path]:
     """The trace's SQLite export: itself, one that lies beside it and is newer, or one made now and removed afterwards.
 
-    Raises Refusal when there is no such file, it is of another kind, or nsys cannot export it.
+    A folder stands for the recording in it. Raises Refusal when there is no such file, it is of another kind, or nsys
+    cannot export it.
     """
+    if trace.is_dir():
+        if not (trace / tool.TRACE).is_file():
+            raise Refusal(f"{trace}: no {tool.TRACE} in this folder: cells have one with profile=nsys")
+        trace = trace / tool.TRACE
     if not trace.is_file():
-        raise Refusal(f"{trace}: {'a folder, not a trace' if trace.is_dir() else 'no such file'}")
+        raise Refusal(f"{trace}: no such file")
     if not trace.stat().st_size:
         raise Refusal(f"{trace}: the file is empty")
     if trace.suffix in (".sqlite", ".sqlite3", ".db"):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NSYS_VARIABLE = "NSYS"
+TRACE = "trace.nsys-rep"
+"""Name of a cell's recording in the cell's folder."""
+
 PLACES = (
     "/opt/nvidia/nsight-systems/*/target-linux-*/nsys",
     "/opt/nvidia/nsight-systems/*/bin/nsys",

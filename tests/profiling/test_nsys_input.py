@@ -101,7 +101,7 @@ def test_bad_trace_is_one_line(make: Callable[[Path], Path], said: str, tmp_path
 
 def test_no_such_file_a_folder_and_another_kind(tmp_path: Path) -> None:
     assert f"{tmp_path / 'nowhere.sqlite'}: no such file" in refusal("analyze", tmp_path / "nowhere.sqlite")
-    assert "a folder, not a trace" in refusal("analyze", tmp_path)
+    assert "no trace.nsys-rep in this folder: cells have one with profile=nsys" in refusal("analyze", tmp_path)
     (tmp_path / "trace.qdrep").write_text("x")
     assert "neither a .nsys-rep nor its .sqlite export" in refusal("analyze", tmp_path / "trace.qdrep")
 
@@ -214,6 +214,13 @@ def test_recording_is_exported_by_nsys_and_a_failure_is_told(tmp_path: Path) -> 
     fails = f"{VERSION}; echo Processing; echo 'Importer error: no QdstrmImporter' >&2; exit 1"
     said = refusal("analyze", tmp_path / "trace.nsys-rep", env=fake_nsys(tmp_path, fails))
     assert "nsys 2025.3.1 could not export it: Importer error: no QdstrmImporter" in said
+
+
+def test_folder_of_a_cell_stands_for_its_trace(tmp_path: Path) -> None:
+    (tmp_path / "trace.nsys-rep").write_text("a recording")
+    simple(tmp_path / "trace.sqlite")
+    (found,) = phases_of(tmp_path)
+    assert found["name"] == "request"
 
 
 def test_newer_export_beside_the_recording_is_used(tmp_path: Path) -> None:
