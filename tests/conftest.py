@@ -17,7 +17,10 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["SWEEP_LEASES"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-{os.getuid()}-{worker}")
 
 
-LONG = ("test_sweep_cli.py", "test_real.py", "test_engine.py", "test_profile.py", "test_repeats.py", "test_interrupts.py")
+LONG = (
+    *("test_sweep_cli.py", "test_real.py", "test_engine.py"),
+    *("test_profile.py", "test_repeats.py", "test_interrupts.py"),
+)
 """Files that take longest come first: with two at a time the last one otherwise runs alone."""
 
 
