@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from profiling.phases import PhaseRecord
-from profiling.recorded import Reading, RecordedCell
+from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, Reading, RecordedCell
 from profiling.refusal import Refusal
 
 AR_PHASES = ("ar_prefill", "ar_decode", "stage_transfer")  # where stages are processes, those of the AR stage
@@ -281,3 +281,17 @@ def _steps(known: Sequence[tuple[float, float]], window: Window) -> tuple[tuple[
         if end_s > window.start_s and begin_s < window.end_s:
             points += [(max(begin_s, window.start_s), value), (min(end_s, window.end_s), value)]
     return tuple(points)
+
+
+def small_print(cell: RecordedCell, joined: bool) -> list[str]:
+    """What must be said below a drawing of the cell; `joined`: some of its blocks are several slices."""
+    told = []
+    if any(phase.gpu_ms is not None for phase in cell.phases):
+        told.append("GPU: between CUDA events, in the order of the stream; host: while the work was issued.")
+    if joined:
+        told.append(JOINED)
+    if cell.clock == NEARLY_ALIGNED:
+        told.append("Telemetry is aligned to about 0.02 s.")
+    if cell.clock == UNKNOWN:
+        told.append("Telemetry is left out: how its clock lies to that of the phases was not stored.")
+    return told

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.looks import GREY, LINE_COLOURS, PHASE_COLOURS
 from profiling.phases import PHASES
-from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell
+from profiling.recorded import RecordedCell
 from profiling.timeline_lanes import (
     HOST,
-    JOINED,
     NESTED,
     REQUEST,
     Block,
@@ -23,6 +22,7 @@ from profiling.timeline_lanes import (
     blocks,
     curves,
     processes,
+    small_print,
 )
 from profiling.timeline_lanes import PHASES as MAIN
 
@@ -162,15 +162,7 @@ def _legend(axes: "Axes", colours: dict[str, str]) -> None:
 
 
 def _small_print(figure: "Figure", cell: RecordedCell, joined: bool, left_out: int) -> None:
-    told = []
-    if any(phase.gpu_ms is not None for phase in cell.phases):
-        told.append("GPU: between CUDA events, in the order of the stream; host: while the work was issued.")
-    if joined:
-        told.append(JOINED)
-    if cell.clock == NEARLY_ALIGNED:
-        told.append("Telemetry is aligned to about 0.02 s.")
-    if cell.clock == UNKNOWN:
-        told.append("Telemetry is left out: how its clock lies to that of the phases was not stored.")
+    told = small_print(cell, joined)
     if left_out > 0:
         told.append(f"{left_out} more processes are in timeline.json.")
     if told:

@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,21 +55,27 @@ class Nsys:
         return ".".join(map(str, self.version))
 
 
-def run(command: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
-    """Run to its end; what nsys started is ended with it when that takes too long. Raises OSError, TimeoutExpired."""
+def run(
+    command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None, together: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """Run to its end; whatever ends it early ends what it started. Raises OSError, TimeoutExpired.
+
+    In a session of its own: Ctrl-C is the caller's to deal with. `together`: errors stand in stdout too, in order.
+    """
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT if together else subprocess.PIPE,
         text=True,
         errors="replace",
         start_new_session=True,
+        env=None if environment is None else dict(environment),
     ) as process:
         try:
             out, err = process.communicate(timeout=timeout_s)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)

@@ -26,7 +26,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from profiling import ranges
-from profiling.nsys.tool import Nsys, NsysError, find, last_line
+from profiling.nsys.tool import Nsys, NsysError, find, last_line, run
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 900.0  # it writes the trace: about a second for a thousand ranges, minutes for millions of kernels
@@ -224,28 +224,13 @@ def _exit_code(told: int | None) -> int | None:
 def _run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> str:
     """What an nsys command said. Raises RecordingError; whatever ends it early ends its processes."""
     verb = f"nsys {command[1]}"
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C is ours to deal with
-        env=dict(environment),
-    )
     try:
-        said, _ = process.communicate(timeout=timeout_s)
+        done = run(command, timeout_s, environment, together=True)
     except subprocess.TimeoutExpired:
         raise RecordingError(f"{verb} has not ended within {timeout_s:g} s") from None
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode:
-        raise RecordingError(f"{verb} failed with code {process.returncode}: {_complaint(said)}")
-    return said
+    if done.returncode:
+        raise RecordingError(f"{verb} failed with code {done.returncode}: {_complaint(done.stdout)}")
+    return done.stdout
 
 
 def _complaint(said: str) -> str:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from profiling.looks import GREY, LINE_COLOURS, PHASE_COLOURS
 from profiling.phase_times import held_up_by, phase_times
-from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell
+from profiling.recorded import RecordedCell
 from profiling.timeline_lanes import (
     HOST,
-    JOINED,
     NESTED,
     PHASES,
     REQUEST,
@@ -23,6 +22,7 @@ from profiling.timeline_lanes import (
     blocks,
     curves,
     processes,
+    small_print,
     window_of,
 )
 from sweep.report.tables import Row, digits, number, text
@@ -111,15 +111,7 @@ def bottleneck_words(row: Row, cell: RecordedCell | None) -> str:
 
 
 def _notes(cell: RecordedCell, joined: bool, count: int) -> list[str]:
-    notes = []
-    if any(phase.gpu_ms is not None for phase in cell.phases):
-        notes.append("GPU: between CUDA events, in the order of the stream; host: while the work was issued.")
-    if joined:
-        notes.append(JOINED)
-    if cell.clock == NEARLY_ALIGNED:
-        notes.append("Telemetry is aligned to about 0.02 s.")
-    if cell.clock == UNKNOWN:
-        notes.append("Telemetry is left out: how its clock lies to that of the phases was not stored.")
+    notes = small_print(cell, joined)
     if count > PROCESSES:
         notes.append(f"{count - PROCESSES} more processes are in phases.csv.")
     return notes
