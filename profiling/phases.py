@@ -7,7 +7,7 @@ only when the request is over so that nothing synchronises inside it. Knows noth
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,6 +60,10 @@ class ClosedPhase:
 
     opened: OpenPhase
     end: float  # perf_counter, seconds
+
+    def over(self) -> bool:
+        """Whether the GPU has finished it."""
+        return self.opened.events is None or self.opened.events[1].query()
 
 
 class PhaseRecorder:
@@ -120,15 +124,22 @@ class PhaseRecorder:
 
         Raises RuntimeError while a phase is open.
         """
+        return self.read(self.drain())
+
+    def drain(self) -> tuple[ClosedPhase, ...]:
+        """The first half of `take`, which waits for nothing; raises as it does."""
         if self._open:
             raise RuntimeError(f"phases are still open: {self._names()}; end or abort them before take()")
-        closed = sorted(self._closed, key=lambda phase: phase.opened.start)
+        closed = tuple(sorted(self._closed, key=lambda phase: phase.opened.start))
         self._closed = []
         self._counts.clear()
-        if any(phase.opened.events for phase in closed):
-            import torch
+        return closed
 
-            torch.cuda.synchronize()
+    def read(self, closed: Sequence[ClosedPhase]) -> tuple[PhaseRecord, ...]:
+        """The second half: the times of what `drain` returned. Waits for the GPU; also on another thread."""
+        for phase in closed:
+            if phase.opened.events is not None:
+                phase.opened.events[1].synchronize()
         records = tuple(self._record(phase) for phase in closed)
         self._pool += [phase.opened.events for phase in closed if phase.opened.events is not None]
         return records

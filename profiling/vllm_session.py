@@ -7,15 +7,20 @@ how calls are intercepted.
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from profiling import vllm_evidence
-from profiling.phases import PhaseRecord, PhaseRecorder
+from profiling.phases import PhaseRecorder
 from profiling.vllm_files import Place, append_line, timings
 from profiling.vllm_transfer import received
+from profiling.vllm_writer import writer
+
+Evidence = dict[str, Any]
+Prior = tuple[Any, int, int]
+"""Prior ids (a tensor, one row an image), latent height and width."""
 
 
 class Session:
@@ -42,7 +47,7 @@ class Session:
         self.calls: Counter[str] = Counter()
         self.attention: dict[str, list[int]] = {}
         self.timestep: Any = None  # of the last DiT forward, where the pipeline has no scheduler
-        self.prior: tuple[Any, int, int] | None = None  # of the first DiT forward: prior ids, latent height and width
+        self.prior: Prior | None = None  # of the first DiT forward
 
     def running(self) -> bool:
         """Whether this thread runs a request of the pipeline."""
@@ -69,20 +74,27 @@ class Session:
         try:
             self._leave()
             self.recorder.abort()
-            self.recorder.take()
+            self.recorder.drain()
         except Exception:  # the device may be lost
             self.place.report()
 
     def finish(self) -> None:
-        """The request is done: wait for the GPU and write the line. Never raises."""
+        """The request is done: have its line written as soon as the GPU has done its part. Never raises."""
         if self.thread is None:
             return
         try:
             self._leave()
             self.recorder.end("request")
-            records = self.recorder.take()
-            line = {"requests": self.requests, "dummy": self.dummy, "start_s": records[0].start_s}
-            append_line(self.path(), line | {"phases": timings(records), "evidence": self.evidence(records)})
+            closed = self.recorder.drain()
+            line = {"requests": self.requests, "dummy": self.dummy, "start_s": closed[0].opened.start}
+            evidence = self.evidence(sum(one.opened.phase == "denoise_step" for one in closed))
+            path, prior = self.path(), self.prior
+
+            def write() -> None:
+                told = with_tokens(evidence, prior)
+                append_line(path, line | {"phases": timings(self.recorder.read(closed)), "evidence": told})
+
+            writer(self.device).add(lambda: all(one.over() for one in closed), write, self.place.report)
         except Exception:
             self.place.report()
 
@@ -108,16 +120,15 @@ class Session:
         finally:
             self.blocks[0], self.sequence[0] = before, longest
 
-    def evidence(self, records: Sequence[PhaseRecord]) -> dict[str, object]:
-        """What ran since `begin`, as vllm_files.DitEvidence holds it."""
+    def evidence(self, steps: int) -> Evidence:
+        """What ran since `begin`, as vllm_files.DitEvidence holds it, but for the tokens; no wait for the GPU."""
         vae = self.found.vaes[0] if self.found.vaes else None
-        tokens = self._tokens()
         graphs = vllm_evidence.compiled_graphs()
         resident = vllm_evidence.resident(self.found.parameters, self.device)
         return {
             "rank": self.recorder.rank,
             "dit_forwards": self.calls["dit_forwards"],
-            "denoise_steps": sum(record.phase == "denoise_step" for record in records),
+            "denoise_steps": steps,
             "blocks_run": self.blocks[0],
             "blocks_skipped": max(0, self.blocks_due - self.blocks[0]),
             "block_sequence": self.sequence[0],
@@ -128,7 +139,6 @@ class Session:
                 "cache_backend": self._cache_backend(),
                 "vae_use_slicing": str(getattr(vae, "use_slicing", "unknown")),
                 "vae_use_tiling": str(getattr(vae, "use_tiling", "unknown")),
-                **({"tokens_received": ";".join(tokens)} if tokens else {}),
             },
             "counts": {
                 **self.found.counts,
@@ -137,7 +147,6 @@ class Session:
                 "vae_decoder_calls": self.calls["vae_decoder_calls"],
                 "vae_parallel_decodes": self.calls["vae_parallel_decodes"],
                 "text_encoder_calls": self.calls["text_encoder_calls"],
-                "tokens_received": sum(int(one.split(":")[0]) for one in tokens),
                 **({} if graphs is None else {"compiled_graphs": graphs}),
             },
         }
@@ -158,12 +167,20 @@ class Session:
             f"attention_{source}": ",".join(f"{name}:{count}" for name, count in sorted(found.items())) or "none",
         }
 
-    def _tokens(self) -> list[str]:
-        """Fingerprints of the prior ids that the first DiT forward got, one a row of its batch."""
-        if self.prior is None:
-            return []
-        ids, height, width = self.prior
-        return [received(row, height // 2, width // 2) for row in ids.tolist()]  # a position covers 2 x 2 latents
+
+def with_tokens(evidence: Evidence, prior: Prior | None) -> Evidence:
+    """Evidence with the fingerprints of the prior ids that the first DiT forward got, one a row of its batch."""
+    tokens = []
+    if prior is not None:
+        ids, height, width = prior
+        tokens = [received(row, height // 2, width // 2) for row in ids.tolist()]  # a position covers 2 x 2 latents
+    settings, counts = evidence["settings"], evidence["counts"]
+    count = sum(int(one.split(":")[0]) for one in tokens)
+    return {
+        **evidence,
+        "settings": settings | ({"tokens_received": ";".join(tokens)} if tokens else {}),
+        "counts": counts | {"tokens_received": count},
+    }
 
 
 _RUNNING: list[Session] = []

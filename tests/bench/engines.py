@@ -2,17 +2,22 @@
 
 Two engines that differ in the settings after --a and --b are loaded on the same devices and generate the same requests
 in turns (A B, B A, …), so that a drifting machine meets both. Prints the median ratio of their latencies with its 95 %
-interval (bootstrap over the pairs) and what each start took. For example what the plugin costs:
+interval (bootstrap over the pairs) and what each start took. Engines that do the same differ by start, some 0.3 % on a
+GPU: `--starts 2` loads A B, B A, all four at once, and takes pairs from both. Ctrl-C ends it with what it has. For
+example what the plugin costs:
 
     python -m tests.bench.engines engine=vllm_omni model=qwen_image model.path=DIR workload=image_1024 \\
-        --a engine.plugin=true --b engine.plugin=false --rounds 16
+        --a engine.plugin=true --b engine.plugin=false --starts 2 --rounds 16
 """
 
 import argparse
+import dataclasses
 import json
 import random
+import signal
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -61,40 +66,70 @@ def main() -> int:
     parser.add_argument("settings", nargs="+", help="settings of both, as `python -m sweep` takes them")
     parser.add_argument("--a", nargs="+", required=True, metavar="SETTING")
     parser.add_argument("--b", nargs="+", required=True, metavar="SETTING")
-    parser.add_argument("--rounds", type=int, default=12, metavar="N", help="pairs (default 12)")
+    parser.add_argument("--rounds", type=int, default=12, metavar="N", help="pairs of each start (default 12)")
+    parser.add_argument("--starts", type=int, default=1, metavar="N", help="engines of each side (default 1)")
     parser.add_argument("--goal", type=float, metavar="R", help="exit code 1 when A ÷ B is above this ratio")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all latencies too")
     asked = parser.parse_args()
-    runs = [configured([*asked.settings, *side]) for side in (asked.a, asked.b)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sides = {"A": configured([*asked.settings, *asked.a]), "B": configured([*asked.settings, *asked.b])}
+    order = [name for number in range(asked.starts) for name in ("AB" if number % 2 == 0 else "BA")]
     hosts: list[EngineHost] = []
-    latencies: tuple[list[float], list[float]] = ([], [])
+    measured: list[Pair] = []
     loads = []
     try:
-        for name, run in zip("AB", runs, strict=True):
-            host, load_s = started(run)
+        for name in order:
+            host, load_s = started(sides[name])
             hosts.append(host)
             loads.append(load_s)
             print(f"{name} {' '.join(asked.a if name == 'A' else asked.b)}: loaded in {load_s:.1f} s", flush=True)
-        rounds = [batches(build_requests(run.workload, run.batch, run.seed), run.batch) for run in runs]
-        for _ in range(2):
-            for side in (0, 1):
-                generate(hosts[side], runs[side], rounds[side][0])
-        for number in range(asked.rounds):
-            for side in (0, 1) if number % 2 == 0 else (1, 0):
-                batch = rounds[side][number % len(rounds[side])]
-                latencies[side].append(generate(hosts[side], runs[side], batch))
+        measure(list(zip(order, hosts, strict=True)), sides, asked.rounds, measured)
+    except KeyboardInterrupt:
+        if not measured:
+            raise
     finally:
         for host in hosts:
             host.close()
-    ratios = [a / b for a, b in zip(*latencies, strict=True)]
+    ratios = [pair.a_s / pair.b_s for pair in measured]
     ratio, (low, high) = statistics.median(ratios), interval(ratios)
-    medians = [statistics.median(side) for side in latencies]
-    print(f"A {medians[0]:.4f} s, B {medians[1]:.4f} s a batch (medians of {asked.rounds})")
-    print(f"A ÷ B {ratio:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    for start in range(asked.starts):
+        mine = [pair for pair in measured if pair.start == start]
+        a_s, b_s = statistics.median(p.a_s for p in mine), statistics.median(p.b_s for p in mine)
+        print(f"start {start + 1}: A {a_s:.4f} s, B {b_s:.4f} s a batch (medians of {len(mine)})")
+    print(f"A ÷ B {ratio:.4f} (95 % interval {low:.4f} to {high:.4f}, {len(ratios)} pairs)")
     if asked.json:
         told = {"settings": asked.settings, "a": asked.a, "b": asked.b, "load_s": loads, "ratio": ratio}
-        asked.json.write_text(json.dumps({**told, "low": low, "high": high, "latency_s": latencies}, indent=1))
+        pairs = [dataclasses.astuple(pair) for pair in measured]
+        asked.json.write_text(json.dumps({**told, "low": low, "high": high, "start_a_s_b_s": pairs}, indent=1))
     return int(asked.goal is not None and ratio > asked.goal)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same batch by both sides, seconds; `start` numbers the two engines."""
+
+    start: int
+    a_s: float
+    b_s: float
+
+
+def measure(
+    hosts: Sequence[tuple[str, EngineHost]], sides: Mapping[str, RunConfig], rounds: int, measured: list[Pair]
+) -> None:
+    """Append the pairs of each round as it ends. `hosts` are two and two of a start, with their sides."""
+    requests = {
+        name: batches(build_requests(run.workload, run.batch, run.seed), run.batch) for name, run in sides.items()
+    }
+    for _ in range(2):
+        for name, host in hosts:
+            generate(host, sides[name], requests[name][0])
+    for number in range(rounds):
+        latency_s: dict[tuple[int, str], float] = {}
+        turns = list(enumerate(hosts))
+        for place, (name, host) in turns if number % 2 == 0 else turns[::-1]:
+            batch = requests[name][number % len(requests[name])]
+            latency_s[place // 2, name] = generate(host, sides[name], batch)
+        measured += [Pair(start, latency_s[start, "A"], latency_s[start, "B"]) for start in range(len(hosts) // 2)]
 
 
 def generate(host: EngineHost, run: RunConfig, batch: list[Request]) -> float:

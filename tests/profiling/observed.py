@@ -28,8 +28,8 @@ def load(here: Here, pipeline: Any = None, **settings: Any) -> Any:
 def run(here: Here, pipeline: Any = None, batch: Batch | None = None, **settings: Any) -> DitRecord:
     """The only record of one request."""
     load(here, pipeline, **settings).execute_model(batch or Batch())
-    assert here.reports == []
     (record,) = lines(here.folder)
+    assert here.reports == []
     return record
 
 

@@ -24,6 +24,7 @@ from omni_doubles import (  # noqa: E402
     lines,
 )
 
+from profiling import vllm_writer  # noqa: E402
 from profiling.vllm_diffusion import hook_runner, hook_scheduler  # noqa: E402
 from profiling.vllm_evidence import PARALLEL_STATE  # noqa: E402
 from profiling.vllm_files import phase_records  # noqa: E402
@@ -359,6 +360,7 @@ def test_a_line_that_cannot_be_written_does_not_break_the_request(here: Here, tm
     runner = load(here)
     here.folder = tmp_path / "gone"
     assert runner.execute_model(Batch()) is not None
+    vllm_writer.settle()
     assert "FileNotFoundError" in here.reports[0]
 
 
