@@ -9,8 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 
-RETRY_S = 0.002
+RETRY_S = 0.01
 """Pause before asking again whether the GPU has finished. Asking, for a thread that waits inside CUDA spins."""
+
+PAUSE_S = 0.02
+"""From there to writing: just then the thread that ran the request needs the interpreter, to send its result."""
 
 Job = tuple[Callable[[], bool], Callable[[], None], Callable[[], None]]
 
@@ -29,7 +32,7 @@ class Writer:
         threading.Thread(target=self._work, name="sweep-writer", daemon=True).start()
 
     def add(self, ready: Callable[[], bool], write: Callable[[], None], report: Callable[[], None]) -> None:
-        """Call `write` as soon as `ready()`; what either raises is `report`'s, called in an except block."""
+        """Call `write` soon after `ready()`; what either raises is `report`'s, called in an except block."""
         self._jobs.put((ready, write, report))
 
     def settle(self) -> None:
@@ -46,6 +49,7 @@ class Writer:
             try:
                 while not ready():
                     time.sleep(RETRY_S)
+                time.sleep(PAUSE_S)
                 write()
             except Exception:
                 report()

@@ -75,6 +75,7 @@ class OrderChange:
     of: int  # launches of the usual range in A
     ranges: int  # ranges in B of that kind
     repeats: Repeat | None  # what the missing launches are, when they repeat a group
+    added_repeats: Repeat | None
     sentence: str
 
 
@@ -180,20 +181,17 @@ def _order(name: str, before: Launched, after: Launched) -> OrderChange | None:
     for sequence, count in others.items():
         kinds_after[len(sequence)] = kinds_after.get(len(sequence), 0) + count
     other = max(others, key=lambda one: (others[one] * abs(len(one) - len(usual)), others[one]))
-    missing, added, repeats = len(usual) - len(other), 0, None
+    missing, added, repeats, added_repeats = len(usual) - len(other), 0, None, None
     if max(len(usual), len(other)) <= LONGEST_ALIGNED:
         gone, come = _aligned(usual, other)
         missing, added = len(gone), len(come)
-        repeats = launches.repeat_of(gone) if len(gone) >= 8 else None
+        repeats, added_repeats = (launches.repeat_of(one) if len(one) >= 8 else None for one in (gone, come))
     elif missing < 0:
         missing, added = 0, -missing
     ranges = kinds_after[len(other)]
-    said = [f"{ranges:,} of {after.ranges:,} ranges in B launch {len(other):,} operations instead of {len(usual):,}"]
-    if repeats:
-        said.append(
-            f"the {missing:,} that are missing repeat one group of {repeats.group} {repeats.times} times, "
-            "as transformer blocks do"
-        )
+    said = f"{ranges:,} of {after.ranges:,} ranges in B launch {len(other):,} operations instead of {len(usual):,}"
+    changes = [(missing, "missing", repeats), (added, "new", added_repeats)]
+    told = [_counted(*change) for change in sorted(changes, key=lambda one: -one[0]) if change[0]]
     return OrderChange(
         phase=name,
         before=_lengths(before),
@@ -203,8 +201,15 @@ def _order(name: str, before: Launched, after: Launched) -> OrderChange | None:
         of=len(usual),
         ranges=ranges,
         repeats=repeats,
-        sentence=f"{name}: {'; '.join(said)}",
+        added_repeats=added_repeats,
+        sentence=f"{name}: {said}: {'; '.join(told)}",
     )
+
+
+def _counted(count: int, what: str, repeat: Repeat | None) -> str:
+    """Such as "1,451 are missing, one group of 73 20 times, as transformer blocks repeat"."""
+    are = f"{count:,} {'is' if count == 1 else 'are'} {what}"
+    return f"{are}, one group of {repeat.group} {repeat.times} times, as transformer blocks repeat" if repeat else are
 
 
 def _lengths(phase: Launched) -> tuple[tuple[int, int], ...]:

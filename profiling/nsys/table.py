@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,11 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     lines += ["", *("  ".join(_aligned(row, widths)).rstrip() for row in rows)]
     if len(phases) < len(analysis.phases):
         lines.append(f"{len(analysis.phases) - len(phases)} more, shorter or of libraries: --all")
-    lines += ["", *(f"* {judge(phase).sentence}" for phase in phases)]
+    processes = Counter(phase.name for phase in phases)
+    lines += [""]
+    for phase in phases:
+        where = f"process {phase.process}: " if processes[phase.name] > 1 else ""
+        lines.append(f"* {where}{judge(phase).sentence}")
     long = max((phase.projected_ns for phase in phases), default=0) * LONG_SHARE
     for phase in phases if top else ():
         if phase.kernels and (shown is None or phase.projected_ns >= long):

@@ -18,6 +18,9 @@ class Verdict:
     sentence: str
 
 
+WORTH_TELLING = 0.1
+"""Share of a phase from which on a part is told that is not the largest."""
+
 BOUNDS = {
     "compute-bound": "kernels fill the time",
     "communication-bound": "the GPU exchanges data with others, with no kernel beside it",
@@ -25,6 +28,15 @@ BOUNDS = {
     "launch-bound": "the GPU waits for the host to launch what comes next",
     "wait-bound": "the GPU waits although work is launched: for an event, another stream or another GPU",
 }
+
+
+ALSO = {
+    "communication-bound": "communication",
+    "memory-copy-bound": "copies",
+    "launch-bound": "waiting for the host",
+    "wait-bound": "waiting for something else",
+}
+"""What else takes time in a phase that is bound by something else; kernels are what the GPU is busy with."""
 
 
 def judge(phase: Phase) -> Verdict:
@@ -38,13 +50,14 @@ def judge(phase: Phase) -> Verdict:
         "launch-bound": phase.idle_for_host_ns,
         "wait-bound": phase.idle_otherwise_ns,
     }
-    bound = max(parts, key=lambda name: parts[name])
-    share = parts[bound] / phase.projected_ns
-    return Verdict(bound, f"{phase.name} is {bound}: {_because(bound, share, phase)}")
+    shares = {name: ns / phase.projected_ns for name, ns in parts.items()}
+    bound, *others = sorted(parts, key=lambda name: -parts[name])
+    also = [f"{ALSO[name]} {shares[name]:.0%}" for name in others if name in ALSO and shares[name] >= WORTH_TELLING]
+    busy = "; ".join([f"the GPU is busy {(phase.busy_share or 0):.0%}", *([", ".join(also)] if also else [])])
+    return Verdict(bound, f"{phase.name} is {bound}: {_because(bound, shares[bound], phase, busy)}")
 
 
-def _because(bound: str, share: float, phase: Phase) -> str:
-    busy = f"the GPU is busy {(phase.busy_share or 0):.0%}"
+def _because(bound: str, share: float, phase: Phase, busy: str) -> str:
     if bound == "launch-bound":
         late = f"{(phase.late_share or 0):.0%} of its {phase.launches:,} launches found the GPU with nothing left to do"
         return f"{late}; {busy}"
@@ -55,7 +68,7 @@ def _because(bound: str, share: float, phase: Phase) -> str:
         return f"communication fills {share:.0%} of its time, {hidden:.0%} of all communication is hidden; {busy}"
     if bound == "memory-copy-bound":
         rate = phase.copied_bytes / phase.copy_ns if phase.copy_ns else 0
-        return f"copies fill {share:.0%} of its time, {phase.copied_bytes / 1e9:.2f} GB at {rate:.1f} GB/s; {busy}"
+        return f"copies fill {share:.0%} of its time, {size(phase.copied_bytes)} at {rate:.3g} GB/s; {busy}"
     longest = next((kernel for kernel in phase.kernels if kernel.kind == "kernel"), None)
     most = f", {longest.total_ns / phase.projected_ns:.0%} by {short(longest.name)}" if longest else ""
     return f"kernels fill {share:.0%} of its {duration(phase.projected_ns)}{most}; {busy}"
@@ -68,6 +81,15 @@ def short(kernel: str, limit: int = 60) -> str:
         kernel = call.partition("<")[0].partition("(")[0].strip().split(" ")[-1] or kernel
     name = kernel
     return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def size(count: float) -> str:
+    """In the largest of B, kB, MB, GB that leaves a whole number."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.2f} GB"
 
 
 def duration(ns: float) -> str:

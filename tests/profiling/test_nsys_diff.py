@@ -11,7 +11,10 @@ from profiling.nsys.launches import Repeat, repeat_of
 BLOCK = ("norm", "qkv", "attention", "proj", "norm", "up", "gelu", "down")
 
 
-def denoised(path: Path, steps: list[int], requests: int = 2, process: int = 0) -> Path:
+RING = ("norm", "qkv", "send", "attention", "merge", "receive", "proj", "norm", "up", "gelu", "down")
+
+
+def denoised(path: Path, steps: list[int], requests: int = 2, block: tuple[str, ...] = BLOCK) -> Path:
     """A DiT whose forward runs embed, then so many blocks, then out; a step takes as long as it has kernels."""
     written = Written(path)
     at = 0
@@ -19,7 +22,7 @@ def denoised(path: Path, steps: list[int], requests: int = 2, process: int = 0) 
         begin = at
         for blocks in steps:
             forward = at
-            for name in ("embed", *BLOCK * blocks, "out"):
+            for name in ("embed", *block * blocks, "out"):
                 written.launch(at, at + 10, at + 18, name)
                 at += 10
             written.range("dit_forward", forward, at - 1)
@@ -53,8 +56,18 @@ def test_skipped_blocks_explain_what_a_cache_saves(tmp_path: Path) -> None:
     assert order["repeats"] == {"group": len(BLOCK), "times": 6}
     said = profiling("diff", a, b).out
     assert "9 of 15 ranges in B launch 2 operations instead of 50" in said
-    assert "the 48 that are missing repeat one group of 8 6 times, as transformer blocks do" in said
+    assert "50: 48 are missing, one group of 8 6 times, as transformer blocks repeat" in said
     assert said.splitlines()[-1].startswith("largest: dit_forward, −")
+
+
+def test_what_blocks_launch_in_addition_is_told_as_such(tmp_path: Path) -> None:
+    a, b = denoised(tmp_path / "a.sqlite", [6] * 2), denoised(tmp_path / "b.sqlite", [6] * 2, block=RING)
+    (order,) = difference(a, b)["orders"]
+    assert (order["missing"], order["added"]) == (0, 3 * 6)
+    assert order["added_repeats"] == {"group": 3, "times": 6}
+    said = profiling("diff", a, b).out
+    assert "launch 68 operations instead of 50: 18 are new, one group of 3 6 times" in said
+    assert "missing" not in said
 
 
 def test_a_trace_against_itself_has_no_difference(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def phase(**values: int) -> Phase:
             "communication-bound",
             "38% of all",
         ),
-        ({"copy_exposed_ns": 50, "copy_ns": 50, "copied_bytes": 1000}, "memory-copy-bound", "at 20.0 GB/s"),
+        ({"copy_exposed_ns": 50, "copy_ns": 50, "copied_bytes": 1000}, "memory-copy-bound", "1 kB at 20 GB/s"),
         ({"idle_otherwise_ns": 50, "compute_ns": 40}, "wait-bound", "something else"),
     ],
 )
@@ -166,6 +166,12 @@ def test_the_largest_part_names_the_verdict(values: dict[str, int], bound: str, 
     assert bound in BOUNDS
     assert said in found.sentence
     assert "the GPU is busy" in found.sentence
+
+
+def test_other_parts_are_told_when_they_are_large() -> None:
+    parts = {"compute_ns": 64, "idle_for_host_ns": 14, "communication_exposed_ns": 13, "copy_exposed_ns": 9}
+    said = judge(phase(projected_ns=100, **parts)).sentence
+    assert said.endswith("; waiting for the host 14%, communication 13%")
 
 
 def test_a_phase_without_gpu_work_has_no_verdict() -> None:
