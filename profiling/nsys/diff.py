@@ -14,8 +14,8 @@ from pathlib import Path
 from profiling.nsys import launches
 from profiling.nsys.analyze import read_trace
 from profiling.nsys.launches import Launched, Repeat
+from profiling.nsys.phases import OWN_DOMAINS
 from profiling.nsys.project import COLUMNS
-from profiling.nsys.table import OWN_DOMAINS
 from profiling.nsys.verdict import duration, short
 from profiling.refusal import Refusal
 

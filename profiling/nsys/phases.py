@@ -12,6 +12,10 @@ import numpy as np
 
 from profiling.nsys.export import Export
 from profiling.nsys.project import COMMUNICATES, COPIES, Projected, Thread, members_of, project, threads
+from profiling.ranges import DOMAIN
+
+OWN_DOMAINS = ("", DOMAIN)
+"""NVTX domains of engines: ours and the default one. Libraries (NCCL, CCCL) have their own."""
 
 KINDS = {COMMUNICATES: "communication", COPIES: "copy"}
 
@@ -97,6 +101,10 @@ class Analysis:
     unknown: int  # operations whose launch was not recorded
     still_open: int  # ranges left out, as recording ended before they did
     phases: tuple[Phase, ...]  # longest projected time first
+
+    def main(self) -> tuple[Phase, ...]:
+        """Phases that did anything on a GPU, without those of libraries; all phases where there is none."""
+        return tuple(one for one in self.phases if one.domain in OWN_DOMAINS and one.projected_ns) or self.phases
 
 
 @dataclass

@@ -25,7 +25,7 @@ def draw(analyses: Sequence[Analysis], path: Path) -> None:
     """Write the picture. Raises Refusal when there is nothing to draw or the file's kind is unknown."""
     if path.suffix not in FORMATS:
         raise Refusal(f"--plot {path}: the name must end in {', '.join(FORMATS)}")
-    phases = [phase for one in analyses for phase in one.phases if phase.projected_ns][:SHOWN]
+    phases = [phase for one in analyses for phase in one.main() if phase.projected_ns][:SHOWN]
     if not phases:
         raise Refusal(f"--plot {path}: no phase did anything on a GPU")
     path.parent.mkdir(parents=True, exist_ok=True)

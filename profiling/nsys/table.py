@@ -7,10 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from profiling.nsys.phases import Analysis, Kernel, Phase
-from profiling.nsys.verdict import duration, judge, short
-from profiling.ranges import DOMAIN
-
-OWN_DOMAINS = ("", DOMAIN)
+from profiling.nsys.verdict import duration, judge, short, waiting
 
 LONG_SHARE = 0.1  # of the longest phase: shorter ones show their kernels with --all
 KERNELS_IN_JSON = 20  # of each phase; kernels.csv has all
@@ -89,11 +86,7 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     """
     gpus = f", {_counted(analysis.gpus)}" if analysis.gpus else ""
     lines = [f"{analysis.trace}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
-    phases = analysis.phases
-    if shown is not None:
-        phases = (
-            tuple(phase for phase in phases if phase.domain in OWN_DOMAINS and phase.projected_ns)[:shown] or phases
-        )
+    phases = analysis.phases if shown is None else analysis.main()[:shown]
     header = ("phase", "process", "ranges", "on host", "on GPU", "busy", "comm.", "copies", "idle", "late", "queue")
     rows = [header, *(_cells(phase) for phase in phases)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
@@ -105,6 +98,7 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     for phase in phases:
         where = f"process {phase.process}: " if processes[phase.name] > 1 else ""
         lines.append(f"* {where}{judge(phase).sentence}")
+    lines += [f"* {said}" for said in waiting(phases)]
     long = max((phase.projected_ns for phase in phases), default=0) * LONG_SHARE
     for phase in phases if top else ():
         if phase.kernels and (shown is None or phase.projected_ns >= long):

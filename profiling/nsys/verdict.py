@@ -5,6 +5,7 @@ The projected time of a phase is cut into five parts (see `phases.Phase`); the l
 cannot tell.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from profiling.nsys.phases import Phase
@@ -72,6 +73,28 @@ def _because(bound: str, share: float, phase: Phase, busy: str) -> str:
     longest = next((kernel for kernel in phase.kernels if kernel.kind == "kernel"), None)
     most = f", {longest.total_ns / phase.projected_ns:.0%} by {short(longest.name)}" if longest else ""
     return f"kernels fill {share:.0%} of its {duration(phase.projected_ns)}{most}; {busy}"
+
+
+def waiting(phases: Iterable[Phase]) -> list[str]:
+    """A sentence for each phase whose processes wait in collectives for a slower one, from its own processes' phases.
+
+    A collective's kernel runs from when its process is there until all are: the one that comes last waits least.
+    """
+    found: dict[str, list[Phase]] = {}
+    for phase in phases:
+        found.setdefault(phase.name, []).append(phase)
+    said = []
+    for name, ranks in found.items():
+        last, *_, first = (
+            sorted(ranks, key=lambda one: one.communication_ns) if len(ranks) > 1 else (ranks[0], ranks[0])
+        )
+        waits = first.communication_ns - last.communication_ns
+        if last.communication_ns and waits >= WORTH_TELLING * first.projected_ns:
+            said.append(
+                f"{name}: communication takes {duration(first.communication_ns)} in process {first.process}, "
+                f"{duration(last.communication_ns)} in process {last.process}: the difference is waiting for the latter"
+            )
+    return said
 
 
 def short(kernel: str, limit: int = 60) -> str:

@@ -1,6 +1,7 @@
 """Ranges laid over operations: every number against a count of single nanoseconds, on small random recordings."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from small_traces import PROCESS, THREAD, Written
 
 from profiling.nsys import export, project
 from profiling.nsys.phases import Phase, analyse
-from profiling.nsys.verdict import BOUNDS, judge, short
+from profiling.nsys.verdict import BOUNDS, judge, short, waiting
 
 NAMES = ("matmul", "matmul", "norm", "ncclDevKernel_AllGather", "[copy]")
 
@@ -172,6 +173,17 @@ def test_other_parts_are_told_when_they_are_large() -> None:
     parts = {"compute_ns": 64, "idle_for_host_ns": 14, "communication_exposed_ns": 13, "copy_exposed_ns": 9}
     said = judge(phase(projected_ns=100, **parts)).sentence
     assert said.endswith("; waiting for the host 14%, communication 13%")
+
+
+def test_a_process_that_waits_for_another_in_collectives_is_named() -> None:
+    spent = phase(projected_ns=100_000_000, compute_ns=60_000_000)
+    ranks = [replace(spent, process=number, communication_ns=ns) for number, ns in ((11, 38_000_000), (12, 16_000_000))]
+    (said,) = waiting(ranks)
+    assert said == (
+        "step: communication takes 38.0 ms in process 11, 16.0 ms in process 12: "
+        "the difference is waiting for the latter"
+    )
+    assert waiting([ranks[0]]) == waiting([ranks[0], replace(ranks[0], process=12)]) == []
 
 
 def test_a_phase_without_gpu_work_has_no_verdict() -> None:
