@@ -76,25 +76,25 @@ def _because(bound: str, share: float, phase: Phase, busy: str) -> str:
 
 
 def waiting(phases: Iterable[Phase]) -> list[str]:
-    """A sentence for each phase whose processes wait in collectives for a slower one, from its own processes' phases.
+    """A sentence wherever processes wait in collectives for a slower one. `phases`: outer before inner, as they come.
 
-    A collective's kernel runs from when its process is there until all are: the one that comes last waits least.
+    A collective's kernel runs from when its process is there until all are: the one that comes last waits least. The
+    same wait is told of the innermost phase only.
     """
     found: dict[str, list[Phase]] = {}
     for phase in phases:
         found.setdefault(phase.name, []).append(phase)
-    said = []
-    for name, ranks in found.items():
-        last, *_, first = (
-            sorted(ranks, key=lambda one: one.communication_ns) if len(ranks) > 1 else (ranks[0], ranks[0])
-        )
+    said: dict[tuple[int, int], str] = {}
+    for name, processes in found.items():
+        last = min(processes, key=lambda one: one.communication_ns)
+        first = max(processes, key=lambda one: one.communication_ns)
         waits = first.communication_ns - last.communication_ns
         if last.communication_ns and waits >= WORTH_TELLING * first.projected_ns:
-            said.append(
+            said[first.communication_ns, last.communication_ns] = (
                 f"{name}: communication takes {duration(first.communication_ns)} in process {first.process}, "
                 f"{duration(last.communication_ns)} in process {last.process}: the difference is waiting for the latter"
             )
-    return said
+    return list(said.values())
 
 
 def short(kernel: str, limit: int = 60) -> str:

@@ -178,7 +178,8 @@ def test_other_parts_are_told_when_they_are_large() -> None:
 def test_a_process_that_waits_for_another_in_collectives_is_named() -> None:
     spent = phase(projected_ns=100_000_000, compute_ns=60_000_000)
     ranks = [replace(spent, process=number, communication_ns=ns) for number, ns in ((11, 38_000_000), (12, 16_000_000))]
-    (said,) = waiting(ranks)
+    outer = [replace(one, name="outer", projected_ns=120_000_000) for one in ranks]
+    (said,) = waiting([*outer, *ranks])
     assert said == (
         "step: communication takes 38.0 ms in process 11, 16.0 ms in process 12: "
         "the difference is waiting for the latter"
