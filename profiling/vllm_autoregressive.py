@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from profiling import ranges, vllm_evidence
-from profiling.vllm_files import Place, append_line
+from profiling.vllm_files import Place, append_line, paused
 
 IDLE_S = 0.03
 """Without a step for so long, the steps so far are written."""
@@ -47,6 +47,7 @@ class Steps:
         self._cuda = device == "cuda"
         self._work = threading.Event()
         self._waiting = True
+        self._paused = False
         if self._cuda:
             import torch
 
@@ -60,6 +61,10 @@ class Steps:
         if self.open is not None:
             self.end()
         new = scheduled.scheduled_new_reqs
+        if new:
+            self._paused = paused(self._place.folder)
+        if self._paused:
+            return
         if new and len(scheduled.num_scheduled_tokens) == len(new):  # no other request is running
             self._index = {"ar_prefill": 0, "ar_decode": 0}
         if new:

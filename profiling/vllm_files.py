@@ -17,6 +17,10 @@ from profiling.phases import PhaseRecord
 FOLDER_VARIABLE = "SWEEP_PLUGIN_DIR"
 """Names the folder that the plugin writes into; without it the plugin does nothing."""
 
+PAUSED = "paused"
+"""While a file of this name lies in the folder, requests that begin go unobserved. So tests.bench.plugin measures in
+one engine what observing costs: two engines that do the same differ by as much."""
+
 
 class Place(Protocol):
     """Where the process's files go, asked anew at every use: a fork may have changed it."""
@@ -106,6 +110,11 @@ def markers(folder: Path) -> Markers:
     installed = [json.loads(path.read_text()) for path in folder.glob("installed-*.json")]
     found = tuple(Installed(m["pid"], tuple(m["hooks"])) for m in sorted(installed, key=lambda m: m["pid"]))
     return Markers(found, failures(folder))
+
+
+def paused(folder: Path) -> bool:
+    """Whether requests that begin now go unobserved."""
+    return (folder / PAUSED).exists()
 
 
 def failures(folder: Path) -> tuple[str, ...]:

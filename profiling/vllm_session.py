@@ -14,7 +14,7 @@ from typing import Any
 
 from profiling import vllm_evidence
 from profiling.phases import PhaseRecorder
-from profiling.vllm_files import Place, append_line, timings
+from profiling.vllm_files import Place, append_line, paused, timings
 from profiling.vllm_transfer import received
 from profiling.vllm_writer import writer
 
@@ -62,6 +62,8 @@ class Session:
         for cell in self.attention.values():
             cell[0] = 0
         try:
+            if paused(self.place.folder):
+                return
             self.recorder.begin("request")
         except Exception:
             self.place.report()

@@ -4,10 +4,10 @@ Two engines that differ in the settings after --a and --b are loaded on the same
 in turns (A B, B A, …), so that a drifting machine meets both. Prints the median ratio of their latencies with its 95 %
 interval (bootstrap over the pairs) and what each start took. Engines that do the same differ by start, some 0.3 % on a
 GPU: `--starts 2` loads A B, B A, all four at once, and takes pairs from both. Ctrl-C ends it with what it has. For
-example what the plugin costs:
+example what a forked start costs:
 
     python -m tests.bench.engines engine=vllm_omni model=qwen_image model.path=DIR workload=image_1024 \\
-        --a engine.plugin=true --b engine.plugin=false --starts 2 --rounds 16
+        --a engine.fork=true --b engine.fork=false --starts 2 --rounds 16
 """
 
 import argparse

@@ -4,8 +4,7 @@ One process, one embedded pipeline: the recorder is attached and taken off in tu
 drifting machine nor the luck of a process, which alone differs by some 5 %, is taken for its cost. A request is timed
 until its phases are read. No tool is attached, as in every measurement. What counts is CPU time, which is all that
 recording takes on a CPU and which neighbours on a shared machine disturb less; wall time is told beside it. What
-vLLM-Omni's plugin costs is measured on GPUs: `python -m tests.bench.engines … --a engine.plugin=true --b
-engine.plugin=false`.
+vLLM-Omni's plugin costs is measured on GPUs: `python -m tests.bench.plugin`.
 """
 
 import argparse

@@ -135,6 +135,11 @@ def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: evidence.Worke
     assert phases[0].start_s == pytest.approx(1.0, abs=0.2)
 
 
+def test_a_batch_that_went_unobserved_is_not_waited_for(workers: evidence.Workers) -> None:
+    (workers.folder / vllm_files.PAUSED).touch()
+    assert workers.collect([REQUEST], 2, 0, 0.0) == ((), ())
+
+
 def test_a_silent_rank_is_named(workers: evidence.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "LINES_TIMEOUT_S", 0.05)
     workers.begin()

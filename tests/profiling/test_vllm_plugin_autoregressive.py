@@ -16,7 +16,7 @@ from omni_doubles import Here  # noqa: E402
 
 from profiling import vllm_autoregressive  # noqa: E402
 from profiling.vllm_autoregressive import IDLE_S, hook_runner, is_prefill  # noqa: E402
-from profiling.vllm_files import ArRecord, ar_record, phase_records, read_lines  # noqa: E402
+from profiling.vllm_files import PAUSED, ArRecord, ar_record, phase_records, read_lines  # noqa: E402
 
 
 @dataclass
@@ -105,6 +105,19 @@ def records(here: Here, steps: int, timeout_s: float = 5.0) -> list[ArRecord]:
                 return found
         time.sleep(0.005)
     raise AssertionError(f"fewer than {steps} steps were written; reported: {here.reports}")
+
+
+def test_requests_go_unobserved_while_paused(runner: Any, here: Here) -> None:
+    (here.folder / PAUSED).touch()
+    for scheduled in (first("a"), later("a")):
+        step(runner, scheduled)
+    (here.folder / PAUSED).unlink()
+    step(runner, later("a"))  # went unobserved from its beginning
+    for scheduled in (first("b"), later("b")):
+        step(runner, scheduled)
+    (record,) = records(here, 2)
+    assert (record.requests, record.steps) == (("b",), 2)
+    assert here.reports == []
 
 
 def test_a_request_is_a_prefill_and_its_decodes(runner: Any, here: Here) -> None:

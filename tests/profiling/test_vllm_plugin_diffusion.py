@@ -27,7 +27,7 @@ from omni_doubles import (  # noqa: E402
 from profiling import vllm_writer  # noqa: E402
 from profiling.vllm_diffusion import hook_runner, hook_scheduler  # noqa: E402
 from profiling.vllm_evidence import PARALLEL_STATE  # noqa: E402
-from profiling.vllm_files import phase_records  # noqa: E402
+from profiling.vllm_files import PAUSED, phase_records  # noqa: E402
 
 
 def test_a_request_with_two_branches(here: Here) -> None:
@@ -75,6 +75,18 @@ def test_the_output_is_that_of_the_plain_pipeline(here: Here) -> None:
     with torch.inference_mode():
         plain = pipeline.forward(Batch())
     assert torch.equal(load(here, pipeline).execute_model(Batch()), plain)
+
+
+def test_requests_go_unobserved_while_paused(here: Here) -> None:
+    runner = load(here)
+    runner.execute_model(Batch(("a",)))
+    (here.folder / PAUSED).touch()
+    assert runner.execute_model(Batch(("b",))) is not None
+    (here.folder / PAUSED).unlink()
+    runner.execute_model(Batch(("c",)))
+    first, second = lines(here.folder)
+    assert (first.requests, second.requests) == (("a",), ("c",))
+    assert first.evidence == second.evidence
 
 
 def test_every_request_is_counted_anew(here: Here) -> None:

@@ -76,8 +76,10 @@ class Workers:
         """Phases and evidence of the batch that has just come back, from all `ranks` of the DiT.
 
         `transfers` is how many hand-overs between stages belong to it. Raises RuntimeError when a rank stays silent
-        or the plugin failed in any process.
+        or the plugin failed in any process. Of a batch that went unobserved (`vllm_files.PAUSED`) there is nothing.
         """
+        if vllm_files.paused(self.folder):
+            return (), ()
         deadline = time.monotonic() + LINES_TIMEOUT_S
         while True:
             missing = self._missing(len(requests), ranks, transfers)
