@@ -7,12 +7,47 @@ and in a launcher's workers, it lives as long as the group. Effects only.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from profiling.telemetry.sampler import ProcessTreeSampler
 from sweep.engines.base import EngineSpec
 from sweep.engines.host import EngineFailure, EngineHost
-from sweep.gpus import Before
+from sweep.gpus import Before, foreign_users
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A baseline's engine. On GPUs, which the cell's own sampler does not see, one of its own watches them."""
+
+    host: EngineHost
+    before: Before = field(default_factory=Before)
+    sampler: ProcessTreeSampler | None = None
+
+    def watch(self) -> None:
+        """A measurement begins."""
+        if self.sampler is not None:
+            self.sampler.mark()
+
+    def doubts(self, start_s: float, end_s: float) -> tuple[str, ...]:
+        """The measurement is over: why its times between these two cannot be trusted, a sentence each."""
+        if self.sampler is None:
+            return ()
+        self.sampler.rest()
+        throttled = map(str, self.sampler.window(start_s, end_s).throttled)
+        strangers = foreign_users(self.sampler.gpu_users(), self.sampler.tree_pids(), self.before.pids)
+        return tuple(f"the baseline beside it: {said}" for said in (*strangers, *self.before.doubts(), *throttled))
+
+    def close(self, kill: bool = False) -> None:
+        """End the engine; `kill`: at once, as it may be busy, and asking it to end would only cost time."""
+        if self.sampler is not None:
+            self.sampler.stop()
+        if kill:
+            self.host.kill()
+        self.host.close()
+        if self.host.spec.device == "cuda" and not kill:
+            self.before.left()
 
 
 class References:
@@ -22,44 +57,39 @@ class References:
         self.folder = folder
         self.plan = plan
         self.waiting = list(numbers)
-        self._hosts: dict[str, EngineHost] = {}
-        self._before: dict[str, Before] = {}  # of those on GPUs
+        self._loaded: dict[str, Reference] = {}
         self._unloadable: set[str] = set()
 
     def __enter__(self) -> "References":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for host in self._hosts.values():
-            if kind is not None:
-                host.kill()  # it may be busy: asking it to end would only cost time
-            host.close()
-        self._hosts.clear()
+        for key in list(self._loaded):
+            self._loaded.pop(key).close(kill=kind is not None)
 
     def start_group(self, number: int) -> None:
         """Group `number` begins: engines that neither it nor a later one needs are ended."""
         self.waiting = [n for n in self.waiting if n >= number]
         needed = {self._baseline(c).engine_key for n in self.waiting for c in self._cells(n) if c.beside}
-        for key in set(self._hosts) - needed:
-            self._hosts.pop(key).close()
+        for key in set(self._loaded) - needed:
+            self._loaded.pop(key).close()
 
     def end_group(self) -> None:
         """A group is over: engines give their GPUs back, those on a CPU stay."""
-        for key, host in list(self._hosts.items()):
-            if host.spec.device == "cuda":
-                self._hosts.pop(key).close()
-                self._before.pop(key, Before()).left()
+        for key, reference in list(self._loaded.items()):
+            if reference.host.spec.device == "cuda":
+                self._loaded.pop(key).close()
 
     def keep(self, engine_key: str, host: EngineHost) -> bool:
         """Take over the engine of a finished group; False when nobody will need it."""
         later = [cell for number in self.waiting for cell in self._cells(number) if cell.beside]
         wanted = any(self._baseline(cell).engine_key == engine_key for cell in later)
-        if not wanted or host.spec.device != "cpu" or host.process.poll() is not None or engine_key in self._hosts:
+        if not wanted or host.spec.device != "cpu" or host.process.poll() is not None or engine_key in self._loaded:
             return False
-        self._hosts[engine_key] = host
+        self._loaded[engine_key] = Reference(host)
         return True
 
-    def get(self, cell: Cell, spec: Callable[[Cell], EngineSpec], load_timeout_s: float) -> EngineHost | None:
+    def get(self, cell: Cell, spec: Callable[[Cell], EngineSpec], load_timeout_s: float) -> Reference | None:
         """The loaded baseline engine that runs beside `cell`; None when none does.
 
         A baseline that cannot be loaded is tried once; its own cells say why, and others are measured without it.
@@ -69,24 +99,30 @@ class References:
         baseline = self._baseline(cell)
         if baseline.engine_key in self._unloadable:
             return None
-        host = self._hosts.get(baseline.engine_key)
-        if host is not None and host.process.poll() is None:
-            return host
-        if host is not None:
-            self._hosts.pop(baseline.engine_key).close()
+        reference = self._loaded.get(baseline.engine_key)
+        if reference is not None and reference.host.process.poll() is None:
+            return reference
+        if reference is not None:  # it died
+            self._loaded.pop(baseline.engine_key).close()
         asked = spec(baseline)
-        self._before[baseline.engine_key] = Before.now(asked.gpu_ids)
+        before = Before.now(asked.gpu_ids) if asked.device == "cuda" else Before()
         try:
             host = EngineHost(asked, load_timeout_s)
-            self._hosts[baseline.engine_key] = host
-            self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
-            host.load(load_timeout_s)
         except EngineFailure:
-            if baseline.engine_key in self._hosts:
-                self._hosts.pop(baseline.engine_key).close()
             self._unloadable.add(baseline.engine_key)
             return None
-        return host
+        sampler = ProcessTreeSampler(host.pid, gpu_indices=before.indices) if before.indices else None
+        reference = self._loaded[baseline.engine_key] = Reference(host, before, sampler)
+        self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
+        try:
+            if sampler is not None:
+                sampler.start()  # gets ready while the engine loads
+            host.load(load_timeout_s)
+        except EngineFailure:
+            self._loaded.pop(baseline.engine_key).close()
+            self._unloadable.add(baseline.engine_key)
+            return None
+        return reference
 
     def _baseline(self, cell: Cell) -> Cell:
         return self.plan.cell(cell.beside)

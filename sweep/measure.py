@@ -13,7 +13,7 @@ from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import TelemetrySample
 from sweep import gpus, metrics
-from sweep.beside import beside
+from sweep.beside import Reference, beside
 from sweep.engines.base import Output, Request
 from sweep.engines.host import EngineFailure, EngineHost
 from sweep.plan import Cell
@@ -44,7 +44,7 @@ class Measurement:
         self.telemetry: dict[str, float | None] = {}
         self.telemetry_samples: tuple[TelemetrySample, ...] = ()
 
-    def warm_up(self, host: EngineHost, reference: EngineHost | None = None) -> None:
+    def warm_up(self, host: EngineHost, reference: Reference | None = None) -> None:
         """Generate the first batch as often as the configuration says, unmeasured. Raises EngineFailure.
 
         `reference` is the engine of the baseline, which warms up as well.
@@ -63,7 +63,7 @@ class Measurement:
             host.generate(self.rounds[0], None, run.engine.warmup_timeout_s, self.doing)
 
     def measure(
-        self, host: EngineHost, sampler: ProcessTreeSampler, before: gpus.Before, reference: EngineHost | None = None
+        self, host: EngineHost, sampler: ProcessTreeSampler, before: gpus.Before, reference: Reference | None = None
     ) -> None:
         """Measure every batch `repeats` times, after `warm_up`. Raises EngineFailure.
 
@@ -73,6 +73,8 @@ class Measurement:
         run, rounds = self.run, self.rounds
         path = self.folder.cell_path(self.cell)
         self.start = sampler.mark()
+        if reference is not None:
+            reference.watch()
         try:
             for repeat in range(run.workload.repeats):
                 for index, batch in enumerate(rounds):
@@ -92,7 +94,8 @@ class Measurement:
             self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
             strangers = gpus.foreign_users(sampler.gpu_users(), sampler.tree_pids(), before.pids)
             watched = ("a profiling tool watched the whole sweep",) if ranges.attached() else ()
-            self.foreign = (*strangers, *before.doubts(), *watched)
+            doubts = reference.doubts(self.start, end) if reference is not None else ()
+            self.foreign = (*strangers, *before.doubts(), *watched, *doubts)
             self.throttled = tuple(map(str, window.throttled))
             self.telemetry_problem = sampler.problem
 
@@ -109,12 +112,12 @@ class Measurement:
             raise
         self.outputs.append((repeat, batch, output))
 
-    def _beside(self, reference: EngineHost | None, batch: list[Request], timeout_s: float) -> float | None:
+    def _beside(self, reference: Reference | None, batch: list[Request], timeout_s: float) -> float | None:
         """Seconds that the baseline takes for the same batch; None without one."""
         if reference is None:
             return None
         try:
-            return reference.generate(batch, None, timeout_s, self.doing).latency_s
+            return reference.host.generate(batch, None, timeout_s, self.doing).latency_s
         except EngineFailure as error:
             raise beside(error) from error
 

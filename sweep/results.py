@@ -88,7 +88,7 @@ class RunResult:
     prompts: tuple[str, ...] = ()  # by prompt_index
     telemetry: dict[str, float | None] = field(default_factory=dict)
     failed: tuple[RequestRow, ...] = ()  # of the batch that ended the cell; in no statistic
-    foreign: tuple[str, ...] = ()  # processes of others on our GPUs while measuring, a sentence each
+    foreign: tuple[str, ...] = ()  # what else disturbed the measurement, such as others on our GPUs, a sentence each
     profile: str = ""  # what recorded the requests: nsys or torch
     trace: str = ""  # its file in the cell's folder
     profile_note: str = ""  # what went wrong with it

@@ -89,7 +89,9 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     pixels = _pixel_floors(plan, quality)
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
     members.judge(rows, plan.by_key, sweep.evidence, pixels)
-    _doubt_drift(rows, {key for key, one in measured.items() if one.pairs})
+    beside = {key for key, one in measured.items() if one.pairs}
+    _doubt_drift(rows, beside)
+    _doubt_baselines(rows, plan.by_key, beside)
     group = control.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
     return Summary(rows, floors, pixels, group)
 
@@ -279,9 +281,23 @@ def _doubt_drift(rows: Sequence[Row], beside: Set[str]) -> None:
         worst = drift.get((row["model"], row["engine"]), 1.0)
         exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in beside
         if exposed and worst > 1 + DRIFT_LIMIT:
-            said = f"A/A drift: the same baseline differed {worst:.2f}x between two engine starts"
-            row["invalid_reason"] = "; ".join(filter(None, [row.get("invalid_reason", ""), said]))
-            row["valid"] = False
+            _doubt(row, f"A/A drift: the same baseline differed {worst:.2f}x between two engine starts")
+
+
+def _doubt_baselines(rows: Sequence[Row], cells: Mapping[str, Cell], beside: Set[str]) -> None:
+    """Mark speed-ups against a baseline that cannot be trusted itself; not those `beside` one."""
+    doubts = {row["cell_key"]: row["invalid_reason"] for row in rows if row.get("invalid_reason")}
+    for row in rows:
+        key = row["cell_key"]
+        baseline = cells[key].baseline_key
+        said = doubts.get(baseline, "") if baseline != key and key not in beside else ""
+        if said and row.get("speedup") is not None and said not in doubts.get(key, ""):
+            _doubt(row, f"its baseline: {said}")
+
+
+def _doubt(row: Row, said: str) -> None:
+    row["invalid_reason"] = "; ".join(filter(None, [row.get("invalid_reason", ""), said]))
+    row["valid"] = False
 
 
 def _measured(results: Sequence[RunResult], cell: Cell) -> Row:

@@ -120,6 +120,22 @@ def test_throttling_in_any_start_makes_the_row_invalid_and_lost_telemetry_is_a_n
     assert "memory, utilisation and energy are not known: it was ended" in row["note"]
 
 
+def test_speedups_against_a_throttled_baseline_are_invalid_but_not_those_beside_it(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])
+    hot = "GPU 0 was throttled (hw_slowdown) in 1 of 4 samples (25%)"
+    for name, plan, doubt in (("alone", alone, f"its baseline: {hot}"), ("beside", made, "")):
+        folder = stored.store(tmp_path / name, plan)
+        baseline = next(cell for cell in plan.cells if cell.baseline_key == cell.key)
+        result = folder.load_result(baseline)
+        assert result is not None
+        folder.save_result(baseline, dataclasses.replace(result, throttled=(hot,)))
+        rows = {row["cell_key"]: row for row in summary_of(folder).rows}
+        assert rows[baseline.key]["invalid_reason"] == hot
+        mine = [cell.key for cell in plan.cells if cell.baseline_key == baseline.key != cell.key]
+        assert {rows[key]["invalid_reason"] for key in mine} == {doubt}
+
+
 def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tmp_path: Path) -> None:
     made = stored.many_cells(4)
     alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])
