@@ -11,7 +11,7 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from sweep import config
+from sweep import __version__, config
 from sweep.interrupts import Interrupts
 
 config.register()
@@ -76,6 +76,9 @@ def main() -> None:
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing them
+    if "--version" in sys.argv[1:]:  # Hydra would tell its own alone
+        print(f"sweep {__version__} (Hydra {hydra.__version__})")
+        return
     sys.argv[1:] = defer_feature_options(sys.argv[1:])
     if wrong := contradiction(sys.argv[1:]):
         refuse(wrong)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep import __version__
 from tests.conftest import environment, sweep_command
 
 SMALL = ["workload.num_prompts=1", "workload.repeats=2", "workload.steps=4", "plots=false"]
@@ -187,6 +188,12 @@ def test_real_model_without_a_gpu_is_skipped_with_what_it_needs(sweep) -> None:
     assert "needs a CUDA GPU with about 58 GB for its weights; none was found here; engine.device=cpu runs it" in (
         " ".join(done.out.split())
     )
+
+
+def test_version_is_ours(tmp_path: Path) -> None:
+    done = subprocess.run(sweep_command("--version"), cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"sweep {__version__} (Hydra 1.")
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
