@@ -11,7 +11,7 @@ from profiling.refusal import Refusal
 COMMANDS = {
     "analyze": ("profiling.nsys.analyze", "what an Nsight Systems trace says of each phase, with a verdict"),
     "diff": ("profiling.nsys.diff", "which phases and kernels explain the difference between two traces"),
-    "timeline": ("profiling.timeline", "a measured cell as a Perfetto trace and as one picture"),
+    "timeline": ("profiling.timeline.command", "a measured cell as a Perfetto trace and as one picture"),
     "doctor": ("profiling.doctor", "what this machine can profile, and what is missing"),
 }
 """Name: module with `configure(parser)` and `run(asked) -> exit code`, and what it is for."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from profiling.phases import PHASES, PhaseRecord
 from profiling.recorded import RecordedCell
-from profiling.timeline_lanes import HOST, Window, held, processes
+from profiling.timeline.lanes import HOST, Window, held, processes
 
 INSIDE_OTHERS = ("request", "dit_forward")
 APART = 1.1  # host and GPU times whose ratio is below are the same

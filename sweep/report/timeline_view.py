@@ -1,6 +1,6 @@
 """The timeline of a cell's first batch as the page draws it: lanes and curves as paths, and what they show in words.
 
-Plain values in, plain values out: `profiling.timeline_lanes` decides what is shown, the page's template how it looks.
+Plain values in, plain values out: `profiling.timeline.lanes` decides what is shown, the page's template how it looks.
 Paths are in units of a thousandth of the width and a tenth of the height, so that they stretch to any screen.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from profiling.looks import GREY, LINE_COLOURS, PHASE_COLOURS
 from profiling.phase_times import held_up_by, phase_times
 from profiling.recorded import RecordedCell
-from profiling.timeline_lanes import (
+from profiling.timeline.lanes import (
     HOST,
     NESTED,
     PHASES,

@@ -2,9 +2,9 @@
 
 One engine generates the same requests observed and unobserved in turns (A B, B A, …), so that neither a drifting GPU
 nor the luck of a start, which alone differs by some 0.3 %, is taken for its cost. Unobserved is a request at whose
-beginning a file says so (`profiling.vllm_files.PAUSED`): no ranges, no events, nothing is read or written; what is left
-is a plain call where the plugin intercepts one. Prints the median ratio with its 95 % interval (bootstrap over the
-pairs). Ctrl-C ends it with what it has.
+beginning a file says so (`PAUSED` in profiling/vllm_plugin/files.py): no ranges, no events, nothing is read or
+written; what is left is a plain call where the plugin intercepts one. Prints the median ratio with its 95 % interval
+(bootstrap over the pairs). Ctrl-C ends it with what it has.
 
     python -m tests.bench.plugin engine=vllm_omni model=qwen_image model.path=DIR workload=image_1024 --rounds 48
 """
@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from profiling.vllm_files import PAUSED
+from profiling.vllm_plugin.files import PAUSED
 from sweep.config import RunConfig
 from sweep.engines.host import EngineHost
 from sweep.workload.requests import batches, build_requests

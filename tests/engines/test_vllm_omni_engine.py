@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from profiling import vllm_files
+from profiling.vllm_plugin import files
 from sweep.engines.base import EngineSpec, Request
 from sweep.engines.vllm_omni import engine as engine_module
 from sweep.engines.vllm_omni import evidence, stages
@@ -56,7 +56,7 @@ def line(rank: int = 0, requests: tuple[str, ...] = ("0_a",), dummy: bool = Fals
 
 def write(folder: Path, name: str, *lines: dict[str, Any]) -> None:
     for one in lines:
-        vllm_files.append_line(folder / name, one)
+        files.append_line(folder / name, one)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: evidence.Worke
 
 
 def test_a_batch_that_went_unobserved_is_not_waited_for(workers: evidence.Workers) -> None:
-    (workers.folder / vllm_files.PAUSED).touch()
+    (workers.folder / files.PAUSED).touch()
     assert workers.collect([REQUEST], 2, 0, 0.0) == ((), ())
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from omni_doubles import BLOCKS, Batch, Here, Runner, lines
 
-from profiling.vllm_diffusion import hook_runner
-from profiling.vllm_files import DitRecord
+from profiling.vllm_plugin.diffusion import hook_runner
+from profiling.vllm_plugin.files import DitRecord
 
 ALL = BLOCKS + 1
 """Blocks that a full forward runs."""

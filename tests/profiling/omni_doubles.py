@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from profiling import vllm_writer
-from profiling.vllm_files import DitRecord, dit_record, read_lines
+from profiling.vllm_plugin import writer
+from profiling.vllm_plugin.files import DitRecord, dit_record, read_lines
 
 WIDTH = 8
 BLOCKS = 3
@@ -276,6 +276,6 @@ class HookedForward:
 
 def lines(folder: Path) -> list[DitRecord]:
     """All records of the folder's only dit file, once all are written."""
-    vllm_writer.settle()
+    writer.settle()
     (path,) = folder.glob("dit-rank0-*.jsonl")
     return [dit_record(line) for line in read_lines(path)[0]]

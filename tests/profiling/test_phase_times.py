@@ -7,7 +7,7 @@ import pytest
 from profiling.phase_times import PhaseTime, bottleneck, held_up_by, phase_times
 from profiling.phases import PhaseRecord
 from profiling.recorded import Reading, RecordedCell, read_cell
-from profiling.timeline_lanes import Window, window_of
+from profiling.timeline.lanes import Window, window_of
 from tests.recorded import unpack
 
 

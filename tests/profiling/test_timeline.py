@@ -14,8 +14,8 @@ from profiling.__main__ import main
 from profiling.looks import PHASE_COLOURS, style
 from profiling.phases import PHASES, PhaseRecord
 from profiling.recorded import UNKNOWN, Reading, RecordedCell, read_cell
-from profiling.timeline_lanes import Window, window_of
-from profiling.timeline_plot import MOST_PROCESSES, draw
+from profiling.timeline.lanes import Window, window_of
+from profiling.timeline.plot import MOST_PROCESSES, draw
 from tests.recorded import unpack
 
 
@@ -146,7 +146,7 @@ def test_help_is_quick_and_loads_no_plotting(glm: Path) -> None:
     code = (
         "import sys; from profiling.__main__ import main\n"
         "try: main(['timeline', '--help'])\nexcept SystemExit: pass\n"
-        "import profiling.timeline_trace, profiling.timeline_plot\n"
+        "import profiling.timeline.trace, profiling.timeline.plot\n"
         "print([name for name in ('matplotlib', 'seaborn', 'numpy', 'torch', 'sweep') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

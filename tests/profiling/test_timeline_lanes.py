@@ -7,7 +7,7 @@ import pytest
 from profiling.phases import PhaseRecord
 from profiling.recorded import Reading, RecordedCell, RecordedRequest, read_cell
 from profiling.refusal import Refusal
-from profiling.timeline_lanes import (
+from profiling.timeline.lanes import (
     Slice,
     Window,
     blocks,

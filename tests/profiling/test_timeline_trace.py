@@ -10,8 +10,8 @@ import pytest
 
 from profiling.phases import PhaseRecord
 from profiling.recorded import UNKNOWN, RecordedCell, read_cell
-from profiling.timeline_lanes import Slice, Window, processes, span
-from profiling.timeline_trace import nesting, trace
+from profiling.timeline.lanes import Slice, Window, processes, span
+from profiling.timeline.trace import nesting, trace
 from tests.recorded import unpack
 
 

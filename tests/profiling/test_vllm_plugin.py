@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from profiling.vllm_files import FOLDER_VARIABLE, Markers, markers
-from profiling.vllm_plugin import HOOKS
+from profiling.vllm_plugin.files import FOLDER_VARIABLE, Markers, markers
+from profiling.vllm_plugin.hooks import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,7 +143,7 @@ def test_a_fork_with_a_folder_of_its_own_writes_there(site: Path, tmp_path: Path
     script = f"""
 import json, os
 import vllm_omni.worker.gpu_ar_model_runner as module
-from profiling.vllm_plugin import install, Here
+from profiling.vllm_plugin.hooks import install, Here
 install()
 child = os.fork()
 if child == 0:

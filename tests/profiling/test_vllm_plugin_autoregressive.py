@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 
 from omni_doubles import Here  # noqa: E402
 
-from profiling import vllm_autoregressive  # noqa: E402
-from profiling.vllm_autoregressive import IDLE_S, hook_runner, is_prefill  # noqa: E402
-from profiling.vllm_files import PAUSED, ArRecord, ar_record, phase_records, read_lines  # noqa: E402
+from profiling.vllm_plugin import autoregressive  # noqa: E402
+from profiling.vllm_plugin.autoregressive import IDLE_S, hook_runner, is_prefill  # noqa: E402
+from profiling.vllm_plugin.files import PAUSED, ArRecord, ar_record, phase_records, read_lines  # noqa: E402
 
 
 @dataclass
@@ -220,8 +220,8 @@ def test_all_steps_are_written_within_a_tenth_of_a_second(runner: Any, here: Her
 def test_a_long_run_without_pause_is_written_in_between(
     runner: Any, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_autoregressive, "FULL", 20)
-    monkeypatch.setattr(vllm_autoregressive, "IDLE_S", 0.001)
+    monkeypatch.setattr(autoregressive, "FULL", 20)
+    monkeypatch.setattr(autoregressive, "IDLE_S", 0.001)
     for scheduled in (first("a"), *(later("a") for _ in range(99))):
         step(runner, scheduled)
     assert len(records(here, 100)) > 1

@@ -24,10 +24,10 @@ from omni_doubles import (  # noqa: E402
     lines,
 )
 
-from profiling import vllm_writer  # noqa: E402
-from profiling.vllm_diffusion import hook_runner, hook_scheduler  # noqa: E402
-from profiling.vllm_evidence import PARALLEL_STATE  # noqa: E402
-from profiling.vllm_files import PAUSED, phase_records  # noqa: E402
+from profiling.vllm_plugin import writer  # noqa: E402
+from profiling.vllm_plugin.diffusion import hook_runner, hook_scheduler  # noqa: E402
+from profiling.vllm_plugin.files import PAUSED, phase_records  # noqa: E402
+from profiling.vllm_plugin.loaded import PARALLEL_STATE  # noqa: E402
 
 
 def test_a_request_with_two_branches(here: Here) -> None:
@@ -372,7 +372,7 @@ def test_a_line_that_cannot_be_written_does_not_break_the_request(here: Here, tm
     runner = load(here)
     here.folder = tmp_path / "gone"
     assert runner.execute_model(Batch()) is not None
-    vllm_writer.settle()
+    writer.settle()
     assert "FileNotFoundError" in here.reports[0]
 
 

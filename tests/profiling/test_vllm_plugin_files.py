@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from profiling.phases import PhaseRecord
-from profiling.vllm_files import (
+from profiling.vllm_plugin.files import (
     ArRecord,
     Installed,
     Transfer,

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from profiling import vllm_evidence, vllm_transfer
-from profiling.vllm_diffusion import DUMMY
-from profiling.vllm_plugin import HOOKS
+from profiling.vllm_plugin import loaded, transfer
+from profiling.vllm_plugin.diffusion import DUMMY
+from profiling.vllm_plugin.hooks import HOOKS
 from tests.wheels import VERSIONS, wheel_source
 
 SINCE = {"vllm_omni.worker_v2.omni_ar_model_runner": "0.30.0"}
@@ -126,8 +126,8 @@ def test_the_hand_over_is_as_we_wrap_it(version: str) -> None:
 def test_glm_images_ids_have_the_layout_that_we_slice(version: str) -> None:
     source = text(version, "vllm_omni.model_executor.stage_input_processors.glm_image")
     assert "output.cumulative_token_ids" in source
-    assert f"eos_token_id = {vllm_transfer.END}" in source
-    assert f"factor: int = {vllm_transfer.FACTOR}" in source
+    assert f"eos_token_id = {transfer.END}" in source
+    assert f"factor: int = {transfer.FACTOR}" in source
     assert "small_token_h = max(1, int(math.sqrt(ratio) * (factor // 2)))" in source
     assert "large_start = small_image_tokens" in source
     pipeline = text(version, "vllm_omni.diffusion.models.glm_image.pipeline_glm_image")
@@ -160,13 +160,13 @@ def test_what_is_read_back_exists(version: str) -> None:
     assert {"attn_backend", "attn_impl_cls", "attention", "sdpa_fallback", "ring_runner", "use_ring"} <= attention
     assert "skip_sequence_parallel" in attention
     registry = text(version, "vllm_omni.diffusion.attention.backends.registry")
-    assert f"    {vllm_evidence.FALLBACK} = " in registry
+    assert f"    {loaded.FALLBACK} = " in registry
     assert "def get_path(self" in registry
-    state = text(version, vllm_evidence.PARALLEL_STATE)
+    state = text(version, loaded.PARALLEL_STATE)
     coordinator = text(version, "vllm_omni.diffusion.distributed.group_coordinator")
-    for module, function, attribute in vllm_evidence.GROUPS.values():
+    for module, function, attribute in loaded.GROUPS.values():
         assert f"self.{attribute}" in coordinator
-        assert f"def {function}(" in state or module == vllm_evidence.VLLM_PARALLEL_STATE
+        assert f"def {function}(" in state or module == loaded.VLLM_PARALLEL_STATE
     assert "vllm_parallel_state._TP = " in state
     executor = "vllm_omni.diffusion.distributed.autoencoders.distributed_vae_executor"
     assert "distributed_executor" in assigned(version, executor, "DistributedVaeMixin")

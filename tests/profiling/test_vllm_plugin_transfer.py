@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from omni_doubles import Here
 
-from profiling.vllm_files import Transfer, read_lines, transfer
-from profiling.vllm_transfer import END, fingerprint, halved, hook_orchestrator, image_ids, received, sent
+from profiling.vllm_plugin.files import Transfer, read_lines, transfer
+from profiling.vllm_plugin.transfer import END, fingerprint, halved, hook_orchestrator, image_ids, received, sent
 
 
 def doubled(ids: list[int], rows: int, columns: int) -> list[int]:

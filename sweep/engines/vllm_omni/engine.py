@@ -1,7 +1,7 @@
 """VllmOmniEngine: vLLM-Omni's offline API behind the same protocol as the other engines.
 
 Maps a batch of requests to one `Omni.generate` call and reads back from the workers what really ran
-(`profiling/vllm_plugin.py` writes it, `evidence.py` reads it). Knows nothing of cells or verdicts. vllm_omni is
+(`profiling/vllm_plugin/hooks.py` writes it, `evidence.py` reads it). Knows nothing of cells or verdicts. vllm_omni is
 imported only when an engine is loaded; what differs between its versions stands in `versions.py`.
 """
 

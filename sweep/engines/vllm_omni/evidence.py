@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiling import vllm_files
 from profiling.phases import PhaseRecord
-from profiling.vllm_files import ArRecord, DitRecord, Transfer
+from profiling.vllm_plugin import files
+from profiling.vllm_plugin.files import ArRecord, DitRecord, Transfer
 from sweep.engines.base import RankEvidence, Request
 
 ENTRY_POINT = "[vllm_omni.general_plugins]\nsweep_profiling = profiling.vllm_plugin:install\n"
@@ -31,11 +31,11 @@ class Workers:
         self.folder = folder / "plugin"
         self.folder.mkdir()
         self._offsets: dict[Path, int] = {}
-        self._records: list[vllm_files.Record] = []
+        self._records: list[files.Record] = []
 
     def announce(self) -> None:
         """Have every process that is started from now on load the plugin and write into our folder."""
-        os.environ[vllm_files.FOLDER_VARIABLE] = str(self.folder)
+        os.environ[files.FOLDER_VARIABLE] = str(self.folder)
         allowed = os.environ.get("VLLM_PLUGINS")
         if allowed is not None and "sweep_profiling" not in allowed.split(","):
             os.environ["VLLM_PLUGINS"] = f"{allowed},sweep_profiling"
@@ -53,7 +53,7 @@ class Workers:
         """Raise RuntimeError unless at least so many processes, this one among them, loaded the plugin."""
         deadline = time.monotonic() + MARKER_TIMEOUT_S
         while True:
-            found = vllm_files.markers(self.folder)
+            found = files.markers(self.folder)
             _refuse(found.failed)
             if len(found.installed) >= processes:
                 return
@@ -76,21 +76,21 @@ class Workers:
         """Phases and evidence of the batch that has just come back, from all `ranks` of the DiT.
 
         `transfers` is how many hand-overs between stages belong to it. Raises RuntimeError when a rank stays silent
-        or the plugin failed in any process. Of a batch that went unobserved (`vllm_files.PAUSED`) there is nothing.
+        or the plugin failed in any process. Of a batch that went unobserved (`files.PAUSED`) there is nothing.
         """
-        if vllm_files.paused(self.folder):
+        if files.paused(self.folder):
             return (), ()
         deadline = time.monotonic() + LINES_TIMEOUT_S
         while True:
             missing = self._missing(len(requests), ranks, transfers)
-            _refuse(vllm_files.failures(self.folder))
+            _refuse(files.failures(self.folder))
             if not missing:
                 break
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the profiling plugin wrote nothing about this batch in {missing}")
             time.sleep(POLL_S)
             self._read()
-        found = vllm_files.phase_records(self._records, epoch_s)
+        found = files.phase_records(self._records, epoch_s)
         name = requests[0].request_id
         # The engine's own `request` spans all stages; that of rank 0's pipeline is one part of it.
         phases = tuple(
@@ -102,7 +102,7 @@ class Workers:
 
     def _read(self) -> None:
         for path in sorted(self.folder.glob("*.jsonl")):
-            lines, self._offsets[path] = vllm_files.read_lines(path, self._offsets.get(path, 0))
+            lines, self._offsets[path] = files.read_lines(path, self._offsets.get(path, 0))
             kind = path.name.partition("-")[0]
             records = (PARSE[kind](line) for line in lines)
             self._records += [record for record in records if not (isinstance(record, DitRecord) and record.dummy)]
@@ -128,15 +128,15 @@ def _refuse(failed: Sequence[str]) -> None:
         raise RuntimeError(f"the profiling plugin failed in a vLLM-Omni process ({last})")
 
 
-PARSE: dict[str, Callable[[vllm_files.Line], vllm_files.Record]] = {
-    "dit": vllm_files.dit_record,
-    "ar": vllm_files.ar_record,
-    "transfer": vllm_files.transfer,
+PARSE: dict[str, Callable[[files.Line], files.Record]] = {
+    "dit": files.dit_record,
+    "ar": files.ar_record,
+    "transfer": files.transfer,
 }
 """By the first word of a file's name."""
 
 
-def merge(records: Sequence[vllm_files.Record]) -> tuple[RankEvidence, ...]:
+def merge(records: Sequence[files.Record]) -> tuple[RankEvidence, ...]:
     """Evidence of each DiT rank over a batch, which may have taken several forwards of the pipeline.
 
     What the AR stage and the hand-over tell stands with rank 0, by names that begin with `ar_` and `tokens_`.
@@ -205,7 +205,7 @@ def _place(request: str) -> tuple[int, str]:
     return (int(number) if number.isdigit() else 0, request)
 
 
-def _flow(records: Sequence[vllm_files.Record]) -> Flow:
+def _flow(records: Sequence[files.Record]) -> Flow:
     sent = {record.request: record.tokens_sent for record in records if isinstance(record, Transfer)}
     received: dict[str, str] = {}
     for record in records:

@@ -49,9 +49,9 @@ MODULES = (
     "vllm_omni.diffusion.models.qwen_image.pipeline_qwen_image",
     "vllm_omni.diffusion.models.glm_image.pipeline_glm_image",
     "profiling.vllm_plugin",
-    "profiling.vllm_diffusion",
-    "profiling.vllm_autoregressive",
-    "profiling.vllm_transfer",
+    "profiling.vllm_plugin.diffusion",
+    "profiling.vllm_plugin.autoregressive",
+    "profiling.vllm_plugin.transfer",
     "sweep.engines.vllm_omni.engine",
 )
 """In this order; one that is missing in the installed version is left out."""

@@ -1,7 +1,7 @@
 """What differs at run time between the versions of vLLM-Omni, behind one adapter; nothing else asks for a version.
 
 Written against 0.26.0 and 0.30.0. vllm_omni is imported only inside methods. Names of options stand in
-`accepted.py`, what is wrapped inside its processes in `profiling/vllm_plugin.py`.
+`accepted.py`, what is wrapped inside its processes in `profiling/vllm_plugin/hooks.py`.
 """
 
 import contextlib

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from profiling import vllm_writer
-from profiling.vllm_writer import Writer
+from profiling.vllm_plugin import writer
+from profiling.vllm_plugin.writer import Writer
 
 
 def test_nothing_is_written_before_it_is_ready_and_all_in_order() -> None:
@@ -39,12 +39,12 @@ def test_what_fails_is_reported_and_the_next_is_written() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_has_a_writer_of_its_own(tmp_path: Path) -> None:
-    vllm_writer.writer("cpu")
+    writer.writer("cpu")
     child = os.fork()
     if not child:
-        vllm_writer.settle()  # the parent's thread is not here: must not wait for it
-        vllm_writer.writer("cpu").add(lambda: True, (tmp_path / "written").touch, lambda: None)
-        vllm_writer.settle()
+        writer.settle()  # the parent's thread is not here: must not wait for it
+        writer.writer("cpu").add(lambda: True, (tmp_path / "written").touch, lambda: None)
+        writer.settle()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert (tmp_path / "written").exists()

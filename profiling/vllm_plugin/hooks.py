@@ -17,26 +17,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from profiling.vllm_files import FOLDER_VARIABLE, Place, replace_file
+from profiling.vllm_plugin.files import FOLDER_VARIABLE, Place, replace_file
 
 Hook = Callable[[Any, Place], list[str]]
 """Wraps methods of a class; returns their names."""
 
 
 def _diffusion(cls: Any, place: Place) -> list[str]:
-    from profiling.vllm_diffusion import hook_runner
+    from profiling.vllm_plugin.diffusion import hook_runner
 
     return hook_runner(cls, place)
 
 
 def _autoregressive(cls: Any, place: Place) -> list[str]:
-    from profiling.vllm_autoregressive import hook_runner
+    from profiling.vllm_plugin.autoregressive import hook_runner
 
     return hook_runner(cls, place)
 
 
 def _orchestrator(cls: Any, place: Place) -> list[str]:
-    from profiling.vllm_transfer import hook_orchestrator
+    from profiling.vllm_plugin.transfer import hook_orchestrator
 
     return hook_orchestrator(cls, place)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from profiling.looks import GREY, LINE_COLOURS, PHASE_COLOURS
 from profiling.phases import PHASES
 from profiling.recorded import RecordedCell
-from profiling.timeline_lanes import (
+from profiling.timeline.lanes import (
     HOST,
     NESTED,
     REQUEST,
@@ -24,7 +24,7 @@ from profiling.timeline_lanes import (
     processes,
     small_print,
 )
-from profiling.timeline_lanes import PHASES as MAIN
+from profiling.timeline.lanes import PHASES as MAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -99,7 +99,7 @@ class Transfer:
     request: str
     start_s: float
     host_ms: float
-    tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see vllm_transfer); "" where unknown
+    tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see transfer); "" where unknown
 
 
 Record = DitRecord | ArRecord | Transfer

@@ -1,6 +1,6 @@
 """What one diffusion pipeline did since its request began, and the line that says so.
 
-Wrapped methods (vllm_diffusion) count into a Session; it opens and closes the request, and writes. Knows nothing of
+Wrapped methods (diffusion) count into a Session; it opens and closes the request, and writes. Knows nothing of
 how calls are intercepted.
 """
 
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from profiling import vllm_evidence
 from profiling.phases import PhaseRecorder
-from profiling.vllm_files import Place, append_line, paused, timings
-from profiling.vllm_transfer import received
-from profiling.vllm_writer import writer
+from profiling.vllm_plugin import loaded
+from profiling.vllm_plugin.files import Place, append_line, paused, timings
+from profiling.vllm_plugin.transfer import received
+from profiling.vllm_plugin.writer import writer
 
 Evidence = dict[str, Any]
 Prior = tuple[Any, int, int]
@@ -32,9 +32,9 @@ class Session:
     def __init__(self, runner: Any, place: Place) -> None:
         self.runner = runner
         self.place = place
-        self.found = vllm_evidence.describe(runner.pipeline)
+        self.found = loaded.describe(runner.pipeline)
         self.device = str(getattr(getattr(runner, "device", None), "type", "cpu"))
-        self.recorder = PhaseRecorder(vllm_evidence.rank(), self.device)
+        self.recorder = PhaseRecorder(loaded.rank(), self.device)
         self.recorder.epoch = 0.0  # absolute times
         self.thread: int | None = None  # runs the request; None: no request
         self.stepwise = False
@@ -123,10 +123,10 @@ class Session:
             self.blocks[0], self.sequence[0] = before, longest
 
     def evidence(self, steps: int) -> Evidence:
-        """What ran since `begin`, as vllm_files.DitEvidence holds it, but for the tokens; no wait for the GPU."""
+        """What ran since `begin`, as files.DitEvidence holds it, but for the tokens; no wait for the GPU."""
         vae = self.found.vaes[0] if self.found.vaes else None
-        graphs = vllm_evidence.compiled_graphs()
-        resident = vllm_evidence.resident(self.found.parameters, self.device)
+        graphs = loaded.compiled_graphs()
+        resident = loaded.resident(self.found.parameters, self.device)
         return {
             "rank": self.recorder.rank,
             "dit_forwards": self.calls["dit_forwards"],
@@ -165,7 +165,7 @@ class Session:
         called = {name: cell[0] for name, cell in self.attention.items() if cell[0]}
         source, found = ("calls", called) if self.found.attention else ("layers", dict(self.found.backends))
         return {
-            "attention_backend": vllm_evidence.backends(found),
+            "attention_backend": loaded.backends(found),
             f"attention_{source}": ",".join(f"{name}:{count}" for name, count in sorted(found.items())) or "none",
         }
 

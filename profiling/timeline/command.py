@@ -1,7 +1,7 @@
 """`python -m profiling timeline CELL`: a measured cell as a Perfetto trace and as one picture.
 
 Reads what the cell's folder holds, writes timeline.json, timeline.png and timeline.svg, and prints where the time
-went. What they show is decided in `timeline_lanes`.
+went. What they show is decided in `lanes`.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from profiling.files import write_atomic
 from profiling.phase_times import PhaseTime, bottleneck, held_up_by, phase_times
 from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell, read_cell
 from profiling.refusal import Refusal
-from profiling.timeline_lanes import Window, span, window_of
+from profiling.timeline.lanes import Window, span, window_of
 
 DPI = 150
 EXAMPLES = """
@@ -56,8 +56,8 @@ def run(asked: argparse.Namespace) -> int:
 def write(cell: RecordedCell, window: Window, folder: Path, traced: Window) -> list[Path]:
     """Write trace and pictures, each whole or not at all; `traced` is the part that the trace holds. Raises Refusal."""
     from profiling.looks import style
-    from profiling.timeline_plot import draw
-    from profiling.timeline_trace import trace
+    from profiling.timeline.plot import draw
+    from profiling.timeline.trace import trace
 
     files = {"timeline.json": json.dumps(trace(cell, traced), separators=(",", ":")).encode()}
     with style():

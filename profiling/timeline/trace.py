@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from profiling.recorded import UNKNOWN, Reading, RecordedCell
-from profiling.timeline_lanes import Process, Slice, Window, held, host_end_s, power, processes, span
+from profiling.timeline.lanes import Process, Slice, Window, held, host_end_s, power, processes, span
 
 Event = dict[str, Any]
 TOLERANCE_S = 5e-6  # by which neighbours may overlap: times are rounded when they are written

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from profiling import ranges, vllm_evidence
-from profiling.vllm_files import Place, append_line, paused
+from profiling import ranges
+from profiling.vllm_plugin import loaded
+from profiling.vllm_plugin.files import Place, append_line, paused
 
 IDLE_S = 0.03
 """Without a step for so long, the steps so far are written."""
@@ -201,7 +202,7 @@ def hook_runner(cls: Any, place: Place) -> list[str]:
 
 def start(runner: Any, place: Place) -> Steps:
     """The recorder of a runner's steps."""
-    rank = vllm_evidence.rank()
+    rank = loaded.rank()
     described: dict[str, Any] = {}
 
     def describe() -> Mapping[str, Any]:
