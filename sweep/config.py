@@ -248,8 +248,12 @@ class RunConfig:
             self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}"
         )
         require(
-            self.profile != "torch" or self.engine.name == "diffusers",
-            f"profile=torch is for engine=diffusers, not {self.engine.name}; profile=nsys records every engine",
+            self.profile != "torch" or self.engine.name in ("diffusers", "vllm_omni"),
+            f"profile=torch is not for engine={self.engine.name}; profile=nsys records every engine",
+        )
+        require(
+            self.profile != "torch" or self.engine.name != "vllm_omni" or self.engine.plugin,
+            "profile=torch records vLLM-Omni's workers through the plugin: leave engine.plugin=true",
         )
         number = str(self.repeat).isdecimal() and int(self.repeat) >= 1
         require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or 1 or more engine starts")

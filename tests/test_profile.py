@@ -122,7 +122,12 @@ def test_a_rerun_with_a_profiler_measures_anew(sweep: Sweep) -> None:
     [
         (["profile=nsys"], {"NSYS": "/nowhere/nsys", "PATH": "/nowhere"}, "profile=nsys: nsys was not found"),
         (["profile=nsys"], {"NVTX_INJECTION64_PATH": "/tool.so"}, "profile=nsys starts nsys itself"),
-        (["profile=torch", "engine=noop"], {}, "profile=torch is for engine=diffusers, not noop"),
+        (["profile=torch", "engine=noop"], {}, "profile=torch is not for engine=noop"),
+        (
+            ["profile=torch", "engine=vllm_omni", "model=qwen_image", "engine.plugin=false"],
+            {},
+            "profile=torch records vLLM-Omni's workers through the plugin: leave engine.plugin=true",
+        ),
         (["profile=nsight"], {}, "profile=nsight: choose off, nsys or torch"),
     ],
 )

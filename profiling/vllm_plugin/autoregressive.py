@@ -16,12 +16,16 @@ from typing import Any
 from profiling import ranges
 from profiling.vllm_plugin import loaded
 from profiling.vllm_plugin.files import Place, append_line, paused
+from profiling.vllm_plugin.tracing import Tracing
 
 IDLE_S = 0.03
 """Without a step for so long, the steps so far are written."""
 
 FULL = 20_000
 """So many unwritten steps are written even if there is no pause."""
+
+TRACED = 64
+"""Steps that a trace of torch.profiler holds, the prefill among them; a whole request has over a thousand alike."""
 
 RETRY_S = 0.005
 """Pause before asking again whether the GPU has finished."""
@@ -49,6 +53,8 @@ class Steps:
         self._work = threading.Event()
         self._waiting = True
         self._paused = False
+        self._tracing = Tracing(place, f"ar-rank{rank}")
+        self._traced = 0
         if self._cuda:
             import torch
 
@@ -64,6 +70,9 @@ class Steps:
         new = scheduled.scheduled_new_reqs
         if new:
             self._paused = paused(self._place.folder)
+            self._tracing.end()
+            self._tracing.begin()
+            self._traced = TRACED
         if self._paused:
             return
         if new and len(scheduled.num_scheduled_tokens) == len(new):  # no other request is running
@@ -91,6 +100,10 @@ class Steps:
             events[1].record(self._current_stream())
         ranges.pop()
         self._done.append((phase, index, start, time.perf_counter(), events))
+        if self._tracing.active:
+            self._traced -= 1
+            if not self._traced:
+                self._tracing.end()
         if self._waiting:
             self._waiting = False
             self._work.set()

@@ -5,6 +5,7 @@ later. No torch and no vllm_omni here. Times are seconds of `time.perf_counter`,
 share.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,9 @@ FOLDER_VARIABLE = "SWEEP_PLUGIN_DIR"
 PAUSED = "paused"
 """While a file of this name lies in the folder, requests that begin go unobserved. So tests.bench.plugin measures in
 one engine what observing costs: two engines that do the same differ by as much."""
+
+TRACE = "trace"
+"""While a file of this name lies in the folder, each process records its next request into the folder named in it."""
 
 
 class Place(Protocol):
@@ -115,6 +119,13 @@ def markers(folder: Path) -> Markers:
 def paused(folder: Path) -> bool:
     """Whether requests that begin now go unobserved."""
     return (folder / PAUSED).exists()
+
+
+def traced_to(folder: Path) -> Path | None:
+    """Where to record a request that begins now; None: nowhere."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path((folder / TRACE).read_text())
+    return None
 
 
 def failures(folder: Path) -> tuple[str, ...]:

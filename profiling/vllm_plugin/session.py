@@ -15,6 +15,7 @@ from typing import Any
 from profiling.phases import PhaseRecorder
 from profiling.vllm_plugin import loaded
 from profiling.vllm_plugin.files import Place, append_line, paused, timings
+from profiling.vllm_plugin.tracing import Tracing
 from profiling.vllm_plugin.transfer import received
 from profiling.vllm_plugin.writer import writer
 
@@ -36,6 +37,7 @@ class Session:
         self.device = str(getattr(getattr(runner, "device", None), "type", "cpu"))
         self.recorder = PhaseRecorder(loaded.rank(), self.device)
         self.recorder.epoch = 0.0  # absolute times
+        self.tracing = Tracing(place, f"rank{self.recorder.rank}")
         self.thread: int | None = None  # runs the request; None: no request
         self.stepwise = False
         self.stepping = False  # inside scheduler.step
@@ -64,6 +66,7 @@ class Session:
         try:
             if paused(self.place.folder):
                 return
+            self.tracing.begin()
             self.recorder.begin("request")
         except Exception:
             self.place.report()
@@ -77,6 +80,7 @@ class Session:
             self._leave()
             self.recorder.abort()
             self.recorder.drain()
+            self.tracing.end()
         except Exception:  # the device may be lost
             self.place.report()
 
@@ -87,6 +91,7 @@ class Session:
         try:
             self._leave()
             self.recorder.end("request")
+            self.tracing.end()
             closed = self.recorder.drain()
             line = {"requests": self.requests, "dummy": self.dummy, "start_s": closed[0].opened.start}
             evidence = self.evidence(sum(one.opened.phase == "denoise_step" for one in closed))

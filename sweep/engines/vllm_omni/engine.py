@@ -22,6 +22,7 @@ from sweep.engines.images import store
 from sweep.engines.vllm_omni import stages
 from sweep.engines.vllm_omni.evidence import Workers
 from sweep.engines.vllm_omni.preload import DETERMINISTIC, ENVIRONMENT, reread_environment
+from sweep.engines.vllm_omni.traces import Traces
 from sweep.engines.vllm_omni.versions import adapter
 
 
@@ -33,6 +34,7 @@ class VllmOmniEngine:
         self._omni: Any = None
         self._workers: Workers | None = None
         self._folder: Path | None = None
+        self._traces: Traces | None = None
         self._epoch_s = 0.0
         self._stages: stages.Stages | None = None
         self.alive = True
@@ -110,6 +112,19 @@ class VllmOmniEngine:
             tpot_s=tpot_s,
             epoch_s=self._epoch_s,
         )
+
+    def trace(self, folder: Path | None) -> None:
+        """As sweep.engines.base.Traced: of the first request of a batch, one trace a DiT rank, and one of the AR stage.
+
+        Raises RuntimeError without the plugin, or when a trace is lost.
+        """
+        if self._workers is None:
+            raise RuntimeError("trace called before load, or without the plugin")
+        if folder is not None:
+            self._traces = Traces(self._workers.folder, self.spec.ranks)
+            self._traces.ask(folder)
+        elif self._traces is not None:
+            self._traces.wait()
 
     @contextlib.contextmanager
     def _not_survived(self) -> Iterator[None]:

@@ -1,0 +1,65 @@
+"""torch.profiler around the first request of a process after somebody asked for it: for machines without nsys.
+
+Whoever wants traces names a folder in the file TRACE of the plugin's folder; each process that runs a model leaves one
+there, `trace-<name>.json.gz`, or says in `lost-<name>.txt` beside TRACE why not. A request is recorded in the thread
+that runs it and written by another. What goes wrong here costs the trace and nothing else.
+"""
+
+import contextlib
+import threading
+from pathlib import Path
+
+from profiling.torch_trace import TorchTrace
+from profiling.vllm_plugin.files import Place, replace_file, traced_to
+
+WRITING = ".trace-{name}.part.json.gz"
+"""Lies in the traces' folder from the end of a recording until its file is complete."""
+
+
+class Tracing:
+    """The recordings of one process, whose traces are called `name`."""
+
+    def __init__(self, place: Place, name: str) -> None:
+        self.name = name
+        self._place = place
+        self._trace: TorchTrace | None = None
+        self._last: Path | None = None  # the folder of the last trace: one request each
+
+    @property
+    def active(self) -> bool:
+        """Whether a request is being recorded."""
+        return self._trace is not None
+
+    def begin(self) -> None:
+        """A request begins: record it if that is asked for. Never raises."""
+        try:
+            folder = traced_to(self._place.folder)
+            if folder is None or folder == self._last:
+                return
+            self._last = folder
+            self._trace = TorchTrace(folder / WRITING.format(name=self.name))
+        except Exception as error:
+            self._lost(error)
+
+    def end(self) -> None:
+        """The recorded request is over, if one is. Never raises."""
+        trace, self._trace = self._trace, None
+        if trace is None:
+            return
+        try:
+            trace.pause()
+            trace.path.touch()
+            threading.Thread(target=self._write, args=(trace,), name="sweep-trace").start()
+        except Exception as error:
+            self._lost(error)
+
+    def _write(self, trace: TorchTrace) -> None:
+        try:
+            trace.write()
+            trace.path.replace(trace.path.with_name(f"trace-{self.name}.json.gz"))
+        except Exception as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        with contextlib.suppress(Exception):
+            replace_file(self._place.folder / f"lost-{self.name}.txt", f"{type(error).__name__}: {error}")
