@@ -9,7 +9,9 @@ TESTS = "\n".join(
     path.read_text() for path in (*(ROOT / "tests" / "faults").glob("test_*.py"), ROOT / "tests/gpu/test_faults.py")
 )
 OTHERS = "\n".join(
-    path.read_text() for folder in ("engines", "profiling", "gpu", ".") for path in (ROOT / "tests" / folder).glob("*.py")
+    path.read_text()
+    for folder in ("engines", "profiling", "gpu", ".")
+    for path in (ROOT / "tests" / folder).glob("*.py")
 )
 
 
