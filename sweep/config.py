@@ -120,7 +120,6 @@ class EngineConfig:
     max_num_seqs: int = 8  # most requests that run as one batch
     placement: str = "shared"  # AR and DiT stage on the same GPUs (shared), or the AR stage on one of its own (split)
     plugin: bool = True  # count phases and evidence inside the workers
-    deterministic: bool = False  # torch.compile chooses no kernel by timing it
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")

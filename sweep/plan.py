@@ -170,9 +170,7 @@ def build_cell(
     if run.profile != "off":
         engine_part["profile"] = run.profile
     if run.engine.name == "vllm_omni":
-        engine_part["engine"] |= {
-            k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin", "deterministic")
-        }
+        engine_part["engine"] |= {k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin")}
         if not skip:
             feature_rules.omni_arguments(chosen, ranks)  # refuses two values for one argument
     work_part = {

@@ -53,7 +53,6 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
         plugin=run.engine.plugin,
         fork=run.engine.fork,
         profile=run.profile,
-        deterministic=run.engine.deterministic,
         placement=run.engine.placement,
         collective_timeout_s=run.engine.collective_timeout_s,
         gpu_ids=gpu_ids,

@@ -31,7 +31,6 @@ class EngineSpec:
     )
     plugin: bool = True  # vllm_omni: phases and evidence inside its workers
     fork: bool = True  # fork its processes from one that has imported everything, where there is one for the engine
-    deterministic: bool = False  # vllm_omni: torch.compile picks kernels by rule and not by timing them
     profile: str = "off"  # nsys: started under it; torch: can record itself; see RunConfig
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()

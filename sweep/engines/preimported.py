@@ -111,10 +111,6 @@ def _forked(sentinel: int, timeout_s: float | None) -> int:
         raise ServerDied from error
 
 
-AFTER_FORK: list[Callable[[], None]] = []
-"""Called in every fork once it has its environment, for what read the environment when it was imported."""
-
-
 def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     os.environ.clear()
     os.environ.update(surroundings.environment)
@@ -124,8 +120,6 @@ def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, 
     os.close(output)
     os.setpgid(0, surroundings.group)
     fork_instead_of_spawning()
-    for function in AFTER_FORK:
-        function()
     target(*args, **kwargs)
 
 

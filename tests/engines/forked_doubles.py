@@ -49,18 +49,3 @@ def hold_shared_memory(pipe: Connection) -> None:
     block = shared_memory.SharedMemory(create=True, size=4096)
     pipe.send(block.name)
     time.sleep(60)
-
-
-def tell_seen(pipe: Connection, depth: int = 0) -> None:
-    """What `preload_double` noted in this process, and in one that this process spawns."""
-    from tests.engines.preload_double import SEEN
-
-    told = list(SEEN)
-    if depth:
-        os.environ["SWEEP_TEST_MARK"] = f"set at level {depth}"
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=tell_seen, args=(theirs,))
-        process.start()
-        told += ours.recv()
-        process.join()
-    pipe.send(told)

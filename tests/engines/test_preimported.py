@@ -75,21 +75,6 @@ def test_a_fork_has_the_imports_and_what_spawning_would_give(tmp_path: Path) -> 
     assert sorted(out.split("\n")) == ["", "level 0 speaks", "level 1 speaks", "level 2 speaks"]
 
 
-def test_what_read_the_environment_when_imported_is_told_of_the_forks_own(tmp_path: Path) -> None:
-    out = run(
-        """
-        ours, theirs = Pipe()
-        given = {**os.environ, "SWEEP_TEST_MARK": "given"}
-        engine = preimported.Forked(forked_doubles.tell_seen, (theirs, 1), given, log.fileno(), 30)
-        print(*ours.recv(), sep=",")
-        engine.wait(10)
-        """,
-        tmp_path,
-        preload="tests.engines.preload_double",
-    )
-    assert out == "given,set at level 1\n", "each of the two processes was told once"
-
-
 def test_imports_can_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEP_TEST_FILE", str(tmp_path / "imported"))
     out = run(

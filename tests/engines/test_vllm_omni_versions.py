@@ -307,7 +307,6 @@ def test_a_lone_stages_scheduler_is_where_set_batch_looks(version: str, package:
 @pytest.fixture
 def start(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Load an engine of that version whose `Omni` starts nothing; gives the keywords that it was called with."""
-    monkeypatch.setenv(engine.DETERMINISTIC, "0")
     monkeypatch.setattr(engine, "ENVIRONMENT", {})
     monkeypatch.setattr(engine, "adapter", lambda: adapter(version))
     monkeypatch.setattr(Version, "omni_class", lambda self: lambda **given: given)

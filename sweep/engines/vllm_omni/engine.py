@@ -21,7 +21,7 @@ from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 from sweep.engines.images import store
 from sweep.engines.vllm_omni import stages
 from sweep.engines.vllm_omni.evidence import Workers
-from sweep.engines.vllm_omni.preload import DETERMINISTIC, ENVIRONMENT, reread_environment
+from sweep.engines.vllm_omni.preload import ENVIRONMENT
 from sweep.engines.vllm_omni.traces import Traces
 from sweep.engines.vllm_omni.versions import adapter
 
@@ -49,8 +49,7 @@ class VllmOmniEngine:
         checkpoint = Path(self.spec.checkpoint)
         if not checkpoint.is_dir():
             raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
-        os.environ.update(ENVIRONMENT | {DETERMINISTIC: str(int(self.spec.deterministic))})
-        reread_environment()
+        os.environ.update(ENVIRONMENT)
         self._folder = Path(tempfile.mkdtemp(prefix="sweep-vllm-omni-"))
         if self.spec.plugin:
             self._workers = Workers(self._folder)

@@ -6,10 +6,9 @@ prints goes to the log that the server was given, never to the terminal.
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 
-from sweep.engines.preimported import AFTER_FORK, LOG_VARIABLE, import_all
+from sweep.engines.preimported import LOG_VARIABLE, import_all
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -23,10 +22,6 @@ ENVIRONMENT = {
 """Nothing is downloaded or reported; torch counts GPUs through NVML, since to count them through CUDA spoils every
 process forked later; and no AR stage compiles FlashInfer's sampler (70 s, once a host), which vLLM never uses for
 requests with a seed, as all of ours are."""
-
-DETERMINISTIC = "TORCHINDUCTOR_DETERMINISTIC"
-"""Set to 1, torch.compile chooses reduction kernels by rule. Else it times some and takes the fastest, which may be
-another one in another engine; the last bits of every image then differ."""
 
 MODULES = (
     "torch",
@@ -108,15 +103,7 @@ def first_gpu() -> Iterator[object]:
         pynvml.nvmlShutdown()
 
 
-def reread_environment() -> None:
-    """Have torch.compile follow DETERMINISTIC, which it read when it was imported."""
-    config = sys.modules.get("torch._inductor.config")
-    if config is not None:
-        config.deterministic = os.environ.get(DETERMINISTIC) == "1"  # type: ignore[attr-defined]
-
-
 if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
     os.environ |= ENVIRONMENT
-    AFTER_FORK.append(reread_environment)
     with cuda_kept_away():
         import_all(MODULES)
