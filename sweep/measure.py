@@ -162,7 +162,7 @@ class Measurement:
             state=ERROR if failure else DONE,
             cause=failure.cause if failure else "",
             reason=failure.reason if failure else "",
-            device=self.run.engine.device,
+            device=self.cell.device,
             started_at=started_at,
             load_s=load_s,
             wall_s=self.wall_s,

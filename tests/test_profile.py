@@ -163,9 +163,9 @@ def test_torch_records_the_first_batch_of_every_rank(sweep: Sweep) -> None:
 
 def test_ranges_of_every_rank_are_in_the_trace_and_only_of_measured_requests(sweep: Sweep) -> None:
     nsys = real_nsys()
-    done = sweep.run("-m", *FEW, "feature=cfg_parallel", "profile=nsys", timeout_s=200)
-    assert done.code == 0, done.out + done.err
-    assert "NO phases" not in done.err
+    ran = sweep.run("-m", *FEW, "feature=cfg_parallel", "profile=nsys", timeout_s=200)
+    assert ran.code == 0, ran.out + ran.err
+    assert "NO phases" not in ran.err
     for label in ("baseline b1", "cfg_parallel b1"):
         cell = sweep.cell_path(label)
         traced = ranges_of(nsys, cell / "trace.nsys-rep")
@@ -174,6 +174,10 @@ def test_ranges_of_every_rank_are_in_the_trace_and_only_of_measured_requests(swe
             sorted(one.items()) for one in recorded.values()
         )
     assert len(recorded) == 2
+    cells = [str(sweep.cell_path(name)) for name in ("baseline b1", "cfg_parallel b1")]
+    command = [sys.executable, "-m", "profiling", "diff", *cells]
+    done = subprocess.run(command, env=of_tests() | sweep.environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, "nothing ran on a GPU" in done.stdout) == (0, True), done.stderr
     row = sweep.rows()[label]
     assert (row["status"], row["profiled"]) == ("PASS", "nsys")
 

@@ -1,6 +1,7 @@
 """`python -m profiling analyze TRACE…`: what an Nsight Systems trace says of each phase, and what bounds it."""
 
 import argparse
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help=f"show every range's name, not the {SHOWN} longest")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write nsys_phases.csv and kernels.csv there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the phases: .png, .svg or .pdf")
-    parser.add_argument("--host-only", action="store_true", help="accept a trace without CUDA: times on the host alone")
+    host_only(parser)
+
+
+def host_only(parser: argparse.ArgumentParser) -> None:
+    """The option for traces without CUDA."""
+    said = "accept a trace without CUDA: times on the host alone (so it is for cells that ran on a CPU)"
+    parser.add_argument("--host-only", action="store_true", help=said)
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -76,13 +83,23 @@ def analysed(trace: Path, host_only: bool = False) -> Analysis:
 
 
 def read_trace(trace: Path, host_only: bool = False) -> export.Export:
-    """The trace in arrays. Raises Refusal when it is bad, or has no ranges, or no CUDA unless `host_only`."""
+    """The trace in arrays. Raises Refusal when it is bad, or has no ranges, or no CUDA.
+
+    Without CUDA it is taken with `host_only`, and as the folder of a cell that ran on a CPU.
+    """
     with export.sqlite_of(trace) as path:
         found = export.read(path)
     if not found.ranges.name and not found.ranges.still_open:
         raise Refusal(f"{trace}: no NVTX ranges: {RECORD} (python -m profiling doctor helps)")
     if not found.ranges.name:
         raise Refusal(f"{trace}: every NVTX range was still open when recording ended: record for longer")
-    if not found.has_cuda and not host_only:
+    if not found.has_cuda and not host_only and not _ran_on_cpu(trace):
         raise Refusal(f"{trace}: no CUDA activity: {RECORD} (--host-only: host times alone)")
     return found
+
+
+def _ran_on_cpu(cell: Path) -> bool:
+    """Whether this is the folder of a cell whose engine ran on a CPU, as its result says."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return json.loads((cell / "result.json").read_bytes()).get("device") == "cpu"
+    return False

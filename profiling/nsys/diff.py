@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from profiling.nsys import launches
-from profiling.nsys.analyze import read_trace
+from profiling.nsys.analyze import host_only, read_trace
 from profiling.nsys.launches import Launched, Repeat
 from profiling.nsys.phases import OWN_DOMAINS
 from profiling.nsys.project import COLUMNS
@@ -46,6 +46,11 @@ class PhaseChange:
     def change_ns(self) -> float:
         """On the GPU."""
         return self.on_gpu_ns[1] - self.on_gpu_ns[0]
+
+    @property
+    def host_change_ns(self) -> float:
+        """On the host."""
+        return self.on_host_ns[1] - self.on_host_ns[0]
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Difference:
     b: str
     requests: tuple[float, float]  # a process; 1 where no request was recorded
     alone: tuple[tuple[str, ...], tuple[str, ...]]  # phases that only A, only B has
+    on_host: bool  # neither has CUDA: the host's times are compared
     phases: tuple[PhaseChange, ...]  # largest change first
     kernels: tuple[KernelChange, ...]  # largest change first
     orders: tuple[OrderChange, ...]
@@ -99,11 +105,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", type=Path, metavar="B", help="after")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of stdout (default text)")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="kernels shown (default 10)")
+    host_only(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Compare and print; returns the exit code. Raises Refusal."""
-    found = compare(asked.a, asked.b)
+    found = compare(asked.a, asked.b, asked.host_only)
     if asked.format == "json":
         print(json.dumps(document(found), indent=1))
     else:
@@ -111,9 +118,11 @@ def run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def compare(a: Path, b: Path) -> Difference:
+def compare(a: Path, b: Path, without_cuda: bool = False) -> Difference:
     """The difference. Raises Refusal when a trace is bad, or the two have no range in common."""
-    exports = [read_trace(path) for path in (a, b)]
+    exports = [read_trace(path, without_cuda) for path in (a, b)]
+    if exports[0].has_cuda != exports[1].has_cuda:
+        raise Refusal(f"{a if exports[1].has_cuda else b} has no CUDA activity and the other has: nothing to compare")
     own = [zip(one.ranges.name, one.ranges.domain, strict=True) for one in exports]
     names = [{name for name, domain in ranges if domain in OWN_DOMAINS} for ranges in own]
     common = names[0] & names[1]
@@ -121,14 +130,18 @@ def compare(a: Path, b: Path) -> Difference:
         raise Refusal(f"{a} and {b} have no NVTX range in common: they cannot be compared by phase")
     phases = sorted(common)
     before, after = (launches.launched(export, set(phases)) for export in exports)
-    scales = _requests(before), _requests(after)
+    scales, on_host = (_requests(before), _requests(after)), not exports[0].has_cuda
     return Difference(
         a=str(a),
         b=str(b),
         requests=scales,
         alone=(tuple(sorted(names[0] - common)), tuple(sorted(names[1] - common))),
+        on_host=on_host,
         phases=tuple(
-            sorted((_phase(p, before[p], after[p], scales) for p in phases), key=lambda one: -abs(one.change_ns))
+            sorted(
+                (_phase(p, before[p], after[p], scales) for p in phases),
+                key=lambda one: -abs(one.host_change_ns if on_host else one.change_ns),
+            )
         ),
         kernels=tuple(
             sorted(
@@ -244,13 +257,17 @@ def text(found: Difference, top: int) -> str:
     lines = [f"A {found.a}", f"B {found.b}"]
     if found.requests != (1.0, 1.0):
         lines.append(f"per request and process; {found.requests[0]:g} requests in A, {found.requests[1]:g} in B")
-    header = ("phase", "ranges", "on GPU in A", "in B", "change", "kernels", "comm.", "copies", "idle")
-    rows = [header, *(_cells(one) for one in found.phases)]
+    header: tuple[str, ...] = ("phase", "ranges", "on host in A", "in B", "change")
+    if not found.on_host:
+        header = ("phase", "ranges", "on GPU in A", "in B", "change", "kernels", "comm.", "copies", "idle")
+    rows = [header, *(_cells(one, found.on_host) for one in found.phases)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append("  ".join(cells).rstrip())
     lines += [f"only in {side}: {', '.join(names)}" for side, names in zip("AB", found.alone, strict=True) if names]
+    if found.on_host:
+        return "\n".join([*lines, "", *_explained(found)])
     whole = sum(one.change_ns for one in found.kernels)
     lines += ["", f"kernels and copies: {_signed(whole)} in all, largest change first"]
     for one in [kernel for kernel in found.kernels if kernel.change_ns][:top]:
@@ -261,12 +278,15 @@ def text(found: Difference, top: int) -> str:
     return "\n".join(["\n".join(lines), "", *_explained(found)])
 
 
-def _cells(one: PhaseChange) -> tuple[str, ...]:
+def _cells(one: PhaseChange, on_host: bool) -> tuple[str, ...]:
+    ranges = f"{one.ranges[0]:.6g}" if one.ranges[0] == one.ranges[1] else f"{one.ranges[0]:.6g} → {one.ranges[1]:.6g}"
+    if on_host:
+        return one.phase, ranges, duration(one.on_host_ns[0]), duration(one.on_host_ns[1]), _signed(one.host_change_ns)
     idle = one.parts_ns["idle_for_host"] + one.parts_ns["idle_otherwise"]
     parts = (one.parts_ns["compute"], one.parts_ns["communication"], one.parts_ns["copy"], idle)
     return (
         one.phase,
-        f"{one.ranges[0]:.6g}" if one.ranges[0] == one.ranges[1] else f"{one.ranges[0]:.6g} → {one.ranges[1]:.6g}",
+        ranges,
         duration(one.on_gpu_ns[0]),
         duration(one.on_gpu_ns[1]),
         _signed(one.change_ns),
@@ -278,6 +298,8 @@ def _explained(found: Difference) -> Sequence[str]:
     """The one sentence to take away."""
     inner = [one for one in found.phases if one.phase not in ("request", "denoise_step")] or list(found.phases)
     largest = inner[0]
+    if found.on_host:
+        return [f"largest: {largest.phase}, {_signed(largest.host_change_ns)} on the host; nothing ran on a GPU"]
     if not largest.change_ns:
         return ["no phase changed on the GPU"]
     parts = sorted(largest.parts_ns.items(), key=lambda part: -abs(part[1]))

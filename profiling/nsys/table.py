@@ -10,6 +10,8 @@ from profiling.nsys.phases import Analysis, Kernel, Phase
 from profiling.nsys.verdict import duration, judge, short, waiting
 
 LONG_SHARE = 0.1  # of the longest phase: shorter ones show their kernels with --all
+HOST_HEADER = ("phase", "process", "ranges", "on host")
+HOST_ONLY = "nothing ran on a GPU while it was recorded: these are times of the host alone"
 KERNELS_IN_JSON = 20  # of each phase; kernels.csv has all
 PHASE_COLUMNS = (
     *(
@@ -87,10 +89,10 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     gpus = f", {_counted(analysis.gpus)}" if analysis.gpus else ""
     lines = [f"{analysis.trace}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
     phases = analysis.phases if shown is None else analysis.main()[:shown]
+    if not analysis.operations:
+        return "\n".join([*lines, "", *_columns(HOST_HEADER, [_cells(phase)[:4] for phase in phases]), "", HOST_ONLY])
     header = ("phase", "process", "ranges", "on host", "on GPU", "busy", "comm.", "copies", "idle", "late", "queue")
-    rows = [header, *(_cells(phase) for phase in phases)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines += ["", *("  ".join(_aligned(row, widths)).rstrip() for row in rows)]
+    lines += ["", *_columns(header, [_cells(phase) for phase in phases])]
     if len(phases) < len(analysis.phases):
         lines.append(f"{len(analysis.phases) - len(phases)} more, shorter or of libraries: --all")
     processes = Counter(phase.name for phase in phases)
@@ -113,7 +115,7 @@ def _cells(phase: Phase) -> tuple[str, ...]:
     return (
         phase.name if len(phase.name) <= 44 else phase.name[:43] + "…",
         str(phase.process),
-        f"{phase.instances:,}" if phase.instances == phase.ranges else f"{phase.instances:,} of {phase.ranges:,}",
+        f"{phase.instances:,} of {phase.ranges:,}" if 0 < phase.instances < phase.ranges else f"{phase.ranges:,}",
         duration(phase.host_ns),
         duration(whole) if whole else "",
         _percent(phase.busy_share),
@@ -125,8 +127,15 @@ def _cells(phase: Phase) -> tuple[str, ...]:
     )
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines: the first column to the left, all others to the right."""
+    rows = [header, *cells]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    aligned = [
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    ]
+    return ["  ".join(row).rstrip() for row in aligned]
 
 
 def _kernel_line(kernel: Kernel, phase: Phase) -> str:

@@ -129,7 +129,30 @@ def test_later_minor_schema_and_strange_names_are_read(tmp_path: Path) -> None:
 def test_host_times_alone_where_that_is_asked_for(tmp_path: Path) -> None:
     done = profiling("analyze", no_cuda(tmp_path / "trace.sqlite"), "--host-only")
     assert done.code == 0, done.err
-    assert "request launched nothing on a GPU: 0.1 µs on the host" in done.out
+    assert "nothing ran on a GPU" in done.out
+    assert ["request", "321", "1", "0.1", "µs"] in [row.split() for row in done.out.splitlines()]
+
+
+def test_a_cell_that_ran_on_a_cpu_needs_no_option(tmp_path: Path) -> None:
+    cells = [tmp_path / "a", tmp_path / "b"]
+    for cell, end in zip(cells, (100, 400), strict=True):
+        cell.mkdir()
+        written = Written(cell / "trace.sqlite")
+        written.range("request", 0, end)
+        written.save()
+        (cell / "trace.nsys-rep").write_bytes(b"older than its export")
+        os.utime(cell / "trace.nsys-rep", (1, 1))
+        (cell / "result.json").write_text('{"device": "cuda"}')
+    assert "no CUDA activity" in profiling("analyze", cells[0]).err
+    assert "no CUDA activity" in profiling("diff", *cells).err
+    for cell in cells:
+        (cell / "result.json").write_text('{"device": "cpu"}')
+    assert "nothing ran on a GPU" in profiling("analyze", cells[0]).out
+    said = profiling("diff", *cells).out
+    assert "largest: request, +0.3 µs on the host; nothing ran on a GPU" in said
+    assert ["request", "1", "0.1", "µs", "0.4", "µs", "+0.3", "µs"] in [row.split() for row in said.splitlines()]
+    told = profiling("diff", cells[0], unpacked("glm_image_h200", tmp_path))
+    assert (told.code, "has no CUDA activity and the other has" in told.err) == (2, True)
 
 
 def test_ranges_that_never_ended_or_ended_elsewhere_are_left_out(tmp_path: Path) -> None:
