@@ -19,7 +19,7 @@ from sweep import __version__, run
 from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
-from sweep.engines.host import can_fork, one_line
+from sweep.engines.host import can_fork, forget_imports, one_line
 from sweep.engines.preimported import quiet_tracker
 from sweep.engines.recording import end_agents
 from sweep.interrupts import Interrupts
@@ -78,6 +78,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         except KeyboardInterrupt:
             interrupted = True
             kill_descendants()
+            forget_imports()
         if failure is not None:
             print(f"the launcher failed: {type(failure).__name__}: {one_line(str(failure))}", file=sys.stderr)
         plan = _with_further_starts(plan, folder)

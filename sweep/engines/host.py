@@ -226,6 +226,12 @@ def preimport(spec: EngineSpec) -> None:
     preimported.start_server(PRELOADS[spec.engine, spec.device], environment)
 
 
+def forget_imports() -> None:
+    """They were broken off, and what they printed tells nothing."""
+    with contextlib.suppress(OSError):
+        _log_of_imports().unlink(missing_ok=True)
+
+
 def _log_of_imports() -> Path:
     """What they print; there while they run and after they failed."""
     return Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log"

@@ -148,7 +148,7 @@ def test_interrupt_while_plots_are_drawn_keeps_the_summary(sweep: Sweep) -> None
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None:
     """Before there is an engine's process: the one that it is to be forked from still imports."""
-    hang = "def import_all(modules):\n    FLAG.write_text(str(os.getpid()))\n    time.sleep(60)\n"
+    hang = "def import_all(modules):\n    _redirect()\n    FLAG.write_text(str(os.getpid()))\n    time.sleep(60)\n"
     sweep.inject("sweep.engines.preimported", hang)
     process = sweep.start("-m", "baselines=true", "batch=1,2", "plots=false", "aa=0")
     sweep.wait_until(process, lambda: [event for event in sweep.events("cell") if event["state"] == "loading"])
@@ -161,6 +161,7 @@ def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None
         "baseline b2": NOT_RUN,
     }
     assert not alive(server)
+    assert list((sweep.base / "tmp").iterdir()) == []
 
 
 def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
