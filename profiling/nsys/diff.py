@@ -16,6 +16,7 @@ from profiling.nsys.analyze import host_only, read_trace
 from profiling.nsys.launches import Launched, Repeat
 from profiling.nsys.phases import OWN_DOMAINS
 from profiling.nsys.project import COLUMNS
+from profiling.nsys.table import columns
 from profiling.nsys.verdict import duration, short
 from profiling.refusal import Refusal
 
@@ -260,11 +261,7 @@ def text(found: Difference, top: int) -> str:
     header: tuple[str, ...] = ("phase", "ranges", "on host in A", "in B", "change")
     if not found.on_host:
         header = ("phase", "ranges", "on GPU in A", "in B", "change", "kernels", "comm.", "copies", "idle")
-    rows = [header, *(_cells(one, found.on_host) for one in found.phases)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
+    lines += columns(header, [_cells(one, found.on_host) for one in found.phases])
     lines += [f"only in {side}: {', '.join(names)}" for side, names in zip("AB", found.alone, strict=True) if names]
     if found.on_host:
         return "\n".join([*lines, "", *_explained(found)])

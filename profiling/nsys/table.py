@@ -90,9 +90,9 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     lines = [f"{analysis.trace}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
     phases = analysis.phases if shown is None else analysis.main()[:shown]
     if not analysis.operations:
-        return "\n".join([*lines, "", *_columns(HOST_HEADER, [_cells(phase)[:4] for phase in phases]), "", HOST_ONLY])
+        return "\n".join([*lines, "", *columns(HOST_HEADER, [_cells(phase)[:4] for phase in phases]), "", HOST_ONLY])
     header = ("phase", "process", "ranges", "on host", "on GPU", "busy", "comm.", "copies", "idle", "late", "queue")
-    lines += ["", *_columns(header, [_cells(phase) for phase in phases])]
+    lines += ["", *columns(header, [_cells(phase) for phase in phases])]
     if len(phases) < len(analysis.phases):
         lines.append(f"{len(analysis.phases) - len(phases)} more, shorter or of libraries: --all")
     processes = Counter(phase.name for phase in phases)
@@ -127,7 +127,7 @@ def _cells(phase: Phase) -> tuple[str, ...]:
     )
 
 
-def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+def columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     """Lines: the first column to the left, all others to the right."""
     rows = [header, *cells]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
