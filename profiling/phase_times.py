@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from profiling.phases import PHASES, PhaseRecord
 from profiling.recorded import RecordedCell
-from profiling.timeline.lanes import HOST, Window, held, processes
+from profiling.timeline.lanes import HOST, Window, held, host_end_s, processes
 
 INSIDE_OTHERS = ("request", "dit_forward")
 APART = 1.1  # host and GPU times whose ratio is below are the same
 IDLE_PCT = 80.0  # GPU use below which it waits for something
+TOUCHES_S = 1e-6  # overlap that is rounding
 GAP_S = 0.005  # between two of one phase that is no pause of it
 ALWAYS = Window(-math.inf, math.inf)
 SAMPLE_COVER = 0.8  # part of a reading's time that a phase must fill for the reading to speak of it
@@ -38,25 +39,40 @@ class PhaseTime:
 
 
 def phase_times(cell: RecordedCell, window: Window) -> tuple[PhaseTime, ...]:
-    """Phases of rank 0 that begin in the window, in the order of a request."""
+    """Phases of rank 0 in the order of a request, each for the part of it that lies in the window."""
     whole_ms = (window.end_s - window.start_s) * 1000
-    records: dict[str, list[PhaseRecord]] = {}
-    for record in cell.phases:
-        if record.rank == 0 and window.start_s <= record.start_s < window.end_s:
-            records.setdefault(record.phase, []).append(record)
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for process in processes([record for record in cell.phases if record.rank == 0]):
-        for one in (one for lane in process.lanes if lane.kind != HOST for one in lane.slices):
-            if window.start_s <= one.record.start_s < window.end_s:
-                spans.setdefault(one.record.phase, []).append((one.start_s, one.end_s))
+    mine = [record for record in cell.phases if record.rank == 0]
+    spans = {
+        id(one.record): (one.start_s, one.end_s)
+        for process in processes(mine)
+        for lane in process.lanes
+        if lane.kind != HOST
+        for one in lane.slices
+    }
+    inside: dict[str, list[tuple[PhaseRecord, float, float]]] = {}  # with the parts of host and GPU time in the window
+    for record in mine:
+        on_host = _part((record.start_s, host_end_s(record)), window)
+        on_gpu = _part(spans.get(id(record), (record.start_s, host_end_s(record))), window)
+        if on_host or on_gpu:
+            inside.setdefault(record.phase, []).append((record, on_host, on_gpu))
     found = []
-    for phase in sorted(records, key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES)):
-        on_gpu = [record.gpu_ms for record in records[phase] if record.gpu_ms is not None]
-        host_ms, gpu_ms = sum(record.host_ms for record in records[phase]), sum(on_gpu) if on_gpu else None
+    for phase in sorted(inside, key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES)):
+        host_ms = sum(record.host_ms * part for record, part, _ in inside[phase])
+        times = [record.gpu_ms * part for record, _, part in inside[phase] if record.gpu_ms is not None]
+        gpu_ms = sum(times) if times else None
         share = (host_ms if gpu_ms is None else gpu_ms) / whole_ms
-        busy = _gpu_busy(cell, spans.get(phase, []))
-        found.append(PhaseTime(phase, len(records[phase]), host_ms, gpu_ms, share, busy))
+        busy = _gpu_busy(cell, [spans[id(record)] for record, _, _ in inside[phase] if id(record) in spans])
+        found.append(PhaseTime(phase, len(inside[phase]), host_ms, gpu_ms, share, busy))
     return tuple(found)
+
+
+def _part(span: tuple[float, float], window: Window) -> float:
+    """How much of a span lies in the window, from 0 to 1; neighbours that only touch it do not."""
+    start_s, end_s = span
+    covered_s = min(end_s, window.end_s) - max(start_s, window.start_s)
+    if end_s - start_s <= TOUCHES_S:
+        return float(window.start_s <= start_s < window.end_s)
+    return covered_s / (end_s - start_s) if covered_s > TOUCHES_S else 0.0
 
 
 def bottleneck(times: Sequence[PhaseTime]) -> PhaseTime | None:

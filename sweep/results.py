@@ -265,7 +265,7 @@ class SweepFolder:
 
         path = self.cell_path(cell)
         (path / "result.json").unlink(missing_ok=True)
-        recorded = (*path.glob("trace*"), path / "nsys_phases.csv", path / "kernels.csv")
+        recorded = (*path.glob("trace*"), *path.glob("timeline.*"), path / "nsys_phases.csv", path / "kernels.csv")
         for leftover in (*path.glob(".*.tmp"), *path.glob("images/.*"), *recorded):
             leftover.unlink(missing_ok=True)
         hydra = path / ".hydra"

@@ -7,6 +7,7 @@ launched, in order.
 import argparse
 import difflib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ exit codes: 0 done, 2 bad input (one line says what)"""
 
 @dataclass(frozen=True)
 class PhaseChange:
-    """A phase in both traces, a request and process; ns."""
+    """A phase of either trace, a request and process; ns. 0 where a trace has none of it."""
 
     phase: str
     ranges: tuple[float, float]
@@ -94,7 +95,7 @@ class Difference:
     requests: tuple[float, float]  # a process; 1 where no request was recorded
     alone: tuple[tuple[str, ...], tuple[str, ...]]  # phases that only A, only B has
     on_host: bool  # neither has CUDA: the host's times are compared
-    phases: tuple[PhaseChange, ...]  # largest change first
+    phases: tuple[PhaseChange, ...]  # of both, largest change first
     kernels: tuple[KernelChange, ...]  # largest change first
     orders: tuple[OrderChange, ...]
 
@@ -129,8 +130,8 @@ def compare(a: Path, b: Path, without_cuda: bool = False) -> Difference:
     common = names[0] & names[1]
     if not common:
         raise Refusal(f"{a} and {b} have no NVTX range in common: they cannot be compared by phase")
-    phases = sorted(common)
-    before, after = (launches.launched(export, set(phases)) for export in exports)
+    phases = sorted(names[0] | names[1])
+    before, after = (defaultdict(Launched, launches.launched(export, set(phases))) for export in exports)
     scales, on_host = (_requests(before), _requests(after)), not exports[0].has_cuda
     return Difference(
         a=str(a),
@@ -150,7 +151,7 @@ def compare(a: Path, b: Path, without_cuda: bool = False) -> Difference:
                 key=lambda one: -abs(one.change_ns),
             )
         ),
-        orders=tuple(filter(None, (_order(phase, before[phase], after[phase]) for phase in phases))),
+        orders=tuple(filter(None, (_order(phase, before[phase], after[phase]) for phase in sorted(common)))),
     )
 
 
@@ -161,7 +162,7 @@ def _requests(found: dict[str, Launched]) -> float:
 
 
 def _phase(name: str, before: Launched, after: Launched, requests: tuple[float, float]) -> PhaseChange:
-    scales = [len(one.processes) * scale for one, scale in zip((before, after), requests, strict=True)]
+    scales = [max(1, len(one.processes)) * scale for one, scale in zip((before, after), requests, strict=True)]
     parts = after.parts_ns / scales[1] - before.parts_ns / scales[0]
     return PhaseChange(
         phase=name,
@@ -173,7 +174,7 @@ def _phase(name: str, before: Launched, after: Launched, requests: tuple[float, 
 
 
 def _kernels(name: str, before: Launched, after: Launched, requests: tuple[float, float]) -> list[KernelChange]:
-    a, b = (len(one.processes) * scale for one, scale in zip((before, after), requests, strict=True))
+    a, b = (max(1, len(one.processes)) * scale for one, scale in zip((before, after), requests, strict=True))
     return [
         KernelChange(
             name,
@@ -262,7 +263,6 @@ def text(found: Difference, top: int) -> str:
     if not found.on_host:
         header = ("phase", "ranges", "on GPU in A", "in B", "change", "kernels", "comm.", "copies", "idle")
     lines += columns(header, [_cells(one, found.on_host) for one in found.phases])
-    lines += [f"only in {side}: {', '.join(names)}" for side, names in zip("AB", found.alone, strict=True) if names]
     if found.on_host:
         return "\n".join([*lines, "", *_explained(found)])
     whole = sum(one.change_ns for one in found.kernels)

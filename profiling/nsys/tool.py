@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,10 +88,12 @@ def last_line(text: str) -> str:
 
 
 def candidates() -> list[Path]:
-    """Where nsys may be: $NSYS, the PATH, then where NVIDIA's installers put it, newest first."""
-    named = [os.environ.get(NSYS_VARIABLE), shutil.which("nsys")]
+    """Where nsys may be: $NSYS alone where it is set; else the PATH, then NVIDIA's installers' places, newest first."""
+    if asked := os.environ.get(NSYS_VARIABLE):
+        return [Path(asked)]
+    on_path = shutil.which("nsys")
     installed = [path for pattern in PLACES for path in sorted(Path("/").glob(pattern[1:]), reverse=True)]
-    return [Path(path) for path in named if path] + installed
+    return [*([Path(on_path)] if on_path else []), *installed]
 
 
 @functools.cache
@@ -110,3 +112,19 @@ def find() -> Nsys:
         said.append(f"{path}: {last_line(done.stdout + done.stderr)}")
     tried = f" (tried {'; '.join(said)})" if said else ""
     raise NsysError(f"nsys was not found{tried}{INSTALL}")
+
+
+def end_agents(sessions: Collection[str] = (), owners: Collection[int] = ()) -> None:
+    """Kill the agents of these sessions, and of all sessions that the processes `owners` began.
+
+    An agent is the child of no process of ours, and outlives a launcher that was killed.
+    """
+    import psutil
+
+    mark = "--session-name="
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ValueError):
+            told = next((word for word in process.cmdline() if word.startswith(mark)), "").removeprefix(mark)
+            if told in sessions or (told.startswith("sweep-") and int(told.split("-")[1]) in owners):
+                process.kill()
+                process.wait(5)

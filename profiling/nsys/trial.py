@@ -4,6 +4,8 @@ Each of these fails by itself on real machines, and nsys tells few of them by it
 """
 
 import contextlib
+import os
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiling import ranges
-from profiling.nsys.tool import Nsys, NsysError, last_line, run
+from profiling.nsys.tool import Nsys, NsysError, end_agents, last_line, run
 
 RECORD, IMPORT, EXPORT, RANGES = "record", "import", "export", "ranges"
 
@@ -40,11 +42,14 @@ def attempt(nsys: Nsys, timeout_s: float) -> Trial:
     """Record a process that opens one range, import and export it; each within `timeout_s`."""
     with tempfile.TemporaryDirectory(prefix="profiling-doctor-") as folder:
         recording = Path(folder) / "trial.nsys-rep"
-        command = [str(nsys.path), "profile", "-t", "nvtx", "--sample=none", "--cpuctxsw=none", "-o", str(recording)]
+        session = f"doctor-{os.getpid()}-{secrets.token_hex(4)}"
+        command = [str(nsys.path), "profile", f"--session-new={session}", "-t", "nvtx", "--sample=none"]
+        command += ["--cpuctxsw=none", "-o", str(recording)]
         command += [sys.executable, "-c", PROGRAM, str(Path(ranges.__file__).resolve().parents[1])]
         try:
-            done = run(command, timeout_s)
+            done = run(command, timeout_s, {**os.environ, "TMPDIR": folder})
         except subprocess.TimeoutExpired:
+            end_agents([session])
             return Trial(RECORD, f"it took longer than {timeout_s:g} s")
         except OSError as error:
             return Trial(RECORD, str(error))

@@ -8,6 +8,7 @@ issue, so a phase begins when it was issued or when the work before it ends, whi
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -190,11 +191,13 @@ def window_of(
         if request or repeat is not None:
             raise Refusal("--from and --to say what to show, and so do --request and --repeat: give one of the two")
         window = Window(start_s if from_s is None else from_s, end_s if to_s is None else to_s)
+        if math.isnan(window.start_s) or math.isnan(window.end_s):
+            raise Refusal("--from and --to are seconds since the cell's first request, not nan")
         if window.end_s <= start_s or window.start_s >= end_s:
             raise Refusal(f"nothing was measured there: the cell's phases lie between {start_s:.3f} and {end_s:.3f} s")
         if not window.start_s < window.end_s:
             raise Refusal(f"--from {window.start_s:g} is not before --to {window.end_s:g}")
-        return window
+        return Window(max(window.start_s, start_s), min(window.end_s, end_s))
     batch = _batch(cell, request, repeat)
     start_s, end_s = span(replace(cell, phases=tuple(p for p in cell.phases if p.request_id == batch)))
     return Window(start_s, end_s if end_s > start_s else start_s + 1e-6, batch)
@@ -223,7 +226,8 @@ def _batch(cell: RecordedCell, request: str, repeat: int | None) -> str:
             return batch
     names = list(batch_of) or list(cell.batches)
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    raise Refusal(f"no request '{request}' was measured; requests: {', '.join(names[:8])}{more}")
+    of = f" in repeat {repeat}" if repeat is not None else ""
+    raise Refusal(f"no request '{request}' was measured{of}; requests: {', '.join(names[:8])}{more}")
 
 
 def curves(telemetry: Sequence[Reading], window: Window) -> tuple[Curve, ...]:

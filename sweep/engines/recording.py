@@ -22,11 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from profiling import ranges
-from profiling.nsys.tool import Nsys, NsysError, find, last_line, run
+from profiling.nsys.tool import Nsys, NsysError, end_agents, find, last_line, run
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 900.0  # it writes the trace: about a second for a thousand ranges, minutes for millions of kernels
@@ -189,22 +189,6 @@ def take_over(address: str) -> tuple[int, int]:
         os.environ["TMPDIR"] = temporary
     pipe, output = files
     return pipe, output
-
-
-def end_agents(sessions: Collection[str] = (), owners: Collection[int] = ()) -> None:
-    """Kill the agents of these sessions, and of all sessions that the processes `owners` began.
-
-    An agent is the child of no process of ours, and outlives a launcher that was killed.
-    """
-    import psutil
-
-    mark = "--session-name="
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ValueError):
-            told = next((word for word in process.cmdline() if word.startswith(mark)), "").removeprefix(mark)
-            if told in sessions or (told.startswith("sweep-") and int(told.split("-")[1]) in owners):
-                process.kill()
-                process.wait(5)
 
 
 def _new_session() -> tuple[str, Path]:

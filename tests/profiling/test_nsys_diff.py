@@ -85,6 +85,8 @@ def test_recorded_traces_and_phases_that_only_one_has(tmp_path: Path) -> None:
     assert phases["request"]["on_gpu_ns"] == [383_334_847 / 2, 127_026_642]
     assert phases["dit"]["ranges"] == [12, 8]
     assert "ar_decode" in found["alone"][1]
+    assert phases["ar_decode"]["on_gpu_ns"] == [0, 119_157_855], "what only one has is a change too"
+    assert "largest: ar_decode, +119.2 ms" in profiling("diff", a, b).out
     assert not any("cub::" in phase for phase in phases), "libraries' own ranges are no phases"
     total = sum(one["total_ns"][0] for one in found["kernels"])
     assert abs(total * 2 / 332_504_351 - 1) < 0.01, "all that ran in A's requests"

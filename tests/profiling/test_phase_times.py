@@ -30,6 +30,17 @@ def test_phases_of_a_recorded_cell(tmp_path: Path) -> None:
     assert "GPU 725 ms, host 23.8 ms: GPU time dominates" in held_up_by(times["vae_decode"])
 
 
+def test_of_a_phase_the_part_in_the_window_counts() -> None:
+    phases = [PhaseRecord(0, "request", 0, 0.0, 1000.0, None, "r000.0")]
+    phases += [PhaseRecord(0, "denoise_step", step, 0.2 * step, 200.0, None, "r000.0") for step in range(5)]
+    times = phase_times(RecordedCell("c", tuple(phases)), Window(0.3, 0.5))
+    assert [(one.phase, one.count) for one in times] == [("request", 1), ("denoise_step", 2)]
+    assert [one.host_ms for one in times] == pytest.approx([200.0, 200.0])
+    assert [one.share for one in times] == pytest.approx([1.0, 1.0])
+    (step,) = phase_times(RecordedCell("c", tuple(phases[1:])), Window(0.2, 0.4))
+    assert (step.count, step.host_ms) == (1, pytest.approx(200.0)), "neighbours only touch the window"
+
+
 @pytest.mark.parametrize(
     ("host_ms", "gpu_ms", "busy", "said"),
     [

@@ -79,8 +79,9 @@ class RankProcesses:
     """Ranks 1 … n-1. `factory(place, argument)` builds a rank's Runner; both must be picklable."""
 
     def __init__(self, ranks: int) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sweep-ranks-"))
-        self.rendezvous = str(self._folder / "rendezvous")
+        # A rank alone meets nobody, and leaves no folder behind when it is killed.
+        self._folder = Path(tempfile.mkdtemp(prefix="sweep-ranks-")) if ranks > 1 else None
+        self.rendezvous = str(self._folder / "rendezvous") if self._folder else ""
         self._ranks = ranks
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._connections: list[Connection] = []
@@ -137,7 +138,8 @@ class RankProcesses:
                 process.kill()
                 process.join()
         self._processes, self._connections = [], []
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _answer(self, index: int, deadline: float) -> Any:
         connection = self._connections[index]
