@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from profiling.telemetry.sampler import ProcessTreeSampler
 from sweep.engines.base import EngineSpec
 from sweep.engines.host import EngineFailure, EngineHost
-from sweep.gpus import Before, foreign_users
+from sweep.gpus import Before, disturbances
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 
@@ -36,8 +36,8 @@ class Reference:
             return ()
         self.sampler.rest()
         throttled = map(str, self.sampler.window(start_s, end_s).throttled)
-        strangers = foreign_users(self.sampler.gpu_users(), self.sampler.tree_pids(), self.before.pids)
-        return tuple(f"the baseline beside it: {said}" for said in (*strangers, *self.before.doubts(), *throttled))
+        shared = disturbances(self.sampler.gpu_users(), self.sampler.tree_pids(), self.before)
+        return tuple(f"the baseline beside it: {said}" for said in (*shared, *throttled))
 
     def close(self, kill: bool = False) -> None:
         """End the engine; `kill`: at once, as it may be busy, and asking it to end would only cost time."""

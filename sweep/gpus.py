@@ -198,6 +198,11 @@ class Before:
         )
 
 
+def disturbances(seen: Iterable[GpuUser], own: frozenset[int], before: Before) -> tuple[str, ...]:
+    """A sentence for all that shared the engine's GPUs: processes (see `foreign_users`), and memory of nobody."""
+    return (*foreign_users(seen, own, before.pids), *before.doubts())
+
+
 IDLE_GB = 1.0  # what a GPU may hold that nobody uses
 MEMORY_SLACK_GB = 0.5  # what the driver itself may keep
 

@@ -92,10 +92,10 @@ class Measurement:
             window = sampler.window(self.start, end)
             self.telemetry = dataclasses.asdict(window.summary)
             self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
-            strangers = gpus.foreign_users(sampler.gpu_users(), sampler.tree_pids(), before.pids)
+            shared = gpus.disturbances(sampler.gpu_users(), sampler.tree_pids(), before)
             watched = ("a profiling tool watched the whole sweep",) if ranges.attached() else ()
             doubts = reference.doubts(self.start, end) if reference is not None else ()
-            self.foreign = (*strangers, *before.doubts(), *watched, *doubts)
+            self.foreign = (*shared, *watched, *doubts)
             self.throttled = tuple(map(str, window.throttled))
             self.telemetry_problem = sampler.problem
 

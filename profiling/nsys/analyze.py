@@ -42,10 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help=f"show every range's name, not the {SHOWN} longest")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write nsys_phases.csv and kernels.csv there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the phases: .png, .svg or .pdf")
-    host_only(parser)
+    add_host_only(parser)
 
 
-def host_only(parser: argparse.ArgumentParser) -> None:
+def add_host_only(parser: argparse.ArgumentParser) -> None:
     """The option for traces without CUDA."""
     said = "accept a trace without CUDA: times on the host alone (so it is for cells that ran on a CPU)"
     parser.add_argument("--host-only", action="store_true", help=said)

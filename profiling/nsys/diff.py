@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from profiling.nsys import launches
-from profiling.nsys.analyze import host_only, read_trace
+from profiling.nsys.analyze import add_host_only, read_trace
 from profiling.nsys.launches import Launched, Repeat
 from profiling.nsys.phases import OWN_DOMAINS
 from profiling.nsys.project import COLUMNS
@@ -107,7 +107,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", type=Path, metavar="B", help="after")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of stdout (default text)")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="kernels shown (default 10)")
-    host_only(parser)
+    add_host_only(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -161,8 +161,13 @@ def _requests(found: dict[str, Launched]) -> float:
     return requests.ranges / len(requests.processes) if requests else 1.0
 
 
+def _scale(phase: Launched, requests: float) -> float:
+    """What its sums are divided by, to be those of a request and process; also of a phase that never ran."""
+    return max(1, len(phase.processes)) * requests
+
+
 def _phase(name: str, before: Launched, after: Launched, requests: tuple[float, float]) -> PhaseChange:
-    scales = [max(1, len(one.processes)) * scale for one, scale in zip((before, after), requests, strict=True)]
+    scales = _scale(before, requests[0]), _scale(after, requests[1])
     parts = after.parts_ns / scales[1] - before.parts_ns / scales[0]
     return PhaseChange(
         phase=name,
@@ -174,7 +179,7 @@ def _phase(name: str, before: Launched, after: Launched, requests: tuple[float, 
 
 
 def _kernels(name: str, before: Launched, after: Launched, requests: tuple[float, float]) -> list[KernelChange]:
-    a, b = (max(1, len(one.processes)) * scale for one, scale in zip((before, after), requests, strict=True))
+    a, b = _scale(before, requests[0]), _scale(after, requests[1])
     return [
         KernelChange(
             name,
