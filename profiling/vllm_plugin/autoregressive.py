@@ -100,13 +100,13 @@ class Steps:
             events[1].record(self._current_stream())
         ranges.pop()
         self._done.append((phase, index, start, time.perf_counter(), events))
+        if self._waiting:
+            self._waiting = False
+            self._work.set()
         if self._tracing.active:
             self._traced -= 1
             if not self._traced:
                 self._tracing.end()
-        if self._waiting:
-            self._waiting = False
-            self._work.set()
 
     def _current_stream(self) -> Any:
         """torch.cuda.current_stream(), which takes several microseconds, only when the stream has changed."""
@@ -124,7 +124,7 @@ class Steps:
         if self._cuda:
             self._torch.cuda.set_device(self._device)  # so that no context is made on device 0
         while True:
-            if not self._done:
+            while not self._done:  # also when woken for steps that are written already
                 self._work.clear()
                 self._waiting = True
                 if not self._done:  # else a step ended before it could see that we wait

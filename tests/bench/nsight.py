@@ -4,10 +4,10 @@ CELL is the folder of a cell that was measured under `nsys profile -t cuda,nvtx`
 that recording. Three times of a range, each from Nsight Systems' own clock:
 
     host       the NVTX range itself, against the plugin's host_ms
-    GPU        from when the GPU is free for the range (it begins, or work queued before it ends) to the end of its
-               last operation, against gpu_ms: a pair of CUDA events sees just that
-    projected  as `nsys stats -r nvtx_gpu_proj_sum`: from the start of its first operation instead, which leaves out
-               what the GPU waits for the host at the beginning, e.g. while a prompt is tokenised. Shown, not judged
+    GPU        what a pair of CUDA events sees, against gpu_ms: from when its first record call has returned, or work
+               queued before has ended, to when its second record call begins, or the last operation has ended
+    projected  as `nsys stats -r nvtx_gpu_proj_sum`: from the start of the first operation to that of the last, without
+               what the GPU waits for the host at both ends, e.g. while a prompt is tokenised. Shown, not judged
 
 An operation belongs to a range when its API call lies inside it, on the same thread. What was recorded before the
 measured requests (warm-up) is left out by counting from the end. Exit code 1 when a phase is off by more than --goal.
@@ -74,22 +74,31 @@ def seen(path: Path) -> dict[str, list[Times]]:
             ):
                 if (call := calls.get((process, correlation))) is not None:
                     launched[call[0]].append((call[1], start, end))
+        recording: dict[int, list[tuple[int, int]]] = defaultdict(list)  # thread -> record call, its end
+        for thread, start, end in database.execute(
+            "select globalTid, start, end from CUPTI_ACTIVITY_KIND_RUNTIME join StringIds on nameId = id "
+            "where value like '%EventRecord%' order by start"
+        ):
+            recording[thread].append((start, end))
         ranges = database.execute(
             "select coalesce(text, value), globalTid, start, end from NVTX_EVENTS left join StringIds on textId = id "
             f"where eventType = {PUSH_POP} and end is not null order by start"
         ).fetchall()
     by_thread = {thread: np.array(sorted(rows), dtype=np.int64) for thread, rows in launched.items()}
+    records = {thread: np.array(rows, dtype=np.int64) for thread, rows in recording.items()}
     busy_until = {thread: np.maximum.accumulate(rows[:, 2]) for thread, rows in by_thread.items()}
     found: dict[str, list[Times]] = defaultdict(list)
     for name, thread, start, end in ranges:
-        if name not in PHASES or thread not in by_thread:
+        if name not in PHASES or thread not in by_thread or thread not in records:
             continue
         rows = by_thread[thread]
         first, last = np.searchsorted(rows[:, 0], (start, end))
-        if last > first:
+        pair = records[thread][slice(*np.searchsorted(records[thread][:, 0], (start, end)))]  # and those in between
+        if last > first and len(pair) > 1:
             begun, done = rows[first:last, 1].min(), rows[first:last, 2].max()
-            free = max(start, int(busy_until[thread][first - 1]) if first else start)
-            found[name].append(Times((end - start) / 1e6, float(done - free) / 1e6, float(done - begun) / 1e6))
+            opened = max(pair[0, 1], busy_until[thread][first - 1] if first else 0)
+            closed = max(pair[-1, 0], done)
+            found[name].append(Times((end - start) / 1e6, float(closed - opened) / 1e6, float(done - begun) / 1e6))
     return found
 
 

@@ -214,7 +214,8 @@ def test_all_steps_are_written_within_a_tenth_of_a_second(runner: Any, here: Her
         ended = time.perf_counter()
         records(here, 51 * (number + 1))
         assert IDLE_S * 0.9 < time.perf_counter() - ended < 0.5  # 0.1 s on a machine that is not busy
-    assert [record.steps for record in records(here, 102)] == [51, 51]
+    found = [record.steps for record in records(here, 102)]
+    assert (sum(found), len(found) < 10) == (102, True)  # two lines on a machine that is not busy
 
 
 def test_a_long_run_without_pause_is_written_in_between(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omni_doubles import Batch, Here, lines  # noqa: E402
 from test_vllm_plugin_autoregressive import first, later, records, step  # noqa: E402
 from test_vllm_plugin_autoregressive import runner as ar_runner  # noqa: E402
 
+from profiling.torch_trace import TorchTrace  # noqa: E402
 from profiling.vllm_plugin import autoregressive  # noqa: E402
 from profiling.vllm_plugin.tracing import Tracing  # noqa: E402
 from sweep.engines.vllm_omni import traces  # noqa: E402
@@ -78,6 +80,27 @@ def test_an_ar_stage_is_recorded_for_its_first_steps(
     seen = ranges_in(tmp_path / "trace-ar-rank0.json.gz")
     assert (seen["ar_prefill"], seen["ar_decode"]) == (1, 3)
     assert sum(record.steps for record in records(here, 7)) == 7
+
+
+def test_a_profiler_that_stops_slowly_loses_no_step(
+    ar_runner: Any, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = TorchTrace.pause
+
+    def slow(trace: TorchTrace) -> None:
+        plain(trace)
+        time.sleep(3 * autoregressive.IDLE_S)  # all steps are written meanwhile; on a GPU it takes seconds
+
+    monkeypatch.setattr(autoregressive, "TRACED", 2)
+    monkeypatch.setattr(TorchTrace, "pause", slow)
+    wanted = Traces(here.folder, ranks=0)
+    wanted.ask(tmp_path)
+    step(ar_runner, first("a"))
+    for _ in range(3):
+        step(ar_runner, later("a"))
+    wanted.wait()
+    assert sum(record.steps for record in records(here, 4)) == 4
+    assert here.reports == []
 
 
 def test_a_trace_that_cannot_be_written_costs_the_trace_only(here: Here, tmp_path: Path) -> None:
