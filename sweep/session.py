@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling import ranges
-from profiling.nsys.tool import end_agents
 from sweep import __version__, run
 from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
 from sweep.engines.host import can_fork, forget_imports, one_line
 from sweep.engines.preimported import quiet_tracker
+from sweep.engines.recording import end_recordings_of
 from sweep.interrupts import Interrupts
 from sweep.live import LiveTable, silence_stdout
 from sweep.plan import Plan, build_plan, model_and_engine
@@ -192,7 +192,7 @@ def kill_descendants() -> None:
         except psutil.Error:
             pass
     if recorded:
-        end_agents(owners=owners)
+        end_recordings_of(owners)
 
 
 def _name(process: "psutil.Process") -> str:

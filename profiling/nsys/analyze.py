@@ -18,6 +18,7 @@ examples
   python -m profiling analyze trace.nsys-rep                       per phase: busy, idle, late launches, and a verdict
   python -m profiling analyze rank0.sqlite rank1.sqlite --format json
   python -m profiling analyze trace.sqlite --top 10 --all          ten longest kernels of every range
+                                                                   (JSON has 20 and kernels_total; kernels.csv all)
   python -m profiling analyze trace.nsys-rep --save FOLDER         nsys_phases.csv and kernels.csv
   python -m profiling analyze trace.sqlite --plot phases.png
 
@@ -38,11 +39,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "traces", nargs="+", type=Path, metavar="TRACE", help=".nsys-rep, its .sqlite export, or a cell's folder"
     )
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of stdout (default text)")
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="longest kernels of a phase (default 3)")
+    parser.add_argument(
+        "--top", type=_count, default=3, metavar="N", help="longest kernels of a phase (default 3; of text)"
+    )
     parser.add_argument("--all", action="store_true", help=f"show every range's name, not the {SHOWN} longest")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write nsys_phases.csv and kernels.csv there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the phases: .png, .svg or .pdf")
     add_host_only(parser)
+
+
+def _count(text: str) -> int:
+    """A number from 0 on. Raises ArgumentTypeError."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
 
 
 def add_host_only(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +77,7 @@ def run(asked: argparse.Namespace) -> int:
     elif asked.format == "csv":
         print(table.phases_csv(analyses), end="")
     else:
-        print("\n\n".join(table.text(one, max(0, asked.top), None if asked.all else SHOWN) for one in analyses))
+        print("\n\n".join(table.text(one, asked.top, None if asked.all else SHOWN) for one in analyses))
     return 0
 
 

@@ -65,7 +65,7 @@ def document(analyses: Sequence[Analysis]) -> dict[str, Any]:
             kernels = [kernel_row(kernel, phase, analysis.trace) for kernel in phase.kernels[:KERNELS_IN_JSON]]
             own = ("phase", "process", "trace")
             shown = [{key: value for key, value in one.items() if key not in own} for one in kernels]
-            phases.append({"name": row.pop("phase"), **row, "kernels": shown})
+            phases.append({"name": row.pop("phase"), **row, "kernels_total": len(phase.kernels), "kernels": shown})
     traces = [{key: value for key, value in vars(one).items() if key != "phases"} for one in analyses]
     return {"schema_version": 1, "traces": traces, "phases": phases}
 

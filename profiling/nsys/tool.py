@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,8 +114,8 @@ def find() -> Nsys:
     raise NsysError(f"nsys was not found{tried}{INSTALL}")
 
 
-def end_agents(sessions: Collection[str] = (), owners: Collection[int] = ()) -> None:
-    """Kill the agents of these sessions, and of all sessions that the processes `owners` began.
+def end_agents(mine: Callable[[str], bool]) -> None:
+    """Kill the agents of the sessions whose names are `mine`.
 
     An agent is the child of no process of ours, and outlives a launcher that was killed.
     """
@@ -123,8 +123,8 @@ def end_agents(sessions: Collection[str] = (), owners: Collection[int] = ()) -> 
 
     mark = "--session-name="
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ValueError):
-            told = next((word for word in process.cmdline() if word.startswith(mark)), "").removeprefix(mark)
-            if told in sessions or (told.startswith("sweep-") and int(told.split("-")[1]) in owners):
+        with contextlib.suppress(psutil.Error):
+            named = [word.removeprefix(mark) for word in process.cmdline() if word.startswith(mark)]
+            if named and mine(named[0]):
                 process.kill()
                 process.wait(5)

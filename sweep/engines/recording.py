@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from profiling import ranges
@@ -33,6 +33,9 @@ STOP_TIMEOUT_S = 900.0  # it writes the trace: about a second for a thousand ran
 CHECK_TIMEOUT_S = 60.0
 SIGNALLED = 128
 """`nsys launch` ends with this plus the number of the signal that ended the engine."""
+
+SESSION = "sweep-{pid}-{number}"
+"""Name of a session of nsys: the process that began it, and its number there."""
 
 _NUMBERS = itertools.count(1)
 
@@ -68,7 +71,7 @@ def usable() -> tuple[Nsys, str]:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         said = _run(command, CHECK_TIMEOUT_S, {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder)})
     finally:
-        end_agents([name])
+        end_agents(name.__eq__)
         shutil.rmtree(folder, ignore_errors=True)
     warning = ""
     if f"{ranges.SAID}none" in said:
@@ -163,7 +166,7 @@ class Recorded:
 
     def end_tool(self) -> None:
         """End what is left of nsys's own processes at once. The agent first: killed launchers leave it for ever."""
-        end_agents([self.name])
+        end_agents(self.name.__eq__)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._launcher.poll() is None:
                 os.killpg(self._launcher.pid, signal.SIGKILL)
@@ -194,7 +197,13 @@ def take_over(address: str) -> tuple[int, int]:
 def _new_session() -> tuple[str, Path]:
     """A name that no other session has, and the folder of nsys's temporary files. Raises RecordingError, OSError."""
     folder = Path(tempfile.mkdtemp(prefix="sweep-nsys-"))
-    return f"sweep-{os.getpid()}-{next(_NUMBERS)}", folder
+    return SESSION.format(pid=os.getpid(), number=next(_NUMBERS)), folder
+
+
+def end_recordings_of(pids: Collection[int]) -> None:
+    """Kill what nsys left running of all sessions that these processes began."""
+    begun = tuple(SESSION.format(pid=pid, number="") for pid in pids)
+    end_agents(lambda name: name.startswith(begun))
 
 
 def _launch(nsys: Nsys, session: str, options: Sequence[str], command: Sequence[str]) -> list[str]:

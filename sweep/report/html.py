@@ -129,6 +129,7 @@ COLUMNS = (
     Column("called", lambda row: text(row, "called")),
     _numeric("interaction", "interaction_gain", lambda row: _times(row, "interaction_gain")),
     _numeric("latency, s", "latency_mean_s"),
+    Column("bottleneck", tables.bottleneck_text),
     _numeric("p95, s", "latency_p95_s"),
     _numeric("TTFT, s", "ttft_mean_s"),
     _numeric("images/s", "images_per_s"),
@@ -139,7 +140,6 @@ COLUMNS = (
     _numeric("SSIM", "ssim"),
     _numeric("CLIP", "clip_similarity"),
     _numeric("mean diff", "mean_diff"),
-    Column("bottleneck", tables.bottleneck_text),
 )
 """Columns after the cell's name and status. Those with nothing to say in any row are left out."""
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from small_traces import by_name, phases_of, profiling, unpacked
 
-from profiling.nsys import tool
+from profiling.nsys import table, tool
 from tests.bench import traces
+from tests.conftest import ROOT
 
 EXPECTED = {
     "vllm_omni_h200": {
@@ -97,6 +98,11 @@ def test_saved_tables_and_plot(tmp_path: Path) -> None:
     total = sum(int(row["total_ns"]) for row in kernels if row["phase"] == "dit")
     assert total == pytest.approx(193_645_469, rel=1e-3), "one stream: hardly anything overlaps"
     assert (out / "phases.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_column_is_described() -> None:
+    described = (ROOT / "docs" / "nsys.md").read_text()
+    assert [name for name in (*table.PHASE_COLUMNS, *table.KERNEL_COLUMNS) if f"`{name}`" not in described] == []
 
 
 def test_saved_beside_the_trace_the_tables_name_it_as_seen_from_there(tmp_path: Path) -> None:
