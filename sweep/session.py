@@ -19,6 +19,7 @@ from sweep import __version__, run
 from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
+from sweep.engines import scratch
 from sweep.engines.host import can_fork, forget_imports, one_line
 from sweep.engines.preimported import quiet_tracker
 from sweep.engines.recording import end_recordings_of
@@ -189,6 +190,7 @@ def kill_descendants() -> None:
         try:
             process.kill()
             process.wait(5)
+            scratch.clear(process.pid)
         except psutil.Error:
             pass
     if recorded:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from profiling import ranges
-from sweep.engines import preimported
+from sweep.engines import preimported, scratch
 from sweep.engines.base import EngineError, EngineSpec, Output, Request
 from sweep.engines.recording import Recorded
 
@@ -150,6 +150,7 @@ class EngineHost:
         if isinstance(self.process, Recorded):
             self.process.end_tool()
         self.process.wait()
+        scratch.clear(self.process.pid)
 
     def _ask(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> Any:
         try:

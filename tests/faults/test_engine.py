@@ -53,6 +53,7 @@ def test_killed_engine_ends_its_cell_and_its_ranks(sweep: Sweep) -> None:
     assert reason.startswith("the engine was ended by SIGKILL while generating batch 1 of 1, repeat ")
     assert reason.endswith(" (killed from outside, or by the kernel for lack of memory)")
     assert not group_alive(engine)
+    assert list((sweep.base / "tmp").glob("sweep-*")) == []
 
 
 def test_killed_baseline_beside_a_cell_ends_that_cell_and_the_next_one_gets_another(sweep: Sweep) -> None:
@@ -151,6 +152,7 @@ def test_stopped_engine_is_killed_by_the_watchdog_with_all_its_ranks(sweep: Swee
     assert reason.startswith("no answer within 4 s while generating batch 1 of 1, repeat ")
     assert reason.endswith(": killed")
     assert not group_alive(engine)
+    assert list((sweep.base / "tmp").glob("sweep-*")) == []
 
 
 def test_after_a_killed_engine_the_sweep_goes_on_and_a_rerun_does_what_is_missing(sweep: Sweep) -> None:

@@ -181,3 +181,4 @@ def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
     assert reason.startswith("interrupted while generating batch 1 of 1, repeat ")
     assert not group_alive(engine)
     wait_for(lambda: not [child.pid for child in started if alive(child.pid)], 5.0)  # multiprocessing's tracker is last
+    assert list((sweep.base / "tmp").glob("sweep-*")) == []

@@ -11,7 +11,6 @@ import multiprocessing.process
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+
+from sweep.engines import scratch
 
 CLOSE_TIMEOUT_S = 5.0  # how long ranks may take to end by themselves
 ERROR_GRACE_S = 5.0  # after rank 0 failed: how long the others may take to say that it was their fault
@@ -79,8 +80,7 @@ class RankProcesses:
     """Ranks 1 … n-1. `factory(place, argument)` builds a rank's Runner; both must be picklable."""
 
     def __init__(self, ranks: int) -> None:
-        # A rank alone meets nobody, and leaves no folder behind when it is killed.
-        self._folder = Path(tempfile.mkdtemp(prefix="sweep-ranks-")) if ranks > 1 else None
+        self._folder = scratch.make() if ranks > 1 else None  # a rank alone meets nobody
         self.rendezvous = str(self._folder / "rendezvous") if self._folder else ""
         self._ranks = ranks
         self._processes: list[multiprocessing.process.BaseProcess] = []

@@ -10,13 +10,13 @@ import dataclasses
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from profiling.phases import PhaseRecord
+from sweep.engines import scratch
 from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 from sweep.engines.images import store
 from sweep.engines.vllm_omni import stages
@@ -50,7 +50,7 @@ class VllmOmniEngine:
         if not checkpoint.is_dir():
             raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
         os.environ.update(ENVIRONMENT)
-        self._folder = Path(tempfile.mkdtemp(prefix="sweep-vllm-omni-"))
+        self._folder = scratch.make()
         if self.spec.plugin:
             self._workers = Workers(self._folder)
             self._workers.announce()
