@@ -9,6 +9,7 @@ from pathlib import Path
 from profiling.files import write_atomic
 from profiling.nsys import export, table
 from profiling.nsys.phases import Analysis, analyse
+from profiling.nsys.source import sqlite_of
 from profiling.refusal import Refusal
 
 SHOWN = 12
@@ -97,7 +98,7 @@ def read_trace(trace: Path, host_only: bool = False) -> export.Export:
 
     Without CUDA it is taken with `host_only`, and as the folder of a cell that ran on a CPU.
     """
-    with export.sqlite_of(trace) as path:
+    with sqlite_of(trace) as path:
         found = export.read(path)
     if not found.ranges.name and not found.ranges.still_open:
         raise Refusal(f"{trace}: no NVTX ranges: {RECORD} (python -m profiling doctor helps)")

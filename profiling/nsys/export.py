@@ -5,7 +5,6 @@ what the numbers mean. Times are integer nanoseconds of the recording's clock.
 """
 
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from profiling.nsys import tool
 from profiling.refusal import Refusal
 
 SCHEMA_MAJOR = 3
@@ -85,39 +83,6 @@ class Export:
     def has_cuda(self) -> bool:
         """Whether any GPU operation was recorded."""
         return bool(len(self.operations.start))
-
-
-@contextmanager
-def sqlite_of(trace: Path) -> Iterator[Path]:
-    """The trace's SQLite export: itself, one that lies beside it and is newer, or one made now and removed afterwards.
-
-    A folder stands for the recording in it. Raises Refusal when there is no such file, it is of another kind, or nsys
-    cannot export it.
-    """
-    if trace.is_dir():
-        if not (trace / tool.TRACE).is_file():
-            raise Refusal(f"{trace}: no {tool.TRACE} in this folder: cells have one with profile=nsys")
-        trace = trace / tool.TRACE
-    if not trace.is_file():
-        raise Refusal(f"{trace}: no such file")
-    if not trace.stat().st_size:
-        raise Refusal(f"{trace}: the file is empty")
-    if trace.suffix in (".sqlite", ".sqlite3", ".db"):
-        yield trace
-        return
-    if trace.suffix != ".nsys-rep":
-        raise Refusal(f"{trace}: neither a .nsys-rep nor its .sqlite export")
-    beside = trace.with_suffix(".sqlite")
-    if beside.is_file() and beside.stat().st_size and beside.stat().st_mtime >= trace.stat().st_mtime:
-        yield beside
-        return
-    with tempfile.TemporaryDirectory(prefix="profiling-nsys-") as folder:
-        made = Path(folder) / "trace.sqlite"
-        try:
-            tool.find().export(trace, made)
-        except tool.NsysError as error:
-            raise Refusal(str(error)) from error
-        yield made
 
 
 def read(path: Path) -> Export:

@@ -24,7 +24,8 @@ examples:
   python -m profiling timeline CELL --from 1.2 --to 1.5           seconds since the cell's first request
   python -m profiling timeline CELL --from 0 --out figures        the whole cell, elsewhere
 
-timeline.json opens in https://ui.perfetto.dev; it holds the whole cell unless a part of it was asked for."""
+timeline.json opens in https://ui.perfetto.dev; it holds the whole cell unless a part of it was asked for.
+exit codes: 0 done, 2 bad input (one line says what)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

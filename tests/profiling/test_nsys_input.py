@@ -106,6 +106,24 @@ def test_no_such_file_a_folder_and_another_kind(tmp_path: Path) -> None:
     assert "neither a .nsys-rep nor its .sqlite export" in refusal("analyze", tmp_path / "trace.qdrep")
 
 
+def test_a_cell_without_a_recording_says_why(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"state": "error", "reason": "CUDA out of memory"}')
+    assert "no trace.nsys-rep in this folder: the cell was not measured: CUDA out of memory" in refusal(
+        "analyze", tmp_path
+    )
+    chrome = tmp_path / "trace-rank0.json.gz"
+    chrome.write_bytes(b"x")
+    assert "profile=torch left trace-rank0.json.gz, which opens in" in refusal("analyze", tmp_path)
+    assert "a Chrome trace opens in https://ui.perfetto.dev" in refusal("analyze", chrome)
+
+
+def test_without_nsys_the_table_beside_the_trace_is_named(tmp_path: Path) -> None:
+    (tmp_path / "trace.nsys-rep").write_bytes(b"x")
+    (tmp_path / "nsys_phases.csv").write_text("phase\n")
+    said = refusal("analyze", tmp_path, env={"NSYS": str(tmp_path / "nowhere")})
+    assert f"what the sweep found in it stands in {tmp_path / 'nsys_phases.csv'}" in said
+
+
 def test_bad_usage_is_one_line(tmp_path: Path) -> None:
     trace = simple(tmp_path / "trace.sqlite")
     assert "the following arguments are required" in refusal("analyze")

@@ -1,0 +1,69 @@
+"""From what the command line names, a trace or a cell's folder, to the SQLite export that can be read.
+
+Knows which files a cell's folder may hold, and nothing of what stands in a trace.
+"""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from profiling.nsys import tool
+from profiling.refusal import Refusal
+
+EXPORTS = (".sqlite", ".sqlite3", ".db")
+CHROME = (".json", ".json.gz")
+CHROME_TRACES = "trace-*.json.gz"
+"""What profile=torch leaves in a cell's folder."""
+
+TABLE = "nsys_phases.csv"
+"""What a sweep leaves beside a trace."""
+
+
+@contextmanager
+def sqlite_of(trace: Path) -> Iterator[Path]:
+    """The trace's SQLite export: itself, one that lies beside it and is newer, or one made now and removed afterwards.
+
+    A folder stands for the recording in it. Raises Refusal when there is no such file, it is of another kind, or nsys
+    cannot export it.
+    """
+    if trace.is_dir():
+        if not (trace / tool.TRACE).is_file():
+            raise Refusal(f"{trace}: no {tool.TRACE} in this folder: {_why_none(trace)}")
+        trace = trace / tool.TRACE
+    if not trace.is_file():
+        raise Refusal(f"{trace}: no such file")
+    if not trace.stat().st_size:
+        raise Refusal(f"{trace}: the file is empty")
+    if trace.suffix in EXPORTS:
+        yield trace
+        return
+    if trace.suffix != ".nsys-rep":
+        chrome = trace.name.endswith(CHROME)
+        hint = ": a Chrome trace opens in https://ui.perfetto.dev" if chrome else ""
+        raise Refusal(f"{trace}: neither a .nsys-rep nor its .sqlite export{hint}")
+    beside = trace.with_suffix(".sqlite")
+    if beside.is_file() and beside.stat().st_size and beside.stat().st_mtime >= trace.stat().st_mtime:
+        yield beside
+        return
+    with tempfile.TemporaryDirectory(prefix="profiling-nsys-") as folder:
+        made = Path(folder) / "trace.sqlite"
+        try:
+            tool.find().export(trace, made)
+        except tool.NsysError as error:
+            table = trace.with_name(TABLE)
+            hint = f"; what the sweep found in it stands in {table}" if table.is_file() else ""
+            raise Refusal(f"{error}{hint}") from error
+        yield made
+
+
+def _why_none(folder: Path) -> str:
+    """Why a folder holds no recording of Nsight Systems, as far as it tells."""
+    if found := sorted(folder.glob(CHROME_TRACES)):
+        return f"profile=torch left {found[0].name}, which opens in https://ui.perfetto.dev"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if reason := json.loads((folder / "result.json").read_bytes()).get("reason"):
+            return f"the cell was not measured: {reason}"
+    return "cells have one with profile=nsys"
