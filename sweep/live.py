@@ -49,6 +49,7 @@ class CellStates:
         self.states: dict[str, dict[str, Any]] = {}
         self.extend(plan, kept)
         self.started = time.perf_counter()
+        self.begun: float | None = None  # when the first cell began; imports, which all share, come before
 
     def extend(self, plan: Plan, kept: set[str]) -> list[Cell]:
         """Take in the cells of `plan` that are new; returns those that will run."""
@@ -72,6 +73,8 @@ class CellStates:
             began = now if begins else before.get("began", now)
             seen = time.perf_counter() if begins else before.get("seen", time.perf_counter())
             self.states[event["key"]] = {**event, "began": began, "seen": seen, "took": now - began}
+            if self.begun is None and event["state"] not in ("pending", "waiting"):
+                self.begun = time.perf_counter()
             if before["state"] != event["state"]:
                 changed.append((self.cells[event["key"]], self.states[event["key"]]))
         return changed
@@ -85,11 +88,11 @@ class CellStates:
         return sum(parts) / len(todo)
 
     def time_left(self) -> str:
-        """`1:20 left`, from the time taken so far; empty until something is done."""
+        """`about 1:20 left`, from the time since the first cell began; empty until something is done."""
         fraction = self.fraction()
-        if not 0 < fraction < 1:
+        if self.begun is None or not 0 < fraction < 1:
             return ""
-        seconds = (time.perf_counter() - self.started) * (1 - fraction) / fraction
+        seconds = (time.perf_counter() - self.begun) * (1 - fraction) / fraction
         return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"
 
 
