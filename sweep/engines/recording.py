@@ -71,7 +71,7 @@ def usable() -> tuple[Nsys, str]:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         said = _run(command, CHECK_TIMEOUT_S, {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder)})
     finally:
-        end_agents(name.__eq__)
+        end_agents(lambda told: told == name)
         shutil.rmtree(folder, ignore_errors=True)
     warning = ""
     if f"{ranges.SAID}none" in said:
@@ -166,7 +166,7 @@ class Recorded:
 
     def end_tool(self) -> None:
         """End what is left of nsys's own processes at once. The agent first: killed launchers leave it for ever."""
-        end_agents(self.name.__eq__)
+        end_agents(lambda told: told == self.name)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._launcher.poll() is None:
                 os.killpg(self._launcher.pid, signal.SIGKILL)
