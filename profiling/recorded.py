@@ -71,7 +71,7 @@ def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
         phases.append(record)
     if not phases:
         raise NoPhases(f"{path} holds no phases: the cell failed before its first batch, or its engine records none")
-    result = _result(folder)
+    result = stored_result(folder)
     offset_s, clock = _clock(result)
     return RecordedCell(
         label=str(result.get("label") or folder.resolve().name),
@@ -137,8 +137,8 @@ def _number(path: Path, line: int, row: Row, name: str, least: float = -math.inf
     return value
 
 
-def _result(folder: Path) -> dict[str, Any]:
-    """result.json, {} where there is none that can be read: it adds a name and the clock."""
+def stored_result(folder: Path) -> dict[str, Any]:
+    """A cell's result.json, {} where there is none that can be read."""
     try:
         found = json.loads((folder / "result.json").read_bytes())
     except (OSError, ValueError):

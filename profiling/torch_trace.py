@@ -8,6 +8,9 @@ from typing import Any
 
 from profiling import ranges
 
+TRACE_FILE = "trace-{name}.json.gz"
+"""Name of a process's recording in a cell's folder."""
+
 
 class RecordedRanges:
     """Ranges of `profiling.ranges` as `record_function` of torch, which keeps no index."""

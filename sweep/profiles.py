@@ -14,12 +14,13 @@ from pathlib import Path
 
 from profiling.nsys import tool
 from profiling.nsys.tool import last_line
+from profiling.torch_trace import TRACE_FILE
 from sweep.config import RunConfig, require
 from sweep.engines.host import EngineFailure, EngineHost
 from sweep.engines.recording import Recorded, RecordingError, usable
 
 NSYS_TRACE = tool.TRACE
-TORCH_TRACE = "trace-rank0.json.gz"
+TORCH_TRACE = TRACE_FILE.format(name="rank0")
 ANALYSIS_TIMEOUT_S = 1800.0
 TORCH_TIMEOUT_S = 900.0  # to write its traces
 

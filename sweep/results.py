@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from profiling.files import write_atomic
+from profiling.nsys.tool import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
 from profiling.recorded import NoPhases, RecordedCell, read_cell
 from profiling.refusal import Refusal
@@ -265,8 +266,9 @@ class SweepFolder:
 
         path = self.cell_path(cell)
         (path / "result.json").unlink(missing_ok=True)
-        recorded = (*path.glob("trace*"), *path.glob("timeline.*"), path / "nsys_phases.csv", path / "kernels.csv")
-        for leftover in (*path.glob(".*.tmp"), *path.glob("images/.*"), *recorded):
+        halves = (*path.glob(".*.tmp"), *path.glob("images/.*"), *path.glob(".trace*"))
+        recorded = (*path.glob("trace*"), *path.glob("timeline.*"), path / PHASES_TABLE, path / KERNELS_TABLE)
+        for leftover in (*halves, *recorded):
             leftover.unlink(missing_ok=True)
         hydra = path / ".hydra"
         write_atomic(hydra / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True))
@@ -335,7 +337,7 @@ class SweepFolder:
     def load_recorded_phases(self, cell: Cell) -> list[dict[str, str]]:
         """Rows of nsys_phases.csv, what its trace says of each phase and process; [] when there are none."""
         try:
-            with (self.cell_path(cell) / "nsys_phases.csv").open(newline="") as handle:
+            with (self.cell_path(cell) / PHASES_TABLE).open(newline="") as handle:
                 return list(csv.DictReader(handle))
         except (OSError, ValueError, csv.Error):
             return []

@@ -1,15 +1,15 @@
 """`python -m profiling analyze TRACE…`: what an Nsight Systems trace says of each phase, and what bounds it."""
 
 import argparse
-import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 from profiling.files import write_atomic
-from profiling.nsys import export, table
+from profiling.nsys import export, table, tool
 from profiling.nsys.phases import Analysis, analyse
 from profiling.nsys.source import sqlite_of
+from profiling.recorded import stored_result
 from profiling.refusal import Refusal
 
 SHOWN = 12
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of stdout (default text)")
     parser.add_argument(
-        "--top", type=_count, default=3, metavar="N", help="longest kernels of a phase (default 3; of text)"
+        "--top", type=whole_number, default=3, metavar="N", help="longest kernels of a phase (default 3; of text)"
     )
     parser.add_argument("--all", action="store_true", help=f"show every range's name, not the {SHOWN} longest")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write nsys_phases.csv and kernels.csv there")
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host_only(parser)
 
 
-def _count(text: str) -> int:
+def whole_number(text: str) -> int:
     """A number from 0 on. Raises ArgumentTypeError."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
@@ -67,8 +67,8 @@ def run(asked: argparse.Namespace) -> int:
     analyses = [analysed(trace, asked.host_only) for trace in asked.traces]
     if asked.save:
         told = [replace(one, trace=_seen_from(asked.save, one.trace)) for one in analyses]
-        write_atomic(asked.save / "nsys_phases.csv", table.phases_csv(told))
-        write_atomic(asked.save / "kernels.csv", table.kernels_csv(told))
+        write_atomic(asked.save / tool.PHASES_TABLE, table.phases_csv(told))
+        write_atomic(asked.save / tool.KERNELS_TABLE, table.kernels_csv(told))
     if asked.plot:
         from profiling.nsys.plot import draw
 
@@ -104,13 +104,6 @@ def read_trace(trace: Path, host_only: bool = False) -> export.Export:
         raise Refusal(f"{trace}: no NVTX ranges: {RECORD} (python -m profiling doctor helps)")
     if not found.ranges.name:
         raise Refusal(f"{trace}: every NVTX range was still open when recording ended: record for longer")
-    if not found.has_cuda and not host_only and not _ran_on_cpu(trace):
+    if not found.has_cuda and not host_only and stored_result(trace).get("device") != "cpu":
         raise Refusal(f"{trace}: no CUDA activity: {RECORD} (--host-only: host times alone)")
     return found
-
-
-def _ran_on_cpu(cell: Path) -> bool:
-    """Whether this is the folder of a cell whose engine ran on a CPU, as its result says."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((cell / "result.json").read_bytes()).get("device") == "cpu"
-    return False

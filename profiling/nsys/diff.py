@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from profiling.nsys import launches
-from profiling.nsys.analyze import add_host_only, read_trace
+from profiling.nsys.analyze import add_host_only, read_trace, whole_number
 from profiling.nsys.launches import Launched, Repeat
 from profiling.nsys.phases import OWN_DOMAINS
 from profiling.nsys.project import COLUMNS
@@ -106,7 +106,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help="before: .nsys-rep, its .sqlite export, or a cell's folder")
     parser.add_argument("b", type=Path, metavar="B", help="after")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of stdout (default text)")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="kernels shown (default 10)")
+    parser.add_argument("--top", type=whole_number, default=10, metavar="N", help="kernels shown (default 10)")
     add_host_only(parser)
 
 

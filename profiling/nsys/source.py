@@ -3,23 +3,18 @@
 Knows which files a cell's folder may hold, and nothing of what stands in a trace.
 """
 
-import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from profiling.nsys import tool
+from profiling.recorded import stored_result
 from profiling.refusal import Refusal
+from profiling.torch_trace import TRACE_FILE
 
 EXPORTS = (".sqlite", ".sqlite3", ".db")
 CHROME = (".json", ".json.gz")
-CHROME_TRACES = "trace-*.json.gz"
-"""What profile=torch leaves in a cell's folder."""
-
-TABLE = "nsys_phases.csv"
-"""What a sweep leaves beside a trace."""
 
 
 @contextmanager
@@ -53,7 +48,7 @@ def sqlite_of(trace: Path) -> Iterator[Path]:
         try:
             tool.find().export(trace, made)
         except tool.NsysError as error:
-            table = trace.with_name(TABLE)
+            table = trace.with_name(tool.PHASES_TABLE)
             hint = f"; what the sweep found in it stands in {table}" if table.is_file() else ""
             raise Refusal(f"{error}{hint}") from error
         yield made
@@ -61,9 +56,8 @@ def sqlite_of(trace: Path) -> Iterator[Path]:
 
 def _why_none(folder: Path) -> str:
     """Why a folder holds no recording of Nsight Systems, as far as it tells."""
-    if found := sorted(folder.glob(CHROME_TRACES)):
+    if found := sorted(folder.glob(TRACE_FILE.format(name="*"))):
         return f"profile=torch left {found[0].name}, which opens in https://ui.perfetto.dev"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if reason := json.loads((folder / "result.json").read_bytes()).get("reason"):
-            return f"the cell was not measured: {reason}"
+    if reason := stored_result(folder).get("reason"):
+        return f"the cell was not measured: {reason}"
     return "cells have one with profile=nsys"

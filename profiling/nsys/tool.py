@@ -15,6 +15,9 @@ NSYS_VARIABLE = "NSYS"
 TRACE = "trace.nsys-rep"
 """Name of a cell's recording in the cell's folder."""
 
+PHASES_TABLE, KERNELS_TABLE = "nsys_phases.csv", "kernels.csv"
+"""What was found in it, beside it."""
+
 PLACES = (
     "/opt/nvidia/nsight-systems/*/target-linux-*/nsys",
     "/opt/nvidia/nsight-systems/*/bin/nsys",

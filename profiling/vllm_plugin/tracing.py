@@ -9,10 +9,10 @@ import contextlib
 import threading
 from pathlib import Path
 
-from profiling.torch_trace import TorchTrace
+from profiling.torch_trace import TRACE_FILE, TorchTrace
 from profiling.vllm_plugin.files import Place, replace_file, traced_to
 
-WRITING = ".trace-{name}.part.json.gz"
+WRITING = f".{TRACE_FILE}"
 """Lies in the traces' folder from the end of a recording until its file is complete."""
 
 
@@ -56,7 +56,7 @@ class Tracing:
     def _write(self, trace: TorchTrace) -> None:
         try:
             trace.write()
-            trace.path.replace(trace.path.with_name(f"trace-{self.name}.json.gz"))
+            trace.path.replace(trace.path.with_name(TRACE_FILE.format(name=self.name)))
         except Exception as error:
             self._lost(error)
 

@@ -15,7 +15,7 @@ import os
 import signal
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from profiling.vllm_plugin.files import PAUSED
@@ -25,7 +25,7 @@ from sweep.workload.requests import batches, build_requests
 from tests.bench.engines import configured, interval, started
 
 Pair = tuple[float, float]
-"""Seconds of the same batch, observed and unobserved."""
+"""Time of the same work, observed and unobserved."""
 
 
 def main() -> int:
@@ -67,17 +67,26 @@ def main() -> int:
 def measure(host: EngineHost, run: RunConfig, paused: Path, rounds: int) -> Iterator[Pair]:
     """A pair a round, after two that warm up. Raises RuntimeError when a request was observed against its will."""
     requests = batches(build_requests(run.workload, run.batch, run.seed), run.batch)
-    for number in range(-2, rounds):
-        latency_s = {}
+
+    def generate(number: int, observed: bool) -> float:
+        batch = requests[number % len(requests)]
+        output = host.generate(batch, None, run.engine.request_timeout_s, "measuring")
+        if bool(output.evidence) != observed:
+            raise RuntimeError("the plugin does not heed the file that pauses it")
+        return output.latency_s
+
+    return in_turns(paused, generate, rounds, warm_up=2)
+
+
+def in_turns(paused: Path, timed: Callable[[int, bool], float], rounds: int, warm_up: int) -> Iterator[Pair]:
+    """What `timed(round, observed)` took, observed and unobserved, a pair a round; rounds below 0 warm up."""
+    for number in range(-warm_up, rounds):
+        took = {}
         for observed in (True, False) if number % 2 == 0 else (False, True):
             paused.unlink(missing_ok=True) if observed else paused.touch()
-            batch = requests[number % len(requests)]
-            output = host.generate(batch, None, run.engine.request_timeout_s, "measuring")
-            if bool(output.evidence) != observed:
-                raise RuntimeError("the plugin does not heed the file that pauses it")
-            latency_s[observed] = output.latency_s
+            took[observed] = timed(number, observed)
         if number >= 0:
-            yield latency_s[True], latency_s[False]
+            yield took[True], took[False]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 from profiling.vllm_plugin.autoregressive import hook_runner
 from profiling.vllm_plugin.files import PAUSED
 from tests.bench.engines import interval
+from tests.bench.plugin import in_turns
 
 STEPS = 256
 """Decode steps of a request."""
@@ -93,18 +94,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=60, metavar="N", help="pairs of requests (default 60)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all times too")
     asked = parser.parse_args()
-    pairs: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="sweep-bench-") as temporary:
         hook_runner(Runner, Here(Path(temporary)))
         runner, paused = Runner(asked.launches), Path(temporary) / PAUSED
-        for number in range(-3, asked.rounds):
-            took_ms = {}
-            for observed in (True, False) if number % 2 == 0 else (False, True):
-                paused.unlink(missing_ok=True) if observed else paused.touch()
-                took_ms[observed] = request(runner)
-                time.sleep(SETTLED_S)
-            if number >= 0:
-                pairs.append((took_ms[True], took_ms[False]))
+
+        def settled(*_: object) -> float:
+            took_ms = request(runner)
+            time.sleep(SETTLED_S)
+            return took_ms
+
+        pairs = list(in_turns(paused, settled, asked.rounds, warm_up=3))
     more_us = [(observed - plain) / STEPS * 1000.0 for observed, plain in pairs]
     low, high = interval(more_us)
     plain_us = statistics.median(plain for _, plain in pairs) / STEPS * 1000.0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from profiling.vllm_plugin.tracing import WRITING
 from tests.faults.conftest import NOOP, Sweep, wait_for
 
 FULL = """
@@ -109,7 +110,9 @@ def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Swee
     assert sweep.run("-m", *NOOP, "batch=1,2").code == 0
     image = sweep.cell_path("baseline b2") / "images" / "prompt_1.png"
     os.truncate(image, rest)
-    (image.parent / ".prompt_2.png.4242").write_bytes(b"left by a process that was killed")
+    trace = image.parents[1] / WRITING.format(name="rank0")
+    for half in (image.parent / ".prompt_2.png.4242", trace):
+        half.write_bytes(b"left by a process that was killed")
     sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
     expected = ("ERROR", "images cannot be compared: images/prompt_1.png is cut short")
     assert sweep.statuses() == {"baseline b1": ("PASS", ""), "baseline b2": expected}
@@ -118,6 +121,7 @@ def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Swee
     assert "1 cell to run, 1 kept" in again.out
     assert Image.open(image).getpixel((5, 5)) is not None
     assert not list(image.parent.glob(".*"))
+    assert not trace.exists(), "whoever waits for the next one would wait for this"
 
 
 def test_no_room_for_a_result_ends_that_cell_with_the_reason(sweep: Sweep) -> None:

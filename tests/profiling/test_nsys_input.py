@@ -128,6 +128,8 @@ def test_bad_usage_is_one_line(tmp_path: Path) -> None:
     trace = simple(tmp_path / "trace.sqlite")
     assert "the following arguments are required" in refusal("analyze")
     assert "invalid choice: 'xml'" in refusal("analyze", trace, "--format", "xml")
+    for command in (("analyze",), ("diff", trace)):
+        assert "argument --top: '-1' is not a number from 0 on" in refusal(*command, trace, "--top", "-1")
     assert "must end in .png, .svg, .pdf" in refusal("analyze", trace, "--plot", tmp_path / "plot.gif")
     assert "invalid choice: 'analyse'" in refusal("analyse", trace)
 

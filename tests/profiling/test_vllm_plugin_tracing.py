@@ -30,6 +30,16 @@ def ranges_in(path: Path) -> Counter[str]:
         return Counter(event["name"] for event in json.load(handle)["traceEvents"] if event.get("ph") == "X")
 
 
+def record_ar_steps(ar_runner: Any, here: Here, folder: Path, steps: int) -> None:
+    """A request of the AR stage under the profiler; returns when its trace is written."""
+    wanted = Traces(here.folder, ranks=0)
+    wanted.ask(folder)
+    step(ar_runner, first("a"))
+    for _ in range(steps - 1):
+        step(ar_runner, later("a"))
+    wanted.wait()
+
+
 def test_the_first_request_after_asking_is_recorded(here: Here, tmp_path: Path) -> None:
     runner, wanted = load(here), Traces(here.folder, ranks=1)
     runner.execute_model(Batch(("before",)))
@@ -71,12 +81,7 @@ def test_an_ar_stage_is_recorded_for_its_first_steps(
     ar_runner: Any, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autoregressive, "TRACED", 4)
-    wanted = Traces(here.folder, ranks=0)
-    wanted.ask(tmp_path)
-    step(ar_runner, first("a"))
-    for _ in range(6):
-        step(ar_runner, later("a"))
-    wanted.wait()
+    record_ar_steps(ar_runner, here, tmp_path, 7)
     seen = ranges_in(tmp_path / "trace-ar-rank0.json.gz")
     assert (seen["ar_prefill"], seen["ar_decode"]) == (1, 3)
     assert sum(record.steps for record in records(here, 7)) == 7
@@ -93,12 +98,7 @@ def test_a_profiler_that_stops_slowly_loses_no_step(
 
     monkeypatch.setattr(autoregressive, "TRACED", 2)
     monkeypatch.setattr(TorchTrace, "pause", slow)
-    wanted = Traces(here.folder, ranks=0)
-    wanted.ask(tmp_path)
-    step(ar_runner, first("a"))
-    for _ in range(3):
-        step(ar_runner, later("a"))
-    wanted.wait()
+    record_ar_steps(ar_runner, here, tmp_path, 4)
     assert sum(record.steps for record in records(here, 4)) == 4
     assert here.reports == []
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from profiling import instrument
 from profiling.phases import PhaseRecord, PhaseRecorder
-from profiling.torch_trace import TorchTrace
+from profiling.torch_trace import TRACE_FILE, TorchTrace
 from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
 from sweep.engines.diffusers import cfg_parallel, ranks, switch
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
@@ -122,7 +122,7 @@ class RankRunner:
             return self.generate(command)
         trace, self.trace = self.trace, None
         if command.folder is not None:
-            self.trace = TorchTrace(command.folder / f"trace-rank{self.place.rank}.json.gz")
+            self.trace = TorchTrace(command.folder / TRACE_FILE.format(name=f"rank{self.place.rank}"))
         elif trace is not None:
             trace.write()
         return None

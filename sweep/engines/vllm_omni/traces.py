@@ -6,6 +6,7 @@ Knows nothing of what a trace holds (`profiling/vllm_plugin/tracing.py` makes it
 import time
 from pathlib import Path
 
+from profiling.torch_trace import TRACE_FILE
 from profiling.vllm_plugin.files import TRACE, replace_file
 from profiling.vllm_plugin.tracing import WRITING
 
@@ -41,7 +42,8 @@ class Traces:
             if lost:
                 raise RuntimeError(f"the trace of {lost[0].stem.removeprefix('lost-')} was lost: {lost[0].read_text()}")
             writing = list(folder.glob(WRITING.format(name="*")))
-            missing = [rank for rank in range(self._ranks) if not (folder / f"trace-rank{rank}.json.gz").is_file()]
+            ranks = range(self._ranks)
+            missing = [rank for rank in ranks if not (folder / TRACE_FILE.format(name=f"rank{rank}")).is_file()]
             if not missing and not writing:
                 return
             waited = time.monotonic() - began
