@@ -8,11 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from profiling.phases import PHASES, PhaseRecord
+from profiling.phases import NOT_EXCLUSIVE, PHASES, PhaseRecord
 from profiling.recorded import RecordedCell
 from profiling.timeline.lanes import HOST, Window, held, host_end_s, processes
 
-INSIDE_OTHERS = ("request", "dit_forward")
 APART = 1.1  # host and GPU times whose ratio is below are the same
 IDLE_PCT = 80.0  # GPU use below which it waits for something
 TOUCHES_S = 1e-6  # overlap that is rounding
@@ -77,7 +76,7 @@ def _part(span: tuple[float, float], window: Window) -> float:
 
 def bottleneck(times: Sequence[PhaseTime]) -> PhaseTime | None:
     """The phase that takes longest, of those that lie side by side."""
-    return max((one for one in times if one.phase not in INSIDE_OTHERS), key=lambda one: one.ms, default=None)
+    return max((one for one in times if one.phase not in NOT_EXCLUSIVE), key=lambda one: one.ms, default=None)
 
 
 def held_up_by(time: PhaseTime) -> str:

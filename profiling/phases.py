@@ -30,6 +30,15 @@ PHASES = (
 )
 """Names of phases, in the order of a request. `dit_forward` lies inside `denoise_step`."""
 
+NOT_EXCLUSIVE = ("request", "dit_forward")
+"""Phases that overlap others: `request` holds all of them, `dit_forward` lies inside `denoise_step`."""
+
+EXCLUSIVE_PHASES = tuple(phase for phase in PHASES if phase not in NOT_EXCLUSIVE)
+"""Phases that follow each other; with `OTHER` they add up to the request."""
+
+OTHER = "other"
+"""What is left of a request after its exclusive phases."""
+
 
 @dataclass(frozen=True)
 class PhaseRecord:

@@ -19,6 +19,7 @@ from sweep import gpus, plan, profiles, run
 from sweep.config import RunConfig, require
 from sweep.engines.diffusers.families import FAMILIES
 from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.findings import SKIP, Finding
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
@@ -51,11 +52,11 @@ def _content(config: RunConfig) -> str:
     return digest.hexdigest()[:16]
 
 
-def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
-    """Why this machine or engine cannot run the model; "" when it can. Raises ConfigError for a bad path."""
+def _runnable(config: RunConfig, devices: gpus.Devices) -> Finding | None:
+    """Why this machine or engine cannot run the model; None when it can. Raises ConfigError for a bad path."""
     model, engine = config.model, config.engine.name
     if engine == "noop":
-        return ""
+        return None
     if engine == "vllm_omni" and not model.embedded and (missing := _not_yet(config)):
         return missing
     if model.path is not None:
@@ -63,7 +64,7 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     if not model.embedded and devices.kind == "cuda" and devices.count == 0:
         size = f" with about {model.memory_gb:.0f} GB for its weights" if model.path is None else ""
         other = "; engine.device=cpu runs it, slowly" if engine == "diffusers" else ""
-        return f"{model.name} needs a CUDA GPU{size}; none was found here{other}"
+        return Finding("no_gpu", f"{model.name} needs a CUDA GPU{size}; none was found here{other}", SKIP)
     absent = [name for name in NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
     extra = engine.replace("_", "-")
     require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install -e '.[{extra}]' in the checkout")
@@ -73,10 +74,12 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
     )
     if model.embedded:
         if engine != "vllm_omni":
-            return ""
-        return f"engine vllm_omni cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
+            return None
+        why = f"engine vllm_omni cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
+        return Finding("embedded_model", why, SKIP)
     if engine == "diffusers" and model.family not in FAMILIES:
-        return f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
+        why = f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
+        return Finding("model_not_in_engine", why, SKIP)
     require(
         model.path is not None,
         f"{model.name} is not downloaded by this tool: give its checkpoint's folder with model.path=DIR ({model.repo})",
@@ -86,21 +89,23 @@ def _runnable(config: RunConfig, devices: gpus.Devices) -> str:
         any((Path(str(model.path)) / name).is_file() for name in index),
         f"model.path={model.path}: no checkpoint there (a folder with {' or '.join(index)})",
     )
-    return _refused_options(config) if engine == "vllm_omni" else ""
+    return _refused_options(config) if engine == "vllm_omni" else None
 
 
-def _not_yet(config: RunConfig) -> str:
-    """What of this model the engine vllm_omni lacks, on whatever machine, or ""."""
+def _not_yet(config: RunConfig) -> Finding | None:
+    """What of this model the engine vllm_omni lacks, on whatever machine, or None."""
     model = config.model
     if model.family in NOT_STARTED:
-        return f"engine vllm_omni does not start the stages of {model.name} yet"
+        why = f"engine vllm_omni does not start the stages of {model.name} yet"
+        return Finding("model_not_in_engine", why, SKIP)
     if model.family in NO_EDITS and config.workload.task == "image_edit":
-        return f"engine vllm_omni does not edit with {model.name} yet: its AR stage is set up for new pictures only"
-    return ""
+        why = f"engine vllm_omni does not edit with {model.name} yet: its AR stage is set up for new pictures only"
+        return Finding("task_not_in_engine", why, SKIP)
+    return None
 
 
-def _refused_options(config: RunConfig) -> str:
-    """Why the installed vLLM-Omni has no use for a feature's options, or "". Raises ConfigError for engine.args."""
+def _refused_options(config: RunConfig) -> Finding | None:
+    """Why the installed vLLM-Omni has no use for a feature's options, or None. Raises ConfigError for engine.args."""
     from sweep.engines.vllm_omni import accepted
     from sweep.engines.vllm_omni.versions import adapter
 
@@ -117,8 +122,8 @@ def _refused_options(config: RunConfig) -> str:
     for feature in feature_rules.parse_features(config.feature, config.engine.name):
         asked = version.constructor(feature_rules.omni_arguments([feature], feature.gpus))
         if wrong := accepted.refuse_unknown(asked, known, place, where=feature.name):
-            return wrong
-    return ""
+            return Finding("option_refused", wrong, SKIP)
+    return None
 
 
 @functools.cache

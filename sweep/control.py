@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep import metrics, paired, starts, verdict
+from profiling.phases import EXCLUSIVE_PHASES, OTHER
+from sweep import paired, starts
+from sweep.findings import LOST
 from sweep.plan import BASELINE, FEATURE, Cell, Plan, model_and_engine
 from sweep.quality import ImageDifference
 from sweep.starts import Floor, Measured
@@ -18,7 +20,7 @@ from sweep.starts import Floor, Measured
 CONTROL = "diffusers"
 """The engine that the others are compared with."""
 
-PHASES = ("request", *metrics.EXCLUSIVE_PHASES, "dit_forward", "other")
+PHASES = ("request", *EXCLUSIVE_PHASES, "dit_forward", OTHER)
 
 Row = Mapping[str, Any]
 """A cell's row of the summary."""
@@ -219,7 +221,7 @@ def _doubts(cell: Cell, control: Cell, rows: Mapping[str, Row]) -> tuple[str, ..
         if value is not None and other is not None and value != other
     ]
     for row in (rows[cell.key], rows[control.key]):
-        if row["status"] in (verdict.FAIL, verdict.ERROR):
+        if row["status"] in LOST:
             said.append(_unfinished(row))
         if row.get("invalid_reason"):
             said.append(f"{row['engine']}: {row['invalid_reason']}")

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweep.config import ConfigError, EngineConfig, Feature, Model, require
 from sweep.engines.vllm_omni.families import TWO_STAGES
+from sweep.findings import SKIP, Finding
 
 _FIELDS = {field.name for field in dataclasses.fields(Feature)} - {"name", "options"}
 
@@ -90,40 +91,47 @@ def stage_gpus(engine: EngineConfig, model: Model) -> int:
     return int(engine.name == "vllm_omni" and engine.placement == "split" and model.family in TWO_STAGES)
 
 
-def unsupported_reason(features: Sequence[Feature], engine: str, model: Model) -> str | None:
+def unsupported(features: Sequence[Feature], engine: str, model: Model) -> Finding | None:
     """Why `engine` cannot run this combination on `model`, or None."""
     for feature in features:
         if engine != "noop" and engine not in feature.engines:
-            return f"{feature.name} is not available with engine {engine}"
+            return Finding("feature_not_in_engine", f"{feature.name} is not available with engine {engine}", SKIP)
         families = feature.families.get(engine)
         if families is not None and model.family not in families:
-            return f"{feature.name} does not support {model.name}: {_why_not(feature, engine, model.family)}"
+            why = _why_not(feature, engine, model.family)
+            code = "feature_not_in_model" if why else "feature_without_reason"
+            why = why or f"its file names no {model.family} for engine {engine}"
+            text = f"{feature.name} does not support {model.name}: {why}"
+            return Finding(code, text, SKIP, short=f"no {feature.name} here")
     return _missing_ranks(features) or _uneven_heads(features, engine, model)
 
 
 def _why_not(feature: Feature, engine: str, family: str) -> str:
-    """The reason that the feature's file gives for this family."""
+    """The reason that the feature's file gives for this family; "" when it gives none."""
     why = feature.unsupported
     for key in (engine, family):
         if isinstance(why, Mapping):
             why = why.get(key, "")
-    return str(why) or f"its file names no {family} for engine {engine}"
+    return str(why)
 
 
-def _missing_ranks(features: Sequence[Feature]) -> str | None:
+def _missing_ranks(features: Sequence[Feature]) -> Finding | None:
     """Why a feature has none of the features that it builds on, or other ranks than it needs."""
     names = {feature.name for feature in features}
     brought = math.prod(feature.gpus for feature in features if not feature.shares_ranks)
     for feature in features:
         if feature.requires and not names.intersection(feature.requires):
             use = " (it uses their ranks)" if feature.shares_ranks else ""
-            return f"{feature.name} needs one of {', '.join(feature.requires)}{use}"
+            return Finding(
+                "feature_needs_another", f"{feature.name} needs one of {', '.join(feature.requires)}{use}", SKIP
+            )
         if feature.shares_ranks and 1 < brought < feature.gpus:
-            return f"{feature.name} needs {feature.gpus} ranks, the other features bring {brought}"
+            why = f"{feature.name} needs {feature.gpus} ranks, the other features bring {brought}"
+            return Finding("ranks_do_not_match", why, SKIP)
     return None
 
 
-def _uneven_heads(features: Sequence[Feature], engine: str, model: Model) -> str | None:
+def _uneven_heads(features: Sequence[Feature], engine: str, model: Model) -> Finding | None:
     """Why the attention heads cannot be shared out; None when they can, or when their number is not known."""
     splitting = [feature for feature in features if engine in feature.splits_heads]
     parts = math.prod(feature.gpus for feature in splitting)
@@ -131,7 +139,8 @@ def _uneven_heads(features: Sequence[Feature], engine: str, model: Model) -> str
         return None
     names = " and ".join(feature.name for feature in splitting)
     verb = "cuts" if len(splitting) == 1 else "cut"
-    return f"{names} {verb} attention into {parts} parts, {model.name} has {model.dit.heads} heads"
+    why = f"{names} {verb} attention into {parts} parts, {model.name} has {model.dit.heads} heads"
+    return Finding("heads_do_not_divide", why, SKIP)
 
 
 def engine_arguments(features: Sequence[Feature], engine: str) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep import columns
 from sweep.plan import Plan
 from sweep.results import SweepFolder
-from sweep.summary import COLUMNS, summarise
+from sweep.summary import summarise
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +48,7 @@ def load(folder: str | Path) -> SweepTables:
         return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
     rows = summarise(sweep, plan, sweep.load_results(plan)).rows
-    summary = pandas.DataFrame(rows, columns=list(COLUMNS))
+    summary = pandas.DataFrame(rows, columns=list(columns.NAMES))
     return SweepTables(
         summary, gather("requests.csv"), gather("phases.csv"), gather("telemetry.csv"), plan, sweep.load_manifest()
     )

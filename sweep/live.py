@@ -57,7 +57,7 @@ class CellStates:
         for cell in new:
             state = "skipped" if cell.skip else ("kept" if cell.key in kept else "pending")
             self.cells[cell.key] = cell
-            self.states[cell.key] = {"state": state, "reason": cell.skip}
+            self.states[cell.key] = {"state": state, "reason": cell.skip.text if cell.skip else ""}
         return [cell for cell in new if not cell.skip and cell.key not in kept]
 
     def update(self) -> list[tuple[Cell, dict[str, Any]]]:

@@ -9,12 +9,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sweep import metrics, verdict
+from sweep import metrics
 from sweep.config import Feature
 from sweep.engines.base import RankEvidence
+from sweep.evidence import COMPARISONS, not_counted
 from sweep.features import parse_features
+from sweep.findings import FAIL, Finding
 from sweep.plan import Cell, model_and_engine
-from sweep.verdict import Pixels
+from sweep.status import NOT_ENGAGED, Pixels, judge_pixels
 
 Row = dict[str, Any]
 Evidence = Callable[[str], Sequence[RankEvidence]]
@@ -27,7 +29,7 @@ LESS = 0.75
 def judge(
     rows: Sequence[Row], cells: Mapping[str, Cell], evidence: Evidence, floors: Mapping[tuple[str, str], Pixels]
 ) -> None:
-    """Fill `interaction_gain`, `note` and what members fail by into the rows of combinations.
+    """Fill `interaction_gain`, notes and what members fail by into the rows of combinations.
 
     `floors` are the pixels that two runs of a baseline differ by, by model and engine.
     """
@@ -44,20 +46,15 @@ def judge(
             row.get("speedup"), [member.get("speedup") if member else None for member in members]
         )
         together, floor = evidence(cell.key), floors.get(model_and_engine(cell), Pixels())
-        failures, notes = [], [row.get("note", "")]
         for feature, member in zip(features, members, strict=True):
             if member is None:
                 continue
             found = evidence(member["cell_key"])
             for other in features:
                 if other is not feature and other.evidence == feature.evidence:
-                    failures.append(_not_seen_beside(feature, other, together, found))
-            failures.append(_lost(feature, member, floor))
-            notes.append(_skips_less(feature, together, found))
-        reason = next(filter(None, failures), "")
-        if reason and row["status"] in (verdict.PASS, verdict.WARN):
-            row |= {"status": verdict.FAIL, "reason": reason}
-        row["note"] = "; ".join(filter(None, notes))
+                    row["findings"] += _not_seen_beside(feature, other, together, found)
+            row["findings"] += _lost(feature, member, floor)
+            row["notes"] += _skips_less(feature, together, found)
 
 
 def _setting(cell: Cell, name: str) -> tuple[str, str]:
@@ -67,27 +64,29 @@ def _setting(cell: Cell, name: str) -> tuple[str, str]:
 
 def _not_seen_beside(
     feature: Feature, other: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]
-) -> str:
+) -> list[Finding]:
     """Why a count that `feature` changes `alone` as well does not show that `other` engaged beside it."""
-    if feature.evidence.split(" ")[0] not in verdict.COMPARISONS:
-        return ""
-    why = verdict.not_counted(feature.evidence, together, alone, f"that of {feature.name} alone")
-    return f"{other.name} did not engage: {why}" if why else ""
+    if feature.evidence.split(" ")[0] not in COMPARISONS:
+        return []
+    why = not_counted(feature.evidence, together, alone, f"that of {feature.name} alone")
+    return [Finding(NOT_ENGAGED, f"{other.name} did not engage: {why.text}", FAIL)] if why else []
 
 
-def _lost(feature: Feature, member: Row, floor: Pixels) -> str:
-    """What a lossless feature fails by alone; "" when it does not."""
+def _lost(feature: Feature, member: Row, floor: Pixels) -> list[Finding]:
+    """What a lossless feature fails by alone."""
     if feature.lossy or member.get("mean_diff") is None:
-        return ""
-    judged = verdict.judge_pixels([feature], Pixels(member["mean_diff"], member["max_diff"]), floor)
-    return f"{feature.name} fails alone: {judged.reason}" if judged.status == verdict.FAIL else ""
+        return []
+    lost = judge_pixels([feature], Pixels(member["mean_diff"], member["max_diff"]), floor)
+    return [Finding("member_fails", f"{feature.name} fails alone: {lost.text}", FAIL)] if lost else []
 
 
-def _skips_less(feature: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]) -> str:
+def _skips_less(feature: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]) -> list[Finding]:
     if feature.evidence != "skipped_blocks":
-        return ""
+        return []
     now, before = (_skipped_share(evidence) for evidence in (together, alone))
-    return f"{feature.name} skips {now:.0%} of the blocks, alone {before:.0%}" if now < LESS * before else ""
+    if now >= LESS * before:
+        return []
+    return [Finding("skips_less", f"{feature.name} skips {now:.0%} of the blocks, alone {before:.0%}")]
 
 
 def _skipped_share(evidence: Sequence[RankEvidence]) -> float:

@@ -10,16 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiling.phases import PHASES
+from profiling.phases import EXCLUSIVE_PHASES, NOT_EXCLUSIVE, OTHER, PHASES
 
 if TYPE_CHECKING:
     import numpy as np
-
-NOT_EXCLUSIVE = ("request", "dit_forward")
-"""Phases that overlap others: `request` holds all of them, `dit_forward` lies inside `denoise_step`."""
-
-EXCLUSIVE_PHASES = tuple(phase for phase in PHASES if phase not in NOT_EXCLUSIVE)
-"""Phases that follow each other; with `other` they add up to the request."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ def phase_totals(durations: Iterable[tuple[str, float]], requests: int = 1) -> d
     totals = {phase: sums[phase] / requests for phase in PHASES if phase in sums}
     if "request" in totals:
         inside = sum(totals.get(phase, 0.0) for phase in EXCLUSIVE_PHASES)
-        totals["other"] = max(0.0, totals["request"] - inside)
+        totals[OTHER] = max(0.0, totals["request"] - inside)
     return totals
 
 

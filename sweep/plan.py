@@ -15,12 +15,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sweep import features as feature_rules
+from sweep import legacy
 from sweep.config import ConfigError, RunConfig, require
+from sweep.findings import SKIP, Finding
 from sweep.gpus import Devices
 
 BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
 """Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others; a repeat is
 a feature's cell measured again, which has no row of its own: its samples join those of its origin."""
+
+
+CONFLICT = "conflict"
+"""Code of a skip: two features exclude each other."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Cell:
     role: str
     features: tuple[str, ...]
     gpus: int
-    skip: str  # reason why it does not run; "" when it does
+    skip: Finding | None  # why it does not run; None when it does
     config: dict[str, Any]  # RunConfig as plain values
     overrides: tuple[str, ...] = ()  # what the command line or study said for it
     suffix: str = ""  # the part of the label that is neither features nor batch
@@ -100,11 +106,15 @@ class Plan:
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Plan":
         """Inverse of `to_json`."""
-        cells = tuple(
-            Cell(**{**c, "features": tuple(c["features"]), "overrides": tuple(c["overrides"])}) for c in data["cells"]
-        )
+        cells = tuple(_cell_from_json(cell) for cell in data["cells"])
         groups = tuple(Group(**{**g, "cells": tuple(g["cells"])}) for g in data["groups"])
         return Plan(cells, groups)
+
+
+def _cell_from_json(data: dict[str, Any]) -> Cell:
+    told = data["skip"]
+    skip = legacy.skip(told) if isinstance(told, str) else told and Finding(**told)
+    return Cell(**{**data, "features": tuple(data["features"]), "overrides": tuple(data["overrides"]), "skip": skip})
 
 
 def _hash(value: Any) -> str:
@@ -137,14 +147,14 @@ def build_cell(
     config: DictConfig,
     devices: Callable[[RunConfig], Devices],
     content: Callable[[RunConfig], str],
-    runnable: Callable[[RunConfig, Devices], str],
+    runnable: Callable[[RunConfig, Devices], Finding | None],
     overrides: Sequence[str] = (),
     suffix: str = "",
 ) -> Cell:
     """One composed configuration as a Cell.
 
     `devices` tells what the machine has, `content` hashes the prompts and images that the workload names,
-    `runnable` gives the reason why this engine or machine cannot run the model ("" when it can).
+    `runnable` says why this engine or machine cannot run the model (None when it can).
     Raises ConfigError; a declared conflict, an unsupported feature or too few devices make a SKIP instead.
     """
     run = OmegaConf.to_object(config)
@@ -156,7 +166,7 @@ def build_cell(
     found = devices(run)
     ranks = feature_rules.gpus_needed(chosen)
     need = ranks + feature_rules.stage_gpus(run.engine, run.model)
-    skip = _skip_reason(chosen, run, found, need)
+    skip = _skip(chosen, run, found, need)
     container = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
     assert isinstance(container, dict)
     plain = {str(key): value for key, value in container.items()}
@@ -237,20 +247,21 @@ def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
     return run.interleave == "true" and need + own <= found.count
 
 
-def _skip_reason(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> str:
+def _skip(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> Finding | None:
     conflict = feature_rules.find_conflict(chosen)
     if conflict:
-        return f"{conflict[0]} conflicts with {conflict[1]}"
-    reason = feature_rules.unsupported_reason(chosen, run.engine.name, run.model)
-    if reason:
-        return reason
+        return Finding(CONFLICT, f"{conflict[0]} conflicts with {conflict[1]}", SKIP, short="conflict")
+    if missing := feature_rules.unsupported(chosen, run.engine.name, run.model):
+        return missing
     if found.kind == "cuda" and found.count == 0:
-        return ""  # `runnable` says it better
+        return None  # `runnable` says it better
+    short, asked = f"needs {found.describe(need)}", f"requires {found.describe(need)}"
     if need > found.count:
-        return f"requires {found.describe(need)}, only {found.count} available"
+        return Finding("too_few_devices", f"{asked}, only {found.count} available", SKIP, short)
     if run.parallel.gpus is not None and need > run.parallel.gpus:
-        return f"requires {found.describe(need)}, parallel={run.parallel.name} allows {run.parallel.gpus}"
-    return ""
+        why = f"{asked}, parallel={run.parallel.name} allows {run.parallel.gpus}"
+        return Finding("too_few_devices_allowed", why, SKIP, short)
+    return None
 
 
 def build_plan(cells: Sequence[Cell]) -> Plan:
@@ -332,5 +343,6 @@ def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[
 def refuse_if_nothing_runs(plan: Plan) -> None:
     """A sweep in which every asked-for cell conflicts is bad input. Raises ConfigError."""
     asked = [cell for cell in plan.cells if cell.role == FEATURE]
-    if asked and all("conflicts with" in cell.skip for cell in asked):
-        raise ConfigError(f"feature={list(asked[0].features)}: {asked[0].skip}; choose one of them")
+    skips = [cell.skip for cell in asked if cell.skip and cell.skip.code == CONFLICT]
+    if asked and len(skips) == len(asked):
+        raise ConfigError(f"feature={list(asked[0].features)}: {skips[0].text}; choose one of them")

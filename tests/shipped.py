@@ -58,7 +58,7 @@ def cell(
     for name in set(NAMES) - set(names):
         del cfg.feature[name]
     devices = Devices("cuda", gpus)
-    return plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: "")
+    return plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
 
 
 def supported(name: str) -> set[str]:

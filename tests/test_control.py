@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sweep import control, paired
+from sweep.findings import Finding
 from sweep.plan import AA, Cell, Plan, again, build_plan
 from sweep.quality import ImageDifference
 from sweep.report.build import rebuild
@@ -231,7 +232,12 @@ def test_images_are_compared_with_the_controls(tmp_path: Path) -> None:
 
 
 def test_report_json_terminal_and_compare_tell_of_it(tmp_path: Path, sweep: Any, capsys: pytest.CaptureFixture) -> None:
-    cells = [*both(), *both(CACHED), cell(BASE, OTHER, batch=2), cell(BASE, batch=2, skip="requires 2 GPUs")]
+    cells = [
+        *both(),
+        *both(CACHED),
+        cell(BASE, OTHER, batch=2),
+        cell(BASE, batch=2, skip=Finding("too_few_devices", "requires 2 GPUs", "SKIP")),
+    ]
     cells += [again(one, 1) for one in cells[:2]]
     folder = store(tmp_path / "sweep", cells)
     for one, colour in zip(cells[:2], (120, 118), strict=True):

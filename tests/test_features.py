@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from sweep import features as feature_rules
 from sweep import plan
 from sweep.config import CONF, ConfigError, EngineConfig, Feature, Model, RunConfig, Stack
-from sweep.features import find_conflict, gpus_needed, omni_arguments, unsupported_reason
-from sweep.verdict import COMPARISONS, RULES
+from sweep.evidence import COMPARISONS, RULES
+from sweep.features import find_conflict, gpus_needed, omni_arguments, unsupported
 from tests.shipped import FAMILIES, NAMES, cell, composing, feature, features, supported
 
 __all__ = ["composing"]  # a fixture
@@ -28,11 +28,13 @@ def test_every_feature_file_is_complete_for_the_engines_that_it_names(name: str)
         assert other in NAMES, other
     assert set(one.families) <= set(one.engines)
     for family in FAMILIES - supported(name):
-        why = unsupported_reason([one], "vllm_omni", Model(name=family, family=family))
+        why = unsupported([one], "vllm_omni", Model(name=family, family=family))
         assert why is not None
-        assert "its file names no" not in why, f"{name} gives no reason for {family}"
+        assert why.code != "feature_without_reason", f"{name} gives no reason for {family}"
     if "diffusers" not in one.engines:
-        assert unsupported_reason([one], "diffusers", Model()) == f"{name} is not available with engine diffusers"
+        why = unsupported([one], "diffusers", Model())
+        assert why is not None
+        assert why.code == "feature_not_in_engine"
 
 
 def test_reasons_are_those_of_the_engine_and_of_the_family() -> None:
@@ -41,8 +43,9 @@ def test_reasons_are_those_of_the_engine_and_of_the_family() -> None:
         ("vllm_omni", "Z-Image runs both branches in one forward and does not split them"),
         ("diffusers", "the diffusers engine splits the branches of GLM-Image and Qwen-Image only"),
     ):
-        told = unsupported_reason(features("cfg_parallel"), engine, zimage)
-        assert told == f"cfg_parallel does not support z_image: {why}"
+        told = unsupported(features("cfg_parallel"), engine, zimage)
+        assert told is not None
+        assert told.text.endswith(why)
 
 
 @pytest.mark.parametrize(
@@ -90,24 +93,29 @@ def test_hsdp_uses_the_ranks_of_the_others_and_brings_its_own_when_alone() -> No
         assert parallel.get("hsdp_shard_size", parallel.get("vae_patch_parallel_size")) == ranks
     assert cell(["hsdp", "cfg_parallel"]).gpus == 2
     wide = cell(["hsdp", "cfg_parallel"], feature__hsdp__gpus=4)
-    assert wide.skip == "hsdp needs 4 ranks, the other features bring 2"
+    assert wide.skip is not None
+    assert wide.skip.code == "ranks_do_not_match"
 
 
 def test_a_feature_without_what_it_builds_on_is_skipped() -> None:
-    told = "vae_patch_parallel needs one of cfg_parallel, ulysses, ring, tp, hsdp (it uses their ranks)"
-    assert cell(["vae_patch_parallel"]).skip == told
-    assert cell(["vae_patch_parallel", "hsdp"]).skip == ""
+    alone = cell(["vae_patch_parallel"]).skip
+    assert alone is not None
+    assert alone.code == "feature_needs_another"
+    assert "hsdp" in alone.text
+    assert cell(["vae_patch_parallel", "hsdp"]).skip is None
 
 
 def test_attention_heads_must_divide_into_whole_numbers() -> None:
     zimage = Model(name="z_image", family="z_image", dit=Stack(heads=30))
-    assert unsupported_reason(features("tp"), "vllm_omni", zimage) is None
-    told = "tp and ulysses cut attention into 4 parts, z_image has 30 heads"
-    assert unsupported_reason(features("tp", "ulysses"), "vllm_omni", zimage) == told
-    assert unsupported_reason(features("ring", "tp"), "vllm_omni", zimage) is None, "ring leaves heads whole"
+    assert unsupported(features("tp"), "vllm_omni", zimage) is None
+    uneven = unsupported(features("tp", "ulysses"), "vllm_omni", zimage)
+    assert uneven is not None
+    assert uneven.code == "heads_do_not_divide"
+    assert {"tp", "ulysses", "4", "30"} <= set(uneven.text.split())
+    assert unsupported(features("ring", "tp"), "vllm_omni", zimage) is None, "ring leaves heads whole"
     thirds = Model(name="toy", family="qwen_image", dit=Stack(heads=3))
-    assert unsupported_reason(features("ulysses"), "vllm_omni", thirds)
-    assert unsupported_reason(features("ulysses"), "diffusers", thirds) is None, "diffusers pads heads"
+    assert unsupported(features("ulysses"), "vllm_omni", thirds)
+    assert unsupported(features("ulysses"), "diffusers", thirds) is None, "diffusers pads heads"
 
 
 def test_rules_of_evidence_are_the_engines_own_and_stand_in_the_cell() -> None:
@@ -172,7 +180,7 @@ def test_studies_ask_for_what_four_gpus_can_run(study: str, combinations: int, s
     assert len(wanted) == combinations
     for names in wanted:
         chosen = features(*names)
-        why = find_conflict(chosen) or unsupported_reason(chosen, "vllm_omni", made.model)
+        why = find_conflict(chosen) or unsupported(chosen, "vllm_omni", made.model)
         assert bool(why) == ("+".join(names) in skipped), why
         assert gpus_needed(chosen) <= (made.parallel.gpus or 4)
     assert {int(batch) for batch in axes.get("batch", ["1"])} <= {1, 2, 4}

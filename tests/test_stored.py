@@ -11,10 +11,12 @@ import jsonschema
 import pytest
 from PIL import Image
 
+from sweep import columns
+from sweep.findings import Finding
 from sweep.plan import Cell, again, build_plan
 from sweep.report.build import rebuild
 from sweep.results import SweepFolder
-from sweep.summary import COLUMNS, Summary, summarise
+from sweep.summary import Summary, summarise
 from tests import stored
 from tests.conftest import ROOT
 
@@ -28,9 +30,8 @@ def summary_of(folder: SweepFolder) -> Summary:
 
 def test_report_json_follows_its_schema(tmp_path: Path) -> None:
     made = stored.many_cells(8)
-    skipped = dataclasses.replace(
-        made.cells[-2], key="0" * 16, origin="0" * 16, skip="requires 4 GPUs, only 2 available"
-    )
+    skip = Finding("too_few_devices", "requires 4 GPUs, only 2 available", "SKIP")
+    skipped = dataclasses.replace(made.cells[-2], key="0" * 16, origin="0" * 16, skip=skip)
     folder = stored.store(tmp_path, build_plan([*made.cells, skipped]))
     (folder.cell_path(made.cells[-3]) / "result.json").write_text("{")
     rebuild(folder, plots=False)
@@ -172,7 +173,7 @@ def test_ten_thousand_cells(tmp_path: Path) -> None:
     with (tmp_path / "summary.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     assert len(rows) == 10_001
-    assert set(rows[0]) == set(COLUMNS)
+    assert set(rows[0]) == set(columns.NAMES)
     assert all(math.isfinite(float(row["speedup"])) for row in rows)
 
 

@@ -5,7 +5,7 @@
      "before": {"name", "start", "git_commit", "machine", "versions"},
      "comparisons": [{"after": {as before}, "counts": {"slower": 1, …}, "notes": ["…"],
        "cells": [{"cell", "cell_key", "role", "model", "engine", "batch",
-                  "speed": {"verdict", "ratio", "low", "high", "pairs", "p_value", "p_holm", "why"},
+                  "speed": {"verdict", "ratio", "low", "high", "pairs", "p_value", "p_holm", "why", "why_code"},
                   "phases": {"total_ms", "shifts": [{"phase", "ms", "share"}]},
                   "status": {"before", "after", "change", "reason"},
                   "quality": {"change", "before": {"mean_diff", "max_diff", "psnr_db", "ssim"}, "after": {…}},
@@ -108,7 +108,8 @@ def _matched(one: Matched) -> dict[str, Any]:
                     "p_holm": speed.p_holm,
                 }
             ),
-            "why": speed.why,
+            "why": speed.why.text if speed.why else "",
+            "why_code": speed.why.code if speed.why else "",
         },
         "phases": {
             "total_ms": one.explanation.total_ms if one.explanation.shifts else None,

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweep.compare.load import Cell, Report
+from sweep.findings import USABLE
 from sweep.paired import FASTER
-
-RANKED_STATUSES = ("PASS", "WARN")
 
 
 @dataclass(frozen=True, order=True)
@@ -71,6 +70,6 @@ def rank(reports: Sequence[Report]) -> list[Ranking]:
 
 def _ranked(report: Report, cell: Cell) -> Ranked | None:
     ratio = cell.speedup["ratio"]
-    if cell.status not in RANKED_STATUSES or not cell.valid or ratio is None:
+    if cell.status not in USABLE or not cell.valid or ratio is None:
         return None
     return Ranked(report.name, cell, ratio)

@@ -5,14 +5,16 @@ command judges; status, quality, and the phase that explains a change of speed. 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweep import paired
+from profiling import phases
+from sweep import findings, paired
 from sweep.compare.load import Cell, Report
 from sweep.compare.relative import machine_scale, relative_starts
-from sweep.metrics import EXCLUSIVE_PHASES
+from sweep.findings import Finding
 from sweep.paired import Ratio
+from sweep.status import SLOWER as SLOW
 
 FAMILY_ERROR = 1 - paired.CONFIDENCE  # chance that any cell of a command is called slower or faster wrongly
 PIXEL_FLOOR = 0.002  # mean pixel difference that counts as a change even where two baselines agree exactly
@@ -21,6 +23,7 @@ NAMED_SHARE = 0.3  # two phases that each explain this much of a change are both
 SLOWER, FASTER, NO_DIFFERENCE = paired.SLOWER, paired.FASTER, paired.NO_DIFFERENCE
 MAYBE_SLOWER, MAYBE_FASTER = "maybe slower", "maybe faster"  # by itself, but not among so many cells
 SLIGHTLY_SLOWER, SLIGHTLY_FASTER = "slightly slower", "slightly faster"  # certain, and too small to matter
+DOUBTFUL = (MAYBE_SLOWER, MAYBE_FASTER, SLIGHTLY_SLOWER, SLIGHTLY_FASTER)
 UNKNOWN = "unknown"
 NOT_JUDGED = ""
 
@@ -28,9 +31,9 @@ REGRESSION, STATUS, QUALITY = "regression", "status", "quality"
 """What a command can fail on."""
 
 WORSE, BETTER, LOST, OTHER, SAME = "worse", "better", "lost", "other", ""
-SLOW_REASON = "slower than the baseline"
-"""Reason of a WARN that speed alone made (`sweep.verdict.judge`). It holds for one cell, at 5 % each."""
-_GRAVITY = {"PASS": 0, "WARN": 1, "FAIL": 2, "ERROR": 3}
+
+NO_AA, NOT_COMPARED, REPEATED, UNIT, PROFILED = "no_aa", "not_compared", "aa", "baseline", "profiled"
+"""Codes of why a speed is unknown or not judged."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Speed:
     verdict: str  # SLOWER … UNKNOWN, or NOT_JUDGED
     ratio: Ratio = Ratio()
     p_holm: float | None = None  # p_value, adjusted for all cells judged together; None: not in that family
-    why: str = ""  # of UNKNOWN and NOT_JUDGED
+    why: Finding | None = None  # of UNKNOWN and NOT_JUDGED
 
 
 @dataclass(frozen=True)
@@ -165,21 +168,21 @@ def speed_verdict(ratio: Ratio, p_holm: float | None, min_change: float) -> str:
     return SLOWER if slower else FASTER
 
 
-def status_change(before: str, after: str, reason: str = "") -> str:
+def status_change(before: str, after: str, codes: Collection[str] = ()) -> str:
     """WORSE or BETTER along PASS, WARN, FAIL, ERROR; LOST: it worked and is skipped now; OTHER: SKIP to or from.
 
-    PASS to WARN only because the cell is slower than its baseline (`reason`, of after) is OTHER: the comparison
-    judges speed itself, with one error for all cells, and many cells would have some such WARN by chance.
+    PASS to WARN only because the cell is slower than its baseline (`codes` of what decided after's status) is OTHER:
+    the comparison judges speed itself, with one error for all cells, and many would have some such WARN by chance.
     """
     if before == after:
         return SAME
-    if after == "SKIP":
-        return LOST if before in ("PASS", "WARN") else OTHER
-    if before == "SKIP":
+    if after == findings.SKIP:
+        return LOST if before in findings.USABLE else OTHER
+    if before == findings.SKIP:
         return OTHER
-    if (before, after, reason) == ("PASS", "WARN", SLOW_REASON):
+    if (before, after) == (findings.PASS, findings.WARN) and set(codes) == {SLOW}:
         return OTHER
-    return WORSE if _GRAVITY[after] > _GRAVITY[before] else BETTER
+    return WORSE if findings.gravity(after) > findings.gravity(before) else BETTER
 
 
 def quality_change(before: float | None, after: float | None, floor: float) -> str:
@@ -202,7 +205,7 @@ def explain(before: Mapping[str, float], after: Mapping[str, float], slower: boo
     """
     if not before or not after:
         return Explanation()
-    names = [name for name in (*EXCLUSIVE_PHASES, "other") if name in before or name in after]
+    names = [name for name in (*phases.EXCLUSIVE_PHASES, phases.OTHER) if name in before or name in after]
     shifts = {name: after.get(name, 0.0) * scale - before.get(name, 0.0) for name in names}
     total = math.fsum(shifts.values())
     if total == 0 or (total > 0) != slower:
@@ -228,28 +231,28 @@ def moved_together(matched: Iterable[Matched], min_change: float) -> float | Non
     return math.exp(typical) if all(0.5 <= log / typical <= 2 for log in (logs[0], logs[-1])) else None
 
 
-def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[Ratio, str]:
+def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[Ratio, Finding | None]:
     """The paired ratio of one cell, and why there is none."""
     cell, other = before.cells[key], after.cells[key]
     if cell.is_repeat:
-        return Ratio(), "A/A: measures the noise"
+        return Ratio(), Finding(REPEATED, "A/A: measures the noise")
     if options.relative and cell.is_baseline:
-        return Ratio(), "baseline: the unit of --relative"
+        return Ratio(), Finding(UNIT, "baseline: the unit of --relative")
     if profiler := cell.profiled or other.profiled:
-        return Ratio(), f"profiled ({profiler}): profiling changes the speed"
+        return Ratio(), Finding(PROFILED, f"profiled ({profiler}): profiling changes the speed")
     if not cell.starts or not other.starts:
-        return Ratio(), "not measured"
+        return Ratio(), Finding(NOT_COMPARED, "not measured")
     noises = [before.floor(cell).alone, after.floor(other).alone]
     starts = [before.starts(cell), after.starts(other)]
     if options.relative:
         for side, (report, one) in enumerate(((before, cell), (after, other))):
             starts[side], noises[side] = relative_starts(report, one)
             if not starts[side]:
-                return Ratio(), "its baseline was not measured"
+                return Ratio(), Finding(NOT_COMPARED, "its baseline was not measured")
     ratio = paired.compare(starts[0], starts[1], noises[0], noises[1])
     if ratio.ratio is None:
-        return ratio, "no sample in common"
-    return ratio, "" if ratio.called else "no A/A: noise between engine starts is not known"
+        return ratio, Finding(NOT_COMPARED, "no sample in common")
+    return ratio, None if ratio.called else Finding(NO_AA, "no A/A: noise between engine starts is not known")
 
 
 def _match(
@@ -258,7 +261,7 @@ def _match(
     cell: Cell,
     other: Cell,
     ratio: Ratio,
-    why: str,
+    why: Finding | None,
     p_holm: float | None,
     options: Options,
 ) -> Matched:
@@ -277,7 +280,7 @@ def _match(
         after=other,
         speed=Speed(verdict, ratio, p_holm, why),
         explanation=explanation,
-        status=status_change(cell.status, other.status, other.reason),
+        status=status_change(cell.status, other.status, other.codes),
         quality=quality_change(cell.quality["mean_diff"], other.quality["mean_diff"], floor),
         doubt=doubt(cell, other),
     )

@@ -13,8 +13,9 @@ from sweep.report.tables import cells_words
 
 Field = tuple[str, Callable[[Cell], object]]
 
+MODEL = "model"
 FIELDS: tuple[Field, ...] = (
-    ("model", lambda cell: cell.model),
+    (MODEL, lambda cell: cell.model),
     ("engine", lambda cell: cell.engine),
     ("size", lambda cell: f"{cell.width}x{cell.height}"),
     ("steps", lambda cell: cell.steps),
@@ -40,9 +41,11 @@ def nothing_in_common(before: Report, after: Report) -> str:
         words = f"{before.name} has {name} {_some(ours)}, {after.name} has {_some(theirs)}"
         if not ours & theirs:
             disjoint.append(words)
+            if name == MODEL:
+                break  # the rest differs with it
         elif ours != theirs:
             unequal.append(words)
-    differ = disjoint[:1] if disjoint and disjoint[0].split(" has ")[1].startswith("model") else disjoint or unequal
+    differ = disjoint or unequal
     if not differ:
         known = ", ".join(name for name, _ in FIELDS)
         differ = [
@@ -71,8 +74,8 @@ def notes(comparison: Comparison, options: Options) -> list[str]:
         found.append(hint)
     unknown = Counter(one.speed.why for one in comparison.matched if one.speed.verdict == decide.UNKNOWN)
     for why, count in unknown.items():
-        advice = " (sweep with aa=1 or more)" if why.startswith("no A/A") else ""
-        found.append(f"speed of {cells_words(count)} not judged: {why}{advice}")
+        advice = " (sweep with aa=1 or more)" if why and why.code == decide.NO_AA else ""
+        found.append(f"speed of {cells_words(count)} not judged: {why.text if why else ''}{advice}")
     doubted = sum(bool(one.doubt) for one in comparison.matched)
     if doubted:
         found.append(f"{cells_words(doubted)} not to be trusted (invalid): never a regression of speed or quality")
@@ -143,7 +146,7 @@ def speed_words(speed: Speed) -> str:
     """`slower 1.32x (1.25-1.40)`: of slower by how much longer, of others how many times faster."""
     ratio = speed.ratio
     if ratio.ratio is None:
-        return "" if speed.verdict in (decide.UNKNOWN, decide.NOT_JUDGED) and not speed.why else speed.why
+        return speed.why.text if speed.why else ""
     slower = speed.verdict in (decide.SLOWER, decide.MAYBE_SLOWER, decide.SLIGHTLY_SLOWER)
     shown = 1 / ratio.ratio if slower else ratio.ratio
     interval = ""

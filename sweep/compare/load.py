@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweep import legacy
+from sweep.findings import STATUSES, Finding, deciding
 from sweep.paired import Noise, Sample, Start, noise_beside_reference
 
 SCHEMA_VERSION = 1  # of report.json
-STATUSES = ("PASS", "WARN", "FAIL", "ERROR", "SKIP")
 REPORT = "report.json"
 
 
@@ -41,6 +42,7 @@ class Cell:
     prompts: int
     status: str
     reason: str
+    codes: tuple[str, ...]  # of the findings that made the status
     valid: bool
     invalid_reason: str
     profiled: str  # what recorded it: nsys, torch; "" when nothing did
@@ -177,6 +179,7 @@ def _cell(entry: Any, where: str) -> Cell:
         prompts=_whole(entry, "prompts", where),
         status=status,
         reason=_text(entry, "reason", where, ""),
+        codes=_codes(entry, where),
         valid=entry.get("valid") is not False,
         invalid_reason=_text(entry, "invalid_reason", where, ""),
         profiled=_text(entry, "profiled", where, ""),
@@ -187,6 +190,18 @@ def _cell(entry: Any, where: str) -> Cell:
         starts=starts,
         references=references,
     )
+
+
+def _codes(entry: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Of the findings that made the status; of reports before there were any, by what their reason stood for."""
+    if "findings" not in entry:
+        return legacy.codes(str(entry.get("status")), str(entry.get("reason")))
+    found = []
+    for number, one in enumerate(_list(entry, "findings", where)):
+        here = f"{where}.findings[{number}]"
+        _check(isinstance(one, dict), here, "must be an object")
+        found.append(Finding(_text(one, "code", here), _text(one, "text", here, ""), _text(one, "status", here, "")))
+    return tuple(finding.code for finding in deciding(found))
 
 
 def _starts(entry: Mapping[str, Any], where: str) -> tuple[tuple[Start, ...], tuple[Start, ...]]:

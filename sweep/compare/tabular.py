@@ -6,7 +6,7 @@ Decides which rows are shown and in which order; knows no markup.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweep.compare import describe
+from sweep.compare import decide, describe
 from sweep.compare.best import Ranked, Ranking
 from sweep.compare.decide import Comparison, Matched
 from sweep.report import tables
@@ -53,7 +53,7 @@ def ranked_rows(ranking: Ranking, reports: int) -> list[Line]:
 
 
 def _line(one: Matched, full: bool) -> Line:
-    doubtful = one.speed.verdict.startswith(("maybe", "slightly")) or one.doubt or one.status or one.quality
+    doubtful = one.speed.verdict in decide.DOUBTFUL or one.doubt or one.status or one.quality
     good = one.speed.verdict == "faster"
     style = "bad" if one.failures else "doubtful" if doubtful else "good" if good else ""
     label = describe.label(one.after, full)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweep import differences, similarity, summary
+from sweep import columns, differences, similarity, summary
 from sweep.plan import Plan
 from sweep.report import page
 from sweep.report.document import document
@@ -36,7 +36,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         manifest = folder.load_manifest()
         embedded = any(cell.config["model"]["embedded"] for cell in plan.cells)
         note = RANDOM_WEIGHTS_NOTE if embedded or manifest.get("random_weights") else ""
-        files = [folder.save_summary(summary.COLUMNS, rows)]
+        files = [folder.save_summary(columns.NAMES, rows)]
         files.append(folder.save_report(document(plan, found, results, manifest, note)))
     if problem:
         print(f"sweep: {problem}", file=sys.stderr)
@@ -71,7 +71,7 @@ def _draw(folder: SweepFolder, rows: Sequence[Mapping[str, Any]], note: str) -> 
 
     from sweep.report.plots import draw_all
 
-    frame = pandas.DataFrame([dict(row) for row in rows], columns=list(summary.COLUMNS))
+    frame = pandas.DataFrame([dict(row) for row in rows], columns=[*columns.NAMES, "findings"])
     return draw_all(frame, folder.path / "plots", note)
 
 

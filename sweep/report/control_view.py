@@ -6,15 +6,15 @@ Plain values in, plain values out; knows nothing of files, nor of how the number
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.control import CONTROL, Comparison, ControlGroup, Missing, Side
-from sweep.metrics import EXCLUSIVE_PHASES
 from sweep.report.tables import digits, quality_text, speedup_text
 
 LINES = 12  # in the terminal
 ROWS = 300  # of the page's table, and of what is missing
 NAMES = 6  # of cells that share a doubt
 BARS = 24  # pairs whose phases are drawn
-_PHASES = (*EXCLUSIVE_PHASES, "other")
+_PHASES = (*EXCLUSIVE_PHASES, OTHER)
 
 
 def lines(group: ControlGroup) -> list[str]:

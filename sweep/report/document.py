@@ -8,24 +8,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep import verdict
+from sweep.columns import IDENTITY, METRIC, PHASE, STATUS, of_kind
 from sweep.control import CONTROL, Comparison, ControlGroup, Missing, Side
+from sweep.evidence import total_evidence
+from sweep.findings import Finding
 from sweep.paired import Start
 from sweep.plan import Cell, Plan
 from sweep.starts import Measured, measured_cells, reference_samples, samples
-from sweep.summary import COLUMNS, Row, Summary
+from sweep.summary import Row, Summary
 
 SCHEMA_VERSION = 1
 
-_IDENTITY = ("cell", "cell_key", "role", "model", "engine", "parallel", "gpus", "batch", "width", "height", "steps")
-_STATUS = ("status", "reason", "invalid_reason", "note")
-_ELSEWHERE = (
-    *(*_IDENTITY, *_STATUS, "valid", "features", "prompts", "bottleneck", "evidence"),
-    *("speedup", "speedup_low", "speedup_high", "called", "interaction_gain"),
-    *("mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity", "profiled", "trace"),
-)
-_METRICS = tuple(name for name in COLUMNS if name not in _ELSEWHERE and not name.endswith("_ms"))
-_PHASES = tuple(name for name in COLUMNS if name.endswith("_ms"))
+_METRICS, _PHASES = of_kind(METRIC), of_kind(PHASE)
+_FIRST = ("cell", "cell_key", "role", "model", "engine", "parallel", "gpus", "batch", "width", "height", "steps")
+_IDENTITY = tuple(dict.fromkeys((*_FIRST, *of_kind(IDENTITY))))
 
 
 def document(
@@ -69,8 +65,11 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         "baseline_key": cell.baseline_key,
         "features": list(cell.features),
         "prompts": row.get("prompts"),
-        **{name: row.get(name) or "" for name in _STATUS},
+        **{name: row.get(name) or "" for name in of_kind(STATUS)},
+        "findings": [_finding(one) for one in row["findings"]],
         "valid": row.get("valid"),
+        "doubts": [_finding(one) for one in row["doubts"]],
+        "notes": [_finding(one) for one in row["notes"]],
         **{name: row.get(name) or "" for name in ("profiled", "trace")},
         "speedup": {
             "ratio": row.get("speedup"),
@@ -93,6 +92,11 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         "evidence": {"text": row.get("evidence") or "", "ranks": _ranks(measured)},
         "starts": [_start(*both) for both in _samples(measured)],
     }
+
+
+def _finding(one: Finding) -> dict[str, str]:
+    """Code and text, and the status where it makes one."""
+    return {"code": one.code, "text": one.text} | ({"status": one.status} if one.status else {})
 
 
 def _control(group: ControlGroup) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def _side(side: Side) -> dict[str, Any]:
 def _ranks(measured: Measured | None) -> list[dict[str, Any]]:
     if measured is None:
         return []
-    whole = verdict.total_evidence([b.evidence for b in measured.results[0].batches])
+    whole = total_evidence([b.evidence for b in measured.results[0].batches])
     return [dataclasses.asdict(rank) for rank in whole]
 
 

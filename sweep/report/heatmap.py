@@ -7,6 +7,7 @@ where is `matrix`'s decision.
 from typing import TYPE_CHECKING, Any
 
 from profiling.looks import GREY, LIGHT
+from sweep.findings import USABLE, gravest
 from sweep.report import tables
 from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.panels import legend_of_colours, remark, title_of, wrapped
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"PASS": "#BFE5D0", "WARN": "#FBDD94", "FAIL": "#F2A98F", "ERROR": "#D98BA8", "SKIP": "#E4E6EA"}
-GRAVITY = ("SKIP", "PASS", "WARN", "FAIL", "ERROR")  # of several rows in one field the gravest gives the colour
 PANELS, ROWS = 6, 24  # at most so many panels, and so many rows of fields under each other
 FEATURES = 14  # more would leave no room for words
 FIELD = (1.08, 0.74)  # width and height of a field, inches
@@ -92,12 +92,12 @@ def _panel(axes: "Axes", matrix: Matrix) -> None:
 
 def _words(rows: tuple[tables.Row, ...]) -> tuple[str, str, str]:
     """Status, large text and small text of a field."""
-    status = max((tables.text(row, "status") for row in rows), key=lambda s: GRAVITY.index(s) if s in GRAVITY else -1)
+    status = gravest(tables.text(row, "status") for row in rows)
     values = [value for row in rows if (value := tables.number(row, "speedup")) is not None]
-    if not values and tables.text(rows[0], "profiled") and status in ("PASS", "WARN"):
+    if not values and tables.text(rows[0], "profiled") and status in USABLE:
         return status, "", "profiled"
     if not values:
-        return status, "", wrapped(short_reason(tables.text(rows[0], "reason"), 32), 16)
+        return status, "", wrapped(short_reason(rows[0], 32), 16)
     if len(rows) > 1:
         return status, f"{min(values):.2f}–{max(values):.2f}×", f"{len(rows)} settings"
     gain = tables.number(rows[0], "interaction_gain")

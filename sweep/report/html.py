@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from profiling.phases import EXCLUSIVE_PHASES, OTHER
+from sweep import columns
+from sweep.columns import Column
 from sweep.control import ControlGroup
-from sweep.metrics import EXCLUSIVE_PHASES
+from sweep.findings import ERROR, FAIL, PASS, STATUSES, USABLE, WARN
 from sweep.report import control_view, tables
 from sweep.report.embed import Picture, data_uri, embed
 from sweep.report.matrix import Matrix, matrices, short_reason
@@ -30,7 +33,6 @@ MATRICES = 12
 FEATURES = 30  # rows of one matrix
 LARGER_SETS = 50  # combinations of three or more that are listed below a matrix
 ALL_SETTINGS = 3  # rows shown in one field of a matrix
-STATUSES = ("PASS", "WARN", "FAIL", "ERROR", "SKIP")  # in order of gravity
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,6 @@ class _Images:
         return picture is not None and picture.digest in self.previews
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its heading, its words, and its number where it is sorted by one."""
-
-    heading: str
-    words: Callable[[Row], str]
-    value: Callable[[Row], float | None] | None = None
-
-
-def _numeric(heading: str, name: str, words: Callable[[Row], str] | None = None) -> Column:
-    return Column(heading, words or (lambda row: digits(number(row, name))), lambda row: number(row, name))
-
-
 def speedup_words(row: Row) -> str:
     """`1.42× (1.38–1.47)`."""
     return tables.speedup_text(row).replace("x", "×").replace("-", "–")
@@ -123,42 +112,35 @@ def _times(row: Row, name: str) -> str:
     return "" if value is None else f"{value:.2f}×"
 
 
-COLUMNS = (
-    Column("reason", lambda row: text(row, "reason")),
-    _numeric("speed-up (95 %)", "speedup", speedup_words),
-    Column("called", lambda row: text(row, "called")),
-    _numeric("interaction", "interaction_gain", lambda row: _times(row, "interaction_gain")),
-    _numeric("latency, s", "latency_mean_s"),
-    Column("bottleneck", tables.bottleneck_text),
-    _numeric("p95, s", "latency_p95_s"),
-    _numeric("TTFT, s", "ttft_mean_s"),
-    _numeric("images/s", "images_per_s"),
-    _numeric("images/s/GPU", "images_per_s_per_gpu"),
-    _numeric("memory, GB", "peak_memory_gb"),
-    _numeric("energy, J/image", "energy_j_per_image"),
-    _numeric("PSNR", "psnr_db", tables.quality_text),
-    _numeric("SSIM", "ssim"),
-    _numeric("CLIP", "clip_similarity"),
-    _numeric("mean diff", "mean_diff"),
-)
-"""Columns after the cell's name and status. Those with nothing to say in any row are left out."""
-
-DETAILS = {
-    "latency, mean": ("latency_mean_s", "s"),
-    "latency, p95": ("latency_p95_s", "s"),
-    "time to first token": ("ttft_mean_s", "s"),
-    "time per output token": ("tpot_mean_s", "s"),
-    "throughput": ("images_per_s", "images/s"),
-    "peak memory": ("peak_memory_gb", "GB"),
-    "GPU busy": ("gpu_util_pct", "%"),
-    "energy": ("energy_j_per_image", "J/image"),
-    "loading": ("load_s", "s"),
-    "mean pixel difference": ("mean_diff", ""),
-    "largest pixel difference": ("max_diff", ""),
-    "PSNR": ("psnr_db", "dB"),
-    "SSIM": ("ssim", ""),
-    "CLIP similarity": ("clip_similarity", ""),
+WORDS: Mapping[str, Callable[[Row], str]] = {
+    "speedup": speedup_words,
+    "interaction_gain": lambda row: _times(row, "interaction_gain"),
+    "bottleneck": tables.bottleneck_text,
+    "psnr_db": tables.quality_text,
 }
+"""Columns whose fields say more than their number."""
+
+TABLE_FIRST = (
+    *("reason", "speedup", "called", "interaction_gain", "latency_mean_s", "bottleneck", "latency_p95_s"),
+    *("ttft_mean_s", "images_per_s", "images_per_s_per_gpu", "peak_memory_gb", "energy_j_per_image"),
+    *("psnr_db", "ssim", "clip_similarity", "mean_diff"),
+)
+SECTION_FIRST = ("latency_mean_s", "latency_p95_s", "ttft_mean_s", "tpot_mean_s", "images_per_s")
+"""Which columns a reader looks for first; the others follow in the order of summary.csv."""
+
+
+def _in_order(first: Sequence[str], shown: Callable[[Column], str]) -> list[Column]:
+    """Columns for which `shown` is not empty, those named `first` in that order."""
+    known = [columns.BY_NAME[name] for name in first]
+    return [column for column in dict.fromkeys((*known, *columns.COLUMNS)) if shown(column)]
+
+
+def _field(column: Column, row: Row) -> str:
+    """What the table says of a row in this column."""
+    if column.name in WORDS:
+        return WORDS[column.name](row)
+    value = number(row, column.name)
+    return text(row, column.name) if value is None else digits(value)
 
 
 def with_section(rows: Sequence[Row]) -> frozenset[int]:
@@ -166,8 +148,8 @@ def with_section(rows: Sequence[Row]) -> frozenset[int]:
     if len(rows) <= SECTIONS:
         return frozenset(range(len(rows)))
     fast = sorted(range(len(rows)), key=lambda i: -(number(rows[i], "speedup") or 0.0))
-    chosen = dict.fromkeys(i for i in fast[: SECTIONS // 5] if text(rows[i], "status") in ("PASS", "WARN"))
-    for status in ("FAIL", "ERROR", "WARN"):
+    chosen = dict.fromkeys(i for i in fast[: SECTIONS // 5] if text(rows[i], "status") in USABLE)
+    for status in (FAIL, ERROR, WARN):
         chosen |= dict.fromkeys(i for i, row in enumerate(rows) if text(row, "status") == status)
     return frozenset(list(chosen)[:SECTIONS])
 
@@ -242,7 +224,7 @@ def _headline(rows: Sequence[Row]) -> Row | None:
         row
         for row in rows
         if text(row, "features")
-        and text(row, "status") == "PASS"
+        and text(row, "status") == PASS
         and text(row, "called") in ("", "faster")
         and (number(row, "speedup_low") or number(row, "speedup") or 0.0) > 1
     ]
@@ -268,7 +250,7 @@ def _entry(row: Row) -> dict[str, str]:
         "called": text(row, "called"),
         "gain": _times(row, "interaction_gain"),
         "reason": text(row, "reason"),
-        "short": short_reason(text(row, "reason")) if number(row, "speedup") is None else "",
+        "short": short_reason(row) if number(row, "speedup") is None else "",
     }
 
 
@@ -306,21 +288,22 @@ def _table_rows(cells: Sequence[CellView]) -> list[int]:
 
 
 def _table(cells: Sequence[CellView], rows: Sequence[Row]) -> dict[str, object]:
-    columns = [column for column in COLUMNS if any(column.words(row) for row in rows)]
+    shown = [column for column in _in_order(TABLE_FIRST, lambda c: c.heading) if any(_field(column, r) for r in rows)]
+    numeric = {column.name: any(number(row, column.name) is not None for row in rows) for column in shown}
     lines = []
     for cell, row in zip(cells, rows, strict=True):
-        fields = [(column.words(row), _sort_value(column, row)) for column in columns]
+        fields = [
+            (_field(column, row), _sort_value(row, column.name) if numeric[column.name] else None) for column in shown
+        ]
         doubt = text(row, "invalid_reason")
         status = (cell.status, STATUSES.index(cell.status) if cell.status in STATUSES else -1)
         lines.append({"label": cell.label, "anchor": row["anchor"], "status": status, "doubt": doubt, "fields": fields})
-    return {"columns": [(column.heading, column.value is not None) for column in columns], "lines": lines}
+    return {"columns": [(column.heading, numeric[column.name]) for column in shown], "lines": lines}
 
 
-def _sort_value(column: Column, row: Row) -> str | None:
-    """What a numeric column is sorted by; "" for no number, None for a column of words."""
-    if column.value is None:
-        return None
-    value = column.value(row)
+def _sort_value(row: Row, name: str) -> str:
+    """What a numeric column is sorted by; "" for no number."""
+    value = number(row, name)
     return "" if value is None else "1e999" if value == math.inf else f"{value:.9g}"
 
 
@@ -328,7 +311,8 @@ def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]
     """One cell's values as the template wants them."""
     row = view.columns
     fields = {"devices": text(row, "gpus"), "engine starts": text(row, "starts")}
-    fields |= {name: digits(number(row, column), unit) for name, (column, unit) in DETAILS.items()}
+    for column in _in_order(SECTION_FIRST, lambda c: c.label):
+        fields[column.label] = digits(number(row, column.name), column.unit)
     images = [_image(image, pictures) for image in view.images]
     shown = [image for image in images if not image["left_out"]]
     return {
@@ -380,7 +364,7 @@ def _image(view: ImageView, pictures: _Images) -> dict[str, Any]:
 
 def _phases(row: Row) -> list[dict[str, object]]:
     """Exclusive phases and `other` with their time and part of the whole, in the order of a request."""
-    times = {phase: number(row, f"{phase}_ms") or 0.0 for phase in (*EXCLUSIVE_PHASES, "other")}
+    times = {phase: number(row, f"{phase}_ms") or 0.0 for phase in (*EXCLUSIVE_PHASES, OTHER)}
     whole = sum(times.values())
     return [
         {"name": name, "ms": digits(ms, "ms"), "percent": round(100 * ms / whole, 1)}

@@ -4,11 +4,11 @@ Pure: rows of summary.csv in, matrices out, for the page and for the plot alike.
 either shows them.
 """
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sweep.findings import deciding
 from sweep.report import tables
 from sweep.report.tables import Row
 
@@ -48,15 +48,12 @@ def names_of(row: Row) -> tuple[str, ...]:
     return tuple(sorted(filter(None, tables.text(row, "features").split("+"))))
 
 
-def short_reason(reason: str, width: int = 24) -> str:
-    """A skip's reason in a few words, for a narrow field: `needs 4 GPUs`, `conflict`."""
-    need = re.match(r"requires (\d+ .+?)(?:,| and )", reason + ",")
-    if need:
-        return f"needs {need[1]}"
-    unsupported = re.match(r"(\w+) does not support ", reason)
-    if unsupported:
-        return f"no {unsupported[1]} here"
-    return "conflict" if " conflicts with " in reason else textwrap.shorten(reason, width, placeholder="…")
+def short_reason(row: Row, width: int = 24) -> str:
+    """A row's reason in a few words, for a narrow field: `needs 4 GPUs`, `conflict`."""
+    grave = deciding(tables.said(row, "findings"))
+    if grave and grave[0].short:
+        return grave[0].short
+    return textwrap.shorten(tables.text(row, "reason"), width, placeholder="…")
 
 
 def _matrix(title: str, rows: Sequence[Row]) -> Matrix:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiling.looks import GREY, LIGHT
+from sweep.findings import ERROR, LOST, PASS, SKIP
 
 if TYPE_CHECKING:
     import pandas
@@ -19,7 +20,6 @@ CONTEXT = ("model", "engine", "width", "height", "steps")
 """Columns that set baselines apart: rows that differ in one of them stand in panels of their own."""
 
 BAD = "#D55E00"
-LOST = ("FAIL", "ERROR")  # statuses of points that are marked as no use
 MARKERS = "sD^v<>pho"
 PANELS_IN_A_ROW = 4  # further panels go below
 PANELS = 6  # of points or lines; bars have as many as they need
@@ -194,10 +194,10 @@ def looks_of(rows: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
 
     palette = [colour for i, colour in enumerate(seaborn.color_palette("colorblind").as_hex()) if i != 7]  # 7 is grey
     looks: dict[str, tuple[str, str]] = {}
-    for name, number in zip(rows["series"], rows["look"], strict=True):
+    for name, number, aa in zip(rows["series"], rows["look"], rows["aa"], strict=True):
         colour, marker = palette[number % len(palette)], MARKERS[(number + number // len(palette)) % len(MARKERS)]
         if number < 0:
-            colour, marker = (LIGHT, "d") if name.endswith("A/A") else (GREY, "o")
+            colour, marker = (LIGHT, "d") if aa else (GREY, "o")
         looks.setdefault(name, (colour, marker))
     return looks
 
@@ -240,7 +240,7 @@ def _cell_labels(panel: Panel) -> list[str]:
     names = [f"{row.features or BASELINE} b{row.batch:.0f}{' A/A' if row.aa else ''}" for row in rows.itertuples()]
     if len(set(names)) < len(names):
         names = [without_context(cell) for cell in rows["cell"]]
-    marks = [f" [{status}]" if status not in ("", "PASS") else "" for status in rows["status"]]
+    marks = [f" [{status}]" if status not in ("", PASS) else "" for status in rows["status"]]
     return [name + mark for name, mark in zip(names, marks, strict=True)]
 
 
@@ -265,7 +265,7 @@ def footnote(figure: "Figure", note: str, frame: "pandas.DataFrame | None") -> N
     """Small print under the plot: its own remark, the caller's note, and which cells of `frame` have no numbers."""
     note = f"{figure.get_supxlabel()} {note}".strip()
     if frame is not None:
-        silent = frame.loc[frame["latency_mean_s"].isna() & frame["status"].isin(["SKIP", "ERROR"]), "status"]
+        silent = frame.loc[frame["latency_mean_s"].isna() & frame["status"].isin([SKIP, ERROR]), "status"]
         counts = ", ".join(f"{count} {status}" for status, count in silent.value_counts().items())
         note = f"{note} Cells without numbers are not shown: {counts}.".strip() if counts else note
     if note:

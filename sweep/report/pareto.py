@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiling.looks import GREY, LIGHT
+from sweep.findings import LOST
 from sweep.report.panels import (
     BAD,
-    LOST,
     MARKERS,
     PANELS_IN_A_ROW,
     first_panels,

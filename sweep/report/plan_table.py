@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from sweep.findings import SKIP
 from sweep.plan import Plan
 from sweep.report.tables import cells_words, together
 
@@ -19,7 +20,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
             table.add_row(f"{group.number + 1}", cell.label, str(cell.gpus))
     if table.row_count:
         console.print(table)
-    for line in together((cell.label, "SKIP", cell.skip) for cell in plan.cells):
+    for line in together((cell.label, SKIP, cell.skip.text) for cell in plan.cells if cell.skip):
         console.print(line)
     runnable = sum(len(group.cells) for group in plan.groups)
     skipped = len(plan.cells) - runnable

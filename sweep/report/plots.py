@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling.looks import GREY, LIGHT, PHASE_COLOURS, style
-from sweep.metrics import EXCLUSIVE_PHASES
+from profiling.phases import EXCLUSIVE_PHASES, OTHER
+from sweep import columns
+from sweep.findings import LOST
+from sweep.plan import AA
 from sweep.report.heatmap import draw_heatmap
 from sweep.report.panels import (
     BASELINE,
     CONTEXT,
-    LOST,
     bar_panels,
     footnote,
     legend_of_colours,
@@ -30,14 +32,13 @@ if TYPE_CHECKING:
 
 DPI = 150
 NUMBERS = (
-    *("batch", "width", "height", "steps", "latency_mean_s", "images_per_s", "peak_memory_gb"),
-    *("baseline_beside_s", "speedup", "speedup_low", "speedup_high", "interaction_gain", "mean_diff", "other_ms"),
-    *(f"{phase}_ms" for phase in EXCLUSIVE_PHASES),
+    *("batch", "width", "height", "steps", "speedup", "speedup_low", "speedup_high", "interaction_gain"),
+    *columns.of_kind(columns.METRIC, columns.PHASE, columns.QUALITY),
 )
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
 FASTER, UNCLEAR, SLOWER, NO_INTERVAL = "#0173B2", LIGHT, "#D55E00", "#56B4E9"
 WITHIN_NOISE = "no difference beyond\nthe A/A noise"
-BAR_COLOURS = {phase: PHASE_COLOURS[phase] for phase in (*EXCLUSIVE_PHASES, "other")}
+BAR_COLOURS = {phase: PHASE_COLOURS[phase] for phase in (*EXCLUSIVE_PHASES, OTHER)}
 """Of what the bars of one generation consist of, in the order of a request."""
 
 
@@ -136,12 +137,8 @@ def draw_batch(frame: "pandas.DataFrame") -> "Figure | None":
     rows = frame[frame["latency_mean_s"].notna() & frame["batch"].notna()]
     if rows["batch"].nunique() < 2:
         return None
-    lines = {
-        "latency_mean_s": "mean latency of a batch, s\n← lower is better",
-        "images_per_s": "throughput, images/s\nhigher is better →",
-    }
-    if rows["images_per_s"].isna().all():
-        del lines["images_per_s"]
+    names = [name for name in ("latency_mean_s", "images_per_s") if rows[name].notna().any()]
+    lines = {name: columns.BY_NAME[name].axis for name in names}
     figure = line_panels(rows, lines, "Latency and throughput against batch")
     remark(figure, _not_at_once(rows))
     return figure
@@ -152,7 +149,7 @@ def draw_memory(frame: "pandas.DataFrame") -> "Figure | None":
     rows = frame[frame["peak_memory_gb"].notna()]
     if rows.empty:
         return None
-    label = "peak memory, GB\n← lower is better"
+    label = columns.BY_NAME["peak_memory_gb"].axis
     if rows["batch"].nunique() >= 2:
         return line_panels(rows, {"peak_memory_gb": label}, "Peak memory against batch")
     figure, panels = bar_panels(rows, "Peak memory")
@@ -192,11 +189,11 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     import pandas
 
     frame = summary.copy()
-    for name in ("cell", "model", "engine", "features", "parallel", "status", "reason", "called", "profiled"):
+    for name in ("cell", "role", "model", "engine", "features", "parallel", "status", "reason", "called", "profiled"):
         frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
     for name in NUMBERS:
         frame[name] = pandas.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
-    frame["aa"] = frame["cell"].str.endswith("A/A")
+    frame["aa"] = frame["role"] == AA
     frame["series"] = frame["features"].where(frame["features"] != "", BASELINE)
     frame.loc[frame["aa"], "series"] += " A/A"
     frame.loc[frame["profiled"] != "", "series"] += " profiled"

@@ -12,6 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweep.findings import IMPRECISE, MORE_STARTS, SKIP, Finding, gravity, texts
+
 Row = Mapping[str, object]
 
 STATUS_STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "ERROR": "bold red", "SKIP": "dim"}
@@ -93,8 +95,7 @@ def _telling(rows: Sequence[Row]) -> list[Row]:
     """All rows of a sweep of usual size; of a long one LONG, those that failed or warn first."""
     if len(rows) <= LONG:
         return list(rows)
-    order = ("ERROR", "FAIL", "WARN", "PASS", "SKIP")
-    return sorted(rows, key=lambda row: order.index(text(row, "status")))[:LONG]
+    return sorted(rows, key=lambda row: -gravity(text(row, "status")))[:LONG]
 
 
 def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
@@ -116,7 +117,7 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
     shown_rows = _telling(rows)
     for row in shown_rows:
         status = text(row, "status")
-        if status == "SKIP":
+        if status == SKIP:
             continue
         values = (
             speedup_text(row),
@@ -143,7 +144,7 @@ def _reasons(rows: Sequence[Row]) -> list[Text]:
         found += [
             (text(row, "cell"), status, reason),
             (text(row, "cell"), status, f"not to be trusted: {doubted}" if doubted else ""),
-            (text(row, "cell"), "note", _VAGUE.sub("", text(row, "note")).strip("; ")),
+            (text(row, "cell"), "note", texts(note for note in said(row, "notes") if note.code not in _COUNTED)),
         ]
     return together(found)
 
@@ -160,8 +161,14 @@ def together(found: Iterable[tuple[str, str, str]]) -> list[Text]:
     ]
 
 
-_VAGUE = re.compile(r"speed-up known to [^;]*(; )?")
-"""A note that _small_print counts."""
+_COUNTED = (IMPRECISE, MORE_STARTS)
+"""Codes of notes that `_small_print` counts."""
+
+
+def said(row: Row, kind: str) -> Sequence[Finding]:
+    """The `findings`, `doubts` or `notes` of a row; () where it has none, as one that was read from summary.csv."""
+    found = row.get(kind)
+    return found if isinstance(found, list | tuple) else ()
 
 
 def _evidence(rows: Sequence[Row], wide: bool) -> list[Text]:
@@ -175,10 +182,11 @@ def _evidence(rows: Sequence[Row], wide: bool) -> list[Text]:
 
 def _small_print(rows: Sequence[Row], shown: int, wide: bool) -> list[Text]:
     lines = []
-    vague = sum("speed-up known to" in text(row, "note") for row in rows)
+    codes = [note.code for row in rows for note in said(row, "notes") if note.code in _COUNTED]
+    vague = len(codes)
     if vague:
         advice = "aa=3 repeat=auto measures more"
-        if not any("repeat=auto measures more" in text(row, "note") for row in rows):
+        if MORE_STARTS not in codes:
             advice = "more prompts, aa or max_repeat would tell more"
         known = "speed-up is" if vague == 1 else "speed-ups are"
         lines.append(f"{vague} {known} known less well than asked (precision): {advice}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweep import paired, verdict
+from sweep import paired, status
 from sweep.compare import decide, describe
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import parse
@@ -77,7 +77,7 @@ def test_without_an_a_a_in_both_reports_speed_is_unknown() -> None:
     for before, after in ((report(sd=None), slow), (report(), slow | {"noise": report(sd=None)["noise"]})):
         found = one(compared(before, after))
         assert found.speed.verdict == decide.UNKNOWN
-        assert found.speed.why.startswith("no A/A")
+        assert found.speed.why.code == decide.NO_AA
         assert found.speed.ratio.ratio is not None
         assert not found.failures
 
@@ -169,11 +169,11 @@ def test_status_changes(before: str, after: str, change: str, fails: bool) -> No
 def test_a_warning_for_speed_alone_is_left_to_the_judgement_of_speed() -> None:
     engaged = RankEvidence(0, 8, 8, 4, 2, 16, 100)
     lossy = Feature(name="teacache", evidence="skipped_blocks", lossy=True)
-    slow = verdict.judge([lossy], [[engaged]], [engaged], None, called="slower")
-    assert (slow.status, slow.reason) == ("WARN", decide.SLOW_REASON)
-    assert decide.status_change("PASS", "WARN", slow.reason) == decide.OTHER
-    assert decide.status_change("PASS", "WARN", f"images differ; {slow.reason}") == decide.WORSE
-    assert decide.status_change("PASS", "ERROR", slow.reason) == decide.WORSE
+    (slow,) = status.judge([lossy], [[engaged]], [engaged], None, called="slower")
+    assert slow.status == "WARN"
+    assert decide.status_change("PASS", "WARN", [slow.code]) == decide.OTHER
+    assert decide.status_change("PASS", "WARN", ["images_outside_gate", slow.code]) == decide.WORSE
+    assert decide.status_change("PASS", "ERROR", [slow.code]) == decide.WORSE
 
 
 def test_quality_changes_only_beyond_the_pixel_floor() -> None:
@@ -251,7 +251,7 @@ def test_relative_uses_the_baseline_beside_the_cell() -> None:
 def test_relative_without_a_baseline_is_unknown() -> None:
     found = one(compared(report(cell()), report(cell()), relative=True))
     assert found.speed.verdict == decide.UNKNOWN
-    assert found.speed.why == "its baseline was not measured"
+    assert found.speed.why.code == decide.NOT_COMPARED
 
 
 UNSEEN = "no regression found, but a cell may be"

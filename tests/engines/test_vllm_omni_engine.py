@@ -13,7 +13,9 @@ from sweep.engines.base import EngineSpec, Request
 from sweep.engines.vllm_omni import engine as engine_module
 from sweep.engines.vllm_omni import evidence, stages
 from sweep.engines.vllm_omni.versions import Generated, StageTimes
-from sweep.verdict import FAIL, PASS, judge, total_evidence
+from sweep.evidence import total_evidence
+from sweep.findings import FAIL
+from sweep.status import judge
 
 QWEN = EngineSpec(
     engine="vllm_omni",
@@ -186,7 +188,7 @@ def test_tokens_that_arrive_as_they_were_sent_pass(workers: evidence.Workers) ->
     assert told[0].counts["hand_overs"] == 1
     assert told[0].counts["ar_steps"] == 1281
     assert told[0].settings["tokens_sent"] == told[0].settings["tokens_received"] == "1024:aa"
-    assert judge([], [told], told, None).status == PASS
+    assert judge([], [told], told, None) == []
 
 
 def test_tokens_stand_in_the_order_of_the_requests(workers: evidence.Workers) -> None:
@@ -206,10 +208,9 @@ def test_tokens_stand_in_the_order_of_the_requests(workers: evidence.Workers) ->
 @pytest.mark.parametrize("received", ["1024:ab", "1023:aa", ""])
 def test_tokens_that_do_not_fail_the_cell(received: str, workers: evidence.Workers) -> None:
     broken = hand_over(workers, received)
-    verdict = judge([], [total_evidence([broken, broken])], broken, None)
-    assert verdict.status == FAIL
-    assert "hand-over broken" in verdict.reason
-    assert "sent 1024:aa" in verdict.reason
+    (found,) = judge([], [total_evidence([broken, broken])], broken, None)
+    assert (found.status, found.code) == (FAIL, "hand_over_broken")
+    assert "1024:aa" in found.text
 
 
 def test_an_exception_of_vllm_omni_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

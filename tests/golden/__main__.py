@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from tests.golden import outputs
-from tests.golden.test_golden import GOLDEN, pack
+from tests.golden.test_golden import GOLDEN, compared, pack
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
             path.write_text(text)
         return
     GOLDEN.parent.mkdir(parents=True, exist_ok=True)
-    GOLDEN.write_bytes(pack(found))
+    GOLDEN.write_bytes(pack(compared(found.items())))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,18 @@ import contextlib
 import gzip
 import io
 import itertools
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
+from sweep.plan import Plan
+from sweep.report import page
+from sweep.report.build import rebuild
+from sweep.results import SweepFolder
+from sweep.summary import summarise
 from tests.conftest import ROOT
 
 SWEEPS = ROOT / "tests" / "data" / "sweeps"
@@ -43,36 +49,27 @@ def unpack(name: str, folder: Path) -> Path:
 
 def _stored_sweeps(scratch: Path) -> Iterator[tuple[str, Path]]:
     """Each with summary.csv, report.json, report.html (without plots) and what the terminal shows."""
-    from sweep.report.build import rebuild
-    from sweep.results import SweepFolder
-
     for archive in sorted(SWEEPS.glob("*.tar.gz")):
         name = archive.name.removesuffix(".tar.gz")
         folder = unpack(name, scratch / name)
         console = Console(file=io.StringIO(), width=160)
         with contextlib.chdir(scratch):
             rebuild(SweepFolder(Path(name)), plots=False, console=console)
-            assert isinstance(console.file, io.StringIO)
-            (folder / "terminal.txt").write_text(console.file.getvalue())
-            _write_page(Path(name))
+            _write_page(SweepFolder(Path(name)))
+        assert isinstance(console.file, io.StringIO)
+        (folder / "terminal.txt").write_text(console.file.getvalue())
         yield name, folder
 
 
-def _write_page(path: Path) -> None:
+def _write_page(folder: SweepFolder) -> None:
     """report.html as a sweep writes it, but without plots, whose bytes are matplotlib's."""
-    import csv
-    import json
-
-    from sweep.report import page
-    from sweep.results import SweepFolder
-
-    folder = SweepFolder(path)
     made = folder.load_plan()
-    rows = list(csv.DictReader(io.StringIO((path / "summary.csv").read_text(), newline="")))
-    shown = [made.by_key[row["cell_key"]] for row in rows]
-    results = {cell.key: folder.load_result(cell) for cell in shown if not cell.skip}
-    note = json.loads((path / "report.json").read_text())["sweep"]["note"]
-    page.write(folder, type(made)(tuple(shown), made.groups), rows, results, [], note)
+    loaded = folder.load_results(made)
+    found = summarise(folder, made, loaded)
+    shown = Plan(tuple(made.by_key[row["cell_key"]] for row in found.rows), made.groups)
+    note = json.loads((folder.path / "report.json").read_text())["sweep"]["note"]
+    results = {key: result for key, (result, _) in loaded.items()}
+    page.write(folder, shown, found.rows, results, [], note, found.control)
 
 
 def _comparisons(scratch: Path, reports: dict[str, Path]) -> Iterator[tuple[str, str]]:
@@ -125,5 +122,5 @@ def _profiling(scratch: Path, *arguments: str) -> str:
 
     shown = io.StringIO()
     with contextlib.chdir(scratch), contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-        code = main(arguments)
+        code = main(list(arguments))
     return f"{shown.getvalue()}\nexit code {code}\n"

@@ -46,7 +46,7 @@ def _key(text: str) -> str:
 def cell(features: tuple[str, ...], batch: int = 1, role: str = "feature", extra: str = "") -> Cell:
     label = f"{'+'.join(features) or 'baseline'} b{batch}{extra}{' A/A' if role == 'aa' else ''}"
     key, base = (_key(f"{one} {batch}") for one in (f"{role} {features} {extra}", "baseline () "))
-    fields: dict[str, Any] = {"features": features, "gpus": 1, "skip": "", "config": config(batch), "suffix": extra}
+    fields: dict[str, Any] = {"features": features, "gpus": 1, "skip": None, "config": config(batch), "suffix": extra}
     return Cell(key=key, engine_key=key, baseline_key=base, label=label, role=role, overrides=(HOSTILE,), **fields)
 
 

@@ -27,6 +27,7 @@ def row(features: str, batch: int = 1, aa: bool = False, steps: int = 8, **field
         "cell": f"{features or 'baseline'} b{batch}" + (" A/A" if aa else ""),
         "model": "tiny_glm_image",
         "engine": "diffusers",
+        "role": "aa" if aa else "feature" if features else "baseline",
         "features": features,
         "batch": batch,
         "steps": steps,

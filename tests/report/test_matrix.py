@@ -5,6 +5,8 @@ import math
 import pandas
 import pytest
 
+from sweep import legacy
+from sweep.findings import ERROR, SKIP, Finding
 from sweep.report.matrix import matrices, short_reason
 from tests.report import shapes
 
@@ -48,13 +50,26 @@ def test_rows_of_a_data_frame_with_holes_are_one_context():
 
 
 @pytest.mark.parametrize(
-    ("reason", "short"),
+    ("finding", "short"),
     [
-        ("requires 4 GPUs, only 2 available", "needs 4 GPUs"),
-        ("requires 2 CPU cores, parallel=x1 allows 1", "needs 2 CPU cores"),
-        ("teacache conflicts with cache_dit", "conflict"),
-        ("engine process was killed by signal 9", "engine process was…"),
+        (Finding("too_few_devices", "requires 4 GPUs, only 2 available", SKIP, "needs 4 GPUs"), "needs 4 GPUs"),
+        (Finding("crash", "engine process was killed by signal 9", ERROR), "engine process was…"),
     ],
 )
-def test_reasons_in_a_few_words(reason, short):
-    assert short_reason(reason) == short
+def test_reasons_in_a_few_words(finding, short):
+    assert short_reason({"findings": [finding], "reason": finding.text}) == short
+
+
+@pytest.mark.parametrize(
+    ("stored", "code", "short"),
+    [
+        ("requires 4 GPUs, only 2 available", "too_few_devices", "needs 4 GPUs"),
+        ("requires 2 CPU cores, parallel=x1 allows 1", "too_few_devices_allowed", "needs 2 CPU cores"),
+        ("teacache conflicts with cache_dit", "conflict", "conflict"),
+        ("ring does not support glm_image: why", "feature_not_in_model", "no ring here"),
+        ("something else", "skipped", ""),
+    ],
+)
+def test_skips_of_plans_from_before_codes_have_them(stored, code, short):
+    found = legacy.skip(stored)
+    assert (found.code, found.text, found.short) == (code, stored, short)

@@ -8,6 +8,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from sweep.findings import Finding
 from sweep.report import plots
 from sweep.report.panels import BARS
 from sweep.report.pareto import front_of
@@ -114,7 +115,7 @@ def test_batch_lines_follow_the_rows():
 def test_batch_lines_mark_what_failed_and_leave_out_the_baseline_against_itself():
     rows = [shapes.row(name, batch) for name in ("", "teacache") for batch in (1, 2)]
     rows[3]["status"] = "FAIL"
-    again = [shapes.row("", 1) | {"cell": f"baseline b1{number} A/A"} for number in ("", " #2")]
+    again = [shapes.row("", 1, aa=True) | {"cell": f"baseline b1{number} A/A"} for number in ("", " #2")]
     drawn = figure("batch", rows + again)
     marked = [line for line in drawn.axes[0].lines if line.get_marker() == "X" and len(line.get_xdata())]
     assert [tuple(line.get_data()) for line in marked] == [([2.0], [rows[3]["latency_mean_s"]])]
@@ -206,6 +207,7 @@ def test_the_heatmap_says_status_speedup_gain_and_why_not():
     rows = [shapes.row(name, speedup=1.5) for name in ("teacache", "tp")]
     rows += [shapes.row("teacache+tp", speedup=1.25, interaction_gain=0.8, status="WARN")]
     rows += [shapes.failed("ring", "SKIP", "requires 4 GPUs, only 2 available")]
+    rows[-1]["findings"] = [Finding("too_few_devices", rows[-1]["reason"], "SKIP", "needs 4 GPUs")]
     assert {"PASS", "WARN", "SKIP", "1.50×", "1.25×", "gain 0.80", "needs 4 GPUs"} <= set(
         texts(figure("heatmap", rows))
     )

@@ -6,7 +6,9 @@ import pytest
 
 from sweep.config import Feature
 from sweep.engines.base import RankEvidence
-from sweep.verdict import FAIL, PASS, WARN, Pixels, describe_evidence, judge, not_engaged, total_evidence
+from sweep.evidence import describe_evidence, not_engaged, total_evidence
+from sweep.findings import FAIL, PASS, WARN, deciding, status_of
+from sweep.status import Pixels, judge
 
 BASE = (
     RankEvidence(
@@ -22,6 +24,16 @@ SAME = Pixels(0.0, 0.0)
 ATTENTION = Feature(name="attention", evidence="attention_backend", options={"backend": "flash"})
 
 
+def status_for(*arguments, **options) -> str:
+    return status_of(judge(*arguments, **options))
+
+
+def code(*arguments) -> str:
+    """Why a feature did not engage; "" when it did."""
+    found = not_engaged(*arguments)
+    return found.code if found else ""
+
+
 def ranks(**changes: int) -> tuple[RankEvidence, ...]:
     return tuple(dataclasses.replace(BASE[0], rank=rank, **changes) for rank in range(2))
 
@@ -35,8 +47,8 @@ def on(backend: str) -> tuple[RankEvidence, ...]:
 
 
 def test_half_the_forwards_on_two_ranks_is_engaged() -> None:
-    verdict = judge([CFG], [ranks(dit_forwards=10)], BASE, SAME)
-    assert (verdict.status, verdict.reason) == (PASS, "engaged, images identical")
+    (found,) = judge([CFG], [ranks(dit_forwards=10)], BASE, SAME)
+    assert (found.status, found.code) == (PASS, "engaged")
 
 
 @pytest.mark.parametrize(("seen", "status"), [(16, PASS), (18, PASS), (32, FAIL)])
@@ -44,7 +56,7 @@ def test_two_features_that_cut_the_sequence_cut_it_in_four(seen: int, status: st
     """Half is what one of them does; a part may be padded."""
     ring = dataclasses.replace(SP, name="ring")
     four = tuple(dataclasses.replace(BASE[0], rank=rank, block_sequence=seen) for rank in range(4))
-    assert judge([ring, SP], [four], BASE, SAME).status == status
+    assert status_for([ring, SP], [four], BASE, SAME) == status
 
 
 @pytest.mark.parametrize(
@@ -61,33 +73,31 @@ def test_two_features_that_cut_the_sequence_cut_it_in_four(seen: int, status: st
     ],
 )
 def test_feature_that_never_engaged_fails_even_with_fine_pixels(feature: Feature, evidence) -> None:
-    verdict = judge([feature], [evidence], BASE, SAME, "faster")
-    assert verdict.status == FAIL
-    assert "did not engage" in verdict.reason
+    found = deciding(judge([feature], [evidence], BASE, SAME, "faster"))
+    assert [(one.status, one.code) for one in found] == [(FAIL, "not_engaged")]
+    assert found[0].text.startswith(feature.name)
 
 
 def test_every_member_of_a_combination_must_engage() -> None:
-    verdict = judge([CFG, CACHE], [ranks(dit_forwards=10)], BASE, SAME)
-    assert verdict.status == FAIL
-    assert verdict.reason.startswith("teacache did not engage")
+    (found,) = judge([CFG, CACHE], [ranks(dit_forwards=10)], BASE, SAME)
+    assert (found.status, found.code) == (FAIL, "not_engaged")
+    assert found.text.startswith("teacache")
 
 
 def test_it_must_engage_in_every_start() -> None:
-    assert judge([CFG], [ranks(dit_forwards=10), ranks()], BASE, SAME).status == FAIL
+    assert status_for([CFG], [ranks(dit_forwards=10), ranks()], BASE, SAME) == FAIL
 
 
 def test_shards_are_evidence() -> None:
-    assert not_engaged(SP, ranks(block_sequence=32), BASE) == ""
-    assert not_engaged(TP, ranks(dit_parameters=600), BASE) == ""
+    assert not_engaged(SP, ranks(block_sequence=32), BASE) is None
+    assert not_engaged(TP, ranks(dit_parameters=600), BASE) is None
 
 
 def test_attention_must_run_on_the_back_end_asked_for_and_not_on_the_baselines() -> None:
-    assert not_engaged(ATTENTION, on("flash"), on("native")) == ""
-    assert not_engaged(ATTENTION, on("FLASH"), on("native")) == "", "either case is one name"
-    assert "as in the baseline" in not_engaged(ATTENTION, on("flash"), on("flash"))
-    assert (
-        not_engaged(ATTENTION, on("flash,native"), on("native")) == "attention ran on flash,native; flash was asked for"
-    )
+    assert not_engaged(ATTENTION, on("flash"), on("native")) is None
+    assert not_engaged(ATTENTION, on("FLASH"), on("native")) is None, "either case is one name"
+    assert code(ATTENTION, on("flash"), on("flash")) == "other_attention", "the baseline's is the same"
+    assert code(ATTENTION, on("flash,native"), on("native")) == "other_attention"
 
 
 MORE = Feature(name="fp8", lossy=True, evidence="more quantized_layers")
@@ -95,21 +105,22 @@ FEWER = Feature(name="cpu_offload", evidence="fewer resident_parameters")
 
 
 def test_more_than_the_baseline_counted_is_evidence() -> None:
-    assert not_engaged(MORE, counted(quantized_layers=240), counted(quantized_layers=0)) == ""
-    assert not_engaged(MORE, counted(quantized_layers=240), BASE) == "", "the baseline has none to count"
+    assert not_engaged(MORE, counted(quantized_layers=240), counted(quantized_layers=0)) is None
+    assert not_engaged(MORE, counted(quantized_layers=240), BASE) is None, "the baseline has none to count"
     same = not_engaged(MORE, counted(quantized_layers=1240), counted(quantized_layers=1240))
-    assert same == "quantized_layers is 1,240, the baseline's is 1,240"
-    assert not_engaged(MORE, BASE, counted(quantized_layers=4)) == "quantized_layers is 0, the baseline's is 4"
-    assert not_engaged(MORE, BASE, BASE) == "quantized_layers was not counted"
+    assert same is not None
+    assert same.code == "count_unchanged"
+    assert "1,240" in same.text
+    assert code(MORE, BASE, counted(quantized_layers=4)) == "count_unchanged"
+    assert code(MORE, BASE, BASE) == "not_counted"
 
 
 def test_fewer_than_the_baseline_counted_is_evidence_only_where_the_cell_counted() -> None:
-    assert not_engaged(FEWER, counted(resident_parameters=60), counted(resident_parameters=100)) == ""
-    assert not_engaged(FEWER, counted(resident_parameters=0), counted(resident_parameters=100)) == ""
-    more = not_engaged(FEWER, counted(resident_parameters=100), counted(resident_parameters=100))
-    assert more == "resident_parameters is 100, the baseline's is 100"
-    assert not_engaged(FEWER, BASE, counted(resident_parameters=100)) == "resident_parameters was not counted"
-    assert not_engaged(FEWER, counted(resident_parameters=60), ()).startswith("no baseline")
+    assert not_engaged(FEWER, counted(resident_parameters=60), counted(resident_parameters=100)) is None
+    assert not_engaged(FEWER, counted(resident_parameters=0), counted(resident_parameters=100)) is None
+    assert code(FEWER, counted(resident_parameters=100), counted(resident_parameters=100)) == "count_unchanged"
+    assert code(FEWER, BASE, counted(resident_parameters=100)) == "not_counted"
+    assert code(FEWER, counted(resident_parameters=60), ()) == "unverifiable"
 
 
 def test_counts_are_those_of_the_rank_with_most() -> None:
@@ -120,45 +131,47 @@ def test_counts_are_those_of_the_rank_with_most() -> None:
 
 def test_a_comparison_without_a_name_is_no_rule() -> None:
     for rule in ("more", "fewer ", "less quantized_layers"):
-        assert not_engaged(Feature(name="x", evidence=rule), counted(quantized_layers=1), BASE).startswith("no rule")
+        assert code(Feature(name="x", evidence=rule), counted(quantized_layers=1), BASE) == "unknown_rule"
 
 
 def test_a_combination_needs_the_ranks_of_all_and_shared_ranks_once() -> None:
     shards = Feature(name="hsdp", gpus=2, shares_ranks=True, evidence="sharded_parameters")
-    both = judge([CFG, shards], [ranks(dit_forwards=10, dit_parameters=500)], BASE, SAME)
-    assert both.status == PASS, "they share two ranks"
-    assert not_engaged(shards, (dataclasses.replace(BASE[0], dit_parameters=500),), BASE) == "1 rank ran, 2 are needed"
-    two = judge([CFG, SP], [ranks(dit_forwards=10, block_sequence=32)], BASE, SAME)
-    assert (two.status, two.reason) == (FAIL, "cfg_parallel and ulysses did not engage: 2 ranks ran, 4 are needed")
+    assert status_for([CFG, shards], [ranks(dit_forwards=10, dit_parameters=500)], BASE, SAME) == PASS, (
+        "they share ranks"
+    )
+    assert code(shards, (dataclasses.replace(BASE[0], dit_parameters=500),), BASE) == "too_few_ranks"
+    two = deciding(judge([CFG, SP], [ranks(dit_forwards=10, block_sequence=32)], BASE, SAME))
+    assert [(one.status, one.code) for one in two] == [(FAIL, "not_engaged")]
+    assert {"cfg_parallel", "ulysses", "2", "4"} <= set(two[0].text.split())
 
 
 def test_no_baseline_to_compare_with_is_a_warning() -> None:
-    assert judge([CFG], [ranks(dit_forwards=10)], (), None).status == WARN
-    assert judge([CACHE], [SKIPPING], (), None).status == PASS
+    assert status_for([CFG], [ranks(dit_forwards=10)], (), None) == WARN
+    assert status_for([CACHE], [SKIPPING], (), None) == PASS
 
 
 @pytest.mark.parametrize(("mean_diff", "status"), [(0.01, PASS), (0.15, WARN), (0.3, FAIL)])
 def test_lossy_gate(mean_diff: float, status: str) -> None:
-    assert judge([CACHE], [SKIPPING], BASE, Pixels(mean_diff, 0.9)).status == status
+    assert status_for([CACHE], [SKIPPING], BASE, Pixels(mean_diff, 0.9)) == status
 
 
 @pytest.mark.parametrize(
     ("mean_diff", "max_diff", "status"), [(0.0023, 0.0196, PASS), (0.02, 0.02, FAIL), (0.001, 0.5, FAIL)]
 )
 def test_lossless_gate_leaves_room_for_reduction_order_only(mean_diff: float, max_diff: float, status: str) -> None:
-    assert judge([SP], [ranks(block_sequence=32)], BASE, Pixels(mean_diff, max_diff)).status == status
+    assert status_for([SP], [ranks(block_sequence=32)], BASE, Pixels(mean_diff, max_diff)) == status
 
 
 def test_what_two_runs_of_the_baseline_differ_by_is_no_loss() -> None:
     floor = Pixels(0.04, 0.6)
-    assert judge([SP], [ranks(block_sequence=32)], BASE, Pixels(0.041, 0.61), floor=floor).status == PASS
-    assert judge([SP], [ranks(block_sequence=32)], BASE, Pixels(0.05, 0.61), floor=floor).status == FAIL
-    assert judge([CACHE], [SKIPPING], BASE, Pixels(0.13, 0.9), floor=floor).status == PASS
+    assert status_for([SP], [ranks(block_sequence=32)], BASE, Pixels(0.041, 0.61), floor=floor) == PASS
+    assert status_for([SP], [ranks(block_sequence=32)], BASE, Pixels(0.05, 0.61), floor=floor) == FAIL
+    assert status_for([CACHE], [SKIPPING], BASE, Pixels(0.13, 0.9), floor=floor) == PASS
 
 
 def test_slower_beyond_the_noise_is_a_warning() -> None:
-    assert judge([CFG], [ranks(dit_forwards=10)], BASE, SAME, "slower").status == WARN
-    assert judge([CFG], [ranks(dit_forwards=10)], BASE, SAME, "no difference").status == PASS
+    assert status_for([CFG], [ranks(dit_forwards=10)], BASE, SAME, "slower") == WARN
+    assert status_for([CFG], [ranks(dit_forwards=10)], BASE, SAME, "no difference") == PASS
 
 
 def test_totals_add_counts_and_keep_maxima() -> None:

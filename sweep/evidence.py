@@ -1,0 +1,185 @@
+"""What ranks executed, and whether it shows that a feature engaged. Pure functions over stored values.
+
+Engines turn several unsupported features into a log line and run the baseline, so a feature counts as engaged only when
+something that was counted or read back shows it. Knows no statuses.
+"""
+
+from collections.abc import Sequence
+
+from sweep.config import Feature
+from sweep.engines.base import RankEvidence
+from sweep.findings import Finding
+
+COMPARISONS = ("more", "fewer")
+
+UNEVEN = 1.5  # a part of a sequence, padded, may be so much longer than its share
+
+UNVERIFIABLE = "unverifiable"
+"""Code: the rule compares with a baseline, and none was measured."""
+
+
+def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvidence, ...]:
+    """Sum of what each rank executed over all batches; sequence, parameters and counts are maxima."""
+    ranks: dict[int, list[RankEvidence]] = {}
+    for evidence in batches:
+        for one in evidence:
+            ranks.setdefault(one.rank, []).append(one)
+    return tuple(
+        RankEvidence(
+            rank=rank,
+            dit_forwards=sum(e.dit_forwards for e in ranks[rank]),
+            denoise_steps=sum(e.denoise_steps for e in ranks[rank]),
+            blocks_run=sum(e.blocks_run for e in ranks[rank]),
+            blocks_skipped=sum(e.blocks_skipped for e in ranks[rank]),
+            block_sequence=max(e.block_sequence for e in ranks[rank]),
+            dit_parameters=max(e.dit_parameters for e in ranks[rank]),
+            settings=ranks[rank][-1].settings,
+            counts={
+                name: max(e.counts.get(name, 0) for e in ranks[rank])
+                for name in sorted({name for e in ranks[rank] for name in e.counts})
+            },
+        )
+        for rank in sorted(ranks)
+    )
+
+
+def forwards_per_step(evidence: Sequence[RankEvidence]) -> float:
+    """DiT forwards of the busiest rank for each denoising step; 0 when there was no step."""
+    return max((e.dit_forwards / e.denoise_steps for e in evidence if e.denoise_steps), default=0.0)
+
+
+def not_engaged(
+    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int = 0
+) -> Finding | None:
+    """Why the evidence does not show that `feature` engaged; None when it does.
+
+    `baseline` is the evidence of the cell without features. Without one (a single run), rules that compare are
+    UNVERIFIABLE. `ways` is into how many parts the sequence is cut, where another feature of the cell cuts it too.
+    """
+    if not evidence:
+        return Finding("no_evidence", "no evidence was recorded")
+    count = len(evidence)
+    if count < feature.gpus:
+        return too_few_ranks(count, feature.gpus)
+    rule = feature.evidence
+    if rule == "skipped_blocks":
+        skipped = sum(e.blocks_skipped for e in evidence)
+        return None if skipped > 0 else Finding("no_block_skipped", "no block was skipped")
+    comparison, _, name = rule.partition(" ")
+    if rule not in RULES and not (comparison in COMPARISONS and name):
+        return Finding("unknown_rule", f"no rule '{rule}' to check its evidence with")
+    if rule == "setting":
+        found = evidence[0].settings.get(feature.name, "no setting was read back")
+        return None if found == "on" else Finding("setting_off", found)
+    if not baseline:
+        return Finding(UNVERIFIABLE, "no baseline to check its evidence against")
+    if comparison in COMPARISONS:
+        return not_counted(rule, evidence, baseline)
+    return _RULES_OF_EXECUTION[rule](feature, evidence, baseline, ways)
+
+
+def _attention(
+    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+) -> Finding | None:
+    now, before = (ranks[0].settings.get("attention_backend") or "nothing" for ranks in (evidence, baseline))
+    asked = str(feature.options.get("backend"))
+    same = ", as in the baseline" if now == before else ""
+    if now.lower() == asked.lower() and not same:  # vLLM-Omni takes its names in either case
+        return None
+    return Finding("other_attention", f"attention ran on {now}{same}; {asked} was asked for")
+
+
+def _fewer_forwards(
+    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+) -> Finding | None:
+    mine, theirs = forwards_per_step(evidence), forwards_per_step(baseline)
+    if 0 < mine < theirs:
+        return None
+    return Finding("no_fewer_forwards", f"{mine:g} DiT forwards a rank and step, the baseline has {theirs:g}")
+
+
+def _shorter_sequence(
+    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+) -> Finding | None:
+    seen, whole = max(e.block_sequence for e in evidence), max(e.block_sequence for e in baseline)
+    if 0 < seen * (ways or feature.gpus) < UNEVEN * whole:
+        return None
+    return Finding("sequence_not_cut", f"blocks saw {seen} image tokens, the baseline's saw {whole}")
+
+
+def _fewer_parameters(
+    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+) -> Finding | None:
+    held, whole = max(e.dit_parameters for e in evidence), max(e.dit_parameters for e in baseline)
+    if 0 < held < whole:
+        return None
+    return Finding("parameters_not_cut", f"a rank holds {held:,} DiT parameters, the baseline {whole:,}")
+
+
+_RULES_OF_EXECUTION = {
+    "fewer_forwards_per_rank": _fewer_forwards,
+    "sharded_sequence": _shorter_sequence,
+    "sharded_parameters": _fewer_parameters,
+    "attention_backend": _attention,
+}
+
+RULES = ("skipped_blocks", "setting", *_RULES_OF_EXECUTION)
+"""What a feature's file can name as `evidence`, besides `more NAME` and `fewer NAME`, which compare what an engine
+counted under that name with the baseline. All but `setting` count what was executed."""
+
+
+def broken_hand_over(evidence: Sequence[RankEvidence]) -> Finding | None:
+    """Why the tokens that the DiT stage received are not those that the AR stage sent; None when they are."""
+    for one in evidence:
+        wrong = one.counts.get("hand_overs_broken", 0)
+        if wrong:
+            sent, received = (one.settings.get(f"tokens_{way}", "") for way in ("sent", "received"))
+            last = f" (sent {sent}, received {received})" if sent != received else ""
+            why = f"hand-over broken: the DiT stage got other tokens than the AR stage sent, {wrong} in a batch{last}"
+            return Finding("hand_over_broken", why)
+    return None
+
+
+def too_few_ranks(count: int, needed: int) -> Finding:
+    """Fewer ranks ran than features need."""
+    return Finding("too_few_ranks", f"{count} rank{'s' if count > 1 else ''} ran, {needed} are needed")
+
+
+def not_counted(
+    rule: str, evidence: Sequence[RankEvidence], other: Sequence[RankEvidence], whose: str = "the baseline's"
+) -> Finding | None:
+    """Why a count of the busiest rank is not `more NAME`, or `fewer NAME`, than in another cell; None when it is.
+
+    What only one of the cells counted is 0 in the other, but for `fewer` the cell itself must have
+    counted: silence is no sign that something is gone.
+    """
+    comparison, _, name = rule.partition(" ")
+    mine, theirs = (_largest(name, ranks) for ranks in (evidence, other))
+    if (mine is None and theirs is None) or (mine is None and comparison == "fewer"):
+        return Finding("not_counted", f"{name} was not counted")
+    now, before = mine or 0, theirs or 0
+    shown = now > before if comparison == "more" else now < before
+    return None if shown else Finding("count_unchanged", f"{name} is {now:,}, {whose} is {before:,}")
+
+
+def _largest(name: str, evidence: Sequence[RankEvidence]) -> int | None:
+    """The largest count of this name over all ranks, or None where no rank counted it."""
+    return max((e.counts[name] for e in evidence if name in e.counts), default=None)
+
+
+def describe_evidence(evidence: Sequence[RankEvidence]) -> str:
+    """One line for summary.csv: what ran where."""
+    if not evidence:
+        return ""
+    parts = [f"{len(evidence)} rank{'s' if len(evidence) > 1 else ''}"]
+    if any(e.dit_forwards for e in evidence):
+        parts.append(f"{forwards_per_step(evidence):g} DiT forwards/rank/step")
+        run, skipped = sum(e.blocks_run for e in evidence), sum(e.blocks_skipped for e in evidence)
+        parts.append(f"{skipped} of {run + skipped} blocks skipped")
+        parts.append(f"{max(e.block_sequence for e in evidence)} image tokens a block")
+        held = max(e.dit_parameters for e in evidence)
+        amount = f"{held / 1e6:.3g} M" if held < 1e9 else f"{held / 1e9:.3g} B"
+        parts.append(f"{amount} DiT parameters a rank")
+    for name in sorted({name for e in evidence for name, count in e.counts.items() if count}):
+        parts.append(f"{name} {_largest(name, evidence):,}")
+    return "; ".join(parts)
