@@ -17,16 +17,12 @@ from profiling import ranges
 from sweep import features as feature_rules
 from sweep import gpus, plan, profiles, run
 from sweep.config import RunConfig, require
-from sweep.engines.diffusers.families import FAMILIES
-from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.plan import Cell, Plan
 from sweep.results import SweepFolder
 from sweep.workload.prompts import load_prompts
 from sweep.workload.requests import check_input_image
-
-NEEDS = {"diffusers": ("torch", "diffusers", "transformers"), "vllm_omni": ("torch", "vllm", "vllm_omni")}
-"""Packages that an engine's process imports; looked for, not imported, before anything starts."""
 
 
 def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
@@ -54,76 +50,42 @@ def _content(config: RunConfig) -> str:
 
 def _runnable(config: RunConfig, devices: gpus.Devices) -> Finding | None:
     """Why this machine or engine cannot run the model; None when it can. Raises ConfigError for a bad path."""
-    model, engine = config.model, config.engine.name
-    if engine == "noop":
+    model, name = config.model, config.engine.name
+    kind = registry.kind(name)
+    if not kind.generates:
         return None
-    if engine == "vllm_omni" and not model.embedded and (missing := _not_yet(config)):
+    if missing := kind.lacks(config):
         return missing
     if model.path is not None:
         require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")
     if not model.embedded and devices.kind == "cuda" and devices.count == 0:
         size = f" with about {model.memory_gb:.0f} GB for its weights" if model.path is None else ""
-        other = "; engine.device=cpu runs it, slowly" if engine == "diffusers" else ""
+        other = "; engine.device=cpu runs it, slowly" if kind.on_cpu else ""
         return Finding("no_gpu", f"{model.name} needs a CUDA GPU{size}; none was found here{other}", SKIP)
-    absent = [name for name in NEEDS.get(engine, ()) if importlib.util.find_spec(name) is None]
-    extra = engine.replace("_", "-")
-    require(not absent, f"engine {engine} needs {', '.join(absent)}: pip install -e '.[{extra}]' in the checkout")
+    absent = [package for package in kind.packages if importlib.util.find_spec(package) is None]
+    extra = name.replace("_", "-")
+    require(not absent, f"engine {name} needs {', '.join(absent)}: pip install -e '.[{extra}]' in the checkout")
     require(
         config.clip is None or (Path(config.clip) / "config.json").is_file(),
         f"clip={config.clip}: no CLIP checkpoint there (a folder with config.json); nothing is downloaded",
     )
-    if model.embedded:
-        if engine != "vllm_omni":
-            return None
-        why = f"engine vllm_omni cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
+    if model.embedded and not kind.embedded:
+        why = f"engine {name} cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
         return Finding("embedded_model", why, SKIP)
-    if engine == "diffusers" and model.family not in FAMILIES:
-        why = f"engine diffusers has no adapter for the family '{model.family}' of {model.name}"
-        return Finding("model_not_in_engine", why, SKIP)
+    if kind.families is not None and model.family not in kind.families:
+        return registry.no_adapter(name, config)
     require(
-        model.path is not None,
+        model.embedded or model.path is not None,
         f"{model.name} is not downloaded by this tool: give its checkpoint's folder with model.path=DIR ({model.repo})",
     )
-    index = ("model_index.json", *(["config.json"] if engine == "vllm_omni" else []))  # BAGEL's has no model_index
     require(
-        any((Path(str(model.path)) / name).is_file() for name in index),
-        f"model.path={model.path}: no checkpoint there (a folder with {' or '.join(index)})",
+        model.embedded or any((Path(str(model.path)) / file).is_file() for file in kind.index),
+        f"model.path={model.path}: no checkpoint there (a folder with {' or '.join(kind.index)})",
     )
-    return _refused_options(config) if engine == "vllm_omni" else None
-
-
-def _not_yet(config: RunConfig) -> Finding | None:
-    """What of this model the engine vllm_omni lacks, on whatever machine, or None."""
-    model = config.model
-    if model.family in NOT_STARTED:
-        why = f"engine vllm_omni does not start the stages of {model.name} yet"
-        return Finding("model_not_in_engine", why, SKIP)
-    if model.family in NO_EDITS and config.workload.task == "image_edit":
-        why = f"engine vllm_omni does not edit with {model.name} yet: its AR stage is set up for new pictures only"
-        return Finding("task_not_in_engine", why, SKIP)
-    return None
-
-
-def _refused_options(config: RunConfig) -> Finding | None:
-    """Why the installed vLLM-Omni has no use for a feature's options, or None. Raises ConfigError for engine.args."""
-    from sweep.engines.vllm_omni import accepted
-    from sweep.engines.vllm_omni.versions import adapter
-
-    version = adapter()
-    if version.warning:
-        _warn(version.warning)
-    two_stages = config.model.family in TWO_STAGES
-    known = accepted.installed(2 if two_stages else 1)
-    if known.unreadable:
-        _warn(f"options are not checked: vllm-omni {known.version} is laid out otherwise ({known.unreadable})")
-    place: accepted.Place = "dit_stage" if two_stages else "omni"
-    wrong = accepted.refuse_unknown(version.constructor(config.engine.args), known, place)
-    require(not wrong, wrong)
-    for feature in feature_rules.parse_features(config.feature, config.engine.name):
-        asked = version.constructor(feature_rules.omni_arguments([feature], feature.gpus))
-        if wrong := accepted.refuse_unknown(asked, known, place, where=feature.name):
-            return Finding("option_refused", wrong, SKIP)
-    return None
+    found = kind.preflight(config, feature_rules.parse_features(config.feature, name))
+    for warning in found.warnings:
+        _warn(warning)
+    return found.skip
 
 
 @functools.cache

@@ -123,10 +123,6 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")
-        require(
-            not self.args or self.name == "vllm_omni",
-            f"engine.args={self.args}: only engine vllm_omni takes further arguments, not {self.name}",
-        )
         require(self.max_num_seqs >= 1, f"engine.max_num_seqs={self.max_num_seqs}: must be at least 1")
         require(self.placement in ("shared", "split"), f"engine.placement={self.placement}: choose shared or split")
         require(
@@ -229,12 +225,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, f"batch={self.batch}: must be at least 1")
-        most = self.engine.max_num_seqs
-        require(
-            self.engine.name != "vllm_omni" or self.batch <= most,
-            f"batch={self.batch}: vLLM-Omni runs at most {most} requests as one batch; "
-            f"raise it with engine.max_num_seqs={self.batch}",
-        )
         require(self.seed >= 0, f"seed={self.seed}: must be 0 or more")
         require(self.combine >= 1, f"combine={self.combine}: must be at least 1 (2 adds all pairs)")
         require(self.aa >= 0, f"aa={self.aa}: must be 0 (no A/A) or more")
@@ -245,14 +235,6 @@ class RunConfig:
         self.profile = self.profile.lower()
         require(
             self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}"
-        )
-        require(
-            self.profile != "torch" or self.engine.name in ("diffusers", "vllm_omni"),
-            f"profile=torch is not for engine={self.engine.name}; profile=nsys records every engine",
-        )
-        require(
-            self.profile != "torch" or self.engine.name != "vllm_omni" or self.engine.plugin,
-            "profile=torch records vLLM-Omni's workers through the plugin: leave engine.plugin=true",
         )
         number = str(self.repeat).isdecimal() and int(self.repeat) >= 1
         require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or 1 or more engine starts")

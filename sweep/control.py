@@ -12,12 +12,13 @@ from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep import paired, starts
+from sweep.engines import registry
 from sweep.findings import LOST
 from sweep.plan import BASELINE, FEATURE, Cell, Plan, model_and_engine
 from sweep.quality import ImageDifference
 from sweep.starts import Floor, Measured
 
-CONTROL = "diffusers"
+CONTROL = registry.control()
 """The engine that the others are compared with."""
 
 PHASES = ("request", *EXCLUSIVE_PHASES, "dit_forward", OTHER)

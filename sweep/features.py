@@ -14,17 +14,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import ConfigError, EngineConfig, Feature, Model, require
-from sweep.engines.vllm_omni.families import TWO_STAGES
+from sweep.config import ConfigError, Feature, Model, require
+from sweep.engines import registry
+from sweep.engines.feature_arguments import with_ranks
 from sweep.findings import SKIP, Finding
 
 _FIELDS = {field.name for field in dataclasses.fields(Feature)} - {"name", "options"}
 
-RANKS = "ranks"
-"""As a value under `engines.vllm_omni`: the number of ranks that the features bring."""
 
-
-def parse_feature(name: str, body: Mapping[str, Any], engine: str = "diffusers") -> Feature:
+def parse_feature(name: str, body: Mapping[str, Any], engine: str = "") -> Feature:
     """One conf/feature file as a Feature: its known keys, and the rest as `options`. Raises ConfigError."""
     known = {key: value for key, value in body.items() if key in _FIELDS}
     options = {key: value for key, value in body.items() if key not in _FIELDS}
@@ -49,7 +47,7 @@ def parse_feature(name: str, body: Mapping[str, Any], engine: str = "diffusers")
     return feature
 
 
-def parse_features(bodies: Mapping[str, Mapping[str, Any]], engine: str = "diffusers") -> tuple[Feature, ...]:
+def parse_features(bodies: Mapping[str, Mapping[str, Any]], engine: str = "") -> tuple[Feature, ...]:
     """All chosen features, sorted by name, so that a combination has one spelling."""
     return tuple(_parse(name, json.dumps(bodies[name], default=str), engine) for name in sorted(bodies))
 
@@ -86,15 +84,10 @@ def gpus_needed(features: Sequence[Feature]) -> int:
     return max([own, *(feature.gpus for feature in features if feature.shares_ranks)])
 
 
-def stage_gpus(engine: EngineConfig, model: Model) -> int:
-    """Devices beyond those of the features: one for the AR stage where it has one of its own."""
-    return int(engine.name == "vllm_omni" and engine.placement == "split" and model.family in TWO_STAGES)
-
-
 def unsupported(features: Sequence[Feature], engine: str, model: Model) -> Finding | None:
     """Why `engine` cannot run this combination on `model`, or None."""
     for feature in features:
-        if engine != "noop" and engine not in feature.engines:
+        if registry.kind(engine).generates and engine not in feature.engines:
             return Finding("feature_not_in_engine", f"{feature.name} is not available with engine {engine}", SKIP)
         families = feature.families.get(engine)
         if families is not None and model.family not in families:
@@ -144,50 +137,8 @@ def _uneven_heads(features: Sequence[Feature], engine: str, model: Model) -> Fin
 
 
 def engine_arguments(features: Sequence[Feature], engine: str) -> dict[str, dict[str, Any]]:
-    """What each feature tells `engine`: feature name -> arguments. `noop` is told all options."""
-    if engine == "noop":
+    """What each feature tells `engine`: feature name -> arguments; all options where it generates nothing."""
+    if not registry.kind(engine).generates:
         return {feature.name: dict(feature.options) for feature in features}
     ranks = gpus_needed(features)
-    return {feature.name: _with_ranks(feature.engines.get(engine) or {}, ranks) for feature in features}
-
-
-def omni_arguments(features: Sequence[Feature], ranks: int) -> dict[str, Any]:
-    """Keyword arguments of vllm_omni.Omni: what the features say, merged; "ranks" stands for `ranks`.
-
-    Raises ConfigError when two features give one key different values.
-    """
-    merged: dict[str, Any] = {}
-    said_by: dict[tuple[str, ...], str] = {}
-    for feature in features:
-        _merge(merged, _with_ranks(feature.engines.get("vllm_omni") or {}, ranks), feature.name, said_by)
-    return merged
-
-
-def _merge(
-    into: dict[str, Any],
-    arguments: Mapping[str, Any],
-    name: str,
-    said_by: dict[tuple[str, ...], str],
-    path: tuple[str, ...] = (),
-) -> None:
-    """Add a feature's arguments, mappings key by key. `said_by` knows whose each key or its mapping was first."""
-    for key, value in arguments.items():
-        here = (*path, key)
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value, name, said_by, here)
-        elif key not in into:
-            into[key] = value
-            said_by[here] = name
-        elif into[key] != value:
-            first = next(said_by[here[:n]] for n in range(len(here), 0, -1) if here[:n] in said_by)
-            raise ConfigError(
-                f"features {first} and {name} set vLLM-Omni's {'.'.join(here)} to different values "
-                f"({into[key]} and {value}); choose one of them, or name it in its `conflicts`"
-            )
-
-
-def _with_ranks(value: Any, ranks: int) -> Any:
-    """A copy in which the word "ranks" is the number."""
-    if isinstance(value, Mapping):
-        return {key: _with_ranks(inner, ranks) for key, inner in value.items()}
-    return ranks if value == RANKS else value
+    return {feature.name: with_ranks(feature.engines.get(engine) or {}, ranks) for feature in features}

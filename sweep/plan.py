@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import features as feature_rules
 from sweep import legacy
 from sweep.config import ConfigError, RunConfig, require
+from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.gpus import Devices
 
@@ -24,6 +25,9 @@ BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
 """Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others; a repeat is
 a feature's cell measured again, which has no row of its own: its samples join those of its origin."""
 
+
+KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
+"""Fields of EngineConfig that take another engine start, of any engine."""
 
 CONFLICT = "conflict"
 """Code of a skip: two features exclude each other."""
@@ -124,6 +128,7 @@ def _hash(value: Any) -> str:
 
 def check_run(config: RunConfig) -> None:
     """Rules that involve more than one field. Raises ConfigError with one line for people."""
+    registry.check(config)
     model, work = config.model, config.workload
     for name in ("width", "height"):
         value = getattr(work, name)
@@ -165,24 +170,23 @@ def build_cell(
     names = tuple(feature.name for feature in chosen)
     found = devices(run)
     ranks = feature_rules.gpus_needed(chosen)
-    need = ranks + feature_rules.stage_gpus(run.engine, run.model)
+    engine = registry.kind(run.engine.name)
+    need = ranks + engine.stage_devices(run)
     skip = _skip(chosen, run, found, need)
     container = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
     assert isinstance(container, dict)
     plain = {str(key): value for key, value in container.items()}
 
     engine_part: dict[str, Any] = {
-        "engine": {k: plain["engine"][k] for k in ("name", "device", "dtype", "threads_per_rank")},
+        "engine": {k: plain["engine"][k] for k in (*KEY_FIELDS, *engine.key_fields)},
         "device": found.kind,
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
         "parallel": plain["parallel"]["gpus"],
     }
     if run.profile != "off":
         engine_part["profile"] = run.profile
-    if run.engine.name == "vllm_omni":
-        engine_part["engine"] |= {k: plain["engine"][k] for k in ("args", "max_num_seqs", "placement", "plugin")}
-        if not skip:
-            feature_rules.omni_arguments(chosen, ranks)  # refuses two values for one argument
+    if engine.options and not skip:
+        engine.options(chosen, ranks)  # refuses two values for one argument
     work_part = {
         "workload": {k: v for k, v in plain["workload"].items() if k not in ("name", "prompts", "input_image")},
         "content": content(run),
@@ -239,11 +243,11 @@ def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
     """
     if run.profile != "off":
         return False  # what is recorded is slower: speed is not compared
-    if run.interleave == "false" or run.engine.name == "noop" or not run.baselines:
+    if run.interleave == "false" or not registry.kind(run.engine.name).generates or not run.baselines:
         return False
     if found.kind == "cpu":
         return True
-    own = feature_rules.gpus_needed(()) + feature_rules.stage_gpus(run.engine, run.model)
+    own = feature_rules.gpus_needed(()) + registry.kind(run.engine.name).stage_devices(run)
     return run.interleave == "true" and need + own <= found.count
 
 

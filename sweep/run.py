@@ -10,7 +10,7 @@ import datetime
 import errno
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from profiling import ranges
@@ -18,10 +18,12 @@ from profiling.telemetry.sampler import ProcessTreeSampler
 from sweep import features as feature_rules
 from sweep import gpus, turns
 from sweep.beside import References
-from sweep.config import RunConfig
+from sweep.config import Feature, RunConfig
+from sweep.engines import registry
 from sweep.engines.base import EngineSpec
 from sweep.engines.host import EngineFailure, EngineHost, forks, one_line, preimport
 from sweep.engines.preimported import await_imports
+from sweep.engines.registry import EngineKind
 from sweep.measure import Measurement
 from sweep.plan import Cell, Plan
 from sweep.profiles import Profile
@@ -37,7 +39,8 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
     if dtype == "auto":
         dtype = "float32" if devices.kind == "cpu" else "bfloat16"
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
-    ranks -= feature_rules.stage_gpus(run.engine, run.model)
+    kind = registry.kind(run.engine.name)
+    ranks -= kind.stage_devices(run)
     return EngineSpec(
         engine=run.engine.name,
         family=run.model.family,
@@ -49,7 +52,7 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
         ranks=ranks,
         threads_per_rank=run.engine.threads_per_rank,
         features=feature_rules.engine_arguments(chosen, run.engine.name),
-        arguments=_omni_arguments(run, ranks) if run.engine.name == "vllm_omni" else {},
+        arguments=_arguments(run, kind, chosen, ranks),
         plugin=run.engine.plugin,
         fork=run.engine.fork,
         profile=run.profile,
@@ -59,10 +62,13 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
     )
 
 
-def _omni_arguments(run: RunConfig, ranks: int) -> dict[str, Any]:
-    """Keyword arguments of vLLM-Omni: those of the features, and over them what engine.args says."""
-    merged = feature_rules.omni_arguments(feature_rules.parse_features(run.feature, run.engine.name), ranks)
-    return {"max_num_seqs": run.engine.max_num_seqs, **merged, **run.engine.args}
+def _arguments(run: RunConfig, kind: EngineKind, chosen: Sequence[Feature], ranks: int) -> dict[str, Any]:
+    """The engine's own options: those of the features, and over them what engine.args says."""
+    if kind.options is None:
+        return {}
+    most = kind.max_batch(run)
+    batch = {} if most is None else {"max_num_seqs": most}
+    return {**batch, **kind.options(chosen, ranks), **run.engine.args}
 
 
 class GroupRunner:

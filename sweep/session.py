@@ -19,7 +19,7 @@ from sweep import __version__, run
 from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
-from sweep.engines import scratch
+from sweep.engines import registry, scratch
 from sweep.engines.host import can_fork, forget_imports, one_line
 from sweep.engines.preimported import quiet_tracker
 from sweep.engines.recording import end_recordings_of
@@ -271,7 +271,8 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"sweep": __version__, "python": platform.python_version()}
-    for name in ("torch", "diffusers", "transformers", "cache-dit", "vllm", "vllm-omni", "hydra-core", "nvtx"):
+    engines = [name for kind in map(registry.kind, registry.names()) for name in kind.distributions]
+    for name in dict.fromkeys((*engines, "hydra-core", "nvtx")):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

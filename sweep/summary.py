@@ -14,6 +14,7 @@ from sweep import features as feature_rules
 from sweep.columns import CellData
 from sweep.control import ControlGroup
 from sweep.differences import IDENTICAL
+from sweep.engines import registry
 from sweep.engines.base import RankEvidence
 from sweep.findings import ERROR as STATUS_ERROR
 from sweep.findings import IMPRECISE, LOST, MORE_STARTS, Finding, deciding, status_of, texts
@@ -262,7 +263,8 @@ def _doubts(cell: Cell, results: Sequence[RunResult]) -> list[Finding]:
         for code, part in (("disturbed", result.foreign), ("throttled", result.throttled))
         for said in part
     ]
-    if cell.config["engine"]["warmup"] == 0 and cell.config["engine"]["name"] != "noop":
+    kind = registry.find(cell.config["engine"]["name"])
+    if cell.config["engine"]["warmup"] == 0 and (kind is None or kind.generates):
         found.append(Finding("no_warm_up", "measured without warm-up"))
     return list(dict.fromkeys(found))
 

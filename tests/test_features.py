@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from sweep import features as feature_rules
 from sweep import plan
 from sweep.config import CONF, ConfigError, EngineConfig, Feature, Model, RunConfig, Stack
+from sweep.engines.vllm_omni.arguments import arguments
 from sweep.evidence import COMPARISONS, RULES
-from sweep.features import find_conflict, gpus_needed, omni_arguments, unsupported
+from sweep.features import find_conflict, gpus_needed, unsupported
 from tests.shipped import FAMILIES, NAMES, cell, composing, feature, features, supported
 
 __all__ = ["composing"]  # a fixture
@@ -60,11 +61,11 @@ def test_every_pair_merges_or_is_declared_a_conflict() -> None:
     for pair in itertools.combinations((n for n in NAMES if "vllm_omni" in feature(n).engines), 2):
         chosen = features(*pair)
         if not find_conflict(chosen):
-            assert omni_arguments(chosen, 2), pair
+            assert arguments(chosen, 2), pair
 
 
 def test_arguments_of_a_combination_are_merged_key_by_key() -> None:
-    assert omni_arguments(features("cfg_parallel", "ulysses", "teacache"), 4) == {
+    assert arguments(features("cfg_parallel", "ulysses", "teacache"), 4) == {
         "parallel_config": {"cfg_parallel_size": 2, "ulysses_degree": 2},
         "cache_backend": "tea_cache",
         "cache_config": {"rel_l1_thresh": 0.2},
@@ -73,11 +74,11 @@ def test_arguments_of_a_combination_are_merged_key_by_key() -> None:
 
 def test_two_values_for_one_argument_are_refused_with_both_names() -> None:
     with pytest.raises(ConfigError, match=r"cache_dit and teacache set vLLM-Omni's cache_backend to different values"):
-        omni_arguments(features("teacache", "cache_dit"), 1)
+        arguments(features("teacache", "cache_dit"), 1)
     one, two = (Feature(name=n, engines={"vllm_omni": {"a": {"b": v}}}) for n, v in (("one", 1), ("two", {"c": 2})))
     for pair in ((one, two), (two, one)):
         with pytest.raises(ConfigError, match=rf"{pair[0].name} and {pair[1].name} set vLLM-Omni's a\.b to different"):
-            omni_arguments(pair, 1)
+            arguments(pair, 1)
 
 
 def test_hsdp_uses_the_ranks_of_the_others_and_brings_its_own_when_alone() -> None:
@@ -89,7 +90,7 @@ def test_hsdp_uses_the_ranks_of_the_others_and_brings_its_own_when_alone() -> No
     ):
         chosen = features(*names)
         assert gpus_needed(chosen) == ranks
-        parallel = omni_arguments(chosen, gpus_needed(chosen))["parallel_config"]
+        parallel = arguments(chosen, gpus_needed(chosen))["parallel_config"]
         assert parallel.get("hsdp_shard_size", parallel.get("vae_patch_parallel_size")) == ranks
     assert cell(["hsdp", "cfg_parallel"]).gpus == 2
     wide = cell(["hsdp", "cfg_parallel"], feature__hsdp__gpus=4)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sweep.config import CONF
-from sweep.features import find_conflict, omni_arguments
+from sweep.engines.vllm_omni.arguments import arguments
+from sweep.features import find_conflict
 from tests.shipped import FAMILIES, NAMES, composing, feature, features, supported
 from tests.wheels import VERSIONS, wheel_source
 
@@ -198,8 +199,7 @@ def test_every_argument_is_one_that_vllm_omni_reads(source: Source) -> None:
     engine = next(p for p in ("engine/async_omni_engine.py", "engine/omni_engine_base.py") if _builds_stage(source, p))
     data = source.text("diffusion/data.py")
     for name in NAMES:
-        arguments = omni_arguments([feature(name)], 2)
-        for key, value in arguments.items():
+        for key, value in arguments([feature(name)], 2).items():
             assert f'"{key}"' in source.text(engine), f"{name}: {key}"
             if isinstance(value, dict):
                 owner = {"parallel_config": "DiffusionParallelConfig", "cache_config": "DiffusionCacheConfig"}[key]

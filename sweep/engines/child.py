@@ -5,6 +5,7 @@ Reads commands from the pipe FD (or from one that it fetches, see `recording`), 
 """
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -15,24 +16,15 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from profiling import ranges
+from sweep.engines import registry
 from sweep.engines.base import Engine, EngineError, EngineSpec, Traced
 
 
 def create(spec: EngineSpec) -> Engine:
     """The engine named by the spec; imports only that engine's module."""
-    if spec.engine == "noop":
-        from sweep.engines.noop import NoopEngine
-
-        return NoopEngine(spec)
-    if spec.engine == "diffusers":
-        from sweep.engines.diffusers.engine import DiffusersEngine
-
-        return DiffusersEngine(spec)
-    if spec.engine == "vllm_omni":
-        from sweep.engines.vllm_omni.engine import VllmOmniEngine
-
-        return VllmOmniEngine(spec)
-    raise ValueError(f"unknown engine {spec.engine!r}")
+    module, _, name = registry.kind(spec.engine).engine.partition(":")
+    engine: Engine = getattr(importlib.import_module(module), name)(spec)
+    return engine
 
 
 def end_when(orphaned: Callable[[], bool], interval_s: float = 0.5) -> None:

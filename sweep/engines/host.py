@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from profiling import ranges
-from sweep.engines import preimported, scratch
+from sweep.engines import preimported, registry, scratch
 from sweep.engines.base import EngineError, EngineSpec, Output, Request
 from sweep.engines.recording import Recorded
 
@@ -46,11 +46,6 @@ SECOND_HAND = (
 ERROR_LINE = re.compile(r"((?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+)")
 MET_BY_DYNAMO = re.compile(r"^\s*Explanation: Dynamo .*?: got (\w+\(.*?)\n\s*Hint:", re.DOTALL | re.MULTILINE)
 """Its first line names what Dynamo did; why it failed stands in the explanation."""
-PRELOADS = {
-    ("vllm_omni", "cuda"): "sweep.engines.vllm_omni.preload",
-    ("diffusers", "cpu"): "sweep.engines.diffusers.preload",
-}
-"""Engines that import for so long that their processes are forked from one that did; and what that one imports."""
 
 
 class EngineFailure(Exception):
@@ -224,7 +219,7 @@ class EngineHost:
 def preimport(spec: EngineSpec) -> None:
     """Begin to import what this engine's processes are forked from, without waiting. Only where they are (`forks`)."""
     environment = {**_environment(spec), preimported.LOG_VARIABLE: str(_log_of_imports())}
-    preimported.start_server(PRELOADS[spec.engine, spec.device], environment)
+    preimported.start_server(registry.kind(spec.engine).preload[spec.device], environment)
 
 
 def forget_imports() -> None:
@@ -245,7 +240,7 @@ def forks(spec: EngineSpec) -> bool:
 
 def can_fork(engine: str, device: str) -> bool:
     """Whether they could be, if no profiling tool watched: none sees forked processes."""
-    return (engine, device) in PRELOADS and sys.platform == "linux"
+    return device in registry.kind(engine).preload and sys.platform == "linux"
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from omegaconf import OmegaConf
 
 from sweep import config, features, gpus
 from sweep.config import RunConfig
+from sweep.engines import registry
 from sweep.engines.base import Request
 from sweep.engines.host import EngineHost
 from sweep.run import engine_spec
@@ -46,7 +47,7 @@ def configured(settings: Sequence[str]) -> RunConfig:
 def started(run: RunConfig) -> tuple[EngineHost, float]:
     """The loaded engine on the first devices of this machine, and the seconds that its load took."""
     chosen = features.parse_features(run.feature, run.engine.name)
-    need = features.gpus_needed(chosen) + features.stage_gpus(run.engine, run.model)
+    need = features.gpus_needed(chosen) + registry.kind(run.engine.name).stage_devices(run)
     devices = gpus.discover(run.engine, run.model, run.hardware)
     spec = engine_spec(run, devices, need, tuple(range(need)) if devices.kind == "cuda" else ())
     host = EngineHost(spec, run.engine.load_timeout_s)

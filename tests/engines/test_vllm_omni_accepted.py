@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sweep import compose
 from sweep.config import CONF, EngineConfig, Model, RunConfig
 from sweep.engines.vllm_omni import accepted, stages, versions
 from sweep.engines.vllm_omni.accepted import Accepted, Place, refuse_unknown
+from sweep.engines.vllm_omni.kind import preflight
 from sweep.engines.vllm_omni.source import Source
 from sweep.engines.vllm_omni.versions import adapter
 from tests.wheels import VERSIONS, wheel_source
@@ -280,14 +280,12 @@ def test_importing_our_modules_imports_no_engine() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_options_that_cannot_be_checked_are_told_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_cannot_be_checked_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accepted, "installed", lambda stages: accepted.accepted(tmp_path, stages))
     monkeypatch.setattr(versions, "adapter", lambda: versions.V030("0.33.0", "vllm-omni 0.33.0 was never tested"))
     run = RunConfig(engine=EngineConfig(name="vllm_omni", args={"cache_backnd": "tea_cache"}), model=Model(name="x"))
-    for _ in range(2):
-        assert compose._refused_options(run) == ""
-    never, unchecked = capsys.readouterr().err.splitlines()
-    assert never == "sweep: vllm-omni 0.33.0 was never tested"
-    assert unchecked.startswith("sweep: options are not checked: vllm-omni ")
+    found = preflight(run, ())
+    assert found.skip is None
+    never, unchecked = found.warnings
+    assert never == "vllm-omni 0.33.0 was never tested"
+    assert "not checked" in unchecked

@@ -106,7 +106,7 @@ def test_results_that_cannot_be_read_are_said_so_and_measured_again(sweep: Sweep
 
 @pytest.mark.parametrize("rest", [0, 300], ids=["empty", "half"])
 def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Sweep, rest: int) -> None:
-    sweep.inject("sweep.engines.noop", PICTURES)
+    sweep.inject("sweep.engines.noop.engine", PICTURES)
     assert sweep.run("-m", *NOOP, "batch=1,2").code == 0
     image = sweep.cell_path("baseline b2") / "images" / "prompt_1.png"
     os.truncate(image, rest)
@@ -149,7 +149,7 @@ def test_no_room_for_one_file_of_a_result(sweep: Sweep, name: str) -> None:
 
 def test_no_room_for_an_image(sweep: Sweep) -> None:
     sweep.flag.touch()
-    sweep.inject("sweep.engines.noop", PICTURES + FULL.format(name="prompt_1.png"))
+    sweep.inject("sweep.engines.noop.engine", PICTURES + FULL.format(name="prompt_1.png"))
     done = sweep.run("-m", *NOOP, "batch=1")
     assert done.code == 1
     status, reason = sweep.statuses()["baseline b1"]
@@ -176,14 +176,14 @@ def test_event_cut_short_by_a_full_disk_is_left_out(sweep: Sweep) -> None:
 
 @pytest.mark.parametrize("name", ["summary.csv", "manifest.json"])
 def test_no_room_for_the_report_keeps_results_and_says_one_line(sweep: Sweep, name: str) -> None:
-    sweep.inject("sweep.engines.noop", "FLAG.touch()")  # full from the first engine on
+    sweep.inject("sweep.engines.noop.engine", "FLAG.touch()")  # full from the first engine on
     fill_disk(sweep, f".{name}.", at_once=False)
     done = sweep.run("-m", *NOOP, "batch=1")
     assert "Traceback" not in done.err
     assert "could not be written (No space left on device)" in done.err
     assert done.code == (1 if name == "summary.csv" else 0)
     sweep.flag.unlink()
-    del sweep.faults["sweep.engines.noop"]
+    del sweep.faults["sweep.engines.noop.engine"]
     again = sweep.run("-m", *NOOP, "batch=1")
     assert again.code == 0, again.err
     assert "0 cells to run, 1 kept" in again.out
@@ -221,7 +221,7 @@ def test_damaged_plan_is_refused_with_one_line(sweep: Sweep, content: str) -> No
 
 def test_second_sweep_in_one_folder_is_refused_and_the_first_unharmed(sweep: Sweep) -> None:
     sweep.inject(
-        "sweep.engines.noop",
+        "sweep.engines.noop.engine",
         """
 import time
 

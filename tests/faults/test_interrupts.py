@@ -60,15 +60,19 @@ SECOND_LOAD = "self.spec.threads_per_rank == 2"
 
 STAGES = {
     "loading": (
-        ("sweep.engines.noop", "load", SECOND_LOAD),
+        ("sweep.engines.noop.engine", "load", SECOND_LOAD),
         [("PASS", ""), ("PASS", ""), ("ERROR", "interrupted while loading the engine"), NOT_RUN],
     ),
     "warm-up": (
-        ("sweep.engines.noop", "generate", f"{BATCH_OF_2} and not arguments[1]"),
+        ("sweep.engines.noop.engine", "generate", f"{BATCH_OF_2} and not arguments[1]"),
         [("PASS", ""), ("ERROR", "interrupted while warming up"), NOT_RUN, NOT_RUN],
     ),
     "measuring": (
-        ("sweep.engines.noop", "generate", f"{BATCH_OF_2} and arguments[1] and arguments[0][0].prompt_index == 2"),
+        (
+            "sweep.engines.noop.engine",
+            "generate",
+            f"{BATCH_OF_2} and arguments[1] and arguments[0][0].prompt_index == 2",
+        ),
         [("PASS", ""), ("ERROR", "interrupted while generating batch 2 of 2, repeat 1"), NOT_RUN, NOT_RUN],
     ),
     "storing": (("sweep.results", WHILE_STORING), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
@@ -80,7 +84,7 @@ STAGES = {
 def stop_at(sweep: Sweep, stage: str, number: int) -> None:
     """Have the sweep interrupted at `stage`, by code of its own that is known to be there."""
     (module, *what), _ = STAGES[stage]
-    if module == "sweep.engines.noop":
+    if module == "sweep.engines.noop.engine":
         stop = STOP.format(whom="getppid", signal=number, stay=True)
         code = IN_ENGINE.format(name=what[0], condition=what[1], stop=stop)
     else:

@@ -128,7 +128,7 @@ ONE_BATCH = ("workload.num_prompts=1", "workload.repeats=1")
 def test_gpu_throttled_by_heat_makes_the_row_invalid(sweep: Sweep) -> None:
     """Hot before the measurement, then at every other sample of it, and always at the power limit."""
     simulate_gpu(sweep, reasons=[0x44, *([0x4, 0x44] * 50)])
-    sweep.inject("sweep.engines.noop", SLOW.format(seconds=1.1))
+    sweep.inject("sweep.engines.noop.engine", SLOW.format(seconds=1.1))
     done = sweep.run("-m", *NOOP, *ONE_BATCH, "engine.device=cuda", "batch=1")
     assert done.code == 0, done.out + done.err
     row = sweep.rows()["baseline b1"]
@@ -145,7 +145,7 @@ def test_gpu_throttled_by_heat_makes_the_row_invalid(sweep: Sweep) -> None:
 
 def test_gpu_at_its_power_limit_is_recorded_and_valid(sweep: Sweep) -> None:
     simulate_gpu(sweep, reasons=[0x4])
-    sweep.inject("sweep.engines.noop", SLOW.format(seconds=0.5))
+    sweep.inject("sweep.engines.noop.engine", SLOW.format(seconds=0.5))
     done = sweep.run("-m", *NOOP, *ONE_BATCH, "engine.device=cuda", "batch=1")
     assert done.code == 0, done.out + done.err
     row = sweep.rows()["baseline b1"]
@@ -172,7 +172,7 @@ NoopEngine.generate = generate
 
 
 def test_killed_sampler_costs_one_cell_its_telemetry_and_nothing_else(sweep: Sweep) -> None:
-    sweep.inject("sweep.engines.noop", KILL_SAMPLER)
+    sweep.inject("sweep.engines.noop.engine", KILL_SAMPLER)
     done = sweep.run("-m", *NOOP, *ONE_BATCH, "engine.warmup=0", "batch=1,2")
     assert done.code == 0, done.out + done.err
     assert set(sweep.statuses().values()) == {("PASS", "")}
@@ -218,7 +218,7 @@ _module.datetime = Jumping
 @pytest.mark.parametrize("jump", [-3600, 3600], ids=["back", "forth"])
 def test_wall_clock_set_while_running_changes_no_duration(sweep: Sweep, jump: int) -> None:
     sweep.inject(
-        "sweep.engines.noop",
+        "sweep.engines.noop.engine",
         "def load(self):\n    import time; time.sleep(0.5); FLAG.touch(); time.sleep(0.5)\n\nNoopEngine.load = load\n",
     )
     sweep.inject("sweep.cli", CLOCK.format(jump=jump))
@@ -239,7 +239,7 @@ def test_wall_clock_set_while_running_changes_no_duration(sweep: Sweep, jump: in
 
 def test_killed_worker_of_a_launcher_ends_in_a_true_report(sweep: Sweep) -> None:
     sweep.inject(
-        "sweep.engines.noop",
+        "sweep.engines.noop.engine",
         f"""
 def load(self):
     import os, signal, time

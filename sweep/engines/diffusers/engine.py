@@ -28,12 +28,11 @@ from sweep.engines.diffusers.blocks import BlockCounters
 from sweep.engines.diffusers.checkpoints import ensure_checkpoint
 from sweep.engines.diffusers.clock import StepClock
 from sweep.engines.diffusers.context import MESH_DIMS, RankContext, mesh_shape
+from sweep.engines.diffusers.families import FEATURES, FORWARD_FEATURES
 from sweep.engines.images import store
 
 TRACE_TIMEOUT_S = 900.0  # for the other ranks to write theirs
 LOAD_TIMEOUT_S = 600.0  # for the other ranks to load; the host's own watchdog is stricter
-FORWARD_FEATURES = ("teacache", "cache_dit", "ulysses", "ring", "tp")
-"""Features that work inside one DiT forward, in the order in which they are applied."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,9 @@ class RankRunner:
         for arguments in self.switches().values():
             switch.apply(self.pipe, arguments)
         self.counters = BlockCounters(transformer, self.clock)  # innermost
-        for name in FORWARD_FEATURES:
+        for name, module in FORWARD_FEATURES.items():
             if name in spec.features:
-                feature(name)(self.pipe, self.context, dict(spec.features[name]))
+                _apply(module)(self.pipe, self.context, dict(spec.features[name]))
         self.counters.count_forwards(transformer)
         self.attention = AttentionCounters(self.clock)
         self.recorder = PhaseRecorder(place.rank, device.type)
@@ -189,6 +188,9 @@ class DiffusersEngine:
 
         Raises RankError, ValueError or FileNotFoundError.
         """
+        unknown = [name for name, told in self.spec.features.items() if name not in FEATURES and "call" not in told]
+        if unknown:
+            raise ValueError(f"no module switches on {', '.join(sorted(unknown))}")
         needed = math.prod(mesh_shape(self.spec.features))
         if needed != self.spec.ranks:
             raise ValueError(f"features {sorted(self.spec.features)} need {needed} ranks, got {self.spec.ranks}")
@@ -301,12 +303,12 @@ def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
     return pipe
 
 
-def feature(name: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
+def _apply(module: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
     """The `apply` of the module that carries a feature out. Imported only when it is used."""
-    modules = {"teacache": "teacache", "cache_dit": "cache_dit", "tp": "tensor_parallel"}
-    module = importlib.import_module(f"sweep.engines.diffusers.{modules.get(name, 'context_parallel')}")
-    apply: Callable[[Any, RankContext, dict[str, Any]], None] = module.apply
-    return apply
+    found: Callable[[Any, RankContext, dict[str, Any]], None] = importlib.import_module(
+        f"sweep.engines.diffusers.{module}"
+    ).apply
+    return found
 
 
 def local_size(parameter: torch.Tensor) -> int:

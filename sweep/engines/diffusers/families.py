@@ -1,3 +1,16 @@
-"""Model families that the diffusers engine has an adapter for (`adapters.py`). Names only: read while planning."""
+"""What the diffusers engine has code for: model families and features. Names only: read while planning."""
 
 FAMILIES = ("glm_image", "qwen_image")
+"""Families that `adapters.py` has an adapter for."""
+
+FORWARD_FEATURES = {
+    "teacache": "teacache",
+    "cache_dit": "cache_dit",
+    "ulysses": "context_parallel",
+    "ring": "context_parallel",
+    "tp": "tensor_parallel",
+}
+"""Features that work inside one DiT forward, in the order in which they are applied: the module of each."""
+
+FEATURES = frozenset({"cfg_parallel", *FORWARD_FEATURES})
+"""Features with a module of their own. Any other is a method call on the pipeline that its file names (`switch.py`)."""

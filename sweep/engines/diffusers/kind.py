@@ -1,0 +1,30 @@
+"""`diffusers`: the embedded models on a CPU, and the control group, the native pipeline, on a GPU."""
+
+from collections.abc import Sequence
+
+from sweep.config import Feature, RunConfig
+from sweep.engines.diffusers.families import FAMILIES, FEATURES
+from sweep.engines.registry import EngineKind, Preflight
+from sweep.findings import SKIP, Finding
+
+
+def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
+    """Every feature has a module here, or names the method call that switches it on."""
+    for feature in features:
+        if feature.name not in FEATURES and "call" not in (feature.engines.get("diffusers") or {}):
+            why = f"engine diffusers has no module for {feature.name}, and its file names no method to call"
+            return Preflight(Finding("feature_without_code", f"{why} (engines.diffusers.call)", SKIP))
+    return Preflight()
+
+
+KIND = EngineKind(
+    engine="sweep.engines.diffusers.engine:DiffusersEngine",
+    packages=("torch", "diffusers", "transformers"),
+    distributions=("torch", "diffusers", "transformers", "cache-dit"),
+    families=FAMILIES,
+    preload={"cpu": "sweep.engines.diffusers.preload"},
+    preflight=preflight,
+    torch_profile=lambda run: "",
+    on_cpu=True,
+    control=True,
+)

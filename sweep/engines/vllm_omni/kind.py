@@ -1,0 +1,76 @@
+"""`vllm_omni`: vLLM-Omni's offline API on CUDA GPUs. What it lacks is said before anything is imported."""
+
+from collections.abc import Sequence
+
+from sweep.config import Feature, RunConfig, require
+from sweep.engines.registry import EngineKind, Preflight
+from sweep.engines.vllm_omni.arguments import arguments
+from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.findings import SKIP, Finding
+
+
+def lacks(run: RunConfig) -> Finding | None:
+    """What of this model it does not do yet, on whatever machine."""
+    model = run.model
+    if model.embedded:
+        return None
+    if model.family in NOT_STARTED:
+        return Finding("model_not_in_engine", f"engine vllm_omni does not start the stages of {model.name} yet", SKIP)
+    if model.family in NO_EDITS and run.workload.task == "image_edit":
+        why = f"engine vllm_omni does not edit with {model.name} yet: its AR stage is set up for new pictures only"
+        return Finding("task_not_in_engine", why, SKIP)
+    return None
+
+
+def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
+    """Hold engine.args, where ConfigError is raised, and the features' arguments against the installed version."""
+    from sweep.engines.vllm_omni import accepted
+    from sweep.engines.vllm_omni.versions import adapter
+
+    version = adapter()
+    warnings = [version.warning] if version.warning else []
+    two_stages = run.model.family in TWO_STAGES
+    known = accepted.installed(2 if two_stages else 1)
+    if known.unreadable:
+        warnings.append(
+            f"options are not checked: vllm-omni {known.version} is laid out otherwise ({known.unreadable})"
+        )
+    place: accepted.Place = "dit_stage" if two_stages else "omni"
+    wrong = accepted.refuse_unknown(version.constructor(run.engine.args), known, place)
+    require(not wrong, wrong)
+    for feature in features:
+        asked = version.constructor(arguments([feature], feature.gpus))
+        if wrong := accepted.refuse_unknown(asked, known, place, where=feature.name):
+            return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
+    return Preflight(None, tuple(warnings))
+
+
+def stage_devices(run: RunConfig) -> int:
+    """One for the AR stage where it has one of its own."""
+    return int(run.engine.placement == "split" and run.model.family in TWO_STAGES)
+
+
+def torch_profile(run: RunConfig) -> str:
+    """It is the plugin that records the workers."""
+    return (
+        ""
+        if run.engine.plugin
+        else "profile=torch records vLLM-Omni's workers through the plugin: leave engine.plugin=true"
+    )
+
+
+KIND = EngineKind(
+    engine="sweep.engines.vllm_omni.engine:VllmOmniEngine",
+    packages=("torch", "vllm", "vllm_omni"),
+    distributions=("torch", "diffusers", "transformers", "cache-dit", "vllm", "vllm-omni"),
+    index=("model_index.json", "config.json"),  # BAGEL's has no model_index
+    preload={"cuda": "sweep.engines.vllm_omni.preload"},
+    key_fields=("args", "max_num_seqs", "placement", "plugin"),
+    options=arguments,
+    preflight=preflight,
+    lacks=lacks,
+    stage_devices=stage_devices,
+    max_batch=lambda run: run.engine.max_num_seqs,
+    torch_profile=torch_profile,
+    embedded=False,
+)
