@@ -6,7 +6,9 @@ baseline's own group stays loaded for it, so nothing starts twice; on GPUs, wher
 and in a launcher's workers, it lives as long as the group. Effects only.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from profiling.telemetry.sampler import ProcessTreeSampler
@@ -50,6 +52,9 @@ class Reference:
             self.before.left()
 
 
+_SHARED: "ContextVar[References | None]" = ContextVar("shared", default=None)
+
+
 class References:
     """Loaded baseline engines by engine key. Use as a context manager: leaving it ends them all."""
 
@@ -59,6 +64,21 @@ class References:
         self.waiting = list(numbers)
         self._loaded: dict[str, Reference] = {}
         self._unloadable: set[str] = set()
+
+    @staticmethod
+    def shared() -> "References | None":
+        """Those that the sweep of this process shares among its groups; None in the workers of a launcher."""
+        return _SHARED.get()
+
+    @contextlib.contextmanager
+    def shared_by_groups(self) -> Iterator[None]:
+        """While the block runs, groups that run in this process use these. Leaving it ends them all."""
+        token = _SHARED.set(self)
+        try:
+            with self:
+                yield
+        finally:
+            _SHARED.reset(token)
 
     def __enter__(self) -> "References":
         return self

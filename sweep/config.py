@@ -91,7 +91,6 @@ class Feature:
     splits_heads: list[str] = field(default_factory=list)  # engines where its `gpus` must divide the attention heads
     conflicts: list[str] = field(default_factory=list)
     requires: list[str] = field(default_factory=list)  # does nothing without one of these features
-    needs_cfg: bool = False  # does nothing without classifier-free guidance
     engines: dict[str, Any] = field(default_factory=dict)  # engine -> arguments that switch it on there
     families: dict[str, list[str]] = field(default_factory=dict)  # engine -> model families; absent: every family
     unsupported: Any = ""  # why other families are skipped: text, engine -> text, or engine -> family -> text
@@ -99,6 +98,11 @@ class Feature:
     limits: dict[str, list[Any]] = field(default_factory=dict)  # option -> [lowest, highest]
     gate: Gate = field(default_factory=Gate)
     options: dict[str, Any] = field(default_factory=dict)
+
+
+def resolved_dtype(asked: str, device: str) -> str:
+    """engine.dtype with `auto` resolved for cpu or cuda."""
+    return asked if asked != "auto" else "float32" if device == "cpu" else "bfloat16"
 
 
 @dataclass

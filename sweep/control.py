@@ -12,6 +12,7 @@ from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep import paired, starts
+from sweep.config import resolved_dtype
 from sweep.engines import registry
 from sweep.findings import LOST
 from sweep.plan import BASELINE, FEATURE, Cell, Plan, model_and_engine
@@ -165,12 +166,9 @@ def _all_but_engine(cell: Cell) -> str:
 def _settings(cell: Cell) -> dict[str, object]:
     """Engine settings that can change what is measured, as resolved."""
     engine = cell.config["engine"]
-    dtype = engine["dtype"]
-    if dtype == "auto":
-        dtype = "float32" if cell.device == "cpu" else "bfloat16"
     return {
         "device": cell.device,
-        "dtype": dtype,
+        "dtype": resolved_dtype(engine["dtype"], cell.device),
         "devices": cell.gpus,
         "threads a rank": engine["threads_per_rank"] if cell.device == "cpu" else None,
     }

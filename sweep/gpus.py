@@ -46,10 +46,19 @@ def cuda_device_count() -> int:
             pynvml.nvmlShutdown()
     except Exception:  # no driver, no library, no permission: all mean "none that we can use"
         return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        count = min(count, len([part for part in visible.split(",") if part.strip()]))
-    return count
+    return count if visible_devices() is None else min(count, len(visible_devices() or ()))
+
+
+def visible_devices() -> tuple[str, ...] | None:
+    """What CUDA_VISIBLE_DEVICES names; None where it is not set."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if told is None else tuple(part.strip() for part in told.split(",") if part.strip())
+
+
+def visible_as(gpu_ids: tuple[int, ...]) -> str:
+    """CUDA_VISIBLE_DEVICES for leased devices, counted within what we ourselves may see."""
+    outer = visible_devices()
+    return ",".join(outer[i] if outer else str(i) for i in gpu_ids)
 
 
 def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:
@@ -114,16 +123,11 @@ def lease(
             os.close(handle)
 
 
-def _visible() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES names; nothing where it is not set."""
-    return [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-
-
 def _device_name(kind: str, number: int) -> str:
     """The same for every sweep that means this device, whatever part of the machine it sees."""
     if kind != "cuda":
         return f"{kind}{number}"
-    visible = _visible()
+    visible = visible_devices()
     found = nvml_indices((number,)) if not visible or number < len(visible) else ()
     return f"cuda{found[0]}" if found else re.sub(r"[^\w-]", "_", visible[number] if visible else f"cuda{number}")
 
@@ -134,7 +138,7 @@ GpuPid = tuple[int, int]
 
 def nvml_indices(gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
     """NVML's indices of leased GPUs, which we count within CUDA_VISIBLE_DEVICES; () where that cannot be told."""
-    outer = _visible()
+    outer = visible_devices()
     if not outer:
         return gpu_ids
     if all(part.isdigit() for part in outer):

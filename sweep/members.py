@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from profiling.evidence import RankEvidence
 from sweep import metrics
 from sweep.config import Feature
-from sweep.engines.base import RankEvidence
 from sweep.evidence import COMPARISONS, not_counted
 from sweep.features import parse_features
 from sweep.findings import FAIL, Finding

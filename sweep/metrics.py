@@ -48,15 +48,6 @@ def percentile(values: Sequence[float], q: float) -> float | None:
     return float(ordered[below] + (ordered[above] - ordered[below]) * (place - below))
 
 
-def geometric_mean(values: Sequence[float]) -> float | None:
-    """exp(mean(log(values))); None when there are none. Raises ValueError on a value that is not above 0."""
-    import numpy as np
-
-    if not len(values):
-        return None
-    return float(np.exp(np.mean(np.log(positive(values)))))
-
-
 def interaction_gain(combination: float | None, members: Sequence[float | None]) -> float | None:
     """Speed-up of a combination ÷ product of its members' own speed-ups.
 

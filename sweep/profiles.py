@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiling.child_environment import child_environment
 from profiling.nsys import tool
 from profiling.nsys.tool import last_line
 from profiling.torch_trace import TRACE_FILE
@@ -95,12 +96,10 @@ class Profile:
             return
         command = [sys.executable, "-m", "profiling", "analyze", str(self.path / NSYS_TRACE)]
         command += [*(["--host-only"] if device == "cpu" else []), "--save", str(self.path)]
-        root = str(Path(__file__).resolve().parents[1])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         try:
             done = subprocess.run(
                 command,
-                env={**os.environ, "PYTHONPATH": path},
+                env=child_environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from profiling.evidence import RankEvidence
 from profiling.files import write_atomic
 from profiling.nsys.tool import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
@@ -25,7 +26,6 @@ from profiling.recorded import NoPhases, RecordedCell, read_cell
 from profiling.refusal import Refusal
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError
-from sweep.engines.base import RankEvidence
 from sweep.plan import Cell, Plan
 
 SCHEMA_VERSION = 1

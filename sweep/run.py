@@ -18,11 +18,11 @@ from profiling.telemetry.sampler import ProcessTreeSampler
 from sweep import features as feature_rules
 from sweep import gpus, turns
 from sweep.beside import References
-from sweep.config import Feature, RunConfig
+from sweep.config import Feature, RunConfig, resolved_dtype
 from sweep.engines import registry
 from sweep.engines.base import EngineSpec
 from sweep.engines.host import EngineFailure, EngineHost, forks, one_line, preimport
-from sweep.engines.preimported import await_imports
+from sweep.engines.preimported import await_imports, server_started
 from sweep.engines.registry import EngineKind
 from sweep.measure import Measurement
 from sweep.plan import Cell, Plan
@@ -35,9 +35,6 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
     """What the child needs to load this cell's engine on `ranks` devices, one of which an AR stage may have."""
-    dtype = run.engine.dtype
-    if dtype == "auto":
-        dtype = "float32" if devices.kind == "cpu" else "bfloat16"
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     kind = registry.kind(run.engine.name)
     ranks -= kind.stage_devices(run)
@@ -48,7 +45,7 @@ def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tupl
         checkpoint=run.model.path or "",
         embedded=run.model.embedded,
         device=devices.kind,
-        dtype=dtype,
+        dtype=resolved_dtype(run.engine.dtype, devices.kind),
         ranks=ranks,
         threads_per_rank=run.engine.threads_per_rank,
         features=feature_rules.engine_arguments(chosen, run.engine.name),
@@ -234,10 +231,6 @@ def _our_failure(error: Exception) -> EngineFailure:
     return EngineFailure("internal", f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
 
 
-REFERENCES: References | None = None
-"""Set by the session while groups run in its own process; None in the workers of a launcher."""
-
-
 def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
     """Run group `number` of the plan: what is missing of it, in one engine. Never raises for a cell's failure."""
     group = plan.groups[number]
@@ -259,17 +252,13 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
             for cell in missing:
                 folder.emit("cell", key=cell.key, state="error", reason=f"devices could not be leased: {error}")
             return
-        references = REFERENCES or stack.enter_context(References(folder, plan, [number]))
+        references = References.shared() or stack.enter_context(References(folder, plan, [number]))
         references.start_group(number)
         try:
             numbers = {cell.key: place for place, cell in enumerate(plan.cells)}
             GroupRunner(folder, missing, gpu_ids, references, numbers).run()
         finally:
             references.end_group()
-
-
-IMPORTED: set[str] = set()
-"""Engines whose imports this process has waited for, also in vain."""
 
 
 def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None]) -> None:
@@ -279,9 +268,8 @@ def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None
     with contextlib.suppress(OSError):  # told when the engine is started
         if spec.device != "cuda":
             preimport(spec)
-        elif spec.engine not in IMPORTED:
+        elif not server_started():  # else its imports were waited for, if in vain
             with turns.turn(turns.LOADING, gpus.lease_folder(), waiting):
-                IMPORTED.add(spec.engine)
                 waiting("importing, once for all engines")
                 preimport(spec)
                 await_imports(timeout_s)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling import ranges
-from sweep import __version__, run
+from sweep import __version__
 from sweep.beside import References
 from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
@@ -74,7 +74,6 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
                 except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
                     failure = error
                 finally:
-                    run.REFERENCES = None
                     kill_descendants()
         except KeyboardInterrupt:
             interrupted = True
@@ -129,7 +128,7 @@ def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], ta
     quiet_tracker()
     while True:
         if todo:
-            with References(folder, plan, todo) as run.REFERENCES:
+            with References(folder, plan, todo).shared_by_groups():
                 for numbers in _waves(plan, todo):
                     launch(numbers)
         if all(cell.config["repeat"] == 1 for cell in plan.cells):

@@ -101,11 +101,17 @@ def floors(plan: Plan, measured: Mapping[str, Measured]) -> dict[tuple[str, str]
 def speedup(cell: Measured, baselines: Sequence[Measured], floor: Floor) -> Ratio:
     """Speed-up of a cell over its baseline: beside it where that was measured, else against all its starts.
 
-    None of a cell that was recorded by a profiler, which takes time of its own.
+    None of a cell that was recorded by a profiler, which takes time of its own; exactly 1 of a baseline. An A/A cell is
+    compared with the first start of its baseline alone, and does not judge itself.
     """
     if cell.cell.profile:
         return Ratio()
-    known = Floor() if cell.cell.role == AA else floor  # an A/A cell does not judge itself
+    if cell.cell.baseline_key == cell.cell.key:
+        return Ratio(1.0, 1.0, 1.0)
+    again = cell.cell.role == AA
+    known = Floor() if again else floor
+    if again:
+        baselines = [one for one in baselines if one.cell.key == cell.cell.baseline_key]
     if cell.pairs:
         return paired.compare_beside(cell.pairs, known.beside)
     return paired.compare([one for m in baselines for one in m.starts], cell.starts, known.alone)

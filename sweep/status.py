@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from profiling.evidence import RankEvidence
 from sweep.config import Feature
-from sweep.engines.base import RankEvidence
 from sweep.evidence import UNVERIFIABLE, broken_hand_over, not_engaged, too_few_ranks
 from sweep.features import gpus_needed
 from sweep.findings import FAIL, PASS, WARN, Finding, status_of

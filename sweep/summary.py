@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from profiling.evidence import RankEvidence
 from sweep import columns, control, differences, members, paired, starts, status
 from sweep import evidence as evidence_rules
 from sweep import features as feature_rules
@@ -15,7 +16,6 @@ from sweep.columns import CellData
 from sweep.control import ControlGroup
 from sweep.differences import IDENTICAL
 from sweep.engines import registry
-from sweep.engines.base import RankEvidence
 from sweep.findings import ERROR as STATUS_ERROR
 from sweep.findings import IMPRECISE, LOST, MORE_STARTS, Finding, deciding, status_of, texts
 from sweep.plan import AA, FEATURE, REPEAT, Cell, Plan, model_and_engine
@@ -148,7 +148,8 @@ def _row(sweep: _Sweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str,
     if result.state == ERROR or mine is None:
         row["findings"].append(Finding(result.cause or "error", result.reason or "nothing was measured", STATUS_ERROR))
         return row
-    gain = _speedup(sweep, cell, mine)
+    floor = sweep.floors.get(model_and_engine(cell), Floor())
+    gain = starts.speedup(mine, sweep.baselines.get(cell.baseline_key, []), floor)
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
     row |= {"called": gain.called, "starts": len(mine.results), "valid": True}
     row["notes"] += [*_notes(sweep, cell, mine, gain), *_recorded(sweep, cell, result, row)]
@@ -180,18 +181,6 @@ def _conclude(row: Row) -> None:
     }
     if row["doubts"]:
         row["valid"] = False
-
-
-def _speedup(sweep: _Sweep, cell: Cell, mine: Measured) -> paired.Ratio:
-    """Against every start of the baseline; an A/A cell against the first one only. None of what was profiled."""
-    if cell.profile:
-        return paired.Ratio()
-    if cell.baseline_key == cell.key:
-        return paired.Ratio(1.0, 1.0, 1.0)
-    known = sweep.baselines.get(cell.baseline_key, [])
-    if cell.role == AA:
-        known = [one for one in known if one.cell.key == cell.baseline_key]
-    return starts.speedup(mine, known, sweep.floors.get(model_and_engine(cell), Floor()))
 
 
 def _notes(sweep: _Sweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> list[Finding]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from profiling.evidence import RankEvidence
 from profiling.files import write_atomic
 from sweep import config, plan
 from sweep.compose import cell_from
-from sweep.engines.base import RankEvidence
 from sweep.plan import BASELINE, FEATURE, Cell, Plan
 from sweep.results import DONE, BatchRow, RequestRow, RunResult, SweepFolder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from profiling.evidence import RankEvidence
 from sweep import members
-from sweep.engines.base import RankEvidence
 from sweep.findings import Finding, deciding
 from sweep.plan import Cell, build_plan
 from sweep.status import Pixels

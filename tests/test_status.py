@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from profiling.evidence import RankEvidence
 from sweep.config import Feature
-from sweep.engines.base import RankEvidence
 from sweep.evidence import describe_evidence, not_engaged, total_evidence
 from sweep.findings import FAIL, PASS, WARN, deciding, status_of
 from sweep.status import Pixels, judge

@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 
+from profiling.child_environment import child_environment
 from profiling.telemetry import samples
 from profiling.telemetry.samples import GpuUser, TelemetrySample, TelemetryWindow, Watched
 from profiling.telemetry.worker import MARK, REST
@@ -48,8 +48,6 @@ class ProcessTreeSampler:
         if self._process is not None:
             return
         ours, theirs = Pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         try:
             with theirs:
                 os.set_inheritable(theirs.fileno(), True)
@@ -60,7 +58,7 @@ class ProcessTreeSampler:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C is not meant for it
-                    env={**os.environ, "PYTHONPATH": path},
+                    env=child_environment(),
                 )
         except OSError as error:
             ours.close()

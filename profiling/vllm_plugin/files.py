@@ -7,12 +7,12 @@ share.
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 
 FOLDER_VARIABLE = "SWEEP_PLUGIN_DIR"
@@ -60,21 +60,6 @@ class Markers:
 
 
 @dataclass(frozen=True)
-class DitEvidence:
-    """What one rank executed during one pipeline.forward. Fields as in sweep.engines.base.RankEvidence."""
-
-    rank: int
-    dit_forwards: int  # transformer calls, also those that a cache answered
-    denoise_steps: int
-    blocks_run: int  # blocks that computed
-    blocks_skipped: int  # blocks of all calls that did not
-    block_sequence: int  # longest sequence (dim 1 of hidden_states) that a block saw; 0: unknown
-    dit_parameters: int  # elements that this rank holds, on whatever device
-    settings: dict[str, str]
-    counts: dict[str, int]
-
-
-@dataclass(frozen=True)
 class DitRecord:
     """One line of `dit-rank<R>-<pid>.jsonl`: one pipeline.forward (in step mode: until no request is left)."""
 
@@ -82,7 +67,7 @@ class DitRecord:
     dummy: bool  # vLLM-Omni's own warm-up request
     start_s: float
     phases: tuple[Timing, ...]
-    evidence: DitEvidence
+    evidence: RankEvidence
 
 
 @dataclass(frozen=True)
@@ -151,13 +136,6 @@ def append_line(path: Path, line: Mapping[str, object]) -> None:
         file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a whole file so that readers never see a part of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def timings(records: Iterable[PhaseRecord]) -> list[Timing]:
     """As they stand in a line. The recorder's epoch must be 0 so that `start_s` is perf_counter's."""
     return [(r.phase, r.index, r.start_s, round(r.host_ms, 4), _rounded(r.gpu_ms)) for r in records]
@@ -165,7 +143,7 @@ def timings(records: Iterable[PhaseRecord]) -> list[Timing]:
 
 def dit_record(line: Line) -> DitRecord:
     """A line of a dit file. Raises KeyError for one of another kind, as the others do."""
-    evidence = DitEvidence(**line["evidence"])
+    evidence = RankEvidence(**line["evidence"])
     return DitRecord(tuple(line["requests"]), line["dummy"], line["start_s"], _phases(line), evidence)
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from profiling.vllm_plugin.files import FOLDER_VARIABLE, Place, replace_file
+from profiling.files import write_atomic
+from profiling.vllm_plugin.files import FOLDER_VARIABLE, Place
 
 Hook = Callable[[Any, Place], list[str]]
 """Wraps methods of a class; returns their names."""
@@ -61,13 +62,13 @@ class State:
     def mark(self) -> None:
         """Say in a file that the plugin is in."""
         marker = {"pid": self.pid, "hooks": self.hooks}
-        replace_file(self.folder / f"installed-{self.pid}.json", json.dumps(marker))
+        write_atomic(self.folder / f"installed-{self.pid}.json", json.dumps(marker))
 
     def report(self) -> None:
         """Say in a file what was just raised; the first time only, as it may be raised at every step."""
         path = self.folder / f"failed-{os.getpid()}.txt"
         if not path.exists():
-            replace_file(path, traceback.format_exc())
+            write_atomic(path, traceback.format_exc())
 
 
 _state: State | None = None

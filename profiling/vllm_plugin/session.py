@@ -128,7 +128,7 @@ class Session:
             self.blocks[0], self.sequence[0] = before, longest
 
     def evidence(self, steps: int) -> Evidence:
-        """What ran since `begin`, as files.DitEvidence holds it, but for the tokens; no wait for the GPU."""
+        """What ran since `begin`, as RankEvidence holds it, but for the tokens; no wait for the GPU."""
         vae = self.found.vaes[0] if self.found.vaes else None
         graphs = loaded.compiled_graphs()
         resident = loaded.resident(self.found.parameters, self.device)

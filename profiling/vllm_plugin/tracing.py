@@ -9,8 +9,9 @@ import contextlib
 import threading
 from pathlib import Path
 
+from profiling.files import write_atomic
 from profiling.torch_trace import TRACE_FILE, TorchTrace
-from profiling.vllm_plugin.files import Place, replace_file, traced_to
+from profiling.vllm_plugin.files import Place, traced_to
 
 WRITING = f".{TRACE_FILE}"
 """Lies in the traces' folder from the end of a recording until its file is complete."""
@@ -62,4 +63,4 @@ class Tracing:
 
     def _lost(self, error: Exception) -> None:
         with contextlib.suppress(Exception):
-            replace_file(self._place.folder / f"lost-{self.name}.txt", f"{type(error).__name__}: {error}")
+            write_atomic(self._place.folder / f"lost-{self.name}.txt", f"{type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 
 
@@ -48,25 +49,9 @@ class Request:
     width: int
     steps: int
     guidance_scale: float
-    repeat: int = 0
     negative_prompt: str | None = None
     prompt_tokens: int | None = None  # pad or trim the prompt to this many tokens of the model's tokenizer
     input_image: str | None = None  # path of the image to edit; None for text-to-image
-
-
-@dataclass(frozen=True)
-class RankEvidence:
-    """What one rank really executed during one batch of requests; all counts are totals of the batch."""
-
-    rank: int
-    dit_forwards: int  # transformer forwards that computed (a branch taken over by another rank is not one)
-    denoise_steps: int
-    blocks_run: int  # transformer blocks executed
-    blocks_skipped: int  # blocks that a full forward would have executed but a cache answered
-    block_sequence: int  # longest image-token sequence that a block of this rank saw; 0 when unknown
-    dit_parameters: int  # DiT parameters held by this rank (a shard counts as its own size)
-    settings: dict[str, str] = field(default_factory=dict)  # read back from the loaded pipeline
-    counts: dict[str, int] = field(default_factory=dict)  # what else was counted, e.g. vae_decoder_calls of the batch
 
 
 @dataclass(frozen=True)

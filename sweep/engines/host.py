@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from profiling import ranges
+from profiling.child_environment import child_environment
 from sweep.engines import preimported, registry, scratch
 from sweep.engines.base import EngineError, EngineSpec, Output, Request
 from sweep.engines.recording import Recorded
+from sweep.gpus import visible_as
 
 OOM_SIGNS = (
     "out of memory",
@@ -284,16 +286,9 @@ def _record(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -
 
 def _environment(spec: EngineSpec) -> dict[str, str]:
     """Of the engine's process: ours, its devices, and a PYTHONPATH that leads here from any folder."""
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    environment = child_environment()
     if spec.device == "cpu":
         environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
     elif spec.gpu_ids:
-        environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.gpu_ids)
+        environment["CUDA_VISIBLE_DEVICES"] = visible_as(spec.gpu_ids)
     return environment
-
-
-def _visible(gpu_ids: tuple[int, ...]) -> str:
-    """CUDA_VISIBLE_DEVICES for the leased devices, counted within what we ourselves may see."""
-    outer = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-    return ",".join(outer[i] if outer else str(i) for i in gpu_ids)

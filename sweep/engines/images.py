@@ -1,13 +1,22 @@
-"""Images of an engine, written to the cell's folder. The one place that names them."""
+"""Images of an engine: those it edits, and those it writes to the cell's folder. The one place that names them."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiling.files import replaced
 from sweep.engines.base import Request
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+def read_input(request: Request) -> "Image.Image":
+    """The request's input image in RGB, resized to the size of the output."""
+    from PIL import Image
+
+    assert request.input_image is not None
+    with Image.open(request.input_image) as image:
+        return image.convert("RGB").resize((request.width, request.height), Image.Resampling.BICUBIC)
 
 
 def store(image: "Image.Image", request: Request, folder: Path | None) -> str:
@@ -15,9 +24,6 @@ def store(image: "Image.Image", request: Request, folder: Path | None) -> str:
     if folder is None:
         return ""
     name = f"images/prompt_{request.prompt_index:02d}_seed_{request.seed}.png"
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(unfinished, format="PNG")
-    unfinished.replace(path)
+    with replaced(folder / name) as unfinished:
+        image.save(unfinished, format="PNG")
     return name

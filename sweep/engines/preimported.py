@@ -178,7 +178,7 @@ class Forked:
         return code
 
 
-_STARTING = threading.Lock()
+_STARTING, _STARTED = threading.Lock(), threading.Event()
 
 LONGEST_FOLDER = 60
 """Bytes of a temporary folder whose sockets' paths are surely short enough."""
@@ -190,6 +190,7 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
     `environment` is set while the server starts (it is what the imports see).
     """
     with _STARTING:
+        _STARTED.set()
         _keep_socket_paths_short()
         before = dict(os.environ)
         os.environ.update(environment)
@@ -201,6 +202,11 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def server_started() -> bool:
+    """Whether this process has started the server, whatever became of it."""
+    return _STARTED.is_set()
 
 
 def await_imports(timeout_s: float) -> None:

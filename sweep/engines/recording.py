@@ -26,6 +26,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from profiling import ranges
+from profiling.child_environment import child_environment
 from profiling.nsys.tool import Nsys, NsysError, end_agents, find, last_line, run
 
 START_TIMEOUT_S = 60.0
@@ -67,9 +68,7 @@ def usable() -> tuple[Nsys, str]:
     name, folder = _new_session()
     command = _launch(nsys, name, traced("cpu"), [sys.executable, "-m", "profiling.ranges"])
     try:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        said = _run(command, CHECK_TIMEOUT_S, {**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder)})
+        said = _run(command, CHECK_TIMEOUT_S, {**child_environment(), "TMPDIR": str(folder)})
     finally:
         end_agents(lambda told: told == name)
         shutil.rmtree(folder, ignore_errors=True)

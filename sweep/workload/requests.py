@@ -4,11 +4,11 @@ The list depends only on the workload, the batch and the first seed, so that a c
 the very same requests and can be paired. Knows nothing of engines.
 """
 
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from profiling.files import replaced
 from sweep.config import ConfigError, Workload, require
 from sweep.engines.base import Request
 from sweep.workload.prompts import load_prompts
@@ -105,7 +105,6 @@ def make_input_image(path: Path, seed: int, size: tuple[int, int]) -> Path:
         down = sorted(rng.randrange(height) for _ in range(2))
         shape = draw.ellipse if number % 2 else draw.rectangle
         shape((across[0], down[0], across[1], down[1]), fill=tuple(rng.randrange(256) for _ in range(3)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(unfinished, format="PNG")
-    return unfinished.replace(path)
+    with replaced(path) as unfinished:
+        image.save(unfinished, format="PNG")
+    return path

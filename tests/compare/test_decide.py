@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from profiling.evidence import RankEvidence
 from sweep import paired, status
 from sweep.compare import decide, describe
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import parse
 from sweep.config import Feature
-from sweep.engines.base import RankEvidence
 from sweep.paired import Noise, Ratio
 from tests.compare.documents import Document, cell, report, samples, slower_phase
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweep.engines.base import RankEvidence
+from profiling.evidence import RankEvidence
 from tests.engines.conftest import MODELS, make_request, open_engine, pixels
 
 SETTINGS: dict[str, object] = {"Fn": 1, "Bn": 0, "max_warmup_steps": 2, "residual_diff_threshold": 0.24}

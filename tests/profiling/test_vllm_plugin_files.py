@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from profiling.files import write_atomic
 from profiling.phases import PhaseRecord
 from profiling.vllm_plugin.files import (
     ArRecord,
@@ -16,7 +17,6 @@ from profiling.vllm_plugin.files import (
     markers,
     phase_records,
     read_lines,
-    replace_file,
     timings,
     transfer,
 )
@@ -60,8 +60,8 @@ def test_a_half_written_line_is_left_for_later(tmp_path: Path) -> None:
 def test_markers_in_order_of_process(tmp_path: Path) -> None:
     assert markers(tmp_path) == markers(tmp_path / "missing")
     for pid, hooks in ((20, ["A.b"]), (3, [])):
-        replace_file(tmp_path / f"installed-{pid}.json", json.dumps({"pid": pid, "hooks": hooks}))
-    replace_file(tmp_path / "failed-20.txt", "Traceback: no such class")
+        write_atomic(tmp_path / f"installed-{pid}.json", json.dumps({"pid": pid, "hooks": hooks}))
+    write_atomic(tmp_path / "failed-20.txt", "Traceback: no such class")
     found = markers(tmp_path)
     assert found.installed == (Installed(3, ()), Installed(20, ("A.b",)))
     assert found.failed == ("Traceback: no such class",)

@@ -23,7 +23,7 @@ def test_one_request_a_prompt_carries_the_workload() -> None:
     assert [(r.prompt_index, r.seed) for r in requests] == [(0, 7), (1, 7), (2, 7)]
     first = requests[0]
     assert (first.width, first.height, first.steps, first.guidance_scale) == (96, 32, 5, 2.5)
-    assert (first.negative_prompt, first.prompt_tokens, first.input_image, first.repeat) == (" ", 40, None, 0)
+    assert (first.negative_prompt, first.prompt_tokens, first.input_image) == (" ", 40, None)
 
 
 def test_seeds_per_prompt() -> None:

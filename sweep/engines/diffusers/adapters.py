@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from sweep.engines.base import Request
 from sweep.engines.diffusers.context import RankContext
+from sweep.engines.images import read_input
 from sweep.engines.tokens import fit_tokens
 
 
@@ -117,7 +117,7 @@ class GlmImageAdapter(Adapter):
             "guidance_scale": requests[0].guidance_scale,
         }
         if requests[0].input_image is not None:
-            arguments["image"] = [[read_image(request)] for request in requests]
+            arguments["image"] = [[read_input(request)] for request in requests]
         return arguments
 
     def cfg_active(self, requests: Sequence[Request]) -> bool:
@@ -166,13 +166,6 @@ def spell_out(prompt: str, control: Sequence[str]) -> str:
     for token in control:
         prompt = prompt.replace(token, f"{token[0]} {token[1:]}")
     return prompt
-
-
-def read_image(request: Request) -> Image.Image:
-    """The request's input image in RGB, resized to the size of the output."""
-    assert request.input_image is not None
-    with Image.open(request.input_image) as image:
-        return image.convert("RGB").resize((request.width, request.height), Image.Resampling.BICUBIC)
 
 
 def quiet_libraries() -> None:

@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 
 from profiling import instrument
+from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord, PhaseRecorder
 from profiling.torch_trace import TRACE_FILE, TorchTrace
-from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
+from sweep.engines.base import EngineSpec, Output, Request
 from sweep.engines.diffusers import cfg_parallel, ranks, switch
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
 from sweep.engines.diffusers.attention import AttentionCounters

@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
-from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
+from sweep.engines.base import EngineSpec, Output, Request
 
 
 class NoopEngine:

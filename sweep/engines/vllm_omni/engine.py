@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from sweep.engines import scratch
-from sweep.engines.base import EngineSpec, Output, RankEvidence, Request
+from sweep.engines.base import EngineSpec, Output, Request
 from sweep.engines.images import store
 from sweep.engines.vllm_omni import stages
 from sweep.engines.vllm_omni.evidence import Workers

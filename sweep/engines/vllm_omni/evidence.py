@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.vllm_plugin import files
 from profiling.vllm_plugin.files import ArRecord, DitRecord, Transfer
-from sweep.engines.base import RankEvidence, Request
+from sweep.engines.base import Request
 
 ENTRY_POINT = "[vllm_omni.general_plugins]\nsweep_profiling = profiling.vllm_plugin:install\n"
 MARKER_TIMEOUT_S = 10.0

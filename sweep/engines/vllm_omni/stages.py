@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.engines.base import EngineSpec, Request
+from sweep.engines.images import read_input
 from sweep.engines.tokens import fit_tokens
 from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
 from sweep.engines.vllm_omni.versions import Generated
@@ -69,7 +70,7 @@ class Stages:
         if request.negative_prompt is not None:
             prompt["negative_prompt"] = request.negative_prompt
         if request.input_image is not None:
-            prompt["multi_modal_data"] = {"image": read_image(request)}
+            prompt["multi_modal_data"] = {"image": read_input(request)}
         return prompt
 
     def parameters(self, request: Request, defaults: Sequence[Any]) -> list[Any]:
@@ -194,15 +195,6 @@ def _seconds(milliseconds: Sequence[float | None]) -> Times:
     """The same in seconds; () where all are None."""
     known = any(one is not None for one in milliseconds)
     return tuple(None if one is None else one / 1000 for one in milliseconds) if known else ()
-
-
-def read_image(request: Request) -> Any:
-    """The request's input image in RGB, resized to the size of the output."""
-    from PIL import Image
-
-    assert request.input_image is not None
-    with Image.open(request.input_image) as image:
-        return image.convert("RGB").resize((request.width, request.height), Image.Resampling.BICUBIC)
 
 
 def describe(spec: EngineSpec, folder: Path) -> Stages:

@@ -6,8 +6,9 @@ Knows nothing of what a trace holds (`profiling/vllm_plugin/tracing.py` makes it
 import time
 from pathlib import Path
 
+from profiling.files import write_atomic
 from profiling.torch_trace import TRACE_FILE
-from profiling.vllm_plugin.files import TRACE, replace_file
+from profiling.vllm_plugin.files import TRACE
 from profiling.vllm_plugin.tracing import WRITING
 
 BEGIN_TIMEOUT_S = 60.0  # from the end of a batch until each rank has begun to write
@@ -28,7 +29,7 @@ class Traces:
         for lost in self._plugin.glob("lost-*.txt"):
             lost.unlink()
         self._folder = folder.absolute()
-        replace_file(self._plugin / TRACE, str(self._folder))
+        write_atomic(self._plugin / TRACE, str(self._folder))
 
     def wait(self) -> None:
         """Wait until every rank has written its trace. Raises RuntimeError when one is lost."""
