@@ -47,7 +47,8 @@ class CompatSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Plan and run everything; ends the process with the sweep's exit code."""
         from profiling import ranges
-        from sweep import compose, plan
+        from sweep import plan
+        from sweep.launch import run_plan
 
         with ranges.marked("plan", 0):
             made = self.plan(arguments)
@@ -59,11 +60,12 @@ class CompatSweeper(Sweeper):
             for done in self.launcher.launch(jobs, initial_job_idx=0):
                 _ = done.return_value  # raises what the job raised; run_group itself does not
 
-        raise SystemExit(compose.run_plan(made, folder, bool(self._dry_run), launch))
+        raise SystemExit(run_plan(made, folder, bool(self._dry_run), launch))
 
     def plan(self, arguments: list[str]) -> Any:
         """All cells that the command line and the study ask for, and what they need, as a Plan."""
-        from sweep import compose, plan
+        from sweep import plan
+        from sweep.preflight import cell_from
 
         given = [f"{key}={value}" for key, value in self.params.items()]
         parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides([*given, *arguments])
@@ -85,17 +87,17 @@ class CompatSweeper(Sweeper):
             for names in asked:
                 mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
                 cfg = self._compose(mine) if names else bare
-                these.append(compose.cell_from(cfg, mine, _varied(mine, varying)))
+                these.append(cell_from(cfg, mine, _varied(mine, varying)))
             if bare.baselines and any(cell.role == plan.FEATURE and not cell.skip for cell in these):
                 mine = [*common, "feature=[]"]
-                these.append(compose.cell_from(bare, mine, _varied(mine, varying)))
+                these.append(cell_from(bare, mine, _varied(mine, varying)))
             cells += these
         return plan.build_plan([*cells, *plan.repeats_of_baselines(cells)])
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        from sweep import compose
+        from sweep.launch import plain
 
-        return compose.plain(self.context.config_loader.load_sweep_config(self.config, list(overrides)))
+        return plain(self.context.config_loader.load_sweep_config(self.config, list(overrides)))
 
     @staticmethod
     def _refuse_unused(own: list[tuple[str, str]], asked: list[tuple[str, ...]]) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 from profiling.telemetry.sampler import ProcessTreeSampler
 from sweep.engines.base import EngineSpec
-from sweep.engines.host import EngineFailure, EngineHost
-from sweep.gpus import Before, disturbances
+from sweep.engines.failures import EngineFailure
+from sweep.engines.host import EngineHost
+from sweep.folder import SweepFolder
+from sweep.gpu_neighbours import Before, disturbances
 from sweep.plan import Cell, Plan
-from sweep.results import SweepFolder
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
 def run(cfg: DictConfig) -> None:
     """One job: a group that the sweeper launched, or a plain run, which is a sweep of one cell."""
-    from sweep import compose
+    from sweep import launch
 
     if cfg.group is not None:
-        compose.run_launched_group(cfg)
+        launch.run_launched_group(cfg)
         return
     try:
-        code = compose.run_single(cfg)
+        code = launch.run_single(cfg)
     except config.ConfigError as error:
         refuse(str(error))  # here, because Hydra would add lines of its own
     else:

@@ -13,7 +13,7 @@ from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep import metrics
 from sweep.features import combination_name
 from sweep.plan import Cell
-from sweep.results import BatchRow, RequestRow, RunResult
+from sweep.records import BatchRow, RequestRow, RunResult
 
 IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
     *("identity", "status", "metric", "phase", "speed", "quality", "fact"),

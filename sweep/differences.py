@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sweep import control, quality, starts
+from sweep.folder import SweepFolder
 from sweep.plan import REPEAT, Cell, Plan
 from sweep.quality import ImageDifference
-from sweep.results import RequestRow, RunResult, SweepFolder
+from sweep.records import RequestRow, RunResult
 from sweep.similarity import clip_name
 
 IDENTICAL = {"mean_diff": 0.0, "max_diff": 0.0, "psnr_db": math.inf, "ssim": 1.0}

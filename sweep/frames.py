@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import columns
+from sweep.folder import SweepFolder
 from sweep.plan import Plan
-from sweep.results import SweepFolder
 from sweep.summary import summarise
 
 if TYPE_CHECKING:

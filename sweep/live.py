@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.folder import SweepFolder
 from sweep.plan import Cell, Plan
-from sweep.report.tables import cells_words
-from sweep.results import SweepFolder
+from sweep.report.words import cells_words
 
 FINAL = ("done", "error")
 STYLES = {"done": "green", "error": "red", "running": "cyan", "loading": "yellow", "warm-up": "yellow"}

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import features as feature_rules
 from sweep import legacy
 from sweep.config import ConfigError, RunConfig, require
+from sweep.devices import Devices
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
-from sweep.gpus import Devices
 
 BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
 """Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others; a repeat is

@@ -4,34 +4,30 @@ The same for a plain run, a multirun and any launcher: `launch` is handed group 
 groups (an exception, Ctrl-C, a killed worker), what is finished is summarised and no process stays behind.
 """
 
-import datetime
-import os
-import platform
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling import ranges
-from sweep import __version__
 from sweep.beside import References
-from sweep.checkpoints.marker import read_marker
 from sweep.config import ConfigError
-from sweep.engines import registry, scratch
-from sweep.engines.host import can_fork, forget_imports, one_line
+from sweep.descendants import kill_descendants
+from sweep.engines.failures import one_line
+from sweep.engines.host import can_fork, forget_imports
 from sweep.engines.preimported import quiet_tracker
-from sweep.engines.recording import end_recordings_of
+from sweep.folder import SweepFolder
+from sweep.group import Launch, is_finished
 from sweep.interrupts import Interrupts
 from sweep.live import LiveTable, silence_stdout
+from sweep.manifest import facts_of, later, progress
 from sweep.plan import Plan, build_plan, model_and_engine
 from sweep.repeats import further_starts
-from sweep.results import SweepFolder
-from sweep.run import Launch, is_finished
 
 if TYPE_CHECKING:
-    import psutil
+    pass
+
 
 INTERRUPTED = 130
 
@@ -51,10 +47,10 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
 def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     began = time.perf_counter()
     before, offset = folder.events()
-    facts = _facts(folder, plan)
+    facts = facts_of(folder, plan)
     try:
         others = folder.save_plan(plan)
-        folder.save_manifest(facts | _progress(folder, plan, before, offset))
+        folder.save_manifest(facts | progress(folder, plan, before, offset))
     except OSError as error:
         raise ConfigError(f"output folder {folder.path} cannot be written ({error.strerror})") from error
     if others:
@@ -84,8 +80,8 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         plan = _with_further_starts(plan, folder)
         # Before anything is printed: a reader that went away (`| head`) must not cost the manifest.
         took_s = time.perf_counter() - began
-        facts |= {"end": _later(facts["start"], took_s), "duration_s": round(took_s, 3)}
-        _save_manifest(folder, facts | _progress(folder, plan, before, offset))
+        facts |= {"end": later(facts["start"], took_s), "duration_s": round(took_s, 3)}
+        _save_manifest(folder, facts | progress(folder, plan, before, offset))
         interrupts.allow()
         try:
             code = _report(folder, plan_wants_plots(plan), interrupted)
@@ -169,138 +165,3 @@ def _with_further_starts(plan: Plan, folder: SweepFolder) -> Plan:
 def plan_wants_plots(plan: Plan) -> bool:
     """Whether the configuration asks for plots and report.html."""
     return bool(plan.cells) and bool(plan.cells[0].config["plots"])
-
-
-def kill_descendants() -> None:
-    """End every process that we started and that is still there, but for the resource trackers.
-
-    Those end by themselves once all of us are gone. Until then they know which semaphores and shared memory we and
-    the processes that are killed here have not given back, and unlink them.
-    """
-    import psutil
-
-    trackers = _resource_trackers()
-    children = psutil.Process().children(recursive=True)
-    owners = {os.getpid(), *(process.pid for process in children)}
-    recorded = any("nsys" in _name(process) for process in children)
-    for process in children:
-        if process.pid in trackers:
-            continue
-        try:
-            process.kill()
-            process.wait(5)
-            scratch.clear(process.pid)
-        except psutil.Error:
-            pass
-    if recorded:
-        end_recordings_of(owners)
-
-
-def _name(process: "psutil.Process") -> str:
-    """The name of a process; "" when it is gone."""
-    import psutil
-
-    try:
-        return process.name()
-    except psutil.Error:
-        return ""
-
-
-def _resource_trackers() -> set[int]:
-    """Process ids of the resource trackers that this process uses: multiprocessing's and that of joblib's workers."""
-    names = ("multiprocessing.resource_tracker", "joblib.externals.loky.backend.resource_tracker")
-    users = (getattr(sys.modules.get(name), "_resource_tracker", None) for name in names)
-    return {pid for user in users if (pid := getattr(user, "_pid", None)) is not None}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _later(start: str, seconds: float) -> str:
-    """A moment told by a duration, so that it comes after `start` even when the clock was set meanwhile."""
-    moment = datetime.datetime.fromisoformat(start) + datetime.timedelta(seconds=seconds)
-    return moment.isoformat(timespec="seconds")
-
-
-def _facts(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
-    """What is known when a run of the sweep starts."""
-    started = _now()
-    return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "versions": _versions(),
-        "git_commit": _git_commit(),
-        "machine": _machine(),
-        "random_weights": _random_weights(plan),
-        "start": started,
-        "first_start": folder.load_manifest().get("first_start", started),
-    }
-
-
-def _progress(folder: SweepFolder, plan: Plan, before: list[dict[str, Any]], offset: int) -> dict[str, Any]:
-    """Engine starts and cell states; `before` are the events of earlier runs, `offset` is where this run's begin."""
-    events, _ = folder.events(offset)
-    states = {cell.key: "skipped" if cell.skip else "pending" for cell in plan.cells}
-    for cell in plan.cells:
-        if not cell.skip and is_finished(folder, cell):
-            states[cell.key] = "done"
-    for event in events:
-        if event["event"] == "cell":
-            states[event["key"]] = event["state"]
-    starts, earlier = (sum(event["event"] == "engine_start" for event in part) for part in (events, before))
-    labels = {cell.key: cell.label for cell in plan.cells}
-    return {
-        "engine_starts": starts,
-        "engine_starts_all_runs": starts + earlier,
-        "cells": [
-            {"cell": labels[key], "cell_key": key, "state": state} for key, state in states.items() if key in labels
-        ],
-    }
-
-
-def _random_weights(plan: Plan) -> dict[str, Any]:
-    """Models of the plan whose weights are random, each with what its checkpoint says of itself."""
-    models = {cell.config["model"]["name"]: cell.config["model"] for cell in plan.cells}
-    told = {name: read_marker(Path(model["path"])) for name, model in models.items() if model["path"]}
-    told |= {name: {} for name, model in models.items() if model["embedded"]}
-    return {name: marker for name, marker in sorted(told.items()) if marker is not None}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"sweep": __version__, "python": platform.python_version()}
-    engines = [name for kind in map(registry.kind, registry.names()) for name in kind.distributions]
-    for name in dict.fromkeys((*engines, "hydra-core", "nvtx")):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> dict[str, Any]:
-    import psutil
-
-    from sweep.gpus import describe_gpus
-
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        **describe_gpus(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout that this code runs from; None for an installed package."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from sweep.engines.host import one_line
+from sweep.engines.failures import one_line
+from sweep.folder import SweepFolder
 from sweep.plan import FEATURE, Cell, Plan
-from sweep.results import RunResult, SweepFolder
+from sweep.records import RunResult
 
 TIMEOUT_S = 3600.0
 

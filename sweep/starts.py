@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sweep import paired
 from sweep.paired import Noise, Ratio, Start
 from sweep.plan import AA, BASELINE, FEATURE, REPEAT, Cell, Plan, model_and_engine
-from sweep.results import DONE, BatchRow, RunResult
+from sweep.records import DONE, BatchRow, RunResult
 
 Results = Mapping[str, RunResult | None]
 """Results by cell key; None where there is none."""

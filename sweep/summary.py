@@ -4,30 +4,27 @@ Formulas come from `metrics` and `paired`, image differences from `differences`,
 but the cache of image differences.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiling.evidence import RankEvidence
-from sweep import columns, control, differences, members, paired, starts, status
+from sweep import columns, control, differences, members, notes, starts, status, validity
 from sweep import evidence as evidence_rules
 from sweep import features as feature_rules
 from sweep.columns import CellData
 from sweep.control import ControlGroup
 from sweep.differences import IDENTICAL
-from sweep.engines import registry
 from sweep.findings import ERROR as STATUS_ERROR
-from sweep.findings import IMPRECISE, LOST, MORE_STARTS, Finding, deciding, status_of, texts
-from sweep.plan import AA, FEATURE, REPEAT, Cell, Plan, model_and_engine
+from sweep.findings import LOST, Finding, deciding, status_of, texts
+from sweep.folder import SweepFolder
+from sweep.plan import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.quality import ImageDifference
-from sweep.results import ERROR, RunResult, SweepFolder
+from sweep.records import ERROR, RunResult
 from sweep.starts import Floor, Measured
 from sweep.status import Pixels
+from sweep.stored_sweep import StoredSweep
 
 Row = dict[str, Any]
-
-DRIFT_LIMIT = 0.10
-"""An A/A further than this from 1 makes speed-ups that were not measured beside the baseline invalid."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +40,6 @@ class Summary:
     control: ControlGroup = field(default_factory=ControlGroup)  # other engines against the native pipeline
 
 
-@dataclass(frozen=True)
-class _Sweep:
-    """What the rows are computed from."""
-
-    folder: SweepFolder
-    cells: Mapping[str, Cell]
-    results: Mapping[str, RunResult | None]
-    problems: Mapping[str, str]  # why a stored result cannot be read, by cell key
-    states: Mapping[str, Mapping[str, Any]]  # last event of each cell, where any has no result
-    measured: Mapping[str, Measured]
-    baselines: Mapping[str, list[Measured]]  # a baseline and its A/A starts, by the baseline's key
-    floors: Mapping[tuple[str, str], Floor]
-    totals: dict[str, tuple[RankEvidence, ...]] = field(default_factory=dict)
-
-    def evidence(self, key: str) -> tuple[RankEvidence, ...]:
-        """What each rank executed in the start with this key; computed once, a baseline serves many cells."""
-        if key not in self.totals:
-            result = self.results[key]
-            self.totals[key] = evidence_rules.total_evidence([b.evidence for b in result.batches]) if result else ()
-        return self.totals[key]
-
-
 def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunResult | None, str]]) -> Summary:
     """Rows of all cells but repeats, whose samples join their origin's. `loaded`: `SweepFolder.load_results`."""
     results = {key: result for key, (result, _) in loaded.items()}
@@ -73,14 +48,14 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     floors = starts.floors(plan, measured)
     problems = {key: problem for key, (_, problem) in loaded.items() if problem}
     states = folder.last_states() if None in results.values() else {}
-    sweep = _Sweep(folder, plan.by_key, results, problems, states, measured, baselines, floors)
+    sweep = StoredSweep(folder, plan.by_key, results, problems, states, measured, baselines, floors)
     quality = {cell.key: _quality(sweep, cell) for cell in plan.cells if cell.role != REPEAT}
     pixels = _pixel_floors(plan, quality)
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
     members.judge(rows, plan.by_key, sweep.evidence, pixels)
     beside = {key for key, one in measured.items() if one.pairs}
-    _doubt_drift(rows, beside)
-    _doubt_baselines(rows, plan.by_key, beside)
+    validity.doubt_drift(rows, beside)
+    validity.doubt_baselines(rows, plan.by_key, beside)
     for row in rows:
         _conclude(row)
     group = control.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
@@ -91,7 +66,7 @@ Quality = Mapping[str, float] | str | None
 """Image differences; why there are none although there should be; None when no image is stored."""
 
 
-def _quality(sweep: _Sweep, cell: Cell) -> Quality:
+def _quality(sweep: StoredSweep, cell: Cell) -> Quality:
     mine = sweep.measured.get(cell.key)
     damaged = mine and sweep.folder.damaged_image(cell, mine.results[0], missing=False)
     if damaged:
@@ -130,7 +105,7 @@ def _pixel_floors(plan: Plan, quality: Mapping[str, Quality]) -> dict[tuple[str,
     return found
 
 
-def _row(sweep: _Sweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str, str], Pixels]) -> Row:
+def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str, str], Pixels]) -> Row:
     mine, result = sweep.measured.get(cell.key), sweep.results.get(cell.key)
     data = CellData(cell, mine.results if mine else (result,) if result else ())
     row: Row = {"findings": [], "doubts": [], "notes": [], **columns.computed(data)}
@@ -152,8 +127,8 @@ def _row(sweep: _Sweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str,
     gain = starts.speedup(mine, sweep.baselines.get(cell.baseline_key, []), floor)
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
     row |= {"called": gain.called, "starts": len(mine.results), "valid": True}
-    row["notes"] += [*_notes(sweep, cell, mine, gain), *_recorded(sweep, cell, result, row)]
-    row["doubts"] += _doubts(cell, mine.results)
+    row["notes"] += [*notes.notes_of(sweep, cell, mine, gain), *notes.said_by_trace(sweep, cell, result, row)]
+    row["doubts"] += validity.own_doubts(cell, mine.results)
     if isinstance(quality, str):
         row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))
         return row
@@ -183,58 +158,6 @@ def _conclude(row: Row) -> None:
         row["valid"] = False
 
 
-def _notes(sweep: _Sweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> list[Finding]:
-    """What a reader of the row should know although it changes no status."""
-    notes = []
-    if cell.role == FEATURE and cell.baseline_key not in sweep.measured:
-        planned = "" if cell.baseline_key in sweep.cells else " (a sweep, -m, adds one)"
-        notes.append(Finding("no_baseline", f"no baseline was measured: neither speed nor images are judged{planned}"))
-    if cell.role == FEATURE and gain.ratio is not None:
-        asked, width = cell.config["precision"], gain.half_width
-        if gain.called == paired.UNKNOWN:
-            notes.append(Finding("noise_unknown", "no A/A: what engine starts differ by is not known"))
-        elif width is not None and width > asked:
-            known = f"speed-up known to ±{width:.1%}, asked was ±{asked:.1%}"
-            auto = cell.config["repeat"] == "auto"
-            notes.append(
-                Finding(IMPRECISE, known) if auto else Finding(MORE_STARTS, f"{known}, repeat=auto measures more")
-            )
-    hashes: dict[tuple[int, int], set[str]] = {}
-    for request in (r for result in mine.results for r in result.requests):
-        hashes.setdefault((request.prompt_index, request.seed), set()).add(request.image_hash)
-    if any(len(found) > 1 for found in hashes.values()):
-        notes.append(Finding("images_vary", "the same seed gave different images from run to run"))
-    baseline = sweep.measured.get(cell.baseline_key)
-    unlike = differences.other_tokens(mine.results[0], baseline.results[0]) if baseline else ()
-    if unlike:
-        images = len(differences.stored_images(mine.results[0]))
-        wrote = f"the AR stage wrote other tokens for {len(unlike)} of {images} images than in the baseline"
-        notes.append(Finding("other_tokens", f"{wrote}; those are not compared"))
-    lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
-    unknown = "memory, utilisation and energy are not known"
-    return notes + [Finding("no_telemetry", f"{unknown}: {problem}") for problem in lost]
-
-
-def _recorded(sweep: _Sweep, cell: Cell, result: RunResult, row: Row) -> list[Finding]:
-    """What a profile says of the cell's bottleneck, and what went wrong with it."""
-    notes = [Finding("profile_failed", result.profile_note)] if result.profile_note else []
-    if result.profile == "nsys" and result.trace:
-        told = [one for one in sweep.folder.load_recorded_phases(cell) if one.get("phase") == row.get("bottleneck")]
-        longest = max(
-            told, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
-        )
-        if longest.get("verdict"):  # on a CPU the phase did nothing on a GPU, and the row says how long it took
-            notes.append(Finding("profile_says", f"nsys: {longest.get('sentence', '')}"))
-    return notes
-
-
-def _nanoseconds(told: str | None) -> float:
-    try:
-        return float(told or 0)
-    except ValueError:
-        return 0.0
-
-
 def _absent(last: Mapping[str, Any]) -> Finding:
     """Why a cell that was to run has no result, by the last that was heard of it."""
     if last.get("state") == "error":
@@ -242,46 +165,6 @@ def _absent(last: Mapping[str, Any]) -> Finding:
     if last.get("state") in ("loading", "warm-up", "running", "analysing"):
         return Finding("cut_off", f"no result: the sweep ended while it was {last['state']}", STATUS_ERROR)
     return Finding("not_run", "not run: the sweep ended before it", STATUS_ERROR)
-
-
-def _doubts(cell: Cell, results: Sequence[RunResult]) -> list[Finding]:
-    """Why the numbers, of whichever start, cannot be trusted, apart from the status."""
-    found = [
-        Finding(code, said)
-        for result in results
-        for code, part in (("disturbed", result.foreign), ("throttled", result.throttled))
-        for said in part
-    ]
-    kind = registry.find(cell.config["engine"]["name"])
-    if cell.config["engine"]["warmup"] == 0 and (kind is None or kind.generates):
-        found.append(Finding("no_warm_up", "measured without warm-up"))
-    return list(dict.fromkeys(found))
-
-
-def _doubt_drift(rows: Sequence[Row], beside: Set[str]) -> None:
-    """Mark speed-ups invalid where A/A shows that the machine changed meanwhile; not those `beside` the baseline."""
-    drift: dict[tuple[str, str], float] = {}
-    for row in rows:
-        if row["role"] == AA and row.get("speedup") is not None:
-            name = row["model"], row["engine"]
-            drift[name] = max(drift.get(name, 1.0), row["speedup"], 1 / row["speedup"])
-    for row in rows:
-        worst = drift.get((row["model"], row["engine"]), 1.0)
-        exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in beside
-        if exposed and worst > 1 + DRIFT_LIMIT:
-            said = f"A/A drift: the same baseline differed {worst:.2f}x between two engine starts"
-            row["doubts"].append(Finding("drift", said))
-
-
-def _doubt_baselines(rows: Sequence[Row], cells: Mapping[str, Cell], beside: Set[str]) -> None:
-    """Mark speed-ups against a baseline that cannot be trusted itself; not those `beside` one."""
-    doubts = {row["cell_key"]: tuple(row["doubts"]) for row in rows if row["doubts"]}
-    for row in rows:
-        key = row["cell_key"]
-        baseline = cells[key].baseline_key
-        found = doubts.get(baseline, ()) if baseline != key and key not in beside else ()
-        if row.get("speedup") is not None and not set(found) <= set(row["doubts"]):
-            row["doubts"].append(Finding("baseline_doubted", f"its baseline: {texts(found)}"))
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:

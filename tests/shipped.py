@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import config, plan
 from sweep import features as feature_rules
 from sweep.config import CONF, Feature, RunConfig
-from sweep.gpus import Devices
+from sweep.devices import Devices
 
 NAMES = tuple(sorted(file.stem for file in (CONF / "feature").glob("*.yaml")))
 FAMILIES = frozenset(OmegaConf.load(file).family for file in (CONF / "model").glob("*.yaml"))

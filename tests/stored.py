@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 from profiling.evidence import RankEvidence
 from profiling.files import write_atomic
 from sweep import config, plan
-from sweep.compose import cell_from
+from sweep.folder import SweepFolder
 from sweep.plan import BASELINE, FEATURE, Cell, Plan
-from sweep.results import DONE, BatchRow, RequestRow, RunResult, SweepFolder
+from sweep.preflight import cell_from
+from sweep.records import DONE, BatchRow, RequestRow, RunResult
 
 SPEEDS = {"": 1.0, "teacache": 1.6, "cache_dit": 1.4, "vae_slicing": 1.0}
 

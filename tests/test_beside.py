@@ -11,9 +11,10 @@ from profiling.telemetry.samples import GpuUser, TelemetrySample, window
 from sweep.beside import Reference
 from sweep.engines.base import Output
 from sweep.engines.host import EngineHost
-from sweep.gpus import Before
-from sweep.measure import Measurement
-from sweep.results import RunResult, SweepFolder
+from sweep.folder import SweepFolder
+from sweep.gpu_neighbours import Before
+from sweep.measurement import Measurement
+from sweep.records import RunResult
 from tests import stored
 
 MINE, THEIRS, STRANGER = 11, 12, 4242

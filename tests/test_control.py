@@ -13,10 +13,11 @@ from PIL import Image
 
 from sweep import control, paired
 from sweep.findings import Finding
+from sweep.folder import SweepFolder
 from sweep.plan import AA, Cell, Plan, again, build_plan
 from sweep.quality import ImageDifference
+from sweep.records import ERROR, RunResult
 from sweep.report.build import rebuild
-from sweep.results import ERROR, RunResult, SweepFolder
 from sweep.starts import floors, measured_cells
 from sweep.summary import summarise
 from tests import stored

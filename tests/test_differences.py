@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from sweep import differences, quality
+from sweep.folder import SweepFolder
 from sweep.plan import Cell, Plan, build_plan
+from sweep.records import RunResult
 from sweep.report.build import rebuild
-from sweep.results import RunResult, SweepFolder
 from sweep.summary import summarise
 from tests import stored
 

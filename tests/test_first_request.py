@@ -6,9 +6,10 @@ import pytest
 
 from profiling.phases import PhaseRecord
 from sweep.engines.base import Output, Request
-from sweep.engines.host import EngineFailure
-from sweep.measure import Measurement
-from sweep.results import RunResult, SweepFolder
+from sweep.engines.failures import EngineFailure
+from sweep.folder import SweepFolder
+from sweep.measurement import Measurement
+from sweep.records import RunResult
 from tests import stored
 
 BATCH = [Request("r000", "a red fox", 0, 0, 64, 64, 8, 4.0)]

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from sweep import gpus
-from sweep.gpus import Devices, lease
+from sweep import gpu_neighbours, leases
+from sweep.devices import Devices
+from sweep.gpu_neighbours import Before
+from sweep.leases import lease
 
 GPUS = Devices("cuda", 2)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(gpus.LEASES_VARIABLE, str(tmp_path / "leases"))
+    monkeypatch.setenv(leases.LEASES_VARIABLE, str(tmp_path / "leases"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path / "leases"
 
@@ -85,24 +87,26 @@ def test_all_or_none() -> None:
 
 
 def test_the_folder_does_not_follow_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(gpus.LEASES_VARIABLE)
+    monkeypatch.delenv(leases.LEASES_VARIABLE)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    assert not gpus.lease_folder().is_relative_to(tmp_path)
+    assert not leases.lease_folder().is_relative_to(tmp_path)
 
 
 def test_what_an_engine_leaves_on_its_own_gpus_is_waited_for_and_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU 2 is another engine's, which loads and ends meanwhile."""
     now = {0: 0.4, 1: 0.4, 2: 30.0}
-    monkeypatch.setattr(gpus, "used_gb", lambda indices: tuple(now[index] for index in indices))
-    monkeypatch.setattr(gpus, "gpu_pids", lambda indices: frozenset({(2, 77)}) & {(i, 77) for i in indices})
-    monkeypatch.setattr(gpus, "wait_for_memory", functools.partial(gpus.wait_for_memory, timeout_s=0.2, poll_s=0.01))
-    before = gpus.Before.now((0, 1))
+    monkeypatch.setattr(gpu_neighbours, "used_gb", lambda indices: tuple(now[index] for index in indices))
+    monkeypatch.setattr(gpu_neighbours, "gpu_pids", lambda indices: frozenset({(2, 77)}) & {(i, 77) for i in indices})
+    monkeypatch.setattr(
+        gpu_neighbours, "wait_for_memory", functools.partial(gpu_neighbours.wait_for_memory, timeout_s=0.2, poll_s=0.01)
+    )
+    before = Before.now((0, 1))
     assert before.doubts() == ()
     now[2] = 60.0
     assert before.left() == ""
     now[1] = 9.0
     assert before.left() == "GPU 1 holds 8.6 GB more than before the engine"
-    assert gpus.Before.now((1, 2)).doubts() == ("GPU 1 already held 9.0 GB when the engine started",), "77 is listed"
-    assert gpus.Before.now(()) == gpus.Before()
-    assert gpus.Before().left() == ""
+    assert Before.now((1, 2)).doubts() == ("GPU 1 already held 9.0 GB when the engine started",), "77 is listed"
+    assert Before.now(()) == Before()
+    assert Before().left() == ""

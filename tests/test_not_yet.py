@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sweep import config
-from sweep.compose import cell_from
+from sweep.preflight import cell_from
 from tests.conftest import Finished
 
 

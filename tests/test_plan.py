@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sweep import config, plan
 from sweep import features as feature_rules
 from sweep.config import CONF, ConfigError, RunConfig
-from sweep.gpus import Devices
+from sweep.devices import Devices
 
 TWO_CORES = Devices("cpu", 2)
 

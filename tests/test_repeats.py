@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sweep.plan import AA, REPEAT, Plan, again, build_plan
+from sweep.records import ERROR
 from sweep.repeats import further_starts
-from sweep.results import ERROR
 from tests import stored
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from sweep import columns
 from sweep.findings import Finding
+from sweep.folder import SweepFolder
 from sweep.plan import Cell, again, build_plan
 from sweep.report.build import rebuild
-from sweep.results import SweepFolder
 from sweep.summary import Summary, summarise
 from tests import stored
 from tests.conftest import ROOT

@@ -9,9 +9,10 @@ import pytest
 
 from profiling.phases import PhaseRecord
 from sweep.engines.base import Output, Request
-from sweep.measure import Measurement
+from sweep.folder import SweepFolder
+from sweep.measurement import Measurement
 from sweep.plan import Cell
-from sweep.results import RequestRow, RunResult, SweepFolder
+from sweep.records import RequestRow, RunResult
 from sweep.summary import summarise
 from tests import stored
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sweep.compare import decide
 from sweep.compare.decide import Comparison, Explanation, Matched, Options, Speed
 from sweep.compare.load import Cell, Report
-from sweep.report.tables import cells_words
+from sweep.report.words import cells_words
 
 Field = tuple[str, Callable[[Cell], object]]
 

@@ -11,7 +11,7 @@ from sweep.compare.best import Ranking
 from sweep.compare.decide import Comparison, Options
 from sweep.compare.load import Report
 from sweep.compare.tabular import Line
-from sweep.report.tables import cells_words
+from sweep.report.words import cells_words
 
 ROWS = 50  # GitHub refuses a comment of more than 65,536 characters
 QUIET_ROWS = 100

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sweep.compare import decide, describe
 from sweep.compare.best import Ranked, Ranking
 from sweep.compare.decide import Comparison, Matched
-from sweep.report import tables
+from sweep.report import words
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def _ranked(place: int, one: Ranked, name_report: bool) -> Line:
         (
             str(place),
             f"{cell.label} [{one.report}]" if name_report else cell.label,
-            f"{tables.speedup_text(row)}{certain}",
-            tables.quality_text(row),
-            tables.digits(cell.metrics["peak_memory_gb"], "GB"),
-            tables.digits(cell.metrics["images_per_s"]),
+            f"{words.speedup_text(row)}{certain}",
+            words.quality_text(row),
+            words.digits(cell.metrics["peak_memory_gb"], "GB"),
+            words.digits(cell.metrics["images_per_s"]),
             f"{cell.status}: {cell.reason}" if cell.status != "PASS" and cell.reason else cell.status,
         ),
         "good" if called == "faster" else "",

@@ -14,7 +14,7 @@ from sweep.compare.best import Ranking
 from sweep.compare.decide import Comparison, Options
 from sweep.compare.load import Report
 from sweep.compare.tabular import Line
-from sweep.report.tables import cells_words
+from sweep.report.words import cells_words
 
 STYLES = {"bad": "bold red", "doubtful": "yellow", "good": "green", "": ""}
 ROWS = 100  # of changed cells

@@ -7,7 +7,6 @@ of cells.
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -21,52 +20,15 @@ from typing import Any, BinaryIO
 
 from profiling import ranges
 from profiling.child_environment import child_environment
+from sweep.devices import visible_as
 from sweep.engines import preimported, registry, scratch
 from sweep.engines.base import EngineError, EngineSpec, Output, Request
+from sweep.engines.failures import ERROR_LINE, OOM_SIGNS, SECOND_HAND, EngineFailure, one_line
 from sweep.engines.recording import Recorded
-from sweep.gpus import visible_as
 
-OOM_SIGNS = (
-    "out of memory",
-    "outofmemory",
-    "allocate memory",  # "cannot allocate memory" of the system, "can't allocate memory" of torch
-    "bad_alloc",
-    "memoryerror",
-    "defaultcpuallocator",
-)
 CLOSE_TIMEOUT_S = 5.0
+
 GPU_CLOSE_TIMEOUT_S = 20.0  # several processes that give their memory back
-SECOND_HAND = (
-    "Orchestrator initialization failed",
-    "EngineDeadError",
-    "EngineGenerateError",
-    "EOFError",
-    "stack trace above",
-)
-"""Errors that only say that another process failed."""
-
-ERROR_LINE = re.compile(r"((?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+)")
-MET_BY_DYNAMO = re.compile(r"^\s*Explanation: Dynamo .*?: got (\w+\(.*?)\n\s*Hint:", re.DOTALL | re.MULTILINE)
-"""Its first line names what Dynamo did; why it failed stands in the explanation."""
-
-
-class EngineFailure(Exception):
-    """The engine could not do what it was asked. `cause`: see RunResult."""
-
-    def __init__(self, cause: str, reason: str, alive: bool = False) -> None:
-        super().__init__(reason)
-        self.cause = cause
-        self.reason = reason
-        self.alive = alive  # True: the process still answers and can take the next cell
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """The first line that says something, shortened for a table; of an error of torch.compile with what it met."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    line = lines[0] if lines else "no message"
-    if met := MET_BY_DYNAMO.search(text):
-        line = f"{line}: {' '.join(met[1].split())}"
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 class EngineHost:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sweep.config import ConfigError
-from sweep.results import SweepFolder
+from sweep.folder import SweepFolder
 
 
 def main() -> int:

@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from sweep import columns, differences, similarity, summary
+from sweep.folder import SweepFolder
 from sweep.plan import Plan
 from sweep.report import page
 from sweep.report.document import document
-from sweep.results import SweepFolder
 
 RANDOM_WEIGHTS_NOTE = "Random weights: pictures mean nothing and speed-ups of caches are not representative."
 

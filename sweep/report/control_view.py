@@ -8,7 +8,7 @@ from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.control import CONTROL, Comparison, ControlGroup, Missing, Side
-from sweep.report.tables import digits, quality_text, speedup_text
+from sweep.report.words import digits, quality_text, speedup_text
 
 LINES = 12  # in the terminal
 ROWS = 300  # of the page's table, and of what is missing

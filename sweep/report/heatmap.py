@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.looks import GREY, LIGHT
 from sweep.findings import USABLE, gravest
-from sweep.report import tables
+from sweep.report import words
 from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.panels import legend_of_colours, remark, title_of, wrapped
 
@@ -43,7 +43,7 @@ def draw_heatmap(frame: "pandas.DataFrame") -> "Figure | None":
         _panel(axes, matrix)
     for axes in grid[len(shown) :]:
         axes.remove()
-    statuses = {tables.text(row, "status") for matrix in shown for part in matrix.fields.values() for row in part}
+    statuses = {words.text(row, "status") for matrix in shown for part in matrix.fields.values() for row in part}
     legend_of_colours(figure, {name: colour for name, colour in COLOURS.items() if name in statuses})
     remark(figure, _explained(found, len(shown)))
     return figure
@@ -90,16 +90,16 @@ def _panel(axes: "Axes", matrix: Matrix) -> None:
     axes.set_title(wrapped(matrix.title, max(24, 12 * len(names))), fontsize=9.5, loc="left", pad=8)
 
 
-def _words(rows: tuple[tables.Row, ...]) -> tuple[str, str, str]:
+def _words(rows: tuple[words.Row, ...]) -> tuple[str, str, str]:
     """Status, large text and small text of a field."""
-    status = gravest(tables.text(row, "status") for row in rows)
-    values = [value for row in rows if (value := tables.number(row, "speedup")) is not None]
-    if not values and tables.text(rows[0], "profiled") and status in USABLE:
+    status = gravest(words.text(row, "status") for row in rows)
+    values = [value for row in rows if (value := words.number(row, "speedup")) is not None]
+    if not values and words.text(rows[0], "profiled") and status in USABLE:
         return status, "", "profiled"
     if not values:
         return status, "", wrapped(short_reason(rows[0], 32), 16)
     if len(rows) > 1:
         return status, f"{min(values):.2f}–{max(values):.2f}×", f"{len(rows)} settings"
-    gain = tables.number(rows[0], "interaction_gain")
-    noise = "within noise" if tables.text(rows[0], "called") == "no difference" else ""
+    gain = words.number(rows[0], "interaction_gain")
+    noise = "within noise" if words.text(rows[0], "called") == "no difference" else ""
     return status, f"{values[0]:.2f}×", noise if gain is None else f"gain {gain:.2f}"

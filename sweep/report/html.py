@@ -19,11 +19,11 @@ from sweep import columns
 from sweep.columns import Column
 from sweep.control import ControlGroup
 from sweep.findings import ERROR, FAIL, PASS, STATUSES, USABLE, WARN
-from sweep.report import control_view, tables
+from sweep.report import control_view, words
 from sweep.report.embed import Picture, data_uri, embed
 from sweep.report.matrix import Matrix, matrices, short_reason
-from sweep.report.tables import Row, digits, number, text
 from sweep.report.timeline_view import TimelineView
+from sweep.report.words import Row, digits, number, text
 
 IMAGE_BUDGET = 18_000_000  # characters of all embedded images, whatever their number: the page stays below 24 MB
 PLOT_BUDGET = 4_000_000
@@ -104,7 +104,7 @@ class _Images:
 
 def speedup_words(row: Row) -> str:
     """`1.42× (1.38–1.47)`."""
-    return tables.speedup_text(row).replace("x", "×").replace("-", "–")
+    return words.speedup_text(row).replace("x", "×").replace("-", "–")
 
 
 def _times(row: Row, name: str) -> str:
@@ -115,8 +115,8 @@ def _times(row: Row, name: str) -> str:
 WORDS: Mapping[str, Callable[[Row], str]] = {
     "speedup": speedup_words,
     "interaction_gain": lambda row: _times(row, "interaction_gain"),
-    "bottleneck": tables.bottleneck_text,
-    "psnr_db": tables.quality_text,
+    "bottleneck": words.bottleneck_text,
+    "psnr_db": words.quality_text,
 }
 """Columns whose fields say more than their number."""
 
@@ -235,7 +235,7 @@ def _headline(rows: Sequence[Row]) -> Row | None:
         "label": text(best, "cell"),
         "anchor": best["anchor"],
         "speedup": speedup_words(best),
-        "quality": tables.quality_text(best),
+        "quality": words.quality_text(best),
     }
 
 
@@ -326,7 +326,7 @@ def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]
         "speedup": speedup_words(row),
         "called": text(row, "called"),
         "gain": _times(row, "interaction_gain"),
-        "quality": tables.quality_text(row),
+        "quality": words.quality_text(row),
         "fields": {name: value for name, value in fields.items() if value},
         "phases": _phases(row),
         "bottleneck": view.bottleneck,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sweep.findings import deciding
-from sweep.report import tables
-from sweep.report.tables import Row
+from sweep.report import words
+from sweep.report.words import Row
 
 CONTEXT = ("model", "engine", "parallel", "batch", "width", "height", "steps", "profiled")
 """Columns that set matrices apart: cells that differ in one of them are not compared with each other."""
@@ -37,7 +37,7 @@ def matrices(rows: Sequence[Row]) -> list[Matrix]:
     """One matrix for each context with a pair or two single features, in order of appearance."""
     contexts: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if tables.text(row, "features"):
+        if words.text(row, "features"):
             contexts.setdefault(tuple(_plain(row, name) for name in CONTEXT), []).append(row)
     found = (_matrix(_title(dict(zip(CONTEXT, key, strict=True))), part) for key, part in contexts.items())
     return [matrix for matrix in found if len(matrix.features) > 1 or matrix.larger]
@@ -45,15 +45,15 @@ def matrices(rows: Sequence[Row]) -> list[Matrix]:
 
 def names_of(row: Row) -> tuple[str, ...]:
     """The single features of a row, sorted."""
-    return tuple(sorted(filter(None, tables.text(row, "features").split("+"))))
+    return tuple(sorted(filter(None, words.text(row, "features").split("+"))))
 
 
 def short_reason(row: Row, width: int = 24) -> str:
     """A row's reason in a few words, for a narrow field: `needs 4 GPUs`, `conflict`."""
-    grave = deciding(tables.said(row, "findings"))
+    grave = deciding(words.said(row, "findings"))
     if grave and grave[0].short:
         return grave[0].short
-    return textwrap.shorten(tables.text(row, "reason"), width, placeholder="…")
+    return textwrap.shorten(words.text(row, "reason"), width, placeholder="…")
 
 
 def _matrix(title: str, rows: Sequence[Row]) -> Matrix:
@@ -70,8 +70,8 @@ def _matrix(title: str, rows: Sequence[Row]) -> Matrix:
 
 
 def _plain(row: Row, name: str) -> str:
-    value = tables.number(row, name)
-    return tables.text(row, name) if value is None else f"{value:g}"
+    value = words.number(row, name)
+    return words.text(row, name) if value is None else f"{value:g}"
 
 
 def _title(context: Mapping[str, str]) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 from profiling.files import write_atomic
 from profiling.phases import PHASES
 from sweep.control import ControlGroup
+from sweep.folder import SweepFolder
 from sweep.plan import Cell, Plan
+from sweep.records import RunResult
 from sweep.report import timeline_view
 from sweep.report.embed import Picture
 from sweep.report.html import CellView, ImageView, ReportContext, render, with_section
-from sweep.results import RunResult, SweepFolder
 
 VERDICTS = 24  # of a trace's phases, with their processes
 TIMELINES = 60  # cells whose timeline is drawn: each takes some hundredths of a second and up to 15 kB

@@ -5,7 +5,8 @@ from rich.table import Table
 
 from sweep.findings import SKIP
 from sweep.plan import Plan
-from sweep.report.tables import cells_words, together
+from sweep.report.tables import together
+from sweep.report.words import cells_words
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:

@@ -25,7 +25,7 @@ from profiling.timeline.lanes import (
     small_print,
     window_of,
 )
-from sweep.report.tables import Row, digits, number, text
+from sweep.report.words import Row, digits, number, text
 
 WIDTH = 1000.0
 PROCESSES = 16

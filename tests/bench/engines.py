@@ -24,12 +24,13 @@ import hydra
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sweep import config, features, gpus
+from sweep import config, features
 from sweep.config import RunConfig
+from sweep.devices import discover
+from sweep.engine_spec import engine_spec
 from sweep.engines import registry
 from sweep.engines.base import Request
 from sweep.engines.host import EngineHost
-from sweep.run import engine_spec
 from sweep.workload.requests import batches, build_requests
 
 
@@ -48,7 +49,7 @@ def started(run: RunConfig) -> tuple[EngineHost, float]:
     """The loaded engine on the first devices of this machine, and the seconds that its load took."""
     chosen = features.parse_features(run.feature, run.engine.name)
     need = features.gpus_needed(chosen) + registry.kind(run.engine.name).stage_devices(run)
-    devices = gpus.discover(run.engine, run.model, run.hardware)
+    devices = discover(run.engine, run.model, run.hardware)
     spec = engine_spec(run, devices, need, tuple(range(need)) if devices.kind == "cuda" else ())
     host = EngineHost(spec, run.engine.load_timeout_s)
     return host, host.load(run.engine.load_timeout_s)

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweep.engines.host import EngineHost, one_line
-from sweep.results import SweepFolder
+from sweep.engines.failures import one_line
+from sweep.engines.host import EngineHost
+from sweep.folder import SweepFolder
 from tests.engines.conftest import make_spec
 
 LINES, LINE = 500_000, "x" * 9

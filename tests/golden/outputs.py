@@ -16,10 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sweep.folder import SweepFolder
 from sweep.plan import Plan
 from sweep.report import page
 from sweep.report.build import rebuild
-from sweep.results import SweepFolder
 from sweep.summary import summarise
 from tests.conftest import ROOT
 

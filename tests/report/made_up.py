@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sweep.folder import SweepFolder
 from sweep.plan import Cell, Plan
-from sweep.results import DONE, RequestRow, RunResult, SweepFolder
+from sweep.records import DONE, RequestRow, RunResult
 from tests.recorded import unpack
 from tests.report import shapes
 

@@ -14,12 +14,12 @@ import pandas
 import pytest
 from PIL import Image
 
+from sweep.folder import SweepFolder
 from sweep.plan import Plan
 from sweep.report import html, page
 from sweep.report.embed import Picture
 from sweep.report.html import CellView, ImageView, ReportContext, render
 from sweep.report.plots import draw_all
-from sweep.results import SweepFolder
 from tests.report import made_up, shapes
 
 NASTY = "<script>alert(1)</script> \"'&amp; </figcaption><!-- {{ 7*7 }}"

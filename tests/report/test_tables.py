@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from sweep.findings import MORE_STARTS, Finding
-from sweep.report import tables
+from sweep.report import tables, words
 from tests.report import shapes
 
 
@@ -30,26 +30,26 @@ def printed(rows, width):
     ],
 )
 def test_digits(value, expected):
-    assert tables.digits(value) == expected
+    assert words.digits(value) == expected
 
 
 def test_units_stand_behind_a_number_and_not_behind_nothing():
-    assert tables.digits(0.5, "s") == "0.500 s"
-    assert tables.digits(None, "s") == ""
+    assert words.digits(0.5, "s") == "0.500 s"
+    assert words.digits(None, "s") == ""
 
 
 def test_speedup_with_and_without_interval():
-    assert tables.speedup_text({"speedup": 1.423, "speedup_low": 1.38, "speedup_high": 1.47}) == "1.42x (1.38-1.47)"
-    assert tables.speedup_text({"speedup": 1.423, "speedup_low": None, "speedup_high": math.nan}) == "1.42x"
-    assert tables.speedup_text({"speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0}) == "1.00x"
-    assert tables.speedup_text({"speedup": ""}) == ""
+    assert words.speedup_text({"speedup": 1.423, "speedup_low": 1.38, "speedup_high": 1.47}) == "1.42x (1.38-1.47)"
+    assert words.speedup_text({"speedup": 1.423, "speedup_low": None, "speedup_high": math.nan}) == "1.42x"
+    assert words.speedup_text({"speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0}) == "1.00x"
+    assert words.speedup_text({"speedup": ""}) == ""
 
 
 def test_quality_in_words():
-    assert tables.quality_text({"mean_diff": 0.0, "psnr_db": math.inf}) == "identical"
-    assert tables.quality_text({"mean_diff": 0.02, "psnr_db": 30.61}) == "30.6 dB"
-    assert tables.quality_text({"mean_diff": 0.02}) == "diff 0.0200"
-    assert tables.quality_text({"mean_diff": math.nan, "psnr_db": None}) == ""
+    assert words.quality_text({"mean_diff": 0.0, "psnr_db": math.inf}) == "identical"
+    assert words.quality_text({"mean_diff": 0.02, "psnr_db": 30.61}) == "30.6 dB"
+    assert words.quality_text({"mean_diff": 0.02}) == "diff 0.0200"
+    assert words.quality_text({"mean_diff": math.nan, "psnr_db": None}) == ""
 
 
 def test_every_cell_its_numbers_and_every_reason_are_in_the_table():
@@ -110,7 +110,7 @@ def test_evidence_is_cut_to_one_line_and_leaves_the_numbers_whole():
     rows = [shapes.row("teacache", evidence="block " * 60), shapes.row("", 1)]
     lines = [line for line in printed(rows, 150).splitlines() if "teacache" in line]
     assert len(lines) == 1
-    assert tables.speedup_text(rows[0]) in lines[0]
+    assert words.speedup_text(rows[0]) in lines[0]
     assert lines[0].rstrip().endswith("…")
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from profiling.phases import PhaseRecord
 from profiling.recorded import UNKNOWN, Reading, RecordedCell, read_cell
+from sweep.folder import SweepFolder
 from sweep.plan import Plan
 from sweep.report import page
 from sweep.report.html import CellView, render
 from sweep.report.timeline_view import PROCESSES, bottleneck_words, view
-from sweep.results import SweepFolder
 from tests.recorded import unpack
 from tests.report import made_up, shapes
 from tests.report.test_html import NASTY, Page, context

@@ -10,62 +10,28 @@ import datetime
 import errno
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from profiling import ranges
 from profiling.telemetry.sampler import ProcessTreeSampler
-from sweep import features as feature_rules
-from sweep import gpus, turns
+from sweep import turns
 from sweep.beside import References
-from sweep.config import Feature, RunConfig, resolved_dtype
-from sweep.engines import registry
+from sweep.devices import discover
+from sweep.engine_spec import engine_spec
 from sweep.engines.base import EngineSpec
-from sweep.engines.host import EngineFailure, EngineHost, forks, one_line, preimport
+from sweep.engines.failures import EngineFailure, one_line
+from sweep.engines.host import EngineHost, forks, preimport
 from sweep.engines.preimported import await_imports, server_started
-from sweep.engines.registry import EngineKind
-from sweep.measure import Measurement
+from sweep.folder import SweepFolder
+from sweep.gpu_neighbours import Before
+from sweep.leases import lease, lease_folder
+from sweep.measurement import Measurement
 from sweep.plan import Cell, Plan
-from sweep.profiles import Profile
-from sweep.results import DONE, ERROR, RunResult, SweepFolder
+from sweep.profiler import Profile
+from sweep.records import DONE, ERROR, RunResult
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 """Why a file cannot be written that are not our fault."""
-
-
-def engine_spec(run: RunConfig, devices: gpus.Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
-    """What the child needs to load this cell's engine on `ranks` devices, one of which an AR stage may have."""
-    chosen = feature_rules.parse_features(run.feature, run.engine.name)
-    kind = registry.kind(run.engine.name)
-    ranks -= kind.stage_devices(run)
-    return EngineSpec(
-        engine=run.engine.name,
-        family=run.model.family,
-        model=run.model.name,
-        checkpoint=run.model.path or "",
-        embedded=run.model.embedded,
-        device=devices.kind,
-        dtype=resolved_dtype(run.engine.dtype, devices.kind),
-        ranks=ranks,
-        threads_per_rank=run.engine.threads_per_rank,
-        features=feature_rules.engine_arguments(chosen, run.engine.name),
-        arguments=_arguments(run, kind, chosen, ranks),
-        plugin=run.engine.plugin,
-        fork=run.engine.fork,
-        profile=run.profile,
-        placement=run.engine.placement,
-        collective_timeout_s=run.engine.collective_timeout_s,
-        gpu_ids=gpu_ids,
-    )
-
-
-def _arguments(run: RunConfig, kind: EngineKind, chosen: Sequence[Feature], ranks: int) -> dict[str, Any]:
-    """The engine's own options: those of the features, and over them what engine.args says."""
-    if kind.options is None:
-        return {}
-    most = kind.max_batch(run)
-    batch = {} if most is None else {"max_num_seqs": most}
-    return {**batch, **kind.options(chosen, ranks), **run.engine.args}
 
 
 class GroupRunner:
@@ -88,7 +54,7 @@ class GroupRunner:
         self.sampler: ProcessTreeSampler | None = None  # of that engine
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
-        self.before = gpus.Before()
+        self.before = Before()
 
     def run(self) -> None:
         """Run every cell that has no result yet."""
@@ -149,7 +115,7 @@ class GroupRunner:
         """On GPUs, where groups run side by side, loading and measuring exclude each other."""
         if cell.device != "cuda":
             return contextlib.nullcontext()
-        return turns.turn(kind, gpus.lease_folder(), lambda message: self._state(cell, "waiting", reason=message))
+        return turns.turn(kind, lease_folder(), lambda message: self._state(cell, "waiting", reason=message))
 
     def _store(self, cell: Cell, result: RunResult, measurement: Measurement) -> None:
         try:
@@ -185,16 +151,16 @@ class GroupRunner:
     def _reference_spec(self, baseline: Cell) -> EngineSpec:
         """The baseline's engine beside ours; on GPUs it has those of the lease that we do not use."""
         run = baseline.run_config
-        devices = gpus.discover(run.engine, run.model, run.hardware)
+        devices = discover(run.engine, run.model, run.hardware)
         return engine_spec(run, devices, baseline.gpus, self.gpu_ids[self.cells[0].gpus :])
 
     def _load(self, cell: Cell) -> None:
         run = cell.run_config
-        devices = gpus.discover(run.engine, run.model, run.hardware)
+        devices = discover(run.engine, run.model, run.hardware)
         self._state(cell, "loading")
         spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
         self.load_s = None
-        self.before = gpus.Before.now(spec.gpu_ids) if spec.device == "cuda" else gpus.Before()
+        self.before = Before.now(spec.gpu_ids) if spec.device == "cuda" else Before()
         self.host = EngineHost(spec, run.engine.load_timeout_s)
         self.sampler = ProcessTreeSampler(self.host.pid, gpu_indices=self.before.indices)
         self.sampler.start()  # gets ready while the engine loads
@@ -238,7 +204,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
     if not missing:
         return
     run = missing[0].run_config
-    devices = gpus.discover(run.engine, run.model, run.hardware)
+    devices = discover(run.engine, run.model, run.hardware)
 
     def waiting(message: str) -> None:
         for cell in missing:
@@ -247,7 +213,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
     _preimport(engine_spec(run, devices, group.gpus, ()), run.engine.load_timeout_s, waiting)
     with contextlib.ExitStack() as stack:
         try:
-            gpu_ids = stack.enter_context(gpus.lease(devices, group.gpus, waiting))
+            gpu_ids = stack.enter_context(lease(devices, group.gpus, waiting))
         except OSError as error:
             for cell in missing:
                 folder.emit("cell", key=cell.key, state="error", reason=f"devices could not be leased: {error}")
@@ -269,7 +235,7 @@ def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None
         if spec.device != "cuda":
             preimport(spec)
         elif not server_started():  # else its imports were waited for, if in vain
-            with turns.turn(turns.LOADING, gpus.lease_folder(), waiting):
+            with turns.turn(turns.LOADING, lease_folder(), waiting):
                 waiting("importing, once for all engines")
                 preimport(spec)
                 await_imports(timeout_s)

@@ -1,4 +1,4 @@
-"""From composed Hydra configurations to a plan that is ready to run; the seam between Hydra and the rest.
+"""One composed configuration as a cell: what this machine has, and whether the cell can run here.
 
 Effects here: looks at the machine's devices, reads the prompt files that a configuration names.
 """
@@ -6,21 +6,21 @@ Effects here: looks at the machine's devices, reads the prompt files that a conf
 import functools
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from profiling import ranges
 from sweep import features as feature_rules
-from sweep import gpus, plan, profiles, run
+from sweep import plan
 from sweep.config import RunConfig, require
+from sweep.devices import Devices, discover
 from sweep.engines import registry
+from sweep.engines.recording import RecordingError, usable
 from sweep.findings import SKIP, Finding
-from sweep.plan import Cell, Plan
-from sweep.results import SweepFolder
+from sweep.plan import Cell
 from sweep.workload.prompts import load_prompts
 from sweep.workload.requests import check_input_image
 
@@ -28,13 +28,13 @@ from sweep.workload.requests import check_input_image
 def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
     """One composed configuration as a Cell. Raises ConfigError."""
     cell = plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
-    if cell.profile and not cell.skip and (warning := profiles.check(cell.run_config)):
+    if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     return cell
 
 
-def _devices(config: RunConfig) -> gpus.Devices:
-    return gpus.discover(config.engine, config.model, config.hardware)
+def _devices(config: RunConfig) -> Devices:
+    return discover(config.engine, config.model, config.hardware)
 
 
 def _content(config: RunConfig) -> str:
@@ -48,7 +48,7 @@ def _content(config: RunConfig) -> str:
     return digest.hexdigest()[:16]
 
 
-def _runnable(config: RunConfig, devices: gpus.Devices) -> Finding | None:
+def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     """Why this machine or engine cannot run the model; None when it can. Raises ConfigError for a bad path."""
     model, name = config.model, config.engine.name
     kind = registry.kind(name)
@@ -94,42 +94,16 @@ def _warn(text: str) -> None:
     print(f"sweep: {text}", file=sys.stderr)
 
 
-def run_single(cfg: DictConfig) -> int:
-    """A plain `python -m sweep`: a sweep of one cell. Returns the exit code."""
-    hydra = HydraConfig.get()
-    with ranges.marked("plan", 0):
-        cell = cell_from(cfg, list(hydra.overrides.task))
-        made = plan.build_plan([cell])
-    plan.refuse_if_nothing_runs(made)
-    return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
-
-
-def run_plan(made: Plan, folder: Path, dry_run: bool, launch: run.Launch | None) -> int:
-    """Print or run a plan. `launch` None: run the groups in this process, one after another."""
-    from sweep.report.plan_table import print_plan
-
-    if dry_run:
-        print_plan(made)
-        return 0
-    from sweep.session import execute
-
-    def here(numbers: list[int]) -> None:
-        for number in numbers:
-            run.run_group(SweepFolder(folder), made, number)
-
-    return execute(made, folder, launch or here)
-
-
-def run_launched_group(cfg: DictConfig) -> None:
-    """A job of a multirun: the group with this number, from the plan in the sweep's folder."""
-    folder = SweepFolder(Path(HydraConfig.get().sweep.dir))
-    made = folder.load_plan()
-    run.run_group(folder, made, int(cfg.group))
-
-
-def plain(cfg: DictConfig) -> DictConfig:
-    """A copy without Hydra's own node, so that it matches RunConfig."""
-    copied = cfg.copy()
-    OmegaConf.set_struct(copied, False)
-    copied.pop("hydra", None)
-    return copied
+def check_profiler(run: RunConfig) -> str:
+    """See that what `profile` needs is there; returns a warning or "". Raises ConfigError."""
+    if run.profile != "nsys":
+        return ""
+    require(
+        not os.environ.get("NVTX_INJECTION64_PATH"),
+        "profile=nsys starts nsys itself: leave it out, or start the sweep without a profiling tool around it",
+    )
+    try:
+        return usable()[1]
+    except (RecordingError, OSError) as error:
+        require(False, f"profile=nsys: {error}; python -m profiling doctor says more")
+        raise  # never reached

@@ -5,7 +5,6 @@ A profile that fails costs no cell: its measurements stay, and a note says what 
 """
 
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,13 +15,16 @@ from profiling.child_environment import child_environment
 from profiling.nsys import tool
 from profiling.nsys.tool import last_line
 from profiling.torch_trace import TRACE_FILE
-from sweep.config import RunConfig, require
-from sweep.engines.host import EngineFailure, EngineHost
-from sweep.engines.recording import Recorded, RecordingError, usable
+from sweep.engines.failures import EngineFailure
+from sweep.engines.host import EngineHost
+from sweep.engines.recording import Recorded, RecordingError
 
 NSYS_TRACE = tool.TRACE
+
 TORCH_TRACE = TRACE_FILE.format(name="rank0")
+
 ANALYSIS_TIMEOUT_S = 1800.0
+
 TORCH_TIMEOUT_S = 900.0  # to write its traces
 
 
@@ -115,18 +117,3 @@ class Profile:
             why = last_line(done.stderr).removeprefix("profiling: ") if done.returncode else ""
         if why:
             self.found = Found(NSYS_TRACE, f"nsys: the trace could not be analysed: {why}")
-
-
-def check(run: RunConfig) -> str:
-    """See that what `profile` needs is there; returns a warning or "". Raises ConfigError."""
-    if run.profile != "nsys":
-        return ""
-    require(
-        not os.environ.get("NVTX_INJECTION64_PATH"),
-        "profile=nsys starts nsys itself: leave it out, or start the sweep without a profiling tool around it",
-    )
-    try:
-        return usable()[1]
-    except (RecordingError, OSError) as error:
-        require(False, f"profile=nsys: {error}; python -m profiling doctor says more")
-        raise  # never reached

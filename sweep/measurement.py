@@ -12,12 +12,15 @@ from profiling import ranges
 from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import TelemetrySample
-from sweep import gpus, metrics
 from sweep.beside import Reference, beside
 from sweep.engines.base import Output, Request
-from sweep.engines.host import EngineFailure, EngineHost
+from sweep.engines.failures import EngineFailure
+from sweep.engines.host import EngineHost
+from sweep.folder import SweepFolder
+from sweep.gpu_neighbours import Before, disturbances
 from sweep.plan import Cell
-from sweep.results import DONE, ERROR, BatchRow, RequestRow, RunResult, SweepFolder
+from sweep.records import DONE, ERROR, BatchRow, RequestRow, RunResult
+from sweep.result_rows import batch_row, request_row, token_times
 from sweep.workload.prompts import load_prompts
 from sweep.workload.requests import batches, build_requests, make_input_image
 
@@ -63,7 +66,7 @@ class Measurement:
             host.generate(self.rounds[0], None, run.engine.warmup_timeout_s, self.doing)
 
     def measure(
-        self, host: EngineHost, sampler: ProcessTreeSampler, before: gpus.Before, reference: Reference | None = None
+        self, host: EngineHost, sampler: ProcessTreeSampler, before: Before, reference: Reference | None = None
     ) -> None:
         """Measure every batch `repeats` times, after `warm_up`. Raises EngineFailure.
 
@@ -92,7 +95,7 @@ class Measurement:
             window = sampler.window(self.start, end)
             self.telemetry = dataclasses.asdict(window.summary)
             self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
-            shared = gpus.disturbances(sampler.gpu_users(), sampler.tree_pids(), before)
+            shared = disturbances(sampler.gpu_users(), sampler.tree_pids(), before)
             watched = ("a profiling tool watched the whole sweep",) if ranges.attached() else ()
             doubts = reference.doubts(self.start, end) if reference is not None else ()
             self.foreign = (*shared, *watched, *doubts)
@@ -139,12 +142,11 @@ class Measurement:
         for number, (repeat, batch, output) in enumerate(self.outputs):
             name = f"{output.request_ids[0]}.{repeat}"
             self.phases += [dataclasses.replace(p, request_id=name, start_s=p.start_s - zero_s) for p in output.phases]
-            batch_row = _batch_row(number, repeat, output)
-            times = _token_times(output)
+            times = token_times(output)
             reference_s = self.reference_s[number] if number < len(self.reference_s) else None
-            batch_rows.append(dataclasses.replace(batch_row, reference_s=reference_s))
+            batch_rows.append(dataclasses.replace(batch_row(number, repeat, output), reference_s=reference_s))
             for position, request in enumerate(batch):
-                row = _row(request, repeat, number, output.start_s - zero_s, output.latency_s)
+                row = request_row(request, repeat, number, output.start_s - zero_s, output.latency_s)
                 rows.append(
                     dataclasses.replace(
                         row,
@@ -189,59 +191,10 @@ class Measurement:
         zero_s = self.start + (self._first_request_s() or 0.0)
         return tuple(
             dataclasses.replace(
-                _row(request, repeat, len(self.outputs), sent - zero_s, took_s), exit_code=1, error=failure.reason
+                request_row(request, repeat, len(self.outputs), sent - zero_s, took_s),
+                exit_code=1,
+                error=failure.reason,
             )
             for repeat, batch, sent, took_s in self.failed
             for request in batch
         )
-
-
-def _row(request: Request, repeat: int, batch_index: int, start_s: float, e2e_s: float) -> RequestRow:
-    """What is known of a request whatever came of it."""
-    return RequestRow(
-        request_id=f"{request.request_id}.{repeat}",
-        prompt_index=request.prompt_index,
-        seed=request.seed,
-        width=request.width,
-        height=request.height,
-        steps=request.steps,
-        start_s=start_s,
-        queue_s=0.0,
-        ttft_s=None,
-        e2e_s=e2e_s,
-        output_tokens=0,
-        exit_code=0,
-        error="",
-        repeat=repeat,
-        batch_index=batch_index,
-    )
-
-
-def _batch_row(number: int, repeat: int, output: Output) -> BatchRow:
-    """Latency, evidence, and phase totals of rank 0."""
-    totals: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for phase in output.phases:
-        if phase.rank == 0:
-            took_ms = phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
-            totals[phase.phase] = totals.get(phase.phase, 0.0) + took_ms
-            counts[phase.phase] = counts.get(phase.phase, 0) + 1
-    return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence)
-
-
-def _token_times(output: Output) -> list[tuple[float | None, float | None]]:
-    """TTFT and TPOT of each request in seconds; None without an AR stage.
-
-    The engine's own where it measures them. Else those of rank 0's phases, which the requests of a batch share.
-    """
-    count = len(output.request_ids)
-    if output.ttft_s or output.tpot_s:
-        unknown = (None,) * count
-        return list(zip(output.ttft_s or unknown, output.tpot_s or unknown, strict=True))
-    own = [phase for phase in output.phases if phase.rank == 0]
-    request = next((phase for phase in own if phase.phase == "request"), None)
-    prefill = next((phase for phase in own if phase.phase == "ar_prefill"), None)
-    ttft_s = prefill.start_s - request.start_s + prefill.host_ms / 1000 if prefill and request else None
-    decodes = [phase.host_ms / 1000 for phase in own if phase.phase == "ar_decode"]
-    tpot_s = metrics.tpot(sum(decodes), 0.0, len(decodes) + 1)  # of the AR stage, counted from its first token
-    return [(ttft_s, tpot_s)] * count

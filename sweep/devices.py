@@ -1,0 +1,81 @@
+"""Devices of this machine: which there are, and how many a cell may use.
+
+A device is a CUDA GPU (found through NVML) or, without one, a CPU core that runs one rank.
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+
+from sweep.config import EngineConfig, Hardware, Model
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a cell may run on. `kind` is "cpu" or "cuda"; `count` devices at most."""
+
+    kind: str
+    count: int
+
+    def describe(self, count: int) -> str:
+        """`4 GPUs`, `1 CPU core`: for messages."""
+        unit = "GPU" if self.kind == "cuda" else "CPU core"
+        return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+@functools.cache
+def cuda_device_count() -> int:
+    """CUDA GPUs that NVML sees; 0 without driver or library. Honours CUDA_VISIBLE_DEVICES by its length."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            count = int(pynvml.nvmlDeviceGetCount())
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # no driver, no library, no permission: all mean "none that we can use"
+        return 0
+    return count if visible_devices() is None else min(count, len(visible_devices() or ()))
+
+
+def visible_devices() -> tuple[str, ...] | None:
+    """What CUDA_VISIBLE_DEVICES names; None where it is not set."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if told is None else tuple(part.strip() for part in told.split(",") if part.strip())
+
+
+def visible_as(gpu_ids: tuple[int, ...]) -> str:
+    """CUDA_VISIBLE_DEVICES for leased devices, counted within what we ourselves may see."""
+    outer = visible_devices()
+    return ",".join(outer[i] if outer else str(i) for i in gpu_ids)
+
+
+def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:
+    """Devices for this engine and model. `auto`: embedded models run on the CPU, real ones on CUDA."""
+    kind = engine.device
+    if kind == "auto":
+        kind = "cpu" if model.embedded else "cuda"
+    found = cuda_device_count() if kind == "cuda" else (os.cpu_count() or 1)
+    if hardware.gpus is not None:
+        # On a CPU more ranks than cores only run slower; a GPU that is not there cannot be asked for.
+        found = hardware.gpus if kind == "cpu" else min(found, hardware.gpus)
+    return Devices(kind, found)
+
+
+def describe_gpus() -> dict[str, object]:
+    """GPUs and driver for the manifest; {"gpus": []} without NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            names = [
+                str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)))
+                for i in range(pynvml.nvmlDeviceGetCount())
+            ]
+            return {"gpus": names, "driver": str(pynvml.nvmlSystemGetDriverVersion())}
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:
+        return {"gpus": []}

@@ -1,0 +1,45 @@
+"""How an engine can fail, in one line: which error it was, read from what its processes raised or printed."""
+
+import re
+
+OOM_SIGNS = (
+    "out of memory",
+    "outofmemory",
+    "allocate memory",  # "cannot allocate memory" of the system, "can't allocate memory" of torch
+    "bad_alloc",
+    "memoryerror",
+    "defaultcpuallocator",
+)
+
+SECOND_HAND = (
+    "Orchestrator initialization failed",
+    "EngineDeadError",
+    "EngineGenerateError",
+    "EOFError",
+    "stack trace above",
+)
+"""Errors that only say that another process failed."""
+
+ERROR_LINE = re.compile(r"((?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+)")
+
+MET_BY_DYNAMO = re.compile(r"^\s*Explanation: Dynamo .*?: got (\w+\(.*?)\n\s*Hint:", re.DOTALL | re.MULTILINE)
+"""Its first line names what Dynamo did; why it failed stands in the explanation."""
+
+
+class EngineFailure(Exception):
+    """The engine could not do what it was asked. `cause`: see RunResult."""
+
+    def __init__(self, cause: str, reason: str, alive: bool = False) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.reason = reason
+        self.alive = alive  # True: the process still answers and can take the next cell
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """The first line that says something, shortened for a table; of an error of torch.compile with what it met."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    line = lines[0] if lines else "no message"
+    if met := MET_BY_DYNAMO.search(text):
+        line = f"{line}: {' '.join(met[1].split())}"
+    return line if len(line) <= limit else line[: limit - 1] + "…"

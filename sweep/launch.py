@@ -1,0 +1,53 @@
+"""From a plan to groups that run: in this process, or in a launcher's jobs. The seam between Hydra and the rest."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from profiling import ranges
+from sweep import group, plan
+from sweep.folder import SweepFolder
+from sweep.plan import Plan
+from sweep.preflight import cell_from
+
+
+def run_single(cfg: DictConfig) -> int:
+    """A plain `python -m sweep`: a sweep of one cell. Returns the exit code."""
+    hydra = HydraConfig.get()
+    with ranges.marked("plan", 0):
+        cell = cell_from(cfg, list(hydra.overrides.task))
+        made = plan.build_plan([cell])
+    plan.refuse_if_nothing_runs(made)
+    return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
+
+
+def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | None) -> int:
+    """Print or run a plan. `launch` None: run the groups in this process, one after another."""
+    from sweep.report.plan_table import print_plan
+
+    if dry_run:
+        print_plan(made)
+        return 0
+    from sweep.session import execute
+
+    def here(numbers: list[int]) -> None:
+        for number in numbers:
+            group.run_group(SweepFolder(folder), made, number)
+
+    return execute(made, folder, launch or here)
+
+
+def run_launched_group(cfg: DictConfig) -> None:
+    """A job of a multirun: the group with this number, from the plan in the sweep's folder."""
+    folder = SweepFolder(Path(HydraConfig.get().sweep.dir))
+    made = folder.load_plan()
+    group.run_group(folder, made, int(cfg.group))
+
+
+def plain(cfg: DictConfig) -> DictConfig:
+    """A copy without Hydra's own node, so that it matches RunConfig."""
+    copied = cfg.copy()
+    OmegaConf.set_struct(copied, False)
+    copied.pop("hydra", None)
+    return copied
