@@ -1,7 +1,7 @@
 """Hydra sweeper `compat`: plans a sweep as cells and launches one job an engine, not one a cell.
 
 Hydra loads plugins only from a package called `hydra_plugins`, and imports them at every start, so this
-module imports nothing heavy. What the cells are is decided in `sweep/plan.py`.
+module imports nothing heavy. What the cells are is decided in `sweep/plan/cells.py`.
 """
 
 import itertools
@@ -47,12 +47,12 @@ class CompatSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Plan and run everything; ends the process with the sweep's exit code."""
         from profiling import ranges
-        from sweep import plan
         from sweep.launch import run_plan
+        from sweep.plan.cells import refuse_if_nothing_runs
 
         with ranges.marked("plan", 0):
             made = self.plan(arguments)
-        plan.refuse_if_nothing_runs(made)
+        refuse_if_nothing_runs(made)
         folder = Path(str(self.config.hydra.sweep.dir))
 
         def launch(numbers: list[int]) -> None:
@@ -64,8 +64,8 @@ class CompatSweeper(Sweeper):
 
     def plan(self, arguments: list[str]) -> Any:
         """All cells that the command line and the study ask for, and what they need, as a Plan."""
-        from sweep import plan
-        from sweep.preflight import cell_from
+        from sweep.plan.cells import FEATURE, build_plan, pairs_and_more, repeats_of_baselines
+        from sweep.plan.preflight import cell_from
 
         given = [f"{key}={value}" for key, value in self.params.items()]
         parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides([*given, *arguments])
@@ -78,7 +78,7 @@ class CompatSweeper(Sweeper):
             common = [o for o in product if not o.startswith("feature.")]
             bare = self._compose([*common, "feature=[]"])
             self._dry_run = bare.dry_run
-            asked = plan.pairs_and_more(feature_axis, int(bare.combine))
+            asked = pairs_and_more(feature_axis, int(bare.combine))
             # Fields of one feature (feature.teacache.rel_l1_thresh=0.3) exist only in cells that have it.
             own = [(o, o.split(".")[1]) for o in product if o.startswith("feature.")]
             if own:
@@ -88,11 +88,11 @@ class CompatSweeper(Sweeper):
                 mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
                 cfg = self._compose(mine) if names else bare
                 these.append(cell_from(cfg, mine, _varied(mine, varying)))
-            if bare.baselines and any(cell.role == plan.FEATURE and not cell.skip for cell in these):
+            if bare.baselines and any(cell.role == FEATURE and not cell.skip for cell in these):
                 mine = [*common, "feature=[]"]
                 these.append(cell_from(bare, mine, _varied(mine, varying)))
             cells += these
-        return plan.build_plan([*cells, *plan.repeats_of_baselines(cells)])
+        return build_plan([*cells, *repeats_of_baselines(cells)])
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         from sweep.launch import plain

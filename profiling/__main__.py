@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from profiling.refusal import Refusal
+from profiling.errors import Refusal
 
 COMMANDS = {
     "analyze": ("profiling.nsys.analyze", "what an Nsight Systems trace says of each phase, with a verdict"),
     "diff": ("profiling.nsys.diff", "which phases and kernels explain the difference between two traces"),
     "timeline": ("profiling.timeline.command", "a measured cell as a Perfetto trace and as one picture"),
-    "doctor": ("profiling.doctor", "what this machine can profile, and what is missing"),
+    "doctor": ("profiling.doctor.command", "what this machine can profile, and what is missing"),
 }
 """Name: module with `configure(parser)` and `run(asked) -> exit code`, and what it is for."""
 

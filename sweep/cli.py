@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sweep import __version__, config
-from sweep.interrupts import Interrupts
+from sweep.run.interrupts import Interrupts
 
 config.register()
 
@@ -72,7 +72,7 @@ def contradiction(arguments: list[str]) -> str:
 
 def main() -> None:
     """Run, and turn every kind of bad input into one line and exit code 2."""
-    from sweep.errors import explain
+    from sweep.cli_errors import explain
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing them

@@ -6,10 +6,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from profiling import ranges
-from sweep import group, plan
-from sweep.folder import SweepFolder
-from sweep.plan import Plan
-from sweep.preflight import cell_from
+from sweep.plan import cells
+from sweep.plan.cells import Plan
+from sweep.plan.preflight import cell_from
+from sweep.results.folder import SweepFolder
+from sweep.run import group
 
 
 def run_single(cfg: DictConfig) -> int:
@@ -17,8 +18,8 @@ def run_single(cfg: DictConfig) -> int:
     hydra = HydraConfig.get()
     with ranges.marked("plan", 0):
         cell = cell_from(cfg, list(hydra.overrides.task))
-        made = plan.build_plan([cell])
-    plan.refuse_if_nothing_runs(made)
+        made = cells.build_plan([cell])
+    cells.refuse_if_nothing_runs(made)
     return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
 
 
@@ -29,7 +30,7 @@ def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | Non
     if dry_run:
         print_plan(made)
         return 0
-    from sweep.session import execute
+    from sweep.run.session import execute
 
     def here(numbers: list[int]) -> None:
         for number in numbers:

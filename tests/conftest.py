@@ -19,7 +19,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 LONG = (
     *("test_sweep_cli.py", "test_real.py", "test_engine.py"),
-    *("test_profile.py", "test_repeats.py", "test_interrupts.py"),
+    *("test_profiler.py", "test_adaptive_repeats.py", "test_interrupts.py"),
 )
 """Files that take longest come first: with two at a time the last one otherwise runs alone."""
 

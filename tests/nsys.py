@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from profiling.nsys.tool import Nsys, NsysError, find
+from profiling.nsys.nsys_cli import Nsys, NsysError, find
 
 SCRIPT = """#!{python} -S
 import os, pathlib, signal, subprocess, sys, time
@@ -71,7 +71,7 @@ def run(asked):
 ''', stub.__dict__)
 sys.modules["profiling.nsys.analyze"] = stub
 """
-"""Code for `Sweep.inject("profiling.refusal", …)`: an analysis that finds phase `other`, told of two processes."""
+"""Code for `Sweep.inject("profiling.errors", …)`: an analysis that finds phase `other`, told of two processes."""
 
 
 def fake_nsys(folder: Path, stop: str = "pass", launch: str = "pass") -> tuple[Path, Path]:

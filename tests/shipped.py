@@ -8,10 +8,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import config, plan
-from sweep import features as feature_rules
+from sweep import config
 from sweep.config import CONF, Feature, RunConfig
-from sweep.devices import Devices
+from sweep.machine.devices import Devices
+from sweep.plan import cells
+from sweep.plan import features as feature_rules
 
 NAMES = tuple(sorted(file.stem for file in (CONF / "feature").glob("*.yaml")))
 FAMILIES = frozenset(OmegaConf.load(file).family for file in (CONF / "model").glob("*.yaml"))
@@ -49,7 +50,7 @@ def features(*names: str) -> list[Feature]:
 
 def cell(
     names: Iterable[str] = (), composition: Sequence[str] = ("model=qwen_image",), gpus: int = 8, **changes: Any
-) -> plan.Cell:
+) -> cells.Cell:
     """The cell of these features; `changes` are dotted keys with __ for the dots."""
     cfg = composed(*composition).copy()
     OmegaConf.set_struct(cfg, False)
@@ -58,7 +59,7 @@ def cell(
     for name in set(NAMES) - set(names):
         del cfg.feature[name]
     devices = Devices("cuda", gpus)
-    return plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
+    return cells.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
 
 
 def supported(name: str) -> set[str]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from profiling.atomic_write import write_atomic
 from profiling.evidence import RankEvidence
-from profiling.files import write_atomic
-from sweep import config, plan
-from sweep.folder import SweepFolder
-from sweep.plan import BASELINE, FEATURE, Cell, Plan
-from sweep.preflight import cell_from
-from sweep.records import DONE, BatchRow, RequestRow, RunResult
+from sweep import config
+from sweep.plan.cells import BASELINE, FEATURE, Cell, Plan
+from sweep.plan.preflight import cell_from
+from sweep.results.folder import SweepFolder
+from sweep.results.records import DONE, BatchRow, RequestRow, RunResult
 
 SPEEDS = {"": 1.0, "teacache": 1.6, "cache_dit": 1.4, "vae_slicing": 1.0}
 
@@ -54,8 +54,8 @@ def many_cells(count: int) -> Plan:
                     beside=baseline_key if name else "",
                 )
             )
-    again = dataclasses.replace(plan.again(cells[0], 1), beside=cells[0].key)
-    return plan.build_plan([*cells, again])
+    again = dataclasses.replace(cells.again(cells[0], 1), beside=cells[0].key)
+    return cells.build_plan([*cells, again])
 
 
 def result_of(cell: Cell, noise: random.Random, prompts: int = 4, repeats: int = 3, slower: float = 1.0) -> RunResult:

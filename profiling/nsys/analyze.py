@@ -5,12 +5,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from profiling.files import write_atomic
-from profiling.nsys import export, table, tool
-from profiling.nsys.phases import Analysis, analyse
-from profiling.nsys.source import sqlite_of
-from profiling.recorded import stored_result
-from profiling.refusal import Refusal
+from profiling.atomic_write import write_atomic
+from profiling.errors import Refusal
+from profiling.measured_cell import stored_result
+from profiling.nsys import export, nsys_cli, rendering
+from profiling.nsys.locate import sqlite_of
+from profiling.nsys.phase_analysis import Analysis, analyse
 
 SHOWN = 12
 RECORD = "record with nsys profile -t cuda,nvtx"
@@ -67,18 +67,18 @@ def run(asked: argparse.Namespace) -> int:
     analyses = [analysed(trace, asked.host_only) for trace in asked.traces]
     if asked.save:
         told = [replace(one, trace=_seen_from(asked.save, one.trace)) for one in analyses]
-        write_atomic(asked.save / tool.PHASES_TABLE, table.phases_csv(told))
-        write_atomic(asked.save / tool.KERNELS_TABLE, table.kernels_csv(told))
+        write_atomic(asked.save / nsys_cli.PHASES_TABLE, rendering.phases_csv(told))
+        write_atomic(asked.save / nsys_cli.KERNELS_TABLE, rendering.kernels_csv(told))
     if asked.plot:
         from profiling.nsys.plot import draw
 
         draw(analyses, asked.plot)
     if asked.format == "json":
-        print(json.dumps(table.document(analyses), indent=1))
+        print(json.dumps(rendering.document(analyses), indent=1))
     elif asked.format == "csv":
-        print(table.phases_csv(analyses), end="")
+        print(rendering.phases_csv(analyses), end="")
     else:
-        print("\n\n".join(table.text(one, asked.top, None if asked.all else SHOWN) for one in analyses))
+        print("\n\n".join(rendering.text(one, asked.top, None if asked.all else SHOWN) for one in analyses))
     return 0
 
 

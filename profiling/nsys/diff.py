@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from profiling.errors import Refusal
 from profiling.nsys import launches
 from profiling.nsys.analyze import add_host_only, read_trace, whole_number
 from profiling.nsys.launches import Launched, Repeat
-from profiling.nsys.phases import OWN_DOMAINS
-from profiling.nsys.project import COLUMNS
-from profiling.nsys.table import columns
+from profiling.nsys.phase_analysis import OWN_DOMAINS
+from profiling.nsys.projection import COLUMNS
+from profiling.nsys.rendering import columns
 from profiling.nsys.verdict import duration, short
-from profiling.refusal import Refusal
 
 LONGEST_ALIGNED = 4000  # launches of a range; longer ones are compared by their number alone
 EPILOG = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from profiling.refusal import Refusal
+from profiling.errors import Refusal
 
 SCHEMA_MAJOR = 3
 """Of the exports this module was written for (3.7 to 3.20). A later minor version with the columns is read too."""

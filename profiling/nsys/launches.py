@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from profiling.nsys.export import Export
-from profiling.nsys.project import Thread, project, threads
+from profiling.nsys.projection import Thread, project, threads
 
 Sequence = tuple[str, ...]  # names of operations, in order of launch
 

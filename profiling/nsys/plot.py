@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from profiling import looks
-from profiling.nsys.phases import Analysis, Phase
+from profiling import plot_style
+from profiling.errors import Refusal
+from profiling.nsys.phase_analysis import Analysis, Phase
 from profiling.nsys.verdict import duration, judge
-from profiling.refusal import Refusal
 
 PARTS = (
     ("compute_ns", "kernels", "#0173B2"),
@@ -29,7 +29,7 @@ def draw(analyses: Sequence[Analysis], path: Path) -> None:
     if not phases:
         raise Refusal(f"--plot {path}: no phase did anything on a GPU")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with looks.style():
+    with plot_style.style():
         from matplotlib import pyplot
 
         figure, axes = pyplot.subplots(figsize=(9, 1.3 + 0.42 * len(phases)), layout="constrained")

@@ -8,7 +8,7 @@ cannot tell.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from profiling.nsys.phases import Phase
+from profiling.nsys.phase_analysis import Phase
 
 
 @dataclass(frozen=True)

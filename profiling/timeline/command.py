@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from profiling.files import write_atomic
-from profiling.phase_times import PhaseTime, bottleneck, held_up_by, phase_times
-from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, RecordedCell, read_cell
-from profiling.refusal import Refusal
+from profiling.atomic_write import write_atomic
+from profiling.errors import Refusal
+from profiling.measured_cell import NEARLY_ALIGNED, UNKNOWN, RecordedCell, read_cell
+from profiling.timeline.bottleneck import PhaseTime, bottleneck, held_up_by, phase_times
 from profiling.timeline.lanes import Window, span, window_of
 
 DPI = 150
@@ -56,7 +56,7 @@ def run(asked: argparse.Namespace) -> int:
 
 def write(cell: RecordedCell, window: Window, folder: Path, traced: Window) -> list[Path]:
     """Write trace and pictures, each whole or not at all; `traced` is the part that the trace holds. Raises Refusal."""
-    from profiling.looks import style
+    from profiling.plot_style import style
     from profiling.timeline.plot import draw
     from profiling.timeline.trace import trace
 

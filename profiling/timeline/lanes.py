@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from profiling.errors import Refusal
+from profiling.measured_cell import NEARLY_ALIGNED, UNKNOWN, Reading, RecordedCell
 from profiling.phases import PhaseRecord
-from profiling.recorded import NEARLY_ALIGNED, UNKNOWN, Reading, RecordedCell
-from profiling.refusal import Refusal
 
 AR_PHASES = ("ar_prefill", "ar_decode", "stage_transfer")  # where stages are processes, those of the AR stage
 REQUEST, PHASES, NESTED, HOST = "request", "phases", "dit_forward", "host"

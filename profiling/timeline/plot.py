@@ -8,9 +8,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from profiling.looks import GREY, LINE_COLOURS, PHASE_COLOURS
+from profiling.measured_cell import RecordedCell
 from profiling.phases import PHASES
-from profiling.recorded import RecordedCell
+from profiling.plot_style import GREY, LINE_COLOURS, PHASE_COLOURS
 from profiling.timeline.lanes import (
     HOST,
     NESTED,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from profiling.recorded import UNKNOWN, Reading, RecordedCell
+from profiling.measured_cell import UNKNOWN, Reading, RecordedCell
 from profiling.timeline.lanes import Process, Slice, Window, held, host_end_s, power, processes, span
 
 Event = dict[str, Any]

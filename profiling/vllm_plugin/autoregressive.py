@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from profiling import ranges
-from profiling.vllm_plugin import loaded
-from profiling.vllm_plugin.files import Place, append_line, paused
+from profiling.vllm_plugin import pipeline_facts
+from profiling.vllm_plugin.record_files import Place, append_line, paused
 from profiling.vllm_plugin.tracing import Tracing
 
 IDLE_S = 0.03
@@ -215,7 +215,7 @@ def hook_runner(cls: Any, place: Place) -> list[str]:
 
 def start(runner: Any, place: Place) -> Steps:
     """The recorder of a runner's steps."""
-    rank = loaded.rank()
+    rank = pipeline_facts.rank()
     described: dict[str, Any] = {}
 
     def describe() -> Mapping[str, Any]:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from profiling.instrument import as_dit_forward, as_phase, as_step_end, replace
-from profiling.vllm_plugin import loaded
-from profiling.vllm_plugin.files import Place
-from profiling.vllm_plugin.session import Session, running
+from profiling.vllm_plugin import pipeline_facts
+from profiling.vllm_plugin.record_files import Place
+from profiling.vllm_plugin.request_session import Session, running
 
 Method = Callable[..., Any]
 
@@ -193,11 +193,11 @@ def _stepped(session: Session, plain: Method) -> Method:
 
 def _count_attention(session: Session, layer: Any) -> None:
     """Count the calls of each back end that the layer may run."""
-    own = loaded.backend_name(layer)
+    own = pipeline_facts.backend_name(layer)
     targets = (
         (own, layer.attention, "forward"),
         (f"RING({own})", getattr(layer, "ring_runner", None), "run_attention"),
-        (loaded.FALLBACK, getattr(layer, "sdpa_fallback", None), "forward"),
+        (pipeline_facts.FALLBACK, getattr(layer, "sdpa_fallback", None), "forward"),
     )
     for name, target, method in targets:
         if target is not None:
@@ -251,7 +251,7 @@ def hook_scheduler(cls: Any) -> None:
 def _end_steps_at_broadcast() -> None:
     """GLM-Image with CFG-parallel steps the scheduler on one rank, which sends the latents to the others."""
     try:
-        group = sys.modules[loaded.PARALLEL_STATE].get_cfg_group()
+        group = sys.modules[pipeline_facts.PARALLEL_STATE].get_cfg_group()
     except (KeyError, AttributeError, AssertionError):
         return
     plain = group.broadcast

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from profiling.files import write_atomic
-from profiling.vllm_plugin.files import FOLDER_VARIABLE, Place
+from profiling.atomic_write import write_atomic
+from profiling.vllm_plugin.record_files import FOLDER_VARIABLE, Place
 
 Hook = Callable[[Any, Place], list[str]]
 """Wraps methods of a class; returns their names."""

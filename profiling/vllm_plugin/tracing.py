@@ -9,9 +9,9 @@ import contextlib
 import threading
 from pathlib import Path
 
-from profiling.files import write_atomic
+from profiling.atomic_write import write_atomic
 from profiling.torch_trace import TRACE_FILE, TorchTrace
-from profiling.vllm_plugin.files import Place, traced_to
+from profiling.vllm_plugin.record_files import Place, traced_to
 
 WRITING = f".{TRACE_FILE}"
 """Lies in the traces' folder from the end of a recording until its file is complete."""

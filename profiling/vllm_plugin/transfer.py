@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from profiling.vllm_plugin.files import Place, append_line
+from profiling.vllm_plugin.record_files import Place, append_line
 
 FACTOR = 32
 """Pixels an AR id covers in each direction."""

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 def default_folder(recipe: Recipe) -> Path:
     """Beside the embedded models: $SWEEP_CACHE, else the user's cache."""
-    from sweep.engines.diffusers.checkpoints import cache_folder
+    from sweep.engines.diffusers.tiny_models.checkpoints import cache_folder
 
     return cache_folder() / recipe.name
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from sweep.checkpoints.tokenizers import byte_level, learn_merges
-from sweep.engines.diffusers.checkpoint_parts import byte_alphabet, write_json
+from sweep.engines.diffusers.tiny_models.parts import byte_alphabet, write_json
 
 VOCABULARY = 168064  # 16,512 image ids and GLM-4's 151,552 text ids
 VISION_VOCABULARY = 16512

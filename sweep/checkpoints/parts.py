@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.checkpoints.weights import Rules, Shape
-from sweep.engines.diffusers.checkpoint_parts import write_json, write_model_index
+from sweep.engines.diffusers.tiny_models.parts import write_json, write_model_index
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.diffusers.checkpoint_parts import byte_alphabet, write_json
+from sweep.engines.diffusers.tiny_models.parts import byte_alphabet, write_json
 from sweep.workload.prompts import SHIPPED
 
 MERGES = 3500

@@ -6,9 +6,9 @@ Pure: loaded reports in, rankings out. Only what passed and can be trusted is ra
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweep.analysis.paired import FASTER
 from sweep.compare.load import Cell, Report
 from sweep.findings import USABLE
-from sweep.paired import FASTER
 
 
 @dataclass(frozen=True, order=True)

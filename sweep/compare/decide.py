@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from profiling import phases
-from sweep import findings, paired
+from sweep import findings
+from sweep.analysis import paired
+from sweep.analysis.paired import Ratio
+from sweep.analysis.status import SLOWER as SLOW
 from sweep.compare.load import Cell, Report
 from sweep.compare.relative import machine_scale, relative_starts
 from sweep.findings import Finding
-from sweep.paired import Ratio
-from sweep.status import SLOWER as SLOW
 
 FAMILY_ERROR = 1 - paired.CONFIDENCE  # chance that any cell of a command is called slower or faster wrongly
 PIXEL_FLOOR = 0.002  # mean pixel difference that counts as a change even where two baselines agree exactly

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep import legacy
+from sweep.analysis.paired import Noise, Sample, Start, noise_beside_reference
 from sweep.findings import STATUSES, Finding, deciding
-from sweep.paired import Noise, Sample, Start, noise_beside_reference
 
 SCHEMA_VERSION = 1  # of report.json
 REPORT = "report.json"

@@ -6,8 +6,8 @@ Pure functions over loaded cells; knows nothing of verdicts.
 import math
 from collections.abc import Sequence
 
+from sweep.analysis.paired import Noise, Sample, Start
 from sweep.compare.load import Cell, Report
-from sweep.paired import Noise, Sample, Start
 
 
 def relative_starts(report: Report, cell: Cell) -> tuple[tuple[Start, ...], Noise]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiling.files import replaced
-from sweep.engines.base import Request
+from profiling.atomic_write import replaced
+from sweep.engines.protocol import Request
 
 if TYPE_CHECKING:
     from PIL import Image

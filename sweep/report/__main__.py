@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sweep.config import ConfigError
-from sweep.folder import SweepFolder
+from sweep.results.folder import SweepFolder
 
 
 def main() -> int:

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from sweep import columns, differences, similarity, summary
-from sweep.folder import SweepFolder
-from sweep.plan import Plan
-from sweep.report import page
-from sweep.report.document import document
+from sweep.analysis import clip_similarity, columns, image_pairs, summary
+from sweep.plan.cells import Plan
+from sweep.report.page import contents
+from sweep.report.report_json import document
+from sweep.results.folder import SweepFolder
 
 RANDOM_WEIGHTS_NOTE = "Random weights: pictures mean nothing and speed-ups of caches are not representative."
 
@@ -29,8 +29,8 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         plan = folder.load_plan()
         loaded = folder.load_results(plan)
         results = {key: result for key, (result, _) in loaded.items()}
-        problem = similarity.measure(folder, plan, results)
-        differences.measure(folder, plan, results)
+        problem = clip_similarity.measure(folder, plan, results)
+        image_pairs.measure(folder, plan, results)
         found = summary.summarise(folder, plan, loaded)
         rows = found.rows
         manifest = folder.load_manifest()
@@ -46,7 +46,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         shown = Plan(tuple(plan.by_key[row["cell_key"]] for row in rows), plan.groups)
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
             pictures = _draw(folder, rows, note)
-            files.append(page.write(folder, shown, rows, results, pictures, note, found.control))
+            files.append(contents.write(folder, shown, rows, results, pictures, note, found.control))
         if time.perf_counter() - started > 60:
             console.print("drawing took long: plots=false leaves it out")
     _print(console, found, note, interrupted, files, pictures)
@@ -69,7 +69,7 @@ def collector_paused() -> Iterator[None]:
 def _draw(folder: SweepFolder, rows: Sequence[Mapping[str, Any]], note: str) -> list[Path]:
     import pandas
 
-    from sweep.report.plots import draw_all
+    from sweep.report.plots.draw import draw_all
 
     frame = pandas.DataFrame([dict(row) for row in rows], columns=[*columns.NAMES, "findings"])
     return draw_all(frame, folder.path / "plots", note)
@@ -83,8 +83,8 @@ def _print(
     files: Sequence[Path],
     pictures: Sequence[Path],
 ) -> None:
-    from sweep.report import control_view
-    from sweep.report.tables import summary_table
+    from sweep.report.page import control_view
+    from sweep.report.terminal import summary_table
 
     if interrupted:
         console.print("[yellow]interrupted[/yellow]: finished cells are kept; the same command and folder goes on")

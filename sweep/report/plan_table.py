@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.findings import SKIP
-from sweep.plan import Plan
-from sweep.report.tables import together
+from sweep.plan.cells import Plan
+from sweep.report.terminal import together
 from sweep.report.words import cells_words
 
 

@@ -8,9 +8,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from profiling.files import replaced
+from profiling.atomic_write import replaced
 from sweep.config import ConfigError, Workload, require
-from sweep.engines.base import Request
+from sweep.engines.protocol import Request
 from sweep.workload.prompts import load_prompts
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

@@ -115,9 +115,9 @@ def sweep_against_runs(short: bool, rounds: int = 1) -> bool:
 
 def stored(cells: int = 10_000) -> bool:
     """Summary, report.json and compare of a very large sweep, each under 5 s, wall time."""
-    from sweep import summary
+    from sweep.analysis import summary
     from sweep.report.build import collector_paused
-    from sweep.report.document import document
+    from sweep.report.report_json import document
     from tests.stored import many_cells, store
 
     with tempfile.TemporaryDirectory(prefix="sweep-bench-") as name:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep import paired
-from sweep.paired import Ratio, Start
+from sweep.analysis import paired
+from sweep.analysis.paired import Ratio, Start
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "aa_report.json.gz"
 SLOWDOWN = 1.1

@@ -24,13 +24,14 @@ import hydra
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sweep import config, features
+from sweep import config
 from sweep.config import RunConfig
-from sweep.devices import discover
-from sweep.engine_spec import engine_spec
 from sweep.engines import registry
-from sweep.engines.base import Request
-from sweep.engines.host import EngineHost
+from sweep.engines.process.host import EngineHost
+from sweep.engines.protocol import Request
+from sweep.machine.devices import discover
+from sweep.plan import features
+from sweep.plan.engine_spec import engine_spec
 from sweep.workload.requests import batches, build_requests
 
 

@@ -2,7 +2,7 @@
 
 One engine generates the same requests observed and unobserved in turns (A B, B A, …), so that neither a drifting GPU
 nor the luck of a start, which alone differs by some 0.3 %, is taken for its cost. Unobserved is a request at whose
-beginning a file says so (`PAUSED` in profiling/vllm_plugin/files.py): no ranges, no events, nothing is read or
+beginning a file says so (`PAUSED` in profiling/vllm_plugin/record_files.py): no ranges, no events, nothing is read or
 written; what is left is a plain call where the plugin intercepts one. Prints the median ratio with its 95 % interval
 (bootstrap over the pairs). Ctrl-C ends it with what it has.
 
@@ -18,9 +18,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from profiling.vllm_plugin.files import PAUSED
+from profiling.vllm_plugin.record_files import PAUSED
 from sweep.config import RunConfig
-from sweep.engines.host import EngineHost
+from sweep.engines.process.host import EngineHost
 from sweep.workload.requests import batches, build_requests
 from tests.bench.engines import configured, interval, started
 

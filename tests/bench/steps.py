@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from profiling.vllm_plugin.autoregressive import hook_runner
-from profiling.vllm_plugin.files import PAUSED
+from profiling.vllm_plugin.record_files import PAUSED
 from tests.bench.engines import interval
 from tests.bench.plugin import in_turns
 

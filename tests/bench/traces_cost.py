@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiling.nsys import tool
+from profiling.nsys import nsys_cli
 from tests.bench import traces
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,11 +76,11 @@ def ours(path: Path) -> list[str]:
 def theirs(path: Path, folder: Path) -> tuple[str, list[str]]:
     """What it is compared with: its name, and the command."""
     try:
-        nsys = tool.find()
+        nsys = nsys_cli.find()
         command = [str(nsys.path), "stats", "-r", "nvtx_gpu_proj_sum", "-f", "csv", str(path)]
         if "request" in subprocess.run(command, capture_output=True, text=True).stdout:
             return f"nsys stats {nsys}", command
-    except tool.NsysError:
+    except nsys_cli.NsysError:
         pass
     script = folder / "by_pandas.py"
     script.write_text(BY_PANDAS)

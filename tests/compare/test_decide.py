@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from profiling.evidence import RankEvidence
-from sweep import paired, status
+from sweep.analysis import paired, status
+from sweep.analysis.paired import Noise, Ratio
 from sweep.compare import decide, describe
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import parse
 from sweep.config import Feature
-from sweep.paired import Noise, Ratio
 from tests.compare.documents import Document, cell, report, samples, slower_phase
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweep.engines.base import EngineSpec, Output, Request
+from sweep.engines.protocol import EngineSpec, Output, Request
 
 if TYPE_CHECKING:
     from sweep.engines.diffusers.engine import DiffusersEngine

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import torch
 
-from sweep.engines.diffusers.clock import StepClock
-from sweep.engines.diffusers.context import RankContext
+from sweep.engines.diffusers.rank_context import RankContext
+from sweep.engines.diffusers.step_clock import StepClock
 
 
 class MeshOf(RankContext):
@@ -30,7 +30,7 @@ def tiny_qwen_dit() -> SimpleNamespace:
     """What `apply` reads of a pipeline: tiny Qwen-Image's transformer."""
     from diffusers import QwenImageTransformer2DModel
 
-    from sweep.engines.diffusers.checkpoints import ensure_checkpoint
+    from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
 
     folder = ensure_checkpoint("tiny_qwen_image") / "transformer"
     return SimpleNamespace(transformer=QwenImageTransformer2DModel.from_pretrained(folder))

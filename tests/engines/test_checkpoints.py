@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.engines.diffusers.checkpoints import BUILDERS, ensure_checkpoint
+from sweep.engines.diffusers.tiny_models.checkpoints import BUILDERS, ensure_checkpoint
 
 BUILD = "import sys; from sweep.engines.diffusers.checkpoints import ensure_checkpoint as e; print(e(sys.argv[1]))"
 LOAD = """

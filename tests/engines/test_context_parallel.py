@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.engines.diffusers.context_parallel import apply, carry_mask, cpu_flash_forward, split_evenly
+from sweep.engines.diffusers.features.context_parallel import apply, carry_mask, cpu_flash_forward, split_evenly
 from tests.engines.conftest import make_request, open_engine, pixels
 from tests.engines.parallel_doubles import MeshOf, tiny_qwen_dit
 

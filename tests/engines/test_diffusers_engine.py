@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from profiling.phases import PhaseRecord
-from sweep.engines.base import Output
+from sweep.engines.protocol import Output
 from tests.engines.conftest import MODELS, make_request, make_spec, open_engine, pixels
 
 if TYPE_CHECKING:

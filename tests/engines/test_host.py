@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweep.engines.failures import one_line
-from sweep.engines.host import EngineHost
-from sweep.folder import SweepFolder
+from sweep.engines.process.failures import one_line
+from sweep.engines.process.host import EngineHost
+from sweep.results.folder import SweepFolder
 from tests.engines.conftest import make_spec
 
 LINES, LINE = 500_000, "x" * 9

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweep.engines.diffusers.tensor_parallel import apply
+from sweep.engines.diffusers.features.tensor_parallel import apply
 from tests.engines.conftest import make_request, open_engine, pixels
 from tests.engines.parallel_doubles import MeshOf, tiny_qwen_dit
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from sweep.config import CONF, EngineConfig, Model, RunConfig
-from sweep.engines.vllm_omni import accepted, stages, versions
-from sweep.engines.vllm_omni.accepted import Accepted, Place, refuse_unknown
+from sweep.engines.vllm_omni import options, stages, versions
 from sweep.engines.vllm_omni.kind import preflight
-from sweep.engines.vllm_omni.source import Source
+from sweep.engines.vllm_omni.option_source import Source
+from sweep.engines.vllm_omni.options import Accepted, Place, refuse_unknown
 from sweep.engines.vllm_omni.versions import adapter
 from tests.wheels import VERSIONS, wheel_source
 
@@ -69,7 +69,7 @@ def package(version: str) -> Path:
 
 
 def names(version: str, stages: int = 1, vllm: Path | None = None) -> Accepted:
-    return accepted.accepted(wheel_source(version) / "vllm_omni", stages, vllm=vllm)
+    return options.accepted(wheel_source(version) / "vllm_omni", stages, vllm=vllm)
 
 
 def refused(
@@ -198,7 +198,7 @@ def test_a_deploy_files_diffusion_stage_takes_parallel_sizes_in_parallel_config(
 def test_reading_the_source_is_quick_and_imports_nothing(package: Path) -> None:
     before = set(sys.modules)
     start = time.process_time()
-    fresh = accepted.accepted.__wrapped__(package, 2)
+    fresh = options.accepted.__wrapped__(package, 2)
     assert time.process_time() - start < 0.5
     assert fresh.omni
     assert not {name for name in set(sys.modules) - before if name.partition(".")[0] in ("vllm", "vllm_omni", "torch")}
@@ -206,14 +206,14 @@ def test_reading_the_source_is_quick_and_imports_nothing(package: Path) -> None:
 
 def test_the_installed_package_is_found_without_importing_it(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(package.parent))
-    assert accepted.installed(1) == accepted.accepted(package, 1)
+    assert options.installed(1) == options.accepted(package, 1)
     assert "vllm_omni" not in sys.modules
 
 
 def test_no_package_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="vllm-omni is not installed"):
-        accepted.installed(1)
+        options.installed(1)
 
 
 def test_engine_arguments_of_vllm_are_known_where_vllm_is(version: str, vllm: Path) -> None:
@@ -225,7 +225,7 @@ def test_engine_arguments_of_vllm_are_known_where_vllm_is(version: str, vllm: Pa
 
 
 def test_a_version_that_is_laid_out_otherwise_is_not_refused_anything(tmp_path: Path) -> None:
-    unread = accepted.accepted(tmp_path, 1)
+    unread = options.accepted(tmp_path, 1)
     assert "engine/async_omni_engine.py" in unread.unreadable
     assert refuse_unknown({"anything": 1}, unread) == ""
 
@@ -281,7 +281,7 @@ def test_importing_our_modules_imports_no_engine() -> None:
 
 
 def test_options_that_cannot_be_checked_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accepted, "installed", lambda stages: accepted.accepted(tmp_path, stages))
+    monkeypatch.setattr(options, "installed", lambda stages: options.accepted(tmp_path, stages))
     monkeypatch.setattr(versions, "adapter", lambda: versions.V030("0.33.0", "vllm-omni 0.33.0 was never tested"))
     run = RunConfig(engine=EngineConfig(name="vllm_omni", args={"cache_backnd": "tea_cache"}), model=Model(name="x"))
     found = preflight(run, ())

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from profiling.vllm_plugin import files
-from sweep.engines.base import EngineSpec, Request
+from profiling.vllm_plugin import record_files
+from sweep.analysis.evidence import total_evidence
+from sweep.analysis.status import judge
+from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import engine as engine_module
-from sweep.engines.vllm_omni import evidence, stages
+from sweep.engines.vllm_omni import stages, worker_records
 from sweep.engines.vllm_omni.versions import Generated, StageTimes
-from sweep.evidence import total_evidence
 from sweep.findings import FAIL
-from sweep.status import judge
 
 QWEN = EngineSpec(
     engine="vllm_omni",
@@ -58,12 +58,12 @@ def line(rank: int = 0, requests: tuple[str, ...] = ("0_a",), dummy: bool = Fals
 
 def write(folder: Path, name: str, *lines: dict[str, Any]) -> None:
     for one in lines:
-        files.append_line(folder / name, one)
+        record_files.append_line(folder / name, one)
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> evidence.Workers:
-    return evidence.Workers(tmp_path)
+def workers(tmp_path: Path) -> worker_records.Workers:
+    return worker_records.Workers(tmp_path)
 
 
 def test_a_model_that_cannot_batch_is_asked_for_one_request_at_a_time(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_token_times_are_of_each_request(tmp_path: Path) -> None:
     assert stages.describe(QWEN, tmp_path).token_times([one(20.0)]) == ((), ())
 
 
-def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: evidence.Workers) -> None:
+def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: worker_records.Workers) -> None:
     """Two requests that the model took one by one, on two ranks; the warm-up of vLLM-Omni does not count."""
     write(workers.folder, "dit-rank0-1.jsonl", line(dummy=True))
     workers.begin()
@@ -137,21 +137,23 @@ def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: evidence.Worke
     assert phases[0].start_s == pytest.approx(1.0, abs=0.2)
 
 
-def test_a_batch_that_went_unobserved_is_not_waited_for(workers: evidence.Workers) -> None:
-    (workers.folder / files.PAUSED).touch()
+def test_a_batch_that_went_unobserved_is_not_waited_for(workers: worker_records.Workers) -> None:
+    (workers.folder / record_files.PAUSED).touch()
     assert workers.collect([REQUEST], 2, 0, 0.0) == ((), ())
 
 
-def test_a_silent_rank_is_named(workers: evidence.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "LINES_TIMEOUT_S", 0.05)
+def test_a_silent_rank_is_named(workers: worker_records.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_records, "LINES_TIMEOUT_S", 0.05)
     workers.begin()
     write(workers.folder, "dit-rank0-1.jsonl", line())
     with pytest.raises(RuntimeError, match="nothing about this batch in DiT rank 1"):
         workers.collect([REQUEST], 2, 0, 0.0)
 
 
-def test_a_process_without_the_plugin_is_an_error(workers: evidence.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "MARKER_TIMEOUT_S", 0.05)
+def test_a_process_without_the_plugin_is_an_error(
+    workers: worker_records.Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_records, "MARKER_TIMEOUT_S", 0.05)
     (workers.folder / "installed-1.json").write_text(json.dumps({"pid": 1, "hooks": []}))
     with pytest.raises(RuntimeError, match="loaded in 1 processes, 3 were expected"):
         workers.check(3)
@@ -160,7 +162,7 @@ def test_a_process_without_the_plugin_is_an_error(workers: evidence.Workers, mon
         workers.check(3)
 
 
-def test_a_plugin_that_fails_later_is_an_error_too(workers: evidence.Workers) -> None:
+def test_a_plugin_that_fails_later_is_an_error_too(workers: worker_records.Workers) -> None:
     """The lines are all there, but an AR process may have dropped steps."""
     workers.begin()
     write(workers.folder, "dit-rank0-1.jsonl", line())
@@ -169,7 +171,7 @@ def test_a_plugin_that_fails_later_is_an_error_too(workers: evidence.Workers) ->
         workers.collect([REQUEST], 1, 0, 0.0)
 
 
-def hand_over(workers: evidence.Workers, received: str) -> Any:
+def hand_over(workers: worker_records.Workers, received: str) -> Any:
     """Evidence of one request whose AR stage sent `1024:aa`."""
     workers.begin()
     ar = {"rank": 0, "steps": 1281, "settings": {"tp_size": "1"}}
@@ -183,7 +185,7 @@ def hand_over(workers: evidence.Workers, received: str) -> Any:
     return told
 
 
-def test_tokens_that_arrive_as_they_were_sent_pass(workers: evidence.Workers) -> None:
+def test_tokens_that_arrive_as_they_were_sent_pass(workers: worker_records.Workers) -> None:
     told = hand_over(workers, "1024:aa")
     assert told[0].counts["hand_overs"] == 1
     assert told[0].counts["ar_steps"] == 1281
@@ -191,7 +193,7 @@ def test_tokens_that_arrive_as_they_were_sent_pass(workers: evidence.Workers) ->
     assert judge([], [told], told, None) == []
 
 
-def test_tokens_stand_in_the_order_of_the_requests(workers: evidence.Workers) -> None:
+def test_tokens_stand_in_the_order_of_the_requests(workers: worker_records.Workers) -> None:
     ids = [f"{number}_x" for number in range(11)]
     workers.begin()
     write(workers.folder, "ar-rank0-1.jsonl", {
@@ -206,7 +208,7 @@ def test_tokens_stand_in_the_order_of_the_requests(workers: evidence.Workers) ->
 
 
 @pytest.mark.parametrize("received", ["1024:ab", "1023:aa", ""])
-def test_tokens_that_do_not_fail_the_cell(received: str, workers: evidence.Workers) -> None:
+def test_tokens_that_do_not_fail_the_cell(received: str, workers: worker_records.Workers) -> None:
     broken = hand_over(workers, received)
     (found,) = judge([], [total_evidence([broken, broken])], broken, None)
     assert (found.status, found.code) == (FAIL, "hand_over_broken")

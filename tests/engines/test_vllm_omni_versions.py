@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sweep.engines.base import EngineSpec, Request
+from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import engine, stages
-from sweep.engines.vllm_omni.source import Source
+from sweep.engines.vllm_omni.option_source import Source
 from sweep.engines.vllm_omni.versions import V026, V030, Version, adapter
 from tests.wheels import VERSIONS, wheel_source
 

@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sweep.folder import SweepFolder
-from sweep.leases import LEASES_VARIABLE
+from sweep.machine.leases import LEASES_VARIABLE
+from sweep.results.folder import SweepFolder
 from tests.conftest import Finished, environment
 
 NOOP = ("engine=noop", "plots=false", "aa=0")

@@ -104,7 +104,7 @@ def _fork(spec, *rest):
         raise preimported.ServerDied
     return _started(spec, *rest)
 """
-    sweep.inject("sweep.engines.host", code)
+    sweep.inject("sweep.engines.process.host", code)
     done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
     assert done.code == 1, done.out + done.err
     found = sweep.statuses()
@@ -113,7 +113,7 @@ def _fork(spec, *rest):
 
 
 def test_imports_that_end_their_process_are_told_with_their_log(sweep: Sweep) -> None:
-    sweep.inject("sweep.engines.preimported", IMPORTING.format(then="import os; os._exit(3)"))
+    sweep.inject("sweep.engines.process.forkserver", IMPORTING.format(then="import os; os._exit(3)"))
     process = sweep.start("-m", "batch=1,2", *REAL)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in err) == (1, False), out + err
@@ -130,7 +130,7 @@ def test_imports_that_end_their_process_are_told_with_their_log(sweep: Sweep) ->
 
 
 def test_imports_that_hang_end_with_the_load_time_limit(sweep: Sweep) -> None:
-    sweep.inject("sweep.engines.preimported", IMPORTING.format(then="time.sleep(60)"))
+    sweep.inject("sweep.engines.process.forkserver", IMPORTING.format(then="time.sleep(60)"))
     done = sweep.run("-m", "batch=1", "engine.load_timeout_s=3", *REAL, timeout_s=30)
     assert done.code == 1, done.out + done.err
     status, reason = sweep.statuses()["baseline b1"]
@@ -260,7 +260,7 @@ def test_last_words_of_an_earlier_request_are_no_cause_of_death(sweep: Sweep) ->
 
 def test_error_of_a_process_behind_the_engine_while_it_loads(sweep: Sweep) -> None:
     """The process may have printed it before it was asked to load."""
-    sweep.inject("sweep.engines.base", "print('ValueError: unknown dtype', flush=True)")
+    sweep.inject("sweep.engines.protocol", "print('ValueError: unknown dtype', flush=True)")
     failing = (
         "def load(self):\n    raise RuntimeError('Orchestrator initialization failed')\n\nNoopEngine.load = load\n"
     )

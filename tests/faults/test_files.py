@@ -61,7 +61,7 @@ NoopEngine.generate = generate
 
 def fill_disk(sweep: Sweep, name: str, at_once: bool = True) -> None:
     """From now on, or once the flag is set, there is no room for files with `name` in their path."""
-    sweep.inject("sweep.results", FULL.format(name=name))
+    sweep.inject("sweep.results.folder", FULL.format(name=name))
     if at_once:
         sweep.flag.touch()
 

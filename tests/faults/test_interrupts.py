@@ -75,9 +75,9 @@ STAGES = {
         ),
         [("PASS", ""), ("ERROR", "interrupted while generating batch 2 of 2, repeat 1"), NOT_RUN, NOT_RUN],
     ),
-    "storing": (("sweep.results", WHILE_STORING), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
-    "between groups": (("sweep.run", AFTER_GROUP), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
-    "summary": (("sweep.summary", IN_SUMMARY), [("PASS", "")] * 4),
+    "storing": (("sweep.results.folder", WHILE_STORING), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
+    "between groups": (("sweep.run.group", AFTER_GROUP), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
+    "summary": (("sweep.analysis.summary", IN_SUMMARY), [("PASS", "")] * 4),
 }
 
 
@@ -117,7 +117,7 @@ def test_what_was_interrupted_keeps_its_measured_requests_and_a_rerun_goes_on(sw
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupt_while_planning_leaves_nothing(sweep: Sweep, number: int) -> None:
-    sweep.inject("sweep.plan", f"import os\n\ndef build_plan(cells):\n    os.kill(os.getpid(), {int(number)})\n")
+    sweep.inject("sweep.plan.cells", f"import os\n\ndef build_plan(cells):\n    os.kill(os.getpid(), {int(number)})\n")
     done = sweep.run(*ARGUMENTS)
     assert (done.code, done.out, done.err) == (130, "", "")
     assert not (sweep.folder / "plan.json").exists()
@@ -127,10 +127,11 @@ def test_second_interrupt_while_cleaning_up_loses_no_result(sweep: Sweep) -> Non
     """Interrupted while measuring; again when the cell is stored, processes are ended, and the summary is written."""
     stop_at(sweep, "measuring", signal.SIGINT)
     again = STOP.format(whom="getpid", signal=int(signal.SIGINT), stay=False)
-    sweep.inject("sweep.results", WHILE_STORING.format(stop=again))
-    sweep.inject("sweep.summary", IN_SUMMARY.format(stop=again))
+    sweep.inject("sweep.results.folder", WHILE_STORING.format(stop=again))
+    sweep.inject("sweep.analysis.summary", IN_SUMMARY.format(stop=again))
     sweep.inject(
-        "sweep.session", f"_kill = kill_descendants\n\ndef kill_descendants():\n    {again}\n    _kill()\n    {again}\n"
+        "sweep.run.session",
+        f"_kill = kill_descendants\n\ndef kill_descendants():\n    {again}\n    _kill()\n    {again}\n",
     )
     done = sweep.run(*ARGUMENTS)
     assert done.code == 130, done.out + done.err
@@ -153,7 +154,7 @@ def test_interrupt_while_plots_are_drawn_keeps_the_summary(sweep: Sweep) -> None
 def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None:
     """Before there is an engine's process: the one that it is to be forked from still imports."""
     hang = "def import_all(modules):\n    _redirect()\n    FLAG.write_text(str(os.getpid()))\n    time.sleep(60)\n"
-    sweep.inject("sweep.engines.preimported", hang)
+    sweep.inject("sweep.engines.process.forkserver", hang)
     process = sweep.start("-m", "baselines=true", "batch=1,2", "plots=false", "aa=0")
     sweep.wait_until(process, lambda: [event for event in sweep.events("cell") if event["state"] == "loading"])
     server = int(sweep.wait_until(process, lambda: sweep.flag.exists() and sweep.flag.read_text()))

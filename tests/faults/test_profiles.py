@@ -5,7 +5,7 @@ import signal
 import psutil
 import pytest
 
-from profiling.nsys.tool import Nsys
+from profiling.nsys.nsys_cli import Nsys
 from tests.faults.conftest import NOOP, Sweep, alive, group_alive, wait_for
 from tests.faults.test_engine import in_generate
 from tests.nsys import fake_nsys, nsys_processes, real_nsys
@@ -129,7 +129,7 @@ def test_no_room_for_the_trace_is_told_and_costs_no_cell(sweep: Sweep) -> None:
 
 def test_analysis_that_fails_costs_no_trace(sweep: Sweep) -> None:
     sweep.environment["NSYS"] = str(fake_nsys(sweep.base)[0])
-    sweep.inject("profiling.refusal", "import sys; sys.modules['profiling.nsys.analyze'] = None")
+    sweep.inject("profiling.errors", "import sys; sys.modules['profiling.nsys.analyze'] = None")
     done = sweep.run("-m", *NOOP, "profile=nsys")
     assert done.code == 0, done.out + done.err
     row = sweep.rows()["baseline b1"]

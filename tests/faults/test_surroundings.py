@@ -40,7 +40,7 @@ def engines():
     """Process ids; asked by the sweep, or by the sampler that it has started."""
     me = psutil.Process()
     sweep = me.parent() if "profiling.telemetry.worker" in me.cmdline() else me
-    return [one.pid for one in sweep.children() if "sweep.engines.child" in one.cmdline()]
+    return [one.pid for one in sweep.children() if "sweep.engines.process.child" in one.cmdline()]
 
 
 def nvmlDeviceGetMemoryInfo(handle):

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweep.folder import SweepFolder
-from sweep.plan import Plan
-from sweep.report import page
+from sweep.analysis.summary import summarise
+from sweep.plan.cells import Plan
 from sweep.report.build import rebuild
-from sweep.summary import summarise
+from sweep.report.page import contents
+from sweep.results.folder import SweepFolder
 from tests.conftest import ROOT
 
 SWEEPS = ROOT / "tests" / "data" / "sweeps"
@@ -69,7 +69,7 @@ def _write_page(folder: SweepFolder) -> None:
     shown = Plan(tuple(made.by_key[row["cell_key"]] for row in found.rows), made.groups)
     note = json.loads((folder.path / "report.json").read_text())["sweep"]["note"]
     results = {key: result for key, (result, _) in loaded.items()}
-    page.write(folder, shown, found.rows, results, [], note, found.control)
+    contents.write(folder, shown, found.rows, results, [], note, found.control)
 
 
 def _comparisons(scratch: Path, reports: dict[str, Path]) -> Iterator[tuple[str, str]]:

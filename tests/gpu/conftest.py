@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.devices import cuda_device_count
-from sweep.gpu_neighbours import used_gb
+from sweep.machine.devices import cuda_device_count
+from sweep.machine.gpu_neighbours import used_gb
 from tests.conftest import environment
 from tests.faults.conftest import Sweep, sweep
 

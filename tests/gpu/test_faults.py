@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psutil
 
-from sweep.devices import cuda_device_count
+from sweep.machine.devices import cuda_device_count
 from tests.faults.conftest import Sweep, alive, group_alive, wait_for
 from tests.gpu.conftest import left_on_gpus, run
 

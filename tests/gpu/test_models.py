@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.devices import cuda_device_count
+from sweep.machine.devices import cuda_device_count
 from tests.faults.conftest import Sweep
 from tests.gpu.conftest import built, left_on_gpus, run
 

@@ -6,7 +6,7 @@ from typing import Any
 from omni_doubles import BLOCKS, Batch, Here, Runner, lines
 
 from profiling.vllm_plugin.diffusion import hook_runner
-from profiling.vllm_plugin.files import DitRecord
+from profiling.vllm_plugin.record_files import DitRecord
 
 ALL = BLOCKS + 1
 """Blocks that a full forward runs."""

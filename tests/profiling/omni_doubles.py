@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from profiling.vllm_plugin import writer
-from profiling.vllm_plugin.files import DitRecord, dit_record, read_lines
+from profiling.vllm_plugin.record_files import DitRecord, dit_record, read_lines
 
 WIDTH = 8
 BLOCKS = 3

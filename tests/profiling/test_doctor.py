@@ -13,11 +13,11 @@ import psutil
 import pytest
 from driver_doubles import EVENT_REASONS, amd, nvml, unsupported
 
-from profiling import machine
-from profiling.doctor import ranges_finding
-from profiling.machine import MISSING, OK, WARNING
-from profiling.nsys import tool, trial
-from profiling.nsys.trial import Trial
+from profiling.doctor import machine, nsys_self_test
+from profiling.doctor.command import ranges_finding
+from profiling.doctor.machine import MISSING, OK, WARNING
+from profiling.doctor.nsys_self_test import Trial
+from profiling.nsys import nsys_cli
 from tests.conftest import Finished, environment
 
 FAKE = """#!{python}
@@ -80,7 +80,7 @@ def test_without_nsys_it_says_so_and_what_still_works(monkeypatch: pytest.Monkey
     bare = {"NSYS": "", "PATH": "/usr/bin:/bin"}
     for name, value in bare.items():
         monkeypatch.setenv(name, value)
-    if tool.candidates():
+    if nsys_cli.candidates():
         pytest.skip("nsys is installed on this machine")
     found = findings(**bare)
     assert (found["nsys"]["status"], found["nsys"]["found"]) == ("missing", "nsys was not found")
@@ -174,8 +174,8 @@ def test_recorded_range_names_the_library_that_reached_nsys(nsys: Callable[..., 
 
 def test_real_nsys_records_and_exports_a_range() -> None:
     try:
-        there = tool.find()
-    except tool.NsysError:
+        there = nsys_cli.find()
+    except nsys_cli.NsysError:
         pytest.skip("no nsys on this machine")
     found = findings()
     assert found["nsys"]["found"] == f"{there}, {there.path}"
@@ -190,9 +190,21 @@ def test_real_nsys_records_and_exports_a_range() -> None:
         (Trial("", "", "nvtx"), (2025, 3, 1), "0.2.17", OK, "recorded through the package nvtx 0.2.17"),
         (Trial("", "", "libnvtx3interop"), (2023, 4, 4), "0.2.17", OK, "a dummy domain under nsys 2023.4"),
         (Trial("", "", "libnvtx3interop"), (2023, 4, 4), "", OK, "no package nvtx"),
-        (Trial(trial.RANGES, "the range is not there", "none"), (2023, 4, 4), "0.2.17", MISSING, "no library reaches"),
-        (Trial(trial.RANGES, "the range is not there", ""), (2023, 4, 4), "0.2.17", MISSING, "no library reaches"),
-        (Trial(trial.IMPORT, "broken", "nvtx"), (2025, 3, 1), "0.2.17", WARNING, "could not be tried"),
+        (
+            Trial(nsys_self_test.RANGES, "it is not there", "none"),
+            (2023, 4, 4),
+            "0.2.17",
+            MISSING,
+            "no library reaches",
+        ),
+        (
+            Trial(nsys_self_test.RANGES, "it is not there", ""),
+            (2023, 4, 4),
+            "0.2.17",
+            MISSING,
+            "no library reaches",
+        ),
+        (Trial(nsys_self_test.IMPORT, "broken", "nvtx"), (2025, 3, 1), "0.2.17", WARNING, "could not be tried"),
     ],
 )
 def test_by_which_library_ranges_reach_nsys(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small_traces import PROCESS, THREAD, Written
 
-from profiling.nsys import export, project
-from profiling.nsys.phases import Phase, analyse
+from profiling.nsys import export, projection
+from profiling.nsys.phase_analysis import Phase, analyse
 from profiling.nsys.verdict import BOUNDS, judge, short, waiting
 
 NAMES = ("matmul", "matmul", "norm", "ncclDevKernel_AllGather", "[copy]")
@@ -88,15 +88,15 @@ def sort_of(found: export.Export, index: int) -> str:
 def test_every_range_is_what_counting_nanoseconds_says(seed: int, tmp_path: Path) -> None:
     found = export.read(made_at_random(tmp_path / "small.sqlite", seed).save())
     checked = 0
-    for thread in project.threads(found):
+    for thread in projection.threads(found):
         mine = np.flatnonzero(found.ranges.thread == thread.thread)
-        projected = project.project(thread, found.ranges.start[mine], found.ranges.end[mine])
+        projected = projection.project(thread, found.ranges.start[mine], found.ranges.end[mine])
         for place, which in enumerate(mine.tolist()):
             expected = counted(found, thread.thread, int(found.ranges.start[which]), int(found.ranges.end[which]))
             if not expected:
                 assert projected.projected[place] == 0
                 continue
-            told = dict(zip(project.COLUMNS, projected.parts[place].tolist(), strict=True))
+            told = dict(zip(projection.COLUMNS, projected.parts[place].tolist(), strict=True))
             told |= {"projected": int(projected.projected[place]), "launches": int(projected.launches[place])}
             assert told == expected
             checked += 1
@@ -128,7 +128,7 @@ def test_kernels_of_a_phase_are_those_launched_in_it_each_once(seed: int, tmp_pa
 def test_chunks_hold_all_ranges_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = np.array([3, 0, 9, 1, 1, 1, 5])
     for size in (1, 4, 6, 100):
-        slices = project.chunks(lengths, size)
+        slices = projection.chunks(lengths, size)
         assert np.concatenate([np.arange(7)[one] for one in slices]).tolist() == list(range(7))
         assert all(lengths[one].sum() <= size or one.stop - one.start == 1 for one in slices)
 
@@ -136,8 +136,8 @@ def test_chunks_hold_all_ranges_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sweeping_in_chunks_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = export.read(made_at_random(tmp_path / "small.sqlite", 3).save())
     whole = analyse(found, "small")
-    chunks = project.chunks
-    monkeypatch.setattr(project, "chunks", lambda lengths: chunks(lengths, 2))
+    chunks = projection.chunks
+    monkeypatch.setattr(projection, "chunks", lambda lengths: chunks(lengths, 2))
     assert analyse(found, "small") == whole
 
 

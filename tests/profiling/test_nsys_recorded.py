@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_traces import by_name, phases_of, profiling, unpacked
 
-from profiling.nsys import table, tool
+from profiling.nsys import nsys_cli, rendering
 from tests.bench import traces
 from tests.conftest import ROOT
 
@@ -102,7 +102,9 @@ def test_saved_tables_and_plot(tmp_path: Path) -> None:
 
 def test_every_column_is_described() -> None:
     described = (ROOT / "docs" / "nsys.md").read_text()
-    assert [name for name in (*table.PHASE_COLUMNS, *table.KERNEL_COLUMNS) if f"`{name}`" not in described] == []
+    assert [
+        name for name in (*rendering.PHASE_COLUMNS, *rendering.KERNEL_COLUMNS) if f"`{name}`" not in described
+    ] == []
 
 
 def test_saved_beside_the_trace_the_tables_name_it_as_seen_from_there(tmp_path: Path) -> None:
@@ -115,7 +117,17 @@ def test_saved_beside_the_trace_the_tables_name_it_as_seen_from_there(tmp_path: 
 
 def by_nsys(path: Path) -> dict[str, tuple[int, int]]:
     """Instances and projected ns of every range's name by `nsys stats`."""
-    command = [str(tool.find().path), "stats", "-r", "nvtx_gpu_proj_sum", "-f", "csv", "--timeunit", "nsec", str(path)]
+    command = [
+        str(nsys_cli.find().path),
+        "stats",
+        "-r",
+        "nvtx_gpu_proj_sum",
+        "-f",
+        "csv",
+        "--timeunit",
+        "nsec",
+        str(path),
+    ]
     out = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
     lines = out[out.index("Range,Style") :].split("\n\n")[0]
     rows = csv.DictReader(io.StringIO(lines))
@@ -125,7 +137,7 @@ def by_nsys(path: Path) -> dict[str, tuple[int, int]]:
 def nsys_stats_works(folder: Path) -> bool:
     try:
         return bool(by_nsys(unpacked("cuda_graph_node", folder)))
-    except (tool.NsysError, ValueError, OSError):
+    except (nsys_cli.NsysError, ValueError, OSError):
         return False
 
 

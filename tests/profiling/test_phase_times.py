@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from profiling.phase_times import PhaseTime, bottleneck, held_up_by, phase_times
+from profiling.measured_cell import Reading, RecordedCell, read_cell
 from profiling.phases import PhaseRecord
-from profiling.recorded import Reading, RecordedCell, read_cell
+from profiling.timeline.bottleneck import PhaseTime, bottleneck, held_up_by, phase_times
 from profiling.timeline.lanes import Window, window_of
 from tests.recorded import unpack
 

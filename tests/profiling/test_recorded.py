@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from profiling.recorded import ALIGNED, NEARLY_ALIGNED, UNKNOWN, NoPhases, read_cell
-from profiling.refusal import Refusal
+from profiling.errors import Refusal
+from profiling.measured_cell import ALIGNED, NEARLY_ALIGNED, UNKNOWN, NoPhases, read_cell
 from tests.recorded import unpack
 
 

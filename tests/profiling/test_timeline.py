@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from profiling.__main__ import main
-from profiling.looks import PHASE_COLOURS, style
+from profiling.measured_cell import UNKNOWN, Reading, RecordedCell, read_cell
 from profiling.phases import PHASES, PhaseRecord
-from profiling.recorded import UNKNOWN, Reading, RecordedCell, read_cell
+from profiling.plot_style import PHASE_COLOURS, style
 from profiling.timeline.lanes import Window, window_of
 from profiling.timeline.plot import MOST_PROCESSES, draw
 from tests.recorded import unpack

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
+from profiling.errors import Refusal
+from profiling.measured_cell import Reading, RecordedCell, RecordedRequest, read_cell
 from profiling.phases import PhaseRecord
-from profiling.recorded import Reading, RecordedCell, RecordedRequest, read_cell
-from profiling.refusal import Refusal
 from profiling.timeline.lanes import (
     Slice,
     Window,

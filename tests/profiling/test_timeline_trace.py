@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from profiling.measured_cell import UNKNOWN, RecordedCell, read_cell
 from profiling.phases import PhaseRecord
-from profiling.recorded import UNKNOWN, RecordedCell, read_cell
 from profiling.timeline.lanes import Slice, Window, processes, span
 from profiling.timeline.trace import nesting, trace
 from tests.recorded import unpack

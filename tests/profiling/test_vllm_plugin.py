@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from profiling.vllm_plugin.files import FOLDER_VARIABLE, Markers, markers
 from profiling.vllm_plugin.hooks import HOOKS
+from profiling.vllm_plugin.record_files import FOLDER_VARIABLE, Markers, markers
 
 ROOT = Path(__file__).resolve().parents[2]
 

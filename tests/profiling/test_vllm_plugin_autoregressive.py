@@ -16,7 +16,7 @@ from omni_doubles import Here  # noqa: E402
 
 from profiling.vllm_plugin import autoregressive  # noqa: E402
 from profiling.vllm_plugin.autoregressive import IDLE_S, hook_runner, is_prefill  # noqa: E402
-from profiling.vllm_plugin.files import PAUSED, ArRecord, ar_record, phase_records, read_lines  # noqa: E402
+from profiling.vllm_plugin.record_files import PAUSED, ArRecord, ar_record, phase_records, read_lines  # noqa: E402
 
 
 @dataclass

@@ -26,8 +26,8 @@ from omni_doubles import (  # noqa: E402
 
 from profiling.vllm_plugin import writer  # noqa: E402
 from profiling.vllm_plugin.diffusion import hook_runner, hook_scheduler  # noqa: E402
-from profiling.vllm_plugin.files import PAUSED, phase_records  # noqa: E402
-from profiling.vllm_plugin.loaded import PARALLEL_STATE  # noqa: E402
+from profiling.vllm_plugin.pipeline_facts import PARALLEL_STATE  # noqa: E402
+from profiling.vllm_plugin.record_files import PAUSED, phase_records  # noqa: E402
 
 
 def test_a_request_with_two_branches(here: Here) -> None:

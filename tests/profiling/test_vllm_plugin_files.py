@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from profiling.files import write_atomic
+from profiling.atomic_write import write_atomic
 from profiling.phases import PhaseRecord
-from profiling.vllm_plugin.files import (
+from profiling.vllm_plugin.record_files import (
     ArRecord,
     Installed,
     Transfer,

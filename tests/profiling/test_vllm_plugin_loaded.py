@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 from observed import ALL, count, run  # noqa: E402
 from omni_doubles import BLOCKS, IMAGE_TOKENS, Batch, Block, Here, Pipeline, Transformer  # noqa: E402
 
-from profiling.vllm_plugin import loaded  # noqa: E402
-from profiling.vllm_plugin.files import DitRecord  # noqa: E402
+from profiling.vllm_plugin import pipeline_facts  # noqa: E402
+from profiling.vllm_plugin.record_files import DitRecord  # noqa: E402
 
 
 def test_blocks_of_an_unknown_transformer_are_its_longest_list() -> None:
@@ -22,7 +22,7 @@ def test_blocks_of_an_unknown_transformer_are_its_longest_list() -> None:
             self.layers = torch.nn.ModuleList([Block() for _ in range(4)])
             self.outputs = torch.nn.ModuleList([torch.nn.Linear(2, 2) for _ in range(2)])
 
-    found = loaded.blocks(Unknown())
+    found = pipeline_facts.blocks(Unknown())
     assert found.count == 4
     assert [type(block) for block in found.main] == [Block]
 
@@ -33,7 +33,7 @@ def test_blocks_are_found_under_a_class_that_fsdp_made_up() -> None:
         block.__class__ = type("FSDPBlock", (type("FSDPModule", (), {}), Block), {})
     del Transformer._layerwise_offload_blocks_attrs
     try:
-        found = loaded.blocks(transformer)
+        found = pipeline_facts.blocks(transformer)
     finally:
         Transformer._layerwise_offload_blocks_attrs = ["transformer_blocks"]
     assert found.count == ALL
@@ -41,7 +41,7 @@ def test_blocks_are_found_under_a_class_that_fsdp_made_up() -> None:
 
 def test_weights_that_layerwise_offload_keeps_elsewhere_are_still_held() -> None:
     transformer = Transformer()
-    whole = loaded.held(transformer)
+    whole = pipeline_facts.held(transformer)
     first, second = transformer.transformer_blocks[:2]
     parameters = dict(second.named_parameters())
     rows = [{"name": name, "numel": parameter.numel()} for name, parameter in parameters.items()]
@@ -49,8 +49,8 @@ def test_weights_that_layerwise_offload_keeps_elsewhere_are_still_held() -> None
     first._hook_registry = type("Registry", (), {"_hooks": {"layerwise_offload": hook}})
     for parameter in parameters.values():
         parameter.data = torch.empty(0)
-    assert loaded.held(transformer) == whole
-    resident = loaded.resident(transformer.parameters(), "cpu")
+    assert pipeline_facts.held(transformer) == whole
+    resident = pipeline_facts.resident(transformer.parameters(), "cpu")
     assert whole - resident == sum(row["numel"] for row in rows), "which is offloaded"
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from profiling.vllm_plugin import loaded, transfer
+from profiling.vllm_plugin import pipeline_facts, transfer
 from profiling.vllm_plugin.diffusion import DUMMY
 from profiling.vllm_plugin.hooks import HOOKS
 from tests.wheels import VERSIONS, wheel_source
@@ -160,13 +160,13 @@ def test_what_is_read_back_exists(version: str) -> None:
     assert {"attn_backend", "attn_impl_cls", "attention", "sdpa_fallback", "ring_runner", "use_ring"} <= attention
     assert "skip_sequence_parallel" in attention
     registry = text(version, "vllm_omni.diffusion.attention.backends.registry")
-    assert f"    {loaded.FALLBACK} = " in registry
+    assert f"    {pipeline_facts.FALLBACK} = " in registry
     assert "def get_path(self" in registry
-    state = text(version, loaded.PARALLEL_STATE)
+    state = text(version, pipeline_facts.PARALLEL_STATE)
     coordinator = text(version, "vllm_omni.diffusion.distributed.group_coordinator")
-    for module, function, attribute in loaded.GROUPS.values():
+    for module, function, attribute in pipeline_facts.GROUPS.values():
         assert f"self.{attribute}" in coordinator
-        assert f"def {function}(" in state or module == loaded.VLLM_PARALLEL_STATE
+        assert f"def {function}(" in state or module == pipeline_facts.VLLM_PARALLEL_STATE
     assert "vllm_parallel_state._TP = " in state
     executor = "vllm_omni.diffusion.distributed.autoencoders.distributed_vae_executor"
     assert "distributed_executor" in assigned(version, executor, "DistributedVaeMixin")

@@ -19,8 +19,8 @@ from test_vllm_plugin_autoregressive import runner as ar_runner  # noqa: E402
 from profiling.torch_trace import TorchTrace  # noqa: E402
 from profiling.vllm_plugin import autoregressive  # noqa: E402
 from profiling.vllm_plugin.tracing import Tracing  # noqa: E402
-from sweep.engines.vllm_omni import traces  # noqa: E402
-from sweep.engines.vllm_omni.traces import Traces  # noqa: E402
+from sweep.engines.vllm_omni import torch_traces  # noqa: E402
+from sweep.engines.vllm_omni.torch_traces import Traces  # noqa: E402
 
 __all__ = ["ar_runner"]  # the fixture
 
@@ -118,7 +118,7 @@ def test_a_trace_that_cannot_be_written_costs_the_trace_only(here: Here, tmp_pat
 
 
 def test_a_rank_that_writes_none_is_named(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "BEGIN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(torch_traces, "BEGIN_TIMEOUT_S", 0.2)
     wanted = Traces(here.folder, ranks=2)
     wanted.ask(tmp_path)
     load(here).execute_model(Batch())

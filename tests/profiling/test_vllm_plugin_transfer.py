@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omni_doubles import Here
 
-from profiling.vllm_plugin.files import Transfer, read_lines, transfer
+from profiling.vllm_plugin.record_files import Transfer, read_lines, transfer
 from profiling.vllm_plugin.transfer import END, fingerprint, halved, hook_orchestrator, image_ids, received, sent
 
 

@@ -14,7 +14,7 @@ def load(name: str) -> Any:
     import torch
     from diffusers import DiffusionPipeline
 
-    from sweep.engines.diffusers.checkpoints import ensure_checkpoint
+    from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
 
     torch.set_num_threads(1)
     pipeline = DiffusionPipeline.from_pretrained(ensure_checkpoint(name))

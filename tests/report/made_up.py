@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sweep.folder import SweepFolder
-from sweep.plan import Cell, Plan
-from sweep.records import DONE, RequestRow, RunResult
+from sweep.plan.cells import Cell, Plan
+from sweep.results.folder import SweepFolder
+from sweep.results.records import DONE, RequestRow, RunResult
 from tests.recorded import unpack
 from tests.report import shapes
 

@@ -7,8 +7,8 @@ from urllib.request import url2pathname
 import pandas
 import pytest
 
-from sweep.report import page
-from sweep.report.plots import draw_all
+from sweep.report.page import contents
+from sweep.report.plots.draw import draw_all
 from tests.report import browser as driver
 from tests.report.made_up import HOSTILE, made_up
 
@@ -21,7 +21,7 @@ LOADED = "new Promise(done => setTimeout(done, 300))"
 def report(tmp_path_factory):
     sweep = made_up(tmp_path_factory.mktemp("sweep"))
     drawn = draw_all(pandas.DataFrame(sweep.rows), sweep.folder.path / "plots")
-    return page.write(sweep.folder, sweep.plan, sweep.rows, sweep.results, drawn, HOSTILE)
+    return contents.write(sweep.folder, sweep.plan, sweep.rows, sweep.results, drawn, HOSTILE)
 
 
 @pytest.fixture(scope="module")

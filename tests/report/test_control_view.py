@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-from sweep.control import Comparison, ControlGroup, Missing, Side
-from sweep.paired import Ratio
-from sweep.quality import ImageDifference
-from sweep.report import control_view
-from sweep.report.html import CellView, ReportContext, render
+from sweep.analysis.control_group import Comparison, ControlGroup, Missing, Side
+from sweep.analysis.image_metrics import ImageDifference
+from sweep.analysis.paired import Ratio
+from sweep.report.page import control_view
+from sweep.report.page.html import CellView, ReportContext, render
 from tests.report import shapes
 from tests.report.test_html import NASTY, Page
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweep.report.embed import PREVIEW, SIDES, Picture, data_uri, embed
+from sweep.report.page.embed import PREVIEW, SIDES, Picture, data_uri, embed
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pandas
 import pytest
 from PIL import Image
 
-from sweep.folder import SweepFolder
-from sweep.plan import Plan
-from sweep.report import html, page
-from sweep.report.embed import Picture
-from sweep.report.html import CellView, ImageView, ReportContext, render
-from sweep.report.plots import draw_all
+from sweep.plan.cells import Plan
+from sweep.report.page import contents, html
+from sweep.report.page.embed import Picture
+from sweep.report.page.html import CellView, ImageView, ReportContext, render
+from sweep.report.plots.draw import draw_all
+from sweep.results.folder import SweepFolder
 from tests.report import made_up, shapes
 
 NASTY = "<script>alert(1)</script> \"'&amp; </figcaption><!-- {{ 7*7 }}"
@@ -234,7 +234,7 @@ def test_a_huge_sweep_is_rendered_quickly_and_says_what_it_leaves_out(tmp_path):
     rows = [row | {"cell": c.label, "features": c.features[0], "speedup": i / 5000} for i, c in enumerate(cells)]
     rows[17] |= {"status": "FAIL", "reason": "did not engage"}
     started = time.process_time()
-    path = page.write(SweepFolder(tmp_path), Plan(tuple(cells), ()), rows, {}, [])
+    path = contents.write(SweepFolder(tmp_path), Plan(tuple(cells), ()), rows, {}, [])
     assert time.process_time() - started < 5
     assert path.stat().st_size < 6_000_000
     seen = Page(path.read_text())
@@ -255,5 +255,5 @@ def test_rows_with_a_section_are_what_went_wrong_and_the_fastest():
 
 
 def test_flatten_gives_overrides_and_words_one_line():
-    assert list(page.flatten({"a": {"b": 1, "c": None}, "d": [1, 2]})) == ["a.b=1", "a.c=null", "d=[1, 2]"]
-    assert page.words({"cores": 2, "gpus": [], "cards": [{"name": "H200"}]}) == "cores 2, cards name H200"
+    assert list(contents.flatten({"a": {"b": 1, "c": None}, "d": [1, 2]})) == ["a.b=1", "a.c=null", "d=[1, 2]"]
+    assert contents.words({"cores": 2, "gpus": [], "cards": [{"name": "H200"}]}) == "cores 2, cards name H200"

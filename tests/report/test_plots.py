@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from sweep.findings import Finding
-from sweep.report import plots
-from sweep.report.panels import BARS
-from sweep.report.pareto import front_of
-from sweep.report.plots import draw_all
+from sweep.report.plots import draw
+from sweep.report.plots.draw import draw_all
+from sweep.report.plots.panels import BARS
+from sweep.report.plots.pareto import front_of
 from tests.report import shapes
 
 EXPECTED = {
@@ -28,8 +28,8 @@ EXPECTED = {
 
 def figure(name, rows):
     """The figure as drawn, before it becomes a file."""
-    with plots.style():
-        return plots.PLOTS[name](plots._clean(pandas.DataFrame(rows)))
+    with draw.style():
+        return draw.PLOTS[name](draw._clean(pandas.DataFrame(rows)))
 
 
 def texts(drawn):
@@ -162,7 +162,7 @@ def test_cells_without_numbers_and_failures_are_said(tmp_path):
     draw_all(pandas.DataFrame(shapes.with_errors()), tmp_path, note="Random weights.")
     assert "cache_dit b1 [FAIL]" in texts(figure("speedup", shapes.with_errors()))
     drawn = figure("speedup", shapes.with_errors())
-    plots.footnote(drawn, "Random weights.", plots._clean(pandas.DataFrame(shapes.with_errors())))
+    draw.footnote(drawn, "Random weights.", draw._clean(pandas.DataFrame(shapes.with_errors())))
     assert "Random weights. Cells without numbers are not shown: 1 SKIP, 1 ERROR." in texts(drawn)
 
 
@@ -194,7 +194,7 @@ def test_a_long_or_foreign_label_draws(tmp_path):
 def test_a_called_speedup_is_coloured_as_called_whatever_its_interval():
     row = shapes.row("teacache", speedup=1.2, speedup_low=1.1, speedup_high=1.3, called="no difference")
     drawn = figure("speedup", [row])
-    assert plots.WITHIN_NOISE in texts(drawn)
+    assert draw.WITHIN_NOISE in texts(drawn)
     assert "faster" not in texts(drawn)
 
 

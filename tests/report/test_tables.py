@@ -7,13 +7,13 @@ import pytest
 from rich.console import Console
 
 from sweep.findings import MORE_STARTS, Finding
-from sweep.report import tables, words
+from sweep.report import terminal, words
 from tests.report import shapes
 
 
 def printed(rows, width):
     out = io.StringIO()
-    Console(file=out, width=width).print(tables.summary_table(rows, width))
+    Console(file=out, width=width).print(terminal.summary_table(rows, width))
     return out.getvalue()
 
 
@@ -115,9 +115,9 @@ def test_evidence_is_cut_to_one_line_and_leaves_the_numbers_whole():
 
 
 def test_a_narrow_column_breaks_labels_at_their_signs():
-    assert tables.breakable("teacache b1") == "teacache b1"
-    assert tables.breakable("cache_dit+cfg_parallel b2") == "cache_dit+\ncfg_parallel b2"
-    assert tables.breakable("teacache b1 rel_l1_thresh=0.1") == "teacache b1 rel_l1_thresh=\n0.1"
+    assert terminal.breakable("teacache b1") == "teacache b1"
+    assert terminal.breakable("cache_dit+cfg_parallel b2") == "cache_dit+\ncfg_parallel b2"
+    assert terminal.breakable("teacache b1 rel_l1_thresh=0.1") == "teacache b1 rel_l1_thresh=\n0.1"
     out = printed([shapes.row("cache_dit+cfg_parallel", 2)], 80)
     assert "cfg_parallel b2" in out or "cfg_parallel" in out.split()
 

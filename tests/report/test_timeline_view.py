@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from profiling.measured_cell import UNKNOWN, Reading, RecordedCell, read_cell
 from profiling.phases import PhaseRecord
-from profiling.recorded import UNKNOWN, Reading, RecordedCell, read_cell
-from sweep.folder import SweepFolder
-from sweep.plan import Plan
-from sweep.report import page
-from sweep.report.html import CellView, render
-from sweep.report.timeline_view import PROCESSES, bottleneck_words, view
+from sweep.plan.cells import Plan
+from sweep.report.page import contents
+from sweep.report.page.html import CellView, render
+from sweep.report.page.timeline_view import PROCESSES, bottleneck_words, view
+from sweep.results.folder import SweepFolder
 from tests.recorded import unpack
 from tests.report import made_up, shapes
 from tests.report.test_html import NASTY, Page, context
@@ -118,21 +118,21 @@ def many(folder: Path, cells: int) -> tuple[SweepFolder, Plan, list[dict]]:
 
 
 def test_of_many_cells_the_first_have_a_timeline_and_the_others_say_so(tmp_path: Path) -> None:
-    sweep, plan, rows = many(tmp_path, page.TIMELINES + 5)
+    sweep, plan, rows = many(tmp_path, contents.TIMELINES + 5)
     begin = time.process_time()
-    path = page.write(sweep, plan, rows, {}, [])
+    path = contents.write(sweep, plan, rows, {}, [])
     assert time.process_time() - begin < 6
     seen = Page(path.read_text())
-    assert seen.text.count("Timeline of the first batch") == page.TIMELINES
-    assert seen.text.count(f"The page has the timelines of {page.TIMELINES} cells.") == 5
-    assert path.stat().st_size < page.TIMELINES * 20_000
+    assert seen.text.count("Timeline of the first batch") == contents.TIMELINES
+    assert seen.text.count(f"The page has the timelines of {contents.TIMELINES} cells.") == 5
+    assert path.stat().st_size < contents.TIMELINES * 20_000
 
 
 def test_damaged_phases_cost_the_timeline_and_nothing_else(tmp_path: Path) -> None:
     sweep, plan, rows = many(tmp_path, 3)
     (sweep.cell_path(plan.cells[0]) / "phases.csv").write_text("request_id,rank,phase,start_s,host_ms\nr,0,x,0,ten\n")
     (sweep.cell_path(plan.cells[1]) / "phases.csv").unlink()
-    seen = Page(page.write(sweep, plan, rows, {}, []).read_text())
+    seen = Page(contents.write(sweep, plan, rows, {}, []).read_text())
     assert "No timeline: phases.csv cannot be read: line 2: host_ms is 'ten'" in seen.text
     assert seen.text.count("No timeline") == 1, "a cell that recorded nothing has nothing to say"
     assert seen.text.count("Timeline of the first batch") == 1
@@ -148,7 +148,7 @@ def test_a_profiled_cell_links_its_trace_and_says_what_it_found(tmp_path: Path) 
     ]
     lines += ["dit_forward,8,compute-bound,dit_forward is compute-bound", "cub::Sort,8,compute-bound,cub::Sort is"]
     (sweep.cell_path(plan.cells[0]) / "nsys_phases.csv").write_text("\n".join([*lines, "request,8,,launched nothing"]))
-    seen = Page(page.write(sweep, plan, rows, {}, []).read_text())
+    seen = Page(contents.write(sweep, plan, rows, {}, []).read_text())
     assert seen.tags.count("script") == 2
     assert "ar_decode is launch-bound" in seen.text
     assert "(process 7)" in seen.text

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from sweep.engines.base import Request
-from sweep.engines.diffusers.context import RankContext
+from sweep.engines.diffusers.rank_context import RankContext
 from sweep.engines.images import read_input
+from sweep.engines.protocol import Request
 from sweep.engines.tokens import fit_tokens
 
 

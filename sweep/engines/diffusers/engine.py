@@ -21,16 +21,17 @@ from profiling import instrument
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord, PhaseRecorder
 from profiling.torch_trace import TRACE_FILE, TorchTrace
-from sweep.engines.base import EngineSpec, Output, Request
-from sweep.engines.diffusers import cfg_parallel, ranks, switch
+from sweep.engines.diffusers import ranks
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
-from sweep.engines.diffusers.attention import AttentionCounters
-from sweep.engines.diffusers.blocks import BlockCounters
-from sweep.engines.diffusers.checkpoints import ensure_checkpoint
-from sweep.engines.diffusers.clock import StepClock
-from sweep.engines.diffusers.context import MESH_DIMS, RankContext, mesh_shape
+from sweep.engines.diffusers.attention_counters import AttentionCounters
+from sweep.engines.diffusers.block_counters import BlockCounters
 from sweep.engines.diffusers.families import FEATURES, FORWARD_FEATURES
+from sweep.engines.diffusers.features import cfg_parallel, method_call
+from sweep.engines.diffusers.rank_context import MESH_DIMS, RankContext, mesh_shape
+from sweep.engines.diffusers.step_clock import StepClock
+from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
 from sweep.engines.images import store
+from sweep.engines.protocol import EngineSpec, Output, Request
 
 TRACE_TIMEOUT_S = 900.0  # for the other ranks to write theirs
 LOAD_TIMEOUT_S = 600.0  # for the other ranks to load; the host's own watchdog is stricter
@@ -91,7 +92,7 @@ class RankRunner:
         )
         transformer = self.pipe.transformer
         for arguments in self.switches().values():
-            switch.apply(self.pipe, arguments)
+            method_call.apply(self.pipe, arguments)
         self.counters = BlockCounters(transformer, self.clock)  # innermost
         for name, module in FORWARD_FEATURES.items():
             if name in spec.features:
@@ -169,13 +170,13 @@ class RankRunner:
             settings={
                 **self.settings,
                 "attention_backend": self.attention.describe(),
-                **{name: switch.read_back(self.pipe, arguments) for name, arguments in self.switches().items()},
+                **{name: method_call.read_back(self.pipe, arguments) for name, arguments in self.switches().items()},
             },
         )
 
 
 class DiffusersEngine:
-    """Implements sweep.engines.base.Engine for the families that adapters.py knows."""
+    """Implements sweep.engines.protocol.Engine for the families that adapters.py knows."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
@@ -250,7 +251,7 @@ class DiffusersEngine:
         )
 
     def trace(self, folder: Path | None) -> None:
-        """As sweep.engines.base.Traced: one trace a rank."""
+        """As sweep.engines.protocol.Traced: one trace a rank."""
         if self._runner is None or self._processes is None:
             raise RuntimeError("trace called before load")
         self._processes.send(Trace(folder))

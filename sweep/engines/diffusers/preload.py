@@ -5,7 +5,7 @@ Ranks are forked from it as well. Not for GPUs: these imports may touch CUDA, wh
 
 import os
 
-from sweep.engines.preimported import LOG_VARIABLE, import_all
+from sweep.engines.process.forkserver import LOG_VARIABLE, import_all
 
 MODULES = (
     "torch",

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sweep.engines import scratch
+from sweep.engines.process import temp_folders
 
 CLOSE_TIMEOUT_S = 5.0  # how long ranks may take to end by themselves
 ERROR_GRACE_S = 5.0  # after rank 0 failed: how long the others may take to say that it was their fault
@@ -80,7 +80,7 @@ class RankProcesses:
     """Ranks 1 … n-1. `factory(place, argument)` builds a rank's Runner; both must be picklable."""
 
     def __init__(self, ranks: int) -> None:
-        self._folder = scratch.make() if ranks > 1 else None  # a rank alone meets nobody
+        self._folder = temp_folders.make() if ranks > 1 else None  # a rank alone meets nobody
         self.rendezvous = str(self._folder / "rendezvous") if self._folder else ""
         self._ranks = ranks
         self._processes: list[multiprocessing.process.BaseProcess] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
-from sweep.engines.base import EngineSpec, Output, Request
+from sweep.engines.protocol import EngineSpec, Output, Request
 
 
 class NoopEngine:

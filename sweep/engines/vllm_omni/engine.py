@@ -17,18 +17,18 @@ from typing import Any
 
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
-from sweep.engines import scratch
-from sweep.engines.base import EngineSpec, Output, Request
 from sweep.engines.images import store
+from sweep.engines.process import temp_folders
+from sweep.engines.protocol import EngineSpec, Output, Request
 from sweep.engines.vllm_omni import stages
-from sweep.engines.vllm_omni.evidence import Workers
 from sweep.engines.vllm_omni.preload import ENVIRONMENT
-from sweep.engines.vllm_omni.traces import Traces
+from sweep.engines.vllm_omni.torch_traces import Traces
 from sweep.engines.vllm_omni.versions import adapter
+from sweep.engines.vllm_omni.worker_records import Workers
 
 
 class VllmOmniEngine:
-    """Implements sweep.engines.base.Engine on vllm_omni.Omni."""
+    """Implements sweep.engines.protocol.Engine on vllm_omni.Omni."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
@@ -51,7 +51,7 @@ class VllmOmniEngine:
         if not checkpoint.is_dir():
             raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
         os.environ.update(ENVIRONMENT)
-        self._folder = scratch.make()
+        self._folder = temp_folders.make()
         if self.spec.plugin:
             self._workers = Workers(self._folder)
             self._workers.announce()
@@ -114,7 +114,7 @@ class VllmOmniEngine:
         )
 
     def trace(self, folder: Path | None) -> None:
-        """As sweep.engines.base.Traced: of the first request of a batch, one trace a DiT rank, and one of the AR stage.
+        """As protocol.Traced: of the first request of a batch, one trace a DiT rank, and one of the AR stage.
 
         Raises RuntimeError without the plugin, or when a trace is lost.
         """

@@ -24,23 +24,23 @@ def lacks(run: RunConfig) -> Finding | None:
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     """Hold engine.args, where ConfigError is raised, and the features' arguments against the installed version."""
-    from sweep.engines.vllm_omni import accepted
+    from sweep.engines.vllm_omni import options
     from sweep.engines.vllm_omni.versions import adapter
 
     version = adapter()
     warnings = [version.warning] if version.warning else []
     two_stages = run.model.family in TWO_STAGES
-    known = accepted.installed(2 if two_stages else 1)
+    known = options.installed(2 if two_stages else 1)
     if known.unreadable:
         warnings.append(
             f"options are not checked: vllm-omni {known.version} is laid out otherwise ({known.unreadable})"
         )
-    place: accepted.Place = "dit_stage" if two_stages else "omni"
-    wrong = accepted.refuse_unknown(version.constructor(run.engine.args), known, place)
+    place: options.Place = "dit_stage" if two_stages else "omni"
+    wrong = options.refuse_unknown(version.constructor(run.engine.args), known, place)
     require(not wrong, wrong)
     for feature in features:
         asked = version.constructor(arguments([feature], feature.gpus))
-        if wrong := accepted.refuse_unknown(asked, known, place, where=feature.name):
+        if wrong := options.refuse_unknown(asked, known, place, where=feature.name):
             return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
     return Preflight(None, tuple(warnings))
 

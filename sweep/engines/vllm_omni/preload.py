@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from sweep.engines.preimported import LOG_VARIABLE, import_all
+from sweep.engines.process.forkserver import LOG_VARIABLE, import_all
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

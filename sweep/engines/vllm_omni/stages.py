@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.base import EngineSpec, Request
 from sweep.engines.images import read_input
+from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
 from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
 from sweep.engines.vllm_omni.versions import Generated

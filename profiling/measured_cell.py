@@ -1,0 +1,192 @@
+"""A measured cell as its folder tells it: phases.csv, telemetry.csv, requests.csv, on one axis of time.
+
+The axis counts from the cell's first request, as phases and requests do. Telemetry counts from the beginning of the
+measurement; result.json says how far the two are apart. Columns are found by name, so files of other versions can
+be read. Knows nothing of sweeps, and nothing of pictures.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiling.errors import Refusal
+from profiling.phases import PhaseRecord
+
+ALIGNED, NEARLY_ALIGNED, UNKNOWN = "aligned", "nearly aligned", "unknown"
+Row = Mapping[str, str | None]
+
+
+class NoPhases(Refusal):
+    """A folder in which no phase was recorded, and nothing is damaged."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One row of telemetry.csv: every number of it by its column, those that are absent left out."""
+
+    time_s: float  # on the axis of phases
+    gpu_index: int | None
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """One row of requests.csv, as far as it is needed to find it in phases.csv."""
+
+    request_id: str
+    repeat: int
+    batch_index: int
+
+
+@dataclass(frozen=True)
+class RecordedCell:
+    """What was measured of one cell, in order of time. Batches are named by their first request."""
+
+    label: str
+    phases: tuple[PhaseRecord, ...]
+    telemetry: tuple[Reading, ...] = ()  # () also where its clock is UNKNOWN
+    requests: tuple[RecordedRequest, ...] = ()
+    clock: str = ALIGNED  # how well telemetry lies on the axis of phases
+
+    @property
+    def batches(self) -> tuple[str, ...]:
+        """Names of the measured batches, in order of time."""
+        return tuple(dict.fromkeys(phase.request_id for phase in self.phases))
+
+
+def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
+    """Everything measured in `folder`; only the first batch's phases where that is enough. Raises Refusal."""
+    path = folder / "phases.csv"
+    if not path.is_file():
+        raise NoPhases(_no_cell(folder))
+    phases: list[PhaseRecord] = []
+    for number, row in _rows(path, ("request_id", "rank", "phase", "start_s", "host_ms")):
+        record = _phase(path, number, row)
+        if first_batch and phases and record.request_id != phases[0].request_id:
+            break
+        phases.append(record)
+    if not phases:
+        raise NoPhases(f"{path} holds no phases: the cell failed before its first batch, or its engine records none")
+    result = stored_result(folder)
+    offset_s, clock = _clock(result)
+    return RecordedCell(
+        label=str(result.get("label") or folder.resolve().name),
+        phases=tuple(sorted(phases, key=lambda phase: (phase.start_s, -phase.host_ms))),
+        telemetry=() if offset_s is None else tuple(_readings(folder / "telemetry.csv", offset_s)),
+        requests=tuple(_requests(folder / "requests.csv")),
+        clock=clock,
+    )
+
+
+def _no_cell(folder: Path) -> str:
+    """Why `folder` is no measured cell's, and what to name instead."""
+    if not folder.exists():
+        return f"{folder} does not exist: name the folder of a measured cell, e.g. outputs/DATE/TIME/baseline-b1-…"
+    if not folder.is_dir():
+        return f"{folder} is a file: name the folder of a measured cell, which holds phases.csv"
+    cells = sorted(path.parent.name for path in folder.glob("*/phases.csv"))
+    if cells:
+        more = f" and {len(cells) - 4} more" if len(cells) > 4 else ""
+        return f"{folder} is a sweep's folder: name one of its cells ({', '.join(cells[:4])}{more})"
+    return f"{folder} is no measured cell's folder: it has no phases.csv"
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
+    """(line, row) of a CSV file. Raises Refusal where it cannot be read or is cut short."""
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle, restval=None)
+            missing = [name for name in needed if name not in (reader.fieldnames or ())]
+            if missing:
+                raise Refusal(f"{path} cannot be read: it has no column {', '.join(missing)}")
+            last = (reader.fieldnames or [""])[-1]
+            for row in reader:
+                if row[last] is None:
+                    raise Refusal(f"{path} cannot be read: line {reader.line_num} is cut short")
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Refusal(f"{path} cannot be read: {reason}") from error
+
+
+def _phase(path: Path, line: int, row: Row) -> PhaseRecord:
+    gpu_ms = row.get("gpu_ms")
+    return PhaseRecord(
+        rank=int(_number(path, line, row, "rank")),
+        phase=row["phase"] or "",
+        index=int(_number(path, line, row, "index")) if row.get("index") else 0,
+        start_s=_number(path, line, row, "start_s"),
+        host_ms=_number(path, line, row, "host_ms", least=0.0),
+        gpu_ms=_number(path, line, row, "gpu_ms", least=0.0) if gpu_ms else None,
+        request_id=row["request_id"] or "",
+    )
+
+
+def _number(path: Path, line: int, row: Row, name: str, least: float = -math.inf) -> float:
+    try:
+        value = float(row[name] or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < least:
+        told = repr(row[name])[:40]
+        raise Refusal(f"{path} cannot be read: line {line}: {name} is {told}")
+    return value
+
+
+def stored_result(folder: Path) -> dict[str, Any]:
+    """A cell's result.json, {} where there is none that can be read."""
+    try:
+        found = json.loads((folder / "result.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _clock(result: Mapping[str, Any]) -> tuple[float | None, str]:
+    """Seconds from telemetry's zero to the first request, None where not known, and how well it is known.
+
+    In results of before it was stored, the first batch was sent when telemetry had begun, and after the same batch
+    of the baseline where one ran beside the cell; that it began in the engine some milliseconds later is not told.
+    """
+    stored = result.get("first_request_s")
+    if isinstance(stored, (int, float)):
+        return float(stored), ALIGNED
+    try:
+        return float(result["batches"][0].get("reference_s") or 0.0), NEARLY_ALIGNED
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None, UNKNOWN
+
+
+def _readings(path: Path, offset_s: float) -> Iterator[Reading]:
+    """Rows of telemetry.csv; none where there is no such file."""
+    if not path.is_file():
+        return
+    for line, row in _rows(path, ("time_s",)):
+        gpu = int(_number(path, line, row, "gpu_index")) if row.get("gpu_index") else None
+        values = {name: number for name, text in row.items() if (number := _measured(name, text)) is not None}
+        yield Reading(_number(path, line, row, "time_s") - offset_s, gpu, values)
+
+
+def _measured(name: str, text: str | None) -> float | None:
+    """The number of a field; None of what is no level: empty, a word, a time, a name."""
+    if not text or name in ("time_s", "gpu_index") or not isinstance(text, str):
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _requests(path: Path) -> Iterator[RecordedRequest]:
+    """Rows of requests.csv; none where there is no such file. Those that failed have no phases."""
+    if not path.is_file():
+        return
+    for line, row in _rows(path, ("request_id",)):
+        if row.get("exit_code") in (None, "", "0"):
+            repeat, batch = (int(_number(path, line, row, n)) if row.get(n) else 0 for n in ("repeat", "batch_index"))
+            yield RecordedRequest(row["request_id"] or "", repeat, batch)

@@ -1,0 +1,200 @@
+"""What one diffusion pipeline did since its request began, and the line that says so.
+
+Wrapped methods (diffusion) count into a Session; it opens and closes the request, and writes. Knows nothing of
+how calls are intercepted.
+"""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from profiling.phases import PhaseRecorder
+from profiling.vllm_plugin import pipeline_facts
+from profiling.vllm_plugin.record_files import Place, append_line, paused, timings
+from profiling.vllm_plugin.tracing import Tracing
+from profiling.vllm_plugin.transfer import received
+from profiling.vllm_plugin.writer import writer
+
+Evidence = dict[str, Any]
+Prior = tuple[Any, int, int]
+"""Prior ids (a tensor, one row an image), latent height and width."""
+
+
+class Session:
+    """One pipeline under observation, with what was counted since its request began.
+
+    A request is what one thread runs from `begin` to `finish` or `fail`; calls of other threads are let through.
+    """
+
+    def __init__(self, runner: Any, place: Place) -> None:
+        self.runner = runner
+        self.place = place
+        self.found = pipeline_facts.describe(runner.pipeline)
+        self.device = str(getattr(getattr(runner, "device", None), "type", "cpu"))
+        self.recorder = PhaseRecorder(pipeline_facts.rank(), self.device)
+        self.recorder.epoch = 0.0  # absolute times
+        self.tracing = Tracing(place, f"rank{self.recorder.rank}")
+        self.thread: int | None = None  # runs the request; None: no request
+        self.stepwise = False
+        self.stepping = False  # inside scheduler.step
+        self.requests: list[str] = []
+        self.dummy = False
+        self.blocks = [0]
+        self.sequence = [0]
+        self.blocks_due = 0
+        self.calls: Counter[str] = Counter()
+        self.attention: dict[str, list[int]] = {}
+        self.timestep: Any = None  # of the last DiT forward, where the pipeline has no scheduler
+        self.prior: Prior | None = None  # of the first DiT forward
+
+    def running(self) -> bool:
+        """Whether this thread runs a request of the pipeline."""
+        return self.thread is not None and self.thread == threading.get_ident()
+
+    def begin(self, requests: Iterable[str], dummy: bool, stepwise: bool = False) -> None:
+        """A request starts. Never raises; without its recorder the request goes unobserved."""
+        self.requests, self.dummy, self.stepwise = list(requests), dummy, stepwise
+        self.prior = self.timestep = None
+        self.blocks[0] = self.sequence[0] = self.blocks_due = 0
+        self.calls.clear()
+        for cell in self.attention.values():
+            cell[0] = 0
+        try:
+            if paused(self.place.folder):
+                return
+            self.tracing.begin()
+            self.recorder.begin("request")
+        except Exception:
+            self.place.report()
+            return
+        self.thread = threading.get_ident()
+        _RUNNING.append(self)
+
+    def fail(self) -> None:
+        """The request raised: close what is open and forget it. Never raises itself."""
+        try:
+            self._leave()
+            self.recorder.abort()
+            self.recorder.drain()
+            self.tracing.end()
+        except Exception:  # the device may be lost
+            self.place.report()
+
+    def finish(self) -> None:
+        """The request is done: have its line written as soon as the GPU has done its part. Never raises."""
+        if self.thread is None:
+            return
+        try:
+            self._leave()
+            self.recorder.end("request")
+            self.tracing.end()
+            closed = self.recorder.drain()
+            line = {"requests": self.requests, "dummy": self.dummy, "start_s": closed[0].opened.start}
+            evidence = self.evidence(sum(one.opened.phase == "denoise_step" for one in closed))
+            path, prior = self.path(), self.prior
+
+            def write() -> None:
+                told = with_tokens(evidence, prior)
+                append_line(path, line | {"phases": timings(self.recorder.read(closed)), "evidence": told})
+
+            writer(self.device).add(lambda: all(one.over() for one in closed), write, self.place.report)
+        except Exception:
+            self.place.report()
+
+    def path(self) -> Path:
+        """The file that takes the lines."""
+        return self.place.folder / f"dit-rank{self.recorder.rank}-{os.getpid()}.jsonl"
+
+    def _leave(self) -> None:
+        self.thread = None
+        _RUNNING[:] = [session for session in _RUNNING if session is not self]
+
+    def end_step(self) -> None:
+        """End a denoising step that no scheduler ended."""
+        if self.recorder.is_open("denoise_step") and not self.recorder.is_open("dit_forward"):
+            self.recorder.end("denoise_step")
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Blocks that run in here denoise nothing."""
+        before, longest = self.blocks[0], self.sequence[0]
+        try:
+            yield
+        finally:
+            self.blocks[0], self.sequence[0] = before, longest
+
+    def evidence(self, steps: int) -> Evidence:
+        """What ran since `begin`, as RankEvidence holds it, but for the tokens; no wait for the GPU."""
+        vae = self.found.vaes[0] if self.found.vaes else None
+        graphs = pipeline_facts.compiled_graphs()
+        resident = pipeline_facts.resident(self.found.parameters, self.device)
+        return {
+            "rank": self.recorder.rank,
+            "dit_forwards": self.calls["dit_forwards"],
+            "denoise_steps": steps,
+            "blocks_run": self.blocks[0],
+            "blocks_skipped": max(0, self.blocks_due - self.blocks[0]),
+            "block_sequence": self.sequence[0],
+            "dit_parameters": self.found.dit_parameters,
+            "settings": {
+                **self.found.settings,
+                **self._attention(),
+                "cache_backend": self._cache_backend(),
+                "vae_use_slicing": str(getattr(vae, "use_slicing", "unknown")),
+                "vae_use_tiling": str(getattr(vae, "use_tiling", "unknown")),
+            },
+            "counts": {
+                **self.found.counts,
+                "resident_parameters": resident,
+                "offloaded_parameters": max(0, self.found.held - resident),
+                "vae_decoder_calls": self.calls["vae_decoder_calls"],
+                "vae_parallel_decodes": self.calls["vae_parallel_decodes"],
+                "text_encoder_calls": self.calls["text_encoder_calls"],
+                **({} if graphs is None else {"compiled_graphs": graphs}),
+            },
+        }
+
+    def _cache_backend(self) -> str:
+        """Name of the cache that is switched on, by the runner's state and not by what was asked for."""
+        backend = getattr(self.runner, "cache_backend", None)
+        if backend is not None and backend.is_enabled():
+            return str(getattr(self.runner.od_config, "cache_backend", type(backend).__name__))
+        return "none"
+
+    def _attention(self) -> dict[str, str]:
+        """Back ends by calls; where blocks are compiled, by layers as they are set up."""
+        called = {name: cell[0] for name, cell in self.attention.items() if cell[0]}
+        source, found = ("calls", called) if self.found.attention else ("layers", dict(self.found.backends))
+        return {
+            "attention_backend": pipeline_facts.backends(found),
+            f"attention_{source}": ",".join(f"{name}:{count}" for name, count in sorted(found.items())) or "none",
+        }
+
+
+def with_tokens(evidence: Evidence, prior: Prior | None) -> Evidence:
+    """Evidence with the fingerprints of the prior ids that the first DiT forward got, one a row of its batch."""
+    tokens = []
+    if prior is not None:
+        ids, height, width = prior
+        tokens = [received(row, height // 2, width // 2) for row in ids.tolist()]  # a position covers 2 x 2 latents
+    settings, counts = evidence["settings"], evidence["counts"]
+    count = sum(int(one.split(":")[0]) for one in tokens)
+    return {
+        **evidence,
+        "settings": settings | ({"tokens_received": ";".join(tokens)} if tokens else {}),
+        "counts": counts | {"tokens_received": count},
+    }
+
+
+_RUNNING: list[Session] = []
+"""The sessions whose request runs now; more than one only where threads run several pipelines."""
+
+
+def running() -> Session | None:
+    """The session whose request runs in this thread."""
+    ident = threading.get_ident()
+    return next((session for session in _RUNNING if session.thread == ident), None)

@@ -1,0 +1,1 @@
+"""What follows from stored results: metrics, comparisons, statuses. Measures nothing."""

@@ -1,0 +1,339 @@
+"""Every column of summary.csv, once: its name, unit, meaning, which direction is better, and how it is computed.
+
+summary.csv, the page, the plots, report.json and pandas frames are made from this table, so a new metric is one entry
+here. A column without `value` follows from several cells, and `summary` fills it in. Formulas are those of `metrics`.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from profiling.phases import EXCLUSIVE_PHASES, OTHER
+from sweep.analysis import metrics
+from sweep.plan.cells import Cell
+from sweep.plan.features import combination_name
+from sweep.results.records import BatchRow, RequestRow, RunResult
+
+IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
+    *("identity", "status", "metric", "phase", "speed", "quality", "fact"),
+)
+"""Kinds of columns. In report.json each kind has a place of its own."""
+
+LOWER, HIGHER = "lower", "higher"
+
+PHASE_PARTS = (*EXCLUSIVE_PHASES, "dit_forward", OTHER)
+
+
+@dataclass(frozen=True)
+class CellData:
+    """What a cell's own columns are computed from: its results, one an engine start."""
+
+    cell: Cell
+    results: tuple[RunResult, ...]
+
+    @functools.cached_property
+    def requests(self) -> list[RequestRow]:
+        """Of all starts."""
+        return [request for result in self.results for request in result.requests]
+
+    @functools.cached_property
+    def batches(self) -> list[BatchRow]:
+        """Of all starts."""
+        return [batch for result in self.results for batch in result.batches]
+
+    @functools.cached_property
+    def wall_s(self) -> float:
+        """Seconds in which the batches were generated."""
+        return sum(batch.latency_s for batch in self.batches)
+
+    @functools.cached_property
+    def latencies_s(self) -> list[float]:
+        """Of each request."""
+        return [request.e2e_s for request in self.requests]
+
+    @functools.cached_property
+    def ttfts_s(self) -> list[float]:
+        """Of each request that has one."""
+        return [request.ttft_s for request in self.requests if request.ttft_s is not None]
+
+    @functools.cached_property
+    def tpots_s(self) -> list[float]:
+        """Of each request that has one; of each batch in results stored before requests had their own."""
+        found: list[float] = []
+        for result in self.results:
+            own = [request.tpot_s for request in result.requests if request.tpot_s is not None]
+            found += own or [batch.tpot_s for batch in result.batches if batch.tpot_s is not None]
+        return found
+
+    @functools.cached_property
+    def totals_ms(self) -> dict[str, float]:
+        """Milliseconds of a batch by phase."""
+        if not self.batches:
+            return {}
+        phases = [(phase, ms) for batch in self.batches for phase, ms in batch.phase_ms.items()]
+        return metrics.phase_totals(phases, requests=len(self.batches))
+
+    @functools.cached_property
+    def shares(self) -> dict[str, float]:
+        """Part of a batch by phase."""
+        return metrics.phase_shares(self.totals_ms)
+
+    def telemetry(self, name: str) -> list[float]:
+        """A figure of the telemetry in each start that has it."""
+        return [value for result in self.results if (value := result.telemetry.get(name)) is not None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `name` ends with the unit where there is one and the name has room for it."""
+
+    name: str
+    kind: str
+    meaning: str  # one line for people
+    value: Callable[[CellData], Any] | None = None  # None: `summary` fills it in
+    label: str = ""  # in a cell's section of the page, and on axes; "" when it is not shown there
+    heading: str = ""  # in the page's table; "" when it is not shown there
+    unit: str = ""
+    better: str = ""  # LOWER or HIGHER
+
+    @property
+    def axis(self) -> str:
+        """For the axis of a plot: label, unit, and which direction is better."""
+        text = f"{self.label}, {self.unit}" if self.unit else self.label
+        return text + {LOWER: "\n← lower is better", HIGHER: "\nhigher is better →"}.get(self.better, "")
+
+
+def _identity(name: str, meaning: str, value: Callable[[Cell], Any]) -> Column:
+    return Column(name, IDENTITY, meaning, lambda m: value(m.cell))
+
+
+def _percentiles(name: str, what: str, values: Callable[[CellData], list[float]], qs: tuple[int, ...]) -> list[Column]:
+    """`latency_p90_s`, … of one distribution. `qs` in [0, 100]."""
+    return [
+        Column(
+            f"{name}_p{q}_s",
+            METRIC,
+            f"{q}th percentile of {what}" + (f"; needs {metrics.samples_needed(q)} samples" if q >= 95 else ""),
+            functools.partial(lambda m, q: metrics.percentile(values(m), q), q=q),
+            unit="s",
+            better=LOWER,
+            **({"label": "latency, p95", "heading": "p95, s"} if (name, q) == ("latency", 95) else {}),
+        )
+        for q in qs
+    ]
+
+
+def _phase(phase: str) -> Column:
+    what = {"request": "a batch as a whole", OTHER: "no phase: what is left of a batch"}.get(phase, f"phase {phase}")
+    return Column(
+        f"{phase}_ms",
+        PHASE,
+        f"mean time of a batch in {what}",
+        lambda m: m.totals_ms.get(phase),
+        unit="ms",
+        better=LOWER,
+    )
+
+
+def _share(phase: str) -> Column:
+    return Column(f"{phase}_share", METRIC, f"{phase}_ms ÷ request_ms, in [0, 1]", lambda m: m.shares.get(phase))
+
+
+def _bottleneck(measured: CellData) -> str | None:
+    worst = metrics.bottleneck(measured.totals_ms)
+    return worst.phase if worst else None
+
+
+def _throughput(measured: CellData) -> float | None:
+    return metrics.images_per_s(len(measured.requests), measured.wall_s)
+
+
+def _tokens_per_s(measured: CellData) -> float | None:
+    tokens = sum(request.output_tokens for request in measured.requests)
+    return tokens / measured.wall_s if tokens else None
+
+
+def _energy(measured: CellData) -> float | None:
+    return metrics.energy_j_per_image([(r.telemetry.get("energy_j"), len(r.requests)) for r in measured.results])
+
+
+def _cost(measured: CellData) -> float | None:
+    price, images = measured.cell.config["hardware"]["price_per_gpu_hour"], len(measured.requests)
+    return measured.cell.gpus * price / 3600 * measured.wall_s / images if price is not None and images else None
+
+
+COLUMNS: tuple[Column, ...] = (
+    _identity("cell", "label: features, batch and whatever else the sweep varies", lambda cell: cell.label),
+    _identity("model", "name of the model", lambda cell: cell.config["model"]["name"]),
+    _identity("engine", "name of the engine", lambda cell: cell.config["engine"]["name"]),
+    Column("features", FACT, "`a+b`, sorted; empty for a baseline", lambda m: combination_name(m.cell.features)),
+    _identity("parallel", "choice of the group parallel", lambda cell: cell.config["parallel"]["name"]),
+    _identity("gpus", "devices that the cell needs", lambda cell: cell.gpus),
+    _identity("batch", "prompts generated at once", lambda cell: cell.config["batch"]),
+    _identity("steps", "denoising steps", lambda cell: cell.config["workload"]["steps"]),
+    _identity("width", "pixels", lambda cell: cell.config["workload"]["width"]),
+    _identity("height", "pixels", lambda cell: cell.config["workload"]["height"]),
+    Column("prompts", FACT, "different prompts", lambda m: len({r.prompt_index for r in m.requests}) or None),
+    Column("status", STATUS, "PASS, WARN, FAIL, ERROR or SKIP"),
+    Column("reason", STATUS, "why, in one line", heading="reason"),
+    Column("reason_code", FACT, "the same for programs, e.g. not_engaged; empty for a baseline that passes"),
+    Column("valid", FACT, "whether the numbers can be trusted; apart from the status"),
+    Column("invalid_reason", STATUS, "why not"),
+    Column("profiled", FACT, "nsys or torch where a profiler recorded the cell", lambda m: m.cell.profile or None),
+    Column(
+        "latency_mean_s",
+        METRIC,
+        "mean time from sending a batch until its images are there",
+        lambda m: metrics.mean(m.latencies_s),
+        "latency, mean",
+        "latency, s",
+        "s",
+        LOWER,
+    ),
+    *_percentiles("latency", "that time", lambda m: m.latencies_s, (50, 90, 95, 99)),
+    Column("images_per_s", METRIC, "images ÷ time", _throughput, "throughput", "images/s", "images/s", HIGHER),
+    Column(
+        "images_per_s_per_gpu",
+        METRIC,
+        "images ÷ time ÷ devices",
+        lambda m: metrics.images_per_s_per_gpu(len(m.requests), m.wall_s, m.cell.gpus),
+        heading="images/s/GPU",
+        unit="images/s",
+        better=HIGHER,
+    ),
+    Column("requests_per_s", METRIC, "requests ÷ time; a request makes one image", _throughput, better=HIGHER),
+    Column(
+        "ttft_mean_s",
+        METRIC,
+        "mean time to the first AR token",
+        lambda m: metrics.mean(m.ttfts_s),
+        "time to first token",
+        "TTFT, s",
+        "s",
+        LOWER,
+    ),
+    *_percentiles("ttft", "the time to the first AR token", lambda m: m.ttfts_s, (95, 99)),
+    Column(
+        "tpot_mean_s",
+        METRIC,
+        "mean time of a further AR token",
+        lambda m: metrics.mean(m.tpots_s),
+        "time per output token",
+        unit="s",
+        better=LOWER,
+    ),
+    *_percentiles("tpot", "the time of a further AR token", lambda m: m.tpots_s, (95, 99)),
+    Column("output_tokens_per_s", METRIC, "AR tokens ÷ time", _tokens_per_s, better=HIGHER),
+    *(_phase(phase) for phase in ("request", *PHASE_PARTS)),
+    *(_share(phase) for phase in PHASE_PARTS),
+    Column("bottleneck", FACT, "the exclusive phase that takes longest", _bottleneck, heading="bottleneck"),
+    Column(
+        "peak_memory_gb",
+        METRIC,
+        "most memory in use at once, 10⁹ bytes",
+        lambda m: max(m.telemetry("peak_memory_gb"), default=None),
+        "peak memory",
+        "memory, GB",
+        "GB",
+        LOWER,
+    ),
+    Column(
+        "gpu_util_pct",
+        METRIC,
+        "mean GPU utilisation",
+        lambda m: metrics.mean(m.telemetry("gpu_util_pct")),
+        "GPU busy",
+        unit="%",
+    ),
+    Column("energy_j_per_image", METRIC, "energy ÷ images", _energy, "energy", "energy, J/image", "J/image", LOWER),
+    Column("cpu_pct", METRIC, "CPU use, 100 is one core", lambda m: metrics.mean(m.telemetry("cpu_pct")), unit="%"),
+    Column(
+        "load_s",
+        METRIC,
+        "mean time until the engine took requests",
+        lambda m: metrics.mean([result.load_s for result in m.results if result.load_s is not None]),
+        "loading",
+        unit="s",
+        better=LOWER,
+    ),
+    Column(
+        "baseline_beside_s",
+        METRIC,
+        "mean latency of the interleaved baseline",
+        lambda m: metrics.mean([batch.reference_s for batch in m.batches if batch.reference_s is not None]),
+        unit="s",
+    ),
+    Column(
+        "speedup", SPEED, "latency of the baseline ÷ the cell's", heading="speed-up (95 %)", unit="×", better=HIGHER
+    ),
+    Column("speedup_low", SPEED, "lower end of its 95 % interval"),
+    Column("speedup_high", SPEED, "upper end of its 95 % interval"),
+    Column("called", SPEED, "faster, slower, no difference; empty where the noise is not known", heading="called"),
+    Column(
+        "interaction_gain",
+        SPEED,
+        "speed-up of a combination ÷ product of its members' speed-ups",
+        heading="interaction",
+        better=HIGHER,
+    ),
+    Column("starts", METRIC, "engine starts that measured the cell"),
+    Column("note", STATUS, "what to know although it changes no status"),
+    Column(
+        "mean_diff",
+        QUALITY,
+        "mean absolute pixel difference from the baseline's images, in [0, 1]",
+        label="mean pixel difference",
+        heading="mean diff",
+        better=LOWER,
+    ),
+    Column(
+        "max_diff",
+        QUALITY,
+        "largest absolute pixel difference, in [0, 1]",
+        label="largest pixel difference",
+        better=LOWER,
+    ),
+    Column(
+        "psnr_db",
+        QUALITY,
+        "PSNR against the baseline's images; inf when identical",
+        label="PSNR",
+        heading="PSNR",
+        unit="dB",
+        better=HIGHER,
+    ),
+    Column("ssim", QUALITY, "SSIM against the baseline's images", label="SSIM", heading="SSIM", better=HIGHER),
+    Column(
+        "clip_similarity",
+        QUALITY,
+        "CLIP similarity with the baseline's images (clip=DIR)",
+        label="CLIP similarity",
+        heading="CLIP",
+        better=HIGHER,
+    ),
+    Column("evidence", FACT, "what ran where, as counted"),
+    Column("predicted_latency_s", METRIC, "predicted latency", unit="s"),
+    Column("cost_per_image", METRIC, "price of the time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER),
+    Column("trace", FACT, "file of the profiler, relative to the sweep's folder"),
+    _identity("role", "baseline, feature or aa", lambda cell: cell.role),
+    _identity("cell_key", "hash of everything that can change the result", lambda cell: cell.key),
+)
+"""In the order of summary.csv. What is absent is empty, never 0."""
+
+NAMES = tuple(column.name for column in COLUMNS)
+BY_NAME = {column.name: column for column in COLUMNS}
+
+
+def of_kind(*kinds: str) -> tuple[str, ...]:
+    """Names of these kinds' columns, in order."""
+    return tuple(column.name for column in COLUMNS if column.kind in kinds)
+
+
+def computed(measured: CellData, *kinds: str) -> dict[str, Any]:
+    """What the cell's own columns hold; of these kinds where some are given."""
+    return {
+        column.name: column.value(measured)
+        for column in COLUMNS
+        if column.value is not None and (not kinds or column.kind in kinds)
+    }

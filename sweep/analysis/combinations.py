@@ -1,0 +1,95 @@
+"""What the features of a combination do alone tells of the combination.
+
+A lossy feature's gate would hide what a lossless one loses beside it, a count that one feature raises would pass as
+evidence of another, and a cache that works alone may skip little in company. Pure functions over summary rows; only
+cells with the same settings are each other's members.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from profiling.evidence import RankEvidence
+from sweep.analysis import metrics
+from sweep.analysis.evidence import COMPARISONS, not_counted
+from sweep.analysis.status import NOT_ENGAGED, Pixels, judge_pixels
+from sweep.config import Feature
+from sweep.findings import FAIL, Finding
+from sweep.plan.cells import Cell, model_and_engine
+from sweep.plan.features import parse_features
+
+Row = dict[str, Any]
+Evidence = Callable[[str], Sequence[RankEvidence]]
+"""What each rank executed in the cell with this key."""
+
+LESS = 0.75
+"""A cache that skips less than this part of what it skips alone is worth a word."""
+
+
+def judge(
+    rows: Sequence[Row], cells: Mapping[str, Cell], evidence: Evidence, floors: Mapping[tuple[str, str], Pixels]
+) -> None:
+    """Fill `interaction_gain`, notes and what members fail by into the rows of combinations.
+
+    `floors` are the pixels that two runs of a baseline differ by, by model and engine.
+    """
+    alone = {
+        _setting(cell, cell.features[0]): row for row in rows if len((cell := cells[row["cell_key"]]).features) == 1
+    }
+    for row in rows:
+        cell = cells[row["cell_key"]]
+        if len(cell.features) < 2 or (row.get("speedup") is None and not cell.profile):
+            continue
+        features = parse_features(cell.config["feature"])
+        members = [alone.get(_setting(cell, feature.name)) for feature in features]
+        row["interaction_gain"] = metrics.interaction_gain(
+            row.get("speedup"), [member.get("speedup") if member else None for member in members]
+        )
+        together, floor = evidence(cell.key), floors.get(model_and_engine(cell), Pixels())
+        for feature, member in zip(features, members, strict=True):
+            if member is None:
+                continue
+            found = evidence(member["cell_key"])
+            for other in features:
+                if other is not feature and other.evidence == feature.evidence:
+                    row["findings"] += _not_seen_beside(feature, other, together, found)
+            row["findings"] += _lost(feature, member, floor)
+            row["notes"] += _skips_less(feature, together, found)
+
+
+def _setting(cell: Cell, name: str) -> tuple[str, str]:
+    """What a cell with this feature alone shares with the cell: its baseline and the feature's options."""
+    return cell.baseline_key, json.dumps(cell.config["feature"][name], sort_keys=True)
+
+
+def _not_seen_beside(
+    feature: Feature, other: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]
+) -> list[Finding]:
+    """Why a count that `feature` changes `alone` as well does not show that `other` engaged beside it."""
+    if feature.evidence.split(" ")[0] not in COMPARISONS:
+        return []
+    why = not_counted(feature.evidence, together, alone, f"that of {feature.name} alone")
+    return [Finding(NOT_ENGAGED, f"{other.name} did not engage: {why.text}", FAIL)] if why else []
+
+
+def _lost(feature: Feature, member: Row, floor: Pixels) -> list[Finding]:
+    """What a lossless feature fails by alone."""
+    if feature.lossy or member.get("mean_diff") is None:
+        return []
+    lost = judge_pixels([feature], Pixels(member["mean_diff"], member["max_diff"]), floor)
+    return [Finding("member_fails", f"{feature.name} fails alone: {lost.text}", FAIL)] if lost else []
+
+
+def _skips_less(feature: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]) -> list[Finding]:
+    if feature.evidence != "skipped_blocks":
+        return []
+    now, before = (_skipped_share(evidence) for evidence in (together, alone))
+    if now >= LESS * before:
+        return []
+    return [Finding("skips_less", f"{feature.name} skips {now:.0%} of the blocks, alone {before:.0%}")]
+
+
+def _skipped_share(evidence: Sequence[RankEvidence]) -> float:
+    skipped = sum(one.blocks_skipped for one in evidence)
+    due = skipped + sum(one.blocks_run for one in evidence)
+    return skipped / due if due else 0.0

@@ -1,0 +1,117 @@
+"""What was measured of a cell over all its engine starts, and the noise between starts.
+
+Joins stored results by cell: a cell's own result and those of its repeats. Turns them into the samples that
+`paired` compares. Reads nothing; knows result records, no statuses.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sweep.analysis import paired
+from sweep.analysis.paired import Noise, Ratio, Start
+from sweep.plan.cells import AA, BASELINE, FEATURE, REPEAT, Cell, Plan, model_and_engine
+from sweep.results.records import DONE, BatchRow, RunResult
+
+Results = Mapping[str, RunResult | None]
+"""Results by cell key; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell with the results of every start that finished, its own first."""
+
+    cell: Cell
+    results: tuple[RunResult, ...]
+
+    @functools.cached_property
+    def starts(self) -> list[Start]:
+        """Latencies by sample, one mapping a start."""
+        return [samples(result) for result in self.results]
+
+    @functools.cached_property
+    def pairs(self) -> list[tuple[Start, Start]]:
+        """(baseline, cell) of the starts in which the baseline ran beside the cell."""
+        both = [(reference_samples(result), samples(result)) for result in self.results]
+        return [(reference, own) for reference, own in both if reference]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Noise of one model and engine: between starts on their own, and between starts beside a reference."""
+
+    alone: Noise = Noise()
+    beside: Noise = Noise()
+    starts: int = 0  # of the baseline, all batches
+
+
+def samples(result: RunResult) -> Start:
+    """Seconds a batch, by what identifies it in another cell: its first request and repeat."""
+    return {key: batch.latency_s for key, batch in _first_requests(result)}
+
+
+def reference_samples(result: RunResult) -> Start:
+    """The same for the baseline that ran beside; empty when none did."""
+    return {key: batch.reference_s for key, batch in _first_requests(result) if batch.reference_s is not None}
+
+
+def _first_requests(result: RunResult) -> list[tuple[paired.Sample, BatchRow]]:
+    firsts: dict[int, paired.Sample] = {}
+    for request in result.requests:
+        if request.exit_code == 0:
+            firsts.setdefault(request.batch_index, (request.prompt_index, request.seed, request.repeat))
+    return [(firsts[batch.batch_index], batch) for batch in result.batches if batch.batch_index in firsts]
+
+
+def measured_cells(plan: Plan, results: Results) -> dict[str, Measured]:
+    """Cells with at least one finished start, by key. Repeats belong to their origin; A/A cells stand alone."""
+    found: dict[str, list[RunResult]] = {}
+    for cell in plan.cells:  # in the plan's order a first start comes before its repeats
+        result = results.get(cell.key)
+        if result is not None and result.state == DONE and result.batches:
+            found.setdefault(cell.origin if cell.role == REPEAT else cell.key, []).append(result)
+    return {key: Measured(plan.by_key[key], tuple(both)) for key, both in found.items() if key in plan.by_key}
+
+
+def baselines(measured: Mapping[str, Measured]) -> dict[str, list[Measured]]:
+    """Each baseline with its A/A starts, by the baseline's key."""
+    found: dict[str, list[Measured]] = {}
+    for one in measured.values():
+        if one.cell.role != FEATURE:
+            found.setdefault(one.cell.origin, []).append(one)
+    return found
+
+
+def floors(plan: Plan, measured: Mapping[str, Measured]) -> dict[tuple[str, str], Floor]:
+    """Noise by model and engine, from the A/A cells and the baselines that they repeat."""
+    families: dict[tuple[str, str], dict[str, list[Measured]]] = {}
+    for cell in plan.cells:
+        if cell.role in (BASELINE, AA) and not cell.profile and cell.key in measured:
+            family = families.setdefault(model_and_engine(cell), {})
+            family.setdefault(cell.origin, []).append(measured[cell.key])
+    found = {}
+    for name, family in families.items():
+        alone = paired.noise_between_starts([one for m in same for one in m.starts] for same in family.values())
+        repeats = [m for same in family.values() for m in same if m.cell.role == AA]
+        beside = paired.noise_beside_reference(pair for m in repeats for pair in m.pairs)
+        found[name] = Floor(alone, beside, sum(len(m.results) for same in family.values() for m in same))
+    return found
+
+
+def speedup(cell: Measured, baselines: Sequence[Measured], floor: Floor) -> Ratio:
+    """Speed-up of a cell over its baseline: beside it where that was measured, else against all its starts.
+
+    None of a cell that was recorded by a profiler, which takes time of its own; exactly 1 of a baseline. An A/A cell is
+    compared with the first start of its baseline alone, and does not judge itself.
+    """
+    if cell.cell.profile:
+        return Ratio()
+    if cell.cell.baseline_key == cell.cell.key:
+        return Ratio(1.0, 1.0, 1.0)
+    again = cell.cell.role == AA
+    known = Floor() if again else floor
+    if again:
+        baselines = [one for one in baselines if one.cell.key == cell.cell.baseline_key]
+    if cell.pairs:
+        return paired.compare_beside(cell.pairs, known.beside)
+    return paired.compare([one for m in baselines for one in m.starts], cell.starts, known.alone)

@@ -1,0 +1,62 @@
+"""What a reader of a row should know although it changes no status. Pure, but that phases of a trace are read."""
+
+from typing import Any
+
+from sweep.analysis import image_pairs, paired
+from sweep.analysis.engine_starts import Measured
+from sweep.analysis.stored_sweep import StoredSweep
+from sweep.findings import IMPRECISE, MORE_STARTS, Finding
+from sweep.plan.cells import FEATURE, Cell
+from sweep.results.records import RunResult
+
+
+def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> list[Finding]:
+    """What a reader of the row should know although it changes no status."""
+    notes = []
+    if cell.role == FEATURE and cell.baseline_key not in sweep.measured:
+        planned = "" if cell.baseline_key in sweep.cells else " (a sweep, -m, adds one)"
+        notes.append(Finding("no_baseline", f"no baseline was measured: neither speed nor images are judged{planned}"))
+    if cell.role == FEATURE and gain.ratio is not None:
+        asked, width = cell.config["precision"], gain.half_width
+        if gain.called == paired.UNKNOWN:
+            notes.append(Finding("noise_unknown", "no A/A: what engine starts differ by is not known"))
+        elif width is not None and width > asked:
+            known = f"speed-up known to ±{width:.1%}, asked was ±{asked:.1%}"
+            auto = cell.config["repeat"] == "auto"
+            notes.append(
+                Finding(IMPRECISE, known) if auto else Finding(MORE_STARTS, f"{known}, repeat=auto measures more")
+            )
+    hashes: dict[tuple[int, int], set[str]] = {}
+    for request in (r for result in mine.results for r in result.requests):
+        hashes.setdefault((request.prompt_index, request.seed), set()).add(request.image_hash)
+    if any(len(found) > 1 for found in hashes.values()):
+        notes.append(Finding("images_vary", "the same seed gave different images from run to run"))
+    baseline = sweep.measured.get(cell.baseline_key)
+    unlike = image_pairs.other_tokens(mine.results[0], baseline.results[0]) if baseline else ()
+    if unlike:
+        images = len(image_pairs.stored_images(mine.results[0]))
+        wrote = f"the AR stage wrote other tokens for {len(unlike)} of {images} images than in the baseline"
+        notes.append(Finding("other_tokens", f"{wrote}; those are not compared"))
+    lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
+    unknown = "memory, utilisation and energy are not known"
+    return notes + [Finding("no_telemetry", f"{unknown}: {problem}") for problem in lost]
+
+
+def said_by_trace(sweep: StoredSweep, cell: Cell, result: RunResult, row: dict[str, Any]) -> list[Finding]:
+    """What a profile says of the cell's bottleneck, and what went wrong with it."""
+    notes = [Finding("profile_failed", result.profile_note)] if result.profile_note else []
+    if result.profile == "nsys" and result.trace:
+        told = [one for one in sweep.folder.load_recorded_phases(cell) if one.get("phase") == row.get("bottleneck")]
+        longest = max(
+            told, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
+        )
+        if longest.get("verdict"):  # on a CPU the phase did nothing on a GPU, and the row says how long it took
+            notes.append(Finding("profile_says", f"nsys: {longest.get('sentence', '')}"))
+    return notes
+
+
+def _nanoseconds(told: str | None) -> float:
+    try:
+        return float(told or 0)
+    except ValueError:
+        return 0.0

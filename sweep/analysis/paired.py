@@ -1,0 +1,266 @@
+"""Paired comparison of latencies: how many times faster, how sure, and whether noise alone could show it.
+
+Two kinds of noise, each with its own interval; the wider one is reported. Over prompts: a bootstrap of the
+pairs. Over engine starts: what baseline against baseline (A/A) shows, because on a shared machine one process
+and one minute differ from the next by more than prompts do. Pure functions over plain numbers; knows nothing of
+cells or files. How often it is right is measured in docs/calibration.md.
+"""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep.analysis.metrics import positive
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+SEED = 20240901  # fixed, so that a report rebuilt from the same samples shows the same interval
+
+FASTER, SLOWER, NO_DIFFERENCE, UNKNOWN = "faster", "slower", "no difference", ""
+
+Sample = tuple[int, int, int]
+"""prompt_index, seed, repeat: what identifies a measurement in another cell."""
+
+Start = Mapping[Sample, float]
+"""Latencies in seconds measured in one started engine. Requests generated in one batch are one sample."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How far the means of two engine starts of the same cell differ by chance.
+
+    `sd` is the standard deviation of one start's mean log latency (about a relative error: 0.02 is 2 %), None
+    when nothing was measured twice; `df` how many independent differences it was estimated from.
+    """
+
+    sd: float | None = None
+    df: int = 0
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster `after` is than `before`: above 1 is faster. `low`, `high` bound the 95 % interval.
+
+    All None with no pair; the interval is None when there is neither a second pair nor a noise estimate.
+    """
+
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0  # prompts (with seeds) that both have; repeats of a single prompt when there is but one
+    p_value: float | None = None  # two-sided, of no difference; None unless the noise between starts is known
+
+    @property
+    def called(self) -> str:
+        """faster, slower, no difference; "" when the noise between engine starts is not known."""
+        if self.p_value is None or self.low is None or self.high is None:
+            return UNKNOWN
+        return FASTER if self.low > 1 else SLOWER if self.high < 1 else NO_DIFFERENCE
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval's width relative to the ratio; None without an interval."""
+        if self.low is None or self.high is None or not self.low > 0:
+            return None
+        return math.sqrt(self.high / self.low) - 1
+
+
+def noise_between_starts(cells: Iterable[Sequence[Start]]) -> Noise:
+    """Noise from cells that were measured in several engine starts, pooled over cells (one-way analysis of variance).
+
+    A cell with one start tells nothing. Only samples that all starts of a cell have count.
+    """
+    squares, df = 0.0, 0
+    for starts in cells:
+        shared = _shared(starts) if len(starts) > 1 else ()
+        if not shared:
+            continue
+        means = [float(_units(_logs(start, shared), shared).mean()) for start in starts]
+        centre = math.fsum(means) / len(means)
+        squares += math.fsum((mean - centre) ** 2 for mean in means)
+        df += len(means) - 1
+    return Noise(math.sqrt(squares / df), df) if df else Noise()
+
+
+def noise_beside_reference(pairs: Iterable[tuple[Start, Start]]) -> Noise:
+    """Noise left when two baselines run side by side, batch by batch: the true ratio is 1, so no mean is estimated.
+
+    Drift of the machine meets both and cancels; what is left is the process. `sd` is that of one pair of starts.
+    """
+    means = [float(differences.mean()) for pair in pairs if len(differences := _beside([pair]))]
+    return Noise(math.sqrt(math.fsum(m * m for m in means) / len(means)), len(means)) if means else Noise()
+
+
+def compare(
+    before: Sequence[Start], after: Sequence[Start], noise_before: Noise, noise_after: Noise | None = None
+) -> Ratio:
+    """`before` ÷ `after`, geometric mean over the prompts and seeds that both have.
+
+    Each argument holds the starts in which that cell was measured. The noise of the mean over starts is
+    sd²/starts on either side (`noise_after` None: the same as before). Raises ValueError on a latency that is
+    not a finite number above 0.
+    """
+    import numpy as np
+
+    shared = _shared([*before, *after]) if before and after else ()
+    if not shared:
+        return Ratio()
+    noise_after = noise_after or noise_before
+    variances = [
+        (noise.sd**2 / len(starts), noise.df)
+        for noise, starts in ((noise_before, before), (noise_after, after))
+        if noise.sd is not None
+    ]
+    spread, df = _sum_of_variances(variances) if len(variances) == 2 else (None, 0.0)
+    if noise_after == noise_before:
+        df = float(noise_before.df)  # one estimate, used twice
+    first, second = (
+        np.mean([_units(_logs(start, shared), shared) for start in side], axis=0) for side in (before, after)
+    )
+    return _ratio(first - second, spread, df)
+
+
+def compare_beside(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
+    """Reference ÷ cell, from starts in which the baseline ran beside the cell, batch by batch.
+
+    `noise` is `noise_beside_reference` of the A/A cells: one degree of freedom an A/A start, so of one A/A alone
+    Student's interval would be useless. It is moderated (after Smyth 2004, Statistical Applications in Genetics and
+    Molecular Biology 3:1): that processes add as much noise as prompts do is taken for one further observation,
+    which fades as A/A starts become more. Sound where drift cancels, as beside a reference; docs/calibration.md.
+    """
+    differences = _beside(pairs)
+    if noise.sd is None or len(differences) < 2:
+        return _ratio(differences, None, 0.0)
+    expected = 2 * float(differences.var(ddof=1)) / len(differences)
+    weight = 1 / noise.df
+    df = noise.df + weight
+    return _ratio(differences, (weight * expected + noise.df * noise.sd**2 / len(pairs)) / df, df)
+
+
+def _beside(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
+    """log(reference ÷ cell) by unit, averaged over starts."""
+    import numpy as np
+
+    shared = _shared([start for pair in pairs for start in pair]) if pairs else ()
+    if not shared:
+        return np.empty(0)
+    return np.mean([_units(_logs(pair[0], shared) - _logs(pair[1], shared), shared) for pair in pairs], axis=0)
+
+
+def _shared(starts: Sequence[Start]) -> tuple[Sample, ...]:
+    """Samples that all starts have, in order."""
+    first = starts[0].keys()
+    if all(start.keys() == first for start in starts[1:]):
+        return tuple(sorted(first))
+    return tuple(sorted(set(first).intersection(*starts[1:])))
+
+
+def _logs(start: Start, keys: Sequence[Sample]) -> "np.ndarray":
+    import numpy as np
+
+    return np.log(positive([start[key] for key in keys]))
+
+
+def _units(values: "np.ndarray", keys: tuple[Sample, ...]) -> "np.ndarray":
+    """One value a unit, from one a sample: the median over the repeats of a prompt with its seed.
+
+    Repeats of one prompt are no independent evidence, and their median ignores the odd one that the machine
+    disturbed. With a single prompt its repeats are the units, which is all that there is.
+    """
+    import numpy as np
+
+    counts = _repeats(keys)
+    if all(count == counts[0] for count in counts):
+        table = np.sort(values.reshape(len(counts), counts[0]), axis=1)
+        middle = counts[0] // 2
+        return table[:, middle] if counts[0] % 2 else (table[:, middle - 1] + table[:, middle]) / 2
+    ends = np.cumsum(counts)
+    return np.array([np.median(values[end - count : end]) for end, count in zip(ends, counts, strict=True)])
+
+
+@functools.lru_cache(maxsize=256)
+def _repeats(keys: tuple[Sample, ...]) -> tuple[int, ...]:
+    """How many samples each unit has; `keys` are in order, so those of a unit follow each other."""
+    counts: dict[tuple[int, int], int] = {}
+    for prompt, seed, _ in keys:
+        counts[prompt, seed] = counts.get((prompt, seed), 0) + 1
+    return tuple(counts.values()) if len(counts) > 1 else (1,) * len(keys)
+
+
+def _ratio(differences: "np.ndarray", spread: float | None, df: float) -> Ratio:
+    """Mean of log ratios with the wider of two intervals. `spread`: variance of the mean over engine starts."""
+    from scipy import special
+
+    n = len(differences)
+    if not n:
+        return Ratio()
+    mean = float(differences.mean())
+    lows, highs, p_values = [], [], []
+    if n > 1:
+        low, high = _bootstrap(differences)
+        lows.append(low)
+        highs.append(high)
+        error = float(differences.std(ddof=1)) / math.sqrt(n)
+        p_values.append(_two_sided(mean, error, n - 1))
+    if spread is not None and df > 0:
+        half = float(special.stdtrit(df, 0.5 + CONFIDENCE / 2)) * math.sqrt(spread)
+        lows.append(mean - half)
+        highs.append(mean + half)
+        p_values.append(_two_sided(mean, math.sqrt(spread), df))
+    if not lows:
+        return Ratio(math.exp(mean), pairs=n)
+    known = spread is not None and df > 0
+    return Ratio(math.exp(mean), math.exp(min(lows)), math.exp(max(highs)), n, max(p_values) if known else None)
+
+
+def _bootstrap(differences: "np.ndarray") -> tuple[float, float]:
+    """Expanded percentile interval of the mean (Hesterberg 2015, The American Statistician 69:4).
+
+    The plain percentile interval is too narrow for few samples; the expanded one takes outer percentiles, so
+    that it has the width of Student's interval.
+    """
+    import numpy as np
+
+    n = len(differences)
+    weights, outer = _resamples(n)
+    means = np.sort(weights @ differences)
+    place = outer * (RESAMPLES - 1)
+    below = int(place)
+    part = place - below
+    low = means[below] * (1 - part) + means[below + 1] * part
+    high = means[-1 - below] * (1 - part) + means[-2 - below] * part
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=64)
+def _resamples(n: int) -> "tuple[np.ndarray, float]":
+    """How often each of n pairs is drawn in each resample (RESAMPLES × n, ÷ n), and the outer percentile."""
+    import numpy as np
+    from scipy import special
+
+    rng = np.random.default_rng(SEED)
+    picks = rng.integers(0, n, size=(RESAMPLES, n))
+    weights = np.zeros((RESAMPLES, n))
+    np.add.at(weights, (np.arange(RESAMPLES)[:, None], picks), 1.0 / n)
+    quantile = special.stdtrit(n - 1, 0.5 - CONFIDENCE / 2) * math.sqrt(n / (n - 1))
+    return weights, float(special.ndtr(quantile))
+
+
+def _two_sided(mean: float, error: float, df: float) -> float:
+    from scipy import special
+
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * special.stdtr(df, -abs(mean) / error))
+
+
+def _sum_of_variances(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Sum of variances estimated with few degrees of freedom each, and the sum's own (Welch-Satterthwaite)."""
+    total = math.fsum(variance for variance, _ in parts)
+    weight = math.fsum(variance**2 / df for variance, df in parts if df)
+    return total, total**2 / weight if weight > 0 else float(sum(df for _, df in parts))

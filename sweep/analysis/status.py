@@ -1,0 +1,109 @@
+"""Status of a finished cell: findings of evidence, images and speed. Pure functions over stored values.
+
+ERROR: did not finish. SKIP: decided by the plan. FAIL: a feature left no evidence that it engaged, or the
+images are outside the gate. WARN: between the gates, or slower than the baseline beyond the A/A noise. PASS: the
+rest. A difference that two runs of the baseline show as well is nobody's loss. The status is the gravest finding's
+(`findings.status_of`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from profiling.evidence import RankEvidence
+from sweep.analysis.evidence import UNVERIFIABLE, broken_hand_over, not_engaged, too_few_ranks
+from sweep.config import Feature
+from sweep.findings import FAIL, PASS, WARN, Finding, status_of
+from sweep.plan.features import gpus_needed
+
+LOSSLESS_MEAN_DIFF = 0.005  # reduction order moves ulysses, ring and tp by about 0.0023 in bf16
+LOSSLESS_MAX_DIFF = 0.05
+
+SLOWER = "slower"
+"""Code of the finding that speed alone makes. It holds for one cell, at 5 % each."""
+
+NOT_ENGAGED = "not_engaged"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How far images differ, as absolute differences in [0, 1]: a cell's from its baseline's, or A/A's."""
+
+    mean_diff: float = 0.0
+    max_diff: float = 0.0
+
+
+def judge(
+    features: Sequence[Feature],
+    starts: Sequence[Sequence[RankEvidence]],
+    baseline_evidence: Sequence[RankEvidence],
+    pixels: Pixels | None,
+    called: str = "",
+    floor: Pixels = Pixels(),
+) -> list[Finding]:
+    """What is found of a finished cell, the finding that decides first among those of its status.
+
+    `starts` holds the evidence of each engine start that measured it: a feature must engage in every one.
+    `pixels` is the difference from the baseline's images (None: no baseline), `floor` that between two runs of
+    the baseline, which never counts as a feature's loss. `called` is what `paired` says of the speed-up.
+    """
+    found = [dataclasses.replace(broken, status=FAIL) for one in starts if (broken := broken_hand_over(one))][:1]
+    found += _engagement(features, starts, baseline_evidence)
+    if features and pixels is not None and (outside := judge_pixels(features, pixels, floor)):
+        found.append(outside)
+    if features and called == "slower":
+        found.append(Finding(SLOWER, "slower than the baseline", WARN))
+    if features and status_of(found) == PASS:
+        found.append(Finding("engaged", _praise(pixels), PASS))
+    return found
+
+
+def _engagement(
+    features: Sequence[Feature], starts: Sequence[Sequence[RankEvidence]], baseline: Sequence[RankEvidence]
+) -> list[Finding]:
+    """Features that did not engage, or of which that cannot be told."""
+    found = []
+    needed, ran = gpus_needed(features), min((len(evidence) for evidence in starts if evidence), default=0)
+    if 0 < ran < needed:
+        names = " and ".join(feature.name for feature in features if feature.gpus > 1)
+        found.append(Finding(NOT_ENGAGED, f"{names} did not engage: {too_few_ranks(ran, needed).text}", FAIL))
+    ways = math.prod(feature.gpus for feature in features if feature.evidence == "sharded_sequence")
+    for feature in features:
+        reasons = (not_engaged(feature, evidence, baseline, ways) for evidence in starts)
+        why = next(filter(None, reasons), None)
+        if why and why.code == UNVERIFIABLE:
+            found.append(Finding(UNVERIFIABLE, f"{feature.name}: {why.text}", WARN))
+        elif why:
+            found.append(Finding(NOT_ENGAGED, f"{feature.name} did not engage: {why.text}", FAIL))
+    return found
+
+
+def _praise(pixels: Pixels | None) -> str:
+    """Why a PASS is one."""
+    if pixels is None:
+        return "engaged"
+    if pixels.mean_diff == 0:
+        return "engaged, images identical"
+    return f"engaged, images differ by {pixels.mean_diff:.2g} on average, within the gate"
+
+
+def judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Finding | None:
+    """What of the images is outside the quality gate; None when nothing is.
+
+    Lossless features may move what reduction order moves, lossy ones what their file says.
+    """
+    mean_diff, max_diff = pixels.mean_diff, pixels.max_diff
+    lossy = [feature for feature in features if feature.lossy]
+    if not lossy:
+        lost = mean_diff > floor.mean_diff + LOSSLESS_MEAN_DIFF or max_diff > floor.max_diff + LOSSLESS_MAX_DIFF
+        reason = f"lossless, but images differ by {mean_diff:.4f} on average, {max_diff:.3f} at most"
+        return Finding("lossless_images_differ", reason, FAIL) if lost else None
+    for status, gate in (
+        (FAIL, max(feature.gate.fail_mean_diff for feature in lossy)),
+        (WARN, max(feature.gate.warn_mean_diff for feature in lossy)),
+    ):
+        if mean_diff > floor.mean_diff + gate:
+            reason = f"images differ by {mean_diff:.4f} on average, more than {gate:g}"
+            return Finding("images_outside_gate", reason, status)
+    return None

@@ -1,0 +1,172 @@
+"""Summary rows: everything that is said of a cell, computed from stored results alone.
+
+Formulas come from `metrics` and `paired`, image differences from `differences`, status from `verdict`. Writes nothing
+but the cache of image differences.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweep.analysis import columns, combinations, control_group, engine_starts, image_pairs, notes, status, validity
+from sweep.analysis import evidence as evidence_rules
+from sweep.analysis.columns import CellData
+from sweep.analysis.control_group import ControlGroup
+from sweep.analysis.engine_starts import Floor, Measured
+from sweep.analysis.image_metrics import ImageDifference
+from sweep.analysis.image_pairs import IDENTICAL
+from sweep.analysis.status import Pixels
+from sweep.analysis.stored_sweep import StoredSweep
+from sweep.findings import ERROR as STATUS_ERROR
+from sweep.findings import LOST, Finding, deciding, status_of, texts
+from sweep.plan import features as feature_rules
+from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
+from sweep.results.folder import SweepFolder
+from sweep.results.records import ERROR, RunResult
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One row a cell in the plan's order, and the noise that they were judged by.
+
+    Keys of a row are the names of `columns.COLUMNS`; `findings`, `doubts` and `notes` hold what its texts are made of.
+    """
+
+    rows: list[Row]
+    floors: dict[tuple[str, str], Floor]  # by model and engine
+    pixels: dict[tuple[str, str], Pixels]  # between two runs of the same baseline
+    control: ControlGroup = field(default_factory=ControlGroup)  # other engines against the native pipeline
+
+
+def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunResult | None, str]]) -> Summary:
+    """Rows of all cells but repeats, whose samples join their origin's. `loaded`: `SweepFolder.load_results`."""
+    results = {key: result for key, (result, _) in loaded.items()}
+    measured = engine_starts.measured_cells(plan, results)
+    baselines = engine_starts.baselines(measured)
+    floors = engine_starts.floors(plan, measured)
+    problems = {key: problem for key, (_, problem) in loaded.items() if problem}
+    states = folder.last_states() if None in results.values() else {}
+    sweep = StoredSweep(folder, plan.by_key, results, problems, states, measured, baselines, floors)
+    quality = {cell.key: _quality(sweep, cell) for cell in plan.cells if cell.role != REPEAT}
+    pixels = _pixel_floors(plan, quality)
+    rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
+    combinations.judge(rows, plan.by_key, sweep.evidence, pixels)
+    beside = {key for key, one in measured.items() if one.pairs}
+    validity.doubt_drift(rows, beside)
+    validity.doubt_baselines(rows, plan.by_key, beside)
+    for row in rows:
+        _conclude(row)
+    group = control_group.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
+    return Summary(rows, floors, pixels, group)
+
+
+Quality = Mapping[str, float] | str | None
+"""Image differences; why there are none although there should be; None when no image is stored."""
+
+
+def _quality(sweep: StoredSweep, cell: Cell) -> Quality:
+    mine = sweep.measured.get(cell.key)
+    damaged = mine and sweep.folder.damaged_image(cell, mine.results[0], missing=False)
+    if damaged:
+        return f"images cannot be compared: {damaged} is cut short"
+    if cell.baseline_key == cell.key:
+        return IDENTICAL if mine and image_pairs.stored_images(mine.results[0]) else None
+    baseline = sweep.measured.get(cell.baseline_key)
+    if mine is None or baseline is None:
+        return None
+    try:
+        return image_pairs.between(sweep.folder, cell, mine.results[0], baseline.cell, baseline.results[0])
+    except (ValueError, OSError) as error:
+        return f"images cannot be compared: {error}"
+
+
+def _control_images(folder: SweepFolder, mine: Measured, theirs: Measured) -> ImageDifference | None:
+    """Differences between the images of two engines; None when neither stored any. Raises as `image_pairs.between`."""
+    for one in (mine, theirs):
+        damaged = folder.damaged_image(one.cell, one.results[0], missing=False)
+        if damaged:
+            raise ValueError(f"{damaged} of {one.cell.config['engine']['name']} is cut short")
+    found = image_pairs.between(folder, mine.cell, mine.results[0], theirs.cell, theirs.results[0], "the control")
+    return ImageDifference(**{name: found[name] for name in IDENTICAL}) if found else None
+
+
+def _pixel_floors(plan: Plan, quality: Mapping[str, Quality]) -> dict[tuple[str, str], Pixels]:
+    """By model and engine, the largest difference between A/A cells and their baselines."""
+    found: dict[tuple[str, str], Pixels] = {}
+    for cell in plan.cells:
+        known = quality.get(cell.key)
+        if cell.role == AA and isinstance(known, Mapping):
+            before = found.get(model_and_engine(cell), Pixels())
+            found[model_and_engine(cell)] = Pixels(
+                max(before.mean_diff, known["mean_diff"]), max(before.max_diff, known["max_diff"])
+            )
+    return found
+
+
+def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str, str], Pixels]) -> Row:
+    mine, result = sweep.measured.get(cell.key), sweep.results.get(cell.key)
+    data = CellData(cell, mine.results if mine else (result,) if result else ())
+    row: Row = {"findings": [], "doubts": [], "notes": [], **columns.computed(data)}
+    if cell.skip:
+        row["findings"].append(cell.skip)
+        return row
+    if result is None:
+        unreadable = sweep.problems.get(cell.key)
+        absent = _absent(sweep.states.get(cell.key, {}))
+        row["findings"].append(Finding("result_unreadable", unreadable, STATUS_ERROR) if unreadable else absent)
+        return row
+    if result.trace:
+        row["trace"] = f"{cell.folder}/{result.trace}"
+    row["evidence"] = evidence_rules.describe_evidence(sweep.evidence(cell.key))
+    if result.state == ERROR or mine is None:
+        row["findings"].append(Finding(result.cause or "error", result.reason or "nothing was measured", STATUS_ERROR))
+        return row
+    floor = sweep.floors.get(model_and_engine(cell), Floor())
+    gain = engine_starts.speedup(mine, sweep.baselines.get(cell.baseline_key, []), floor)
+    row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
+    row |= {"called": gain.called, "starts": len(mine.results), "valid": True}
+    row["notes"] += [*notes.notes_of(sweep, cell, mine, gain), *notes.said_by_trace(sweep, cell, result, row)]
+    row["doubts"] += validity.own_doubts(cell, mine.results)
+    if isinstance(quality, str):
+        row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))
+        return row
+    row |= quality or {}
+    row["findings"] += status.judge(
+        feature_rules.parse_features(cell.config["feature"]),
+        [sweep.evidence(one.key) for one in mine.results],
+        sweep.evidence(cell.baseline_key) if cell.baseline_key in sweep.measured else (),
+        Pixels(quality["mean_diff"], quality["max_diff"]) if quality and cell.baseline_key != cell.key else None,
+        gain.called,
+        pixels.get(model_and_engine(cell), Pixels()),
+    )
+    return row
+
+
+def _conclude(row: Row) -> None:
+    """Say what the findings, doubts and notes of a row come to."""
+    grave = deciding(row["findings"])
+    row |= {
+        "status": status_of(row["findings"]),
+        "reason": texts(grave),
+        "reason_code": grave[0].code if grave else "",
+        "invalid_reason": texts(row["doubts"]),
+        "note": texts(row["notes"]),
+    }
+    if row["doubts"]:
+        row["valid"] = False
+
+
+def _absent(last: Mapping[str, Any]) -> Finding:
+    """Why a cell that was to run has no result, by the last that was heard of it."""
+    if last.get("state") == "error":
+        return Finding("not_stored", str(last.get("reason")), STATUS_ERROR)
+    if last.get("state") in ("loading", "warm-up", "running", "analysing"):
+        return Finding("cut_off", f"no result: the sweep ended while it was {last['state']}", STATUS_ERROR)
+    return Finding("not_run", "not run: the sweep ended before it", STATUS_ERROR)
+
+
+def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
+    """1 when any cell is FAIL or ERROR, else 0."""
+    return int(any(row["status"] in LOST for row in rows))

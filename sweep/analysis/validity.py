@@ -1,0 +1,52 @@
+"""Whether the numbers of a row can be trusted, apart from its status. Pure."""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+from sweep.engines import registry
+from sweep.findings import Finding, texts
+from sweep.plan.cells import AA, FEATURE, Cell
+from sweep.results.records import RunResult
+
+DRIFT_LIMIT = 0.10
+"""An A/A further than this from 1 makes speed-ups that were not measured beside the baseline invalid."""
+
+
+def own_doubts(cell: Cell, results: Sequence[RunResult]) -> list[Finding]:
+    """Why the numbers, of whichever start, cannot be trusted, apart from the status."""
+    found = [
+        Finding(code, said)
+        for result in results
+        for code, part in (("disturbed", result.foreign), ("throttled", result.throttled))
+        for said in part
+    ]
+    kind = registry.find(cell.config["engine"]["name"])
+    if cell.config["engine"]["warmup"] == 0 and (kind is None or kind.generates):
+        found.append(Finding("no_warm_up", "measured without warm-up"))
+    return list(dict.fromkeys(found))
+
+
+def doubt_drift(rows: Sequence[dict[str, Any]], beside: Set[str]) -> None:
+    """Mark speed-ups invalid where A/A shows that the machine changed meanwhile; not those `beside` the baseline."""
+    drift: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if row["role"] == AA and row.get("speedup") is not None:
+            name = row["model"], row["engine"]
+            drift[name] = max(drift.get(name, 1.0), row["speedup"], 1 / row["speedup"])
+    for row in rows:
+        worst = drift.get((row["model"], row["engine"]), 1.0)
+        exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in beside
+        if exposed and worst > 1 + DRIFT_LIMIT:
+            said = f"A/A drift: the same baseline differed {worst:.2f}x between two engine starts"
+            row["doubts"].append(Finding("drift", said))
+
+
+def doubt_baselines(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], beside: Set[str]) -> None:
+    """Mark speed-ups against a baseline that cannot be trusted itself; not those `beside` one."""
+    doubts = {row["cell_key"]: tuple(row["doubts"]) for row in rows if row["doubts"]}
+    for row in rows:
+        key = row["cell_key"]
+        baseline = cells[key].baseline_key
+        found = doubts.get(baseline, ()) if baseline != key and key not in beside else ()
+        if row.get("speedup") is not None and not set(found) <= set(row["doubts"]):
+            row["doubts"].append(Finding("baseline_doubted", f"its baseline: {texts(found)}"))

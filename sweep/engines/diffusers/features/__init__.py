@@ -1,0 +1,1 @@
+"""What switches a feature on in a diffusers pipeline, a module each."""

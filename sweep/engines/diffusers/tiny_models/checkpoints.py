@@ -1,0 +1,64 @@
+"""Tiny random-weight checkpoints of GLM-Image and Qwen-Image, built from a seed at first use, never downloaded.
+
+Real architectures in diffusers' folder layout with tiny widths, so that AR prefill, AR decode, DiT and
+VAE all run on one CPU core. Weights are scaled so that the image depends on the prompt and changes
+slowly with the timestep (otherwise no cache would ever fire); they say nothing about quality.
+Knows nothing of engines or features.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sweep.engines.diffusers.tiny_models import glm_image, parts, qwen_image
+
+BUILDERS: dict[str, Callable[[Path], None]] = {
+    "tiny_glm_image": glm_image.build_glm_image,
+    "tiny_qwen_image": qwen_image.build_qwen_image,
+}
+
+
+def cache_folder() -> Path:
+    """Where checkpoints are kept: $SWEEP_CACHE, else $XDG_CACHE_HOME/sweep, else ~/.cache/sweep."""
+    if chosen := os.environ.get("SWEEP_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweep"
+
+
+def ensure_checkpoint(name: str) -> Path:
+    """Return the folder of the tiny checkpoint `name`, building it first if need be (about two seconds).
+
+    Safe when several processes build at once: each builds its own copy, the first rename wins.
+    Raises KeyError for an unknown name.
+    """
+    build = BUILDERS[name]
+    folder = cache_folder() / f"{name}-{builder_version()}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    try:
+        import torch
+
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            build(building)
+        building.chmod(0o755)
+        try:
+            building.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # not a lost race
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def builder_version() -> str:
+    """Changes with any change of a builder, so that no stale checkpoint is found."""
+    digest = hashlib.sha256()
+    for module in (parts, glm_image, qwen_image):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:10]

@@ -1,0 +1,114 @@
+"""Entry point of an engine's process: `python -m sweep.engines.child FD PARENT`.
+
+Reads commands from the pipe FD (or from one that it fetches, see `recording`), answers each with ("ok", value) or
+("error", EngineError). Leads its own process group and ends it when the parent is gone, however the parent died.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from profiling import ranges
+from sweep.engines import registry
+from sweep.engines.protocol import Engine, EngineError, EngineSpec, Traced
+
+
+def create(spec: EngineSpec) -> Engine:
+    """The engine named by the spec; imports only that engine's module."""
+    module, _, name = registry.kind(spec.engine).engine.partition(":")
+    engine: Engine = getattr(importlib.import_module(module), name)(spec)
+    return engine
+
+
+def end_when(orphaned: Callable[[], bool], interval_s: float = 0.5) -> None:
+    """Kill our whole process group once `orphaned()`: the process that asked for the engine is gone."""
+
+    def watch() -> None:
+        while not orphaned():
+            time.sleep(interval_s)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def serve(pipe: Connection) -> None:
+    """Answer commands until ("close",) or until the pipe is closed."""
+    engine: Engine | None = None
+    while True:
+        try:
+            command, *arguments = pipe.recv()
+        except EOFError:
+            break
+        try:
+            if command == "load":
+                engine = create(arguments[0])
+                pipe.send(("ok", engine.load()))
+            elif command == "generate":
+                assert engine is not None
+                pipe.send(("ok", engine.generate(*arguments)))
+            elif command == "trace":
+                if not isinstance(engine, Traced):
+                    raise ValueError("this engine does not record itself")
+                pipe.send(("ok", engine.trace(*arguments)))
+            elif command == "close":
+                break
+        except Exception as error:
+            with contextlib.suppress(OSError, MemoryError):  # the log's disk may be full too
+                traceback.print_exc()
+                sys.stderr.flush()
+            alive = engine is not None and engine.alive
+            pipe.send(("error", EngineError(type(error).__name__, str(error), alive)))
+    if engine is not None:
+        engine.close()
+
+
+def main(pipe: Connection) -> None:
+    """Serve, then end at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
+    serve(pipe)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if ranges.attached():
+        return  # a tool writes what it holds back only when Python ends as usual
+    os._exit(0)  # tearing down torch takes over a second, and nothing is left to save
+
+
+def main_forked(pipe: Connection, parent: int) -> None:
+    """The same in a process forked by `preimported`, whose system parent is the server; `parent` started the sweep."""
+    end_when(lambda: not process_exists(parent))
+    main(pipe)
+
+
+def recorded(address: str) -> int:
+    """The pipe of a process that nsys started; what we print goes to the log and not through nsys."""
+    from sweep.engines.process.nsys_session import take_over
+
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)
+    pipe, output = take_over(address)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    return pipe
+
+
+def process_exists(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    where, asked_by, started_by = sys.argv[1], int(sys.argv[2]), os.getppid()  # nsys may stand between the two
+    end_when(lambda: os.getppid() != started_by or not process_exists(asked_by))
+    main(Connection(int(where) if where.isdecimal() else recorded(where)))

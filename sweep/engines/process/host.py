@@ -1,0 +1,257 @@
+"""EngineHost: the parent's side of an engine process, with a time limit on everything it is asked.
+
+Starts `sweep.engines.process.child` as leader of its own process group, talks to it over a pipe, and turns every
+way it can end (exception, kill, out of memory, hang) into an EngineFailure that says which. Knows nothing
+of cells.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from profiling import ranges
+from profiling.child_environment import child_environment
+from sweep.engines import registry
+from sweep.engines.process import forkserver, temp_folders
+from sweep.engines.process.failures import ERROR_LINE, OOM_SIGNS, SECOND_HAND, EngineFailure, one_line
+from sweep.engines.process.nsys_session import Recorded
+from sweep.engines.protocol import EngineError, EngineSpec, Output, Request
+from sweep.machine.devices import visible_as
+
+CLOSE_TIMEOUT_S = 5.0
+
+GPU_CLOSE_TIMEOUT_S = 20.0  # several processes that give their memory back
+
+
+class EngineHost:
+    """One engine process. Use as a context manager: leaving it ends the process and all its ranks.
+
+    An engine that is forked is waited for until the imports are done, `start_timeout_s` at most. Raises EngineFailure.
+    """
+
+    def __init__(self, spec: EngineSpec, start_timeout_s: float) -> None:
+        self.spec = spec
+        self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
+        self.process: subprocess.Popen[bytes] | forkserver.Forked | Recorded
+        self._log_from = 0  # byte of the log where that begins which belongs to the command asked last
+        with _told_as_failure(), contextlib.ExitStack() as undo:
+            # What the engine and its ranks print; closed with the host.
+            self.log: BinaryIO = undo.enter_context(tempfile.TemporaryFile(prefix="sweep-engine-"))
+            ours, theirs = Pipe()
+            self._pipe = undo.enter_context(ours)
+            with theirs:
+                start = _record if spec.profile == "nsys" else _fork if forks(spec) else _spawn
+                self.process = start(spec, theirs, self.log.fileno(), start_timeout_s)
+            undo.pop_all()
+
+    def __enter__(self) -> "EngineHost":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the engine, which is also its process group."""
+        return self.process.pid
+
+    def load(self, timeout_s: float) -> float:
+        """Load the engine; returns seconds taken. Raises EngineFailure."""
+        start = time.perf_counter()
+        self.load_parts = dict(self._ask("loading the engine", timeout_s, 0, "load", self.spec) or {})
+        return time.perf_counter() - start
+
+    def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
+        """Generate one batch. Raises EngineFailure."""
+        return self._ask(doing, timeout_s, self.log_size(), "generate", list(requests), folder)
+
+    def trace(self, folder: Path | None, timeout_s: float) -> None:
+        """Have the engine begin to record itself into `folder`, or end it and write (None). Raises EngineFailure."""
+        doing = "writing the profiler's trace" if folder is None else "starting the profiler"
+        self._ask(doing, timeout_s, self.log_size(), "trace", folder)
+
+    def log_size(self) -> int:
+        """Bytes printed so far."""
+        return os.fstat(self.log.fileno()).st_size
+
+    def close(self) -> None:
+        """End the engine and forget its log."""
+        self.end()
+        self._pipe.close()
+        self.log.close()
+
+    def end(self) -> None:
+        """Ask the engine to end, then kill whatever of its process group is left; safe to call twice."""
+        if self.process.poll() is None:
+            try:
+                self._pipe.send(("close",))
+                self.process.wait(CLOSE_TIMEOUT_S if self.spec.device == "cpu" else GPU_CLOSE_TIMEOUT_S)
+            except (OSError, subprocess.TimeoutExpired, ValueError):
+                pass
+        self.kill()
+
+    def kill(self) -> None:
+        """End the whole process group at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                if self.process.poll() is None:  # it was forked just now and leads no group yet
+                    os.kill(self.process.pid, signal.SIGKILL)
+        if isinstance(self.process, Recorded):
+            self.process.end_tool()
+        self.process.wait()
+        temp_folders.clear(self.process.pid)
+
+    def _ask(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> Any:
+        try:
+            self._pipe.send(command)
+        except OSError as error:
+            raise self._death(doing) from error
+        self._log_from = log_from
+        return self._answer(doing, timeout_s)
+
+    def _answer(self, doing: str, timeout_s: float) -> Any:
+        try:
+            if not self._pipe.poll(timeout_s):
+                self.kill()
+                raise EngineFailure("timeout", f"no answer within {timeout_s:g} s while {doing}: killed")
+            kind, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._death(doing) from error
+        if kind == "ok":
+            return value
+        assert isinstance(value, EngineError)
+        text = self._root_cause(value)
+        cause = "oom" if any(sign in text.lower() for sign in OOM_SIGNS) else "exception"
+        prefix = "out of memory while" if cause == "oom" else "failed while"
+        alive = cause == "exception" and value.alive
+        if not alive:
+            self.end()
+        raise EngineFailure(cause, f"{prefix} {doing}: {one_line(text)}", alive)
+
+    def _death(self, doing: str) -> EngineFailure:
+        try:
+            code = self.process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return EngineFailure("crash", f"the engine closed its pipe while {doing}")
+        self.kill()
+        sign = self._out_of_memory_line()
+        if sign:
+            return EngineFailure("oom", f"out of memory while {doing}: {sign}")
+        if code >= 0:
+            return EngineFailure("crash", f"the engine exited with code {code} while {doing}")
+        name = signal.Signals(-code).name
+        hint = " (killed from outside, or by the kernel for lack of memory)" if -code == signal.SIGKILL else ""
+        return EngineFailure("crash", f"the engine was ended by {name} while {doing}{hint}")
+
+    def _root_cause(self, error: EngineError) -> str:
+        """The error, or that of a process behind it: vLLM-Omni tells the caller no more than that a worker failed."""
+        text = f"{error.kind}: {error.message}" if error.message else error.kind
+        if error.message and not any(phrase in text for phrase in SECOND_HAND):
+            return text
+        found = [match.group(1) for line in self._last_lines(65_536) if (match := ERROR_LINE.search(line))]
+        return next((line for line in found if not any(phrase in line for phrase in SECOND_HAND)), text)
+
+    def _out_of_memory_line(self) -> str:
+        """The last words of a dead engine, where they are of memory (C++ ends its process, no exception comes)."""
+        lines = self._last_lines(4096)[-20:]
+        return next((one_line(text) for text in reversed(lines) if any(s in text.lower() for s in OOM_SIGNS)), "")
+
+    def _last_lines(self, size: int) -> list[str]:
+        """Lines that the last command left within the last `size` bytes of the log; none when it cannot be read.
+
+        The engine goes on printing at the position that its file and ours have in common: it is not moved.
+        """
+        try:
+            end = self.log_size()
+            start = max(self._log_from, end - size)
+            return os.pread(self.log.fileno(), end - start, start).decode(errors="replace").splitlines()
+        except (OSError, ValueError):
+            return []
+
+
+def preimport(spec: EngineSpec) -> None:
+    """Begin to import what this engine's processes are forked from, without waiting. Only where they are (`forks`)."""
+    environment = {**_environment(spec), forkserver.LOG_VARIABLE: str(_log_of_imports())}
+    forkserver.start_server(registry.kind(spec.engine).preload[spec.device], environment)
+
+
+def forget_imports() -> None:
+    """They were broken off, and what they printed tells nothing."""
+    with contextlib.suppress(OSError):
+        _log_of_imports().unlink(missing_ok=True)
+
+
+def _log_of_imports() -> Path:
+    """What they print; there while they run and after they failed."""
+    return Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log"
+
+
+def forks(spec: EngineSpec) -> bool:
+    """Whether this engine's processes are forked from one that has imported everything."""
+    return spec.fork and can_fork(spec.engine, spec.device) and not ranges.attached() and spec.profile != "nsys"
+
+
+def can_fork(engine: str, device: str) -> bool:
+    """Whether they could be, if no profiling tool watched: none sees forked processes."""
+    return device in registry.kind(engine).preload and sys.platform == "linux"
+
+
+@contextlib.contextmanager
+def _told_as_failure() -> Iterator[None]:
+    """Why a process could not be started, as an EngineFailure."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"the engine's process could not be started: {error}"
+        if isinstance(error, forkserver.ServerDied | TimeoutError):
+            log = _log_of_imports()
+            reason += f" (its imports are told in {log})" if log.exists() else ""
+            reason += "; engine.fork=false starts engines without it"
+        raise EngineFailure("timeout" if isinstance(error, TimeoutError) else "load", reason) from error
+
+
+def _fork(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> forkserver.Forked:
+    from sweep.engines.process.child import main_forked
+
+    preimport(spec)
+    return forkserver.Forked(main_forked, (pipe, os.getpid()), _environment(spec), output, timeout_s)
+
+
+def _spawn(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> "subprocess.Popen[bytes]":
+    """`timeout_s` is not needed: what it imports is part of the load."""
+    os.set_inheritable(pipe.fileno(), True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweep.engines.process.child", str(pipe.fileno()), str(os.getpid())],
+        pass_fds=(pipe.fileno(),),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=_environment(spec),
+    )
+
+
+def _record(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> Recorded:
+    return Recorded([str(os.getpid())], pipe.fileno(), output, _environment(spec), spec.device, timeout_s)
+
+
+def _environment(spec: EngineSpec) -> dict[str, str]:
+    """Of the engine's process: ours, its devices, and a PYTHONPATH that leads here from any folder."""
+    environment = child_environment()
+    if spec.device == "cpu":
+        environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}
+    elif spec.gpu_ids:
+        environment["CUDA_VISIBLE_DEVICES"] = visible_as(spec.gpu_ids)
+    return environment

@@ -1,0 +1,233 @@
+"""An engine recorded by Nsight Systems: its process under `nsys launch`, collections begun and ended from here.
+
+A session (`nsys launch`, then `nsys start` and `nsys stop` around what is to be recorded) needs no code in the engine,
+sees every process that the engine spawns, and records cell after cell of one engine. The engine gets its pipe and its
+log over a socket and not by inheritance: nsys's own processes would keep them open when the engine is gone. Knows
+nothing of cells or of what a trace says.
+"""
+
+import array
+import contextlib
+import functools
+import itertools
+import os
+import re
+import secrets
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from profiling import ranges
+from profiling.child_environment import child_environment
+from profiling.nsys.nsys_cli import Nsys, NsysError, end_agents, find, last_line, run
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 900.0  # it writes the trace: about a second for a thousand ranges, minutes for millions of kernels
+CHECK_TIMEOUT_S = 60.0
+SIGNALLED = 128
+"""`nsys launch` ends with this plus the number of the signal that ended the engine."""
+
+SESSION = "sweep-{pid}-{number}"
+"""Name of a session of nsys: the process that began it, and its number there."""
+
+_NUMBERS = itertools.count(1)
+
+
+class RecordingError(Exception):
+    """Nothing was recorded, or it was lost: one line that says why. The engine is not harmed."""
+
+
+def traced(device: str) -> tuple[str, ...]:
+    """What nsys is asked to trace. On GPUs every kernel of a CUDA graph by itself, for the phase that launched it.
+
+    Without osrt, which on a CPU records 600,000 calls an image (22 MB for three images, 0.3 MB without) and slows them.
+    """
+    if device == "cuda":
+        return "--trace=cuda,nvtx", "--cuda-graph-trace=node"
+    return ("--trace=nvtx",)
+
+
+@functools.cache
+def usable() -> tuple[Nsys, str]:
+    """The nsys of this machine, seen to launch a process, and a warning if no range would reach it, else "".
+
+    Raises RecordingError.
+    """
+    try:
+        nsys = find()
+    except NsysError as error:
+        raise RecordingError(str(error)) from None
+    name, folder = _new_session()
+    command = _launch(nsys, name, traced("cpu"), [sys.executable, "-m", "profiling.ranges"])
+    try:
+        said = _run(command, CHECK_TIMEOUT_S, {**child_environment(), "TMPDIR": str(folder)})
+    finally:
+        end_agents(lambda told: told == name)
+        shutil.rmtree(folder, ignore_errors=True)
+    warning = ""
+    if f"{ranges.SAID}none" in said:
+        warning = f"no NVTX library works under nsys {nsys}, so its traces may hold NO phases: pip install nvidia-nvtx"
+    return nsys, warning
+
+
+class Recorded:
+    """The engine's process under nsys, with the few methods of subprocess.Popen that its host uses.
+
+    Waits `start_timeout_s` until the engine has fetched its pipe and its log (`take_over`). Raises OSError.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        pipe: int,
+        output: int,
+        environment: Mapping[str, str],
+        device: str,
+        start_timeout_s: float,
+    ) -> None:
+        try:
+            self._nsys, _ = usable()
+        except RecordingError as error:
+            raise OSError(str(error)) from error
+        self.name, self._folder = _new_session()
+        log_start = os.fstat(output).st_size
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            address = f"{self.name}-{secrets.token_hex(8)}"
+            listener.bind(f"\0{address}")
+            listener.listen(1)
+            command = [sys.executable, "-m", "sweep.engines.process.child", address, *arguments]
+            self._launcher = subprocess.Popen(
+                _launch(self._nsys, self.name, traced(device), command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**environment, "TMPDIR": str(self._folder)},
+            )
+            try:
+                self.pid = self._hand_over(listener, (pipe, output), start_timeout_s)
+            except BaseException as error:
+                self.end_tool()
+                self._launcher.wait()
+                if not isinstance(error, _LauncherEnded):
+                    raise
+                said = last_line(os.pread(output, 4096, log_start).decode(errors="replace"))
+                raise OSError(f"nsys launch ended with code {self._launcher.returncode}: {said}") from error
+
+    def _hand_over(self, listener: socket.socket, files: Sequence[int], timeout_s: float) -> int:
+        """Give the engine its files; returns its process id."""
+        deadline = time.monotonic() + timeout_s
+        while not select.select([listener], [], [], 0.1)[0]:
+            if self._launcher.poll() is not None:
+                raise _LauncherEnded
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nsys has not started the engine within {timeout_s:g} s")
+        connection, _ = listener.accept()
+        with connection:
+            told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            pid, user, _ = struct.unpack("3i", told)
+            if user != os.getuid():
+                raise OSError("another user's process asked for the engine's pipe")
+            temporary = os.environ.get("TMPDIR", "")
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
+            connection.sendmsg([b"=" + os.fsencode(temporary)], rights)
+        return int(pid)
+
+    def poll(self) -> int | None:
+        """Exit code, negative for a signal; None while nsys has not told it."""
+        return _exit_code(self._launcher.poll())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit code once it has ended. Raises subprocess.TimeoutExpired."""
+        code = _exit_code(self._launcher.wait(timeout))
+        assert code is not None
+        self.end_tool()
+        return code
+
+    def start(self, trace: Path) -> None:
+        """Begin to record, into the file `trace` once it is stopped. Raises RecordingError."""
+        options = ["--sample=none", "--cpuctxsw=none", "--force-overwrite=true", f"--output={trace}"]
+        self._ask("start", *options, timeout_s=START_TIMEOUT_S)
+
+    def stop(self, trace: Path) -> None:
+        """End the recording and write its file. Raises RecordingError."""
+        said = self._ask("stop", timeout_s=STOP_TIMEOUT_S)
+        if not trace.is_file():  # it ends with 0 all the same
+            raise RecordingError(f"nsys stop wrote no trace: {_complaint(said)}")
+
+    def end_tool(self) -> None:
+        """End what is left of nsys's own processes at once. The agent first: killed launchers leave it for ever."""
+        end_agents(lambda told: told == self.name)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._launcher.poll() is None:
+                os.killpg(self._launcher.pid, signal.SIGKILL)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ask(self, verb: str, *options: str, timeout_s: float) -> str:
+        command = [str(self._nsys.path), verb, f"--session={self.name}", *options]
+        return _run(command, timeout_s, {**os.environ, "TMPDIR": str(self._folder)})
+
+
+class _LauncherEnded(Exception):
+    """nsys ended before the engine asked for its files."""
+
+
+def take_over(address: str) -> tuple[int, int]:
+    """In the engine: its pipe and its log, from the process that asked for it; its TMPDIR, which nsys's was not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(f"\0{address}")
+        told, files, _, _ = socket.recv_fds(connection, 4096, 2)
+    temporary = os.fsdecode(told[1:])
+    os.environ.pop("TMPDIR", None)
+    if temporary:
+        os.environ["TMPDIR"] = temporary
+    pipe, output = files
+    return pipe, output
+
+
+def _new_session() -> tuple[str, Path]:
+    """A name that no other session has, and the folder of nsys's temporary files. Raises RecordingError, OSError."""
+    folder = Path(tempfile.mkdtemp(prefix="sweep-nsys-"))
+    return SESSION.format(pid=os.getpid(), number=next(_NUMBERS)), folder
+
+
+def end_recordings_of(pids: Collection[int]) -> None:
+    """Kill what nsys left running of all sessions that these processes began."""
+    begun = tuple(SESSION.format(pid=pid, number="") for pid in pids)
+    end_agents(lambda name: name.startswith(begun))
+
+
+def _launch(nsys: Nsys, session: str, options: Sequence[str], command: Sequence[str]) -> list[str]:
+    return [str(nsys.path), "launch", f"--session-new={session}", "--wait=primary", *options, *command]
+
+
+def _exit_code(told: int | None) -> int | None:
+    return SIGNALLED - told if told is not None and told > SIGNALLED else told
+
+
+def _run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> str:
+    """What an nsys command said. Raises RecordingError; whatever ends it early ends its processes."""
+    verb = f"nsys {command[1]}"
+    try:
+        done = run(command, timeout_s, environment, together=True)
+    except subprocess.TimeoutExpired:
+        raise RecordingError(f"{verb} has not ended within {timeout_s:g} s") from None
+    if done.returncode:
+        raise RecordingError(f"{verb} failed with code {done.returncode}: {_complaint(done.stdout)}")
+    return done.stdout
+
+
+def _complaint(said: str) -> str:
+    """What nsys says went wrong, or the last that it said."""
+    if "no active sessions" in said:  # what is left of an agent that could not write
+        return f"its session has ended by itself; it writes to {tempfile.gettempdir()} first: is there room?"
+    found = re.search(r"^Failed to .*", said, re.MULTILINE)
+    return found[0].strip() if found else last_line(said)

@@ -1,0 +1,222 @@
+"""What vLLM-Omni's processes tell about themselves: our plugin's files in one folder, read after every batch.
+
+`announce` makes the plugin found and active in every process started later; `check` fails clearly where a worker
+did not load it; `collect` turns the lines of one batch into phases and evidence.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiling.evidence import RankEvidence
+from profiling.phases import PhaseRecord
+from profiling.vllm_plugin import record_files
+from profiling.vllm_plugin.record_files import ArRecord, DitRecord, Transfer
+from sweep.engines.protocol import Request
+
+ENTRY_POINT = "[vllm_omni.general_plugins]\nsweep_profiling = profiling.vllm_plugin:install\n"
+MARKER_TIMEOUT_S = 10.0
+LINES_TIMEOUT_S = 10.0
+POLL_S = 0.005
+
+
+class Workers:
+    """The plugin's folder of one engine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "plugin"
+        self.folder.mkdir()
+        self._offsets: dict[Path, int] = {}
+        self._records: list[record_files.Record] = []
+
+    def announce(self) -> None:
+        """Have every process that is started from now on load the plugin and write into our folder."""
+        os.environ[record_files.FOLDER_VARIABLE] = str(self.folder)
+        allowed = os.environ.get("VLLM_PLUGINS")
+        if allowed is not None and "sweep_profiling" not in allowed.split(","):
+            os.environ["VLLM_PLUGINS"] = f"{allowed},sweep_profiling"
+        if not _installed():
+            # A checkout that is only on PYTHONPATH has no metadata: give it some.
+            site = self.folder.parent / "site"
+            metadata = site / "gen_sweep_plugin-0.dist-info"
+            metadata.mkdir(parents=True)
+            (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gen-sweep-plugin\nVersion: 0\n")
+            (metadata / "entry_points.txt").write_text(ENTRY_POINT)
+            sys.path.append(str(site))
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(site)]))
+
+    def check(self, processes: int) -> None:
+        """Raise RuntimeError unless at least so many processes, this one among them, loaded the plugin."""
+        deadline = time.monotonic() + MARKER_TIMEOUT_S
+        while True:
+            found = record_files.markers(self.folder)
+            _refuse(found.failed)
+            if len(found.installed) >= processes:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"the profiling plugin was loaded in {len(found.installed)} processes, {processes} were expected: "
+                    "its phases and evidence would be missing (VLLM_PLUGINS may leave it out; engine.plugin=false "
+                    "measures without them)"
+                )
+            time.sleep(0.05)
+
+    def begin(self) -> None:
+        """Forget what was written before the batch that is about to be sent."""
+        self._read()
+        self._records = []
+
+    def collect(
+        self, requests: Sequence[Request], ranks: int, transfers: int, epoch_s: float
+    ) -> tuple[tuple[PhaseRecord, ...], tuple[RankEvidence, ...]]:
+        """Phases and evidence of the batch that has just come back, from all `ranks` of the DiT.
+
+        `transfers` is how many hand-overs between stages belong to it. Raises RuntimeError when a rank stays silent
+        or the plugin failed in any process. Of a batch that went unobserved (`record_files.PAUSED`) there is nothing.
+        """
+        if record_files.paused(self.folder):
+            return (), ()
+        deadline = time.monotonic() + LINES_TIMEOUT_S
+        while True:
+            missing = self._missing(len(requests), ranks, transfers)
+            _refuse(record_files.failures(self.folder))
+            if not missing:
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the profiling plugin wrote nothing about this batch in {missing}")
+            time.sleep(POLL_S)
+            self._read()
+        found = record_files.phase_records(self._records, epoch_s)
+        name = requests[0].request_id
+        # The engine's own `request` spans all stages; that of rank 0's pipeline is one part of it.
+        phases = tuple(
+            dataclasses.replace(phase, request_id=name)
+            for phase in found
+            if not (phase.phase == "request" and phase.rank == 0)
+        )
+        return phases, merge(self._records)
+
+    def _read(self) -> None:
+        for path in sorted(self.folder.glob("*.jsonl")):
+            lines, self._offsets[path] = record_files.read_lines(path, self._offsets.get(path, 0))
+            kind = path.name.partition("-")[0]
+            records = (PARSE[kind](line) for line in lines)
+            self._records += [record for record in records if not (isinstance(record, DitRecord) and record.dummy)]
+
+    def _missing(self, requests: int, ranks: int, transfers: int) -> str:
+        done: Counter[int] = Counter()
+        for record in self._records:
+            if isinstance(record, DitRecord):
+                done[record.evidence.rank] += len(record.requests)
+        silent = [str(rank) for rank in range(ranks) if done[rank] < requests]
+        if silent:
+            return f"DiT rank {', '.join(silent)}"
+        if sum(isinstance(record, Transfer) for record in self._records) < transfers:
+            return "the hand-over between stages"
+        begun = sum(len(record.requests) for record in self._records if isinstance(record, ArRecord))
+        return "the AR stage" if begun < transfers else ""
+
+
+def _refuse(failed: Sequence[str]) -> None:
+    """Raise RuntimeError when the plugin failed anywhere: what it tells from then on may lack something."""
+    if failed:
+        last = [line for line in failed[0].splitlines() if line.strip()][-1].strip()
+        raise RuntimeError(f"the profiling plugin failed in a vLLM-Omni process ({last})")
+
+
+PARSE: dict[str, Callable[[record_files.Line], record_files.Record]] = {
+    "dit": record_files.dit_record,
+    "ar": record_files.ar_record,
+    "transfer": record_files.transfer,
+}
+"""By the first word of a file's name."""
+
+
+def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
+    """Evidence of each DiT rank over a batch, which may have taken several forwards of the pipeline.
+
+    What the AR stage and the hand-over tell stands with rank 0, by names that begin with `ar_` and `tokens_`.
+    """
+    ranks: dict[int, list[DitRecord]] = {}
+    for record in records:
+        if isinstance(record, DitRecord):
+            ranks.setdefault(record.evidence.rank, []).append(record)
+    merged = [_rank_evidence(ranks[rank]) for rank in sorted(ranks)]
+    ar = [record for record in records if isinstance(record, ArRecord) and record.rank == 0]
+    flow = _flow(records)
+    if merged and (ar or flow.sent):
+        settings = {f"ar_{name}": value for name, value in (ar[-1].settings if ar else {}).items()}
+        merged[0] = dataclasses.replace(
+            merged[0],
+            settings={**merged[0].settings, **settings, **flow.settings},
+            counts={**merged[0].counts, "ar_steps": sum(record.steps for record in ar), **flow.counts},
+        )
+    return tuple(merged)
+
+
+def _rank_evidence(records: Sequence[DitRecord]) -> RankEvidence:
+    parts = [record.evidence for record in records]
+    return RankEvidence(
+        rank=parts[0].rank,
+        dit_forwards=sum(part.dit_forwards for part in parts),
+        denoise_steps=sum(part.denoise_steps for part in parts),
+        blocks_run=sum(part.blocks_run for part in parts),
+        blocks_skipped=sum(part.blocks_skipped for part in parts),
+        block_sequence=max(part.block_sequence for part in parts),
+        dit_parameters=max(part.dit_parameters for part in parts),
+        settings={**parts[-1].settings, "pipeline_calls": str(len(parts))},
+        counts={
+            name: max(part.counts.get(name, 0) for part in parts)
+            for name in sorted({name for part in parts for name in part.counts})
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Tokens on their way from the AR stage to the DiT stage, as `count:hash` by request."""
+
+    sent: dict[str, str]
+    received: dict[str, str]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Both sides, in the order of the batch's requests."""
+        ordered = sorted(self.sent, key=_place)
+        return {
+            "tokens_sent": ";".join(self.sent[request] for request in ordered),
+            "tokens_received": ";".join(self.received.get(request, "none") for request in ordered),
+        }
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Requests handed over, and those whose tokens did not arrive as they were sent."""
+        wrong = sum(self.received.get(request) != tokens for request, tokens in self.sent.items())
+        return {"hand_overs": len(self.sent), "hand_overs_broken": wrong}
+
+
+def _place(request: str) -> tuple[int, str]:
+    """Sorts requests as their batch has them: vLLM-Omni calls them `0_…`, `1_…` and so on."""
+    number = request.partition("_")[0]
+    return (int(number) if number.isdigit() else 0, request)
+
+
+def _flow(records: Sequence[record_files.Record]) -> Flow:
+    sent = {record.request: record.tokens_sent for record in records if isinstance(record, Transfer)}
+    received: dict[str, str] = {}
+    for record in records:
+        if isinstance(record, DitRecord) and record.evidence.rank == 0:
+            tokens = record.evidence.settings.get("tokens_received", "").split(";")
+            received |= dict(zip(record.requests, tokens, strict=False))
+    return Flow(sent, received)
+
+
+def _installed() -> bool:
+    from importlib.metadata import entry_points
+
+    return any(point.name == "sweep_profiling" for point in entry_points(group="vllm_omni.general_plugins"))

@@ -1,0 +1,1 @@
+"""What will run: cells, features, what an engine is told. Decides, and runs nothing."""

@@ -1,0 +1,352 @@
+"""The cells of a sweep: their keys, baselines, A/A repeat, skips, and groups that share one engine.
+
+Pure: configurations in, a Plan out. Runs nothing, reads no outputs. A Plan round-trips through JSON
+(`plan.json`), which is how a launched job learns what it is to run.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sweep import legacy
+from sweep.config import ConfigError, RunConfig, require
+from sweep.engines import registry
+from sweep.findings import SKIP, Finding
+from sweep.machine.devices import Devices
+from sweep.plan import features as feature_rules
+
+BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
+"""Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others; a repeat is
+a feature's cell measured again, which has no row of its own: its samples join those of its origin."""
+
+
+KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
+"""Fields of EngineConfig that take another engine start, of any engine."""
+
+CONFLICT = "conflict"
+"""Code of a skip: two features exclude each other."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fully resolved configuration of a sweep."""
+
+    key: str  # content hash of everything that can change its result
+    engine_key: str  # hash of what needs an engine restart
+    baseline_key: str  # the cell that it is compared with; its own key for a baseline
+    label: str  # for people: features, batch and whatever else the sweep varies
+    role: str
+    features: tuple[str, ...]
+    gpus: int
+    skip: Finding | None  # why it does not run; None when it does
+    config: dict[str, Any]  # RunConfig as plain values
+    overrides: tuple[str, ...] = ()  # what the command line or study said for it
+    suffix: str = ""  # the part of the label that is neither features nor batch
+    device: str = "cpu"  # cpu or cuda
+    repeat: int = 0  # which further engine start this is; 0 is the first
+    origin: str = ""  # key of the cell that it measures again; its own for a first start
+    beside: str = ""  # key of the baseline that runs beside it, batch by batch; "" when none does
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """Name of its folder inside the sweep's."""
+        text = self.label.replace("A/A", "aa").replace(" ", "-")
+        readable = "".join(c if c.isalnum() or c in "+-_=.," else "_" for c in text)
+        return f"{readable[:80]}-{self.key[:8]}"
+
+    @property
+    def profile(self) -> str:
+        """What records its requests: nsys or torch; "" when nothing does."""
+        asked = str(self.config.get("profile", "off"))  # plans of earlier versions have none
+        return "" if asked == "off" else asked
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The typed configuration."""
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), self.config))
+        assert isinstance(config, RunConfig)
+        return config
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that share one loaded engine; the unit that Hydra launches."""
+
+    number: int
+    engine_key: str
+    gpus: int
+    cells: tuple[str, ...]  # cell keys, in running order
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a sweep and their groups."""
+
+    cells: tuple[Cell, ...]
+    groups: tuple[Group, ...]
+
+    def cell(self, key: str) -> Cell:
+        """The cell with this key."""
+        return self.by_key[key]
+
+    @functools.cached_property
+    def by_key(self) -> dict[str, Cell]:
+        """Cells by their key."""
+        return {cell.key: cell for cell in self.cells}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for plan.json."""
+        return {
+            "cells": [dataclasses.asdict(c) for c in self.cells],
+            "groups": [dataclasses.asdict(g) for g in self.groups],
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Plan":
+        """Inverse of `to_json`."""
+        cells = tuple(_cell_from_json(cell) for cell in data["cells"])
+        groups = tuple(Group(**{**g, "cells": tuple(g["cells"])}) for g in data["groups"])
+        return Plan(cells, groups)
+
+
+def _cell_from_json(data: dict[str, Any]) -> Cell:
+    told = data["skip"]
+    skip = legacy.skip(told) if isinstance(told, str) else told and Finding(**told)
+    return Cell(**{**data, "features": tuple(data["features"]), "overrides": tuple(data["overrides"]), "skip": skip})
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_run(config: RunConfig) -> None:
+    """Rules that involve more than one field. Raises ConfigError with one line for people."""
+    registry.check(config)
+    model, work = config.model, config.workload
+    for name in ("width", "height"):
+        value = getattr(work, name)
+        multiple = model.size_multiple
+        nearest = max(multiple, round(value / multiple) * multiple)
+        require(
+            value % multiple == 0,
+            f"workload.{name}={value}: {model.name} needs a multiple of {multiple}; the nearest is {nearest}",
+        )
+    require(
+        work.width * work.height <= model.max_pixels,
+        f"workload {work.width}x{work.height}: {model.name} makes at most {model.max_pixels:,} pixels",
+    )
+    require(
+        work.task in model.tasks,
+        f"workload.task={work.task}: {model.name} does {', '.join(model.tasks)} only",
+    )
+
+
+def build_cell(
+    config: DictConfig,
+    devices: Callable[[RunConfig], Devices],
+    content: Callable[[RunConfig], str],
+    runnable: Callable[[RunConfig, Devices], Finding | None],
+    overrides: Sequence[str] = (),
+    suffix: str = "",
+) -> Cell:
+    """One composed configuration as a Cell.
+
+    `devices` tells what the machine has, `content` hashes the prompts and images that the workload names,
+    `runnable` says why this engine or machine cannot run the model (None when it can).
+    Raises ConfigError; a declared conflict, an unsupported feature or too few devices make a SKIP instead.
+    """
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, RunConfig)
+    check_run(run)
+    run.feature = feature_rules.bodies_for(run.feature, run.engine.name)
+    chosen = feature_rules.parse_features(run.feature)
+    names = tuple(feature.name for feature in chosen)
+    found = devices(run)
+    ranks = feature_rules.gpus_needed(chosen)
+    engine = registry.kind(run.engine.name)
+    need = ranks + engine.stage_devices(run)
+    skip = _skip(chosen, run, found, need)
+    container = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
+    assert isinstance(container, dict)
+    plain = {str(key): value for key, value in container.items()}
+
+    engine_part: dict[str, Any] = {
+        "engine": {k: plain["engine"][k] for k in (*KEY_FIELDS, *engine.key_fields)},
+        "device": found.kind,
+        "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
+        "parallel": plain["parallel"]["gpus"],
+    }
+    if run.profile != "off":
+        engine_part["profile"] = run.profile
+    if engine.options and not skip:
+        engine.options(chosen, ranks)  # refuses two values for one argument
+    work_part = {
+        "workload": {k: v for k, v in plain["workload"].items() if k not in ("name", "prompts", "input_image")},
+        "content": content(run),
+        "batch": run.batch,
+        "seed": run.seed,
+        "warmup": run.engine.warmup,
+    }
+    arguments = feature_rules.engine_arguments(chosen, run.engine.name)
+    engine_key = _hash({**engine_part, "features": arguments})
+    key = _hash({**engine_part, **work_part, "features": arguments})
+    baseline_key = _hash({**engine_part, **work_part, "features": {}})
+
+    label = f"{feature_rules.combination_name(names) or BASELINE} b{run.batch}"
+    label += f" {suffix}" if suffix else ""
+    return Cell(
+        key=key,
+        engine_key=engine_key,
+        baseline_key=baseline_key,
+        label=label,
+        role=FEATURE if names else BASELINE,
+        features=names,
+        gpus=need,
+        skip=skip or runnable(run, found),
+        config={**plain, "group": None},
+        overrides=tuple(sorted(o for o in overrides if not o.startswith("hydra"))),
+        suffix=suffix,
+        device=found.kind,
+        origin=key,
+        beside="" if not names or not _interleaved(run, found, need) else baseline_key,
+    )
+
+
+def again(cell: Cell, start: int) -> Cell:
+    """The same cell to be measured in another fresh engine, its `start`-th further one; an A/A of a baseline."""
+    if cell.role == BASELINE:
+        label = f"{cell.label}{f' #{start}' if start > 1 else ''} A/A"
+    else:
+        label = f"{cell.label} start {start + 1}"
+    return dataclasses.replace(
+        cell,
+        key=_hash({"again": cell.key, "start": start}),
+        engine_key=_hash({"again": cell.engine_key, "start": start}),
+        label=label,
+        role=AA if cell.role == BASELINE else REPEAT,
+        repeat=start,
+        origin=cell.key,
+    )
+
+
+def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
+    """Whether the baseline runs beside a cell that needs `need` devices.
+
+    On a CPU an engine that waits costs memory only; on GPUs each of the two needs its own.
+    """
+    if run.profile != "off":
+        return False  # what is recorded is slower: speed is not compared
+    if run.interleave == "false" or not registry.kind(run.engine.name).generates or not run.baselines:
+        return False
+    if found.kind == "cpu":
+        return True
+    own = feature_rules.gpus_needed(()) + registry.kind(run.engine.name).stage_devices(run)
+    return run.interleave == "true" and need + own <= found.count
+
+
+def _skip(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> Finding | None:
+    conflict = feature_rules.find_conflict(chosen)
+    if conflict:
+        return Finding(CONFLICT, f"{conflict[0]} conflicts with {conflict[1]}", SKIP, short="conflict")
+    if missing := feature_rules.unsupported(chosen, run.engine.name, run.model):
+        return missing
+    if found.kind == "cuda" and found.count == 0:
+        return None  # `runnable` says it better
+    short, asked = f"needs {found.describe(need)}", f"requires {found.describe(need)}"
+    if need > found.count:
+        return Finding("too_few_devices", f"{asked}, only {found.count} available", SKIP, short)
+    if run.parallel.gpus is not None and need > run.parallel.gpus:
+        why = f"{asked}, parallel={run.parallel.name} allows {run.parallel.gpus}"
+        return Finding("too_few_devices_allowed", why, SKIP, short)
+    return None
+
+
+def build_plan(cells: Sequence[Cell]) -> Plan:
+    """Deduplicate, order and group cells. The same for every order in which the cells were named.
+
+    Groups of baselines run first, then by number of features and name, A/A last, then further starts; inside a
+    group by label. On GPUs small groups come before large ones, so that a launcher that runs several at once fills
+    the machine. A cell whose baseline is not there runs alone.
+    """
+    unique = {cell.key: cell for cell in sorted(cells, key=_cell_order)}
+    ordered = tuple(
+        cell if not cell.beside or cell.beside in unique else dataclasses.replace(cell, beside="")
+        for cell in unique.values()
+    )
+    by_engine: dict[str, list[Cell]] = {}
+    for cell in ordered:
+        if not cell.skip:
+            by_engine.setdefault(cell.engine_key, []).append(cell)
+    devices = {key: _devices_of(members, unique) for key, members in by_engine.items()}
+
+    def order(members: Sequence[Cell]) -> tuple[int, int, int]:
+        """Sorted by this, groups of one kind and size keep the order of their cells."""
+        later, role = _cell_order(members[0])[:2]
+        return later, role, devices[members[0].engine_key] if members[0].device == "cuda" else 0
+
+    groups = tuple(
+        Group(number, members[0].engine_key, devices[members[0].engine_key], tuple(cell.key for cell in members))
+        for number, members in enumerate(sorted(by_engine.values(), key=order))
+    )
+    return Plan(ordered, groups)
+
+
+def _devices_of(members: Sequence[Cell], cells: Mapping[str, Cell]) -> int:
+    """Devices that a group leases: those of its cells, and on GPUs those of the baseline beside them."""
+    beside = [cells[cell.beside].gpus for cell in members if cell.beside and members[0].device == "cuda"]
+    return members[0].gpus + max(beside, default=0)
+
+
+def _cell_order(cell: Cell) -> tuple[Any, ...]:
+    role = (BASELINE, FEATURE, AA, REPEAT).index(cell.role)
+    config = cell.config
+    name, features = config["model"]["name"], (len(cell.features), *cell.features)
+    later = cell.repeat - (cell.role == AA)  # the first A/A belongs to the first starts
+    return (later, role, name, features, config["batch"], cell.label, cell.key)
+
+
+def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
+    """The A/A cells of a sweep: for each model and engine its first baseline, measured again `aa` times."""
+    if not any(cell.role == FEATURE for cell in cells):
+        return []
+    firsts: dict[tuple[str, str], Cell] = {}
+    for cell in sorted(cells, key=lambda c: (c.config["batch"], c.label)):
+        if cell.role == BASELINE and not cell.skip and not cell.profile:
+            firsts.setdefault(model_and_engine(cell), cell)
+    made = []
+    for cell in firsts.values():
+        beside = next((c.beside for c in cells if c.beside and model_and_engine(c) == model_and_engine(cell)), "")
+        repeated = [again(cell, start) for start in range(1, cell.config["aa"] + 1)]
+        made += [dataclasses.replace(one, beside=cell.key if beside else "") for one in repeated]
+    return made
+
+
+def model_and_engine(cell: Cell) -> tuple[str, str]:
+    """What noise is estimated for."""
+    return cell.config["model"]["name"], cell.config["engine"]["name"]
+
+
+def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[str, ...]]:
+    """All combinations of up to `size` of the single features among `choices`, after the choices themselves."""
+    import itertools
+
+    singles = sorted({choice[0] for choice in choices if len(choice) == 1})
+    result = list(dict.fromkeys(tuple(sorted(choice)) for choice in choices))
+    for count in range(2, size + 1):
+        result += [combo for combo in itertools.combinations(singles, count) if combo not in result]
+    return result
+
+
+def refuse_if_nothing_runs(plan: Plan) -> None:
+    """A sweep in which every asked-for cell conflicts is bad input. Raises ConfigError."""
+    asked = [cell for cell in plan.cells if cell.role == FEATURE]
+    skips = [cell.skip for cell in asked if cell.skip and cell.skip.code == CONFLICT]
+    if asked and len(skips) == len(asked):
+        raise ConfigError(f"feature={list(asked[0].features)}: {skips[0].text}; choose one of them")

@@ -1,0 +1,46 @@
+"""What an engine's process is told of a cell. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sweep.config import Feature, RunConfig, resolved_dtype
+from sweep.engines import registry
+from sweep.engines.protocol import EngineSpec
+from sweep.engines.registry import EngineKind
+from sweep.machine import devices
+from sweep.plan import features as feature_rules
+
+
+def engine_spec(run: RunConfig, devices: devices.Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
+    """What the child needs to load this cell's engine on `ranks` devices, one of which an AR stage may have."""
+    chosen = feature_rules.parse_features(run.feature, run.engine.name)
+    kind = registry.kind(run.engine.name)
+    ranks -= kind.stage_devices(run)
+    return EngineSpec(
+        engine=run.engine.name,
+        family=run.model.family,
+        model=run.model.name,
+        checkpoint=run.model.path or "",
+        embedded=run.model.embedded,
+        device=devices.kind,
+        dtype=resolved_dtype(run.engine.dtype, devices.kind),
+        ranks=ranks,
+        threads_per_rank=run.engine.threads_per_rank,
+        features=feature_rules.engine_arguments(chosen, run.engine.name),
+        arguments=_arguments(run, kind, chosen, ranks),
+        plugin=run.engine.plugin,
+        fork=run.engine.fork,
+        profile=run.profile,
+        placement=run.engine.placement,
+        collective_timeout_s=run.engine.collective_timeout_s,
+        gpu_ids=gpu_ids,
+    )
+
+
+def _arguments(run: RunConfig, kind: EngineKind, chosen: Sequence[Feature], ranks: int) -> dict[str, Any]:
+    """The engine's own options: those of the features, and over them what engine.args says."""
+    if kind.options is None:
+        return {}
+    most = kind.max_batch(run)
+    batch = {} if most is None else {"max_num_seqs": most}
+    return {**batch, **kind.options(chosen, ranks), **run.engine.args}

@@ -1,0 +1,109 @@
+"""One composed configuration as a cell: what this machine has, and whether the cell can run here.
+
+Effects here: looks at the machine's devices, reads the prompt files that a configuration names.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sweep.config import RunConfig, require
+from sweep.engines import registry
+from sweep.engines.process.nsys_session import RecordingError, usable
+from sweep.findings import SKIP, Finding
+from sweep.machine.devices import Devices, discover
+from sweep.plan import cells
+from sweep.plan import features as feature_rules
+from sweep.plan.cells import Cell
+from sweep.workload.prompts import load_prompts
+from sweep.workload.requests import check_input_image
+
+
+def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
+    """One composed configuration as a Cell. Raises ConfigError."""
+    cell = cells.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
+    if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
+        _warn(warning)
+    return cell
+
+
+def _devices(config: RunConfig) -> Devices:
+    return discover(config.engine, config.model, config.hardware)
+
+
+def _content(config: RunConfig) -> str:
+    """Hash of the prompts and the input image that the workload names. Raises ConfigError when they are bad."""
+    digest = hashlib.sha256()
+    for prompt in load_prompts(config.workload):
+        digest.update(prompt.encode("utf-8", "surrogatepass") + b"\0")
+    image = check_input_image(config.workload)
+    if image is not None:
+        digest.update(Path(image).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
+    """Why this machine or engine cannot run the model; None when it can. Raises ConfigError for a bad path."""
+    model, name = config.model, config.engine.name
+    kind = registry.kind(name)
+    if not kind.generates:
+        return None
+    if missing := kind.lacks(config):
+        return missing
+    if model.path is not None:
+        require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")
+    if not model.embedded and devices.kind == "cuda" and devices.count == 0:
+        size = f" with about {model.memory_gb:.0f} GB for its weights" if model.path is None else ""
+        other = "; engine.device=cpu runs it, slowly" if kind.on_cpu else ""
+        return Finding("no_gpu", f"{model.name} needs a CUDA GPU{size}; none was found here{other}", SKIP)
+    absent = [package for package in kind.packages if importlib.util.find_spec(package) is None]
+    extra = name.replace("_", "-")
+    require(not absent, f"engine {name} needs {', '.join(absent)}: pip install -e '.[{extra}]' in the checkout")
+    require(
+        config.clip is None or (Path(config.clip) / "config.json").is_file(),
+        f"clip={config.clip}: no CLIP checkpoint there (a folder with config.json); nothing is downloaded",
+    )
+    if model.embedded and not kind.embedded:
+        why = f"engine {name} cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
+        return Finding("embedded_model", why, SKIP)
+    if kind.families is not None and model.family not in kind.families:
+        return registry.no_adapter(name, config)
+    require(
+        model.embedded or model.path is not None,
+        f"{model.name} is not downloaded by this tool: give its checkpoint's folder with model.path=DIR ({model.repo})",
+    )
+    require(
+        model.embedded or any((Path(str(model.path)) / file).is_file() for file in kind.index),
+        f"model.path={model.path}: no checkpoint there (a folder with {' or '.join(kind.index)})",
+    )
+    found = kind.preflight(config, feature_rules.parse_features(config.feature, name))
+    for warning in found.warnings:
+        _warn(warning)
+    return found.skip
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Say it once, however many cells it is true of."""
+    print(f"sweep: {text}", file=sys.stderr)
+
+
+def check_profiler(run: RunConfig) -> str:
+    """See that what `profile` needs is there; returns a warning or "". Raises ConfigError."""
+    if run.profile != "nsys":
+        return ""
+    require(
+        not os.environ.get("NVTX_INJECTION64_PATH"),
+        "profile=nsys starts nsys itself: leave it out, or start the sweep without a profiling tool around it",
+    )
+    try:
+        return usable()[1]
+    except (RecordingError, OSError) as error:
+        require(False, f"profile=nsys: {error}; python -m profiling doctor says more")
+        raise  # never reached

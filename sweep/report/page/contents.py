@@ -1,0 +1,168 @@
+"""report.html of a sweep's folder: gathers what the page says from plan, rows, results and manifest.
+
+Reads images and the cached image differences; every number comes from the rows, and results are the
+caller's. How the page looks is `html`'s business.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from profiling.atomic_write import write_atomic
+from profiling.phases import PHASES
+from sweep.analysis.control_group import ControlGroup
+from sweep.plan.cells import Cell, Plan
+from sweep.report.page import timeline_view
+from sweep.report.page.embed import Picture
+from sweep.report.page.html import CellView, ImageView, ReportContext, render, with_section
+from sweep.results.folder import SweepFolder
+from sweep.results.records import RunResult
+
+VERDICTS = 24  # of a trace's phases, with their processes
+TIMELINES = 60  # cells whose timeline is drawn: each takes some hundredths of a second and up to 15 kB
+Images = Mapping[tuple[int, int], Picture]
+
+
+def write(
+    folder: SweepFolder,
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]],
+    results: Mapping[str, RunResult | None],
+    pictures: Sequence[Path],
+    note: str = "",
+    control: ControlGroup | None = None,
+) -> Path:
+    """Write report.html; its path. `rows` in the order of the plan's cells, `results` by cell key."""
+    path = folder.path / "report.html"
+    write_atomic(path, render(gather(folder, plan, rows, results, pictures, note, control)))
+    return path
+
+
+def gather(
+    folder: SweepFolder,
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]],
+    results: Mapping[str, RunResult | None],
+    pictures: Sequence[Path],
+    note: str = "",
+    control: ControlGroup | None = None,
+) -> ReportContext:
+    """Everything that the page says, as plain values."""
+    cells = {cell.key: cell for cell in plan.cells}
+    told = with_section(rows)
+    views: list[CellView] = []
+    drawn = 0
+    for number, (cell, row) in enumerate(zip(plan.cells, rows, strict=True)):
+        if number not in told:
+            views.append(CellView(cell.label, str(row["status"]), row, section=False))
+            continue
+        views.append(
+            CellView(
+                label=cell.label,
+                status=str(row["status"]),
+                columns=row,
+                images=_image_views(folder, cell, cells.get(cell.baseline_key), results),
+                has_baseline=cell.baseline_key in cells and cell.baseline_key != cell.key,
+                overrides=cell.overrides,
+                config=tuple(flatten(cell.config)),
+                **_timeline(folder, cell, row, drawn < TIMELINES),
+                verdicts=_verdicts(folder, cell) if row.get("trace") else (),
+            )
+        )
+        drawn += views[-1].timeline is not None
+    manifest = folder.load_manifest()
+    models = sorted({str(cell.config["model"]["name"]) for cell in plan.cells})
+    return ReportContext(
+        title=f"Sweep of {', '.join(models)}" if models else "Sweep",
+        command=str(manifest.get("command", "")),
+        date=str(manifest.get("start", "")),
+        environment={key: words(value) for key, value in manifest.items() if key not in ("cells", "command", "start")},
+        note=note,
+        cells=tuple(views),
+        plots=tuple(picture for picture in pictures if picture.suffix == ".png"),
+        control=control or ControlGroup(),
+        folder=folder.path,
+    )
+
+
+def flatten(value: Any, name: str = "") -> Iterator[str]:
+    """A configuration as lines that can be overridden as they stand: `workload.steps=8`."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from flatten(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield f"{name}={'null' if value is None else value}"
+
+
+def words(value: Any) -> str:
+    """A value of the manifest in one line: `python 3.12.1, torch 2.13.0`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {words(inner)}" for key, inner in value.items() if inner not in (None, "", [], {}))
+    if isinstance(value, (list, tuple)):
+        return ", ".join(words(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def _verdicts(folder: SweepFolder, cell: Cell) -> tuple[str, ...]:
+    """What the cell's trace says of its phases, longest first."""
+    told = [one for one in folder.load_recorded_phases(cell) if one.get("verdict") and one.get("phase") in PHASES]
+    several = len({one.get("process") for one in told}) > 1
+    return tuple(
+        one.get("sentence", "") + (f" (process {one.get('process')})" if several else "") for one in told[:VERDICTS]
+    )
+
+
+def _timeline(folder: SweepFolder, cell: Cell, row: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
+    """What a cell's section says of its time: the bottleneck, and a timeline where it is `wanted`."""
+    if not wanted:
+        there = (folder.cell_path(cell) / "phases.csv").is_file()
+        left_out = f"The page has the timelines of {TIMELINES} cells." if there else ""
+        return {"bottleneck": timeline_view.bottleneck_words(row, None), "no_timeline": left_out}
+    recorded, problem = folder.recorded(cell)
+    return {
+        "bottleneck": timeline_view.bottleneck_words(row, recorded),
+        "timeline": timeline_view.view(recorded) if recorded else None,
+        "no_timeline": f"No timeline: {problem}" if problem else "",
+    }
+
+
+def _image_views(
+    folder: SweepFolder, cell: Cell, baseline: Cell | None, results: Mapping[str, RunResult | None]
+) -> tuple[ImageView, ...]:
+    result = results.get(cell.key)
+    mine = _images(folder, cell, result)
+    if result is None or not mine:
+        return ()
+    theirs: Images = {}
+    if baseline is not None and baseline.key != cell.key:
+        theirs = _images(folder, baseline, results.get(baseline.key))
+    seeds = len({seed for _, seed in mine}) > 1
+    differences = folder.load_quality(cell) if theirs else {}
+    views = []
+    for key in sorted(mine):
+        picture, other = mine[key], theirs.get(key)
+        prompt = result.prompts[key[0]] if key[0] < len(result.prompts) else ""
+        known = differences.get(f"{picture.digest}:{other.digest}") if other else None
+        views.append(
+            ImageView(
+                prompt=f"{prompt} (seed {key[1]})" if seeds else prompt,
+                picture=picture,
+                baseline=other,
+                difference=(known[0], known[1]) if known else None,
+            )
+        )
+    return tuple(views)
+
+
+def _images(folder: SweepFolder, cell: Cell, result: RunResult | None) -> Images:
+    """(prompt_index, seed) -> image of a cell's first repeat."""
+    if result is None:
+        return {}
+    path = folder.cell_path(cell)
+    stored = (request for request in result.requests if request.image)
+    return {
+        (request.prompt_index, request.seed): Picture(
+            path / request.image, request.image_hash or f"{cell.key}/{request.image}"
+        )
+        for request in stored
+    }

@@ -1,0 +1,234 @@
+"""The pictures of a sweep, drawn from the rows of summary.csv as PNG and SVG.
+
+Each says which direction is better and leaves out what has no number; a picture with nothing to show is
+not drawn. Colours are colour-blind safe and never the only sign. Knows nothing of how rows came about.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiling.phases import EXCLUSIVE_PHASES, OTHER
+from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, style
+from sweep.analysis import columns
+from sweep.findings import LOST
+from sweep.plan.cells import AA
+from sweep.report.plots.heatmap import draw_heatmap
+from sweep.report.plots.panels import (
+    BASELINE,
+    CONTEXT,
+    bar_panels,
+    footnote,
+    legend_of_colours,
+    line_panels,
+    remark,
+    without_context,
+)
+from sweep.report.plots.pareto import draw_quality
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+DPI = 150
+NUMBERS = (
+    *("batch", "width", "height", "steps", "speedup", "speedup_low", "speedup_high", "interaction_gain"),
+    *columns.of_kind(columns.METRIC, columns.PHASE, columns.QUALITY),
+)
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
+FASTER, UNCLEAR, SLOWER, NO_INTERVAL = "#0173B2", LIGHT, "#D55E00", "#56B4E9"
+WITHIN_NOISE = "no difference beyond\nthe A/A noise"
+BAR_COLOURS = {phase: PHASE_COLOURS[phase] for phase in (*EXCLUSIVE_PHASES, OTHER)}
+"""Of what the bars of one generation consist of, in the order of a request."""
+
+
+def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[Path]:
+    """Draw every plot that has something to show into `folder`; the files written, PNG and SVG of each.
+
+    `summary` has the columns of summary.csv (any may be missing). `note` is printed small under each
+    plot, e.g. that weights are random.
+    """
+    frame = _clean(summary)
+    written: list[Path] = []
+    with style():
+        for name, draw in PLOTS.items():
+            figure = draw(frame[frame["profiled"] == ""] if name in BENCHMARKS else frame)
+            if figure is None:
+                continue
+            footnote(figure, note, None if name in TELLS_ALL else frame)
+            folder.mkdir(parents=True, exist_ok=True)
+            for suffix in ("png", "svg"):
+                path = folder / f"{name}.{suffix}"
+                # Without a date the same rows give the same file.
+                figure.savefig(path, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
+                figure.set_layout_engine("none")  # laid out by now; once is enough
+                written.append(path)
+    return written
+
+
+def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
+    """One bar a cell, with its 95 % interval, against the baseline at 1.0."""
+    rows = frame[frame["speedup"].notna() & ((frame["features"] != "") | frame["aa"])]
+    if rows.empty:
+        return None
+    figure, panels = bar_panels(rows, "Speed-up over the baseline")
+    kinds: dict[str, str] = {}
+    reach = _fastest(rows)
+    for axes, panel, places in panels:
+        for y, row in zip(places, panel.rows.itertuples(), strict=True):
+            kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high, row.called)
+            if row.aa:  # the baseline again: what it is off 1 is noise, not speed
+                kind, colour = "A/A: baseline again,\noff 1 by noise alone", GREY
+            kinds[kind] = colour
+            failed = row.status in LOST
+            axes.barh(y, row.speedup, height=0.68, color=colour, hatch="////" if failed else None, edgecolor="white")
+            end = row.speedup
+            if row.speedup_low == row.speedup_low:  # not NaN
+                errors = [[max(0.0, row.speedup - row.speedup_low)], [max(0.0, row.speedup_high - row.speedup)]]
+                axes.errorbar(row.speedup, y, xerr=errors, fmt="none", ecolor="#222222", elinewidth=1.2, capsize=3)
+                end = max(end, row.speedup_high)
+            axes.text(end + reach * 0.015, y, f"{row.speedup:.2f}×", va="center", fontsize=9, bbox=ON_WHITE)
+        axes.axvline(1.0, color="#222222", linewidth=1, linestyle="--")
+        axes.set_xlim(0, reach * 1.14)
+    explained = "baseline = 1; bars: geometric mean of pairs, whiskers: 95 % interval"
+    panels[-1][0].set_xlabel(f"speed-up, × ({explained})\nhigher is better →")
+    legend_of_colours(figure, kinds)
+    return figure
+
+
+def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
+    """One stacked bar a cell: where the time of one generation goes."""
+    names = [f"{phase}_ms" for phase in BAR_COLOURS]
+    rows = frame[(frame[names].fillna(0) > 0).any(axis=1)]
+    if rows.empty:
+        return None
+    longest = rows[names].sum(axis=1).max()
+    scale, unit = (1000.0, "s") if longest >= 20_000 else (1.0, "ms")
+    figure, panels = bar_panels(rows, "Time by phase")
+    remark(figure, _not_at_once(rows))
+    if (rows["profiled"] != "").any():
+        several = "Cells" if (rows["profiled"] != "").all() else "Some cells"
+        remark(figure, f"{several} were profiled: their times include the profiler's own.")
+    present = {phase: colour for phase, colour in BAR_COLOURS.items() if (rows[f"{phase}_ms"].fillna(0) > 0).any()}
+    for axes, panel, places in panels:
+        for y, (_, row) in zip(places, panel.rows.iterrows(), strict=True):
+            total, left = row[names].sum(), 0.0
+            for phase, colour in present.items():
+                value = row[f"{phase}_ms"]
+                if not value > 0:
+                    continue
+                bar: dict[str, Any] = {"color": colour, "edgecolor": "white", "linewidth": 0.6}
+                axes.barh(y, value / scale, left=left / scale, height=0.72, **bar)
+                if value > 0.07 * longest:
+                    ink = "white" if phase in ("denoise_step", "vae_decode") else "black"
+                    centre = (left + value / 2) / scale
+                    axes.text(centre, y, f"{value / total:.0%}", ha="center", va="center", color=ink, fontsize=8)
+                left += value
+            shown = f"{total / scale:.0f}" if total / scale >= 100 else f"{total / scale:.3g}"
+            axes.text((total + longest * 0.012) / scale, y, f"{shown} {unit}", va="center", fontsize=9)
+        axes.set_xlim(0, longest / scale * 1.18)
+    panels[-1][0].set_xlabel(f"time of one generation, {unit} (mean)\n← lower is better")
+    legend_of_colours(figure, present, title="phase")
+    return figure
+
+
+def draw_batch(frame: "pandas.DataFrame") -> "Figure | None":
+    """Latency and throughput against batch, one line a feature set; needs two batch sizes."""
+    rows = frame[frame["latency_mean_s"].notna() & frame["batch"].notna()]
+    if rows["batch"].nunique() < 2:
+        return None
+    names = [name for name in ("latency_mean_s", "images_per_s") if rows[name].notna().any()]
+    lines = {name: columns.BY_NAME[name].axis for name in names}
+    figure = line_panels(rows, lines, "Latency and throughput against batch")
+    remark(figure, _not_at_once(rows))
+    return figure
+
+
+def draw_memory(frame: "pandas.DataFrame") -> "Figure | None":
+    """Peak memory: lines against batch where there are two batch sizes, else one bar a cell."""
+    rows = frame[frame["peak_memory_gb"].notna()]
+    if rows.empty:
+        return None
+    label = columns.BY_NAME["peak_memory_gb"].axis
+    if rows["batch"].nunique() >= 2:
+        return line_panels(rows, {"peak_memory_gb": label}, "Peak memory against batch")
+    figure, panels = bar_panels(rows, "Peak memory")
+    reach = rows["peak_memory_gb"].max()
+    for axes, panel, places in panels:
+        for y, value in zip(places, panel.rows["peak_memory_gb"], strict=True):
+            axes.barh(y, value, height=0.68, color=FASTER, edgecolor="white")
+            axes.text(value + reach * 0.015, y, f"{value:.3g}", va="center", fontsize=9)
+        axes.set_xlim(0, reach * 1.14 or 1.0)
+    panels[-1][0].set_xlabel(label)
+    return figure
+
+
+PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
+    "heatmap": draw_heatmap,
+    "speedup": draw_speedup,
+    "phases": draw_phases,
+    "batch": draw_batch,
+    "memory": draw_memory,
+    "quality": draw_quality,
+}
+"""File name of each plot, and what draws it (None: nothing to show)."""
+
+BENCHMARKS = ("speedup", "batch", "quality")
+"""Plots of speed, in which cells that a profiler recorded are left out."""
+
+TELLS_ALL = ("heatmap",)
+"""Plots that show cells without numbers too."""
+
+
+def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
+    """A copy with every column that the plots read: numbers as floats, texts as str, absent as NaN or "".
+
+    Adds `aa` (whether it is an A/A repeat), `series` (what a line or colour stands for: the features, with
+    the rest of the cell's label where features alone are not unique) and `look` (number of the series).
+    """
+    import pandas
+
+    frame = summary.copy()
+    for name in ("cell", "role", "model", "engine", "features", "parallel", "status", "reason", "called", "profiled"):
+        frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
+    for name in NUMBERS:
+        frame[name] = pandas.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
+    frame["aa"] = frame["role"] == AA
+    frame["series"] = frame["features"].where(frame["features"] != "", BASELINE)
+    frame.loc[frame["aa"], "series"] += " A/A"
+    frame.loc[frame["profiled"] != "", "series"] += " profiled"
+    unclear = frame.loc[frame.duplicated([*CONTEXT, "series", "batch"]), "series"].unique()
+    frame["series"] = [
+        without_context(cell).replace(f" b{batch:.0f}", "", 1) if unsure else series
+        for cell, batch, series, unsure in zip(
+            frame["cell"], frame["batch"], frame["series"], frame["series"].isin(unclear), strict=True
+        )
+    ]
+    plain = frame["aa"] | (frame["series"] == BASELINE)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(frame.loc[~plain, "series"]))}
+    frame["look"] = [numbers.get(name, -1) for name in frame["series"]]
+    return frame
+
+
+def _not_at_once(rows: "pandas.DataFrame") -> str:
+    """What to say where cells have a baseline beside them, which is not the baseline's own row."""
+    if rows["baseline_beside_s"].isna().all():
+        return ""
+    return "Cells were measured one after another; speed-ups are against the baseline beside each, not its row here."
+
+
+def _speed_kind(ratio: float, low: float, high: float, called: str = "") -> tuple[str, str]:
+    """Words and colour of one speed-up: as it was called against the A/A noise, else by where its interval lies.
+
+    NaN for an interval: there is none.
+    """
+    if called:
+        return {"faster": ("faster", FASTER), "slower": ("slower", SLOWER)}.get(called, (WITHIN_NOISE, UNCLEAR))
+    if not (low == low and high == high):
+        return "no interval\n(one measurement)", NO_INTERVAL
+    return ("faster", FASTER) if low > 1 else ("slower", SLOWER) if high < 1 else ("no clear difference", UNCLEAR)
+
+
+def _fastest(rows: "pandas.DataFrame") -> float:
+    """Upper end of what is drawn on a speed-up axis; at least 1, where the baseline stands."""
+    return max(1.0, float(rows[["speedup", "speedup_high"]].max(axis=None)))

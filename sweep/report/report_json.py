@@ -1,0 +1,166 @@
+"""report.json: what a sweep found, for machines. The format is docs/report.md and report.schema.json.
+
+Plain values in, plain values out; reads and writes nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.analysis.columns import IDENTITY, METRIC, PHASE, STATUS, of_kind
+from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Missing, Side
+from sweep.analysis.engine_starts import Measured, measured_cells, reference_samples, samples
+from sweep.analysis.evidence import total_evidence
+from sweep.analysis.paired import Start
+from sweep.analysis.summary import Row, Summary
+from sweep.findings import Finding
+from sweep.plan.cells import Cell, Plan
+
+SCHEMA_VERSION = 1
+
+_METRICS, _PHASES = of_kind(METRIC), of_kind(PHASE)
+_FIRST = ("cell", "cell_key", "role", "model", "engine", "parallel", "gpus", "batch", "width", "height", "steps")
+_IDENTITY = tuple(dict.fromkeys((*_FIRST, *of_kind(IDENTITY))))
+
+
+def document(
+    plan: Plan, summary: Summary, results: Mapping[str, Any], manifest: Mapping[str, Any], note: str
+) -> dict[str, Any]:
+    """The whole report as JSON values. `results` by cell key, as the summary was computed from."""
+    measured = measured_cells(plan, results)
+    group = {"control": _control(summary.control)} if summary.control else {}
+    told = ("command", "start", "end", "git_commit", "versions", "machine", "engine_starts")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sweep": {name: manifest.get(name) for name in told} | {"random_weights": bool(note), "note": note},
+        "noise": _noise(summary),
+        "cells": [_cell(row, plan.by_key[row["cell_key"]], measured.get(row["cell_key"])) for row in summary.rows],
+        **group,
+    }
+
+
+def _noise(summary: Summary) -> list[dict[str, Any]]:
+    entries = []
+    for name, floor in summary.floors.items():
+        pixels = summary.pixels.get(name)
+        entries.append(
+            {
+                "model": name[0],
+                "engine": name[1],
+                "starts": floor.starts,
+                "sd": floor.alone.sd,
+                "df": floor.alone.df,
+                "mean_diff": pixels.mean_diff if pixels else None,
+                "max_diff": pixels.max_diff if pixels else None,
+            }
+        )
+    return entries
+
+
+def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
+    mean_diff, psnr_db = row.get("mean_diff"), row.get("psnr_db")
+    return {
+        **{name: row.get(name) for name in _IDENTITY},
+        "baseline_key": cell.baseline_key,
+        "features": list(cell.features),
+        "prompts": row.get("prompts"),
+        **{name: row.get(name) or "" for name in of_kind(STATUS)},
+        "findings": [_finding(one) for one in row["findings"]],
+        "valid": row.get("valid"),
+        "doubts": [_finding(one) for one in row["doubts"]],
+        "notes": [_finding(one) for one in row["notes"]],
+        **{name: row.get(name) or "" for name in ("profiled", "trace")},
+        "speedup": {
+            "ratio": row.get("speedup"),
+            "low": row.get("speedup_low"),
+            "high": row.get("speedup_high"),
+            "called": row.get("called") or "",
+            "interaction_gain": row.get("interaction_gain"),
+        },
+        "quality": {
+            "mean_diff": mean_diff,
+            "max_diff": row.get("max_diff"),
+            "psnr_db": None if psnr_db is None or math.isinf(psnr_db) else psnr_db,
+            "ssim": row.get("ssim"),
+            "clip_similarity": row.get("clip_similarity"),
+            "identical": None if mean_diff is None else mean_diff == 0,
+        },
+        "phases_ms": {name.removesuffix("_ms"): row[name] for name in _PHASES if row.get(name) is not None},
+        "bottleneck": row.get("bottleneck"),
+        "metrics": {name: row[name] for name in _METRICS if row.get(name) is not None},
+        "evidence": {"text": row.get("evidence") or "", "ranks": _ranks(measured)},
+        "starts": [_start(*both) for both in _samples(measured)],
+    }
+
+
+def _finding(one: Finding) -> dict[str, str]:
+    """Code and text, and the status where it makes one."""
+    return {"code": one.code, "text": one.text} | ({"status": one.status} if one.status else {})
+
+
+def _control(group: ControlGroup) -> dict[str, Any]:
+    return {
+        "engine": CONTROL,
+        "compared": [_comparison(one) for one in group.compared],
+        "missing": [_sides(one) | {"reason": one.reason} for one in group.missing],
+    }
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    ratio, images = one.ratio, one.images
+    return {
+        **_sides(one),
+        "latency_ratio": {
+            "ratio": ratio.ratio,
+            "low": ratio.low,
+            "high": ratio.high,
+            "called": ratio.called,
+            "pairs": ratio.pairs,
+        },
+        "quality": {
+            "mean_diff": images.mean_diff if images else None,
+            "max_diff": images.max_diff if images else None,
+            "psnr_db": images.psnr_db if images and math.isfinite(images.psnr_db) else None,
+            "ssim": images.ssim if images else None,
+            "identical": images.mean_diff == 0 if images else None,
+            "problem": one.images_problem,
+        },
+        "doubts": list(one.doubts),
+    }
+
+
+def _sides(one: Comparison | Missing) -> dict[str, Any]:
+    return {"name": one.name, "model": one.model, "cell": _side(one.cell), "control": _side(one.control)}
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {
+        "cell": side.label,
+        "cell_key": side.key,
+        "engine": side.engine,
+        "latency_mean_s": side.latency_mean_s,
+        "peak_memory_gb": side.peak_memory_gb,
+        "energy_j_per_image": side.energy_j_per_image,
+        "load_s": side.load_s,
+        "phases_ms": dict(side.phases_ms),
+    }
+
+
+def _ranks(measured: Measured | None) -> list[dict[str, Any]]:
+    if measured is None:
+        return []
+    whole = total_evidence([b.evidence for b in measured.results[0].batches])
+    return [dataclasses.asdict(rank) for rank in whole]
+
+
+def _samples(measured: Measured | None) -> list[tuple[Start, Start]]:
+    return [(samples(result), reference_samples(result)) for result in measured.results] if measured else []
+
+
+def _start(own: Start, reference: Start) -> dict[str, Any]:
+    return {"samples": _flat(own), "reference": _flat(reference)}
+
+
+def _flat(start: Start) -> Sequence[Sequence[float]]:
+    return [[*key, seconds] for key, seconds in start.items()]

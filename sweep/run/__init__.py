@@ -1,0 +1,1 @@
+"""Effects, one sweep at a time: engines, measurements, progress, Ctrl-C."""

@@ -1,0 +1,253 @@
+"""run_group: one engine, its cells one after another; every cell ends with a result on disk.
+
+Effects only: leases devices, starts the engine process, has cells measured, stores. What a failure means is
+`EngineFailure`'s to say; nothing here raises for a cell that went wrong. docs/faults.md lists what can.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import errno
+import time
+import traceback
+from collections.abc import Callable, Mapping
+
+from profiling import ranges
+from profiling.telemetry.sampler import ProcessTreeSampler
+from sweep.engines.process.failures import EngineFailure, one_line
+from sweep.engines.process.forkserver import await_imports, server_started
+from sweep.engines.process.host import EngineHost, forks, preimport
+from sweep.engines.protocol import EngineSpec
+from sweep.machine import load_measure_lock
+from sweep.machine.devices import discover
+from sweep.machine.gpu_neighbours import Before
+from sweep.machine.leases import lease, lease_folder
+from sweep.plan.cells import Cell, Plan
+from sweep.plan.engine_spec import engine_spec
+from sweep.results.folder import SweepFolder
+from sweep.results.records import DONE, ERROR, RunResult
+from sweep.run.baseline_engine import References
+from sweep.run.measurement import Measurement
+from sweep.run.profiler import Profile
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+"""Why a file cannot be written that are not our fault."""
+
+
+class GroupRunner:
+    """Runs the cells of one group in one engine; starts the engine again after it died."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        cells: list[Cell],
+        gpu_ids: tuple[int, ...],
+        references: References,
+        numbers: Mapping[str, int],
+    ) -> None:
+        self.folder = folder
+        self.cells = cells
+        self.gpu_ids = gpu_ids
+        self.references = references
+        self.numbers = numbers  # of the cells within the plan, by key: for NVTX ranges
+        self.host: EngineHost | None = None
+        self.sampler: ProcessTreeSampler | None = None  # of that engine
+        self.load_s: float | None = None
+        self.load_failure: EngineFailure | None = None
+        self.before = Before()
+
+    def run(self) -> None:
+        """Run every cell that has no result yet."""
+        try:
+            for cell in self.cells:
+                self._run_cell(cell)
+            if self.host is not None and self.references.keep(self.cells[0].engine_key, self.host):
+                self.host = None
+        finally:
+            self._stop()
+
+    def _run_cell(self, cell: Cell) -> None:
+        number = self.numbers[cell.key]
+        log_start = self.host.log_size() if self.host else 0
+        started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        measurement = Measurement(cell, self.folder)
+        profile = Profile(cell.profile, self.folder.cell_path(cell))
+        failure: EngineFailure | None = None
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            self.folder.start_cell(cell)
+            with self._turn(cell, load_measure_lock.LOADING):
+                with ranges.marked("engine_load", number):
+                    host, sampler = self._ensure_engine(cell)
+                    reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
+                with ranges.marked("warm_up", number):
+                    measurement.warm_up(host, reference)
+            with self._turn(cell, load_measure_lock.MEASURING), profile.around(host), ranges.marked("measure", number):
+                measurement.measure(host, sampler, self.before, reference)
+            if profile.found.trace:
+                measurement.doing = "analysing the trace"
+                self._state(cell, "analysing")
+                profile.analyse(host.spec.device)
+        except EngineFailure as error:
+            failure = error
+        except KeyboardInterrupt as error:
+            failure, interrupt = EngineFailure("interrupted", f"interrupted while {measurement.doing}"), error
+            if self.host is not None:
+                self.host.kill()  # it is busy: asking it to end would only cost time
+        except Exception as error:  # the engine's failures are all told as EngineFailure
+            failure = _our_failure(error)
+        result = dataclasses.replace(
+            measurement.result(self.load_s, started_at, failure),
+            profile=profile.kind,
+            trace=profile.found.trace,
+            profile_note=profile.found.note,
+        )
+        if self.host is not None:
+            with contextlib.suppress(OSError):
+                self.folder.save_log(cell, self.host.log, log_start)
+        if failure and not failure.alive:
+            self._stop()
+        self._store(cell, result, measurement)
+        if interrupt is not None:
+            raise interrupt
+
+    def _turn(self, cell: Cell, kind: str) -> contextlib.AbstractContextManager[None]:
+        """On GPUs, where groups run side by side, loading and measuring exclude each other."""
+        if cell.device != "cuda":
+            return contextlib.nullcontext()
+        return load_measure_lock.turn(
+            kind, lease_folder(), lambda message: self._state(cell, "waiting", reason=message)
+        )
+
+    def _store(self, cell: Cell, result: RunResult, measurement: Measurement) -> None:
+        try:
+            self.folder.save_result(cell, result, measurement.phases, measurement.telemetry_samples)
+        except OSError as error:
+            reason = result.reason or f"result could not be written: {error.strerror}"
+            cause = result.cause or "disk"
+            result = dataclasses.replace(
+                result, state=ERROR, cause=cause, reason=reason, requests=(), batches=(), failed=()
+            )
+            with contextlib.suppress(OSError):  # a short file may still fit; else the event tells
+                self.folder.save_result(cell, result)
+        self._state(cell, result.state, reason=result.reason)
+
+    def _ensure_engine(self, cell: Cell) -> tuple[EngineHost, ProcessTreeSampler]:
+        """The loaded engine, and what watches it.
+
+        Loading that failed once is not tried again: it takes minutes and fails alike.
+        """
+        if self.load_failure is not None:
+            reason = f"{self.load_failure.reason} (tried once for all cells of this engine)"
+            raise EngineFailure(self.load_failure.cause, reason)
+        if self.host is None:
+            try:
+                self._load(cell)
+            except EngineFailure as error:
+                self.load_failure = EngineFailure(error.cause, error.reason)
+                raise self.load_failure from error
+        assert self.host is not None
+        assert self.sampler is not None
+        return self.host, self.sampler
+
+    def _reference_spec(self, baseline: Cell) -> EngineSpec:
+        """The baseline's engine beside ours; on GPUs it has those of the lease that we do not use."""
+        run = baseline.run_config
+        devices = discover(run.engine, run.model, run.hardware)
+        return engine_spec(run, devices, baseline.gpus, self.gpu_ids[self.cells[0].gpus :])
+
+    def _load(self, cell: Cell) -> None:
+        run = cell.run_config
+        devices = discover(run.engine, run.model, run.hardware)
+        self._state(cell, "loading")
+        spec = engine_spec(run, devices, cell.gpus, self.gpu_ids[: cell.gpus])
+        self.load_s = None
+        self.before = Before.now(spec.gpu_ids) if spec.device == "cuda" else Before()
+        self.host = EngineHost(spec, run.engine.load_timeout_s)
+        self.sampler = ProcessTreeSampler(self.host.pid, gpu_indices=self.before.indices)
+        self.sampler.start()  # gets ready while the engine loads
+        self.folder.emit("engine_start", key=cell.key, engine_key=cell.engine_key, pid=self.host.pid)
+        self.load_s = self.host.load(run.engine.load_timeout_s)
+        parts = {name: round(seconds, 3) for name, seconds in self.host.load_parts.items()}
+        self.folder.emit("engine_loaded", key=cell.key, engine_key=cell.engine_key, load_s=self.load_s, parts=parts)
+
+    def _stop(self) -> None:
+        """End the engine and wait until its GPUs hold no more memory than before it, for half a minute at most."""
+        if self.sampler is not None:
+            self.sampler.stop()
+            self.sampler = None
+        if self.host is None:
+            return
+        device, engine_key = self.host.spec.device, self.cells[0].engine_key
+        began = time.perf_counter()
+        self.host.close()
+        self.host = None
+        if device == "cuda":
+            left = self.before.left()
+            took_s = round(time.perf_counter() - began, 3)
+            self.folder.emit("engine_end", engine_key=engine_key, took_s=took_s, memory_left=left)
+
+    def _state(self, cell: Cell, state: str, **values: object) -> None:
+        self.folder.emit("cell", key=cell.key, state=state, **values)
+
+
+def _our_failure(error: Exception) -> EngineFailure:
+    """What went wrong on the parent's side. A full disk is no bug; the engine is as good as before."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return EngineFailure("disk", f"files could not be written: {error.strerror}", alive=True)
+    traceback.print_exception(error)
+    return EngineFailure("internal", f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
+
+
+def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
+    """Run group `number` of the plan: what is missing of it, in one engine. Never raises for a cell's failure."""
+    group = plan.groups[number]
+    missing = [cell for key in group.cells if (cell := plan.cell(key)) and not is_finished(folder, cell)]
+    if not missing:
+        return
+    run = missing[0].run_config
+    devices = discover(run.engine, run.model, run.hardware)
+
+    def waiting(message: str) -> None:
+        for cell in missing:
+            folder.emit("cell", key=cell.key, state="waiting", reason=message)
+
+    _preimport(engine_spec(run, devices, group.gpus, ()), run.engine.load_timeout_s, waiting)
+    with contextlib.ExitStack() as stack:
+        try:
+            gpu_ids = stack.enter_context(lease(devices, group.gpus, waiting))
+        except OSError as error:
+            for cell in missing:
+                folder.emit("cell", key=cell.key, state="error", reason=f"devices could not be leased: {error}")
+            return
+        references = References.shared() or stack.enter_context(References(folder, plan, [number]))
+        references.start_group(number)
+        try:
+            numbers = {cell.key: place for place, cell in enumerate(plan.cells)}
+            GroupRunner(folder, missing, gpu_ids, references, numbers).run()
+        finally:
+            references.end_group()
+
+
+def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None]) -> None:
+    """Have what the engine is forked from imported before it holds devices; on GPUs while nothing is measured."""
+    if not forks(spec):
+        return
+    with contextlib.suppress(OSError):  # told when the engine is started
+        if spec.device != "cuda":
+            preimport(spec)
+        elif not server_started():  # else its imports were waited for, if in vain
+            with load_measure_lock.turn(load_measure_lock.LOADING, lease_folder(), waiting):
+                waiting("importing, once for all engines")
+                preimport(spec)
+                await_imports(timeout_s)
+
+
+def is_finished(folder: SweepFolder, cell: Cell) -> bool:
+    """Whether a cell has a result that a rerun keeps: not one that ended in ERROR or whose images are damaged."""
+    result = folder.load_result(cell)
+    return result is not None and result.state == DONE and not folder.damaged_image(cell, result)
+
+
+Launch = Callable[[list[int]], None]
+"""Runs the groups with these numbers, by whatever launcher."""

@@ -1,0 +1,113 @@
+"""manifest.json: what a sweep ran with, on what machine, and how far it came."""
+
+import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep import __version__
+from sweep.checkpoints.marker import read_marker
+from sweep.engines import registry
+from sweep.plan.cells import Plan
+from sweep.results.folder import SweepFolder
+from sweep.run.group import is_finished
+
+if TYPE_CHECKING:
+    pass
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def later(start: str, seconds: float) -> str:
+    """A moment told by a duration, so that it comes after `start` even when the clock was set meanwhile."""
+    moment = datetime.datetime.fromisoformat(start) + datetime.timedelta(seconds=seconds)
+    return moment.isoformat(timespec="seconds")
+
+
+def facts_of(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
+    """What is known when a run of the sweep starts."""
+    started = _now()
+    return {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+        "machine": _machine(),
+        "random_weights": _random_weights(plan),
+        "start": started,
+        "first_start": folder.load_manifest().get("first_start", started),
+    }
+
+
+def progress(folder: SweepFolder, plan: Plan, before: list[dict[str, Any]], offset: int) -> dict[str, Any]:
+    """Engine starts and cell states; `before` are the events of earlier runs, `offset` is where this run's begin."""
+    events, _ = folder.events(offset)
+    states = {cell.key: "skipped" if cell.skip else "pending" for cell in plan.cells}
+    for cell in plan.cells:
+        if not cell.skip and is_finished(folder, cell):
+            states[cell.key] = "done"
+    for event in events:
+        if event["event"] == "cell":
+            states[event["key"]] = event["state"]
+    starts, earlier = (sum(event["event"] == "engine_start" for event in part) for part in (events, before))
+    labels = {cell.key: cell.label for cell in plan.cells}
+    return {
+        "engine_starts": starts,
+        "engine_starts_all_runs": starts + earlier,
+        "cells": [
+            {"cell": labels[key], "cell_key": key, "state": state} for key, state in states.items() if key in labels
+        ],
+    }
+
+
+def _random_weights(plan: Plan) -> dict[str, Any]:
+    """Models of the plan whose weights are random, each with what its checkpoint says of itself."""
+    models = {cell.config["model"]["name"]: cell.config["model"] for cell in plan.cells}
+    told = {name: read_marker(Path(model["path"])) for name, model in models.items() if model["path"]}
+    told |= {name: {} for name, model in models.items() if model["embedded"]}
+    return {name: marker for name, marker in sorted(told.items()) if marker is not None}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"sweep": __version__, "python": platform.python_version()}
+    engines = [name for kind in map(registry.kind, registry.names()) for name in kind.distributions]
+    for name in dict.fromkeys((*engines, "hydra-core", "nvtx")):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    import psutil
+
+    from sweep.machine.devices import describe_gpus
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        **describe_gpus(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this code runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,167 @@
+"""One sweep from plan to exit code: folder, manifest, live table, groups, summary, report.
+
+The same for a plain run, a multirun and any launcher: `launch` is handed group numbers. Whatever ends the
+groups (an exception, Ctrl-C, a killed worker), what is finished is summarised and no process stays behind.
+"""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiling import ranges
+from sweep.analysis.adaptive_repeats import further_starts
+from sweep.config import ConfigError
+from sweep.engines.process.failures import one_line
+from sweep.engines.process.forkserver import quiet_tracker
+from sweep.engines.process.host import can_fork, forget_imports
+from sweep.plan.cells import Plan, build_plan, model_and_engine
+from sweep.results.folder import SweepFolder
+from sweep.run.baseline_engine import References
+from sweep.run.descendants import kill_descendants
+from sweep.run.group import Launch, is_finished
+from sweep.run.interrupts import Interrupts
+from sweep.run.manifest import facts_of, later, progress
+from sweep.run.progress import LiveTable, silence_stdout
+
+if TYPE_CHECKING:
+    pass
+
+
+INTERRUPTED = 130
+
+
+def execute(plan: Plan, path: Path, launch: Launch) -> int:
+    """Run what is missing of `plan` in folder `path`; returns the exit code.
+
+    0: every cell fine or skipped; 1: a cell is FAIL or ERROR; 130: interrupted. Raises ConfigError when the
+    folder cannot be used.
+    """
+    folder = SweepFolder(path)
+    folder.prepare()
+    with folder.locked():
+        return _execute(plan, folder, launch)
+
+
+def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
+    began = time.perf_counter()
+    before, offset = folder.events()
+    facts = facts_of(folder, plan)
+    try:
+        others = folder.save_plan(plan)
+        folder.save_manifest(facts | progress(folder, plan, before, offset))
+    except OSError as error:
+        raise ConfigError(f"output folder {folder.path} cannot be written ({error.strerror})") from error
+    if others:
+        count = "1 cell of another command is" if len(others) == 1 else f"{len(others)} cells of other commands are"
+        print(f"{count} in {folder.path} too, and in its tables", file=sys.stderr)
+    done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
+    todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
+    if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
+        print("a profiling tool is attached: engines are spawned, not forked, so that it sees them", file=sys.stderr)
+    interrupted = False
+    failure: Exception | None = None
+    with Interrupts() as interrupts:
+        try:
+            with LiveTable(folder, plan, kept=done, offset=offset) as table:
+                try:
+                    _launch(plan, folder, launch, todo, table)
+                except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
+                    failure = error
+                finally:
+                    kill_descendants()
+        except KeyboardInterrupt:
+            interrupted = True
+            kill_descendants()
+            forget_imports()
+        if failure is not None:
+            print(f"the launcher failed: {type(failure).__name__}: {one_line(str(failure))}", file=sys.stderr)
+        plan = _with_further_starts(plan, folder)
+        # Before anything is printed: a reader that went away (`| head`) must not cost the manifest.
+        took_s = time.perf_counter() - began
+        facts |= {"end": later(facts["start"], took_s), "duration_s": round(took_s, 3)}
+        _save_manifest(folder, facts | progress(folder, plan, before, offset))
+        interrupts.allow()
+        try:
+            code = _report(folder, plan_wants_plots(plan), interrupted)
+        except KeyboardInterrupt:  # only plots are given up; another Ctrl-C is ignored now
+            interrupted = True
+            code = _report(folder, False, interrupted)
+        interrupts.refuse()
+        exit_code = INTERRUPTED if interrupted else (1 if failure else code)
+        _save_manifest(folder, folder.load_manifest() | {"exit_code": exit_code})
+    return exit_code
+
+
+def _report(folder: SweepFolder, plots: bool, interrupted: bool) -> int:
+    """Write and print the summary; returns the exit code. A full disk costs the report, not the results."""
+    from sweep.report.build import rebuild
+
+    try:
+        return rebuild(folder, plots=plots, interrupted=interrupted)
+    except BrokenPipeError:  # files are written before anything is printed
+        silence_stdout()
+        return rebuild(folder, plots=False, interrupted=interrupted)
+    except OSError as error:
+        print(
+            f"sweep: the report could not be written ({error.strerror}); results are kept, "
+            f"python -m sweep.report {shlex.quote(str(folder.path))} writes it again",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _save_manifest(folder: SweepFolder, manifest: dict[str, Any]) -> None:
+    try:
+        folder.save_manifest(manifest)
+    except OSError as error:
+        print(f"sweep: manifest.json could not be written ({error.strerror})", file=sys.stderr)
+
+
+def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], table: LiveTable) -> None:
+    """Launch groups, then further starts of cells that want them, until none does. plan.json grows with them."""
+    quiet_tracker()
+    while True:
+        if todo:
+            with References(folder, plan, todo).shared_by_groups():
+                for numbers in _waves(plan, todo):
+                    launch(numbers)
+        if all(cell.config["repeat"] == 1 for cell in plan.cells):
+            return
+        known = {cell.key for cell in plan.cells}
+        added = further_starts(plan, {cell.key: folder.load_result(cell) for cell in plan.cells if not cell.skip})
+        if not added:
+            return
+        plan = build_plan([*plan.cells, *added])
+        folder.save_plan(plan)
+        done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
+        table.extend(plan, done - known)
+        todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
+
+
+def _waves(plan: Plan, todo: list[int]) -> list[list[int]]:
+    """What is launched at once. On GPUs the first engine of each model runs alone.
+
+    It fills the compile caches that all engines share: engines that compile at the same time may choose different
+    kernels, and their images then differ for no reason of the feature's.
+    """
+    alone: dict[tuple[str, str], int] = {}
+    for number in todo:
+        cell = plan.cell(plan.groups[number].cells[0])
+        if cell.device == "cuda":
+            alone.setdefault(model_and_engine(cell), number)
+    firsts = sorted(alone.values())
+    rest = [number for number in todo if number not in firsts]
+    return [[number] for number in firsts] + ([rest] if rest else [])
+
+
+def _with_further_starts(plan: Plan, folder: SweepFolder) -> Plan:
+    """The plan as it grew while it ran, without what earlier sweeps left in the folder."""
+    grown = folder.load_plan()
+    return Plan(tuple(cell for cell in grown.cells if cell.origin in plan.by_key), grown.groups)
+
+
+def plan_wants_plots(plan: Plan) -> bool:
+    """Whether the configuration asks for plots and report.html."""
+    return bool(plan.cells) and bool(plan.cells[0].config["plots"])

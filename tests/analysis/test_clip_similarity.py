@@ -1,0 +1,66 @@
+"""CLIP similarity with a tiny CLIP made from a seed: the numbers mean nothing, the path is the real one."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment
+
+MAKE = """
+import sys, torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+torch.manual_seed(0)
+shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, projection_dim=16)
+CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=8, **shape)).save_pretrained(sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, capture_output=True, timeout=120)
+    return folder
+
+
+def test_similarity_is_a_column_of_cells_that_differ_and_1_where_images_are_identical(sweep, clip, tmp_path) -> None:
+    small = (
+        "workload.num_prompts=2",
+        "workload.repeats=1",
+        "workload.steps=6",
+        "aa=0",
+        "interleave=false",
+        "plots=false",
+    )
+    done = sweep("-m", "feature=teacache,vae_slicing", f"clip={clip}", *small, "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    with (tmp_path / "sweep" / "summary.csv").open() as handle:
+        rows = {row["features"]: row for row in csv.DictReader(handle)}
+    assert rows["vae_slicing"]["clip_similarity"] == "1.0"
+    assert 0.5 < float(rows["teacache"]["clip_similarity"]) < 1
+
+
+def test_a_folder_without_a_checkpoint_is_refused_before_anything_runs(sweep, tmp_path: Path) -> None:
+    done = sweep("-m", "feature=teacache", f"clip={tmp_path}", "hydra.sweep.dir=sweep")
+    assert done.code == 2
+    assert "no CLIP checkpoint there" in done.err
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_same_image_twice_is_1(clip: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.effect_noise((70, 48), 80).save(tmp_path / "a.png")
+    Image.effect_noise((70, 48), 20).save(tmp_path / "b.png")
+    import json
+
+    a, b = str(tmp_path / "a.png"), str(tmp_path / "b.png")
+    command = [sys.executable, "-m", "sweep.analysis.clip_worker", str(clip)]
+    done = subprocess.run(
+        command, input=json.dumps([[a, a], [a, b]]), env=environment(), capture_output=True, text=True, timeout=120
+    )
+    same, other = json.loads(done.stdout)
+    assert same == pytest.approx(1, abs=1e-6)
+    assert other < same

@@ -1,0 +1,145 @@
+"""Paired comparison of latencies, against values worked out by hand and against its own promises."""
+
+import math
+import random
+
+import pytest
+
+from sweep.analysis import paired
+from sweep.analysis.paired import Noise, Ratio, compare, compare_beside, noise_beside_reference, noise_between_starts
+
+QUIET = Noise(0.001, 5)
+
+
+def start(*seconds: float, repeat: int = 0) -> dict[paired.Sample, float]:
+    """Latencies of one start, one a prompt."""
+    return {(prompt, prompt, repeat): value for prompt, value in enumerate(seconds)}
+
+
+def drawn(rng: random.Random, process_sd: float, prompts: int = 20, slower: float = 1.0) -> dict[paired.Sample, float]:
+    """One start: a factor of its process, and 5 % of noise on every prompt."""
+    process = rng.gauss(0, process_sd)
+    return start(*(slower * (1 + prompt / 10) * math.exp(process + rng.gauss(0, 0.05)) for prompt in range(prompts)))
+
+
+def test_ratio_is_the_geometric_mean_of_pairs() -> None:
+    before = {(0, 0, 0): 2.0, (1, 1, 0): 8.0, (2, 2, 0): 5.0}
+    after = {(1, 1, 0): 1.0, (0, 0, 0): 1.0, (9, 9, 0): 0.001}  # ratios 8 and 2; what is not in both does not count
+    result = compare([before], [after], Noise())
+    assert (result.ratio, result.pairs) == (pytest.approx(4.0), 2)
+    assert (result.low, result.high) == (pytest.approx(2.0), pytest.approx(8.0))
+
+
+def test_without_a_second_pair_or_noise_there_is_no_interval() -> None:
+    assert compare([start(3.0)], [start(1.5)], Noise()) == Ratio(2.0, pairs=1)
+    assert compare([start(3.0)], [{}], Noise()) == Ratio()
+    assert compare([], [start(1.5)], QUIET) == Ratio()
+
+
+def test_what_differs_between_prompts_cancels() -> None:
+    seconds = [0.5 + prompt for prompt in range(10)]  # every pair is exactly twice as fast
+    result = compare([start(*seconds)], [start(*(s / 2 for s in seconds))], Noise())
+    assert (result.ratio, result.low, result.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_repeats_of_a_prompt_are_no_further_evidence() -> None:
+    rng = random.Random(3)
+    before, after = drawn(rng, 0, prompts=6), drawn(rng, 0, prompts=6)
+    one = compare([before], [after], Noise())
+    thrice = [
+        {(p, s, repeat): value for (p, s, _), value in run.items() for repeat in range(3)} for run in (before, after)
+    ]
+    many = compare([thrice[0]], [thrice[1]], Noise())
+    assert (many.pairs, many.low, many.high) == (6, pytest.approx(one.low), pytest.approx(one.high))
+
+
+def test_repeats_of_a_single_prompt_are_all_there_is() -> None:
+    before = {(0, 0, repeat): 1.0 + repeat / 10 for repeat in range(4)}
+    assert compare([before], [before], Noise()).pairs == 4
+
+
+def test_the_order_of_samples_changes_nothing() -> None:
+    rng = random.Random(0)
+    before, after = drawn(rng, 0), drawn(rng, 0)
+    assert compare([dict(reversed(before.items()))], [after], QUIET) == compare([before], [after], QUIET)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
+def test_a_latency_that_cannot_be_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        compare([start(1.0, 1.0)], [start(1.0, wrong)], QUIET)
+
+
+def test_noise_between_starts_is_that_of_their_means() -> None:
+    low, high = start(1.0, 4.0), start(math.e**0.2, 4.0)  # means of logs differ by 0.1
+    noise = noise_between_starts([[low, high], [start(1.0)]])  # a cell with one start tells nothing
+    assert (noise.sd, noise.df) == (pytest.approx(0.1 / math.sqrt(2)), 1)
+    assert noise_between_starts([[start(1.0)], []]) == Noise()
+
+
+def test_beside_a_reference_the_true_ratio_is_known() -> None:
+    noise = noise_beside_reference([(start(1.0, 1.0), start(math.e**0.1, math.e**0.1))])
+    assert (noise.sd, noise.df) == (pytest.approx(0.1), 1)
+
+
+def test_without_noise_between_starts_nothing_is_called() -> None:
+    result = compare([start(*[2.0] * 9)], [start(*[1.0] * 9)], Noise())
+    assert (result.low, result.called) == (2.0, "")
+    assert compare([start(*[2.0] * 9)], [start(*[1.0] * 9)], QUIET).called == "faster"
+    assert compare([start(*[1.0] * 9)], [start(*[2.0] * 9)], QUIET).called == "slower"
+
+
+def test_noise_between_starts_widens_what_prompts_alone_would_say() -> None:
+    before, after = start(1.0, 2.0, 3.0), start(0.95, 1.9, 2.85)
+    assert compare([before], [after], QUIET).called == "faster"
+    loud = compare([before], [after], Noise(0.05, 1))
+    assert loud.called == "no difference"
+    assert loud.half_width == pytest.approx(math.exp(12.706 * 0.05 * math.sqrt(2)) - 1, rel=1e-3)
+
+
+def test_further_starts_narrow_it() -> None:
+    before, after = start(1.0, 2.0, 3.0), start(0.95, 1.9, 2.85)
+    noise = Noise(0.05, 8)
+    one, four = compare([before], [after], noise), compare([before] * 4, [after] * 4, noise)
+    assert math.log(four.high / four.low) == pytest.approx(math.log(one.high / one.low) / 2)
+
+
+@pytest.mark.parametrize(
+    ("process_sd", "aa", "most"),
+    [(0.0, 1, 1.0), (0.02, 3, 0.98), (0.10, 1, 0.98), (0.10, 3, 0.98)],
+    ids=["none", "some", "much", "much, known better"],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(process_sd: float, aa: int, most: float) -> None:
+    """Made-up noise; docs/calibration.md has it on real measurements. Without noise between starts one A/A
+    cannot show that there is none, and the interval is wider than it need be."""
+    rng, covered, rounds = random.Random(1), 0, 400
+    for _ in range(rounds):
+        baselines = [drawn(rng, process_sd) for _ in range(1 + aa)]
+        result = compare(baselines, [drawn(rng, process_sd, slower=1.5)], noise_between_starts([baselines]))
+        covered += result.low <= 1 / 1.5 <= result.high
+    assert 0.92 <= covered / rounds <= most
+
+
+def test_a_slowdown_of_a_tenth_beside_the_baseline_is_found() -> None:
+    rng, found, rounds = random.Random(2), 0, 200
+    for _ in range(rounds):
+        drift = rng.gauss(0, 0.2)  # of the machine: meets both
+        pairs = [
+            tuple(
+                {k: v * math.exp(drift) for k, v in drawn(rng, 0.005, slower=slower).items()} for slower in (1, factor)
+            )
+            for factor in (1.1, 1.0, 1.0, 1.0)
+        ]
+        noise = noise_beside_reference(pairs[1:])
+        found += compare_beside(pairs[:1], noise).called == "slower"
+    assert found / rounds >= 0.9
+
+
+def test_small_samples_get_students_width() -> None:
+    rng = random.Random(5)
+    covered, rounds = 0, 1000
+    for _ in range(rounds):
+        before = start(*(math.exp(rng.gauss(0, 0.1)) for _ in range(4)))
+        result = compare([before], [start(1.0, 1.0, 1.0, 1.0)], Noise())
+        covered += result.low <= 1.0 <= result.high
+    assert covered / rounds >= 0.85, "a plain percentile interval of four samples covers about 80 %"

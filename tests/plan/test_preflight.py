@@ -1,0 +1,51 @@
+"""What the engine vllm_omni cannot do with a model is a SKIP of the plan, on a machine without a GPU as well."""
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sweep import config
+from sweep.plan.preflight import cell_from
+from tests.conftest import Finished
+
+
+def skip_of(*overrides: str) -> str:
+    """Code of the skip; "" when the cell runs."""
+    config.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+        skip = cell_from(compose("config", list(overrides))).skip
+        return skip.code if skip else ""
+
+
+def test_glm_image_is_not_asked_for_edits() -> None:
+    assert skip_of("engine=vllm_omni", "model=glm_image", "workload=image_edit") == "task_not_in_engine"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("engine=vllm_omni", "model=glm_image"),
+        ("engine=vllm_omni", "model=qwen_image_edit", "workload=image_edit"),
+        ("engine=diffusers", "model=glm_image", "workload=image_edit"),
+    ],
+)
+def test_other_work_is_not_refused(asked: tuple[str, ...]) -> None:
+    """It may need a GPU, a package or a checkpoint that this machine has not."""
+    with contextlib.suppress(config.ConfigError):
+        assert skip_of(*asked) not in ("task_not_in_engine", "model_not_in_engine")
+
+
+def test_the_embedded_model_still_edits() -> None:
+    assert skip_of("model=tiny_glm_image", "workload=image_edit") == ""
+
+
+def test_models_whose_stages_are_not_started_say_so() -> None:
+    assert skip_of("engine=vllm_omni", "model=bagel") == "model_not_in_engine"
+
+
+def test_the_plan_says_so(sweep: Callable[..., Finished]) -> None:
+    done = sweep("-m", "engine=vllm_omni", "model=glm_image", "workload=image_edit", "batch=1,2", "dry_run=true")
+    assert done.code == 0, done.err
+    assert "SKIP baseline b1, baseline b2: " in " ".join(done.out.split())

@@ -1,0 +1,84 @@
+"""A baseline beside a cell has GPUs of its own: what disturbs those, disturbs the cell's speed-up."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from profiling.telemetry.sampler import ProcessTreeSampler
+from profiling.telemetry.samples import GpuUser, TelemetrySample, window
+from sweep.engines.process.host import EngineHost
+from sweep.engines.protocol import Output
+from sweep.machine.gpu_neighbours import Before
+from sweep.results.folder import SweepFolder
+from sweep.results.records import RunResult
+from sweep.run.baseline_engine import Reference
+from sweep.run.measurement import Measurement
+from tests import stored
+
+MINE, THEIRS, STRANGER = 11, 12, 4242
+HOT = "GPU 1 was throttled (hw_thermal_slowdown) in 2 of 2 samples (100%)"
+
+
+class Sampler:
+    """Saw one GPU between `mark` and `rest`, at two moments; `pid` and a stranger were on it."""
+
+    problem = ""
+
+    def __init__(self, gpu: int, pid: int, reasons: str, stranger: bool) -> None:
+        self.gpu, self.pid, self.reasons, self.stranger = gpu, pid, reasons, stranger
+        self.marked_s = 0.0
+
+    def mark(self) -> float:
+        self.marked_s = 100.0
+        return self.marked_s
+
+    def rest(self) -> None:
+        assert self.marked_s, "rests before it was marked"
+
+    def window(self, start_s: float, end_s: float) -> Any:
+        seen = {"rss_gb": 1.0, "cpu_pct": 0.0, "gpu_index": self.gpu, "throttle_reasons": self.reasons}
+        return window([TelemetrySample(start_s, **seen), TelemetrySample(end_s, **seen)], start_s, end_s)
+
+    def gpu_users(self) -> tuple[GpuUser, ...]:
+        users = (GpuUser(self.gpu, self.pid, "python", 1.0), GpuUser(self.gpu, STRANGER, "python", 3.1))
+        return users if self.stranger else users[:1]
+
+    def tree_pids(self) -> frozenset[int]:
+        return frozenset({self.pid})
+
+
+def host() -> EngineHost:
+    output = Output(("r000",), 5.0, 1.0, ("",), ("",), 261, (12,), (), ())
+    return cast(EngineHost, SimpleNamespace(generate=lambda *_: output))
+
+
+def sampler(*what: Any) -> ProcessTreeSampler:
+    return cast(ProcessTreeSampler, Sampler(*what))
+
+
+@pytest.mark.parametrize(
+    ("reasons", "stranger", "said"),
+    [
+        ("none", False, ()),
+        ("hw_thermal_slowdown", False, (f"the baseline beside it: {HOT}",)),
+        ("none", True, ("the baseline beside it: process 4242 (python) also used GPU 1 (3.1 GB) while measuring",)),
+    ],
+)
+def test_what_disturbs_the_baseline_beside_it_makes_a_cell_doubtful(
+    reasons: str, stranger: bool, said: tuple[str, ...], tmp_path: Path
+) -> None:
+    reference = Reference(host(), Before((1,)), sampler(1, THEIRS, reasons, stranger))
+    measurement = Measurement(stored.template(), SweepFolder(tmp_path))
+    measurement.warm_up(host(), reference)
+    measurement.measure(host(), sampler(0, MINE, "none", False), Before((0,)), reference)
+    result = RunResult.from_bytes(measurement.result(1.0, "", None).to_bytes())
+    assert (result.foreign, result.throttled) == (said, ())
+    assert result.batches[0].reference_s == 1.0
+
+
+def test_on_a_cpu_the_cells_own_sampler_sees_all() -> None:
+    reference = Reference(host())
+    reference.watch()
+    assert reference.doubts(0.0, 1.0) == ()
