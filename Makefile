@@ -33,10 +33,11 @@ test: $(INSTALLED)  ## all tests that need no GPU, two files at a time
 test-gpu: $(INSTALLED)  ## tests that need a CUDA GPU
 	$(BIN)/python -m pytest -q -m gpu
 
-check: $(INSTALLED)  ## lint, format, types
+check: $(INSTALLED)  ## lint, format, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(INSTALLED)  ## paired measurements of the framework's own cost
 	$(BIN)/python -m tests.bench
