@@ -156,7 +156,8 @@ def _clock(result: Mapping[str, Any]) -> tuple[float | None, str]:
     if isinstance(stored, (int, float)):
         return float(stored), ALIGNED
     try:
-        return float(result["batches"][0].get("reference_s") or 0.0), NEARLY_ALIGNED
+        first = result["batches"][0]
+        return float(first.get("baseline_s") or first.get("reference_s") or 0.0), NEARLY_ALIGNED
     except (LookupError, TypeError, ValueError, AttributeError):
         return None, UNKNOWN
 

@@ -3,4 +3,4 @@
 Imports nothing heavy, so that `python -m sweep --help` stays fast.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -94,7 +94,7 @@ class Feature:
     engines: dict[str, Any] = field(default_factory=dict)  # engine -> arguments that switch it on there
     families: dict[str, list[str]] = field(default_factory=dict)  # engine -> model families; absent: every family
     unsupported: Any = ""  # why other families are skipped: text, engine -> text, or engine -> family -> text
-    evidence: str = ""  # rule of sweep/verdict.py that shows it engaged; a file may give one for each engine
+    evidence: str = ""  # rule of sweep/analysis/evidence.py that shows it engaged; a file may give one for each engine
     limits: dict[str, list[Any]] = field(default_factory=dict)  # option -> [lowest, highest]
     gate: Gate = field(default_factory=Gate)
     options: dict[str, Any] = field(default_factory=dict)

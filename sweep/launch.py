@@ -6,7 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from profiling import ranges
-from sweep.plan import cells
+from sweep.plan import cells as plan
 from sweep.plan.cells import Plan
 from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
@@ -18,8 +18,8 @@ def run_single(cfg: DictConfig) -> int:
     hydra = HydraConfig.get()
     with ranges.marked("plan", 0):
         cell = cell_from(cfg, list(hydra.overrides.task))
-        made = cells.build_plan([cell])
-    cells.refuse_if_nothing_runs(made)
+        made = plan.build_plan([cell])
+    plan.refuse_if_nothing_runs(made)
     return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
 
 

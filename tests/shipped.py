@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweep import config
 from sweep.config import CONF, Feature, RunConfig
 from sweep.machine.devices import Devices
-from sweep.plan import cells
+from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 
 NAMES = tuple(sorted(file.stem for file in (CONF / "feature").glob("*.yaml")))
@@ -50,7 +50,7 @@ def features(*names: str) -> list[Feature]:
 
 def cell(
     names: Iterable[str] = (), composition: Sequence[str] = ("model=qwen_image",), gpus: int = 8, **changes: Any
-) -> cells.Cell:
+) -> plan.Cell:
     """The cell of these features; `changes` are dotted keys with __ for the dots."""
     cfg = composed(*composition).copy()
     OmegaConf.set_struct(cfg, False)
@@ -59,7 +59,7 @@ def cell(
     for name in set(NAMES) - set(names):
         del cfg.feature[name]
     devices = Devices("cuda", gpus)
-    return cells.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
+    return plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
 
 
 def supported(name: str) -> set[str]:

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from profiling.atomic_write import write_atomic
 from profiling.evidence import RankEvidence
 from sweep import config
-from sweep.plan.cells import BASELINE, FEATURE, Cell, Plan
+from sweep.plan.cells import BASELINE, FEATURE, Cell, Plan, again, build_plan
 from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, BatchRow, RequestRow, RunResult
@@ -51,11 +51,11 @@ def many_cells(count: int) -> Plan:
                     label=f"{name or 'baseline'} b1 steps={steps}",
                     role=FEATURE if name else BASELINE,
                     config={**shape.config, "workload": work},
-                    beside=baseline_key if name else "",
+                    interleaved=baseline_key if name else "",
                 )
             )
-    again = dataclasses.replace(cells.again(cells[0], 1), beside=cells[0].key)
-    return cells.build_plan([*cells, again])
+    repeated = dataclasses.replace(again(cells[0], 1), interleaved=cells[0].key)
+    return build_plan([*cells, repeated])
 
 
 def result_of(cell: Cell, noise: random.Random, prompts: int = 4, repeats: int = 3, slower: float = 1.0) -> RunResult:
@@ -92,9 +92,9 @@ def result_of(cell: Cell, noise: random.Random, prompts: int = 4, repeats: int =
             0, 2 * steps, steps, 4 * steps, 4 * steps if name in ("teacache", "cache_dit") else 0, 16, 9
         )
         evidence = dataclasses.replace(evidence, settings={"vae_slicing": "on"})
-        beside = base_s * noise.gauss(1, 0.02) if cell.beside else None
+        beside = base_s * noise.gauss(1, 0.02) if cell.interleaved else None
         counts = dict.fromkeys(phases, 1)
-        batches.append(BatchRow(number, repeat, seconds, phases, counts, (evidence,), reference_s=beside))
+        batches.append(BatchRow(number, repeat, seconds, phases, counts, (evidence,), baseline_s=beside))
     telemetry = {"peak_memory_gb": 0.6, "cpu_pct": 101.0, "gpu_util_pct": None, "energy_j": None}
     return RunResult(
         cell.key, cell.label, DONE, load_s=5.0, requests=tuple(requests), batches=tuple(batches), telemetry=telemetry,

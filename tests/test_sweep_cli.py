@@ -110,7 +110,7 @@ def test_a_measured_cell_becomes_a_timeline(finished: Path, tmp_path: Path, swee
     """Its telemetry lies where the processor was busy: at the requests, also when a baseline's came before."""
     (cell,) = finished.glob("cfg_parallel-b1-*")
     stored = json.loads((cell / "result.json").read_text())
-    assert stored["first_request_s"] > stored["batches"][0]["reference_s"], "the baseline generated first"
+    assert stored["first_request_s"] > stored["batches"][0]["baseline_s"], "the baseline generated first"
     done = sweep("timeline", str(cell), "--from", "0", "--out", str(tmp_path / "made"), module="profiling")
     assert done.code == 0, done.err
     assert "bottleneck: " in done.out

@@ -37,8 +37,8 @@ def further_starts(plan: Plan, results: Results) -> list[Cell]:
         baseline = plan.by_key.get(key)
         if baseline is None or key not in measured:
             continue
-        beside = next((c.beside for c in plan.cells if c.role == AA and c.origin == key), "")
-        added.append(dataclasses.replace(again(baseline, planned[key]), beside=beside))
+        partner = next((c.interleaved for c in plan.cells if c.role == AA and c.origin == key), "")
+        added.append(dataclasses.replace(again(baseline, planned[key]), interleaved=partner))
     return added
 
 
@@ -65,7 +65,7 @@ def _starts_planned(cells: Iterable[Cell]) -> dict[str, int]:
 
 def _baseline_of(cell: Cell, plan: Plan) -> str:
     """The baseline whose noise must be known better: beside a reference one for the model, else the cell's own."""
-    if cell.beside:
+    if cell.interleaved:
         repeated = (c.origin for c in plan.cells if c.role == AA and model_and_engine(c) == model_and_engine(cell))
         return next(repeated, cell.baseline_key)
     return cell.baseline_key

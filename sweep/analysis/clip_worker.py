@@ -1,4 +1,4 @@
-"""CLIP similarity of images: `python -m sweep.engines.clip FOLDER` with pairs of files as JSON on standard input.
+"""CLIP similarity: `python -m sweep.analysis.clip_worker FOLDER`, pairs of image files as JSON on standard input.
 
 Prints one JSON list: for each pair the cosine of the two image embeddings, in [-1, 1]; 1 is the same to CLIP. FOLDER
 is a CLIP checkpoint on this machine, nothing is downloaded. A process of its own, because it imports torch.

@@ -261,7 +261,7 @@ COLUMNS: tuple[Column, ...] = (
         "baseline_beside_s",
         METRIC,
         "mean latency of the interleaved baseline",
-        lambda m: metrics.mean([batch.reference_s for batch in m.batches if batch.reference_s is not None]),
+        lambda m: metrics.mean([batch.baseline_s for batch in m.batches if batch.baseline_s is not None]),
         unit="s",
     ),
     Column(

@@ -52,7 +52,7 @@ def samples(result: RunResult) -> Start:
 
 def reference_samples(result: RunResult) -> Start:
     """The same for the baseline that ran beside; empty when none did."""
-    return {key: batch.reference_s for key, batch in _first_requests(result) if batch.reference_s is not None}
+    return {key: batch.baseline_s for key, batch in _first_requests(result) if batch.baseline_s is not None}
 
 
 def _first_requests(result: RunResult) -> list[tuple[paired.Sample, BatchRow]]:

@@ -22,7 +22,7 @@ from sweep.findings import LOST, Finding, deciding, status_of, texts
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.results.folder import SweepFolder
-from sweep.results.records import ERROR, RunResult
+from sweep.results.records import CUT_OFF, ERROR, RunResult
 
 Row = dict[str, Any]
 
@@ -47,7 +47,8 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     baselines = engine_starts.baselines(measured)
     floors = engine_starts.floors(plan, measured)
     problems = {key: problem for key, (_, problem) in loaded.items() if problem}
-    states = folder.last_states() if None in results.values() else {}
+    unfinished = any(result is None or result.cause == CUT_OFF for result in results.values())
+    states = folder.last_states() if unfinished else {}
     sweep = StoredSweep(folder, plan.by_key, results, problems, states, measured, baselines, floors)
     quality = {cell.key: _quality(sweep, cell) for cell in plan.cells if cell.role != REPEAT}
     pixels = _pixel_floors(plan, quality)
@@ -120,6 +121,9 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     if result.trace:
         row["trace"] = f"{cell.folder}/{result.trace}"
     row["evidence"] = evidence_rules.describe_evidence(sweep.evidence(cell.key))
+    if result.cause == CUT_OFF and sweep.states.get(cell.key, {}).get("state") == "error":
+        row["findings"].append(_absent(sweep.states[cell.key]))  # its result could not be stored
+        return row
     if result.state == ERROR or mine is None:
         row["findings"].append(Finding(result.cause or "error", result.reason or "nothing was measured", STATUS_ERROR))
         return row

@@ -3,7 +3,7 @@
 Plain frozen dataclasses, picklable, no torch. Knows nothing of Hydra, cells or verdicts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -90,8 +90,11 @@ class Engine(Protocol):
     def load(self) -> Mapping[str, float] | None:
         """Load weights, start ranks, apply features; may return the seconds that parts of it took."""
 
-    def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
-        """Generate all requests at once; write one PNG each into `folder`/images (None: keep none)."""
+    def generate(self, requests: Sequence[Request], folder: Path | None) -> "Output | Iterable[Output]":
+        """Generate all requests; write one PNG each into `folder`/images (None: keep none).
+
+        One Output where they are one batch. An engine that finishes them one by one hands each over as it is done.
+        """
 
     def close(self) -> None:
         """Stop ranks and free devices; safe to call twice."""

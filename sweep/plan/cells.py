@@ -51,7 +51,7 @@ class Cell:
     device: str = "cpu"  # cpu or cuda
     repeat: int = 0  # which further engine start this is; 0 is the first
     origin: str = ""  # key of the cell that it measures again; its own for a first start
-    beside: str = ""  # key of the baseline that runs beside it, batch by batch; "" when none does
+    interleaved: str = ""  # key of the baseline that is interleaved with it, batch by batch; "" when none is
 
     @functools.cached_property
     def folder(self) -> str:
@@ -116,6 +116,8 @@ class Plan:
 
 
 def _cell_from_json(data: dict[str, Any]) -> Cell:
+    if "beside" in data:  # as plans of sweep 0.1.0 call it
+        data = {**{name: value for name, value in data.items() if name != "beside"}, "interleaved": data["beside"]}
     told = data["skip"]
     skip = legacy.skip(told) if isinstance(told, str) else told and Finding(**told)
     return Cell(**{**data, "features": tuple(data["features"]), "overrides": tuple(data["overrides"]), "skip": skip})
@@ -215,7 +217,7 @@ def build_cell(
         suffix=suffix,
         device=found.kind,
         origin=key,
-        beside="" if not names or not _interleaved(run, found, need) else baseline_key,
+        interleaved="" if not names or not _interleaved(run, found, need) else baseline_key,
     )
 
 
@@ -277,7 +279,7 @@ def build_plan(cells: Sequence[Cell]) -> Plan:
     """
     unique = {cell.key: cell for cell in sorted(cells, key=_cell_order)}
     ordered = tuple(
-        cell if not cell.beside or cell.beside in unique else dataclasses.replace(cell, beside="")
+        cell if not cell.interleaved or cell.interleaved in unique else dataclasses.replace(cell, interleaved="")
         for cell in unique.values()
     )
     by_engine: dict[str, list[Cell]] = {}
@@ -300,8 +302,8 @@ def build_plan(cells: Sequence[Cell]) -> Plan:
 
 def _devices_of(members: Sequence[Cell], cells: Mapping[str, Cell]) -> int:
     """Devices that a group leases: those of its cells, and on GPUs those of the baseline beside them."""
-    beside = [cells[cell.beside].gpus for cell in members if cell.beside and members[0].device == "cuda"]
-    return members[0].gpus + max(beside, default=0)
+    baselines = [cells[cell.interleaved].gpus for cell in members if cell.interleaved and members[0].device == "cuda"]
+    return members[0].gpus + max(baselines, default=0)
 
 
 def _cell_order(cell: Cell) -> tuple[Any, ...]:
@@ -322,9 +324,10 @@ def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
             firsts.setdefault(model_and_engine(cell), cell)
     made = []
     for cell in firsts.values():
-        beside = next((c.beside for c in cells if c.beside and model_and_engine(c) == model_and_engine(cell)), "")
+        family = [c for c in cells if model_and_engine(c) == model_and_engine(cell)]
+        interleaved = any(c.interleaved for c in family)
         repeated = [again(cell, start) for start in range(1, cell.config["aa"] + 1)]
-        made += [dataclasses.replace(one, beside=cell.key if beside else "") for one in repeated]
+        made += [dataclasses.replace(one, interleaved=cell.key if interleaved else "") for one in repeated]
     return made
 
 

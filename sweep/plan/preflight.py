@@ -18,7 +18,7 @@ from sweep.engines import registry
 from sweep.engines.process.nsys_session import RecordingError, usable
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices, discover
-from sweep.plan import cells
+from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
 from sweep.workload.prompts import load_prompts
@@ -27,7 +27,7 @@ from sweep.workload.requests import check_input_image
 
 def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
     """One composed configuration as a Cell. Raises ConfigError."""
-    cell = cells.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
+    cell = plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     return cell

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +26,16 @@ from profiling.phases import PhaseRecord
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError
 from sweep.plan.cells import Cell, Plan
-from sweep.results.records import ERROR, RequestRow, RunResult
+from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult
+
+RECORDS = "records.jsonl"
+"""What is known of a cell while it is measured, a line a turn."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    requests: tuple[RequestRow, ...]
+    batch: BatchRow
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -165,7 +175,8 @@ class SweepFolder:
         import yaml
 
         path = self.cell_path(cell)
-        (path / "result.json").unlink(missing_ok=True)
+        for stored in ("result.json", RECORDS):
+            (path / stored).unlink(missing_ok=True)
         halves = (*path.glob(".*.tmp"), *path.glob("images/.*"), *path.glob(".trace*"))
         recorded = (*path.glob("trace*"), *path.glob("timeline.*"), path / PHASES_TABLE, path / KERNELS_TABLE)
         for leftover in (*halves, *recorded):
@@ -202,17 +213,53 @@ class SweepFolder:
         )
         write_atomic(path / "telemetry.csv", _rows_csv(TelemetrySample, telemetry))
         write_atomic(path / "result.json", result.to_bytes())
+        (path / RECORDS).unlink(missing_ok=True)
+
+    def append_record(self, cell: Cell, requests: Sequence[RequestRow], batch: BatchRow) -> None:
+        """Keep what came of a turn while the cell is still measured; `save_result` takes its place."""
+        import msgspec
+
+        line = msgspec.json.encode({"requests": requests, "batch": batch}) + b"\n"
+        path = self.cell_path(cell)
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / RECORDS).open("ab", buffering=0) as handle:
+            handle.write(line)
+
+    def _cut_off(self, cell: Cell) -> RunResult | None:
+        """What `append_record` kept of a cell whose sweep ended before its result was stored; None for nothing."""
+        import msgspec
+
+        requests: list[RequestRow] = []
+        batches: list[BatchRow] = []
+        try:
+            lines = (self.cell_path(cell) / RECORDS).read_bytes().splitlines()
+        except OSError:
+            return None
+        for line in lines:
+            with contextlib.suppress(msgspec.MsgspecError):  # the last one may be cut
+                record = msgspec.json.decode(line, type=_Record)
+                requests += record.requests
+                batches.append(record.batch)
+        if not batches:
+            return None
+        count = "1 batch is" if len(batches) == 1 else f"{len(batches)} batches are"
+        reason = f"the sweep ended while the cell was measured; {count} kept"
+        rows = tuple(requests), tuple(batches)
+        return RunResult(cell.key, cell.label, ERROR, CUT_OFF, reason, cell.device, requests=rows[0], batches=rows[1])
 
     def load_result(self, cell: Cell) -> RunResult | None:
         """A cell's result; None when there is none, or none that can be read (it then counts as missing)."""
         return self.read_result(cell)[0]
 
     def read_result(self, cell: Cell) -> tuple[RunResult | None, str]:
-        """A cell's result, or None and why it cannot be read; None and "" when there is none."""
+        """A cell's result, or None and why it cannot be read; None and "" when there is none.
+
+        Of a cell that was cut off: what was measured by then, as an ERROR.
+        """
         try:
             result = RunResult.from_bytes((self.cell_path(cell) / "result.json").read_bytes())
         except FileNotFoundError:
-            return None, ""
+            return self._cut_off(cell), ""
         except (OSError, ValueError) as error:
             return None, f"result.json cannot be read: {error}"
         if result.key != cell.key:

@@ -5,17 +5,33 @@ Knows no files and no definitions of metrics.
 
 import contextlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from profiling.evidence import RankEvidence
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of result.json. All versions since the first are read; what is stored is always the newest.
+
+| version | since | what changed |
+|---|---|---|
+| 1 | sweep 0.1.0 | the first |
+| 2 | sweep 0.2.0 | requests have times of their own (`intended_s`, `sent_s`, `first_token_s`, `done_s`), a cell has |
+|   |             | `stage_s`; `reference_s` of a batch is called `baseline_s` |
+"""
 
 DONE, ERROR = "done", "error"
+
+CUT_OFF = "cut_off"
+"""Cause of an error: the sweep itself ended while the cell was measured. What was measured by then is kept."""
 
 
 @dataclass(frozen=True)
 class RequestRow:
-    """One generated image; a row of requests.csv. Times in seconds, `start_s` since the cell's first request."""
+    """One request for an image, whatever came of it; a row of requests.csv.
+
+    Moments and durations in seconds; moments count from when the engine began with the cell's first request. A batch is
+    a fact about requests: those of one share `start_s`, `done_s` and `e2e_s`.
+    """
 
     request_id: str
     prompt_index: int
@@ -23,7 +39,7 @@ class RequestRow:
     width: int
     height: int
     steps: int
-    start_s: float
+    start_s: float  # the engine began with its batch
     queue_s: float  # waiting before the batch started; 0 offline
     ttft_s: float | None  # to the first AR token; None without an AR stage
     e2e_s: float  # batch sent until its images are in hand, or until it failed
@@ -31,11 +47,15 @@ class RequestRow:
     exit_code: int
     error: str
     repeat: int = 0
-    batch_index: int = 0  # requests of one batch are generated together and share start_s and e2e_s
+    batch_index: int = 0  # requests with one index were generated together
     prompt_tokens: int = 0
     image: str = ""  # file in the cell's folder; "" for repeats
     image_hash: str = ""  # sha256 of the pixels
     tpot_s: float | None = None  # a further AR token, on average; None without an AR stage
+    intended_s: float | None = None  # the schedule wanted it sent; None where it follows the request before it
+    sent_s: float | None = None  # it was handed to the engine; None where the engine does not say what it counts from
+    first_token_s: float | None = None  # its first AR token was there
+    done_s: float | None = None  # its image was there, or it failed
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class BatchRow:
     phase_count: dict[str, int]
     evidence: tuple[RankEvidence, ...]
     tpot_s: float | None = None  # of results stored before a request had its own; None in later ones
-    reference_s: float | None = None  # the same batch by the baseline's engine, right before or after
+    baseline_s: float | None = None  # latency of the same batch in the interleaved baseline, right before or after
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,7 @@ class RunResult:
     key: str
     label: str
     state: str  # DONE or ERROR
-    cause: str = ""  # of an error: load, exception, oom, crash, timeout, disk, interrupted, internal
+    cause: str = ""  # of an error: load, exception, oom, crash, timeout, disk, interrupted, internal, cut_off
     reason: str = ""
     device: str = ""
     started_at: str = ""  # ISO 8601, UTC
@@ -79,15 +99,18 @@ class RunResult:
     first_request_s: float | None = None
     throttled: tuple[str, ...] = ()  # GPUs that heat or a power brake slowed down while measuring, a sentence each
     telemetry_problem: str = ""  # why there is no telemetry although there should be
+    stage_s: dict[str, float] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod
     def from_bytes(data: bytes) -> "RunResult":
-        """Inverse of `to_bytes`. Raises ValueError when it is no result, or one of another schema version."""
+        """Inverse of `to_bytes`, of any version. Raises ValueError when it is no result, or one of a later version."""
         import msgspec
 
         try:
             result = msgspec.json.decode(data, type=RunResult)
+            if result.schema_version < SCHEMA_VERSION:
+                result = msgspec.convert(_upgraded(msgspec.json.decode(data)), RunResult)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             with contextlib.suppress(msgspec.MsgspecError, AttributeError):
                 version = msgspec.json.decode(data).get("schema_version", SCHEMA_VERSION)
@@ -103,6 +126,12 @@ class RunResult:
         import msgspec
 
         return msgspec.json.encode(self)
+
+
+def _upgraded(told: dict[str, Any]) -> dict[str, Any]:
+    """A result of an earlier version as one of this."""
+    batches = [{**batch, "baseline_s": batch.get("reference_s")} for batch in told.get("batches", ())]
+    return {**told, "batches": batches, "schema_version": SCHEMA_VERSION}
 
 
 def _other_schema(version: object) -> str:

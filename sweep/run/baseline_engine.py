@@ -21,7 +21,7 @@ from sweep.results.folder import SweepFolder
 
 
 @dataclass(frozen=True)
-class Reference:
+class BaselineEngine:
     """A baseline's engine. On GPUs, which the cell's own sampler does not see, one of its own watches them."""
 
     host: EngineHost
@@ -53,21 +53,21 @@ class Reference:
             self.before.left()
 
 
-_SHARED: "ContextVar[References | None]" = ContextVar("shared", default=None)
+_SHARED: "ContextVar[BaselineEngines | None]" = ContextVar("shared", default=None)
 
 
-class References:
+class BaselineEngines:
     """Loaded baseline engines by engine key. Use as a context manager: leaving it ends them all."""
 
     def __init__(self, folder: SweepFolder, plan: Plan, numbers: list[int]) -> None:
         self.folder = folder
         self.plan = plan
         self.waiting = list(numbers)
-        self._loaded: dict[str, Reference] = {}
+        self._loaded: dict[str, BaselineEngine] = {}
         self._unloadable: set[str] = set()
 
     @staticmethod
-    def shared() -> "References | None":
+    def shared() -> "BaselineEngines | None":
         """Those that the sweep of this process shares among its groups; None in the workers of a launcher."""
         return _SHARED.get()
 
@@ -81,7 +81,7 @@ class References:
         finally:
             _SHARED.reset(token)
 
-    def __enter__(self) -> "References":
+    def __enter__(self) -> "BaselineEngines":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -91,39 +91,39 @@ class References:
     def start_group(self, number: int) -> None:
         """Group `number` begins: engines that neither it nor a later one needs are ended."""
         self.waiting = [n for n in self.waiting if n >= number]
-        needed = {self._baseline(c).engine_key for n in self.waiting for c in self._cells(n) if c.beside}
+        needed = {self._baseline(c).engine_key for n in self.waiting for c in self._cells(n) if c.interleaved}
         for key in set(self._loaded) - needed:
             self._loaded.pop(key).close()
 
     def end_group(self) -> None:
         """A group is over: engines give their GPUs back, those on a CPU stay."""
-        for key, reference in list(self._loaded.items()):
-            if reference.host.spec.device == "cuda":
+        for key, engine in list(self._loaded.items()):
+            if engine.host.spec.device == "cuda":
                 self._loaded.pop(key).close()
 
     def keep(self, engine_key: str, host: EngineHost) -> bool:
         """Take over the engine of a finished group; False when nobody will need it."""
-        later = [cell for number in self.waiting for cell in self._cells(number) if cell.beside]
+        later = [cell for number in self.waiting for cell in self._cells(number) if cell.interleaved]
         wanted = any(self._baseline(cell).engine_key == engine_key for cell in later)
         if not wanted or host.spec.device != "cpu" or host.process.poll() is not None or engine_key in self._loaded:
             return False
-        self._loaded[engine_key] = Reference(host)
+        self._loaded[engine_key] = BaselineEngine(host)
         return True
 
-    def get(self, cell: Cell, spec: Callable[[Cell], EngineSpec], load_timeout_s: float) -> Reference | None:
+    def get(self, cell: Cell, spec: Callable[[Cell], EngineSpec], load_timeout_s: float) -> BaselineEngine | None:
         """The loaded baseline engine that runs beside `cell`; None when none does.
 
         A baseline that cannot be loaded is tried once; its own cells say why, and others are measured without it.
         """
-        if not cell.beside:
+        if not cell.interleaved:
             return None
         baseline = self._baseline(cell)
         if baseline.engine_key in self._unloadable:
             return None
-        reference = self._loaded.get(baseline.engine_key)
-        if reference is not None and reference.host.process.poll() is None:
-            return reference
-        if reference is not None:  # it died
+        engine = self._loaded.get(baseline.engine_key)
+        if engine is not None and engine.host.process.poll() is None:
+            return engine
+        if engine is not None:  # it died
             self._loaded.pop(baseline.engine_key).close()
         asked = spec(baseline)
         before = Before.now(asked.gpu_ids) if asked.device == "cuda" else Before()
@@ -133,7 +133,7 @@ class References:
             self._unloadable.add(baseline.engine_key)
             return None
         sampler = ProcessTreeSampler(host.pid, gpu_indices=before.indices) if before.indices else None
-        reference = self._loaded[baseline.engine_key] = Reference(host, before, sampler)
+        engine = self._loaded[baseline.engine_key] = BaselineEngine(host, before, sampler)
         self.folder.emit("engine_start", key=baseline.key, engine_key=baseline.engine_key, pid=host.pid)
         try:
             if sampler is not None:
@@ -143,15 +143,15 @@ class References:
             self._loaded.pop(baseline.engine_key).close()
             self._unloadable.add(baseline.engine_key)
             return None
-        return reference
+        return engine
 
     def _baseline(self, cell: Cell) -> Cell:
-        return self.plan.cell(cell.beside)
+        return self.plan.cell(cell.interleaved)
 
     def _cells(self, number: int) -> list[Cell]:
         return [self.plan.cell(key) for key in self.plan.groups[number].cells]
 
 
-def beside(error: EngineFailure) -> EngineFailure:
+def failure_of_baseline(error: EngineFailure) -> EngineFailure:
     """The failure of a baseline, as the failure of the cell beside it, whose own engine is unharmed."""
     return EngineFailure(error.cause, f"the baseline beside it failed: {error.reason}", alive=True)

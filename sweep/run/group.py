@@ -26,7 +26,7 @@ from sweep.plan.cells import Cell, Plan
 from sweep.plan.engine_spec import engine_spec
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, RunResult
-from sweep.run.baseline_engine import References
+from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.measurement import Measurement
 from sweep.run.profiler import Profile
 
@@ -42,13 +42,13 @@ class GroupRunner:
         folder: SweepFolder,
         cells: list[Cell],
         gpu_ids: tuple[int, ...],
-        references: References,
+        baselines: BaselineEngines,
         numbers: Mapping[str, int],
     ) -> None:
         self.folder = folder
         self.cells = cells
         self.gpu_ids = gpu_ids
-        self.references = references
+        self.baselines = baselines
         self.numbers = numbers  # of the cells within the plan, by key: for NVTX ranges
         self.host: EngineHost | None = None
         self.sampler: ProcessTreeSampler | None = None  # of that engine
@@ -61,7 +61,7 @@ class GroupRunner:
         try:
             for cell in self.cells:
                 self._run_cell(cell)
-            if self.host is not None and self.references.keep(self.cells[0].engine_key, self.host):
+            if self.host is not None and self.baselines.keep(self.cells[0].engine_key, self.host):
                 self.host = None
         finally:
             self._stop()
@@ -79,11 +79,11 @@ class GroupRunner:
             with self._turn(cell, load_measure_lock.LOADING):
                 with ranges.marked("engine_load", number):
                     host, sampler = self._ensure_engine(cell)
-                    reference = self.references.get(cell, self._reference_spec, cell.run_config.engine.load_timeout_s)
+                    baseline = self.baselines.get(cell, self._baseline_spec, cell.run_config.engine.load_timeout_s)
                 with ranges.marked("warm_up", number):
-                    measurement.warm_up(host, reference)
+                    measurement.warm_up(host, baseline)
             with self._turn(cell, load_measure_lock.MEASURING), profile.around(host), ranges.marked("measure", number):
-                measurement.measure(host, sampler, self.before, reference)
+                measurement.measure(host, sampler, self.before, baseline)
             if profile.found.trace:
                 measurement.doing = "analysing the trace"
                 self._state(cell, "analysing")
@@ -150,7 +150,7 @@ class GroupRunner:
         assert self.sampler is not None
         return self.host, self.sampler
 
-    def _reference_spec(self, baseline: Cell) -> EngineSpec:
+    def _baseline_spec(self, baseline: Cell) -> EngineSpec:
         """The baseline's engine beside ours; on GPUs it has those of the lease that we do not use."""
         run = baseline.run_config
         devices = discover(run.engine, run.model, run.hardware)
@@ -220,13 +220,13 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
             for cell in missing:
                 folder.emit("cell", key=cell.key, state="error", reason=f"devices could not be leased: {error}")
             return
-        references = References.shared() or stack.enter_context(References(folder, plan, [number]))
-        references.start_group(number)
+        baselines = BaselineEngines.shared() or stack.enter_context(BaselineEngines(folder, plan, [number]))
+        baselines.start_group(number)
         try:
             numbers = {cell.key: place for place, cell in enumerate(plan.cells)}
-            GroupRunner(folder, missing, gpu_ids, references, numbers).run()
+            GroupRunner(folder, missing, gpu_ids, baselines, numbers).run()
         finally:
-            references.end_group()
+            baselines.end_group()
 
 
 def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None]) -> None:

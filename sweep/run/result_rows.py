@@ -1,33 +1,84 @@
-"""From outputs of an engine to the rows that are stored: requests, batches, token times. Pure."""
+"""From records of a driver to the rows that are stored: requests with their times, batches, token times. Pure."""
+
+from typing import Any
 
 from sweep.analysis import metrics
 from sweep.engines.protocol import Output, Request
 from sweep.results.records import BatchRow, RequestRow
+from sweep.run.drivers import Failed, Record
 
 
-def request_row(request: Request, repeat: int, batch_index: int, start_s: float, e2e_s: float) -> RequestRow:
-    """What is known of a request whatever came of it."""
-    return RequestRow(
-        request_id=f"{request.request_id}.{repeat}",
-        prompt_index=request.prompt_index,
-        seed=request.seed,
-        width=request.width,
-        height=request.height,
-        steps=request.steps,
-        start_s=start_s,
-        queue_s=0.0,
-        ttft_s=None,
-        e2e_s=e2e_s,
-        output_tokens=0,
-        exit_code=0,
-        error="",
-        repeat=repeat,
-        batch_index=batch_index,
+def request_rows(record: Record, number: int, zero_s: float, began_s: float | None) -> tuple[RequestRow, ...]:
+    """A row a request of batch `number`.
+
+    `zero_s` is when the engine began with the cell's first request on the engine's clock, `began_s` the same on
+    time.perf_counter, None where the engine does not say.
+    """
+    output, turn = record.output, record.turn
+    start_s = output.start_s - zero_s
+    rows = []
+    for position, (request, (ttft_s, tpot_s)) in enumerate(zip(turn.requests, token_times(output), strict=True)):
+        rows.append(
+            RequestRow(
+                **_asked(request, turn.repeat, number),
+                start_s=start_s,
+                queue_s=0.0,
+                ttft_s=ttft_s,
+                e2e_s=output.latency_s,
+                output_tokens=output.output_tokens,
+                exit_code=0,
+                error="",
+                prompt_tokens=output.prompt_tokens[position],
+                image=output.image_paths[position],
+                image_hash=output.image_hashes[position],
+                tpot_s=tpot_s,
+                intended_s=turn.intended_s,
+                sent_s=None if began_s is None else record.sent_s - began_s,
+                first_token_s=None if ttft_s is None else start_s + ttft_s,
+                done_s=start_s + output.latency_s,
+            )
+        )
+    return tuple(rows)
+
+
+def failed_rows(failed: Failed, number: int, began_s: float, error: str) -> tuple[RequestRow, ...]:
+    """Rows of the turn that failed: no image, and the error in place of one. `began_s` as for `request_rows`."""
+    start_s = failed.sent_s - began_s
+    return tuple(
+        RequestRow(
+            **_asked(request, failed.turn.repeat, number),
+            start_s=start_s,
+            queue_s=0.0,
+            ttft_s=None,
+            e2e_s=failed.took_s,
+            output_tokens=0,
+            exit_code=1,
+            error=error,
+            intended_s=failed.turn.intended_s,
+            sent_s=start_s,
+            done_s=start_s + failed.took_s,
+        )
+        for request in failed.turn.requests
     )
 
 
-def batch_row(number: int, repeat: int, output: Output) -> BatchRow:
-    """Latency, evidence, and phase totals of rank 0."""
+def _asked(request: Request, repeat: int, number: int) -> dict[str, Any]:
+    """What is known of a request before it is sent."""
+    return {
+        "request_id": f"{request.request_id}.{repeat}",
+        "prompt_index": request.prompt_index,
+        "seed": request.seed,
+        "width": request.width,
+        "height": request.height,
+        "steps": request.steps,
+        "repeat": repeat,
+        "batch_index": number,
+    }
+
+
+def batch_row(record: Record, number: int) -> BatchRow:
+    """Latency, evidence, phase totals of rank 0, and the latency of the interleaved baseline."""
+    output = record.output
     totals: dict[str, float] = {}
     counts: dict[str, int] = {}
     for phase in output.phases:
@@ -35,7 +86,9 @@ def batch_row(number: int, repeat: int, output: Output) -> BatchRow:
             took_ms = phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
             totals[phase.phase] = totals.get(phase.phase, 0.0) + took_ms
             counts[phase.phase] = counts.get(phase.phase, 0) + 1
-    return BatchRow(number, repeat, output.latency_s, totals, counts, output.evidence)
+    return BatchRow(
+        number, record.turn.repeat, output.latency_s, totals, counts, output.evidence, baseline_s=record.baseline_s
+    )
 
 
 def token_times(output: Output) -> list[tuple[float | None, float | None]]:

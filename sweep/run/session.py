@@ -4,6 +4,7 @@ The same for a plain run, a multirun and any launcher: `launch` is handed group 
 groups (an exception, Ctrl-C, a killed worker), what is finished is summarised and no process stays behind.
 """
 
+import functools
 import shlex
 import sys
 import time
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiling import ranges
-from sweep.analysis.adaptive_repeats import further_starts
+from sweep.analysis.proposers import proposed
 from sweep.config import ConfigError
 from sweep.engines.process.failures import one_line
 from sweep.engines.process.forkserver import quiet_tracker
 from sweep.engines.process.host import can_fork, forget_imports
 from sweep.plan.cells import Plan, build_plan, model_and_engine
 from sweep.results.folder import SweepFolder
-from sweep.run.baseline_engine import References
+from sweep.results.records import RunResult
+from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.descendants import kill_descendants
 from sweep.run.group import Launch, is_finished
 from sweep.run.interrupts import Interrupts
@@ -120,17 +122,15 @@ def _save_manifest(folder: SweepFolder, manifest: dict[str, Any]) -> None:
 
 
 def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], table: LiveTable) -> None:
-    """Launch groups, then further starts of cells that want them, until none does. plan.json grows with them."""
+    """Launch groups, then what proposers add to the plan, until they add nothing. plan.json grows with them."""
     quiet_tracker()
     while True:
         if todo:
-            with References(folder, plan, todo).shared_by_groups():
+            with BaselineEngines(folder, plan, todo).shared_by_groups():
                 for numbers in _waves(plan, todo):
                     launch(numbers)
-        if all(cell.config["repeat"] == 1 for cell in plan.cells):
-            return
         known = {cell.key for cell in plan.cells}
-        added = further_starts(plan, {cell.key: folder.load_result(cell) for cell in plan.cells if not cell.skip})
+        added = proposed(plan, functools.partial(_results, folder, plan))
         if not added:
             return
         plan = build_plan([*plan.cells, *added])
@@ -138,6 +138,10 @@ def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], ta
         done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
         table.extend(plan, done - known)
         todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
+
+
+def _results(folder: SweepFolder, plan: Plan) -> dict[str, RunResult | None]:
+    return {cell.key: folder.load_result(cell) for cell in plan.cells if not cell.skip}
 
 
 def _waves(plan: Plan, todo: list[int]) -> list[list[int]]:

@@ -34,7 +34,7 @@ def test_a_number_of_starts_is_reached_and_no_more() -> None:
     made = asking(repeat=3)
     first = further_starts(made, measured(made))
     assert [cell.role for cell in first] == [REPEAT] * 3 + [AA]
-    assert all(cell.beside for cell in first)
+    assert all(cell.interleaved for cell in first)
     made = build_plan([*made.cells, *first])
     second = further_starts(made, measured(made))
     assert sorted(c.repeat for c in second if c.role == REPEAT) == [2, 2, 2]

@@ -41,8 +41,8 @@ def cell(shape: Cell = BASE, engine: str = control_group.CONTROL, **changes: Any
         place[last] = value
     key, base = stored.key_of(config, fields), stored.key_of({**config, "feature": {}}, fields)
     label = f"{shape.label} engine={engine}"
-    made = dataclasses.replace(shape, key=key, origin=key, baseline_key=base, label=label, config=config, beside="")
-    return dataclasses.replace(made, engine_key=stored.key_of(engine, shape.features), **fields)
+    made = dataclasses.replace(shape, key=key, origin=key, baseline_key=base, label=label, config=config)
+    return dataclasses.replace(made, interleaved="", engine_key=stored.key_of(engine, shape.features), **fields)
 
 
 def both(shape: Cell = BASE, **changes: Any) -> list[Cell]:
@@ -53,7 +53,7 @@ def both(shape: Cell = BASE, **changes: Any) -> list[Cell]:
 def result(one: Cell, factor: float = 1.0, seed: int = 0) -> RunResult:
     """Measurements whose latencies are `factor` times those of `seed`, exactly."""
     made = stored.result_of(one, random.Random(seed))
-    batches = tuple(dataclasses.replace(b, latency_s=b.latency_s * factor, reference_s=None) for b in made.batches)
+    batches = tuple(dataclasses.replace(b, latency_s=b.latency_s * factor, baseline_s=None) for b in made.batches)
     requests = tuple(dataclasses.replace(r, e2e_s=r.e2e_s * factor) for r in made.requests)
     return dataclasses.replace(made, batches=batches, requests=requests)
 

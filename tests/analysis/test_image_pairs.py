@@ -169,7 +169,7 @@ def test_controls_are_measured_together_with_the_rest(
             key=keys[cell.key],
             origin=keys[cell.origin],
             baseline_key=keys[cell.baseline_key],
-            beside=keys.get(cell.beside, ""),
+            interleaved=keys.get(cell.interleaved, ""),
             engine_key=f"other {cell.engine_key}",
             config={**cell.config, "engine": {**cell.config["engine"], "name": "vllm_omni"}},
         )

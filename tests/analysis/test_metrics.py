@@ -94,5 +94,5 @@ def test_an_unknown_phase_is_refused():
 
 
 def test_importing_metrics_loads_neither_pandas_nor_torch():
-    probe = "import sys, sweep.metrics; print({'pandas', 'numpy', 'torch'} & set(sys.modules))"
+    probe = "import sys, sweep.analysis.metrics; print({'pandas', 'numpy', 'torch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", probe], text=True).strip() == "set()"

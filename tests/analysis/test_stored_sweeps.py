@@ -123,7 +123,7 @@ def test_throttling_in_any_start_makes_the_row_invalid_and_lost_telemetry_is_a_n
 
 def test_speedups_against_a_throttled_baseline_are_invalid_but_not_those_beside_it(tmp_path: Path) -> None:
     made = stored.many_cells(4)
-    alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])
+    alone = build_plan([dataclasses.replace(cell, interleaved="") for cell in made.cells])
     hot = "GPU 0 was throttled (hw_slowdown) in 1 of 4 samples (25%)"
     for name, plan, doubt in (("alone", alone, f"its baseline: {hot}"), ("beside", made, "")):
         folder = stored.store(tmp_path / name, plan)
@@ -139,7 +139,7 @@ def test_speedups_against_a_throttled_baseline_are_invalid_but_not_those_beside_
 
 def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tmp_path: Path) -> None:
     made = stored.many_cells(4)
-    alone = build_plan([dataclasses.replace(cell, beside="") for cell in made.cells])
+    alone = build_plan([dataclasses.replace(cell, interleaved="") for cell in made.cells])
     for name, plan, valid in (("alone", alone, False), ("beside", made, True)):  # result_of follows `beside`
         folder = stored.store(tmp_path / name, plan)
         repeat = next(cell for cell in plan.cells if cell.role == "aa")

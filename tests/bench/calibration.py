@@ -45,7 +45,7 @@ def _start(samples: Sequence[Sequence[float]]) -> Start:
     return {(int(prompt), int(seed), int(repeat)): seconds for prompt, seed, repeat, seconds in samples}
 
 
-def score(starts: Sequence[Pair], beside: bool, aa: int, prompts: int, rounds: int = 1000, seed: int = 1) -> Score:
+def score(starts: Sequence[Pair], interleaved: bool, aa: int, prompts: int, rounds: int = 1000, seed: int = 1) -> Score:
     """Rounds of comparing one start with the baseline, the noise known from `aa` others."""
     rng = random.Random(seed)
     known = sorted({key[0] for key in starts[0][1]})
@@ -53,8 +53,8 @@ def score(starts: Sequence[Pair], beside: bool, aa: int, prompts: int, rounds: i
     widths = []
     for _ in range(rounds):
         drawn = [rng.choice(known) for _ in range(prompts)]
-        chosen = [_resampled(starts[i], drawn) for i in rng.sample(range(len(starts)), aa + 1 + (not beside))]
-        same, slower = (_compare(chosen, beside, factor) for factor in (1.0, SLOWDOWN))
+        chosen = [_resampled(starts[i], drawn) for i in rng.sample(range(len(starts)), aa + 1 + (not interleaved))]
+        same, slower = (_compare(chosen, interleaved, factor) for factor in (1.0, SLOWDOWN))
         assert same.low is not None
         assert same.high is not None
         covered += same.low <= 1 <= same.high
@@ -73,10 +73,10 @@ def _resampled(pair: Pair, drawn: Sequence[int]) -> Pair:
     return one, other
 
 
-def _compare(chosen: Sequence[Pair], beside: bool, factor: float) -> Ratio:
+def _compare(chosen: Sequence[Pair], interleaved: bool, factor: float) -> Ratio:
     """First of `chosen` is the cell, `factor` times slower than it was; the others are what is known of noise."""
     cell = {key: seconds * factor for key, seconds in chosen[0][1].items()}
-    if beside:
+    if interleaved:
         return paired.compare_beside([(chosen[0][0], cell)], paired.noise_beside_reference(chosen[1:]))
     baselines = [again for _, again in chosen[1:]]
     return paired.compare(baselines, [cell], paired.noise_between_starts([baselines]))

@@ -9,7 +9,11 @@ import pytest
 
 from sweep.engines.diffusers.tiny_models.checkpoints import BUILDERS, ensure_checkpoint
 
-BUILD = "import sys; from sweep.engines.diffusers.checkpoints import ensure_checkpoint as e; print(e(sys.argv[1]))"
+BUILD = """
+import sys
+from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
+print(ensure_checkpoint(sys.argv[1]))
+"""
 LOAD = """
 import socket, sys
 def refuse(*args, **kwargs): raise OSError("no network in this test")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -155,6 +156,28 @@ def test_gpu_at_its_power_limit_is_recorded_and_valid(sweep: Sweep) -> None:
     assert {(sample["memory_clock_mhz"], sample["energy_j"]) for sample in samples} == {("", "")}
     stored = json.loads((sweep.cell_path("baseline b1") / "result.json").read_bytes())
     assert stored["telemetry"]["power_capped_pct"] == 100.0
+
+
+def test_what_was_measured_before_the_sweep_was_killed_is_kept_and_shown(sweep: Sweep) -> None:
+    """Nobody can catch SIGKILL: a cell of hours must not be lost to it."""
+    sweep.inject("sweep.engines.noop.engine", SLOW.format(seconds=0.2))
+    arguments = "-m", *NOOP, "workload.num_prompts=40", "workload.repeats=1"
+    process = sweep.start(*arguments)
+    sweep.wait_until(
+        process, lambda: [p for p in sweep.folder.glob("*/records.jsonl") if p.read_text().count("\n") > 2]
+    )
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    report = sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
+    assert report.code == 0, report.out + report.err
+    row = sweep.rows()["baseline b1"]
+    assert (row["status"], row["reason_code"]) == ("ERROR", "cut_off")
+    assert float(row["latency_mean_s"]) > 0
+    assert int(row["prompts"]) >= 3
+    sweep.faults.clear()
+    assert sweep.run(*arguments).code == 0
+    assert sweep.statuses()["baseline b1"][0] == "PASS"
+    assert not list(sweep.folder.glob("*/records.jsonl"))
 
 
 KILL_SAMPLER = """

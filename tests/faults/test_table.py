@@ -8,11 +8,7 @@ TABLE = (ROOT / "docs" / "faults.md").read_text()
 TESTS = "\n".join(
     path.read_text() for path in (*(ROOT / "tests" / "faults").glob("test_*.py"), ROOT / "tests/gpu/test_faults.py")
 )
-OTHERS = "\n".join(
-    path.read_text()
-    for folder in ("engines", "profiling", "gpu", ".")
-    for path in (ROOT / "tests" / folder).glob("*.py")
-)
+OTHERS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 
 
 def test_every_row_names_tests_that_exist() -> None:

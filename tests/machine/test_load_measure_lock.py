@@ -13,7 +13,7 @@ from tests.conftest import environment
 HOLD = """
 import sys, time
 from pathlib import Path
-from sweep.turns import turn
+from sweep.machine.load_measure_lock import turn
 kind, folder, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 said = []
 with turn(kind, folder, said.append, poll_s=0.01):
@@ -64,7 +64,7 @@ def test_many_processes_never_mix(tmp_path: Path) -> None:
     code = """
 import os, random, sys, time
 from pathlib import Path
-from sweep.turns import LOADING, MEASURING, turn
+from sweep.machine.load_measure_lock import LOADING, MEASURING, turn
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 rng = random.Random(seed)
 for number in range(25):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sweep import config
 from sweep.config import CONF, ConfigError, RunConfig
 from sweep.machine.devices import Devices
-from sweep.plan import cells
+from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 
 TWO_CORES = Devices("cpu", 2)
@@ -23,10 +23,10 @@ def hydra():
         yield
 
 
-def cell(*overrides: str, repeat: int = 0, devices: Devices = TWO_CORES) -> cells.Cell:
+def cell(*overrides: str, repeat: int = 0, devices: Devices = TWO_CORES) -> plan.Cell:
     cfg = compose("config", list(overrides))
-    made = cells.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
-    return cells.again(made, repeat) if repeat else made
+    made = plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
+    return plan.again(made, repeat) if repeat else made
 
 
 def run_config(*overrides: str) -> RunConfig:
@@ -35,23 +35,23 @@ def run_config(*overrides: str) -> RunConfig:
     return made
 
 
-def labels(cells: Iterable[cells.Cell]) -> list[str]:
+def labels(cells: Iterable[plan.Cell]) -> list[str]:
     return [c.label for c in cells]
 
 
 def test_the_plan_is_the_same_for_every_order_of_cells() -> None:
     cells = [cell(f"feature={f}", f"batch={b}") for f in ("[]", "teacache", "cfg_parallel") for b in (1, 2, 4)]
     cells.append(cell("feature=[]", repeat=1))
-    made = cells.build_plan(cells)
+    made = plan.build_plan(cells)
     for seed in range(6):
-        assert cells.build_plan(random.Random(seed).sample(cells, len(cells))) == made
+        assert plan.build_plan(random.Random(seed).sample(cells, len(cells))) == made
     assert len(made.groups) == 4, "one engine start each: baseline, two features, and the A/A repeat in a fresh engine"
     assert labels(made.cell(key) for key in made.groups[0].cells) == ["baseline b1", "baseline b2", "baseline b4"]
     assert labels(made.cell(key) for key in made.groups[-1].cells) == ["baseline b1 A/A"]
 
 
 def test_cells_named_twice_run_once() -> None:
-    assert len(cells.build_plan([cell("feature=teacache"), cell("feature=[teacache]")]).cells) == 1
+    assert len(plan.build_plan([cell("feature=teacache"), cell("feature=[teacache]")]).cells) == 1
 
 
 def test_key_changes_with_what_can_change_the_result_and_with_nothing_else() -> None:
@@ -94,7 +94,7 @@ def test_what_cannot_run_is_skipped_with_its_reason(overrides: list[str], code: 
     assert made.skip is not None
     assert (made.skip.code, made.skip.status) == (code, "SKIP")
     assert named <= set(made.skip.text.replace(",", "").split())
-    assert cells.build_plan([made]).groups == ()
+    assert plan.build_plan([made]).groups == ()
 
 
 def test_gpu_needs_multiply_in_a_combination() -> None:
@@ -109,20 +109,20 @@ def test_skip_names_gpus_where_gpus_are_missing() -> None:
 
 
 def test_pairs_of_the_listed_features() -> None:
-    asked = cells.pairs_and_more([("b",), ("a",), ("c",)], 2)
+    asked = plan.pairs_and_more([("b",), ("a",), ("c",)], 2)
     assert asked == [("b",), ("a",), ("c",), ("a", "b"), ("a", "c"), ("b", "c")]
-    assert cells.pairs_and_more([("a", "b"), ("a",)], 1) == [("a", "b"), ("a",)]
-    assert len(cells.pairs_and_more([(name,) for name in "abcdef"], 2)) == 6 + 15
+    assert plan.pairs_and_more([("a", "b"), ("a",)], 1) == [("a", "b"), ("a",)]
+    assert len(plan.pairs_and_more([(name,) for name in "abcdef"], 2)) == 6 + 15
 
 
 def test_a_sweep_of_conflicts_only_is_refused() -> None:
     with pytest.raises(ConfigError, match="choose one"):
-        cells.refuse_if_nothing_runs(cells.build_plan([cell("feature=[teacache,cache_dit]"), cell()]))
+        plan.refuse_if_nothing_runs(plan.build_plan([cell("feature=[teacache,cache_dit]"), cell()]))
 
 
 def test_plan_survives_json() -> None:
-    made = cells.build_plan([cell("feature=teacache"), cell()])
-    assert cells.Plan.from_json(made.to_json()) == made
+    made = plan.build_plan([cell("feature=teacache"), cell()])
+    assert plan.Plan.from_json(made.to_json()) == made
     assert made.cells[0].run_config == run_config()
 
 
@@ -139,35 +139,35 @@ def test_every_shipped_feature_is_complete() -> None:
 
 
 def test_the_baseline_runs_beside_cells_on_a_cpu_and_on_request_on_gpus_that_have_room() -> None:
-    assert cell("feature=teacache").beside == cell("feature=[]").key
-    assert cell("feature=[]").beside == ""
-    assert cell("feature=teacache", "interleave=false").beside == ""
+    assert cell("feature=teacache").interleaved == cell("feature=[]").key
+    assert cell("feature=[]").interleaved == ""
+    assert cell("feature=teacache", "interleave=false").interleaved == ""
     four = Devices("cuda", 4)
-    assert cell("feature=teacache", devices=four).beside == ""
-    assert cell("feature=teacache", "interleave=true", devices=four).beside
-    assert cell("feature=teacache", "interleave=true", devices=Devices("cuda", 1)).beside == "", "no room"
+    assert cell("feature=teacache", devices=four).interleaved == ""
+    assert cell("feature=teacache", "interleave=true", devices=four).interleaved
+    assert cell("feature=teacache", "interleave=true", devices=Devices("cuda", 1)).interleaved == "", "no room"
     for count, room in ((3, False), (4, True)):  # the AR stage of each has a GPU of its own
         split = ("engine=vllm_omni", "model.family=glm_image", "engine.placement=split", "interleave=true")
         cells = [cell(f"feature={f}", *split, devices=Devices("cuda", count)) for f in ("[]", "cache_dit")]
-        assert bool(cells[1].beside) == room
-        assert cells.build_plan(cells).groups[-1].gpus == (4 if room else 2)
+        assert bool(cells[1].interleaved) == room
+        assert plan.build_plan(cells).groups[-1].gpus == (4 if room else 2)
 
 
 def test_a_baseline_beside_a_cell_needs_a_gpu_of_its_own_and_no_core() -> None:
     for devices, needed in ((Devices("cuda", 4), 2), (TWO_CORES, 1)):
         cells = [cell(f"feature={f}", "interleave=true", devices=devices) for f in ("[]", "teacache")]
-        made = cells.build_plan(cells)
+        made = plan.build_plan(cells)
         assert [group.gpus for group in made.groups] == [1, needed]
 
 
 def test_a_cell_whose_baseline_is_not_in_the_plan_runs_alone() -> None:
-    assert cells.build_plan([cell("feature=teacache")]).cells[0].beside == ""
+    assert plan.build_plan([cell("feature=teacache")]).cells[0].interleaved == ""
 
 
 def test_aa_is_measured_as_often_as_asked_and_beside_the_baseline_like_the_others() -> None:
     cells = [cell(f"feature={f}", f"batch={b}", "aa=3") for f in ("[]", "teacache") for b in (1, 2)]
-    again = cells.repeats_of_baselines(cells)
+    again = plan.repeats_of_baselines(cells)
     assert labels(again) == ["baseline b1 A/A", "baseline b1 #2 A/A", "baseline b1 #3 A/A"]
-    assert {c.beside for c in again} == {cell("feature=[]", "batch=1", "aa=3").key}
+    assert {c.interleaved for c in again} == {cell("feature=[]", "batch=1", "aa=3").key}
     assert len({c.engine_key for c in again}) == 3
-    assert cells.repeats_of_baselines([cell("feature=[]")]) == [], "nothing to judge"
+    assert plan.repeats_of_baselines([cell("feature=[]")]) == [], "nothing to judge"

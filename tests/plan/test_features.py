@@ -10,7 +10,7 @@ from sweep.analysis.evidence import COMPARISONS, RULES
 from sweep.config import CONF, ConfigError, EngineConfig, Feature, Model, RunConfig, Stack
 from sweep.engines import registry
 from sweep.engines.vllm_omni.arguments import arguments
-from sweep.plan import cells
+from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.features import find_conflict, gpus_needed, unsupported
 from tests.shipped import FAMILIES, NAMES, cell, composing, feature, features, supported
@@ -178,7 +178,7 @@ def test_studies_ask_for_what_four_gpus_can_run(study: str, combinations: int, s
     assert isinstance(made, RunConfig)
     work = made.workload
     assert (work.num_prompts, work.steps, work.repeats, work.width) == (8, 20, 1, 1024)
-    wanted = cells.pairs_and_more([(name,) for name in axes["feature"]], made.combine)
+    wanted = plan.pairs_and_more([(name,) for name in axes["feature"]], made.combine)
     assert len(wanted) == combinations
     for names in wanted:
         chosen = features(*names)

@@ -13,7 +13,7 @@ from sweep.engines.protocol import Output
 from sweep.machine.gpu_neighbours import Before
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
-from sweep.run.baseline_engine import Reference
+from sweep.run.baseline_engine import BaselineEngine
 from sweep.run.measurement import Measurement
 from tests import stored
 
@@ -69,16 +69,16 @@ def sampler(*what: Any) -> ProcessTreeSampler:
 def test_what_disturbs_the_baseline_beside_it_makes_a_cell_doubtful(
     reasons: str, stranger: bool, said: tuple[str, ...], tmp_path: Path
 ) -> None:
-    reference = Reference(host(), Before((1,)), sampler(1, THEIRS, reasons, stranger))
+    baseline = BaselineEngine(host(), Before((1,)), sampler(1, THEIRS, reasons, stranger))
     measurement = Measurement(stored.template(), SweepFolder(tmp_path))
-    measurement.warm_up(host(), reference)
-    measurement.measure(host(), sampler(0, MINE, "none", False), Before((0,)), reference)
+    measurement.warm_up(host(), baseline)
+    measurement.measure(host(), sampler(0, MINE, "none", False), Before((0,)), baseline)
     result = RunResult.from_bytes(measurement.result(1.0, "", None).to_bytes())
     assert (result.foreign, result.throttled) == (said, ())
-    assert result.batches[0].reference_s == 1.0
+    assert result.batches[0].baseline_s == 1.0
 
 
 def test_on_a_cpu_the_cells_own_sampler_sees_all() -> None:
-    reference = Reference(host())
-    reference.watch()
-    assert reference.doubts(0.0, 1.0) == ()
+    baseline = BaselineEngine(host())
+    baseline.watch()
+    assert baseline.doubts(0.0, 1.0) == ()

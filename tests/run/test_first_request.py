@@ -1,5 +1,6 @@
 """Requests, phases and telemetry of a cell count from known moments, whatever the engine counts from."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from sweep.engines.process.failures import EngineFailure
 from sweep.engines.protocol import Output, Request
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
+from sweep.run.drivers import Failed, Record
 from sweep.run.measurement import Measurement
+from sweep.run.schedule import Turn
 from tests import stored
 
-BATCH = [Request("r000", "a red fox", 0, 0, 64, 64, 8, 4.0)]
+TURN = Turn((Request("r000", "a red fox", 0, 0, 64, 64, 8, 4.0),), repeat=0, doing="generating")
 
 
 def measured(folder: Path, epoch_s: float | None) -> Measurement:
@@ -21,7 +24,7 @@ def measured(folder: Path, epoch_s: float | None) -> Measurement:
     output = Output(("r000",), 5.0, 1.0, ("",), ("",), 261, (12,), phases, (), epoch_s=epoch_s)
     measurement = Measurement(stored.template(), SweepFolder(folder))
     measurement.start = 100.0
-    measurement.outputs = [(0, BATCH, output)]
+    measurement.records = [Record(TURN, output, sent_s=102.4)]
     return measurement
 
 
@@ -39,6 +42,15 @@ def test_an_engine_that_does_not_tell_leaves_it_open(tmp_path: Path) -> None:
 
 def test_a_request_that_failed_counts_from_the_first_as_the_others_do(tmp_path: Path) -> None:
     measurement = measured(tmp_path, epoch_s=97.5)
-    measurement.failed = [(1, BATCH, 104.0, 0.5)]
+    measurement.failed = Failed(dataclasses.replace(TURN, repeat=1), 104.0, 0.5)
     failed = measurement.result(None, "", EngineFailure("crash", "it ended")).failed
-    assert failed[0].start_s == pytest.approx(1.5)
+    assert failed[0].start_s == failed[0].sent_s == pytest.approx(1.5)
+    assert failed[0].done_s == pytest.approx(2.0)
+
+
+def test_a_request_has_moments_of_its_own(tmp_path: Path) -> None:
+    (row,) = measured(tmp_path, epoch_s=97.5).result(None, "", None).requests
+    assert row.sent_s == pytest.approx(-0.1), "sent at 102.4 s, begun at 97.5 + 5.0 s"
+    assert (row.start_s, row.done_s, row.first_token_s, row.intended_s) == (0.0, 1.0, None, None)
+    (blind,) = measured(tmp_path, epoch_s=None).result(None, "", None).requests
+    assert blind.sent_s is None

@@ -13,7 +13,9 @@ from sweep.engines.protocol import Output, Request
 from sweep.plan.cells import Cell
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RequestRow, RunResult
+from sweep.run.drivers import Record
 from sweep.run.measurement import Measurement
+from sweep.run.schedule import Turn
 from tests import stored
 
 BATCH = [Request(f"r00{seed}", "a red fox", 0, seed, 64, 64, 8, 4.0) for seed in range(3)]
@@ -36,7 +38,7 @@ def rows(cell: Cell, folder: Path, phases: tuple[PhaseRecord, ...], **times: tup
     names = tuple(request.request_id for request in BATCH)
     output = Output(names, 5.0, 1.0, ("",) * 3, ("",) * 3, 261, (12,) * 3, phases, (), **times)
     measurement = Measurement(cell, SweepFolder(folder))
-    measurement.outputs = [(0, BATCH, output)]
+    measurement.records = [Record(Turn(tuple(BATCH), 0, "generating"), output, 0.0)]
     return measurement.result(None, "", None)
 
 

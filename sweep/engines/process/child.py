@@ -1,7 +1,8 @@
 """Entry point of an engine's process: `python -m sweep.engines.child FD PARENT`.
 
-Reads commands from the pipe FD (or from one that it fetches, see `recording`), answers each with ("ok", value) or
-("error", EngineError). Leads its own process group and ends it when the parent is gone, however the parent died.
+Reads commands from the pipe FD (or from one that it fetches, see `nsys_session`). Answers each with any number of
+("record", Output), then ("ok", value) or ("error", EngineError). Leads its own process group and ends it when the
+parent is gone, however it died.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from multiprocessing.connection import Connection
 
 from profiling import ranges
 from sweep.engines import registry
-from sweep.engines.protocol import Engine, EngineError, EngineSpec, Traced
+from sweep.engines.protocol import Engine, EngineError, EngineSpec, Output, Traced
 
 
 def create(spec: EngineSpec) -> Engine:
@@ -52,7 +53,10 @@ def serve(pipe: Connection) -> None:
                 pipe.send(("ok", engine.load()))
             elif command == "generate":
                 assert engine is not None
-                pipe.send(("ok", engine.generate(*arguments)))
+                made = engine.generate(*arguments)
+                for output in [made] if isinstance(made, Output) else made:
+                    pipe.send(("record", output))
+                pipe.send(("ok", None))
             elif command == "trace":
                 if not isinstance(engine, Traced):
                     raise ValueError("this engine does not record itself")

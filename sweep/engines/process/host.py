@@ -72,7 +72,19 @@ class EngineHost:
 
     def generate(self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str) -> Output:
         """Generate one batch. Raises EngineFailure."""
-        return self._ask(doing, timeout_s, self.log_size(), "generate", list(requests), folder)
+        (output,) = self.stream(requests, folder, timeout_s, doing)
+        return output
+
+    def stream(
+        self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str
+    ) -> Iterator[Output]:
+        """Generate, and yield each output as it is handed over; `timeout_s` is for each. Raises EngineFailure."""
+        self._send(doing, self.log_size(), "generate", list(requests), folder)
+        while True:
+            kind, value = self._answer(doing, timeout_s)
+            if kind != "record":
+                return
+            yield value
 
     def trace(self, folder: Path | None, timeout_s: float) -> None:
         """Have the engine begin to record itself into `folder`, or end it and write (None). Raises EngineFailure."""
@@ -113,14 +125,18 @@ class EngineHost:
         temp_folders.clear(self.process.pid)
 
     def _ask(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> Any:
+        self._send(doing, log_from, *command)
+        return self._answer(doing, timeout_s)[1]
+
+    def _send(self, doing: str, log_from: int, *command: Any) -> None:
         try:
             self._pipe.send(command)
         except OSError as error:
             raise self._death(doing) from error
         self._log_from = log_from
-        return self._answer(doing, timeout_s)
 
-    def _answer(self, doing: str, timeout_s: float) -> Any:
+    def _answer(self, doing: str, timeout_s: float) -> tuple[str, Any]:
+        """The next "ok" or "record" with its value. Raises EngineFailure."""
         try:
             if not self._pipe.poll(timeout_s):
                 self.kill()
@@ -128,8 +144,8 @@ class EngineHost:
             kind, value = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise self._death(doing) from error
-        if kind == "ok":
-            return value
+        if kind != "error":
+            return kind, value
         assert isinstance(value, EngineError)
         text = self._root_cause(value)
         cause = "oom" if any(sign in text.lower() for sign in OOM_SIGNS) else "exception"

@@ -273,7 +273,7 @@ def test_options_are_given_by_names_that_the_version_honours(version: str) -> No
 
 def test_importing_our_modules_imports_no_engine() -> None:
     script = (
-        "import sys, sweep.engines.vllm_omni.versions, sweep.engines.vllm_omni.accepted;"
+        "import sys, sweep.engines.vllm_omni.versions, sweep.engines.vllm_omni.options;"
         "print(sorted(name for name in ('torch', 'vllm', 'vllm_omni', 'PIL') if name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

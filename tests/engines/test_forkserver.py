@@ -14,11 +14,11 @@ import pytest
 SCRIPT = """
 import os, sys, tempfile
 from multiprocessing import Pipe
-from sweep.engines import preimported
+from sweep.engines.process import forkserver
 from tests.engines import forked_doubles
 
 if __name__ == "__main__":
-    preimported.start_server(PRELOAD, {"SWEEP_TEST_SERVER": "1"})
+    forkserver.start_server(PRELOAD, {"SWEEP_TEST_SERVER": "1"})
     assert "SWEEP_TEST_SERVER" not in os.environ
     log = tempfile.TemporaryFile()
 """
@@ -54,7 +54,7 @@ def test_a_fork_has_the_imports_and_what_spawning_would_give(tmp_path: Path) -> 
     out = run(
         """
         ours, theirs = Pipe()
-        engine = preimported.Forked(
+        engine = forkserver.Forked(
             forked_doubles.tell, (theirs, 2), {**os.environ, "SWEEP_TEST_MARK": "given"}, log.fileno(), 30
         )
         told = ours.recv()
@@ -82,7 +82,7 @@ def test_imports_can_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         from pathlib import Path
         imported = Path(os.environ["SWEEP_TEST_FILE"])
         before = imported.exists()
-        preimported.await_imports(30)
+        forkserver.await_imports(30)
         print(before, imported.exists())
         """,
         tmp_path,
@@ -96,8 +96,8 @@ def test_a_server_that_dies_while_it_imports_is_said_to_have_died(tmp_path: Path
         """
         for moment in ("while it imports", "afterwards"):
             try:
-                preimported.Forked(forked_doubles.linger, (Pipe()[1],), dict(os.environ), log.fileno(), 30)
-            except preimported.ServerDied as error:
+                forkserver.Forked(forked_doubles.linger, (Pipe()[1],), dict(os.environ), log.fileno(), 30)
+            except forkserver.ServerDied as error:
                 print(moment, error, sep=": ")
         """,
         tmp_path,
@@ -114,13 +114,13 @@ def test_a_server_that_imports_for_too_long_is_not_waited_for(tmp_path: Path, mo
         """
         large = {**os.environ, **{f"SWEEP_TEST_{n}": "x" * 50_000 for n in range(10)}}
         ours, theirs = Pipe()
-        for wait in (lambda: preimported.Forked(forked_doubles.tell, (theirs,), large, log.fileno(), 0.2),
-                     lambda: preimported.await_imports(0.2)):
+        for wait in (lambda: forkserver.Forked(forked_doubles.tell, (theirs,), large, log.fileno(), 0.2),
+                     lambda: forkserver.await_imports(0.2)):
             try:
                 wait()
             except TimeoutError as error:
                 print(error, os.path.exists(os.environ["SWEEP_TEST_FILE"]))
-        engine = preimported.Forked(forked_doubles.tell, (theirs,), large, log.fileno(), 30)
+        engine = forkserver.Forked(forked_doubles.tell, (theirs,), large, log.fileno(), 30)
         theirs.close()
         assert ours.recv()["pid"] == engine.pid
         assert engine.wait(10) == 0
@@ -138,7 +138,7 @@ def test_a_server_that_imports_for_too_long_is_not_waited_for(tmp_path: Path, mo
 @pytest.mark.parametrize(("module", "kept"), [("colorsys", False), ("no_such_module", True)])
 def test_the_log_of_imports_stays_only_if_one_failed(module: str, kept: bool, tmp_path: Path) -> None:
     log = tmp_path / "imports.log"
-    code = f"from sweep.engines.preimported import import_all; import_all(['json', {module!r}]); print('said')"
+    code = f"from sweep.engines.process.forkserver import import_all; import_all(['json', {module!r}]); print('said')"
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SWEEP_PREIMPORT_LOG": str(log)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=variables)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "nothing reaches the terminal"
@@ -151,7 +151,7 @@ def test_its_end_is_told_like_that_of_any_process(tmp_path: Path) -> None:
         """
         import signal, subprocess
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.linger, (theirs,), dict(os.environ), log.fileno(), 30)
+        engine = forkserver.Forked(forked_doubles.linger, (theirs,), dict(os.environ), log.fileno(), 30)
         assert ours.recv() == engine.pid
         assert engine.poll() is None
         try:
@@ -171,10 +171,10 @@ def test_an_engine_that_leads_no_group_yet_can_be_killed(tmp_path: Path) -> None
     run(
         """
         import signal
-        from sweep.engines import host
+        from sweep.engines.process import host
         from tests.engines.conftest import make_spec
         slow = (forked_doubles.SlowToRead(),)
-        host._fork = lambda spec, pipe, *rest: preimported.Forked(forked_doubles.linger, slow, os.environ, *rest)
+        host._fork = lambda spec, pipe, *rest: forkserver.Forked(forked_doubles.linger, slow, os.environ, *rest)
         signal.alarm(20)
         engine = host.EngineHost(make_spec("tiny_qwen_image"), 30)
         assert os.getpgid(engine.pid) != engine.pid
@@ -189,7 +189,7 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path) -> Non
     out = run(
         """
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.tell, (theirs,), dict(os.environ), log.fileno(), 30)
+        engine = forkserver.Forked(forked_doubles.tell, (theirs,), dict(os.environ), log.fileno(), 30)
         print(ours.recv()["parent"])
         engine.wait(10)
         """,
@@ -209,9 +209,9 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path) -> Non
 def test_shared_memory_of_a_killed_engine_is_given_back(tmp_path: Path) -> None:
     out = run(
         """
-        from sweep.session import kill_descendants
+        from sweep.run.descendants import kill_descendants
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno(), 30)
+        engine = forkserver.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno(), 30)
         print(ours.recv())
         kill_descendants()
         """,
@@ -224,7 +224,7 @@ def test_what_a_killed_engine_leaves_is_cleared_away_without_a_word(tmp_path: Pa
     done = completed(
         """
         ours, theirs = Pipe()
-        engine = preimported.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno(), 30)
+        engine = forkserver.Forked(forked_doubles.hold_shared_memory, (theirs,), dict(os.environ), log.fileno(), 30)
         print(ours.recv())
         os.killpg(engine.pid, 9)
         """,
@@ -239,7 +239,7 @@ def test_an_engine_ends_itself_when_the_sweep_is_gone() -> None:
     sweep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     ours, theirs = Pipe()
     code = (
-        "from multiprocessing.connection import Connection; from sweep.engines.child import main_forked; "
+        "from multiprocessing.connection import Connection; from sweep.engines.process.child import main_forked; "
         f"main_forked(Connection({theirs.fileno()}), {sweep.pid})"
     )
     os.set_inheritable(theirs.fileno(), True)

@@ -1,0 +1,94 @@
+"""Drivers send the turns of a schedule to an engine and hand back what came of each as soon as it is there.
+
+The offline driver is the first: one turn after the other, the next when the one before is done. A driver knows neither
+cells nor files; what is kept of its records is `measurement`'s business.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sweep.engines.process.failures import EngineFailure
+from sweep.engines.process.host import EngineHost
+from sweep.engines.protocol import Output, Request
+from sweep.run.baseline_engine import BaselineEngine, failure_of_baseline
+from sweep.run.schedule import Turn
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of one turn. `sent_s` on time.perf_counter, `baseline_s` a duration; None without a baseline."""
+
+    turn: Turn
+    output: Output
+    sent_s: float
+    baseline_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The turn that an engine failed in: sent when (time.perf_counter), and seconds until it failed."""
+
+    turn: Turn
+    sent_s: float
+    took_s: float
+
+
+class Driver(Protocol):
+    """Sends turns. `failed` is the turn that ended it, once `drive` has raised."""
+
+    failed: Failed | None
+
+    def drive(self, turns: Iterable[Turn]) -> Iterator[Record]:
+        """Yield a record a turn, in the order in which they are done. Raises EngineFailure."""
+
+
+class OfflineDriver:
+    """One turn after the other, in the cell's engine and, where there is one, in the interleaved baseline's."""
+
+    def __init__(
+        self, host: EngineHost, baseline: BaselineEngine | None, images: Path | None, timeout_s: float
+    ) -> None:
+        self.host = host
+        self.baseline = baseline
+        self.images = images  # the folder that takes them
+        self.timeout_s = timeout_s  # for one turn
+        self.failed: Failed | None = None
+
+    def drive(self, turns: Iterable[Turn]) -> Iterator[Record]:
+        """As Driver."""
+        for turn in turns:
+            before = self._by_baseline(turn) if turn.baseline_first else None
+            sent_s = time.perf_counter()
+            try:
+                folder = self.images if turn.keep_images else None
+                output = self.host.generate(turn.requests, folder, self.timeout_s, turn.doing)
+            except BaseException:
+                self.failed = Failed(turn, sent_s, time.perf_counter() - sent_s)
+                raise
+            if turn.baseline_first:
+                yield Record(turn, output, sent_s, before)
+                continue
+            try:
+                after = self._by_baseline(turn)
+            except BaseException:
+                yield Record(turn, output, sent_s)  # the cell's own part is done
+                raise
+            yield Record(turn, output, sent_s, after)
+
+    def _by_baseline(self, turn: Turn) -> float | None:
+        return baseline_latency(self.baseline, turn.requests, self.timeout_s, turn.doing)
+
+
+def baseline_latency(
+    baseline: BaselineEngine | None, requests: tuple[Request, ...], timeout_s: float, doing: str
+) -> float | None:
+    """Seconds that the interleaved baseline takes for the same requests; None without one."""
+    if baseline is None:
+        return None
+    try:
+        return baseline.host.generate(requests, None, timeout_s, doing).latency_s
+    except EngineFailure as error:
+        raise failure_of_baseline(error) from error

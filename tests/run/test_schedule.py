@@ -1,0 +1,83 @@
+"""Offline turns, and the driver that sends them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sweep.engines.process.failures import EngineFailure
+from sweep.engines.process.host import EngineHost
+from sweep.engines.protocol import Output, Request
+from sweep.run.baseline_engine import BaselineEngine
+from sweep.run.drivers import OfflineDriver, Record
+from sweep.run.schedule import offline
+
+REQUESTS = [Request(f"r{number}", "a red fox", number, 0, 64, 64, 8, 4.0) for number in range(4)]
+ROUNDS = [REQUESTS[:2], REQUESTS[2:]]
+
+
+def test_every_batch_is_sent_so_often_and_the_baseline_takes_turns_in_going_first() -> None:
+    turns = offline(ROUNDS, 3)
+    assert [(turn.repeat, turn.requests[0].request_id) for turn in turns] == [
+        *((repeat, name) for repeat in range(3) for name in ("r0", "r2")),
+    ]
+    assert [turn.baseline_first for turn in turns] == [True, False, False, True, True, False]
+    assert [turn.keep_images for turn in turns] == [True, True, False, False, False, False]
+    assert all(turn.intended_s is None for turn in turns), "offline, a turn follows the one before"
+
+
+class Host:
+    """Takes a second for each batch; fails at call number `fails_at`."""
+
+    def __init__(self, log: list[str], name: str, fails_at: int = -1) -> None:
+        self.log, self.name, self.fails_at, self.calls = log, name, fails_at, 0
+
+    def generate(self, requests: Any, folder: Path | None, timeout_s: float, doing: str) -> Output:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise EngineFailure("crash", "it ended")
+        self.log.append(f"{self.name} {requests[0].request_id}")
+        names = tuple(request.request_id for request in requests)
+        return Output(names, 0.0, 1.0, ("",) * 2, ("",) * 2, 0, (1,) * 2, (), ())
+
+
+def driver(log: list[str], fails_at: int = -1, baseline_fails_at: int = -1) -> OfflineDriver:
+    host = cast(EngineHost, Host(log, "cell", fails_at))
+    baseline = BaselineEngine(cast(EngineHost, Host(log, "baseline", baseline_fails_at)))
+    return OfflineDriver(host, baseline, None, 10.0)
+
+
+def test_records_come_one_by_one_with_the_baselines_latency() -> None:
+    log: list[str] = []
+    records = driver(log).drive(offline(ROUNDS, 1))
+    assert isinstance(records, Iterator)
+    first = next(records)
+    assert (first.baseline_s, log) == (1.0, ["baseline r0", "cell r0"]), "the second batch was not sent yet"
+    assert [record.turn.requests[0].request_id for record in records] == ["r2"]
+    assert log[2:] == ["cell r2", "baseline r2"]
+
+
+def test_the_turn_that_failed_is_known_and_those_before_it_are_kept() -> None:
+    one = driver([], fails_at=2)
+    kept = []
+    with pytest.raises(EngineFailure):
+        kept.extend(one.drive(offline(ROUNDS, 1)))
+    assert one.failed is not None
+    assert one.failed.turn.requests[0].request_id == "r2"
+
+
+def test_a_baseline_that_fails_after_the_cell_costs_its_own_time_only() -> None:
+    one, kept = driver([], baseline_fails_at=2), list[Record]()
+    with pytest.raises(EngineFailure):
+        kept.extend(one.drive(offline(ROUNDS, 1)))
+    assert [record.baseline_s for record in kept] == [1.0, None]
+    assert one.failed is None, "the cell's own engine answered"
+
+
+def test_an_engine_may_hand_over_its_requests_one_by_one() -> None:
+    """As the host sees it: any number of records, then the end."""
+    answers = iter([("record", 1), ("record", 2), ("ok", None)])
+    host = SimpleNamespace(_send=lambda *_: None, _answer=lambda *_: next(answers), log_size=lambda: 0)
+    assert list(EngineHost.stream(cast(EngineHost, host), [], None, 1.0, "generating")) == [1, 2]
