@@ -8,11 +8,25 @@ from sweep.config import ConfigError
 from sweep.results.folder import SweepFolder
 
 
+class _Columns(argparse.Action):
+    """Print the table of columns and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from sweep.analysis.columns import COLUMNS
+
+        width = max(len(column.name) for column in COLUMNS)
+        for column in COLUMNS:
+            better = f" ({column.better} is better)" if column.better else ""
+            print(f"{column.name:{width}}  {column.meaning}{better}")
+        parser.exit()
+
+
 def main() -> int:
     """Exit code 0, or 2 when DIR is no sweep."""
     parser = argparse.ArgumentParser(prog="python -m sweep.report", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a sweep's folder, e.g. outputs/2026-11-21/10-00-00")
     parser.add_argument("--no-plots", action="store_true", help="write summary.csv and print the table only")
+    parser.add_argument("--columns", action=_Columns, nargs=0, help="list the columns of summary.csv")
     arguments = parser.parse_args()
     from sweep.report.build import rebuild
 

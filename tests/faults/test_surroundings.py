@@ -163,9 +163,8 @@ def test_what_was_measured_before_the_sweep_was_killed_is_kept_and_shown(sweep: 
     sweep.inject("sweep.engines.noop.engine", SLOW.format(seconds=0.2))
     arguments = "-m", *NOOP, "workload.num_prompts=40", "workload.repeats=1"
     process = sweep.start(*arguments)
-    sweep.wait_until(
-        process, lambda: [p for p in sweep.folder.glob("*/records.jsonl") if p.read_text().count("\n") > 2]
-    )
+    (records,) = sweep.wait_until(process, lambda: list(sweep.folder.glob("*/records.jsonl")))
+    sweep.wait_until(process, lambda: records.read_text().count("\n") > 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     report = sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
