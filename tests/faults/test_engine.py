@@ -101,7 +101,7 @@ _started = _fork
 
 def _fork(spec, *rest):
     if not spec.features:
-        raise preimported.ServerDied
+        raise forkserver.ServerDied
     return _started(spec, *rest)
 """
     sweep.inject("sweep.engines.process.host", code)

@@ -308,7 +308,7 @@ def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
 def _apply(module: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
     """The `apply` of the module that carries a feature out. Imported only when it is used."""
     found: Callable[[Any, RankContext, dict[str, Any]], None] = importlib.import_module(
-        f"sweep.engines.diffusers.{module}"
+        f"sweep.engines.diffusers.features.{module}"
     ).apply
     return found
 
