@@ -109,7 +109,7 @@ class PhaseRecorder:
     def end(self, phase: str) -> None:
         """Close `phase` and whatever was left open inside it. Raises ValueError when it is not open."""
         if not self.is_open(phase):
-            raise ValueError(f"phase '{phase}' ends but is not open; open: {self._names() or 'none'}")
+            raise ValueError(f"cannot end phase '{phase}', because it is not open; open: {self._names() or 'none'}")
         while self._close_innermost() != phase:
             pass
 

@@ -178,8 +178,8 @@ def choose() -> Backend:
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             failures.append(f"{backend.name}: {error}")
     warnings.warn(
-        f"an NVTX tool is attached ({os.environ[TOOL_VARIABLE]}) but no NVTX library works: its trace will hold "
-        f"NO phase ranges. Tried {'; '.join(failures)}. Install or update the package nvtx, or use a newer tool.",
+        f"An NVTX tool is attached ({os.environ[TOOL_VARIABLE]}), but no NVTX library works, so its trace will contain "
+        f"NO phase ranges. Tried: {'; '.join(failures)}. Install or update the nvtx package, or use a newer tool.",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -125,7 +125,7 @@ class ProcessTreeSampler:
     def _answer(self, timeout_s: float) -> tuple[int | None, Watched]:
         assert self._pipe is not None
         if not self._pipe.poll(timeout_s):
-            raise TimeoutError(f"the sampler has not answered within {timeout_s:g} s")
+            raise TimeoutError(f"the sampler did not answer within {timeout_s:g} s")
         number, answer = self._pipe.recv()
         self._answered = number or 0
         return number, answer
@@ -147,8 +147,8 @@ class ProcessTreeSampler:
         """Without its end a window's energy and peak would be wrong, so what was seen before goes too."""
         code = self._end(STOP_TIMEOUT_S if problem is None else 0.0)
         if problem is None and code is not None and code < 0:
-            problem = f"the sampler was ended by {signal.Signals(-code).name}"
-        self.problem = problem or f"the sampler ended with code {code}"
+            problem = f"the sampler was killed by {signal.Signals(-code).name}"
+        self.problem = problem or f"the sampler exited with code {code}"
         self._samples, self._watched = [], Watched()
 
     def _end(self, timeout_s: float) -> int | None:
