@@ -1,4 +1,4 @@
-"""`python -m profiling COMMAND`: what a trace or a measured cell says. Each command is a module, loaded when asked."""
+"""`python -m profiling COMMAND`: explains a trace or a measured cell. Each command is a module, loaded on demand."""
 
 import argparse
 import importlib
@@ -9,24 +9,24 @@ from typing import NoReturn
 from profiling.errors import Refusal
 
 COMMANDS = {
-    "analyze": ("profiling.nsys.analyze", "what an Nsight Systems trace says of each phase, with a verdict"),
-    "diff": ("profiling.nsys.diff", "which phases and kernels explain the difference between two traces"),
-    "timeline": ("profiling.timeline.command", "a measured cell as a Perfetto trace and as one picture"),
-    "doctor": ("profiling.doctor.command", "what this machine can profile, and what is missing"),
+    "analyze": ("profiling.nsys.analyze", "show what limits each phase in an Nsight Systems trace"),
+    "diff": ("profiling.nsys.diff", "show which phases and kernels explain the difference between two traces"),
+    "timeline": ("profiling.timeline.command", "draw a measured cell as a Perfetto trace and a picture"),
+    "doctor": ("profiling.doctor.command", "check what this machine can profile and what is missing"),
 }
-"""Name: module with `configure(parser)` and `run(asked) -> exit code`, and what it is for."""
+"""Name: module with `configure(parser)` and `run(asked) -> exit code`, and its line in the help."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Bad usage is one line, like all bad input."""
+    """Reports bad usage in one line, like all bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise Refusal(f"{message} (--help shows examples)")
+        raise Refusal(f"{message} (--help shows examples)", "usage")
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The command line; only the module of the command that `arguments` begin with is loaded."""
-    found = _Parser(prog="python -m profiling", description="What a trace or a measured cell says.")
+    """The command line. Only the module of the command that `arguments` begin with is loaded."""
+    found = _Parser(prog="python -m profiling", description="Explain a trace or a measured cell.")
     commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,19 +35,24 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return found
 
 
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code. Raises Refusal and OSError."""
+    asked = parser(arguments).parse_args(arguments)
+    module = importlib.import_module(COMMANDS[asked.command][0])
+    return int(module.run(asked))
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command, print what went wrong, and return the exit code."""
     try:
-        asked = parser(arguments).parse_args(arguments)
-        module = importlib.import_module(COMMANDS[asked.command][0])
-        return int(module.run(asked))
+        return run(arguments)
     except Refusal as refusal:
         print(f"profiling: {refusal}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # | head
         sys.stderr.close()
         return 0
-    except OSError as error:  # a full disk, a folder that is not ours
+    except OSError as error:  # such as a full disk, or a folder without permission
         print(f"profiling: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

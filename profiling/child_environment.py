@@ -1,4 +1,4 @@
-"""The environment of processes that we start: ours, and a PYTHONPATH that leads here from any folder."""
+"""The environment of processes that we start: our own, with a PYTHONPATH that works from any folder."""
 
 import os
 from pathlib import Path

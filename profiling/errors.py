@@ -2,4 +2,8 @@
 
 
 class Refusal(Exception):
-    """Its one line is printed on stderr, and the exit code is 2."""
+    """The command prints this line on stderr and exits with 2. `code` names the case, whatever the line says."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code

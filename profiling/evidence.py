@@ -1,6 +1,6 @@
-"""What one rank really executed: counted inside the engine, by ours and by our plugin in vLLM-Omni's workers alike.
+"""What one rank really executed, counted inside the engine: by our engines and by our plugin in vLLM-Omni's workers.
 
-Knows nothing of what follows from it.
+Knows nothing of the conclusions drawn from it.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RankEvidence:
-    """Counts are totals of one batch of requests; of vLLM-Omni's plugin of one call of a pipeline."""
+    """Counts are totals of one batch of requests; vLLM-Omni's plugin counts one call of a pipeline."""
 
     rank: int
     dit_forwards: int  # transformer forwards; a branch that another rank took over is not one, one from a cache is

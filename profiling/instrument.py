@@ -48,7 +48,7 @@ class PastKeyValues(Protocol):
 
 
 def attach(pipeline: Pipeline, recorder: PhaseRecorder) -> Detach:
-    """Record the pipeline's phases, all but `request`; returns what undoes it. Undo in reverse order of wrapping."""
+    """Record all phases of the pipeline except `request`; returns a function that undoes it, in reverse order."""
     replaced: list[Detach] = []
 
     def wrap(owner: object, name: str, make: Callable[[Method, PhaseRecorder], Method]) -> None:
@@ -74,7 +74,7 @@ def attach(pipeline: Pipeline, recorder: PhaseRecorder) -> Detach:
 
 
 def replace(owner: object, name: str, method: Method) -> Detach:
-    """Set `owner.name` on the instance; the result puts back what was there, or deletes it if nothing was."""
+    """Set `owner.name` on the instance; the result restores the old value, or deletes the attribute if it had none."""
     missing = object()
     found = vars(owner).get(name, missing)
     setattr(owner, name, method)
@@ -89,7 +89,7 @@ def replace(owner: object, name: str, method: Method) -> Detach:
 
 
 def as_phase(phase: str) -> Callable[[Method, PhaseRecorder], Method]:
-    """Wrap a method so that each call is one `phase`; a call from inside that phase belongs to it."""
+    """Wrap a method so that each call is one `phase`; a nested call belongs to the outer one."""
 
     def make(method: Method, recorder: PhaseRecorder) -> Method:
         @functools.wraps(method)
@@ -131,7 +131,7 @@ def as_dit_forward(method: Method, recorder: PhaseRecorder) -> Method:
 
 
 def as_step_end(method: Method, recorder: PhaseRecorder) -> Method:
-    """The end of `scheduler.step` closes `denoise_step` (which it opens itself where no transformer call did)."""
+    """The end of `scheduler.step` closes `denoise_step`, which it opens itself if no transformer call did."""
 
     @functools.wraps(method)
     def timed(*args: object, **kwargs: object) -> object:
@@ -146,7 +146,7 @@ def as_step_end(method: Method, recorder: PhaseRecorder) -> Method:
 
 
 def as_ar_generate(method: Method, recorder: PhaseRecorder) -> Method:
-    """From entry on `ar_prefill` is open, later `ar_decode` (see as_ar_forward), until `generate` returns."""
+    """`ar_prefill` opens on entry; `ar_decode` follows it (see as_ar_forward) until `generate` returns."""
 
     @functools.wraps(method)
     def timed(*args: object, **kwargs: object) -> object:
@@ -162,9 +162,9 @@ def as_ar_generate(method: Method, recorder: PhaseRecorder) -> Method:
 
 
 def as_ar_forward(method: Method, recorder: PhaseRecorder) -> Method:
-    """A forward over a filled cache opens the next `ar_decode`, which so holds the sampling after it too.
+    """A forward over a filled cache opens the next `ar_decode`, which therefore includes the sampling after it.
 
-    The forward that fills the cache stays inside `ar_prefill`, with the sampling of the first token.
+    The forward that fills the cache belongs to `ar_prefill`, with the sampling of the first token.
     """
 
     @functools.wraps(method)

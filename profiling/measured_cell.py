@@ -1,8 +1,8 @@
-"""A measured cell as its folder tells it: phases.csv, telemetry.csv, requests.csv, on one axis of time.
+"""Reads a measured cell from its folder: phases.csv, telemetry.csv and requests.csv, on one time axis.
 
-The axis counts from the cell's first request, as phases and requests do. Telemetry counts from the beginning of the
-measurement; result.json says how far the two are apart. Columns are found by name, so files of other versions can
-be read. Knows nothing of sweeps, and nothing of pictures.
+The axis starts at the cell's first request, as phases and requests do. Telemetry starts with the measurement;
+result.json has the offset between the two. Columns are found by name, so files of other versions can be read. Knows
+nothing of sweeps or pictures.
 """
 
 import csv
@@ -21,12 +21,12 @@ Row = Mapping[str, str | None]
 
 
 class NoPhases(Refusal):
-    """A folder in which no phase was recorded, and nothing is damaged."""
+    """A folder without recorded phases, in which nothing is damaged."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One row of telemetry.csv: every number of it by its column, those that are absent left out."""
+    """One row of telemetry.csv: its numbers by column, without missing values."""
 
     time_s: float  # on the axis of phases
     gpu_index: int | None
@@ -35,7 +35,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One row of requests.csv, as far as it is needed to find it in phases.csv."""
+    """The part of a row of requests.csv that is needed to find the request in phases.csv."""
 
     request_id: str
     repeat: int
@@ -44,13 +44,13 @@ class RecordedRequest:
 
 @dataclass(frozen=True)
 class RecordedCell:
-    """What was measured of one cell, in order of time. Batches are named by their first request."""
+    """The measurements of one cell, in order of time. A batch has the name of its first request."""
 
     label: str
     phases: tuple[PhaseRecord, ...]
-    telemetry: tuple[Reading, ...] = ()  # () also where its clock is UNKNOWN
+    telemetry: tuple[Reading, ...] = ()  # also empty when its clock is UNKNOWN
     requests: tuple[RecordedRequest, ...] = ()
-    clock: str = ALIGNED  # how well telemetry lies on the axis of phases
+    clock: str = ALIGNED  # how well telemetry is aligned with the phases
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -59,10 +59,10 @@ class RecordedCell:
 
 
 def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
-    """Everything measured in `folder`; only the first batch's phases where that is enough. Raises Refusal."""
+    """All measurements in `folder`; with `first_batch`, only the phases of the first batch. Raises Refusal."""
     path = folder / "phases.csv"
     if not path.is_file():
-        raise NoPhases(_no_cell(folder))
+        raise NoPhases(*_no_cell(folder))
     phases: list[PhaseRecord] = []
     for number, row in _rows(path, ("request_id", "rank", "phase", "start_s", "host_ms")):
         record = _phase(path, number, row)
@@ -70,7 +70,8 @@ def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
             break
         phases.append(record)
     if not phases:
-        raise NoPhases(f"{path} holds no phases: the cell failed before its first batch, or its engine records none")
+        reason = "the cell failed before its first batch, or its engine records no phases"
+        raise NoPhases(f"{path} has no phases: {reason}", "no_phases")
     result = stored_result(folder)
     offset_s, clock = _clock(result)
     return RecordedCell(
@@ -82,35 +83,36 @@ def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
     )
 
 
-def _no_cell(folder: Path) -> str:
-    """Why `folder` is no measured cell's, and what to name instead."""
+def _no_cell(folder: Path) -> tuple[str, str]:
+    """Why `folder` is not the folder of a measured cell and what to give instead, and the code."""
     if not folder.exists():
-        return f"{folder} does not exist: name the folder of a measured cell, e.g. outputs/DATE/TIME/baseline-b1-…"
+        advice = "give the folder of a measured cell, e.g. outputs/DATE/TIME/baseline-b1-…"
+        return f"{folder} does not exist; {advice}", "no_such_folder"
     if not folder.is_dir():
-        return f"{folder} is a file: name the folder of a measured cell, which holds phases.csv"
+        return f"{folder} is a file; give the folder of a measured cell, which contains phases.csv", "not_a_folder"
     cells = sorted(path.parent.name for path in folder.glob("*/phases.csv"))
     if cells:
         more = f" and {len(cells) - 4} more" if len(cells) > 4 else ""
-        return f"{folder} is a sweep's folder: name one of its cells ({', '.join(cells[:4])}{more})"
-    return f"{folder} is no measured cell's folder: it has no phases.csv"
+        return f"{folder} is a sweep's folder; give one of its cells ({', '.join(cells[:4])}{more})", "sweep_folder"
+    return f"{folder} is not the folder of a measured cell: it has no phases.csv", "no_cell"
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
-    """(line, row) of a CSV file. Raises Refusal where it cannot be read or is cut short."""
+    """(line, row) of a CSV file. Raises Refusal if the file cannot be read or is cut short."""
     try:
         with path.open(newline="", encoding="utf-8") as handle:
             reader = csv.DictReader(handle, restval=None)
             missing = [name for name in needed if name not in (reader.fieldnames or ())]
             if missing:
-                raise Refusal(f"{path} cannot be read: it has no column {', '.join(missing)}")
+                raise Refusal(f"{path} cannot be read: it has no column {', '.join(missing)}", "no_column")
             last = (reader.fieldnames or [""])[-1]
             for row in reader:
                 if row[last] is None:
-                    raise Refusal(f"{path} cannot be read: line {reader.line_num} is cut short")
+                    raise Refusal(f"{path} cannot be read: line {reader.line_num} is cut short", "cut_short")
                 yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise Refusal(f"{path} cannot be read: {reason}") from error
+        raise Refusal(f"{path} cannot be read: {reason}", "unreadable") from error
 
 
 def _phase(path: Path, line: int, row: Row) -> PhaseRecord:
@@ -132,13 +134,12 @@ def _number(path: Path, line: int, row: Row, name: str, least: float = -math.inf
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < least:
-        told = repr(row[name])[:40]
-        raise Refusal(f"{path} cannot be read: line {line}: {name} is {told}")
+        raise Refusal(f"{path} cannot be read: line {line}: {name} is {repr(row[name])[:40]}", "bad_number")
     return value
 
 
 def stored_result(folder: Path) -> dict[str, Any]:
-    """A cell's result.json, {} where there is none that can be read."""
+    """A cell's result.json, or {} if there is none that can be read."""
     try:
         found = json.loads((folder / "result.json").read_bytes())
     except (OSError, ValueError):
@@ -147,10 +148,10 @@ def stored_result(folder: Path) -> dict[str, Any]:
 
 
 def _clock(result: Mapping[str, Any]) -> tuple[float | None, str]:
-    """Seconds from telemetry's zero to the first request, None where not known, and how well it is known.
+    """Seconds from the start of telemetry to the first request (None if unknown), and how accurate that is.
 
-    In results of before it was stored, the first batch was sent when telemetry had begun, and after the same batch
-    of the baseline where one ran beside the cell; that it began in the engine some milliseconds later is not told.
+    Older results do not store this offset. In those, the first batch was sent when telemetry began, or after the same
+    batch of an interleaved baseline. It started in the engine some milliseconds later, by an unknown amount.
     """
     stored = result.get("first_request_s")
     if isinstance(stored, (int, float)):
@@ -163,7 +164,7 @@ def _clock(result: Mapping[str, Any]) -> tuple[float | None, str]:
 
 
 def _readings(path: Path, offset_s: float) -> Iterator[Reading]:
-    """Rows of telemetry.csv; none where there is no such file."""
+    """Rows of telemetry.csv; none if there is no such file."""
     if not path.is_file():
         return
     for line, row in _rows(path, ("time_s",)):
@@ -173,7 +174,7 @@ def _readings(path: Path, offset_s: float) -> Iterator[Reading]:
 
 
 def _measured(name: str, text: str | None) -> float | None:
-    """The number of a field; None of what is no level: empty, a word, a time, a name."""
+    """The number in a field; None for what is not a level: an empty field, a word, a time or a name."""
     if not text or name in ("time_s", "gpu_index") or not isinstance(text, str):
         return None
     try:
@@ -184,7 +185,7 @@ def _measured(name: str, text: str | None) -> float | None:
 
 
 def _requests(path: Path) -> Iterator[RecordedRequest]:
-    """Rows of requests.csv; none where there is no such file. Those that failed have no phases."""
+    """Rows of requests.csv; none if there is no such file. Failed requests have no phases and are left out."""
     if not path.is_file():
         return
     for line, row in _rows(path, ("request_id",)):

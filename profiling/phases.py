@@ -37,12 +37,12 @@ EXCLUSIVE_PHASES = tuple(phase for phase in PHASES if phase not in NOT_EXCLUSIVE
 """Phases that follow each other; with `OTHER` they add up to the request."""
 
 OTHER = "other"
-"""What is left of a request after its exclusive phases."""
+"""The rest of a request, outside its exclusive phases."""
 
 
 @dataclass(frozen=True)
 class PhaseRecord:
-    """One phase, once. `start_s` counts from the recorder's epoch; `gpu_ms` is None on a CPU."""
+    """One occurrence of a phase. `start_s` counts from the recorder's epoch; `gpu_ms` is None on a CPU."""
 
     rank: int
     phase: str
@@ -65,7 +65,7 @@ class OpenPhase:
 
 @dataclass
 class ClosedPhase:
-    """A phase that has ended but whose GPU time was not read yet."""
+    """A phase that has ended but whose GPU time has not been read yet."""
 
     opened: OpenPhase
     end: float  # perf_counter, seconds
@@ -109,13 +109,13 @@ class PhaseRecorder:
     def end(self, phase: str) -> None:
         """Close `phase` and whatever was left open inside it. Raises ValueError when it is not open."""
         if not self.is_open(phase):
-            raise ValueError(f"phase '{phase}' ends but is not open; open: {self._names() or 'none'}")
+            raise ValueError(f"cannot end phase '{phase}', because it is not open; open: {self._names() or 'none'}")
         while self._close_innermost() != phase:
             pass
 
     @contextmanager
     def phase(self, name: str, index: int | None = None) -> Iterator[None]:
-        """Record the block as phase `name`, also when it raises."""
+        """Record the block as phase `name`, even if it raises."""
         self.begin(name, index)
         try:
             yield
@@ -129,14 +129,14 @@ class PhaseRecorder:
             self._close_innermost()
 
     def take(self) -> tuple[PhaseRecord, ...]:
-        """Return what was recorded since the last call, in order of start, and begin anew; waits for the GPU.
+        """Return and clear what was recorded since the last call, in order of start; waits for the GPU.
 
         Raises RuntimeError while a phase is open.
         """
         return self.read(self.drain())
 
     def drain(self) -> tuple[ClosedPhase, ...]:
-        """The first half of `take`, which waits for nothing; raises as it does."""
+        """The first half of `take`, which does not wait; raises like `take`."""
         if self._open:
             raise RuntimeError(f"phases are still open: {self._names()}; end or abort them before take()")
         closed = tuple(sorted(self._closed, key=lambda phase: phase.opened.start))
@@ -145,7 +145,7 @@ class PhaseRecorder:
         return closed
 
     def read(self, closed: Sequence[ClosedPhase]) -> tuple[PhaseRecord, ...]:
-        """The second half: the times of what `drain` returned. Waits for the GPU; also on another thread."""
+        """The second half: the times of what `drain` returned. Waits for the GPU; may run on another thread."""
         for phase in closed:
             if phase.opened.events is not None:
                 phase.opened.events[1].synchronize()

@@ -1,4 +1,4 @@
-"""Colours and style of every picture of the project: a phase looks the same wherever it is drawn.
+"""Colours and style of every picture of the project: a phase has the same colour everywhere.
 
 Colour-blind safe. Knows nothing of what is drawn.
 """
@@ -21,15 +21,15 @@ PHASE_COLOURS = {
     "stage_transfer": "#CC78BC",
     "other": "#C8C8C8",
 }
-"""Of every phase of `phases.PHASES`, and of what is left of a request."""
+"""Colour of every phase in `phases.PHASES`, and of the rest of a request."""
 
 LINE_COLOURS = ("#333333", "#D55E00", "#0173B2", "#029E73", "#CC78BC", "#CA9161", "#949494", "#56B4E9")
-"""Of lines of the same quantity, e.g. one a GPU."""
+"""Colours of lines of the same quantity, e.g. one per GPU."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """seaborn's white grid, for what is drawn inside only; labels are never read as math."""
+    """seaborn's white grid, only for what is drawn inside the block; labels are never parsed as math."""
     import matplotlib
     import seaborn
 

@@ -20,10 +20,10 @@ from typing import ClassVar, Protocol
 DOMAIN = "sweep"
 
 SAID = "NVTX back end: "
-"""What `python -m profiling.ranges` says before the name of the back end that this process would use."""
+"""What `python -m profiling.ranges` prints before the name of the back end that this process would use."""
 
 TOOL_VARIABLE = "NVTX_INJECTION64_PATH"
-"""Set by every NVTX tool for the processes that it watches (Nsight Systems does so too): the tool's library."""
+"""The library of the NVTX tool. Every tool, Nsight Systems included, sets it for the processes that it watches."""
 
 
 class Backend(Protocol):
@@ -133,7 +133,7 @@ class InteropLibrary:
 class TorchNvtx:
     """PyTorch's own NVTX: no domain and no payload. Raises RuntimeError in a PyTorch built without CUDA.
 
-    ImportError where torch is not loaded: a process that does without it is not made to import it for this.
+    ImportError where torch is not loaded: a process that does not need torch should not import it for this.
     """
 
     name = "torch.cuda.nvtx"
@@ -178,8 +178,8 @@ def choose() -> Backend:
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             failures.append(f"{backend.name}: {error}")
     warnings.warn(
-        f"an NVTX tool is attached ({os.environ[TOOL_VARIABLE]}) but no NVTX library works: its trace will hold "
-        f"NO phase ranges. Tried {'; '.join(failures)}. Install or update the package nvtx, or use a newer tool.",
+        f"An NVTX tool is attached ({os.environ[TOOL_VARIABLE]}), but no NVTX library works, so its trace will contain "
+        f"NO phase ranges. Tried: {'; '.join(failures)}. Install or update the nvtx package, or use a newer tool.",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -190,7 +190,7 @@ _used: Backend | None = None
 
 
 def use(backend: Backend | None) -> None:
-    """Send the ranges of this process there instead of to an NVTX tool, until called with None. Between ranges only."""
+    """Send this process's ranges to `backend` instead of an NVTX tool, until called with None. Only between ranges."""
     global _used
     _used = backend
 
@@ -205,13 +205,13 @@ def _of_tool() -> Backend:
 
 
 def attached() -> bool:
-    """Whether an NVTX tool watches this process. It does not see processes that are forked, only spawned ones."""
+    """Whether an NVTX tool watches this process. A tool sees spawned processes, but not forked ones."""
     return bool(os.environ.get(TOOL_VARIABLE))
 
 
 @contextlib.contextmanager
 def marked(name: str, index: int) -> Iterator[None]:
-    """The block as range `name` with payload `index`."""
+    """Mark the block as range `name` with payload `index`."""
     push(name, index)
     try:
         yield

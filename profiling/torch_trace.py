@@ -37,12 +37,12 @@ class RecordedRanges:
 class TorchTrace:
     """One recording. While it runs, phases go to it and not to an NVTX tool.
 
-    It holds one to two hundred thousand events a request, so record few: 12 requests of the embedded model made a file
-    of 56 MB (a gigabyte unpacked, which no viewer opens) and took 90 s to write.
+    A request has 100,000 to 200,000 events, so record few requests: 12 requests of the embedded model gave a file of
+    56 MB (a gigabyte unpacked, which no viewer opens) that took 90 s to write.
     """
 
     def __init__(self, path: Path) -> None:
-        """Begin; `path` ends in .json or .json.gz."""
+        """Start recording; `path` ends in .json or .json.gz."""
         import torch
 
         activities = [torch.profiler.ProfilerActivity.CPU]
@@ -55,7 +55,7 @@ class TorchTrace:
         ranges.use(RecordedRanges())
 
     def pause(self) -> None:
-        """Record no more; safe to call twice."""
+        """Stop recording; safe to call twice."""
         if self._running:
             self._running = False
             ranges.use(None)

@@ -1,1 +1,1 @@
-"""What this machine can profile, and what is missing."""
+"""Checks what this machine can profile and what is missing."""

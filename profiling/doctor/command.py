@@ -1,6 +1,6 @@
-"""`python -m profiling doctor`: what this machine can profile, what is missing, and what to do about it.
+"""`python -m profiling doctor`: what this machine can profile, what is missing, and how to fix it.
 
-Tries things rather than asking for versions: nsys makes, imports and exports a tiny recording. Changes nothing.
+Tries things instead of comparing versions: nsys makes, imports and exports a tiny recording. Changes nothing.
 """
 
 import argparse
@@ -15,46 +15,56 @@ from profiling.doctor.machine import MISSING, OK, WARNING, Finding, machine_find
 from profiling.nsys import nsys_cli
 from profiling.ranges import InteropLibrary, NvtxPackage, TorchNvtx
 
-EPILOG = """\
-Exit code 0 also when something is missing: sweeps run without it, only what its line says goes. 2: bad usage.
+UNTESTED, NO_LIBRARY, NOT_RECORDED = "untested", "no_library", "not_recorded"
+NAMES_ONLY, RECORDED = "names_only", "recorded"
+"""Codes of the finding "nvtx ranges"; the code of "nsys trial" is the step that failed."""
 
+EPILOG = """\
+examples
   python -m profiling doctor
   NSYS=/path/to/nsys python -m profiling doctor --format json
-"""
 
-INSTALL = "install Nsight Systems, or set NSYS=/path/to/nsys; only recording and reading a .nsys-rep need it"
+If something is missing, sweeps still run, without the feature named on that line.
+
+exit codes: 0 done, even when something is missing; 2 bad usage (explained in one line)"""
+
+INSTALL = "install Nsight Systems or set NSYS=/path/to/nsys; only recording and reading .nsys-rep files need it"
 
 REMEDIES = {
-    nsys_self_test.RECORD: "run `nsys profile -t nvtx true` by hand, and `nsys status -e`; "
-    "another version may record here",
-    nsys_self_test.IMPORT: "this installation lacks the importer (QdstrmImporter, folder host-linux-x64): "
-    "install the whole package, not only its target part, or open the .qdstrm with an nsys elsewhere",
-    nsys_self_test.EXPORT: "recordings can be made here, and exported by a newer nsys, here or elsewhere: "
+    nsys_self_test.RECORD: "run `nsys profile -t nvtx true` and `nsys status -e` by hand to see why; "
+    "another version of nsys may work here",
+    nsys_self_test.IMPORT: "this installation lacks the importer (QdstrmImporter, in the folder host-linux-x64): "
+    "install the full package, not just the target part, or open the .qdstrm file with nsys on another machine",
+    nsys_self_test.EXPORT: "you can record here; to export, use a newer nsys on this or another machine: "
     "nsys export -t sqlite FILE.nsys-rep",
     nsys_self_test.RANGES: "",
 }
-PACKAGES = "pip install nvidia-nvtx (libnvtx3interop), or use nsys 2025.3 or newer with the package nvtx"
+PACKAGES = "run pip install nvidia-nvtx (contains libnvtx3interop), or use nsys 2025.3 or newer with the nvtx package"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.description = "What this machine can profile, what is missing, and what to do about it."
+    parser.description = "Check what this machine can profile, what is missing, and how to fix it."
     parser.epilog = EPILOG
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="text (default) or json")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default text)")
     parser.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="for each step of nsys's trial (default 60)"
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="time limit for each step of the nsys trial (default 60)",
     )
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text}: more than 0 seconds")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) > 0:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print all findings; always 0."""
+    """Print all findings; the exit code is always 0."""
     findings = [*nsys_findings(asked.timeout), *machine_findings()]
     if asked.format == "json":
         print(json.dumps({"findings": [dataclasses.asdict(finding) for finding in findings]}, indent=1))
@@ -64,12 +74,11 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def nsys_findings(timeout_s: float) -> list[Finding]:
-    """Nsight Systems, its trial, and NVTX ranges under it."""
+    """Nsight Systems, its trial recording, and whether NVTX ranges reach it."""
     try:
         nsys = nsys_cli.find()
     except nsys_cli.NsysError as error:
-        said = str(error).removesuffix(nsys_cli.INSTALL)
-        return [Finding("nsys", MISSING, said, INSTALL), ranges_without_nsys(_version("nvtx"))]
+        return [Finding("nsys", MISSING, error.problem, INSTALL), ranges_without_nsys(_version("nvtx"))]
     here = Finding("nsys", OK, f"{nsys}, {nsys.path}")
     done = nsys_self_test.attempt(nsys, timeout_s)
     return [here, trial_finding(done), ranges_finding(done, nsys.version, _version("nvtx"))]
@@ -77,52 +86,55 @@ def nsys_findings(timeout_s: float) -> list[Finding]:
 
 def trial_finding(done: nsys_self_test.Trial) -> Finding:
     """Whether nsys records, imports and exports."""
-    told = {
-        nsys_self_test.RECORD: "nsys does not record",
+    failures = {
+        nsys_self_test.RECORD: "nsys cannot record",
         nsys_self_test.IMPORT: "nsys records, but its importer is broken",
-        nsys_self_test.EXPORT: "nsys records, but does not export",
+        nsys_self_test.EXPORT: "nsys records, but cannot export",
     }
-    if done.failed in told:
-        return Finding("nsys trial", MISSING, f"{told[done.failed]}: {done.problem}", REMEDIES[done.failed])
-    return Finding("nsys trial", OK, "a tiny recording was made, imported and exported")
+    if done.failed in failures:
+        found = f"{failures[done.failed]}: {done.problem}"
+        return Finding("nsys trial", MISSING, found, REMEDIES[done.failed], done.failed)
+    return Finding("nsys trial", OK, "nsys made, imported and exported a tiny recording")
 
 
 def ranges_finding(done: nsys_self_test.Trial, nsys: tuple[int, int, int], nvtx: str) -> Finding:
-    """By which library our phase ranges reach nsys, and whether they are in the recording."""
+    """Through which library our phase ranges reach nsys, and whether they are in the recording."""
     name, version = "nvtx ranges", ".".join(map(str, nsys[:2]))
     if done.failed in (nsys_self_test.RECORD, nsys_self_test.IMPORT, nsys_self_test.EXPORT):
-        return Finding(name, WARNING, f"could not be tried; {_packages(nvtx)}", "first see to nsys trial")
+        found = f"not tested, because the nsys trial failed; {_packages(nvtx)}"
+        return Finding(name, WARNING, found, "fix the nsys trial first", UNTESTED)
     if done.backend in ("", "none"):
-        said = f"no library reaches nsys {version} ({_packages(nvtx)}): traces will hold no phases"
-        return Finding(name, MISSING, said, PACKAGES)
+        found = f"no NVTX library reaches nsys {version}, so traces will contain no phases; {_packages(nvtx)}"
+        return Finding(name, MISSING, found, PACKAGES, NO_LIBRARY)
     if done.failed == nsys_self_test.RANGES:
-        said = f"pushed through {done.backend}, but {done.problem}: traces will hold no phases"
-        return Finding(name, MISSING, said, PACKAGES)
+        found = f"{done.problem} (pushed through {done.backend}), so traces will contain no phases"
+        return Finding(name, MISSING, found, PACKAGES, NOT_RECORDED)
     if done.backend == TorchNvtx.name:
-        said = f"recorded through {done.backend}: names only, no domain and no step numbers"
-        return Finding(name, WARNING, said, PACKAGES)
+        found = f"recorded through {done.backend}, which keeps names but neither the domain nor step numbers"
+        return Finding(name, WARNING, found, PACKAGES, NAMES_ONLY)
     if done.backend == NvtxPackage.name:
-        return Finding(name, OK, f"recorded through the package nvtx {nvtx}")
-    dummy = f"the package nvtx {nvtx} has but a dummy domain under nsys {version}" if nvtx else "no package nvtx"
-    return Finding(name, OK, f"recorded through {done.backend} ({dummy})")
+        return Finding(name, OK, f"recorded through the package nvtx {nvtx}", code=RECORDED)
+    why = f"nvtx {nvtx} has only a dummy domain under nsys {version}" if nvtx else "nvtx is not installed"
+    return Finding(name, OK, f"recorded through {done.backend} ({why})", code=RECORDED)
 
 
 def ranges_without_nsys(nvtx: str) -> Finding:
-    """What would be tried."""
-    status = OK if nvtx else WARNING
-    return Finding("nvtx ranges", status, f"not tried without nsys; {_packages(nvtx)}", "" if nvtx else PACKAGES)
+    """Which libraries would be tried."""
+    found, remedy = f"not tested without nsys; {_packages(nvtx)}", "" if nvtx else PACKAGES
+    return Finding("nvtx ranges", OK if nvtx else WARNING, found, remedy, UNTESTED)
 
 
 def _packages(nvtx: str) -> str:
-    """Which of the libraries that `ranges` tries first are here."""
+    """Whether the two libraries that `ranges` tries first are installed."""
+    interop = "is not installed"
     with contextlib.suppress(OSError):
         InteropLibrary()
-        return f"{f'nvtx {nvtx}' if nvtx else 'no package nvtx'}, {InteropLibrary.name} is here"
-    return f"{f'nvtx {nvtx}' if nvtx else 'no package nvtx'}, no {InteropLibrary.name}"
+        interop = "is installed"
+    return f"{f'nvtx {nvtx} is installed' if nvtx else 'nvtx is not installed'}, {InteropLibrary.name} {interop}"
 
 
 def _version(package: str) -> str:
-    """Of an installed package; "" when it is not."""
+    """Version of an installed package, or ""."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -130,7 +142,7 @@ def _version(package: str) -> str:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """A line a finding, its remedy indented below it, and the count."""
+    """One line per finding with its remedy indented below, then the count."""
     name_width = max(len(finding.name) for finding in findings)
     status_width = max(map(len, (OK, WARNING, MISSING)))
     lines = []
@@ -141,5 +153,5 @@ def table(findings: Sequence[Finding]) -> str:
         if finding.remedy:
             lines.append(f"{'':<{name_width + status_width + 4}}→ {finding.remedy}")
     lacking = sum(finding.status != OK for finding in findings)
-    verdict = f"{lacking} of {len(findings)} not ok; sweeps run all the same" if lacking else "everything is here"
+    verdict = f"{lacking} of {len(findings)} checks are not ok; sweeps still run" if lacking else "all checks are ok"
     return "\n".join([*lines, "", verdict])

@@ -1,6 +1,6 @@
-"""What this machine lets a profiler see: drivers, permissions, room. Each question is a Finding with its remedy.
+"""What this machine lets a profiler see: drivers, permissions, disk space. Each check is a Finding with its remedy.
 
-Reads files of the kernel and asks drivers; changes nothing. Knows nothing of Nsight Systems.
+Reads kernel files and queries drivers; changes nothing. Knows nothing of Nsight Systems.
 """
 
 import ctypes
@@ -17,8 +17,14 @@ from profiling.telemetry.samples import GpuReading
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
+NO_PACKAGE, NO_DRIVER, NO_GPU = "no_package", "no_driver", "no_gpu"
+NOT_WRITABLE, LITTLE_ROOM = "not_writable", "little_room"
+"""Codes of findings."""
+
 CAP_SYS_ADMIN, CAP_PERFMON = 21, 38
 TRACE_ROOM_GB = 5.0  # a few minutes of a busy GPU; nsys writes a trace twice before it is done
+
+NOT_FOR_TRACING = "not needed to trace phases and kernels"
 
 ASKED_OF_A_GPU = {
     "energy_j": "energy counter",
@@ -36,11 +42,12 @@ class Finding:
     name: str
     status: str
     found: str
-    remedy: str = ""  # what to do, or what goes without
+    remedy: str = ""  # what to do, or what works without it
+    code: str = ""  # which case it is, where name and status leave that open
 
 
 def machine_findings() -> list[Finding]:
-    """All of this module, in the order of a reader's questions."""
+    """All checks of this module, in the order in which a reader would ask."""
     return [
         *nvidia_findings(),
         cuda_finding(os.environ.get("CUDA_VISIBLE_DEVICES")),
@@ -54,20 +61,18 @@ def machine_findings() -> list[Finding]:
 
 
 def nvidia_findings() -> list[Finding]:
-    """The driver, and which of telemetry's questions its GPUs answer."""
+    """The driver, and which of the values that telemetry reads its GPUs report."""
     try:
         from profiling.telemetry.nvidia import NvidiaReader
 
         reader = NvidiaReader(None)
     except Exception as error:
-        why = "the package nvidia-ml-py is not installed" if isinstance(error, ImportError) else f"NVML: {error}"
-        without = "sweeps run on the CPU; for GPUs and their memory, power and energy columns install"
-        need = (
-            "nvidia-ml-py"
-            if isinstance(error, ImportError)
-            else "NVIDIA's driver (in a container: let it see the GPUs)"
-        )
-        return [Finding("driver", MISSING, f"no NVIDIA driver answers ({why})", f"{without} {need}")]
+        without = "sweeps run on the CPU; to use GPUs and fill their memory, power and energy columns, install"
+        if isinstance(error, ImportError):
+            found = "the NVIDIA driver cannot be queried: the package nvidia-ml-py is not installed"
+            return [Finding("driver", MISSING, found, f"{without} nvidia-ml-py", NO_PACKAGE)]
+        remedy = f"{without} the NVIDIA driver (in a container, make the GPUs visible)"
+        return [Finding("driver", MISSING, f"the NVIDIA driver does not respond (NVML: {error})", remedy, NO_DRIVER)]
     try:
         version, names = reader.driver()
         readings = reader.read()
@@ -79,23 +84,24 @@ def nvidia_findings() -> list[Finding]:
 def driver_finding(version: str, names: Sequence[str]) -> Finding:
     """The driver's version and its GPUs."""
     if not names:
-        return Finding("driver", MISSING, f"{version}, but no GPU", "let this machine or container see its GPUs")
+        remedy = "make the GPUs visible to this machine or container"
+        return Finding("driver", MISSING, f"{version}, but no GPU", remedy, NO_GPU)
     counted = [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
     return Finding("driver", OK, f"{version}, {', '.join(counted)}")
 
 
 def answers_finding(readings: Sequence[GpuReading]) -> Finding:
-    """What telemetry.csv will have, and what stays empty."""
+    """Which columns telemetry.csv will have, and which stay empty."""
     lacking = [
-        f"GPU {reading.index} has no {', no '.join(absent)}"
+        f"GPU {reading.index} does not report {', '.join(absent)}"
         for reading in readings
-        if (absent := [told for name, told in ASKED_OF_A_GPU.items() if getattr(reading, name) is None])
+        if (absent := [label for name, label in ASKED_OF_A_GPU.items() if getattr(reading, name) is None])
     ]
     if lacking:
-        remedy = "those columns stay empty; without throttle reasons a slowed-down GPU goes unnoticed (MIG slices and"
-        return Finding("gpu telemetry", WARNING, "; ".join(lacking), f"{remedy} some virtual GPUs never tell)")
-    told = ", ".join(ASKED_OF_A_GPU.values()) if readings else "no GPU to ask"
-    return Finding("gpu telemetry", OK if readings else MISSING, told)
+        remedy = "those columns stay empty; without throttle reasons, throttling goes unnoticed (MIG slices and some"
+        return Finding("gpu telemetry", WARNING, "; ".join(lacking), f"{remedy} virtual GPUs never report them)")
+    found = ", ".join(ASKED_OF_A_GPU.values()) if readings else "no GPU to query"
+    return Finding("gpu telemetry", OK if readings else MISSING, found)
 
 
 def cuda_finding(visible: str | None) -> Finding:
@@ -105,11 +111,12 @@ def cuda_finding(visible: str | None) -> Finding:
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return Finding(name, MISSING, "libcuda.so.1 is not here", "it comes with NVIDIA's driver; the CPU needs none")
+        remedy = "it comes with the NVIDIA driver; sweeps on the CPU do not need it"
+        return Finding(name, MISSING, "libcuda.so.1 was not found", remedy)
     count = ctypes.c_int(0)
     if code := library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
-        remedy = "100 and 101: no GPU is visible, see CUDA_VISIBLE_DEVICES; 802, 803: driver and its services disagree"
-        return Finding(name, MISSING, f"CUDA does not start: error {code}{hidden}", remedy)
+        remedy = "100, 101: no GPU is visible, check CUDA_VISIBLE_DEVICES; 802, 803: driver and services do not match"
+        return Finding(name, MISSING, f"CUDA fails to start: error {code}{hidden}", remedy)
     if not count.value:
         return Finding(name, MISSING, f"no GPU is visible{hidden}", "unset CUDA_VISIBLE_DEVICES")
     return Finding(name, OK, f"{count.value} GPU{'s' * (count.value > 1)} visible{hidden}")
@@ -118,16 +125,17 @@ def cuda_finding(visible: str | None) -> Finding:
 def amd_finding(has_device: bool) -> Finding:
     """AMD's library, where there is an AMD GPU."""
     if not has_device:
-        return Finding("amd", OK, "no AMD GPU (/dev/kfd is not there)")
+        return Finding("amd", OK, "no AMD GPU (/dev/kfd does not exist)")
     if importlib.util.find_spec("amdsmi") is None:
-        return Finding("amd", MISSING, "an AMD GPU, but no amdsmi", "pip install amdsmi, of the version of your ROCm")
+        remedy = "run pip install amdsmi, in the version that matches your ROCm"
+        return Finding("amd", MISSING, "there is an AMD GPU, but amdsmi is not installed", remedy, NO_PACKAGE)
     try:
         from profiling.telemetry.amd import AmdReader
 
         reader = AmdReader(None)
     except Exception as error:
-        remedy = "install ROCm's amd-smi-lib, and join the groups render and video"
-        return Finding("amd", MISSING, f"amdsmi does not work: {type(error).__name__}: {error}", remedy)
+        remedy = "install amd-smi-lib from ROCm, and join the groups render and video"
+        return Finding("amd", MISSING, f"amdsmi does not work: {type(error).__name__}: {error}", remedy, NO_DRIVER)
     try:
         count = len(reader.read())
     finally:
@@ -136,63 +144,65 @@ def amd_finding(has_device: bool) -> Finding:
 
 
 def sampler_finding() -> Finding:
-    """Telemetry's own process, for a moment."""
+    """Runs the telemetry process for a moment."""
     sampler = ProcessTreeSampler(os.getpid(), gpu_indices=())
     start_s = sampler.mark()
     end_s = sampler.mark()
     sampler.stop()
     if sampler.problem or sampler.window(start_s, end_s).summary.peak_memory_gb is None:
-        why = sampler.problem or "the sampler saw nothing"
-        return Finding("telemetry", MISSING, why, "sweeps run without memory and utilisation columns")
-    return Finding("telemetry", OK, "its process starts and samples")
+        why = sampler.problem or "the sampler recorded nothing"
+        return Finding("telemetry", MISSING, why, "sweeps still run, with empty memory and utilisation columns")
+    return Finding("telemetry", OK, "the sampler starts and records")
 
 
 def cpu_samples_finding(paranoid: int | None, held: int) -> Finding:
-    """`nsys profile --sample=process-tree`; tracing needs none of it."""
+    """Whether `nsys profile --sample=process-tree` may sample the CPU; tracing does not need it."""
     name = "cpu samples"
     if paranoid is None:
-        return Finding(name, MISSING, "this kernel has no perf events", "nsys profile --sample=none; traces need none")
+        remedy = f"use nsys profile --sample=none; {NOT_FOR_TRACING}"
+        return Finding(name, MISSING, "this kernel has no perf events", remedy)
     if paranoid <= 2 or held >> CAP_SYS_ADMIN & 1 or held >> CAP_PERFMON & 1:
         return Finding(name, OK, f"allowed (perf_event_paranoid={paranoid})")
-    remedy = "sudo sysctl kernel.perf_event_paranoid=2; tracing of phases and kernels needs none"
+    remedy = f"run sudo sysctl kernel.perf_event_paranoid=2; {NOT_FOR_TRACING}"
     return Finding(name, WARNING, f"forbidden by perf_event_paranoid={paranoid}", remedy)
 
 
 def gpu_counters_finding(params: str | None, held: int) -> Finding:
-    """GPU performance counters: `nsys --gpu-metrics-devices` and Nsight Compute; tracing needs none of them."""
+    """Whether `nsys --gpu-metrics-devices` and Nsight Compute may read GPU counters; tracing does not need them."""
     name = "gpu counters"
     if params is None:
-        return Finding(name, MISSING, "no NVIDIA kernel module is visible", "tracing of phases and kernels needs none")
+        return Finding(name, MISSING, "no NVIDIA kernel module is visible", NOT_FOR_TRACING)
     restricted = "RmProfilingAdminOnly: 1" in params
     if not restricted or held >> CAP_SYS_ADMIN & 1:
-        return Finding(name, OK, "hardware counters may be read")
-    remedy = "run as root, or load the module with NVreg_RestrictProfilingToAdminUsers=0; plain tracing needs none"
-    return Finding(name, WARNING, "hardware counters are for administrators (RmProfilingAdminOnly: 1)", remedy)
+        return Finding(name, OK, "hardware counters are readable")
+    remedy = f"run as root, or load the module with NVreg_RestrictProfilingToAdminUsers=0; {NOT_FOR_TRACING}"
+    return Finding(name, WARNING, "only administrators may read hardware counters (RmProfilingAdminOnly: 1)", remedy)
 
 
 def ptrace_finding(scope: int | None) -> Finding:
-    """Looking into a process that runs already; nsys starts what it traces and needs none of it."""
+    """Whether tools may attach to a running process; nsys starts what it traces and does not need it."""
     if scope is None or scope < 2:
-        return Finding("ptrace", OK, "not restricted" if not scope else "of own children (ptrace_scope=1)")
-    remedy = "only debuggers and py-spy need it: sudo sysctl kernel.yama.ptrace_scope=1"
+        return Finding("ptrace", OK, "not restricted" if not scope else "allowed for child processes (ptrace_scope=1)")
+    remedy = "only debuggers and py-spy need it; to allow it, run sudo sysctl kernel.yama.ptrace_scope=1"
     return Finding("ptrace", WARNING, f"forbidden by ptrace_scope={scope}", remedy)
 
 
 def disk_finding(asked: str | None) -> Finding:
-    """Room where nsys keeps a trace while it records."""
+    """Disk space where nsys keeps a trace while it records."""
     folder = tempfile.gettempdir()
     name = "disk"
     if asked and Path(asked).resolve() != Path(folder).resolve():
-        return Finding(name, WARNING, f"TMPDIR={asked} cannot be written to", "nsys needs it; name a folder that can")
+        remedy = "nsys writes there; set TMPDIR to a writable folder"
+        return Finding(name, WARNING, f"TMPDIR={asked} is not writable", remedy, NOT_WRITABLE)
     free_gb = shutil.disk_usage(folder).free / 1e9
     if free_gb < TRACE_ROOM_GB:
-        remedy = f"set TMPDIR to a folder with {TRACE_ROOM_GB:g} GB and more before nsys profile, or record fewer steps"
-        return Finding(name, WARNING, f"{free_gb:.1f} GB free in {folder}", remedy)
+        remedy = f"set TMPDIR to a folder with at least {TRACE_ROOM_GB:g} GB before recording, or record fewer steps"
+        return Finding(name, WARNING, f"{free_gb:.1f} GB free in {folder}", remedy, LITTLE_ROOM)
     return Finding(name, OK, f"{free_gb:.0f} GB free in {folder}")
 
 
 def read_text(path: Path) -> str | None:
-    """A small file's text; None when it cannot be read."""
+    """Text of a small file, or None when it cannot be read."""
     try:
         return path.read_text()
     except OSError:
@@ -200,7 +210,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_number(path: Path) -> int | None:
-    """A setting of the kernel; None when it has none of that name."""
+    """A kernel setting, or None when the kernel has no such setting."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -208,6 +218,6 @@ def read_number(path: Path) -> int | None:
 
 
 def capabilities() -> int:
-    """Effective capabilities of this process, as a mask; 0 where the kernel tells none."""
+    """Effective capabilities of this process, as a mask; 0 where the kernel does not report them."""
     status = read_text(Path("/proc/self/status")) or ""
     return next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)

@@ -1,6 +1,6 @@
-"""A tiny recording, made and read back: whether this nsys records, imports, exports, and sees our NVTX ranges.
+"""Makes a tiny recording and reads it back: whether this nsys records, imports, exports, and sees our NVTX ranges.
 
-Each of these fails by itself on real machines, and nsys tells few of them by its exit code. Knows no remedies.
+Each of these fails by itself on real machines, and the exit code of nsys reveals few of them. Knows no remedies.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ print("backend:", ranges.backend(), flush=True)
 
 @dataclass(frozen=True)
 class Trial:
-    """How far it came."""
+    """Which step failed, and why."""
 
     failed: str = ""  # RECORD, IMPORT, EXPORT or RANGES; "" when all went well
-    problem: str = ""  # what was said of that
-    backend: str = ""  # of `ranges`, in the recorded process; "" when that told none
+    problem: str = ""  # what went wrong in that step
+    backend: str = ""  # of `ranges`, in the recorded process; "" when that printed none
 
 
 def attempt(nsys: Nsys, timeout_s: float) -> Trial:
-    """Record a process that opens one range, import and export it; each within `timeout_s`."""
+    """Record a process that opens one range, import it and export it; each step within `timeout_s`."""
     with tempfile.TemporaryDirectory(prefix="profiling-doctor-") as folder:
         recording = Path(folder) / "trial.nsys-rep"
         session = f"doctor-{os.getpid()}-{secrets.token_hex(4)}"
@@ -50,7 +50,7 @@ def attempt(nsys: Nsys, timeout_s: float) -> Trial:
             done = run(command, timeout_s, {**os.environ, "TMPDIR": folder})
         except subprocess.TimeoutExpired:
             end_agents(lambda told: told == session)
-            return Trial(RECORD, f"it took longer than {timeout_s:g} s")
+            return Trial(RECORD, f"it did not finish within {timeout_s:g} s")
         except OSError as error:
             return Trial(RECORD, str(error))
         said = done.stdout + done.stderr
@@ -65,14 +65,16 @@ def attempt(nsys: Nsys, timeout_s: float) -> Trial:
             nsys.export(recording, export, timeout_s)
             seen = names_seen(export)
         except NsysError as error:
-            return Trial(EXPORT, str(error).removeprefix(f"{recording}: "), backend)
+            return Trial(EXPORT, error.problem, backend)
         except sqlite3.Error as error:
-            return Trial(EXPORT, f"its SQLite export cannot be read: {error}", backend)
-        return Trial("", "", backend) if NAME in seen else Trial(RANGES, "the range is not in the recording", backend)
+            return Trial(EXPORT, f"the SQLite export cannot be read: {error}", backend)
+        if NAME not in seen:
+            return Trial(RANGES, "the test range is missing from the recording", backend)
+        return Trial("", "", backend)
 
 
 def names_seen(export: Path) -> set[str]:
-    """Names of all ranges in an export; a table that would be empty is not there."""
+    """Names of all ranges in an export; nsys leaves out tables that would be empty."""
     with contextlib.closing(sqlite3.connect(f"file:{export}?mode=ro", uri=True)) as database:
         tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
         if "NVTX_EVENTS" not in tables:
@@ -82,6 +84,6 @@ def names_seen(export: Path) -> set[str]:
 
 
 def _of_importer(said: str) -> str:
-    """What nsys says of its importer, among all else."""
+    """The line about the importer in what nsys printed."""
     lines = [line.strip() for line in said.replace("\r", "\n").splitlines() if "importer" in line.lower()]
-    return lines[0] if lines else "it left a .qdstrm and said nothing of it"
+    return lines[0] if lines else "it left a .qdstrm file and printed no reason"

@@ -1,1 +1,1 @@
-"""Nsight Systems: its command line, reading its exports, and what they say."""
+"""Nsight Systems: runs its command line, reads its exports and analyses them."""

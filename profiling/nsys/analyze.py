@@ -1,4 +1,4 @@
-"""`python -m profiling analyze TRACE…`: what an Nsight Systems trace says of each phase, and what bounds it."""
+"""`python -m profiling analyze TRACE…`: what each phase of an Nsight Systems trace does, and what limits it."""
 
 import argparse
 import json
@@ -18,19 +18,19 @@ EPILOG = """\
 examples
   python -m profiling analyze trace.nsys-rep                       per phase: busy, idle, late launches, and a verdict
   python -m profiling analyze rank0.sqlite rank1.sqlite --format json
-  python -m profiling analyze trace.sqlite --top 10 --all          ten longest kernels of every range
-                                                                   (JSON has 20 and kernels_total; kernels.csv all)
-  python -m profiling analyze trace.nsys-rep --save FOLDER         nsys_phases.csv and kernels.csv
+  python -m profiling analyze trace.sqlite --top 10 --all          the ten longest kernels of every range
+                                                                   (JSON lists 20, kernels.csv lists all)
+  python -m profiling analyze trace.nsys-rep --save FOLDER         also write nsys_phases.csv and kernels.csv
   python -m profiling analyze trace.sqlite --plot phases.png
 
 record with   nsys profile -t cuda,nvtx --cuda-graph-trace=node -s none --cpuctxsw=none -o trace python -m sweep …
 
 verdicts
-  A phase's time on the GPU, from the start of its first to the end of its last operation, is cut into kernels,
-  communication and copies with no kernel beside them, idle time that waits for the host, and other idle time. The
-  largest of them names the verdict: compute-, communication-, memory-copy-, launch- or wait-bound.
+  A phase's time on the GPU runs from the start of its first operation to the end of its last. It is split into five
+  parts: kernels, communication that no kernel hides, copies that no kernel hides, idle time waiting for the host, and
+  other idle time. The largest part gives the verdict: compute-, communication-, memory-copy-, launch- or wait-bound.
 
-exit codes: 0 done, 2 bad input (one line says what)"""
+exit codes: 0 done, 2 bad input (explained in one line)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,31 +39,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "traces", nargs="+", type=Path, metavar="TRACE", help=".nsys-rep, its .sqlite export, or a cell's folder"
     )
-    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of stdout (default text)")
     parser.add_argument(
-        "--top", type=whole_number, default=3, metavar="N", help="longest kernels of a phase (default 3; of text)"
+        "--format", choices=("text", "json", "csv"), default="text", help="format of the output (default text)"
     )
-    parser.add_argument("--all", action="store_true", help=f"show every range's name, not the {SHOWN} longest")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write nsys_phases.csv and kernels.csv there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the phases: .png, .svg or .pdf")
+    top = "number of longest kernels to show for each phase, in text only (default 3)"
+    parser.add_argument("--top", type=whole_number, default=3, metavar="N", help=top)
+    parser.add_argument("--all", action="store_true", help=f"show all phases, not just the {SHOWN} longest")
+    saved = "also write nsys_phases.csv and kernels.csv to this folder"
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help=saved)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the phases (.png, .svg or .pdf)")
     add_host_only(parser)
 
 
 def whole_number(text: str) -> int:
-    """A number from 0 on. Raises ArgumentTypeError."""
+    """A whole number, 0 or more. Raises ArgumentTypeError."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
 def add_host_only(parser: argparse.ArgumentParser) -> None:
     """The option for traces without CUDA."""
-    said = "accept a trace without CUDA: times on the host alone (so it is for cells that ran on a CPU)"
-    parser.add_argument("--host-only", action="store_true", help=said)
+    accepted = "accept a trace without CUDA and report host times only (implied for cells that ran on a CPU)"
+    parser.add_argument("--host-only", action="store_true", help=accepted)
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Analyse, print, save; returns the exit code. Raises Refusal."""
+    """Analyse, print and save; returns the exit code. Raises Refusal."""
     analyses = [analysed(trace, asked.host_only) for trace in asked.traces]
     if asked.save:
         told = [replace(one, trace=_seen_from(asked.save, one.trace)) for one in analyses]
@@ -83,27 +85,30 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def _seen_from(folder: Path, trace: str) -> str:
-    """The trace's path within the folder, so that the folder can be moved; as it is when it lies elsewhere."""
+    """The trace's path relative to the folder, so that the folder can be moved; unchanged if it lies elsewhere."""
     path = Path(trace).resolve()
     return str(path.relative_to(folder.resolve())) if path.is_relative_to(folder.resolve()) else trace
 
 
 def analysed(trace: Path, host_only: bool = False) -> Analysis:
-    """Analysis of one trace. Raises Refusal with one line when there is nothing to analyse."""
+    """Analysis of one trace. Raises Refusal when there is nothing to analyse."""
     return analyse(read_trace(trace, host_only), str(trace))
 
 
 def read_trace(trace: Path, host_only: bool = False) -> export.Export:
-    """The trace in arrays. Raises Refusal when it is bad, or has no ranges, or no CUDA.
+    """The trace as arrays. Raises Refusal when it is damaged, has no ranges, or has no CUDA.
 
-    Without CUDA it is taken with `host_only`, and as the folder of a cell that ran on a CPU.
+    A trace without CUDA is accepted with `host_only`, or if it is the folder of a cell that ran on a CPU.
     """
     with sqlite_of(trace) as path:
         found = export.read(path)
     if not found.ranges.name and not found.ranges.still_open:
-        raise Refusal(f"{trace}: no NVTX ranges: {RECORD} (python -m profiling doctor helps)")
+        advice = f"{RECORD} (python -m profiling doctor finds out what is missing)"
+        raise Refusal(f"{trace}: the trace has no NVTX ranges; {advice}", "no_ranges")
     if not found.ranges.name:
-        raise Refusal(f"{trace}: every NVTX range was still open when recording ended: record for longer")
+        problem = "every NVTX range was still open when recording ended; record for longer"
+        raise Refusal(f"{trace}: {problem}", "ranges_open")
     if not found.has_cuda and not host_only and stored_result(trace).get("device") != "cpu":
-        raise Refusal(f"{trace}: no CUDA activity: {RECORD} (--host-only: host times alone)")
+        advice = f"{RECORD}, or add --host-only to see host times only"
+        raise Refusal(f"{trace}: the trace has no CUDA activity; {advice}", "no_cuda")
     return found

@@ -1,7 +1,7 @@
 """`python -m profiling diff A B`: which phases and kernels explain the difference between two Nsight Systems traces.
 
-Phases are compared a request and process, kernels by name within a phase, and the ranges of a phase by what they
-launched, in order.
+Phases are compared per request and process, kernels by name within a phase, and the ranges of a phase by the order of
+their launches.
 """
 
 import argparse
@@ -21,28 +21,28 @@ from profiling.nsys.projection import COLUMNS
 from profiling.nsys.rendering import columns
 from profiling.nsys.verdict import duration, short
 
-LONGEST_ALIGNED = 4000  # launches of a range; longer ones are compared by their number alone
+LONGEST_ALIGNED = 4000  # launches of a range; of longer ranges only the number of launches is compared
 EPILOG = """\
 examples
   python -m profiling diff outputs/mine/baseline-b1-1a2b3c4d outputs/mine/teacache-b1-5e6f7a8b
   python -m profiling diff a.sqlite b.sqlite --top 20 --format json
 
-Times are those of one request in one process (rank), so that runs of different length and of several GPUs compare. A
-kernel counts in the innermost phase that launched it, so the kernels' changes add up. Under "launch order" the ranges
-of a phase are told apart by what they launched: a cache that skips blocks shows as ranges with launches missing.
+Times are per request and process (rank), so you can compare runs of different lengths and on several GPUs. Each kernel
+counts only in the innermost phase that launched it, so the changes of the kernels add up. "launch order" compares what
+the ranges of a phase launched: a cache that skips blocks shows up as ranges with missing launches.
 
-exit codes: 0 done, 2 bad input (one line says what)"""
+exit codes: 0 done, 2 bad input (explained in one line)"""
 
 
 @dataclass(frozen=True)
 class PhaseChange:
-    """A phase of either trace, a request and process; ns. 0 where a trace has none of it."""
+    """A phase of either trace, in ns per request and process. 0 where a trace does not have it."""
 
     phase: str
     ranges: tuple[float, float]
     on_gpu_ns: tuple[float, float]
     on_host_ns: tuple[float, float]
-    parts_ns: dict[str, float]  # change of each of project.COLUMNS
+    parts_ns: dict[str, float]  # change of each of projection.COLUMNS
 
     @property
     def change_ns(self) -> float:
@@ -57,7 +57,7 @@ class PhaseChange:
 
 @dataclass(frozen=True)
 class KernelChange:
-    """Operations of one name within a phase, a request and process."""
+    """Operations of one name within a phase, per request and process."""
 
     phase: str
     kernel: str
@@ -72,7 +72,7 @@ class KernelChange:
 
 @dataclass(frozen=True)
 class OrderChange:
-    """How the ranges of a phase differ in what they launch. Pairs are (launches, ranges), most ranges first."""
+    """How the ranges of a phase differ in what they launch. Pairs are (launches, ranges), the most ranges first."""
 
     phase: str
     before: tuple[tuple[int, int], ...]
@@ -81,9 +81,14 @@ class OrderChange:
     added: int
     of: int  # launches of the usual range in A
     ranges: int  # ranges in B of that kind
-    repeats: Repeat | None  # what the missing launches are, when they repeat a group
+    repeats: Repeat | None  # the group that the missing launches repeat
     added_repeats: Repeat | None
-    sentence: str
+    clause: str  # the sentence without its subject, the phase
+
+    @property
+    def sentence(self) -> str:
+        """The difference in words."""
+        return f"{self.phase}: {self.clause}"
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,9 @@ class Difference:
 
     a: str
     b: str
-    requests: tuple[float, float]  # a process; 1 where no request was recorded
-    alone: tuple[tuple[str, ...], tuple[str, ...]]  # phases that only A, only B has
-    on_host: bool  # neither has CUDA: the host's times are compared
+    requests: tuple[float, float]  # per process; 1 where no request was recorded
+    alone: tuple[tuple[str, ...], tuple[str, ...]]  # phases that only A has, and those that only B has
+    on_host: bool  # neither trace has CUDA, so host times are compared
     phases: tuple[PhaseChange, ...]  # of both, largest change first
     kernels: tuple[KernelChange, ...]  # largest change first
     orders: tuple[OrderChange, ...]
@@ -103,10 +108,14 @@ class Difference:
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.epilog = EPILOG
-    parser.add_argument("a", type=Path, metavar="A", help="before: .nsys-rep, its .sqlite export, or a cell's folder")
-    parser.add_argument("b", type=Path, metavar="B", help="after")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="of stdout (default text)")
-    parser.add_argument("--top", type=whole_number, default=10, metavar="N", help="kernels shown (default 10)")
+    kinds = ".nsys-rep, its .sqlite export, or a cell's folder"
+    parser.add_argument("a", type=Path, metavar="A", help=f"the trace before: {kinds}")
+    parser.add_argument("b", type=Path, metavar="B", help="the trace after")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="format of the output (default text)"
+    )
+    top = "number of kernels to show, in text only (default 10)"
+    parser.add_argument("--top", type=whole_number, default=10, metavar="N", help=top)
     add_host_only(parser)
 
 
@@ -121,15 +130,18 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def compare(a: Path, b: Path, without_cuda: bool = False) -> Difference:
-    """The difference. Raises Refusal when a trace is bad, or the two have no range in common."""
+    """The difference. Raises Refusal when a trace is damaged, or the two have no range in common."""
     exports = [read_trace(path, without_cuda) for path in (a, b)]
     if exports[0].has_cuda != exports[1].has_cuda:
-        raise Refusal(f"{a if exports[1].has_cuda else b} has no CUDA activity and the other has: nothing to compare")
+        without = a if exports[1].has_cuda else b
+        problem = "has no CUDA activity but the other trace has, so they cannot be compared"
+        raise Refusal(f"{without} {problem}", "cuda_in_one")
     own = [zip(one.ranges.name, one.ranges.domain, strict=True) for one in exports]
     names = [{name for name, domain in ranges if domain in OWN_DOMAINS} for ranges in own]
     common = names[0] & names[1]
     if not common:
-        raise Refusal(f"{a} and {b} have no NVTX range in common: they cannot be compared by phase")
+        problem = "have no NVTX range in common, so they cannot be compared by phase"
+        raise Refusal(f"{a} and {b} {problem}", "no_common_range")
     phases = sorted(names[0] | names[1])
     before, after = (defaultdict(Launched, launches.launched(export, set(phases))) for export in exports)
     scales, on_host = (_requests(before), _requests(after)), not exports[0].has_cuda
@@ -156,13 +168,13 @@ def compare(a: Path, b: Path, without_cuda: bool = False) -> Difference:
 
 
 def _requests(found: dict[str, Launched]) -> float:
-    """Requests a process."""
+    """Requests per process."""
     requests = found.get("request")
     return requests.ranges / len(requests.processes) if requests else 1.0
 
 
 def _scale(phase: Launched, requests: float) -> float:
-    """What its sums are divided by, to be those of a request and process; also of a phase that never ran."""
+    """Divisor that turns its sums into sums per request and process; also for a phase that never ran."""
     return max(1, len(phase.processes)) * requests
 
 
@@ -192,7 +204,7 @@ def _kernels(name: str, before: Launched, after: Launched, requests: tuple[float
 
 
 def _order(name: str, before: Launched, after: Launched) -> OrderChange | None:
-    """None when the ranges of both launch the same, or nothing."""
+    """None when the ranges of both traces launch the same operations, or none."""
     usual = max(before.sequences, key=lambda one: (before.sequences[one], len(one)), default=())
     others = {sequence: count for sequence, count in after.sequences.items() if sequence not in before.sequences}
     if not usual or not others:
@@ -209,9 +221,9 @@ def _order(name: str, before: Launched, after: Launched) -> OrderChange | None:
     elif missing < 0:
         missing, added = 0, -missing
     ranges = kinds_after[len(other)]
-    said = f"{ranges:,} of {after.ranges:,} ranges in B launch {len(other):,} operations instead of {len(usual):,}"
+    launch = f"{ranges:,} of {after.ranges:,} ranges in B launch {len(other):,} operations instead of {len(usual):,}"
     changes = [(missing, "missing", repeats), (added, "new", added_repeats)]
-    told = [_counted(*change) for change in sorted(changes, key=lambda one: -one[0]) if change[0]]
+    counted = [_counted(*change) for change in sorted(changes, key=lambda one: -one[0]) if change[0]]
     return OrderChange(
         phase=name,
         before=_lengths(before),
@@ -222,14 +234,16 @@ def _order(name: str, before: Launched, after: Launched) -> OrderChange | None:
         ranges=ranges,
         repeats=repeats,
         added_repeats=added_repeats,
-        sentence=f"{name}: {said}: {'; '.join(told)}",
+        clause="; ".join([launch, *counted]),
     )
 
 
 def _counted(count: int, what: str, repeat: Repeat | None) -> str:
-    """Such as "1,451 are missing, one group of 73 20 times, as transformer blocks repeat"."""
+    """Such as "1,451 are missing (a group of 73 repeated 20 times, like transformer blocks)"."""
     are = f"{count:,} {'is' if count == 1 else 'are'} {what}"
-    return f"{are}, one group of {repeat.group} {repeat.times} times, as transformer blocks repeat" if repeat else are
+    return (
+        f"{are} (a group of {repeat.group} repeated {repeat.times} times, like transformer blocks)" if repeat else are
+    )
 
 
 def _lengths(phase: Launched) -> tuple[tuple[int, int], ...]:
@@ -240,7 +254,7 @@ def _lengths(phase: Launched) -> tuple[tuple[int, int], ...]:
 
 
 def _aligned(a: launches.Sequence, b: launches.Sequence) -> tuple[launches.Sequence, launches.Sequence]:
-    """What only a has, and what only b has, each in order."""
+    """What only `a` has and what only `b` has, each in order."""
     gone: list[str] = []
     come: list[str] = []
     for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
@@ -252,11 +266,14 @@ def _aligned(a: launches.Sequence, b: launches.Sequence) -> tuple[launches.Seque
 
 def document(found: Difference) -> dict[str, object]:
     """For JSON."""
-    told = asdict(found)
+    fields = asdict(found)
     for kind in ("phases", "kernels"):
-        for row, one in zip(told[kind], getattr(found, kind), strict=True):
+        for row, one in zip(fields[kind], getattr(found, kind), strict=True):
             row["change_ns"] = one.change_ns
-    return {"schema_version": 1, **told}
+    for row, order in zip(fields["orders"], found.orders, strict=True):
+        del row["clause"]
+        row["sentence"] = order.sentence
+    return {"schema_version": 1, **fields}
 
 
 def text(found: Difference, top: int) -> str:
@@ -271,7 +288,7 @@ def text(found: Difference, top: int) -> str:
     if found.on_host:
         return "\n".join([*lines, "", *_explained(found)])
     whole = sum(one.change_ns for one in found.kernels)
-    lines += ["", f"kernels and copies: {_signed(whole)} in all, largest change first"]
+    lines += ["", f"kernels and copies: {_signed(whole)} in total, largest change first"]
     for one in [kernel for kernel in found.kernels if kernel.change_ns][:top]:
         counts = f"{one.count[0]:,.6g} → {one.count[1]:,.6g}"
         lines.append(f"  {_signed(one.change_ns):>12}  {counts:>16} ×  {one.phase:<14}  {short(one.kernel, 70)}")
@@ -297,19 +314,20 @@ def _cells(one: PhaseChange, on_host: bool) -> tuple[str, ...]:
 
 
 def _explained(found: Difference) -> Sequence[str]:
-    """The one sentence to take away."""
+    """The one line to take away."""
     inner = [one for one in found.phases if one.phase not in ("request", "denoise_step")] or list(found.phases)
     largest = inner[0]
     if found.on_host:
-        return [f"largest: {largest.phase}, {_signed(largest.host_change_ns)} on the host; nothing ran on a GPU"]
+        change = _signed(largest.host_change_ns)
+        return [f"largest change: {largest.phase}, {change} on the host; nothing ran on a GPU"]
     if not largest.change_ns:
         return ["no phase changed on the GPU"]
     parts = sorted(largest.parts_ns.items(), key=lambda part: -abs(part[1]))
     what = {"compute": "kernels", "copy": "copies", "idle_for_host": "waiting for the host"}
     what |= {"idle_otherwise": "waiting for something else"}
-    said = f"largest: {largest.phase}, {_signed(largest.change_ns)}, mostly {what.get(parts[0][0], parts[0][0])}"
+    change = f"{_signed(largest.change_ns)}, mostly {what.get(parts[0][0], parts[0][0])}"
     order = next((one for one in found.orders if one.phase == largest.phase), None)
-    return [f"{said} ({order.sentence.partition(': ')[2]})" if order else said]
+    return [f"largest change: {largest.phase}, {change}{f' ({order.clause})' if order else ''}"]
 
 
 def _signed(ns: float) -> str:

@@ -1,7 +1,7 @@
 """Reads an Nsight Systems export (SQLite) into arrays: GPU operations, the API calls that launched them, NVTX ranges.
 
-Big tables come through ADBC (Arrow's C reader), small ones through sqlite3. Knows the export's schema and nothing of
-what the numbers mean. Times are integer nanoseconds of the recording's clock.
+Reads big tables through ADBC (Arrow's C reader) and small ones through sqlite3. Knows the export's schema and nothing
+of what the numbers mean. Times are integer nanoseconds of the recording's clock.
 """
 
 import sqlite3
@@ -16,10 +16,12 @@ import numpy as np
 from profiling.errors import Refusal
 
 SCHEMA_MAJOR = 3
-"""Of the exports this module was written for (3.7 to 3.20). A later minor version with the columns is read too."""
+"""Schema of the exports that this module was written for (3.7 to 3.20). Later minor versions with the same columns
+are read too."""
 
 PROCESS = ~0xFFFFFF
-"""Mask that makes a thread's global id its process's: 24 bits of thread below 24 bits of process."""
+"""Mask that turns a thread's global id into its process's: the process has 24 bits, and 24 bits below are the thread.
+"""
 
 RANGE_TYPES = (59, 60, 70, 71)  # push/pop and start/end, of NVTX and of NVTX text files
 DOMAIN_CREATED = 75
@@ -27,15 +29,15 @@ KERNEL, COPY, FILL, GRAPH = range(4)
 """Kinds of operations; GRAPH is a whole CUDA graph (`--cuda-graph-trace=graph`)."""
 
 LAUNCH = "(value LIKE '%launch%' OR value LIKE '%memcpy%' OR value LIKE '%memset%' OR value LIKE '%prefetch%')"
-"""Names of API calls that put work on the GPU. Others are read only when an operation belongs to none of these."""
+"""Names of API calls that put work on the GPU. Other calls are read only if some operation belongs to none of these."""
 
 COPY_NAMES = {1: "Host-to-Device", 2: "Device-to-Host", 8: "Device-to-Device", 9: "Host-to-Host", 10: "Peer-to-Peer"}
-"""Of ENUM_CUDA_MEMCPY_OPER, which old exports lack."""
+"""Labels of ENUM_CUDA_MEMCPY_OPER, which old exports lack."""
 
 
 @dataclass(frozen=True)
 class Operations:
-    """What ran on GPUs: one entry of each array an operation, in no order."""
+    """What ran on GPUs: each array has one entry per operation, in no particular order."""
 
     start: np.ndarray  # ns
     end: np.ndarray  # ns
@@ -47,7 +49,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class Calls:
-    """API calls of the host, in no order."""
+    """API calls of the host, in no particular order."""
 
     start: np.ndarray  # ns
     end: np.ndarray  # ns
@@ -57,7 +59,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Ranges:
-    """NVTX ranges that began and ended on one thread, in no order."""
+    """NVTX ranges that began and ended on one thread, in no particular order."""
 
     start: np.ndarray  # ns
     end: np.ndarray  # ns
@@ -86,7 +88,7 @@ class Export:
 
 
 def read(path: Path) -> Export:
-    """Read a SQLite export. Raises Refusal with one line when it is no export, damaged, or of an unknown schema."""
+    """Read a SQLite export. Raises Refusal when it is not an export, is damaged, or has an unknown schema."""
     try:
         with _connected(path) as database:
             tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -100,7 +102,8 @@ def read(path: Path) -> Export:
                 operations, calls = _none()
             return Export(path, schema, gpus, strings.used(), operations, calls, ranges)
     except sqlite3.Error as error:
-        raise Refusal(f"{path}: not a readable SQLite file ({error}); export it again with nsys export") from error
+        problem = f"not a readable SQLite file ({error}); export it again with nsys export"
+        raise Refusal(f"{path}: {problem}", "unreadable") from error
 
 
 @contextmanager
@@ -113,21 +116,21 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def uri(path: Path) -> str:
-    """For opening it read-only."""
+    """URI that opens the file read-only."""
     return f"{path.resolve().as_uri()}?mode=ro"
 
 
 def _schema(path: Path, database: sqlite3.Connection, tables: set[str]) -> str:
     if "META_DATA_EXPORT" not in tables:
-        raise Refusal(f"{path}: a SQLite file, but no export of Nsight Systems (META_DATA_EXPORT is missing)")
+        problem = "not an Nsight Systems export: this SQLite file has no table META_DATA_EXPORT"
+        raise Refusal(f"{path}: {problem}", "not_an_export")
     about = dict(database.execute("SELECT name, value FROM META_DATA_EXPORT").fetchall())
     schema = str(about.get("EXPORT_SCHEMA_VERSION") or "unknown")
     major = schema.partition(".")[0]
     if not major.isdigit() or int(major) != SCHEMA_MAJOR:
-        raise Refusal(
-            f"{path}: export schema {schema}, this tool reads {SCHEMA_MAJOR}.x: "
-            "export the recording again with an nsys of 2023 to 2025"
-        )
+        advice = "export the recording again with nsys 2023 to 2025"
+        problem = f"export schema {schema} is not supported, only {SCHEMA_MAJOR}.x"
+        raise Refusal(f"{path}: {problem}; {advice}", "unknown_schema")
     return schema
 
 
@@ -166,11 +169,12 @@ def _ranges(path: Path, database: sqlite3.Connection, tables: set[str]) -> Range
 def _require(path: Path, database: sqlite3.Connection, table: str, columns: Sequence[str]) -> None:
     there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
     if missing := [column for column in columns if column not in there]:
-        raise Refusal(f"{path}: {table} has no column {missing[0]}: an export of another version, export it again")
+        problem = f"{table} has no column {missing[0]}, so another nsys version exported it; export it again"
+        raise Refusal(f"{path}: {problem}", "no_column")
 
 
 class _Strings:
-    """Names of operations as small numbers: kernels by StringIds, copies, fills and graphs by names of their own."""
+    """Names of operations as small numbers: kernels by StringIds; copies, fills and graphs by their own names."""
 
     def __init__(self, database: sqlite3.Connection, tables: set[str]) -> None:
         self._texts: dict[int, str] = {}
@@ -184,7 +188,7 @@ class _Strings:
         self._copies = kinds
 
     def numbers(self, ids: np.ndarray) -> np.ndarray:
-        """Kernels' names."""
+        """Numbers of the kernels' names."""
         found = distinct(ids)
         table = np.zeros(int(found.max(initial=0)) + 1, np.int64)
         for number in found.tolist():
@@ -192,7 +196,7 @@ class _Strings:
         return table[ids]
 
     def copies(self, kinds: np.ndarray) -> np.ndarray:
-        """Copies' names, e.g. [memcpy Host-to-Device]."""
+        """Numbers of the copies' names, e.g. [memcpy Host-to-Device]."""
         table = np.zeros(int(kinds.max(initial=0)) + 1, np.int64)
         for kind in distinct(kinds).tolist():
             table[kind] = self._add(f"[memcpy {self._copies.get(kind, f'kind {kind}')}]")
@@ -287,7 +291,8 @@ class _Reader:
                     parts.append([_values(batch.child(column)) for column in range(width)])
         except adbc_driver_manager.Error as error:
             said = " ".join(str(error).partition("query:")[0].split())
-            raise Refusal(f"{self.path}: it cannot be read ({said}); export it again with nsys export") from error
+            problem = f"the file cannot be read ({said}); export it again with nsys export"
+            raise Refusal(f"{self.path}: {problem}", "unreadable") from error
         if not parts:
             return [np.empty(0, np.int64) for _ in range(width)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -303,7 +308,7 @@ def _values(column: object) -> np.ndarray:
 
 
 def _owners(correlation: np.ndarray, process: np.ndarray, keys: Sequence[np.ndarray]) -> np.ndarray:
-    """For each operation the index of the call with its correlation number in its process, or -1."""
+    """For each operation, the index of the call with its correlation number in its process, or -1."""
     owners = np.full(len(correlation), -1, np.int64)
     call_process, call_correlation = keys
     for one in distinct(process).tolist():
@@ -328,7 +333,7 @@ def _owners(correlation: np.ndarray, process: np.ndarray, keys: Sequence[np.ndar
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """The different values, in order of first appearance; fast where they are few."""
+    """The distinct values; fast where there are few."""
     found: list[np.ndarray] = []
     rest = values
     while len(rest) and len(found) < 64:

@@ -17,13 +17,13 @@ Sequence = tuple[str, ...]  # names of operations, in order of launch
 
 @dataclass
 class Launched:
-    """One phase over all processes. `sequences`: how many of its ranges launched what, inner phases left out."""
+    """One phase over all processes. `sequences`: how many ranges launched each sequence, without inner phases."""
 
     ranges: int = 0
     processes: set[int] = field(default_factory=set)
     host_ns: int = 0
     projected_ns: int = 0
-    parts_ns: np.ndarray = field(default_factory=lambda: np.zeros(5, np.int64))  # see project.COLUMNS
+    parts_ns: np.ndarray = field(default_factory=lambda: np.zeros(5, np.int64))  # see projection.COLUMNS
     counts: Counter[str] = field(default_factory=Counter)  # operations by name
     total_ns: Counter[str] = field(default_factory=Counter)  # durations by name
     sequences: Counter[Sequence] = field(default_factory=Counter)
@@ -36,7 +36,7 @@ def launched(export: Export, phases: Collection[str]) -> dict[str, Launched]:
     chosen = np.array([name in phases for name in ranges.name], bool)
     launching = {thread.thread: thread for thread in threads(export)}
     for number in np.unique(ranges.thread[chosen]).tolist():
-        # Outer ranges first, so that inner ones take what is theirs.
+        # Outer ranges first, so that inner ranges then claim their own operations.
         mine = np.flatnonzero(chosen & (ranges.thread == number))
         mine = mine[np.lexsort((-ranges.end[mine], ranges.start[mine]))]
         for which in mine.tolist():
@@ -78,7 +78,7 @@ class Repeat:
 
 
 def repeat_of(sequence: Sequence, alike: float = 0.95) -> Repeat | None:
-    """The shortest group that the run repeats, or None. A share `alike` of it must be the same one group later."""
+    """The shortest group that the run repeats, or None. At least a share `alike` must recur one group later."""
     numbers = np.unique(np.array(sequence, dtype=object).astype(str), return_inverse=True)[1]
     for group in range(2, len(numbers) // 2 + 1):
         if (numbers[group:] == numbers[:-group]).mean() >= alike:

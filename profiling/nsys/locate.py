@@ -1,6 +1,6 @@
-"""From what the command line names, a trace or a cell's folder, to the SQLite export that can be read.
+"""Finds the SQLite export for what the command line names: a trace or a cell's folder.
 
-Knows which files a cell's folder may hold, and nothing of what stands in a trace.
+Knows which files a cell's folder may hold, and nothing of what a trace contains.
 """
 
 import tempfile
@@ -19,26 +19,26 @@ CHROME = (".json", ".json.gz")
 
 @contextmanager
 def sqlite_of(trace: Path) -> Iterator[Path]:
-    """The trace's SQLite export: itself, one that lies beside it and is newer, or one made now and removed afterwards.
+    """The trace's SQLite export: the file itself, a newer export next to it, or one made now and removed afterwards.
 
-    A folder stands for the recording in it. Raises Refusal when there is no such file, it is of another kind, or nsys
-    cannot export it.
+    A folder means the recording in it. Raises Refusal when there is no such file, when it is of another kind, or when
+    nsys cannot export it.
     """
     if trace.is_dir():
         if not (trace / nsys_cli.TRACE).is_file():
-            raise Refusal(f"{trace}: no {nsys_cli.TRACE} in this folder: {_why_none(trace)}")
+            raise Refusal(f"{trace}: this folder has no {nsys_cli.TRACE}; {_why_none(trace)}", "no_trace")
         trace = trace / nsys_cli.TRACE
     if not trace.is_file():
-        raise Refusal(f"{trace}: no such file")
+        raise Refusal(f"{trace}: no such file", "no_such_file")
     if not trace.stat().st_size:
-        raise Refusal(f"{trace}: the file is empty")
+        raise Refusal(f"{trace}: the file is empty", "empty")
     if trace.suffix in EXPORTS:
         yield trace
         return
     if trace.suffix != ".nsys-rep":
         chrome = trace.name.endswith(CHROME)
-        hint = ": a Chrome trace opens in https://ui.perfetto.dev" if chrome else ""
-        raise Refusal(f"{trace}: neither a .nsys-rep nor its .sqlite export{hint}")
+        hint = "; open a Chrome trace in https://ui.perfetto.dev" if chrome else ""
+        raise Refusal(f"{trace}: neither a .nsys-rep file nor its .sqlite export{hint}", "unknown_kind")
     beside = trace.with_suffix(".sqlite")
     if beside.is_file() and beside.stat().st_size and beside.stat().st_mtime >= trace.stat().st_mtime:
         yield beside
@@ -49,15 +49,15 @@ def sqlite_of(trace: Path) -> Iterator[Path]:
             nsys_cli.find().export(trace, made)
         except nsys_cli.NsysError as error:
             table = trace.with_name(nsys_cli.PHASES_TABLE)
-            hint = f"; what the sweep found in it stands in {table}" if table.is_file() else ""
-            raise Refusal(f"{error}{hint}") from error
+            hint = f"; the sweep's analysis of this trace is in {table}" if table.is_file() else ""
+            raise Refusal(f"{error}{hint}", "not_exported") from error
         yield made
 
 
 def _why_none(folder: Path) -> str:
-    """Why a folder holds no recording of Nsight Systems, as far as it tells."""
+    """Why a folder holds no recording of Nsight Systems, as far as its files show."""
     if found := sorted(folder.glob(TRACE_FILE.format(name="*"))):
-        return f"profile=torch left {found[0].name}, which opens in https://ui.perfetto.dev"
+        return f"open {found[0].name} from profile=torch in https://ui.perfetto.dev"
     if reason := stored_result(folder).get("reason"):
         return f"the cell was not measured: {reason}"
-    return "cells have one with profile=nsys"
+    return "profile=nsys records one for each cell"

@@ -1,4 +1,4 @@
-"""Where Nsight Systems is on this machine, and running it. Knows nothing of what a trace says."""
+"""Finds Nsight Systems on this machine and runs it. Knows nothing of what a trace contains."""
 
 import contextlib
 import functools
@@ -16,23 +16,27 @@ TRACE = "trace.nsys-rep"
 """Name of a cell's recording in the cell's folder."""
 
 PHASES_TABLE, KERNELS_TABLE = "nsys_phases.csv", "kernels.csv"
-"""What was found in it, beside it."""
+"""Names of the tables of its analysis, in the same folder."""
 
 PLACES = (
     "/opt/nvidia/nsight-systems/*/target-linux-*/nsys",
     "/opt/nvidia/nsight-systems/*/bin/nsys",
     "/opt/nvidia/nsight-systems-cli/*/target-linux-*/nsys",
-    "/opt/nvidia/nsight-compute/*/host/target-linux-*/nsys",  # Nsight Compute brings one along
+    "/opt/nvidia/nsight-compute/*/host/target-linux-*/nsys",  # Nsight Compute includes one
     "/usr/local/cuda*/bin/nsys",
     "/usr/lib/nsight-systems/bin/nsys",
 )
 EXPORT_TIMEOUT_S = 1800.0
-INSTALL = f": install Nsight Systems, or set {NSYS_VARIABLE}=/path/to/nsys"
+INSTALL = f"install Nsight Systems, or set {NSYS_VARIABLE}=/path/to/nsys"
 VERSION = re.compile(r"version (\d{4})\.(\d+)\.(\d+)")
 
 
 class NsysError(Exception):
-    """nsys is missing or failed: one line that says which, and what to do."""
+    """nsys is missing or failed: one line with the file, if any, the problem, and what to do, if anything."""
+
+    def __init__(self, problem: str, file: Path | None = None, remedy: str = "") -> None:
+        super().__init__(f"{f'{file}: ' if file else ''}{problem}{f'; {remedy}' if remedy else ''}")
+        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,17 @@ class Nsys:
     version: tuple[int, int, int]
 
     def export(self, recording: Path, to: Path, timeout_s: float = EXPORT_TIMEOUT_S) -> None:
-        """Write the SQLite export of a .nsys-rep. Raises NsysError with the last line that nsys said."""
+        """Write the SQLite export of a .nsys-rep. Raises NsysError with the last line that nsys printed."""
         command = [str(self.path), "export", "-t", "sqlite", "--force-overwrite=true", "-o", str(to), str(recording)]
         try:
             done = run(command, timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise NsysError(f"{recording}: nsys {self} did not export it within {timeout_s:g} s") from error
+            raise NsysError(f"nsys {self} did not export it within {timeout_s:g} s", recording) from error
         except OSError as error:
-            raise NsysError(f"{recording}: nsys could not export it: {error}") from error
+            raise NsysError(f"nsys could not export it: {error}", recording) from error
         if done.returncode or not to.exists():
-            raise NsysError(f"{recording}: nsys {self} could not export it: {last_line(done.stdout + done.stderr)}")
+            said = last_line(done.stdout + done.stderr)
+            raise NsysError(f"nsys {self} could not export it: {said}", recording)
 
     def __str__(self) -> str:
         return ".".join(map(str, self.version))
@@ -61,9 +66,9 @@ class Nsys:
 def run(
     command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None, together: bool = False
 ) -> "subprocess.CompletedProcess[str]":
-    """Run to its end; whatever ends it early ends what it started. Raises OSError, TimeoutExpired.
+    """Run to the end; whatever ends it early also ends what it started. Raises OSError, TimeoutExpired.
 
-    In a session of its own: Ctrl-C is the caller's to deal with. `together`: errors stand in stdout too, in order.
+    Runs in its own session, so the caller handles Ctrl-C. `together`: errors go to stdout too, in order.
     """
     with subprocess.Popen(
         command,
@@ -85,13 +90,13 @@ def run(
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """The last line that is not blank."""
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 def candidates() -> list[Path]:
-    """Where nsys may be: $NSYS alone where it is set; else the PATH, then NVIDIA's installers' places, newest first."""
+    """Where nsys may be: only $NSYS if it is set; else the PATH, then where NVIDIA installs it, newest first."""
     if asked := os.environ.get(NSYS_VARIABLE):
         return [Path(asked)]
     on_path = shutil.which("nsys")
@@ -101,7 +106,7 @@ def candidates() -> list[Path]:
 
 @functools.cache
 def find() -> Nsys:
-    """The first nsys that tells its version. Raises NsysError."""
+    """The first nsys that prints its version. Raises NsysError."""
     said = []
     for path in candidates():
         try:
@@ -114,13 +119,13 @@ def find() -> Nsys:
             return Nsys(path, (year, release, patch))
         said.append(f"{path}: {last_line(done.stdout + done.stderr)}")
     tried = f" (tried {'; '.join(said)})" if said else ""
-    raise NsysError(f"nsys was not found{tried}{INSTALL}")
+    raise NsysError(f"nsys was not found{tried}", remedy=INSTALL)
 
 
 def end_agents(mine: Callable[[str], bool]) -> None:
-    """Kill the agents of the sessions whose names are `mine`.
+    """Kill the agents of the sessions for whose names `mine` is true.
 
-    An agent is the child of no process of ours, and outlives a launcher that was killed.
+    An agent is not a child of any of our processes, and it outlives a killed launcher.
     """
     import psutil
 

@@ -1,7 +1,7 @@
 """What the GPU did in each phase of each process: the numbers behind a verdict.
 
 A phase is all NVTX ranges of one name in one domain of one process. Times are integer nanoseconds, summed over its
-ranges. Knows nothing of files (`export`) or of how ranges are laid over operations (`project`).
+ranges. Knows nothing of files (`export`) or of how ranges map to operations (`projection`).
 """
 
 import operator
@@ -15,7 +15,7 @@ from profiling.nsys.projection import COMMUNICATES, COPIES, Projected, Thread, m
 from profiling.ranges import DOMAIN
 
 OWN_DOMAINS = ("", DOMAIN)
-"""NVTX domains of engines: ours and the default one. Libraries (NCCL, CCCL) have their own."""
+"""NVTX domains that engines use: ours and the default one. Libraries (NCCL, CCCL) have their own domains."""
 
 KINDS = {COMMUNICATES: "communication", COPIES: "copy"}
 
@@ -32,33 +32,33 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Phase:
-    """All ranges of one name in one domain of one process. Sums over them, where nothing else is said."""
+    """All ranges of one name in one domain of one process. Values are sums over the ranges unless stated otherwise."""
 
     name: str
-    process: int  # its id
+    process: int  # process id
     domain: str  # of NVTX; "" for the default one
     ranges: int
     instances: int  # ranges with GPU operations, as `nsys stats` counts them
-    host_ns: int  # of all ranges, on the host
-    projected_ns: int  # from the start of the first to the end of the last operation of each
-    compute_ns: int  # kernels, united; projected = compute + exposed communication + exposed copies + both idle times
-    communication_exposed_ns: int  # communication with no kernel beside it
-    copy_exposed_ns: int  # copies and fills with neither beside them
-    idle_for_host_ns: int  # nothing ran, and what ran next was not launched yet
-    idle_otherwise_ns: int  # nothing ran though the next operation was launched: it waited for another
+    host_ns: int  # time of all ranges on the host
+    projected_ns: int  # from the start of each range's first operation to the end of its last
+    compute_ns: int  # union of kernels; projected = compute + exposed communication + exposed copies + both idle times
+    communication_exposed_ns: int  # communication while no kernel runs
+    copy_exposed_ns: int  # copies and fills while neither kernels nor communication run
+    idle_for_host_ns: int  # nothing ran, and the next operation was not launched yet
+    idle_otherwise_ns: int  # nothing ran although the next operation was launched: it waited for something else
     communication_ns: int  # sum of durations, hidden or not
     copy_ns: int  # sum of durations, hidden or not
     copied_bytes: int
     operations: int
     launches: int  # API calls; a CUDA graph is one
-    late_launches: int  # launches that came when all that was launched before them was done
+    late_launches: int  # launches that came after all earlier launched work was done
     queue_ns: int  # from the end of the launching call to the operation's start
     graph_launches: int
     kernels: tuple[Kernel, ...]  # by total time, longest first
 
     @property
     def busy_ns(self) -> int:
-        """Union of the operations' intervals of each range."""
+        """Union of the intervals of each range's operations."""
         return self.compute_ns + self.communication_exposed_ns + self.copy_exposed_ns
 
     @property
@@ -68,22 +68,22 @@ class Phase:
 
     @property
     def busy_share(self) -> float | None:
-        """Of the projected time."""
+        """Share of the projected time."""
         return self.busy_ns / self.projected_ns if self.projected_ns else None
 
     @property
     def late_share(self) -> float | None:
-        """Of the launches."""
+        """Share of the launches."""
         return self.late_launches / self.launches if self.launches else None
 
     @property
     def mean_queue_ns(self) -> float | None:
-        """Of a launch."""
+        """Mean per launch."""
         return self.queue_ns / self.launches if self.launches else None
 
     @property
     def communication_hidden_share(self) -> float | None:
-        """Of the communication's time, with a kernel beside it."""
+        """Share of the communication's time during which a kernel ran."""
         if not self.communication_ns:
             return None
         return max(0.0, 1 - self.communication_exposed_ns / self.communication_ns)
@@ -99,17 +99,17 @@ class Analysis:
     operations: int
     outside: int  # operations that lie in no range
     unknown: int  # operations whose launch was not recorded
-    still_open: int  # ranges left out, as recording ended before they did
+    still_open: int  # ranges left out because recording ended before they did
     phases: tuple[Phase, ...]  # longest projected time first
 
     def main(self) -> tuple[Phase, ...]:
-        """Phases that did anything on a GPU, without those of libraries; all phases where there is none."""
+        """Phases that used a GPU, without those of libraries; all phases if there is none."""
         return tuple(one for one in self.phases if one.domain in OWN_DOMAINS and one.projected_ns) or self.phases
 
 
 @dataclass
 class _Sums:
-    """A phase in the making."""
+    """Sums of one phase while they are being collected."""
 
     ranges: int = 0
     instances: int = 0
@@ -124,7 +124,7 @@ COUNTED = ("communication", "copy", "size", "launches", "late_launches", "queue"
 
 
 def analyse(export: Export, trace: str) -> Analysis:
-    """Every phase of the recording called `trace`. One without CUDA has host times alone."""
+    """Every phase of the recording named `trace`. Without CUDA there are host times only."""
     found: dict[tuple[int, str, str], _Sums] = {}
     ranges = export.ranges
     names, numbers = _numbered(list(zip(ranges.domain, ranges.name, strict=True)))
@@ -170,7 +170,7 @@ def _numbered(labels: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]],
 
 
 def _disjoint(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slices, in order of their ranges' start, cut so that what several hold is in one only."""
+    """Slices in order of their ranges' start, trimmed so that no operation is in more than one."""
     taken = np.zeros_like(last)
     if len(last):
         np.maximum.accumulate(last[:-1], out=taken[1:])
@@ -196,7 +196,7 @@ def _add(sums: _Sums, thread: Thread, projected: Projected, chosen: np.ndarray, 
 
 
 def _sorts(all_threads: Iterable[Thread], names: int) -> np.ndarray:
-    """What operations of each name are: COMPUTES, COMMUNICATES or COPIES."""
+    """Sort of the operations of each name: COMPUTES, COMMUNICATES or COPIES."""
     sorts = np.zeros(names, np.int64)
     for thread in all_threads:
         sorts[thread.name] = thread.sort

@@ -1,4 +1,4 @@
-"""One picture of an analysis: what the time of each phase on the GPU is made of. Decides looks, computes nothing."""
+"""One picture of an analysis: the parts of each phase's time on the GPU. Decides looks, computes nothing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ PARTS = (
     ("compute_ns", "kernels", "#0173B2"),
     ("communication_exposed_ns", "communication, not hidden", "#CC78BC"),
     ("copy_exposed_ns", "copies, not hidden", "#029E73"),
-    ("idle_for_host_ns", "idle: waits for the host", "#DE8F05"),
-    ("idle_otherwise_ns", "idle: waits for something else", "#C8C8C8"),
+    ("idle_for_host_ns", "idle, waiting for the host", "#DE8F05"),
+    ("idle_otherwise_ns", "idle, waiting for something else", "#C8C8C8"),
 )
 """Field of Phase, label, colour (colour-blind safe)."""
 
@@ -22,12 +22,12 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def draw(analyses: Sequence[Analysis], path: Path) -> None:
-    """Write the picture. Raises Refusal when there is nothing to draw or the file's kind is unknown."""
+    """Write the picture. Raises Refusal when there is nothing to draw or the file type is unknown."""
     if path.suffix not in FORMATS:
-        raise Refusal(f"--plot {path}: the name must end in {', '.join(FORMATS)}")
+        raise Refusal(f"--plot {path}: the file name must end in .png, .svg or .pdf", "unknown_kind")
     phases = [phase for one in analyses for phase in one.main() if phase.projected_ns][:SHOWN]
     if not phases:
-        raise Refusal(f"--plot {path}: no phase did anything on a GPU")
+        raise Refusal(f"--plot {path}: there is nothing to draw, because no phase used a GPU", "no_gpu_phase")
     path.parent.mkdir(parents=True, exist_ok=True)
     with plot_style.style():
         from matplotlib import pyplot
@@ -52,6 +52,6 @@ def draw(analyses: Sequence[Analysis], path: Path) -> None:
 
 
 def _label(phase: Phase, phases: Sequence[Phase]) -> str:
-    """The name, with its process where several have it."""
+    """The name, with its process where several phases have that name."""
     several = sum(other.name == phase.name for other in phases) > 1
     return f"{phase.name}, {phase.process}" if several else phase.name

@@ -1,13 +1,13 @@
 """Projects NVTX ranges onto the GPU: which operations belong to a range, and what the GPU did from first to last.
 
-An operation belongs to every range that is open on the thread that launched it, when it launched it (so do
-`nsys stats -r nvtx_gpu_proj_sum` and this; the NVTX domain does not matter). From the start of the first to the end of
-the last operation of a range the GPU either computes, communicates, copies, or is idle: these four add up to the
-projected time, as communication counts where nothing computes beside it, and copies where neither does. It is idle for
-the host when the next operation was not launched yet, else it waits for something else (an event, another stream).
+An operation belongs to every range that is open on the launching thread at the time of the launch, whatever its NVTX
+domain (as in `nsys stats -r nvtx_gpu_proj_sum`). From the start of a range's first operation to the end of its last,
+the GPU computes, communicates, copies or is idle. These four add up to the projected time, because communication counts
+only while nothing computes, and copies only while neither runs. The GPU is idle for the host if the next operation was
+not launched yet; otherwise it waits for something else (an event, another stream).
 
-Pure functions over sorted arrays. Every thread is swept once for all its ranges; only ranges whose operations overlap
-those before them, or start in another order than they were launched in, are sorted again, all at once.
+Pure functions over sorted arrays. Each thread is swept once for all its ranges. Ranges whose operations overlap earlier
+ones, or start in an order other than that of their launches, are sorted again, all at once.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ COMMUNICATION = (
     *("nccl", "cross_device_reduce", "all_reduce", "allreduce", "all_gather", "allgather", "reduce_scatter"),
     *("nvshmem", "multimem"),
 )
-"""In names of kernels that talk to other GPUs: NCCL's, vLLM's own all-reduce, symmetric memory."""
+"""Parts of the names of kernels that talk to other GPUs: NCCL, vLLM's own all-reduce, symmetric memory."""
 
 COMPUTES, COMMUNICATES, COPIES = range(3)
 
 COLUMNS = ("compute", "communication", "copy", "idle_for_host", "idle_otherwise")
-"""What a range's projected time is made of, in this order."""
+"""The parts of a range's projected time, in this order."""
 
 
 @dataclass(frozen=True)
 class Thread:
-    """Operations that one thread launched, in order of launch. Arrays of one entry an operation."""
+    """Operations that one thread launched, in order of launch. Arrays have one entry per operation."""
 
     thread: int
     start: np.ndarray  # ns
@@ -47,14 +47,14 @@ class Thread:
 
 @dataclass(frozen=True)
 class Projected:
-    """Ranges of one thread on the GPU. Arrays of one entry a range; those without operations have zeros."""
+    """Ranges of one thread on the GPU. Arrays have one entry per range; ranges without operations have zeros."""
 
     first: np.ndarray  # operations first:last of the thread belong to it
     last: np.ndarray
     projected: np.ndarray  # ns
     parts: np.ndarray  # ranges × COLUMNS, ns
     launches: np.ndarray
-    late_launches: np.ndarray  # launches that came when all work launched before them was done
+    late_launches: np.ndarray  # launches that came after all earlier launched work was done
     queue: np.ndarray  # ns between the end of a launch's call and its first operation, summed
     graph_launches: np.ndarray
     communication: np.ndarray  # ns of communicating operations, hidden or not
@@ -123,7 +123,7 @@ def project(thread: Thread, start: np.ndarray, end: np.ndarray) -> Projected:
     leading = np.maximum(0, thread.start[head] - before[head])
     parts[there, 3] -= leading * late[head]
     parts[there, 4] -= leading * ~late[head]
-    # All this is right where a range's operations start in order of launch and after all before them are done.
+    # So far this holds only for ranges whose operations start in order of launch, after all earlier ones are done.
     backwards = np.zeros(len(thread.start), np.int64)
     backwards[1:] = thread.start[1:] < thread.start[:-1]
     overlaps = before[head] > thread.start[head]
@@ -147,7 +147,7 @@ def project(thread: Thread, start: np.ndarray, end: np.ndarray) -> Projected:
 
 
 def _done_before(end: np.ndarray, earliest: int) -> np.ndarray:
-    """For each operation when all before it are done; `earliest` for the first."""
+    """For each operation, when all earlier ones are done; `earliest` for the first."""
     done = np.empty_like(end)
     if len(end):
         done[0] = earliest
@@ -178,7 +178,7 @@ def _union(start: np.ndarray, end: np.ndarray, chosen: np.ndarray) -> np.ndarray
 
 
 def _alone(thread: Thread, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """COLUMNS of ranges swept each by itself, their operations sorted by start."""
+    """COLUMNS of ranges that are each swept alone, with their operations sorted by start."""
     found = np.zeros((len(first), len(COLUMNS)), np.int64)
     for chunk in chunks(last - first):
         members, owner = members_of(first[chunk], last[chunk])

@@ -1,4 +1,4 @@
-"""An analysis as rows: for CSV, for JSON and for a terminal. Decides columns and units, computes nothing."""
+"""Renders an analysis as CSV, as JSON and for a terminal. Decides columns and units, computes nothing."""
 
 import csv
 import io
@@ -9,10 +9,10 @@ from typing import Any
 from profiling.nsys.phase_analysis import Analysis, Kernel, Phase
 from profiling.nsys.verdict import duration, judge, short, waiting
 
-LONG_SHARE = 0.1  # of the longest phase: shorter ones show their kernels with --all
+LONG_SHARE = 0.1  # of the longest phase; shorter phases show their kernels only with --all
 HOST_HEADER = ("phase", "process", "ranges", "on host")
-HOST_ONLY = "nothing ran on a GPU while it was recorded: these are times of the host alone"
-KERNELS_IN_JSON = 20  # of each phase; kernels.csv has all
+HOST_ONLY = "nothing ran on a GPU during the recording, so these are host times only"
+KERNELS_IN_JSON = 20  # per phase; kernels.csv has all
 PHASE_COLUMNS = (
     *(
         "phase",
@@ -35,14 +35,14 @@ KERNEL_COLUMNS = ("phase", "process", "kernel", "kind", "count", "total_ns", "me
 
 
 def phase_row(phase: Phase, trace: str) -> dict[str, Any]:
-    """PHASE_COLUMNS; absent values are None."""
+    """Values of PHASE_COLUMNS; missing ones are None."""
     verdict = judge(phase)
     told = {"phase": phase.name, "trace": trace, "verdict": verdict.bound or None, "sentence": verdict.sentence}
     return {column: told[column] if column in told else _rounded(getattr(phase, column)) for column in PHASE_COLUMNS}
 
 
 def kernel_row(kernel: Kernel, phase: Phase, trace: str) -> dict[str, Any]:
-    """KERNEL_COLUMNS."""
+    """Values of KERNEL_COLUMNS."""
     return {
         "phase": phase.name,
         "process": phase.process,
@@ -57,7 +57,7 @@ def kernel_row(kernel: Kernel, phase: Phase, trace: str) -> dict[str, Any]:
 
 
 def document(analyses: Sequence[Analysis]) -> dict[str, Any]:
-    """For JSON: all phases of all traces in one list, each with its longest kernels."""
+    """For JSON: all phases of all traces in one list, each phase with its longest kernels."""
     phases = []
     for analysis in analyses:
         for phase in analysis.phases:
@@ -82,9 +82,9 @@ def kernels_csv(analyses: Sequence[Analysis]) -> str:
 
 
 def text(analysis: Analysis, top: int, shown: int | None) -> str:
-    """For a terminal: a table of phases, a verdict each, the `top` longest kernels of those that take long.
+    """For a terminal: a table of phases, a verdict for each, and the `top` longest kernels of the long phases.
 
-    `shown`: how many phases; None for all, with those of libraries (other domains than ours and the default one).
+    `shown`: how many phases; None for all, including those of libraries (domains other than ours and the default).
     """
     gpus = f", {_counted(analysis.gpus)}" if analysis.gpus else ""
     lines = [f"{analysis.trace}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
@@ -94,7 +94,8 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     header = ("phase", "process", "ranges", "on host", "on GPU", "busy", "comm.", "copies", "idle", "late", "queue")
     lines += ["", *columns(header, [_cells(phase) for phase in phases])]
     if len(phases) < len(analysis.phases):
-        lines.append(f"{len(analysis.phases) - len(phases)} more, shorter or of libraries: --all")
+        hidden = len(analysis.phases) - len(phases)
+        lines.append(f"--all shows {hidden} more: shorter phases and ranges of libraries")
     processes = Counter(phase.name for phase in phases)
     lines += [""]
     for phase in phases:
@@ -104,7 +105,8 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     long = max((phase.projected_ns for phase in phases), default=0) * LONG_SHARE
     for phase in phases if top else ():
         if phase.kernels and (shown is None or phase.projected_ns >= long):
-            lines += ["", f"{phase.name}, process {phase.process}: longest of {len(phase.kernels)} kernels and copies"]
+            which = f"longest of {len(phase.kernels)} kernels and copies"
+            lines += ["", f"{phase.name}, process {phase.process}: {which}"]
             lines += [_kernel_line(kernel, phase) for kernel in phase.kernels[:top]]
     notes = list(_notes(analysis))
     return "\n".join([*lines, *([""] if notes else []), *notes])
@@ -128,7 +130,7 @@ def _cells(phase: Phase) -> tuple[str, ...]:
 
 
 def columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines: the first column to the left, all others to the right."""
+    """Lines of a table: the first column is left-aligned, all others are right-aligned."""
     rows = [header, *cells]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     aligned = [
@@ -145,18 +147,18 @@ def _kernel_line(kernel: Kernel, phase: Phase) -> str:
 
 def _notes(analysis: Analysis) -> Iterable[str]:
     if analysis.outside and analysis.operations:
-        yield f"{analysis.outside / analysis.operations:.1%} of the operations were launched outside all ranges"
+        yield f"{analysis.outside / analysis.operations:.1%} of the operations were launched outside any range"
     if analysis.unknown:
-        yield f"{analysis.unknown:,} operations belong to no recorded API call: launched before recording began"
+        yield f"operations without a recorded API call, because launched before recording began: {analysis.unknown:,}"
     if analysis.still_open:
-        yield f"{analysis.still_open:,} ranges were still open when recording ended: left out"
+        yield f"ranges left out, because still open when recording ended: {analysis.still_open:,}"
     if any(kernel.name == "[CUDA graph]" for phase in analysis.phases for kernel in phase.kernels):
-        yield "CUDA graphs were traced whole: idle time inside them is not seen (--cuda-graph-trace=node shows it)"
+        yield "CUDA graphs were traced as a whole, so idle time inside them is hidden; --cuda-graph-trace=node shows it"
     if analysis.operations:
         yield (
-            "on GPU: first start to last end of the operations launched in a range; busy: of that, an operation runs; "
-            "comm., copies: nothing computes beside it; late: launches that found nothing left to do; "
-            "queue: from launch to start, mean"
+            "on GPU: from the start of the first operation launched in a range to the end of the last; "
+            "busy: share of that time with an operation running; comm., copies: share that no kernel hides; "
+            "late: launches that came after the GPU had run out of work; queue: mean time from launch to start"
         )
 
 

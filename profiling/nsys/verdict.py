@@ -1,8 +1,8 @@
-"""What a phase is bound by, from its numbers alone.
+"""What limits a phase, judged from its numbers alone.
 
-The projected time of a phase is cut into five parts (see `phases.Phase`); the largest names the verdict.
-"Compute-bound" says that kernels fill the time, not whether they wait for arithmetic or for memory inside: a timeline
-cannot tell.
+The projected time of a phase is split into five parts (see `phase_analysis.Phase`); the largest gives the verdict.
+"Compute-bound" says that kernels fill the time. A timeline cannot show whether they wait for arithmetic or for memory
+inside.
 """
 
 from collections.abc import Iterable
@@ -13,20 +13,20 @@ from profiling.nsys.phase_analysis import Phase
 
 @dataclass(frozen=True)
 class Verdict:
-    """`bound` is one of BOUNDS, or "" when the phase did nothing on a GPU; `sentence` says why, with numbers."""
+    """`bound` is one of BOUNDS, or "" when the phase did not use a GPU; `sentence` says why, with numbers."""
 
     bound: str
     sentence: str
 
 
 WORTH_TELLING = 0.1
-"""Share of a phase from which on a part is told that is not the largest."""
+"""Share of a phase above which the sentence also mentions a part that is not the largest."""
 
 BOUNDS = {
     "compute-bound": "kernels fill the time",
-    "communication-bound": "the GPU exchanges data with others, with no kernel beside it",
-    "memory-copy-bound": "the GPU copies or fills memory, with no kernel beside it",
-    "launch-bound": "the GPU waits for the host to launch what comes next",
+    "communication-bound": "the GPU exchanges data with other GPUs while no kernel runs",
+    "memory-copy-bound": "the GPU copies or fills memory while no kernel runs",
+    "launch-bound": "the GPU waits for the host to launch the next operation",
     "wait-bound": "the GPU waits although work is launched: for an event, another stream or another GPU",
 }
 
@@ -37,13 +37,13 @@ ALSO = {
     "launch-bound": "waiting for the host",
     "wait-bound": "waiting for something else",
 }
-"""What else takes time in a phase that is bound by something else; kernels are what the GPU is busy with."""
+"""Other parts that the sentence mentions. Kernels are not among them: they are what the GPU is busy with."""
 
 
 def judge(phase: Phase) -> Verdict:
     """The verdict on a phase."""
     if not phase.projected_ns:
-        return Verdict("", f"{phase.name} launched nothing on a GPU: {duration(phase.host_ns)} on the host")
+        return Verdict("", f"{phase.name} launched nothing on a GPU; it took {duration(phase.host_ns)} on the host")
     parts = {
         "compute-bound": phase.compute_ns,
         "communication-bound": phase.communication_exposed_ns,
@@ -54,32 +54,37 @@ def judge(phase: Phase) -> Verdict:
     shares = {name: ns / phase.projected_ns for name, ns in parts.items()}
     bound, *others = sorted(parts, key=lambda name: -parts[name])
     also = [f"{ALSO[name]} {shares[name]:.0%}" for name in others if name in ALSO and shares[name] >= WORTH_TELLING]
-    busy = "; ".join([f"the GPU is busy {(phase.busy_share or 0):.0%}", *([", ".join(also)] if also else [])])
+    busy = f"GPU busy {(phase.busy_share or 0):.0%}"
+    busy += f"; also: {', '.join(also)}" if also else ""
     return Verdict(bound, f"{phase.name} is {bound}: {_because(bound, shares[bound], phase, busy)}")
 
 
 def _because(bound: str, share: float, phase: Phase, busy: str) -> str:
     if bound == "launch-bound":
-        late = f"{(phase.late_share or 0):.0%} of its {phase.launches:,} launches found the GPU with nothing left to do"
+        late = (
+            f"{(phase.late_share or 0):.0%} of its {phase.launches:,} launches came after the GPU had run out of work"
+        )
         return f"{late}; {busy}"
     if bound == "wait-bound":
-        return f"{share:.0%} of its time the GPU waits for something else than the next launch; {busy}"
+        return f"the GPU spends {share:.0%} of the time waiting for something other than the next launch; {busy}"
     if bound == "communication-bound":
         hidden = phase.communication_hidden_share or 0
-        return f"communication fills {share:.0%} of its time, {hidden:.0%} of all communication is hidden; {busy}"
+        return (
+            f"communication fills {share:.0%} of its time, and kernels hide {hidden:.0%} of all communication; {busy}"
+        )
     if bound == "memory-copy-bound":
         rate = phase.copied_bytes / phase.copy_ns if phase.copy_ns else 0
-        return f"copies fill {share:.0%} of its time, {size(phase.copied_bytes)} at {rate:.3g} GB/s; {busy}"
+        return f"copies fill {share:.0%} of its time ({size(phase.copied_bytes)} at {rate:.3g} GB/s); {busy}"
     longest = next((kernel for kernel in phase.kernels if kernel.kind == "kernel"), None)
-    most = f", {longest.total_ns / phase.projected_ns:.0%} by {short(longest.name)}" if longest else ""
+    most = f" ({longest.total_ns / phase.projected_ns:.0%} in {short(longest.name)})" if longest else ""
     return f"kernels fill {share:.0%} of its {duration(phase.projected_ns)}{most}; {busy}"
 
 
 def waiting(phases: Iterable[Phase]) -> list[str]:
-    """A sentence wherever processes wait in collectives for a slower one. `phases`: outer before inner, as they come.
+    """A sentence for each phase in which a process waits in collectives for a slower one.
 
-    A collective's kernel runs from when its process is there until all are: the one that comes last waits least. The
-    same wait is told of the innermost phase only.
+    `phases`: outer before inner, as they come. A collective's kernel runs from the moment its process arrives until all
+    have arrived, so the process that arrives last waits least. The same wait is reported for the innermost phase only.
     """
     found: dict[str, list[Phase]] = {}
     for phase in phases:
@@ -91,8 +96,9 @@ def waiting(phases: Iterable[Phase]) -> list[str]:
         waits = first.communication_ns - last.communication_ns
         if last.communication_ns and waits >= WORTH_TELLING * first.projected_ns:
             said[first.communication_ns, last.communication_ns] = (
-                f"{name}: communication takes {duration(first.communication_ns)} in process {first.process}, "
-                f"{duration(last.communication_ns)} in process {last.process}: the difference is waiting for the latter"
+                f"{name}: communication takes {duration(first.communication_ns)} in process {first.process} and "
+                f"{duration(last.communication_ns)} in process {last.process}; "
+                f"process {first.process} spends the difference waiting for process {last.process}"
             )
     return list(said.values())
 
@@ -107,7 +113,7 @@ def short(kernel: str, limit: int = 60) -> str:
 
 
 def size(count: float) -> str:
-    """In the largest of B, kB, MB, GB that leaves a whole number."""
+    """Bytes in the first of B, kB and MB that makes the number smaller than 1000, else in GB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -116,5 +122,5 @@ def size(count: float) -> str:
 
 
 def duration(ns: float) -> str:
-    """In ms, or in µs where that says more."""
+    """A time in ms, or in µs below 1 ms."""
     return f"{ns / 1e6:,.1f} ms" if ns >= 1e6 else f"{ns / 1e3:,.1f} µs"

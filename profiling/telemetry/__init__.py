@@ -1,5 +1,6 @@
-"""Memory, processor and GPU use of a process tree while it is measured, sampled by a process of its own.
+"""Memory, CPU and GPU use of a process tree while it is measured, sampled by a separate process.
 
-`samples` what was seen, and pure summaries of it; `processes`, `nvidia`, `amd` the readers; `gpus` which of them
-works here; `worker` the sampling process; `sampler` its other end, which callers use. Knows nothing of engines.
+`samples` holds the samples and pure summaries of them; `processes`, `nvidia` and `amd` are the readers; `gpus` picks
+the reader that works here; `worker` is the sampling process; callers use `sampler`, its other end. Knows nothing of
+engines.
 """

@@ -1,7 +1,7 @@
-"""Readings of AMD GPUs through AMD SMI (`amdsmi`, checked against version 7.0). What it does not know is None.
+"""Readings of AMD GPUs through AMD SMI (`amdsmi`, checked against version 7.0). Unknown values are None.
 
-amdsmi says "N/A" for most of what a device lacks, some values it hands on as the largest number of their type, and
-a power or energy of 0 means that there is no meter: all of these are None here.
+amdsmi returns "N/A" for most values that a device lacks, and the largest number of the type for some; a power or energy
+of 0 means that there is no meter. All of these are None here.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ RESIDENCIES = {
     "vr_thm_residency_acc": "vr_thermal",
     "hbm_thm_residency_acc": "hbm_thermal",
 }
-"""Counters of the GPU's metrics that grow while a reason holds the clocks down, and our names of the reasons.
+"""GPU counters that grow while something holds the clocks down, and our names of those reasons.
 
-`amdsmi_get_violation_status` would name them too, but measures for a tenth of a second each time; and what older
-devices have instead (`throttle_status`) comes out of amdsmi as a bare yes or no.
+`amdsmi_get_violation_status` names them too, but takes a tenth of a second per call. Older devices have
+`throttle_status` instead, which amdsmi reduces to yes or no.
 """
 
 
@@ -47,7 +47,7 @@ class AmdReader:
         return [self._read_one(index, gpu) for index, gpu in self._handles.items()]
 
     def users(self) -> list[GpuUser]:
-        """Processes on the GPUs, as far as the driver tells."""
+        """Processes on the GPUs, as far as the driver reports them."""
         found = []
         for index, gpu in self._handles.items():
             for process in self._ask(self._smi.amdsmi_get_gpu_process_list, gpu) or []:
@@ -107,11 +107,11 @@ class AmdReader:
 
 
 def number(value: Any) -> float | None:
-    """A value of amdsmi; None for "N/A" and for what stands in its place."""
+    """A value of amdsmi; None for "N/A" and for its substitutes."""
     known = isinstance(value, int | float) and not isinstance(value, bool) and value not in NOT_AVAILABLE
     return float(value) if known else None
 
 
 def positive(value: Any) -> float | None:
-    """The same for a value that is never 0 where it is measured at all."""
+    """The same for a value that is never 0 if it is measured at all."""
     return number(value) or None

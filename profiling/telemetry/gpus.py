@@ -1,4 +1,4 @@
-"""GPUs of this machine through whichever driver answers: NVML, else AMD SMI, else there are none.
+"""GPUs of this machine through whichever driver responds: NVML, else AMD SMI, else none.
 
 A machine without a driver simply has no GPU columns. Knows nothing of processes, nor of what readings mean.
 """
@@ -18,14 +18,14 @@ class GpuReader(Protocol):
         """One reading a GPU."""
 
     def users(self) -> list[GpuUser]:
-        """Processes with a compute context on the GPUs, as far as the driver tells."""
+        """Processes with a compute context on the GPUs, as far as the driver reports them."""
 
     def close(self) -> None:
         """Disconnect; safe to call twice."""
 
 
 class NoGpus:
-    """None were asked for, or no driver answers."""
+    """No GPUs were requested, or no driver responds."""
 
     name = "none"
 
@@ -34,7 +34,7 @@ class NoGpus:
         return []
 
     def users(self) -> list[GpuUser]:
-        """Nobody."""
+        """No processes."""
         return []
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Readings of NVIDIA GPUs through NVML. A question that a device does not support is answered with None."""
+"""Readings of NVIDIA GPUs through NVML. Values that a device does not support are None."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,7 +51,7 @@ class NvidiaReader:
         return [self._read_one(index, gpu) for index, gpu in self._handles.items()]
 
     def users(self) -> list[GpuUser]:
-        """Processes with a compute context on the GPUs, as far as the driver tells."""
+        """Processes with a compute context on the GPUs, as far as the driver reports them."""
         return [user for index, gpu in self._handles.items() for user in self._users(index, gpu)]
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class NvidiaReader:
         for process in processes:
             try:
                 name = Path(str(nvml.nvmlSystemGetProcessName(process.pid))).name
-            except nvml.NVMLError:  # not ours to know, or gone
+            except nvml.NVMLError:  # no permission, or the process is gone
                 name = ""
             used = process.usedGpuMemory
             found.append(GpuUser(index, int(process.pid), name, used / GB if used is not None else None))
@@ -117,7 +117,7 @@ def _reason_bits(nvml: Any) -> dict[int, str]:
 
 
 def _names(mask: int, bits: dict[int, str]) -> str:
-    """The reasons in a mask; a bit that the package does not know stands there as a number."""
+    """The reasons in a mask; a bit that the package does not know appears as a number."""
     unknown = mask & ~sum(bits)
     names = [name for bit, name in bits.items() if mask & bit] + ([hex(unknown)] if unknown else [])
     return "+".join(names) or NO_REASON

@@ -43,14 +43,14 @@ class ProcessTreeReader:
             cpu_s[key] = times.user + times.system
             spent_s += cpu_s[key] - self._cpu_s.get(key, 0.0)
         now = time.perf_counter()
-        # The start of a process is told by the wall clock, which may have been set since: then too short a time.
+        # The start time uses the wall clock. If that was set meanwhile, the time may come out too short.
         elapsed_s = time.time() - root.create_time() if self._read_at is None else now - self._read_at
         elapsed_s = max(elapsed_s, spent_s / (psutil.cpu_count() or 1))
         self._cpu_s, self._read_at = cpu_s, now
         return (rss_bytes / GB, 100.0 * spent_s / max(elapsed_s, 1e-3), now) if cpu_s else None
 
     def _group(self) -> list[psutil.Process]:
-        """Processes of the group that the root leads: those forked for it by another process are no children of it."""
+        """Processes of the root's process group; those that another process forked for it are not its children."""
         found = []
         for pid in psutil.pids():
             try:

@@ -1,8 +1,8 @@
-"""ProcessTreeSampler: a process tree and its GPUs watched by a process of their own, and what it saw.
+"""ProcessTreeSampler: a separate process watches a process tree and its GPUs.
 
-Starting it takes no time of the caller: it gets ready while the engine loads, and rests until the first `mark`.
-A sampler that dies, hangs or cannot be started costs no measurement: there is no telemetry then, and `problem` says
-why. Knows nothing of engines or cells.
+Starting it does not delay the caller: it gets ready while the engine loads, and rests until the first `mark`. A sampler
+that dies, hangs or cannot be started costs no measurement; there is just no telemetry, and `problem` says why. Knows
+nothing of engines or cells.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class ProcessTreeSampler:
         self.problem = ""  # why there is no telemetry since the first mark after a rest; "" when there is
 
     def start(self) -> None:
-        """Begin to start the process; safe to call again, and after it was lost."""
+        """Start the process without waiting for it; safe to call again, and after the process was lost."""
         if self._process is not None:
             return
         ours, theirs = Pipe()
@@ -69,7 +69,7 @@ class ProcessTreeSampler:
     def mark(self) -> float:
         """Sample now and return the time, so that a window that begins or ends here has no partial interval.
 
-        After a `rest` this forgets what was seen before it, and starts a process that was lost again.
+        After a `rest`, this discards the earlier samples and restarts a lost process.
         """
         if not self._awake:
             self._samples, self._watched, self.problem = [], Watched(), ""
@@ -79,7 +79,7 @@ class ProcessTreeSampler:
         return time.perf_counter()
 
     def rest(self) -> None:
-        """Sample a last time, then not until the next `mark`."""
+        """Sample once more, then pause until the next `mark`."""
         if self._awake:
             self._ask(REST)
         self._awake = False
@@ -93,7 +93,7 @@ class ProcessTreeSampler:
         return self._watched.users
 
     def tree_pids(self) -> frozenset[int]:
-        """Every process id that the tree had since then, as this process sees them."""
+        """Every process id in the tree since then, as this process sees it."""
         return self._watched.tree_pids
 
     def stop(self) -> None:
@@ -125,13 +125,13 @@ class ProcessTreeSampler:
     def _answer(self, timeout_s: float) -> tuple[int | None, Watched]:
         assert self._pipe is not None
         if not self._pipe.poll(timeout_s):
-            raise TimeoutError(f"the sampler has not answered within {timeout_s:g} s")
+            raise TimeoutError(f"the sampler did not answer within {timeout_s:g} s")
         number, answer = self._pipe.recv()
         self._answered = number or 0
         return number, answer
 
     def _last_words(self) -> str | None:
-        """Why the process ended, where it told; it may have done so before it was asked."""
+        """Why the process ended, if it said so; it may have said so before the last command."""
         with contextlib.suppress(EOFError, OSError):
             while self._pipe is not None and self._pipe.poll():
                 number, answer = self._pipe.recv()
@@ -144,15 +144,15 @@ class ProcessTreeSampler:
         self._watched = watched
 
     def _lose(self, problem: str | None) -> None:
-        """Without its end a window's energy and peak would be wrong, so what was seen before goes too."""
+        """Give up on the process, discard all samples: without its end, a window's energy and peak would be wrong."""
         code = self._end(STOP_TIMEOUT_S if problem is None else 0.0)
         if problem is None and code is not None and code < 0:
-            problem = f"the sampler was ended by {signal.Signals(-code).name}"
-        self.problem = problem or f"the sampler ended with code {code}"
+            problem = f"the sampler was killed by {signal.Signals(-code).name}"
+        self.problem = problem or f"the sampler exited with code {code}"
         self._samples, self._watched = [], Watched()
 
     def _end(self, timeout_s: float) -> int | None:
-        """Close the pipe, which ends the process, and kill it when it does not; its exit code."""
+        """Close the pipe, which ends the process, or kill it if it does not end; returns its exit code."""
         process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
         if pipe is not None:
             pipe.close()

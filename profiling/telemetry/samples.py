@@ -1,6 +1,6 @@
-"""What telemetry saw, and summaries of any window of it: pure functions over recorded samples.
+"""Telemetry samples and summaries of any window of them: pure functions over recorded samples.
 
-Says nothing of single phases: utilisation over less than a few samples has no meaning. Reads no device.
+Says nothing about single phases, because utilisation over only a few samples has no meaning. Reads no device.
 """
 
 import itertools
@@ -18,22 +18,22 @@ THROTTLING = frozenset(
 )
 """Reasons for low clocks that make a measurement worthless: heat, or a power supply that pulls the brake.
 
-A GPU at its power limit ("sw_power_cap", AMD "ppt") is at work as it was built to be; an idle one, or one whose
-clocks were set by hand, is not throttled either.
+A GPU at its power limit ("sw_power_cap", AMD "ppt") works as designed. An idle GPU, or one whose clocks were set by
+hand, is not throttled either.
 """
 
 POWER_CAPS = frozenset({"sw_power_cap", "ppt"})
 
 NO_REASON = "none"
-"""The driver was asked and gives no reason; not known is None."""
+"""The driver reports no reason; unknown is None."""
 
 
 @dataclass(frozen=True)
 class GpuReading:
-    """What the driver says of one GPU now; None where the device does not answer the question."""
+    """What the driver reports for one GPU now; None where the device does not report a value."""
 
     index: int  # the driver's: all devices, whatever CUDA_VISIBLE_DEVICES says
-    memory_gb: float | None = None  # used on the device, by whomever
+    memory_gb: float | None = None  # used on the device, by all processes
     util_pct: float | None = None  # share of the driver's last sampling period with a kernel running
     power_w: float | None = None
     energy_j: float | None = None  # counter since the driver was loaded
@@ -44,18 +44,18 @@ class GpuReading:
 
 @dataclass(frozen=True)
 class GpuUser:
-    """A process with a compute context on a GPU. Inside a container the driver may give another
-    namespace's `pid`, or list nobody."""
+    """A process with a compute context on a GPU. Inside a container the driver may report a `pid` of another
+    namespace, or no processes at all."""
 
     gpu_index: int
     pid: int
-    name: str  # "" when the driver does not tell
+    name: str  # "" when the driver does not report it
     memory_gb: float | None
 
 
 @dataclass(frozen=True)
 class TelemetrySample:
-    """One moment, and one GPU where there are any (so one row a GPU, with the same process columns)."""
+    """One moment, and one GPU if there are any: one row per GPU, with the same process columns."""
 
     time_s: float  # time.perf_counter; the same clock in all processes of a Linux machine
     rss_gb: float  # resident memory summed over the tree; pages that processes share count once each
@@ -72,7 +72,7 @@ class TelemetrySample:
 
 @dataclass(frozen=True)
 class Watched:
-    """What the sampling process hands over: samples since it did so last; who was seen since it woke."""
+    """What the sampling process hands over: samples since the last hand-over, and processes seen since it woke."""
 
     samples: tuple[TelemetrySample, ...] = ()
     users: tuple[GpuUser, ...] = ()  # on the sampled GPUs, each with the most memory that it held
@@ -81,7 +81,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class TelemetrySummary:
-    """A window in one row. None: not known."""
+    """A window in one row. None: unknown."""
 
     peak_memory_gb: float | None  # fullest GPU; without GPUs the process tree
     cpu_pct: float | None  # mean; 100 = one core busy
@@ -92,7 +92,7 @@ class TelemetrySummary:
 
 @dataclass(frozen=True)
 class Throttled:
-    """A GPU that was slowed down in `seen` of `samples` looks at it."""
+    """A GPU that was slowed down in `seen` of `samples` samples."""
 
     gpu_index: int
     reasons: tuple[str, ...]
@@ -108,7 +108,7 @@ class Throttled:
 
 @dataclass(frozen=True)
 class TelemetryWindow:
-    """What was seen between two times, raw and in one row."""
+    """The samples between two times, and their summary."""
 
     samples: tuple[TelemetrySample, ...]
     summary: TelemetrySummary
@@ -116,13 +116,13 @@ class TelemetryWindow:
 
 
 def window(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> TelemetryWindow:
-    """What the samples, in order of time, say of the time between."""
+    """Samples and summary of the time between `start_s` and `end_s`; `samples` are in order of time."""
     inside = tuple(sample for sample in samples if start_s <= sample.time_s <= end_s)
     return TelemetryWindow(inside, summarise(samples, start_s, end_s), throttled(samples, start_s, end_s))
 
 
 def levels(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> list[TelemetrySample]:
-    """Samples that tell the window's levels; of one shorter than the interval the first after it, else the last."""
+    """Samples inside the window; if there are none, the first after it, else the last before it."""
     inside = [sample for sample in samples if start_s <= sample.time_s <= end_s]
     if inside or not samples:
         return inside
@@ -131,7 +131,7 @@ def levels(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> 
 
 
 def summarise(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> TelemetrySummary:
-    """Reduce the samples, in order of time, to one row for the window; those just outside serve its two ends."""
+    """Reduce the samples, in order of time, to one row for the window; samples just outside help at its two ends."""
     seen = levels(samples, start_s, end_s)
     gpu_memory = [sample.gpu_memory_gb for sample in seen if sample.gpu_memory_gb is not None]
     utilisation = [sample.gpu_util_pct for sample in seen if sample.gpu_util_pct is not None]
@@ -146,14 +146,14 @@ def summarise(samples: Sequence[TelemetrySample], start_s: float, end_s: float) 
 
 
 def reasons(sample: TelemetrySample) -> frozenset[str] | None:
-    """Why the GPU's clocks were not higher; None where that is not known."""
+    """Why the GPU's clocks were not higher; None if unknown."""
     if sample.throttle_reasons is None:
         return None
     return frozenset(sample.throttle_reasons.split("+")) - {NO_REASON}
 
 
 def throttled(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> tuple[Throttled, ...]:
-    """GPUs that were slowed down in the window, and why: see THROTTLING. GPUs whose reasons are not known are not."""
+    """GPUs that were slowed down in the window, and why (see THROTTLING). GPUs with unknown reasons are left out."""
     looked: Counter[int] = Counter()
     seen: Counter[int] = Counter()
     found: dict[int, set[str]] = {}
@@ -169,7 +169,7 @@ def throttled(samples: Sequence[TelemetrySample], start_s: float, end_s: float) 
 
 
 def mean_cpu_pct(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> float | None:
-    """Mean over the window. A sample speaks of the time since the one before, of which only the overlap counts."""
+    """Mean over the window. A sample covers the time since the previous one; only the overlap counts."""
     by_time = {sample.time_s: sample.cpu_pct for sample in samples}  # one a moment, not one a GPU
     covered_s, weighted = 0.0, 0.0
     for earlier, later in itertools.pairwise(sorted(by_time)):
@@ -182,7 +182,7 @@ def mean_cpu_pct(samples: Sequence[TelemetrySample], start_s: float, end_s: floa
 def energy_used_j(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> float | None:
     """Difference of each GPU's energy counter between the window's ends, summed; None without two readings of any.
 
-    The counter is interpolated linearly between samples; beyond the first and the last it is taken as constant.
+    The counter is interpolated linearly between samples; before the first and after the last it counts as constant.
     """
     readings: dict[int, list[tuple[float, float]]] = {}
     for sample in samples:

@@ -1,8 +1,8 @@
 """The sampling process: `python -m profiling.telemetry.worker FD PARENT PID INTERVAL_S GPUS`.
 
-A process of its own, so that it neither waits for the interpreter of the one that plans, draws and stores, nor makes
-that one wait. Imports no more than psutil and the driver's library. Samples at every command and, once woken, at a
-fixed interval between them; ends when its pipe is closed or its parent is gone, however that one died.
+A separate process, so that it neither waits for the interpreter of the process that plans, draws and stores, nor makes
+that process wait. Imports only psutil and the driver's library. Samples at every command and, once woken, at a fixed
+interval between commands. Ends when its pipe is closed or its parent is gone, however the parent died.
 """
 
 import os
@@ -17,7 +17,7 @@ MARK, REST = "mark", "rest"
 
 
 def end_with(parent: int, interval_s: float = 0.5) -> None:
-    """End this process once `parent` is gone, even while a driver that hangs is being asked."""
+    """End this process once `parent` is gone, even while it waits for a driver that hangs."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -77,7 +77,7 @@ def serve(pipe: Connection, pid: int, interval_s: float, gpu_indices: tuple[int,
 
 
 def main(arguments: list[str]) -> None:
-    """Serve, then end at once; what goes wrong are the last words through the pipe."""
+    """Serve, then end at once; an error is the last message through the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
     fd, parent, pid, interval_s, gpus = arguments
     end_with(int(parent))

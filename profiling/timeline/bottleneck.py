@@ -1,7 +1,7 @@
-"""Which phase of a measured cell takes longest, and whether its GPU or its host is what it waits for.
+"""Which phase of a measured cell takes longest, and whether the GPU or the host holds it up.
 
-From the phases' own times and, where it lies on their axis, the GPU's use meanwhile. A trace says more
-(`python -m profiling analyze`); this says where to look. Knows nothing of files.
+Uses the times of the phases and, where telemetry shares their time axis, the GPU utilisation in them. A trace
+(`python -m profiling analyze`) tells you more; this tells you where to look. Knows nothing of files.
 """
 
 import math
@@ -12,33 +12,43 @@ from profiling.measured_cell import RecordedCell
 from profiling.phases import NOT_EXCLUSIVE, PHASES, PhaseRecord
 from profiling.timeline.lanes import HOST, Window, held, host_end_s, processes
 
-APART = 1.1  # host and GPU times whose ratio is below are the same
-IDLE_PCT = 80.0  # GPU use below which it waits for something
-TOUCHES_S = 1e-6  # overlap that is rounding
-GAP_S = 0.005  # between two of one phase that is no pause of it
+APART = 1.1  # host and GPU times count as equal below this ratio
+IDLE_PCT = 80.0  # below this utilisation the GPU waits for something
+TOUCHES_S = 1e-6  # overlaps up to this length are rounding
+GAP_S = 0.005  # two occurrences of one phase that are this close count as one
 ALWAYS = Window(-math.inf, math.inf)
-SAMPLE_COVER = 0.8  # part of a reading's time that a phase must fill for the reading to speak of it
+SAMPLE_COVER = 0.8  # share of a reading's time that a phase must fill for the reading to count for it
+
+GPU, HOST_TIME, EITHER, WAITS_FOR_HOST, WAITS_FOR_GPU = "gpu", "host", "either", "waits_for_host", "waits_for_gpu"
+WORDS = {
+    GPU: "GPU time dominates and the host runs ahead",
+    HOST_TIME: "host time dominates",
+    EITHER: "both take equally long, so one waits for the other",
+    WAITS_FOR_HOST: "both take equally long, and the GPU waits for the host",
+    WAITS_FOR_GPU: "both take equally long, and the host waits for the GPU",
+}
+"""What holds up a phase (see `limit`), in words."""
 
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """One phase of rank 0 in a window, all its occurrences together."""
+    """All occurrences of one phase of rank 0 in a window."""
 
     phase: str
     count: int
     host_ms: float
-    gpu_ms: float | None  # None on a CPU, and of what ran on the host alone
-    share: float  # of the window; on the GPU where it ran there
-    gpu_busy_pct: float | None = None  # mean over readings that fall into it; None where there are none
+    gpu_ms: float | None  # None on a CPU, and for what ran on the host only
+    share: float  # of the window; GPU time if there is any, else host time
+    gpu_busy_pct: float | None = None  # mean over readings within the phase; None where there are none
 
     @property
     def ms(self) -> float:
-        """What it took: on the GPU where it ran there."""
+        """GPU time if there is any, else host time."""
         return self.host_ms if self.gpu_ms is None else self.gpu_ms
 
 
 def phase_times(cell: RecordedCell, window: Window) -> tuple[PhaseTime, ...]:
-    """Phases of rank 0 in the order of a request, each for the part of it that lies in the window."""
+    """Phases of rank 0 in the order of a request; of each, only the part inside the window counts."""
     whole_ms = (window.end_s - window.start_s) * 1000
     mine = [record for record in cell.phases if record.rank == 0]
     spans = {
@@ -48,7 +58,7 @@ def phase_times(cell: RecordedCell, window: Window) -> tuple[PhaseTime, ...]:
         if lane.kind != HOST
         for one in lane.slices
     }
-    inside: dict[str, list[tuple[PhaseRecord, float, float]]] = {}  # with the parts of host and GPU time in the window
+    inside: dict[str, list[tuple[PhaseRecord, float, float]]] = {}  # with the shares of host and GPU time in the window
     for record in mine:
         on_host = _part((record.start_s, host_end_s(record)), window)
         on_gpu = _part(spans.get(id(record), (record.start_s, host_end_s(record))), window)
@@ -66,7 +76,7 @@ def phase_times(cell: RecordedCell, window: Window) -> tuple[PhaseTime, ...]:
 
 
 def _part(span: tuple[float, float], window: Window) -> float:
-    """How much of a span lies in the window, from 0 to 1; neighbours that only touch it do not."""
+    """Share of a span that lies in the window, from 0 to 1; a neighbour that only touches the window has 0."""
     start_s, end_s = span
     covered_s = min(end_s, window.end_s) - max(start_s, window.start_s)
     if end_s - start_s <= TOUCHES_S:
@@ -75,30 +85,33 @@ def _part(span: tuple[float, float], window: Window) -> float:
 
 
 def bottleneck(times: Sequence[PhaseTime]) -> PhaseTime | None:
-    """The phase that takes longest, of those that lie side by side."""
+    """The longest of the phases that do not overlap."""
     return max((one for one in times if one.phase not in NOT_EXCLUSIVE), key=lambda one: one.ms, default=None)
 
 
-def held_up_by(time: PhaseTime) -> str:
-    """Whether the host or the GPU dominates a phase, in words; "" on a CPU, where there is no such question.
+def limit(time: PhaseTime) -> str:
+    """What holds up a phase, as a key of WORDS; "" on a CPU, where there is nothing to decide.
 
-    A GPU that takes longer than the host needs to issue the work is the limit. Where both take the same, either the
-    host waits for the GPU or the GPU for the host: the GPU's use tells which.
+    The GPU is the limit if it takes longer than the host needs to issue the work. If both take equally long, one waits
+    for the other, and the GPU utilisation shows which.
     """
     if time.gpu_ms is None or time.host_ms <= 0 or time.gpu_ms <= 0:
         return ""
-    busy = "" if time.gpu_busy_pct is None else f"; the GPU is busy {time.gpu_busy_pct:.0f} % of it"
     if time.gpu_ms >= APART * time.host_ms:
-        said = "GPU time dominates, the host is ahead"
-    elif time.host_ms >= APART * time.gpu_ms:
-        said = "host time dominates"
-    elif time.gpu_busy_pct is None:
-        said = "as long as each other, one waits for the other"
-    elif time.gpu_busy_pct < IDLE_PCT:
-        said = "as long as each other, the GPU waits for the host"
-    else:
-        said = "as long as each other, the host waits for the GPU"
-    return f"GPU {_seconds(time.gpu_ms)}, host {_seconds(time.host_ms)}: {said}{busy}"
+        return GPU
+    if time.host_ms >= APART * time.gpu_ms:
+        return HOST_TIME
+    if time.gpu_busy_pct is None:
+        return EITHER
+    return WAITS_FOR_HOST if time.gpu_busy_pct < IDLE_PCT else WAITS_FOR_GPU
+
+
+def held_up_by(time: PhaseTime) -> str:
+    """`limit` in words, with its numbers."""
+    if not (limiting := limit(time)) or time.gpu_ms is None:
+        return ""
+    busy = "" if time.gpu_busy_pct is None else f"; the GPU is busy {time.gpu_busy_pct:.0f} % of the time"
+    return f"GPU {_seconds(time.gpu_ms)}, host {_seconds(time.host_ms)}: {WORDS[limiting]}{busy}"
 
 
 def _seconds(ms: float) -> str:
@@ -106,8 +119,8 @@ def _seconds(ms: float) -> str:
 
 
 def _gpu_busy(cell: RecordedCell, spans: Sequence[tuple[float, float]]) -> float | None:
-    """Mean use of the busiest GPU over readings whose time one phase fills; a reading speaks of the time since the one
-    before it."""
+    """Mean utilisation of the busiest GPU, over readings whose time the phase fills. A reading covers the time since
+    the previous one."""
     filled: list[tuple[float, float]] = []
     for start_s, end_s in sorted(spans):
         if filled and start_s <= filled[-1][1] + GAP_S:

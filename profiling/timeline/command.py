@@ -1,7 +1,7 @@
-"""`python -m profiling timeline CELL`: a measured cell as a Perfetto trace and as one picture.
+"""`python -m profiling timeline CELL`: a measured cell as a Perfetto trace and a picture.
 
-Reads what the cell's folder holds, writes timeline.json, timeline.png and timeline.svg, and prints where the time
-went. What they show is decided in `lanes`.
+Reads the cell's folder, writes timeline.json, timeline.png and timeline.svg, and prints where the time went. `lanes`
+decides what they show.
 """
 
 import argparse
@@ -12,36 +12,37 @@ from pathlib import Path
 
 from profiling.atomic_write import write_atomic
 from profiling.errors import Refusal
-from profiling.measured_cell import NEARLY_ALIGNED, UNKNOWN, RecordedCell, read_cell
+from profiling.measured_cell import RecordedCell, read_cell
 from profiling.timeline.bottleneck import PhaseTime, bottleneck, held_up_by, phase_times
-from profiling.timeline.lanes import Window, span, window_of
+from profiling.timeline.lanes import Window, clock_notes, span, window_of
 
 DPI = 150
 EXAMPLES = """
 examples:
   python -m profiling timeline outputs/mine/teacache-b1-1a2b3c4d
-  python -m profiling timeline CELL --request r001 --repeat 2     another request; all of its batch is shown
+  python -m profiling timeline CELL --request r001 --repeat 2     another request, shown with its whole batch
   python -m profiling timeline CELL --from 1.2 --to 1.5           seconds since the cell's first request
-  python -m profiling timeline CELL --from 0 --out figures        the whole cell, elsewhere
+  python -m profiling timeline CELL --from 0 --out figures        the whole cell, written to another folder
 
-timeline.json opens in https://ui.perfetto.dev; it holds the whole cell unless a part of it was asked for.
-exit codes: 0 done, 2 bad input (one line says what)"""
+Open timeline.json in https://ui.perfetto.dev. It holds the whole cell unless you select a part.
+
+exit codes: 0 done, 2 bad input (explained in one line)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.description = __doc__.split("\n", 1)[0] if __doc__ else ""
+    parser.description = "Draw a measured cell as a Perfetto trace and a picture, and print where the time went."
     parser.epilog = EXAMPLES
-    parser.add_argument("cell", type=Path, metavar="CELL", help="folder of a measured cell, which holds phases.csv")
+    parser.add_argument("cell", type=Path, metavar="CELL", help="folder of a measured cell (contains phases.csv)")
     parser.add_argument("--request", default="", metavar="ID", help="show the batch of this request (default: first)")
-    parser.add_argument("--repeat", type=int, metavar="N", help="show this repeat of it, from 0")
-    parser.add_argument("--from", dest="from_s", type=float, metavar="SECONDS", help="show from here")
-    parser.add_argument("--to", dest="to_s", type=float, metavar="SECONDS", help="show to here")
+    parser.add_argument("--repeat", type=int, metavar="N", help="show this repeat of the request, counted from 0")
+    parser.add_argument("--from", dest="from_s", type=float, metavar="SECONDS", help="start of the part to show")
+    parser.add_argument("--to", dest="to_s", type=float, metavar="SECONDS", help="end of the part to show")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: the cell's folder)")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Exit code 0. Raises Refusal."""
+    """Write the files and print the summary; returns exit code 0. Raises Refusal."""
     cell = read_cell(asked.cell)
     window = window_of(cell, asked.request, asked.repeat, asked.from_s, asked.to_s)
     chosen = bool(asked.request or asked.repeat is not None or asked.from_s is not None or asked.to_s is not None)
@@ -55,7 +56,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def write(cell: RecordedCell, window: Window, folder: Path, traced: Window) -> list[Path]:
-    """Write trace and pictures, each whole or not at all; `traced` is the part that the trace holds. Raises Refusal."""
+    """Write the trace and the pictures, each completely or not at all; the trace holds `traced`. Raises Refusal."""
     from profiling.plot_style import style
     from profiling.timeline.plot import draw
     from profiling.timeline.trace import trace
@@ -65,21 +66,21 @@ def write(cell: RecordedCell, window: Window, folder: Path, traced: Window) -> l
         figure = draw(cell, window)
         for kind in ("png", "svg"):
             drawn = io.BytesIO()
-            # Without a date the same cell gives the same file.
+            # No date, so that the same cell gives the same file.
             figure.savefig(drawn, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
-            figure.set_layout_engine("none")  # laid out by now; once is enough
+            figure.set_layout_engine("none")  # the first savefig laid it out
             files[f"timeline.{kind}"] = drawn.getvalue()
     for name, content in files.items():
         try:
             write_atomic(folder / name, content)
         except OSError as error:
-            said = f"{folder / name} cannot be written ({error.strerror}): choose another folder with --out"
-            raise Refusal(said) from error
+            problem = f"{folder / name} cannot be written ({error.strerror}); choose another folder with --out"
+            raise Refusal(problem, "not_writable") from error
     return [folder / name for name in files]
 
 
 def said(cell: RecordedCell, window: Window) -> list[str]:
-    """What the terminal says: the part shown, its phases, and the one that takes longest."""
+    """Lines for the terminal: the part shown, its phases, and the one that takes longest."""
     times = phase_times(cell, window)
     of = f" (request {window.batch})" if window.batch else ""
     lines = [f"{cell.label}: {window.start_s:.3f} to {window.end_s:.3f} s{of}, rank 0"]
@@ -90,11 +91,7 @@ def said(cell: RecordedCell, window: Window) -> list[str]:
         lines.append(
             f"bottleneck: {longest.phase}, {100 * longest.share:.0f} % of the time" + (f" ({why})" if why else "")
         )
-    if cell.clock == UNKNOWN:
-        lines.append("telemetry is left out: how its clock lies to that of the phases was not stored")
-    if cell.clock == NEARLY_ALIGNED:
-        lines.append("telemetry is aligned to about 0.02 s: this cell was measured before its clock was stored")
-    return lines
+    return [*lines, *clock_notes(cell)]
 
 
 def _table(times: Sequence[PhaseTime]) -> list[str]:

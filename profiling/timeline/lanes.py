@@ -1,10 +1,11 @@
 """What a timeline shows of a measured cell: processes, their lanes of phases, and curves of telemetry.
 
-Pure decisions over recorded values; a picture, a trace and a page are made from the same lanes. Knows nothing of
-files, nor of how anything is drawn.
+Pure decisions over recorded values; the picture, the trace and the page are made from the same lanes. Knows nothing of
+files or of drawing.
 
-When a phase ran on the GPU is rebuilt: CUDA events say how long, not when. In a stream work runs in the order of its
-issue, so a phase begins when it was issued or when the work before it ends, whichever is later.
+The times of phases on the GPU are reconstructed: CUDA events say how long a phase ran, but not when. A stream runs work
+in the order in which it was issued, so a phase begins when it was issued or when the work before it ends, whichever is
+later.
 """
 
 import itertools
@@ -13,16 +14,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from profiling.errors import Refusal
-from profiling.measured_cell import NEARLY_ALIGNED, UNKNOWN, Reading, RecordedCell
+from profiling.measured_cell import ALIGNED, NEARLY_ALIGNED, UNKNOWN, Reading, RecordedCell
 from profiling.phases import PhaseRecord
 
-AR_PHASES = ("ar_prefill", "ar_decode", "stage_transfer")  # where stages are processes, those of the AR stage
+AR_PHASES = ("ar_prefill", "ar_decode", "stage_transfer")  # phases of the AR stage, where stages are processes
 REQUEST, PHASES, NESTED, HOST = "request", "phases", "dit_forward", "host"
-"""Kinds of lanes, from top to bottom: the request, its phases, those inside them, when the host issued them."""
+"""Kinds of lanes, from top to bottom: the request, its phases, the phases inside those, and when the host issued them.
+"""
 
-JOINED = "Steps too narrow to tell apart are joined, paler where time lies between them."
-NARROW_PX = 4.0  # of a repeated phase, below which neighbours become one block
-MARGIN = 0.012  # of the window, left and right
+TIMES = "GPU times lie between CUDA events, in stream order; host times show when the work was issued."
+JOINED = "Steps too narrow to draw one by one are merged; paler blocks have gaps between the steps."
+NEARLY = "Telemetry is aligned to about 0.02 s, because this cell was measured before the exact offset was stored."
+LEFT_OUT = "Telemetry is left out, because its clock offset from the phases was not stored."
+"""Notes about a timeline."""
+
+NARROW_PX = 4.0  # repeated phases narrower than this are merged into one block
+MARGIN = 0.012  # left and right, as a share of the window
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Lane:
-    """Slices of one kind in order of time. `gpu`: when they ran there, else when the host was inside them."""
+    """Slices of one kind in order of time. `gpu`: their times are GPU times, else host times."""
 
     kind: str
     slices: tuple[Slice, ...]
@@ -45,16 +52,16 @@ class Lane:
 
 @dataclass(frozen=True)
 class Process:
-    """A rank, or one of its stages where stages are processes of their own."""
+    """A rank, or one stage of it where each stage is a separate process."""
 
     name: str
     lanes: tuple[Lane, ...]
-    records: tuple[PhaseRecord, ...] = ()  # all of it, in order of time
+    records: tuple[PhaseRecord, ...] = ()  # all records, in order of time
 
 
 @dataclass(frozen=True)
 class Block:
-    """What is drawn as one rectangle: a slice, or `count` neighbours of one phase that cover `busy` of it."""
+    """One rectangle: a slice, or `count` neighbouring slices of one phase that cover the share `busy` of it."""
 
     phase: str
     start_s: float
@@ -65,7 +72,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of the axis that is shown, and the batch that it was chosen for ("" for none)."""
+    """The part of the time axis that is shown, and the batch that it belongs to ("" for none)."""
 
     start_s: float
     end_s: float
@@ -73,25 +80,25 @@ class Window:
 
     @property
     def padded(self) -> "Window":
-        """With a margin, so that what begins at the edge is seen to begin."""
+        """The window with a margin, so that you can see where the first phase begins."""
         margin_s = MARGIN * (self.end_s - self.start_s)
         return replace(self, start_s=self.start_s - margin_s, end_s=self.end_s + margin_s)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity of telemetry over time: (seconds, value) of each line, "" where there is one line."""
+    """A telemetry quantity over time: the (seconds, value) points of each line by name, "" for a single line."""
 
     name: str
     unit: str
     lines: dict[str, tuple[tuple[float, float], ...]]
-    top: float | None = None  # end of its scale; None: its largest value
+    top: float | None = None  # end of the scale; None for the largest value
 
 
 def processes(phases: Sequence[PhaseRecord]) -> tuple[Process, ...]:
     """Rows of a timeline, from the records in order of time.
 
-    A hand-over between stages shows that they are processes of their own: vLLM-Omni counts the ranks of each from 0.
+    A transfer between stages means that each stage is a separate process, whose ranks vLLM-Omni counts from 0.
     """
     staged = any(phase.phase == "stage_transfer" for phase in phases)
     if not staged:
@@ -126,18 +133,18 @@ def _process(name: str, phases: Sequence[PhaseRecord]) -> Process:
 
 
 def gpu_slices(phases: Sequence[PhaseRecord]) -> tuple[Slice, ...]:
-    """When those of one process that have GPU times ran on the GPU; `phases` in order of time, outer ones first."""
+    """When the phases of one process ran on the GPU, if they have GPU times; `phases` in order of time, outer first."""
     found: list[Slice] = []
     opened: list[Slice] = []
-    free_s = float("-inf")  # when the stream has done what was issued so far
+    free_s = float("-inf")  # when the stream finishes the work issued so far
     for phase in phases:
         if phase.gpu_ms is None:
             continue
-        while opened and host_end_s(opened[-1].record) < host_end_s(phase):  # it does not hold this one
+        while opened and host_end_s(opened[-1].record) < host_end_s(phase):  # it does not contain this one
             free_s = max(free_s, opened.pop().end_s)
         start_s = free_s = max(phase.start_s, free_s)
         end_s = start_s + phase.gpu_ms / 1000
-        if opened:  # an inner one cannot outlast the outer
+        if opened:  # an inner phase cannot outlast the outer one
             end_s = max(start_s, min(end_s, opened[-1].end_s))
         opened.append(Slice(phase, start_s, end_s))
         found.append(opened[-1])
@@ -145,13 +152,13 @@ def gpu_slices(phases: Sequence[PhaseRecord]) -> tuple[Slice, ...]:
 
 
 def host_end_s(phase: PhaseRecord) -> float:
-    """When the host left a phase, in seconds of its axis."""
+    """When the host left a phase, in seconds of the cell's axis."""
     return phase.start_s + phase.host_ms / 1000
 
 
 def blocks(slices: Iterable[Slice], window: Window, pixels: float) -> list[Block]:
-    """Rectangles for the slices in the window at `pixels` across. Neighbours of a phase that is usually too narrow to
-    be told apart, such as hundreds of AR steps, become one, so that they make no pattern that is not there."""
+    """Rectangles for the slices in the window, which is `pixels` wide. If a phase is usually too narrow to draw, such
+    as hundreds of AR steps, its neighbours are merged into one block, so that they do not form a false pattern."""
     narrow_s = NARROW_PX * (window.end_s - window.start_s) / pixels
     shown = [
         Slice(one.record, max(one.start_s, window.start_s), min(one.end_s, window.end_s))
@@ -161,7 +168,7 @@ def blocks(slices: Iterable[Slice], window: Window, pixels: float) -> list[Block
     widths: dict[str, list[float]] = {}
     for one in shown:
         widths.setdefault(one.record.phase, []).append(one.end_s - one.start_s)
-    narrow = {phase for phase, told in widths.items() if sorted(told)[len(told) // 2] < narrow_s}
+    narrow = {phase for phase, each_s in widths.items() if sorted(each_s)[len(each_s) // 2] < narrow_s}
     found: list[Block] = []
     covered_s = 0.0  # seconds that the slices of the last block cover
     for one in shown:
@@ -185,18 +192,19 @@ def window_of(
     from_s: float | None = None,
     to_s: float | None = None,
 ) -> Window:
-    """The part of the axis that was asked for; without a wish, the first batch. Raises Refusal."""
+    """The selected part of the axis; by default the first batch. Raises Refusal."""
     start_s, end_s = span(cell)
     if from_s is not None or to_s is not None:
         if request or repeat is not None:
-            raise Refusal("--from and --to say what to show, and so do --request and --repeat: give one of the two")
+            raise Refusal("use either --from and --to, or --request and --repeat, but not both", "two_selections")
         window = Window(start_s if from_s is None else from_s, end_s if to_s is None else to_s)
         if math.isnan(window.start_s) or math.isnan(window.end_s):
-            raise Refusal("--from and --to are seconds since the cell's first request, not nan")
+            raise Refusal("--from and --to are seconds since the cell's first request, not nan", "not_a_number")
         if window.end_s <= start_s or window.start_s >= end_s:
-            raise Refusal(f"nothing was measured there: the cell's phases lie between {start_s:.3f} and {end_s:.3f} s")
+            phases = f"the cell's phases lie between {start_s:.3f} and {end_s:.3f} s"
+            raise Refusal(f"nothing was measured in that part; {phases}", "nothing_there")
         if not window.start_s < window.end_s:
-            raise Refusal(f"--from {window.start_s:g} is not before --to {window.end_s:g}")
+            raise Refusal(f"--from {window.start_s:g} must be less than --to {window.end_s:g}", "from_after_to")
         return Window(max(window.start_s, start_s), min(window.end_s, end_s))
     batch = _batch(cell, request, repeat)
     start_s, end_s = span(replace(cell, phases=tuple(p for p in cell.phases if p.request_id == batch)))
@@ -210,7 +218,7 @@ def span(cell: RecordedCell) -> tuple[float, float]:
 
 
 def _batch(cell: RecordedCell, request: str, repeat: int | None) -> str:
-    """Name of the batch that a request is in. `r001` stands for `r001.0`, or for that of the repeat asked for."""
+    """Name of the batch that contains a request. `r001` means `r001.0`, or `r001` in the selected repeat."""
     first_of = {(one.repeat, one.batch_index): one.request_id for one in reversed(cell.requests)}
     batch_of = {one.request_id: first_of[one.repeat, one.batch_index] for one in cell.requests}
     repeat_of = {one.request_id: one.repeat for one in cell.requests}
@@ -219,7 +227,8 @@ def _batch(cell: RecordedCell, request: str, repeat: int | None) -> str:
         if wanted:
             return wanted[0]
         known = sorted({repeat_of[name] for name in cell.batches if name in repeat_of})
-        raise Refusal(f"no repeat {repeat} was measured; repeats: {', '.join(map(str, known)) or 'not told'}")
+        measured = f"measured: {', '.join(map(str, known)) or 'unknown'}"
+        raise Refusal(f"repeat {repeat} was not measured; {measured}", "no_repeat")
     for name in (request, f"{request}.{repeat or 0}"):
         batch = batch_of.get(name, name)
         if batch in cell.batches and (repeat is None or repeat_of.get(name) == repeat):
@@ -227,11 +236,12 @@ def _batch(cell: RecordedCell, request: str, repeat: int | None) -> str:
     names = list(batch_of) or list(cell.batches)
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     of = f" in repeat {repeat}" if repeat is not None else ""
-    raise Refusal(f"no request '{request}' was measured{of}; requests: {', '.join(names[:8])}{more}")
+    measured = f"measured: {', '.join(names[:8])}{more}"
+    raise Refusal(f"request '{request}' was not measured{of}; {measured}", "no_request")
 
 
 def curves(telemetry: Sequence[Reading], window: Window) -> tuple[Curve, ...]:
-    """What to draw below the phases: GPU use, memory and power; without a GPU the processor's use and memory."""
+    """Curves below the phases: GPU utilisation, memory and power; without a GPU, CPU utilisation and memory."""
     gpus = sorted({one.gpu_index for one in telemetry if one.gpu_index is not None})
     if gpus:
         lines = {gpu: [one for one in telemetry if one.gpu_index == gpu] for gpu in gpus}
@@ -246,22 +256,22 @@ def curves(telemetry: Sequence[Reading], window: Window) -> tuple[Curve, ...]:
             Curve("CPU busy", "% of a core", {"": held(telemetry, "cpu_pct", window)}),
             Curve("memory", "GB", {"": held(telemetry, "rss_gb", window)}),
         ]
-    told = (replace(one, lines={name: line for name, line in one.lines.items() if line}) for one in found)
-    return tuple(one for one in told if one.lines)
+    filled = (replace(one, lines={name: line for name, line in one.lines.items() if line}) for one in found)
+    return tuple(one for one in filled if one.lines)
 
 
 def held(readings: Sequence[Reading], column: str, window: Window) -> tuple[tuple[float, float], ...]:
-    """A column as steps: a reading speaks of the time since the one before it."""
+    """A column as steps: a reading covers the time since the previous one."""
     known = [(one.time_s, one.values[column]) for one in readings if column in one.values]
     return _steps(known, window)
 
 
 def power(readings: Sequence[Reading], window: Window) -> tuple[tuple[float, float], ...]:
-    """Watts from the energy counter, as steps between readings: NVML's own power is a mean over about a second, and
-    would show a phase after it is over. That one where there is no counter.
+    """Watts from the energy counter, as steps between readings; NVML's own power where there is no counter.
 
-    The counter itself moves in jumps of about 0.1 s, which would show as single steps above what a GPU can draw: of
-    each step and its two neighbours the median counts, which leaves the edges of phases where they are.
+    NVML's own power is a mean over about a second, so it would still show a phase after its end. The counter itself
+    jumps about every 0.1 s, which would show as single steps above what a GPU can draw. So each step becomes the median
+    of itself and its two neighbours, which does not move the edges of phases.
     """
     known = [(one.time_s, one.values["energy_j"]) for one in readings if "energy_j" in one.values]
     drawn = [(b[0], (b[1] - a[1]) / (b[0] - a[0])) for a, b in itertools.pairwise(known) if b[0] > a[0]]
@@ -288,14 +298,11 @@ def _steps(known: Sequence[tuple[float, float]], window: Window) -> tuple[tuple[
 
 
 def small_print(cell: RecordedCell, joined: bool) -> list[str]:
-    """What must be said below a drawing of the cell; `joined`: some of its blocks are several slices."""
-    told = []
-    if any(phase.gpu_ms is not None for phase in cell.phases):
-        told.append("GPU: between CUDA events, in the order of the stream; host: while the work was issued.")
-    if joined:
-        told.append(JOINED)
-    if cell.clock == NEARLY_ALIGNED:
-        told.append("Telemetry is aligned to about 0.02 s.")
-    if cell.clock == UNKNOWN:
-        told.append("Telemetry is left out: how its clock lies to that of the phases was not stored.")
-    return told
+    """Notes below a drawing of the cell; `joined`: some of its blocks are several slices."""
+    on_gpu = any(phase.gpu_ms is not None for phase in cell.phases)
+    return [*([TIMES] if on_gpu else []), *([JOINED] if joined else []), *clock_notes(cell)]
+
+
+def clock_notes(cell: RecordedCell) -> list[str]:
+    """A note if the telemetry of the cell is not exactly on the axis of its phases."""
+    return [{NEARLY_ALIGNED: NEARLY, UNKNOWN: LEFT_OUT}[cell.clock]] if cell.clock != ALIGNED else []

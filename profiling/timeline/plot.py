@@ -1,7 +1,7 @@
-"""The picture of a measured cell: processes as rows, phases as colours, telemetry below on the same axis of time.
+"""The picture of a measured cell: processes as rows, phases as colours, telemetry below on the same time axis.
 
-Made for a page of a paper: units and directions at the axes, colour-blind safe, no more ink than it takes. Knows
-nothing of files; `timeline` writes what is drawn here.
+Made for a page of a paper: units on the axes, colour-blind safe, no more ink than necessary. Knows nothing of files;
+`command` writes what is drawn here.
 """
 
 import textwrap
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 9.2  # inches, as the other plots
-PIXELS = 1100.0  # across the axes at the resolution of the PNG; what is narrower cannot be seen there
+WIDTH = 9.2  # inches, as in the other plots
+PIXELS = 1100.0  # width of the axes in the PNG; anything narrower than a pixel is invisible
 HEIGHTS = {REQUEST: 0.12, MAIN: 0.62, NESTED: 0.22, HOST: 0.22}  # of a lane, in lines
-BETWEEN, BELOW = 0.05, 0.28  # lanes, processes
+BETWEEN, BELOW = 0.05, 0.28  # space between lanes and below processes, in lines
 LINE = 0.42  # inches
-CURVE = 0.62  # inches of a curve's panel
-EDGE_PX = 6.0  # blocks that are wider have a white edge, so that steps can be counted
+CURVE = 0.62  # height of a curve's panel, in inches
+EDGE_PX = 6.0  # wider blocks have a white edge, so that you can count steps
 MOST_PROCESSES = 16
 NAMES = {MAIN: ("GPU", "phases"), NESTED: (NESTED, NESTED), HOST: ("host", "host"), REQUEST: (REQUEST, REQUEST)}
 
 
 def draw(cell: RecordedCell, window: Window) -> "Figure":
-    """The window of the cell; within `looks.style`."""
+    """Draw the window of the cell; call it within `plot_style.style`."""
     from matplotlib.figure import Figure
 
     shown = window.padded
@@ -56,7 +56,7 @@ def draw(cell: RecordedCell, window: Window) -> "Figure":
     present, joined = _rows(column[0], rows[:MOST_PROCESSES], shown)
     for axes, curve in zip(column[1:], lines, strict=True):
         _curve(axes, curve)
-    if lines and len(lines[0].lines) > 1:  # once, above the first: the lines of the others look the same
+    if lines and len(lines[0].lines) > 1:  # one legend, above the first panel: all panels have the same lines
         place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.0}
         column[1].legend(ncol=8, fontsize=8, frameon=False, **place)
     column[-1].set_xlim(shown.start_s, shown.end_s)
@@ -85,7 +85,7 @@ def _height(process: Process) -> float:
 
 
 def _rows(axes: "Axes", rows: Sequence[Process], window: Window) -> tuple[dict[str, str], bool]:
-    """Lanes of all processes, from the top down; colours of the phases that are drawn, and whether any are joined."""
+    """Draw the lanes of all processes from the top down; returns the colours used and whether any blocks are merged."""
     y, ticks = 0.0, {}
     present, joined = set(), False
     for process in rows:
@@ -121,14 +121,14 @@ def _rows(axes: "Axes", rows: Sequence[Process], window: Window) -> tuple[dict[s
 
 
 def _bars(axes: "Axes", drawn: Sequence[Block], y: float, height: float, window: Window) -> None:
-    """Blocks as rectangles: pale by the part of their time that no phase fills, edged where there is room."""
+    """Draw blocks as rectangles: paler the less of their time phases fill, with an edge where there is room."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 
     pixel_s = (window.end_s - window.start_s) / PIXELS
     corners, faces, edges = [], [], []
     for block in drawn:
-        end_s = max(block.end_s, block.start_s + pixel_s)  # what is there is seen
+        end_s = max(block.end_s, block.start_s + pixel_s)  # at least one pixel, so that it is visible
         corners.append([(block.start_s, y), (end_s, y), (end_s, y + height), (block.start_s, y + height)])
         faces.append(to_rgba(PHASE_COLOURS.get(block.phase, GREY), 0.25 + 0.75 * block.busy))
         edges.append(0.5 if end_s - block.start_s > EDGE_PX * pixel_s else 0.0)
@@ -162,9 +162,9 @@ def _legend(axes: "Axes", colours: dict[str, str]) -> None:
 
 
 def _small_print(figure: "Figure", cell: RecordedCell, joined: bool, left_out: int) -> None:
-    told = small_print(cell, joined)
+    notes = small_print(cell, joined)
     if left_out > 0:
-        told.append(f"{left_out} more processes are in timeline.json.")
-    if told:
-        text = textwrap.fill(" ".join(told), int(WIDTH * 15))
+        notes.append(f"{left_out} more {'process is' if left_out == 1 else 'processes are'} in timeline.json.")
+    if notes:
+        text = textwrap.fill(" ".join(notes), int(WIDTH * 15))
         figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color=GREY)

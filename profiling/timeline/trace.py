@@ -1,7 +1,7 @@
 """A measured cell in the Trace Event Format, for Perfetto (ui.perfetto.dev) and chrome://tracing.
 
-Every process has a track for its host and, where phases have GPU times, one for its GPU; telemetry is counters of a
-process of its own. The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
+Each process has a track for its host and, if phases have GPU times, one for its GPU. Telemetry is shown as counters of
+a separate process. The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,40 +9,40 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from profiling.measured_cell import UNKNOWN, Reading, RecordedCell
-from profiling.timeline.lanes import Process, Slice, Window, held, host_end_s, power, processes, span
+from profiling.timeline.lanes import LEFT_OUT, Process, Slice, Window, held, host_end_s, power, processes, span
 
 Event = dict[str, Any]
-TOLERANCE_S = 5e-6  # by which neighbours may overlap: times are rounded when they are written
+TOLERANCE_S = 5e-6  # neighbours may overlap by this much, because times are rounded when they are written
 COUNTERS = {
     "gpu_util_pct": ("GPU busy", "%"),
     "gpu_memory_gb": ("GPU memory", "GB"),
     "energy_j": ("GPU power", "W"),
-    "power_w": ("GPU power as NVML says (mean over about 1 s)", "W"),
+    "power_w": ("GPU power reported by NVML (mean over about 1 s)", "W"),
     "sm_clock_mhz": ("SM clock", "MHz"),
     "cpu_pct": ("CPU busy", "% of a core"),
     "rss_gb": ("memory of the processes", "GB"),
 }
-"""Column: name and unit of its counter. Other columns have their own name."""
+"""Column: name and unit of its counter. Other columns keep their own name."""
 OF_THE_PROCESSES = ("cpu_pct", "rss_gb")
 SINCE_THE_LAST = ("gpu_util_pct", "cpu_pct")
 
 
 @dataclass
 class _Track:
-    """One line of slices while it is filled."""
+    """One track while it is being filled."""
 
     done: list[Slice] = field(default_factory=list)
     opened: list[Slice] = field(default_factory=list)
-    free_s: float = float("-inf")  # end of what is no longer open
+    free_s: float = float("-inf")  # end of the slices that are no longer open
 
     def takes(self, one: Slice) -> bool:
-        """Whether the slice lies beside or inside what is there; `one` begins after all that was asked before."""
+        """Whether the slice lies after or inside the slices so far; call it in order of start."""
         while self.opened and self.opened[-1].end_s <= one.start_s + TOLERANCE_S:
             self.free_s = max(self.free_s, self.opened.pop().end_s)
         return not self.opened or one.end_s <= self.opened[-1].end_s + TOLERANCE_S
 
     def add(self, one: Slice) -> None:
-        """What it takes, cut where it overlaps by less than the precision of the files."""
+        """Add a slice that it takes, trimmed where it overlaps by less than the precision of the files."""
         start_s = max(one.start_s, self.free_s)
         end_s = min([one.end_s, *(outer.end_s for outer in self.opened[-1:])])
         fitted = Slice(one.record, start_s, max(start_s, end_s))
@@ -51,7 +51,7 @@ class _Track:
 
 
 def trace(cell: RecordedCell, window: Window) -> dict[str, Any]:
-    """The whole file as JSON values; what touches the window is in it. The format has no time below 0."""
+    """The whole file as JSON values, with everything that touches the window. The format has no times below 0."""
     zero_s = min(0.0, span(cell)[0])
     events: list[Event] = []
     found = processes(cell.phases)
@@ -69,15 +69,16 @@ def trace(cell: RecordedCell, window: Window) -> dict[str, Any]:
         events += _names(len(found) + 1, "telemetry")
         since_zero = replace(window, start_s=max(window.start_s, zero_s))
         events += _counters(len(found) + 1, cell.telemetry, since_zero, zero_s)
-    told = {"cell": cell.label, "clock": f"microseconds since {-zero_s:.6f} s before the cell's first request"}
+    before = f"{-zero_s:.6f} s before " if zero_s < 0 else ""
+    about = {"cell": cell.label, "clock": f"microseconds from {before}the start of the first request"}
     if cell.clock == UNKNOWN:
-        told["telemetry"] = "left out: how its clock lies to that of the phases was not stored"
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": told}
+        about["telemetry"] = LEFT_OUT
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
 
 
 def nesting(slices: Iterable[Slice]) -> list[list[Slice]]:
-    """Tracks in each of which slices lie side by side or inside each other, as the format asks for: as few as it
-    takes, in order of time."""
+    """As few tracks as possible, in order of time, in which slices follow or contain each other, as the format
+    requires."""
     tracks: list[_Track] = []
     for one in sorted(slices, key=lambda s: (s.start_s, -s.end_s)):
         track = next((track for track in tracks if track.takes(one)), None)
@@ -92,7 +93,7 @@ def _tracks(process: Process) -> dict[str, list[Slice]]:
     """Slices by the name of their track."""
     tracks = {"host": [Slice(record, record.start_s, host_end_s(record)) for record in process.records]}
     on_gpu = [one for lane in process.lanes if lane.gpu for one in lane.slices]
-    return tracks | ({"GPU, rebuilt from CUDA events": on_gpu} if on_gpu else {})
+    return tracks | ({"GPU, reconstructed from CUDA events": on_gpu} if on_gpu else {})
 
 
 def _names(pid: int, name: str) -> list[Event]:
@@ -115,8 +116,8 @@ def _complete(pid: int, tid: int, one: Slice, zero_s: float) -> Event:
 
 
 def _counters(pid: int, telemetry: Sequence[Reading], window: Window, zero_s: float) -> Iterator[Event]:
-    """Every column as a counter, one a GPU where it is the GPU's. A counter holds until its next value, so what speaks
-    of the time since the reading before stands there."""
+    """Every column as a counter; GPU columns as one counter per GPU. A counter holds until its next value, so a value
+    that covers the time since the previous reading is placed at that reading."""
     gpus = sorted({one.gpu_index for one in telemetry if one.gpu_index is not None})
     rows: list[int | None] = [*gpus] or [None]
     for gpu in rows:
@@ -124,7 +125,7 @@ def _counters(pid: int, telemetry: Sequence[Reading], window: Window, zero_s: fl
         for column in dict.fromkeys(name for one in mine for name in one.values):
             own = column in OF_THE_PROCESSES
             if own and gpu != rows[0]:
-                continue  # the same in the row of each GPU
+                continue  # the rows of all GPUs repeat the same value
             name, unit = COUNTERS.get(column, (column, column))
             name = name if own or gpu is None else f"{name}, GPU {gpu}"
             for time_s, value in _values(mine, column, window):
@@ -134,7 +135,7 @@ def _counters(pid: int, telemetry: Sequence[Reading], window: Window, zero_s: fl
 
 
 def _values(readings: Sequence[Reading], column: str, window: Window) -> Sequence[tuple[float, float]]:
-    """(time, value) of a column within the window; of the energy counter the power that it means."""
+    """(time, value) of a column within the window; the energy counter becomes power."""
     if column == "energy_j":
         return power(readings, window)[::2]
     if column in SINCE_THE_LAST:

@@ -1,8 +1,9 @@
-"""The plugin of vLLM-Omni: what its processes did, told by themselves.
+"""The plugin for vLLM-Omni: its processes record what they do.
 
-`install` is its entry point (`hooks`). A pipeline of the diffusion stage is observed by `diffusion`, counted by
-`session` and described by `loaded`; the steps of an AR stage are observed by `autoregressive`, the hand-over between
-the two by `transfer`. All write lines that `files` defines. Importing this imports neither torch nor vllm_omni.
+`install` is the entry point (`hooks`). `diffusion` observes a pipeline of the diffusion stage, `request_session` counts
+what it does and `pipeline_facts` describes it. `autoregressive` observes the steps of an AR stage, and `transfer` the
+hand-over between the two. `record_files` defines the lines that all of them write. Importing this imports neither torch
+nor vllm_omni.
 """
 
 from profiling.vllm_plugin.hooks import install

@@ -1,8 +1,8 @@
 """Each step of an AR stage as a phase: `ar_prefill` or `ar_decode`, with NVTX range and CUDA event pair.
 
-A decode step takes about 2 ms and there are over a thousand an image, so a step only takes two clock readings,
-two events and one append; a thread writes them down once no step has run for IDLE_S. Wraps vLLM-Omni's AR model
-runners on the class. A step is `execute_model` and, where that leaves sampling for later, `sample_tokens`.
+A decode step takes about 2 ms, and an image has over a thousand of them, so each step costs only two clock readings,
+two events and one append. A thread writes the steps once none has run for IDLE_S. Wraps vLLM-Omni's AR model runners on
+the class. A step is `execute_model` and, if that leaves sampling for later, `sample_tokens`.
 """
 
 import functools
@@ -19,23 +19,23 @@ from profiling.vllm_plugin.record_files import Place, append_line, paused
 from profiling.vllm_plugin.tracing import Tracing
 
 IDLE_S = 0.03
-"""Without a step for so long, the steps so far are written."""
+"""After this long without a step, the steps so far are written."""
 
 FULL = 20_000
-"""So many unwritten steps are written even if there is no pause."""
+"""This many unwritten steps are written even without a pause."""
 
 TRACED = 64
-"""Steps that a trace of torch.profiler holds, the prefill among them; a whole request has over a thousand alike."""
+"""Steps in a trace of torch.profiler, including the prefill; a whole request has over a thousand similar ones."""
 
 RETRY_S = 0.005
-"""Pause before asking again whether the GPU has finished."""
+"""Pause between checks whether the GPU has finished."""
 
 Step = tuple[str, int, float, float, Any]
 """Phase, index, start and end (perf_counter), event pair or None."""
 
 
 class Steps:
-    """The steps of one model runner. `begin` and `end` are its thread's, all else belongs to the writer."""
+    """The steps of one model runner. Its thread calls `begin` and `end`; everything else belongs to the writer."""
 
     def __init__(self, place: Place, rank: int, device: str, describe: Callable[[], Mapping[str, Any]]) -> None:
         self.pid = os.getpid()
@@ -160,14 +160,14 @@ class Steps:
 
 
 def is_prefill(cached: Any) -> bool:
-    """Whether one of the requests that are going on (vLLM's CachedRequestData) still computes its prompt: it has no
-    output yet, counting what async scheduling expects, or it was preempted and starts again."""
+    """Whether a running request (vLLM's CachedRequestData) still computes its prompt: it has no output yet, counting
+    what async scheduling expects, or it was preempted and starts again."""
     return 0 in cached.num_output_tokens or bool(cached.resumed_req_ids)
 
 
 def hook_runner(cls: Any, place: Place) -> list[str]:
-    """Wrap the runner's `execute_model` and `sample_tokens`; names what it wrapped. The model runs on whatever
-    happens here; what goes wrong is reported."""
+    """Wrap the runner's `execute_model` and `sample_tokens`; returns the wrapped names. The model keeps running
+    whatever happens here; errors are reported."""
     execute, sample = cls.execute_model, cls.sample_tokens
     names = [f"{cls.__name__}.execute_model", f"{cls.__name__}.sample_tokens"]
     if hasattr(execute, "observed_by_sweep"):
@@ -228,7 +228,7 @@ def start(runner: Any, place: Place) -> Steps:
 
 
 def settings(runner: Any) -> dict[str, str]:
-    """How the runner is set up, as far as it says."""
+    """The runner's settings, as far as they can be read."""
     backends = {group.backend.get_name() for groups in getattr(runner, "attn_groups", None) or () for group in groups}
     found = {
         "runner": type(runner).__name__,

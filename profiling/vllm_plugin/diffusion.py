@@ -1,9 +1,9 @@
-"""Observes a vLLM-Omni diffusion pipeline: phases and executed blocks, one line a request.
+"""Observes a vLLM-Omni diffusion pipeline: phases and executed blocks, one line per request.
 
 Attached after `DiffusionModelRunner.load_model`, when compilation, caches and offloading are set up. Modules are
-intercepted where they are called (`_compiled_call_impl`), never at `forward`: hooks, shards and torch.compile lie
-inside, and Dynamo never sees a wrapper. Knows models by what they declare, but for two that do AR and DiT:
-GLM-Image's prior tokens, and BAGEL, whose DiT is its language model.
+intercepted where they are called (`_compiled_call_impl`), never at `forward`: hooks, shards and torch.compile are
+inside, and Dynamo never sees a wrapper. Knows models by what they declare, with two exceptions among AR + DiT models:
+the prior tokens of GLM-Image, and BAGEL, whose DiT is its language model.
 """
 
 import functools
@@ -25,8 +25,8 @@ DUMMY = "dummy_req_id"
 
 
 def attach(runner: Any, place: Place) -> Session:
-    """Observe `runner.pipeline`: its methods and modules on the instances, schedulers on the class, as each request
-    gets a copy. The session lives as long as the pipeline."""
+    """Observe `runner.pipeline`: its methods and modules on the instances, schedulers on the class, because each
+    request gets a copy. The session lives as long as the pipeline."""
     session = Session(runner, place)
     pipeline, found = runner.pipeline, session.found
     for transformer, blocks in zip(found.transformers, found.blocks, strict=True):
@@ -71,12 +71,12 @@ def called(module: Any) -> Method:
 
 
 def intercept(module: Any, call: Method) -> None:
-    """Have a call of the module run `call`. As a compiled module does, so that torch itself looks for it."""
+    """Make a call of the module run `call`, in the way of compiled modules, so that torch itself looks for it."""
     module._compiled_call_impl = call
 
 
 def _count_block(session: Session, block: Any, make: Callable[[Session, Method], Method]) -> None:
-    """Count the block where it computes: inside of a hook that decides whether it does (MagCache's), else its calls."""
+    """Count the block where it computes: inside a hook that decides whether it runs (MagCache), else at its calls."""
     decides = getattr(getattr(block, "_hook_registry", None), "_new_fwd_impl_hook", None)
     if decides is None:
         intercept(block, make(session, called(block)))
@@ -165,7 +165,7 @@ def _dit(session: Session, blocks: int, plain: Method) -> Method:
 
 
 def _context(session: Session, plain: Method) -> Method:
-    """BAGEL's language model, which is its DiT too: what fills its cache with the prompt is `ar_prefill`."""
+    """BAGEL's language model, which is also its DiT: calls that fill its cache with the prompt are `ar_prefill`."""
     prefill = as_phase("ar_prefill")(plain, session.recorder)
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -226,7 +226,7 @@ def _request(session: Session, plain: Method) -> Method:
 
 
 def hook_scheduler(cls: Any) -> None:
-    """Have `step` of this class end the denoising step of the request that runs in its thread, if one does."""
+    """Make `step` of this class end the denoising step of the request that runs in its thread, if there is one."""
     plain = cls.step
     if hasattr(plain, "observed_by_sweep"):
         return
@@ -249,7 +249,7 @@ def hook_scheduler(cls: Any) -> None:
 
 
 def _end_steps_at_broadcast() -> None:
-    """GLM-Image with CFG-parallel steps the scheduler on one rank, which sends the latents to the others."""
+    """With CFG-parallel, GLM-Image steps the scheduler on one rank, which broadcasts the latents to the others."""
     try:
         group = sys.modules[pipeline_facts.PARALLEL_STATE].get_cfg_group()
     except (KeyError, AttributeError, AssertionError):
@@ -271,9 +271,9 @@ def _end_steps_at_broadcast() -> None:
 
 
 def hook_runner(cls: Any, place: Place) -> list[str]:
-    """Have the runner attach to each pipeline that it loads, and step mode end its requests; names what it wrapped.
+    """Make the runner attach to each pipeline that it loads, and step mode end its requests; returns the wrapped names.
 
-    The model runs on whatever happens here: what goes wrong is reported.
+    The model keeps running whatever happens here; errors are reported.
     """
     load, stepwise = cls.load_model, cls.execute_stepwise
     names = [f"{cls.__name__}.load_model", f"{cls.__name__}.execute_stepwise"]

@@ -1,8 +1,9 @@
-"""Our plugin of vLLM-Omni: `install` is its entry point, called in every process that vLLM-Omni starts.
+"""Our plugin for vLLM-Omni: `install` is its entry point, called in every process that vLLM-Omni starts.
 
-Does nothing unless SWEEP_PLUGIN_DIR names a folder. Then it hooks what the process has imported, at once, and what
-it has not, when it does: diffusion workers, AR workers and the orchestrator each import only their own part. As
-vLLM-Omni swallows what plugins raise, a process says in a file that the hooks are in, or why they are not.
+Does nothing unless SWEEP_PLUGIN_DIR names a folder. Otherwise it hooks modules that are already imported at once, and
+others as soon as they are imported: diffusion workers, AR workers and the orchestrator each import only their own part.
+vLLM-Omni swallows exceptions of plugins, so each process writes a file that says that the hooks are installed, or why
+not.
 """
 
 import importlib.abc
@@ -60,12 +61,12 @@ class State:
     hooks: list[str] = field(default_factory=list)
 
     def mark(self) -> None:
-        """Say in a file that the plugin is in."""
+        """Write a file that says that the plugin is installed."""
         marker = {"pid": self.pid, "hooks": self.hooks}
         write_atomic(self.folder / f"installed-{self.pid}.json", json.dumps(marker))
 
     def report(self) -> None:
-        """Say in a file what was just raised; the first time only, as it may be raised at every step."""
+        """Write the current exception to a file; only the first time, because it may be raised at every step."""
         path = self.folder / f"failed-{os.getpid()}.txt"
         if not path.exists():
             write_atomic(path, traceback.format_exc())
@@ -75,7 +76,7 @@ _state: State | None = None
 
 
 def install() -> None:
-    """Hook this process. Cheap when repeated; after a fork it says so for the new process. Never raises."""
+    """Hook this process. Cheap when repeated; after a fork it marks the new process. Never raises."""
     global _state
     name = os.environ.get(FOLDER_VARIABLE)
     if not name or (_state is not None and _state.pid == os.getpid() and _state.folder == Path(name)):
@@ -107,7 +108,7 @@ def _hook(module: ModuleType) -> None:
 
 
 class Here:
-    """The place of whatever process asks; one that was forked is marked at its first use."""
+    """The place of the current process; a forked process is marked at its first use."""
 
     @property
     def folder(self) -> Path:
@@ -117,13 +118,13 @@ class Here:
         return _state.folder
 
     def report(self) -> None:
-        """Say in a file what was just raised."""
+        """Write the current exception to a file."""
         if _state is not None:
             _state.report()
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Has the modules of HOOKS hooked as soon as they are imported; leaves all others alone."""
+    """Hooks the modules in HOOKS as soon as they are imported; leaves all others alone."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,8 +1,8 @@
 """Reads back what a loaded vLLM-Omni pipeline really is: its parts, blocks, hooks, shards, groups, layer types.
 
-Only looks; wraps nothing. Goes by attributes that vLLM-Omni's classes declare (`_dit_modules`,
-`_repeated_blocks`…) and otherwise by shape, so that a model it never saw is described too. torch and vllm_omni are
-looked up among the modules that the process has imported, never imported here.
+Only reads; wraps nothing. Uses attributes that vLLM-Omni's classes declare (`_dit_modules`, `_repeated_blocks`…) and
+otherwise the structure, so that it can describe unknown models too. Looks up torch and vllm_omni among the modules that
+the process has imported; never imports them.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ VAES = ("vae",)
 """Where pipelines that declare nothing keep their parts."""
 
 FALLBACK = "TORCH_SDPA"
-"""The back end that vLLM-Omni's attention takes for float32, whatever was chosen."""
+"""The back end that vLLM-Omni's attention uses for float32, whatever was chosen."""
 
 PARALLEL_STATE = "vllm_omni.diffusion.distributed.parallel_state"
 VLLM_PARALLEL_STATE = "vllm.distributed.parallel_state"
@@ -42,7 +42,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Described:
-    """A loaded pipeline as it stays from request to request."""
+    """The facts about a loaded pipeline that do not change from request to request."""
 
     transformers: tuple[Module, ...]
     encoders: tuple[Module, ...]
@@ -210,7 +210,7 @@ class Compiled:
 
 
 def compiled(transformers: Sequence[Module]) -> Compiled:
-    """Look before anything is wrapped: `full` shows in `_compiled_call_impl`."""
+    """Call it before anything is wrapped: `full` shows in `_compiled_call_impl`."""
     whole = sum(1 for transformer in transformers if transformer._compiled_call_impl is not None)
     inside = 0
     for transformer in transformers:
@@ -260,7 +260,7 @@ def backend_name(layer: Module) -> str:
 
 
 def resolved_backend(layer: Module, dtype: str) -> str:
-    """What the layer's forward runs, read from its state as its code decides it: ring, float32, else its own."""
+    """What the layer's forward runs, decided from its state as its own code does: ring, float32, else its own."""
     if getattr(layer, "use_ring", False) and not getattr(layer, "skip_sequence_parallel", False):
         return f"RING({backend_name(layer)})"
     if dtype == "float32" and getattr(layer, "sdpa_fallback", None) is not None:

@@ -1,8 +1,7 @@
-"""Files through which vLLM-Omni's processes tell what they did: one folder, one writer a file, whole lines of JSON.
+"""Files in which vLLM-Omni's processes record what they did: one folder, one writer per file, whole lines of JSON.
 
-The plugin writes in the workers; the engine reads while they run, so a last line without its end is left for
-later. No torch and no vllm_omni here. Times are seconds of `time.perf_counter`, which all processes of a machine
-share.
+The plugin writes in the workers. The engine reads while they run, so an incomplete last line is left for later. No
+torch and no vllm_omni here. Times are seconds of `time.perf_counter`, which all processes of a machine share.
 """
 
 import contextlib
@@ -19,15 +18,15 @@ FOLDER_VARIABLE = "SWEEP_PLUGIN_DIR"
 """Names the folder that the plugin writes into; without it the plugin does nothing."""
 
 PAUSED = "paused"
-"""While a file of this name lies in the folder, requests that begin go unobserved. So tests.bench.plugin measures in
-one engine what observing costs: two engines that do the same differ by as much."""
+"""While a file of this name is in the folder, requests that begin are not observed. tests.bench.plugin uses this to
+measure the cost of observing within one engine, because two identical engines differ by as much."""
 
 TRACE = "trace"
-"""While a file of this name lies in the folder, each process records its next request into the folder named in it."""
+"""While a file of this name is in the folder, each process records its next request into the folder named in it."""
 
 
 class Place(Protocol):
-    """Where the process's files go, asked anew at every use: a fork may have changed it."""
+    """Where the process's files go. Looked up at every use, because a fork may have changed it."""
 
     @property
     def folder(self) -> Path:
@@ -35,7 +34,7 @@ class Place(Protocol):
         ...
 
     def report(self) -> None:
-        """Say in a file what was just raised; called in an except block. Never raises."""
+        """Write the current exception to a file; called in an except block. Never raises."""
 
 
 Line = dict[str, Any]
@@ -102,12 +101,12 @@ def markers(folder: Path) -> Markers:
 
 
 def paused(folder: Path) -> bool:
-    """Whether requests that begin now go unobserved."""
+    """Whether requests that begin now are not observed."""
     return (folder / PAUSED).exists()
 
 
 def traced_to(folder: Path) -> Path | None:
-    """Where to record a request that begins now; None: nowhere."""
+    """Where to record a request that begins now; None for nowhere."""
     with contextlib.suppress(FileNotFoundError):
         return Path((folder / TRACE).read_text())
     return None
@@ -119,7 +118,7 @@ def failures(folder: Path) -> tuple[str, ...]:
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[Line], int]:
-    """The whole lines of `path` from byte `offset` on, and the offset to go on from. No file: no lines."""
+    """The complete lines of `path` from byte `offset`, and the next offset. No file means no lines."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -137,7 +136,7 @@ def append_line(path: Path, line: Mapping[str, object]) -> None:
 
 
 def timings(records: Iterable[PhaseRecord]) -> list[Timing]:
-    """As they stand in a line. The recorder's epoch must be 0 so that `start_s` is perf_counter's."""
+    """Records as a line stores them. The recorder's epoch must be 0, so that `start_s` is perf_counter's."""
     return [(r.phase, r.index, r.start_s, round(r.host_ms, 4), _rounded(r.gpu_ms)) for r in records]
 
 

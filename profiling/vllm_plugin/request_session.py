@@ -1,7 +1,7 @@
-"""What one diffusion pipeline did since its request began, and the line that says so.
+"""Counts what one diffusion pipeline does during a request, and writes it as a line.
 
-Wrapped methods (diffusion) count into a Session; it opens and closes the request, and writes. Knows nothing of
-how calls are intercepted.
+Wrapped methods (`diffusion`) count into a Session, which opens and closes the request and writes the line. Knows
+nothing of how calls are intercepted.
 """
 
 import os
@@ -27,7 +27,7 @@ Prior = tuple[Any, int, int]
 class Session:
     """One pipeline under observation, with what was counted since its request began.
 
-    A request is what one thread runs from `begin` to `finish` or `fail`; calls of other threads are let through.
+    A request is what one thread runs from `begin` to `finish` or `fail`; calls from other threads pass through.
     """
 
     def __init__(self, runner: Any, place: Place) -> None:
@@ -56,7 +56,7 @@ class Session:
         return self.thread is not None and self.thread == threading.get_ident()
 
     def begin(self, requests: Iterable[str], dummy: bool, stepwise: bool = False) -> None:
-        """A request starts. Never raises; without its recorder the request goes unobserved."""
+        """A request starts. Never raises; if the recorder fails, the request is not observed."""
         self.requests, self.dummy, self.stepwise = list(requests), dummy, stepwise
         self.prior = self.timestep = None
         self.blocks[0] = self.sequence[0] = self.blocks_due = 0
@@ -85,7 +85,7 @@ class Session:
             self.place.report()
 
     def finish(self) -> None:
-        """The request is done: have its line written as soon as the GPU has done its part. Never raises."""
+        """The request is done: its line is written as soon as the GPU has finished. Never raises."""
         if self.thread is None:
             return
         try:
@@ -106,7 +106,7 @@ class Session:
             self.place.report()
 
     def path(self) -> Path:
-        """The file that takes the lines."""
+        """The file that the lines go to."""
         return self.place.folder / f"dit-rank{self.recorder.rank}-{os.getpid()}.jsonl"
 
     def _leave(self) -> None:
@@ -120,7 +120,7 @@ class Session:
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Blocks that run in here denoise nothing."""
+        """Do not count blocks that run inside: they denoise nothing."""
         before, longest = self.blocks[0], self.sequence[0]
         try:
             yield
@@ -128,7 +128,7 @@ class Session:
             self.blocks[0], self.sequence[0] = before, longest
 
     def evidence(self, steps: int) -> Evidence:
-        """What ran since `begin`, as RankEvidence holds it, but for the tokens; no wait for the GPU."""
+        """What ran since `begin`, as the fields of RankEvidence without the tokens; does not wait for the GPU."""
         vae = self.found.vaes[0] if self.found.vaes else None
         graphs = pipeline_facts.compiled_graphs()
         resident = pipeline_facts.resident(self.found.parameters, self.device)
@@ -159,14 +159,14 @@ class Session:
         }
 
     def _cache_backend(self) -> str:
-        """Name of the cache that is switched on, by the runner's state and not by what was asked for."""
+        """Name of the enabled cache, read from the runner's state and not from the configuration."""
         backend = getattr(self.runner, "cache_backend", None)
         if backend is not None and backend.is_enabled():
             return str(getattr(self.runner.od_config, "cache_backend", type(backend).__name__))
         return "none"
 
     def _attention(self) -> dict[str, str]:
-        """Back ends by calls; where blocks are compiled, by layers as they are set up."""
+        """Back ends counted by calls; where blocks are compiled, by layers as configured."""
         called = {name: cell[0] for name, cell in self.attention.items() if cell[0]}
         source, found = ("calls", called) if self.found.attention else ("layers", dict(self.found.backends))
         return {
@@ -176,7 +176,7 @@ class Session:
 
 
 def with_tokens(evidence: Evidence, prior: Prior | None) -> Evidence:
-    """Evidence with the fingerprints of the prior ids that the first DiT forward got, one a row of its batch."""
+    """Evidence with the fingerprints of the prior ids that the first DiT forward received, one per row of its batch."""
     tokens = []
     if prior is not None:
         ids, height, width = prior

@@ -1,8 +1,8 @@
-"""torch.profiler around the first request of a process after somebody asked for it: for machines without nsys.
+"""torch.profiler around the next request of a process when a trace is requested: for machines without nsys.
 
-Whoever wants traces names a folder in the file TRACE of the plugin's folder; each process that runs a model leaves one
-there, `trace-<name>.json.gz`, or says in `lost-<name>.txt` beside TRACE why not. A request is recorded in the thread
-that runs it and written by another. What goes wrong here costs the trace and nothing else.
+To request traces, write the name of a folder to the file TRACE in the plugin's folder. Each process that runs a model
+then leaves `trace-<name>.json.gz` there, or explains in `lost-<name>.txt`, next to TRACE, why it could not. A request
+is recorded in the thread that runs it and written by another. An error here costs only the trace.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from profiling.torch_trace import TRACE_FILE, TorchTrace
 from profiling.vllm_plugin.record_files import Place, traced_to
 
 WRITING = f".{TRACE_FILE}"
-"""Lies in the traces' folder from the end of a recording until its file is complete."""
+"""Name of the trace from the end of the recording until the file is complete."""
 
 
 class Tracing:
-    """The recordings of one process, whose traces are called `name`."""
+    """The recordings of one process; `name` is part of the names of its traces."""
 
     def __init__(self, place: Place, name: str) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Tracing:
         return self._trace is not None
 
     def begin(self) -> None:
-        """A request begins: record it if that is asked for. Never raises."""
+        """A request begins: record it if a trace is requested. Never raises."""
         try:
             folder = traced_to(self._place.folder)
             if folder is None or folder == self._last:
@@ -43,7 +43,7 @@ class Tracing:
             self._lost(error)
 
     def end(self) -> None:
-        """The recorded request is over, if one is. Never raises."""
+        """The recorded request is over, if one was recorded. Never raises."""
         trace, self._trace = self._trace, None
         if trace is None:
             return

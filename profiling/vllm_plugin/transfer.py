@@ -1,9 +1,9 @@
 """The hand-over from GLM-Image's AR stage to its DiT: which ids were sent, which arrived.
 
-GLM-Image's AR emits a preview, the image's ids at 1/32 of its size, and an end mark; vLLM-Omni's `ar2diffusion`
-slices the image's ids out and doubles them in both directions, the DiT takes them so. Both sides reduce what they
-have to "count:hash" of the ids at 1/32, each computed here from the raw ids and not with vLLM-Omni's code, so that
-equal texts mean that the DiT got what the AR wrote. Knows the layout (transformers' GlmImage processor); no torch.
+GLM-Image's AR emits a preview, the image's ids at 1/32 of its size, and an end mark. vLLM-Omni's `ar2diffusion` slices
+out the image's ids and doubles them in both directions for the DiT. Both sides reduce their ids to "count:hash" of the
+ids at 1/32. Each fingerprint is computed here from the raw ids, without vLLM-Omni's code, so equal fingerprints mean
+that the DiT received what the AR wrote. Knows the layout (transformers' GlmImage processor); no torch.
 """
 
 import functools
@@ -33,8 +33,8 @@ def fingerprint(ids: Sequence[int]) -> str:
 def image_ids(emitted: Sequence[int], height: int, width: int, edit: bool = False) -> Sequence[int]:
     """The ids of the image itself among those that the AR emitted for `height` x `width` pixels.
 
-    Text-to-image puts a preview of about 16 x 16 ids before them; an edit does so only when it emitted enough
-    ids for both. Shorter than the image where ids are missing.
+    Text-to-image puts a preview of about 16 x 16 ids before them; an edit does so only if it emitted enough ids for
+    both. The result is too short for the image if ids are missing.
     """
     rows, columns = height // FACTOR, width // FACTOR
     ratio = rows / columns if columns else 1.0
@@ -56,13 +56,13 @@ def halved(ids: Sequence[int], rows: int, columns: int) -> Sequence[int] | None:
 
 
 def received(ids: Sequence[int], rows: int, columns: int) -> str:
-    """Fingerprint of the ids that a DiT of `rows` x `columns` positions was given; "count:uneven" if no doubling."""
+    """Fingerprint of the ids that a DiT of `rows` x `columns` positions received; "count:uneven" if not doubled."""
     single = halved(ids, rows, columns)
     return f"{len(ids)}:uneven" if single is None else fingerprint(single)
 
 
 def sent(output: Any, prompt: Any) -> str:
-    """Fingerprint of the ids that the DiT shall get out of an AR stage's `output`."""
+    """Fingerprint of the ids in an AR stage's `output` that the DiT should receive."""
     completion = output.outputs[0]
     emitted = list(getattr(completion, "cumulative_token_ids", None) or completion.token_ids)
     asked = prompt[0] if isinstance(prompt, list) and prompt else prompt
@@ -76,9 +76,9 @@ def sent(output: Any, prompt: Any) -> str:
 
 
 def hook_orchestrator(cls: Any, place: Place) -> list[str]:
-    """Have the orchestrator write a line for each output that it hands to a diffusion stage; names what it wrapped.
+    """Make the orchestrator write a line for each output that it hands to a diffusion stage; returns the wrapped names.
 
-    What goes wrong here is reported; the hand-over itself is never disturbed.
+    Errors here are reported; the hand-over itself is never disturbed.
     """
     owner: Any = next(c for c in cls.__mro__ if "_forward_to_next_stage" in vars(c))
     original: Callable[..., Awaitable[None]] = owner._forward_to_next_stage

@@ -1,6 +1,6 @@
-"""Writes in the background, once the GPU has done what is to be written of: no request waits for either.
+"""Writes in the background, once the GPU has finished the work in question: no request waits for either.
 
-One thread a process, made at the first use and anew after a fork. Knows nothing of what is written.
+One thread per process, created at the first use and again after a fork. Knows nothing of what is written.
 """
 
 import os
@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable
 
 RETRY_S = 0.01
-"""Pause before asking again whether the GPU has finished. Asking, for a thread that waits inside CUDA spins."""
+"""Pause between checks whether the GPU has finished. Polls, because a thread that waits inside CUDA spins."""
 
 PAUSE_S = 0.02
-"""From there to writing: just then the thread that ran the request needs the interpreter, to send its result."""
+"""Pause before writing: at that moment the thread that ran the request needs the interpreter to send its result."""
 
 Job = tuple[Callable[[], bool], Callable[[], None], Callable[[], None]]
 
 
 class Writer:
-    """A thread that does one job after the other. Its CUDA context is that of the thread that made it."""
+    """A thread that does one job after another. It uses the CUDA context of the thread that created it."""
 
     def __init__(self, device: str) -> None:
         self.pid = os.getpid()
@@ -32,11 +32,11 @@ class Writer:
         threading.Thread(target=self._work, name="sweep-writer", daemon=True).start()
 
     def add(self, ready: Callable[[], bool], write: Callable[[], None], report: Callable[[], None]) -> None:
-        """Call `write` soon after `ready()`; what either raises is `report`'s, called in an except block."""
+        """Call `write` soon after `ready()` is true. If either raises, `report` is called in the except block."""
         self._jobs.put((ready, write, report))
 
     def settle(self) -> None:
-        """Wait until all is written."""
+        """Wait until everything is written."""
         self._jobs.join()
 
     def _work(self) -> None:
@@ -61,7 +61,7 @@ _writer: Writer | None = None
 
 
 def writer(device: str) -> Writer:
-    """This process's."""
+    """The writer of this process."""
     global _writer
     if _writer is None or _writer.pid != os.getpid():
         _writer = Writer(device)
@@ -69,6 +69,6 @@ def writer(device: str) -> Writer:
 
 
 def settle() -> None:
-    """Wait until all that this process was to write is written."""
+    """Wait until this process has written everything."""
     if _writer is not None and _writer.pid == os.getpid():
         _writer.settle()

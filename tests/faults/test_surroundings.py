@@ -201,7 +201,7 @@ def test_killed_sampler_costs_one_cell_its_telemetry_and_nothing_else(sweep: Swe
     assert len(sweep.engine_pids()) == 1
     hit, next_one = sweep.rows()["baseline b1"], sweep.rows()["baseline b2"]
     assert [hit["valid"], hit["peak_memory_gb"], hit["cpu_pct"]] == ["True", "", ""]
-    assert hit["note"] == "memory, utilisation and energy are not known: the sampler was ended by SIGKILL"
+    assert "SIGKILL" in hit["note"]
     assert telemetry(sweep, "baseline b1") == []
     assert float(hit["latency_mean_s"]) > 0
     assert float(next_one["peak_memory_gb"]) > 0

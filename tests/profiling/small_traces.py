@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from profiling.__main__ import main
+import pytest
+
+from profiling.__main__ import main, run
+from profiling.errors import Refusal
 from tests.bench.traces import SCHEMA, VERSION
 from tests.conftest import ROOT, Finished, environment
 
@@ -37,6 +40,13 @@ def profiling(*arguments: object) -> Finished:
     return Finished(code, out.getvalue(), err.getvalue())
 
 
+def refusal(*arguments: object) -> str:
+    """The code with which the command refuses its input."""
+    with pytest.raises(Refusal) as refused:
+        run(list(map(str, arguments)))
+    return refused.value.code
+
+
 def profiling_process(*arguments: object, env: dict[str, str]) -> Finished:
     """`python -m profiling …`, as a user runs it."""
     command = [sys.executable, "-m", "profiling", *map(str, arguments)]
@@ -44,11 +54,16 @@ def profiling_process(*arguments: object, env: dict[str, str]) -> Finished:
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def phases_of(*traces: Path) -> list[dict[str, Any]]:
-    """What `analyze --format json` lists."""
+def document_of(*traces: Path) -> dict[str, Any]:
+    """What `analyze --format json` prints."""
     done = profiling("analyze", *traces, "--format", "json")
     assert done.code == 0, done.err
-    return json.loads(done.out)["phases"]
+    return json.loads(done.out)
+
+
+def phases_of(*traces: Path) -> list[dict[str, Any]]:
+    """The phases in `document_of`."""
+    return document_of(*traces)["phases"]
 
 
 @dataclass

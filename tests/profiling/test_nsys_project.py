@@ -147,32 +147,40 @@ def phase(**values: int) -> Phase:
 
 
 @pytest.mark.parametrize(
-    ("values", "bound", "said"),
+    ("values", "bound", "numbers"),
     [
-        ({"compute_ns": 60, "idle_for_host_ns": 40}, "compute-bound", "kernels fill 60%"),
-        ({"idle_for_host_ns": 59, "launches": 200, "late_launches": 198, "compute_ns": 41}, "launch-bound", "99% of"),
+        ({"compute_ns": 60, "idle_for_host_ns": 40}, "compute-bound", ["60%", "40%"]),
+        (
+            {"idle_for_host_ns": 59, "launches": 200, "late_launches": 198, "compute_ns": 41},
+            "launch-bound",
+            ["99%", "200 launches", "41%"],
+        ),
         (
             {"communication_exposed_ns": 50, "communication_ns": 80, "compute_ns": 40},
             "communication-bound",
-            "38% of all",
+            ["56%", "38%", "100%"],
         ),
-        ({"copy_exposed_ns": 50, "copy_ns": 50, "copied_bytes": 1000}, "memory-copy-bound", "1 kB at 20 GB/s"),
-        ({"idle_otherwise_ns": 50, "compute_ns": 40}, "wait-bound", "something else"),
+        (
+            {"copy_exposed_ns": 50, "copy_ns": 50, "copied_bytes": 1000},
+            "memory-copy-bound",
+            ["100%", "1 kB", "20 GB/s"],
+        ),
+        ({"idle_otherwise_ns": 50, "compute_ns": 40}, "wait-bound", ["56%", "44%"]),
     ],
 )
-def test_the_largest_part_names_the_verdict(values: dict[str, int], bound: str, said: str) -> None:
+def test_the_largest_part_names_the_verdict(values: dict[str, int], bound: str, numbers: list[str]) -> None:
     parts = ("compute_ns", "communication_exposed_ns", "copy_exposed_ns", "idle_for_host_ns", "idle_otherwise_ns")
     found = judge(phase(projected_ns=sum(values.get(part, 0) for part in parts), **values))
     assert found.bound == bound
     assert bound in BOUNDS
-    assert said in found.sentence
-    assert "the GPU is busy" in found.sentence
+    assert found.sentence.startswith(f"step is {bound}: ")
+    assert [number for number in numbers if number not in found.sentence] == []
 
 
 def test_other_parts_are_told_when_they_are_large() -> None:
     parts = {"compute_ns": 64, "idle_for_host_ns": 14, "communication_exposed_ns": 13, "copy_exposed_ns": 9}
     said = judge(phase(projected_ns=100, **parts)).sentence
-    assert said.endswith("; waiting for the host 14%, communication 13%")
+    assert said.endswith("; also: waiting for the host 14%, communication 13%")
 
 
 def test_a_process_that_waits_for_another_in_collectives_is_named() -> None:
@@ -181,15 +189,15 @@ def test_a_process_that_waits_for_another_in_collectives_is_named() -> None:
     outer = [replace(one, name="outer", projected_ns=120_000_000) for one in ranks]
     (said,) = waiting([*outer, *ranks])
     assert said == (
-        "step: communication takes 38.0 ms in process 11, 16.0 ms in process 12: "
-        "the difference is waiting for the latter"
+        "step: communication takes 38.0 ms in process 11 and 16.0 ms in process 12; "
+        "process 11 spends the difference waiting for process 12"
     )
     assert waiting([ranks[0]]) == waiting([ranks[0], replace(ranks[0], process=12)]) == []
 
 
 def test_a_phase_without_gpu_work_has_no_verdict() -> None:
     assert judge(phase(host_ns=2_000_000)).bound == ""
-    assert "launched nothing on a GPU: 2.0 ms on the host" in judge(phase(host_ns=2_000_000)).sentence
+    assert "2.0 ms" in judge(phase(host_ns=2_000_000)).sentence
 
 
 @pytest.mark.parametrize(

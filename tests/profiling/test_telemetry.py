@@ -208,7 +208,7 @@ def test_lost_sampler_leaves_nothing_half_known_and_the_next_window_has_another(
     samplers()[0].kill()
     end = sampler.mark()
     sampler.rest()
-    assert sampler.problem == "the sampler was ended by SIGKILL"
+    assert "SIGKILL" in sampler.problem
     assert sampler.window(start, end) == TelemetryWindow((), TelemetrySummary(None, None, None, None))
     start = sampler.mark()
     end = sampler.mark()
@@ -224,7 +224,7 @@ def test_sampler_that_hangs_is_given_up_and_killed(monkeypatch: pytest.MonkeyPat
     (process,) = samplers()
     process.suspend()
     sampler.rest()
-    assert sampler.problem == "the sampler has not answered within 0.2 s"
+    assert "0.2 s" in sampler.problem
     assert not process.is_running()
     sampler.stop()
 
@@ -234,7 +234,8 @@ def test_sampler_that_cannot_be_started_says_why(monkeypatch: pytest.MonkeyPatch
     sampler = ProcessTreeSampler(os.getpid(), gpu_indices=())
     start = sampler.mark()
     sampler.stop()
-    assert sampler.problem.startswith("the sampler could not be started: [Errno 2]")
+    assert "[Errno 2]" in sampler.problem
+    assert "/nowhere/python" in sampler.problem
     assert sampler.window(start, time.perf_counter()).samples == ()
 
 
@@ -262,7 +263,7 @@ def test_sampler_that_fails_tells_its_last_words(
         psutil.wait_procs([process], timeout=10)
     sampler.mark()
     sampler.rest()
-    assert sampler.problem == "the sampler failed: ValueError: nonsense"
+    assert sampler.problem.endswith(": ValueError: nonsense")
     sampler.stop()
 
 

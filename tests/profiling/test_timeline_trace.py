@@ -10,7 +10,7 @@ import pytest
 
 from profiling.measured_cell import UNKNOWN, RecordedCell, read_cell
 from profiling.phases import PhaseRecord
-from profiling.timeline.lanes import Slice, Window, processes, span
+from profiling.timeline.lanes import LEFT_OUT, Slice, Window, processes, span
 from profiling.timeline.trace import nesting, trace
 from tests.recorded import unpack
 
@@ -92,14 +92,17 @@ def test_ranks_that_begin_before_the_first_request_have_no_negative_time() -> No
         PhaseRecord(1, "request", 0, -0.003, 100.0, None, "r000.0"),
         PhaseRecord(0, "request", 0, 0.0, 100.0, None, "r000.0"),
     )
-    kinds = check(trace(RecordedCell("c", phases), Window(-0.003, 0.1)))
-    assert sorted(event["ts"] for event in kinds["X"]) == [0.0, 3000.0]
+    document = trace(RecordedCell("c", phases), Window(-0.003, 0.1))
+    assert sorted(event["ts"] for event in check(document)["X"]) == [0.0, 3000.0]
+    assert "0.003000 s" in document["otherData"]["clock"]
+    usual = trace(RecordedCell("c", phases[1:]), Window(0.0, 0.1))
+    assert usual["otherData"]["clock"] == "microseconds from the start of the first request"
 
 
 def test_telemetry_of_an_unknown_clock_is_left_out_and_said_so(cell: RecordedCell) -> None:
     document = trace(replace(cell, telemetry=(), clock=UNKNOWN), Window(*span(cell)))
     assert check(document)["C"] == []
-    assert "left out" in document["otherData"]["telemetry"]
+    assert document["otherData"]["telemetry"] == LEFT_OUT
 
 
 def test_what_overlaps_goes_to_another_track_and_roundings_do_not() -> None:
