@@ -1,6 +1,7 @@
 """Shared by all tests: the real command line, in a folder of the test's own."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,12 @@ class Finished:
     code: int
     out: str
     err: str
+
+
+def to_run(out: str) -> tuple[int, ...]:
+    """Numbers of the line that says what is to run: cells, then those kept from before or those skipped, and so on."""
+    line = next(line for line in out.splitlines() if "to run" in line)
+    return tuple(int(number) for number in re.findall(r"\d+", line.partition(" (")[0]))
 
 
 def sweep_command(*arguments: str) -> list[str]:

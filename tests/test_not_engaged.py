@@ -1,6 +1,7 @@
-"""Features forced not to engage end as FAIL "did not engage", although their pixels and times look fine."""
+"""Features forced not to engage end as FAIL with the code not_engaged, although their pixels and times look fine."""
 
 import csv
+import re
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -31,7 +32,9 @@ def test_guidance_that_is_off_leaves_cfg_parallel_nothing_to_split(sweep, tmp_pa
     )
     row = rows(tmp_path / "sweep")["cfg_parallel"]
     assert row["status"] == "FAIL", done.out
-    assert row["reason"].startswith("cfg_parallel did not engage: 1 DiT forwards a rank and step")
+    assert row["reason_code"] == "not_engaged"
+    assert row["reason"].startswith("cfg_parallel ")
+    assert " 1 " in row["reason"], "forwards"
     assert float(row["mean_diff"]) == 0, "the pixels look fine"
     assert done.code == 1
 
@@ -45,7 +48,9 @@ def test_caches_that_may_not_skip(sweep, tmp_path: Path) -> None:
     for name in ("teacache", "cache_dit"):
         row = rows(tmp_path / "sweep")[name]
         assert row["status"] == "FAIL", done.out
-        assert row["reason"] == f"{name} did not engage: no block was skipped"
+        assert row["reason_code"] == "not_engaged"
+        assert row["reason"].startswith(f"{name} ")
+        assert row["evidence"].split("; ")[2].startswith("0 of ")
         assert float(row["mean_diff"]) == 0, "the pixels look fine"
     assert done.code == 1
 
@@ -65,7 +70,8 @@ def test_attention_switch_that_nothing_reads(sweep, tmp_path: Path) -> None:
     )
     found = rows(tmp_path / "sweep")
     assert found["silent"]["status"] == "FAIL", done.out
-    reason = "silent did not engage: attention ran on native, as in the baseline; _native_math was asked for"
-    assert found["silent"]["reason"] == reason
+    assert found["silent"]["reason_code"] == "not_engaged"
+    assert found["silent"]["reason"].startswith("silent ")
+    assert {"native", "_native_math"} <= set(re.findall(r"\w+", found["silent"]["reason"]))
     assert found["attention"]["status"] in ("PASS", "WARN"), found["attention"]["reason"]
     assert done.code == 1

@@ -7,6 +7,7 @@ A fault is a piece of code that runs in a real process of the sweep right after 
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,8 +101,30 @@ class Sweep:
             return {row["cell"]: row for row in csv.DictReader(handle)}
 
     def statuses(self) -> dict[str, tuple[str, str]]:
-        """Status and reason of every cell."""
-        return {label: (row["status"], row["reason"]) for label, row in self.rows().items()}
+        """Status and code of the reason of every cell."""
+        return {label: (row["status"], row["reason_code"]) for label, row in self.rows().items()}
+
+    def reason(self, label: str) -> str:
+        """The sentence for people that a cell's status comes with: of it, tests ask for facts and not for words."""
+        return self.rows()[label]["reason"]
+
+    def _codes(self, label: str, kind: str) -> list[str]:
+        report = json.loads((self.folder / "report.json").read_text())
+        return [one["code"] for cell in report["cells"] if cell["cell"] == label for one in cell[kind]]
+
+    def notes(self, label: str) -> list[str]:
+        """Codes of a cell's notes."""
+        return self._codes(label, "notes")
+
+    def doubts(self, label: str) -> list[str]:
+        """Codes of what a cell's numbers cannot be trusted for."""
+        return self._codes(label, "doubts")
+
+    def stage(self, label: str) -> str:
+        """What a cell was doing before it ended: loading, warm-up, running or analysing."""
+        cells = json.loads((self.folder / "plan.json").read_text())["cells"]
+        key = next(cell["key"] for cell in cells if cell["label"] == label)
+        return [event["state"] for event in self.events("cell") if event["key"] == key][-2]
 
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text())
@@ -131,6 +154,11 @@ class Sweep:
         cells = json.loads(plan.read_text())["cells"] if plan.exists() else []
         keys = [cell["key"] for cell in cells if cell["label"] == label]
         return any(e["key"] in keys and e["state"] == "running" for e in self.events("cell"))
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers in a text, in order: which batch of how many, after how many seconds."""
+    return [int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.]*\w)", text)]
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 90.0) -> Any:

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.faults.conftest import NOOP, Sweep, alive, group_alive, wait_for
+from tests.conftest import to_run
+from tests.faults.conftest import NOOP, Sweep, alive, group_alive, numbers, wait_for
 
 IMPORTING = """
 def import_all(modules):
@@ -48,10 +49,11 @@ def test_killed_engine_ends_its_cell_and_its_ranks(sweep: Sweep) -> None:
     os.kill(engine, signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, out + err
-    status, reason = sweep.statuses()["cfg_parallel b1"]
-    assert status == "ERROR"
-    assert reason.startswith("the engine was ended by SIGKILL while generating batch 1 of 1, repeat ")
-    assert reason.endswith(" (killed from outside, or by the kernel for lack of memory)")
+    assert sweep.statuses()["cfg_parallel b1"] == ("ERROR", "crash")
+    reason = sweep.reason("cfg_parallel b1")
+    assert "SIGKILL" in reason
+    assert "memory" in reason, "the kernel kills like that too"
+    assert numbers(reason)[:2] == [1, 1], "batch 1 of 1"
     assert not group_alive(engine)
     assert list((sweep.base / "tmp").glob("sweep-*")) == []
 
@@ -65,11 +67,11 @@ def test_killed_baseline_beside_a_cell_ends_that_cell_and_the_next_one_gets_anot
     os.kill(baseline, signal.SIGKILL)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 1, out + err
-    found = sweep.statuses()
-    status, reason = found["vae_slicing b1"]
-    assert status == "ERROR"
-    assert reason.startswith("the baseline beside it failed: the engine was ended by SIGKILL while generating batch ")
-    assert {label: status for label, (status, _) in found.items() if status == "ERROR"} == {"vae_slicing b1": "ERROR"}
+    errors = {label: found for label, found in sweep.statuses().items() if found[0] == "ERROR"}
+    assert errors == {"vae_slicing b1": ("ERROR", "crash")}
+    reason = sweep.reason("vae_slicing b1")
+    assert "baseline" in reason, "whose engine it was"
+    assert "SIGKILL" in reason
     assert sweep.manifest()["engine_starts"] == 3, "the feature's engine lived on; only the baseline started again"
 
 
@@ -88,7 +90,8 @@ RankRunner.__init__ = made
     done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
     assert done.code == 1, done.out + done.err
     found = sweep.statuses()
-    assert found["baseline b1"] == ("ERROR", "failed while loading the engine: OSError: weights are damaged")
+    assert found["baseline b1"] == ("ERROR", "exception")
+    assert "OSError: weights are damaged" in sweep.reason("baseline b1")
     assert found["vae_slicing b1"] == ("PASS", "engaged")
     row = sweep.rows()["vae_slicing b1"]
     assert row["latency_mean_s"]
@@ -108,7 +111,7 @@ def _fork(spec, *rest):
     done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
     assert done.code == 1, done.out + done.err
     found = sweep.statuses()
-    assert found["baseline b1"][1].startswith("the engine's process could not be started: ")
+    assert found["baseline b1"] == ("ERROR", "load")
     assert found["vae_slicing b1"] == ("PASS", "engaged")
 
 
@@ -118,14 +121,12 @@ def test_imports_that_end_their_process_are_told_with_their_log(sweep: Sweep) ->
     out, err = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in err) == (1, False), out + err
     log = sweep.base / "tmp" / f"sweep-preimport-{process.pid}.log"
-    reason = (
-        "the engine's process could not be started: the process that engines are forked from has ended "
-        f"(its imports are told in {log}); engine.fork=false starts engines without it"
-    )
-    assert sweep.statuses() == {
-        "baseline b1": ("ERROR", reason),
-        "baseline b2": ("ERROR", f"{reason} (tried once for all cells of this engine)"),
-    }
+    assert sweep.statuses() == {"baseline b1": ("ERROR", "load"), "baseline b2": ("ERROR", "load")}
+    first, second = (sweep.reason(f"baseline b{n}") for n in (1, 2))
+    assert second.startswith(first)
+    assert "once" in second.removeprefix(first), "it was not tried for the second"
+    assert str(log) in first
+    assert "engine.fork=false" in first
     assert "began to import" in log.read_text()
 
 
@@ -133,13 +134,11 @@ def test_imports_that_hang_end_with_the_load_time_limit(sweep: Sweep) -> None:
     sweep.inject("sweep.engines.process.forkserver", IMPORTING.format(then="time.sleep(60)"))
     done = sweep.run("-m", "batch=1", "engine.load_timeout_s=3", *REAL, timeout_s=30)
     assert done.code == 1, done.out + done.err
-    status, reason = sweep.statuses()["baseline b1"]
-    assert status == "ERROR"
-    start = (
-        "the engine's process could not be started: the process that engines are forked from has not answered within"
-    )
-    assert reason.startswith(f"{start} 3 s (its imports are told in {sweep.base / 'tmp'}/")
-    assert reason.endswith("; engine.fork=false starts engines without it")
+    assert sweep.statuses()["baseline b1"] == ("ERROR", "timeout")
+    reason = sweep.reason("baseline b1")
+    assert "3 s" in reason
+    assert f"{sweep.base / 'tmp'}/" in reason, "the log of its imports"
+    assert "engine.fork=false" in reason
 
 
 def test_stopped_engine_is_killed_by_the_watchdog_with_all_its_ranks(sweep: Sweep) -> None:
@@ -147,10 +146,8 @@ def test_stopped_engine_is_killed_by_the_watchdog_with_all_its_ranks(sweep: Swee
     os.kill(engine, signal.SIGSTOP)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, out + err
-    status, reason = sweep.statuses()["cfg_parallel b1"]
-    assert status == "ERROR"
-    assert reason.startswith("no answer within 4 s while generating batch 1 of 1, repeat ")
-    assert reason.endswith(": killed")
+    assert sweep.statuses()["cfg_parallel b1"] == ("ERROR", "timeout")
+    assert numbers(sweep.reason("cfg_parallel b1"))[:3] == [4, 1, 1], "seconds, batch 1 of 1"
     assert not group_alive(engine)
     assert list((sweep.base / "tmp").glob("sweep-*")) == []
 
@@ -161,12 +158,13 @@ def test_after_a_killed_engine_the_sweep_goes_on_and_a_rerun_does_what_is_missin
     assert sweep.run(*arguments).code == 1
     errors = [label for label, (status, _) in sweep.statuses().items() if status != "PASS"]
     assert errors == ["baseline b2 threads_per_rank=1"]
-    assert "ended by SIGKILL while generating batch 1 of 2, repeat 1" in sweep.statuses()[errors[0]][1]
+    assert sweep.statuses()[errors[0]] == ("ERROR", "crash")
+    assert numbers(sweep.reason(errors[0])) == [1, 2, 1], "batch 1 of 2, repeat 1"
     assert sweep.manifest()["engine_starts"] == 3
     sweep.faults.clear()
     again = sweep.run(*arguments)
     assert again.code == 0, again.out + again.err
-    assert "1 cell to run, 5 kept" in again.out
+    assert to_run(again.out) == (1, 5)
     assert sweep.manifest()["engine_starts"] == 1
     assert {status for status, _ in sweep.statuses().values()} == {"PASS"}
 
@@ -176,9 +174,10 @@ def test_allocation_error_as_torch_words_it_is_out_of_memory(sweep: Sweep) -> No
     in_generate(sweep, f"if len(requests) == 2: raise RuntimeError({words!r})")
     done = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert done.code == 1
-    status, reason = sweep.statuses()["baseline b2"]
-    assert status == "ERROR"
-    assert reason == f"out of memory while generating batch 1 of 2, repeat 1: RuntimeError: {words}"
+    assert sweep.statuses()["baseline b2"] == ("ERROR", "oom")
+    reason = sweep.reason("baseline b2")
+    assert reason.endswith(f"RuntimeError: {words}")
+    assert numbers(reason)[:3] == [1, 2, 1], "batch 1 of 2, repeat 1"
     assert [sweep.statuses()[f"baseline b{n}"][0] for n in (1, 3)] == ["PASS", "PASS"]
     assert sweep.manifest()["engine_starts"] == 2, "the engine was started again for the next cell of the group"
 
@@ -203,10 +202,9 @@ RankRunner.run = run
     )
     done = sweep.run("-m", "batch=2,3", "workload.repeats=1", *REAL)
     assert done.code == 1, done.out + done.err
-    status, reason = sweep.statuses()["baseline b2"]
-    assert status == "ERROR"
-    assert reason.startswith("out of memory while warming up: RuntimeError: ")
-    assert "DefaultCPUAllocator: can't allocate memory" in reason
+    assert sweep.statuses()["baseline b2"] == ("ERROR", "oom")
+    assert "DefaultCPUAllocator: can't allocate memory" in sweep.reason("baseline b2")
+    assert sweep.stage("baseline b2") == "warm-up"
     assert sweep.statuses()["baseline b3"][0] == "PASS"
     assert sweep.manifest()["engine_starts"] == 2
 
@@ -216,8 +214,9 @@ def test_engine_that_ends_itself_for_lack_of_memory_says_so(sweep: Sweep) -> Non
     in_generate(sweep, 'if len(requests) == 2: print("terminate: std::bad_alloc", flush=True); import os; os.abort()')
     done = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert done.code == 1
-    expected = ("ERROR", "out of memory while generating batch 1 of 2, repeat 1: terminate: std::bad_alloc")
-    assert sweep.statuses()["baseline b2"] == expected
+    assert sweep.statuses()["baseline b2"] == ("ERROR", "oom")
+    assert sweep.reason("baseline b2").endswith("terminate: std::bad_alloc")
+    assert numbers(sweep.reason("baseline b2")) == [1, 2, 1], "batch 1 of 2, repeat 1"
     assert sweep.statuses()["baseline b3"][0] == "PASS"
 
 
@@ -239,9 +238,10 @@ def test_error_of_a_process_behind_the_engine_is_that_of_the_same_request(sweep:
     assert done.code == 1, done.out + done.err
     assert sweep.statuses() == {
         "baseline b1": ("PASS", ""),
-        "baseline b2": ("ERROR", "failed while generating batch 1 of 2, repeat 1: ValueError: bad shape"),
+        "baseline b2": ("ERROR", "exception"),
         "baseline b3": ("PASS", ""),
     }
+    assert sweep.reason("baseline b2").endswith("ValueError: bad shape")
     assert sweep.manifest()["engine_starts"] == 1
     logs = {label: (sweep.cell_path(label) / "engine.log").read_text() for label in sweep.statuses()}
     assert logs["baseline b1"].count("retried with less") == 4 * 3, "each batch, each repeat"
@@ -253,9 +253,8 @@ def test_last_words_of_an_earlier_request_are_no_cause_of_death(sweep: Sweep) ->
     in_generate(sweep, OLD_ERROR + "if len(requests) == 2: import os; os.kill(os.getpid(), 9)")
     done = sweep.run("-m", *NOOP, "batch=1,2")
     assert done.code == 1, done.out + done.err
-    status, reason = sweep.statuses()["baseline b2"]
-    assert status == "ERROR"
-    assert reason.startswith("the engine was ended by SIGKILL while generating batch 1 of 2, repeat 1")
+    assert sweep.statuses()["baseline b2"] == ("ERROR", "crash")
+    assert "SIGKILL" in sweep.reason("baseline b2")
 
 
 def test_error_of_a_process_behind_the_engine_while_it_loads(sweep: Sweep) -> None:
@@ -267,15 +266,18 @@ def test_error_of_a_process_behind_the_engine_while_it_loads(sweep: Sweep) -> No
     sweep.inject("sweep.engines.noop.engine", failing)
     done = sweep.run("-m", *NOOP, "batch=1")
     assert done.code == 1, done.out + done.err
-    assert sweep.statuses()["baseline b1"] == ("ERROR", "failed while loading the engine: ValueError: unknown dtype")
+    assert sweep.statuses()["baseline b1"] == ("ERROR", "exception")
+    assert sweep.reason("baseline b1").endswith("ValueError: unknown dtype")
 
 
 def test_exception_in_a_batch_keeps_earlier_requests_and_the_engine(sweep: Sweep) -> None:
     in_generate(sweep, 'if len(requests) == 2 and requests[0].prompt_index == 2: raise ValueError("bad prompt")')
     done = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert done.code == 1
-    reason = "failed while generating batch 2 of 2, repeat 1: ValueError: bad prompt"
-    assert sweep.statuses()["baseline b2"] == ("ERROR", reason)
+    assert sweep.statuses()["baseline b2"] == ("ERROR", "exception")
+    reason = sweep.reason("baseline b2")
+    assert reason.endswith("ValueError: bad prompt")
+    assert numbers(reason) == [2, 2, 1], "batch 2 of 2, repeat 1"
     requests = [(r["prompt_index"], r["exit_code"], r["error"]) for r in sweep.requests("baseline b2")]
     assert requests == [("0", "0", ""), ("1", "0", ""), ("2", "1", reason), ("3", "1", reason)]
     assert sweep.statuses()["baseline b3"][0] == "PASS"
@@ -288,7 +290,8 @@ def test_exception_that_the_engine_does_not_survive_costs_one_cell(sweep: Sweep)
     in_generate(sweep, f"if len(requests) == 2: {fails}\nif not self.alive: raise ValueError('closed')")
     assert sweep.run("-m", *NOOP, "batch=1,2,3").code == 1
     found = sweep.statuses()
-    assert found["baseline b2"] == ("ERROR", "failed while generating batch 1 of 2, repeat 1: ValueError: bad prompt")
+    assert found["baseline b2"] == ("ERROR", "exception")
+    assert sweep.reason("baseline b2").endswith("ValueError: bad prompt")
     assert found["baseline b3"][0] == "PASS"
     assert sweep.manifest()["engine_starts"] == 2
 
@@ -315,13 +318,16 @@ NoopEngine.load = load
     )
     done = sweep.run("-m", *NOOP, "batch=1,2", "engine.threads_per_rank=1,2")
     assert done.code == 1
-    reason = "failed while loading the engine: OSError: checkpoint is cut short"
     assert sweep.statuses() == {
-        "baseline b1 threads_per_rank=1": ("ERROR", reason),
-        "baseline b2 threads_per_rank=1": ("ERROR", f"{reason} (tried once for all cells of this engine)"),
+        "baseline b1 threads_per_rank=1": ("ERROR", "exception"),
+        "baseline b2 threads_per_rank=1": ("ERROR", "exception"),
         "baseline b1 threads_per_rank=2": ("PASS", ""),
         "baseline b2 threads_per_rank=2": ("PASS", ""),
     }
+    first, second = (sweep.reason(f"baseline b{n} threads_per_rank=1") for n in (1, 2))
+    assert first.endswith("OSError: checkpoint is cut short")
+    assert second.startswith(first)
+    assert "once" in second.removeprefix(first), "it was not tried for the second"
     assert sweep.flag.read_text() == "tried\n"
 
 
@@ -332,9 +338,8 @@ def test_corrupt_checkpoint_of_the_real_engine(sweep: Sweep) -> None:
     arguments = ["model.embedded=false", f"model.path={checkpoint}", "engine.device=cpu"]
     done = sweep.run("-m", "batch=1,2", *arguments, *REAL)
     assert done.code == 1, done.out + done.err
-    for status, reason in sweep.statuses().values():
-        assert status == "ERROR"
-        assert reason.startswith("failed while loading the engine: ")
+    assert set(sweep.statuses().values()) == {("ERROR", "exception")}
+    assert sweep.stage("baseline b1") == "loading"
     assert sweep.manifest()["engine_starts"] == 1
 
 
@@ -350,10 +355,11 @@ def test_sweeper_killed_leaves_no_engine_and_a_rerun_does_what_is_missing(sweep:
     assert report.code == 0, report.err
     assert sweep.statuses() == {
         "baseline b1": ("PASS", ""),
-        "baseline b2": ("ERROR", "no result: the sweep ended while it was running"),
-        "baseline b3": ("ERROR", "not run: the sweep ended before it"),
+        "baseline b2": ("ERROR", "cut_off"),
+        "baseline b3": ("ERROR", "not_run"),
     }
+    assert "running" in sweep.reason("baseline b2")
     again = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert again.code == 0, again.out + again.err
-    assert "2 cells to run, 1 kept" in again.out
+    assert to_run(again.out) == (2, 1)
     assert {status for status, _ in sweep.statuses().values()} == {"PASS"}

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from profiling.vllm_plugin.tracing import WRITING
-from tests.faults.conftest import NOOP, Sweep, wait_for
+from tests.conftest import to_run
+from tests.faults.conftest import NOOP, Sweep, numbers, wait_for
 
 FULL = """
 import builtins, errno, io, os
@@ -93,14 +94,14 @@ def test_results_that_cannot_be_read_are_said_so_and_measured_again(sweep: Sweep
         damage(sweep.cell_path(cell) / "result.json", how)
     report = sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
     assert "Traceback" not in report.err
-    for cell, (status, reason) in sweep.statuses().items():
-        assert status == ("ERROR" if cell in cells else "PASS"), cell
-        assert reason.startswith("result.json cannot be read: ") == (cell in cells), reason
-    assert "schema 99" in sweep.statuses()["baseline b1 steps=4"][1]
-    assert "belongs to cell 0123456789abcdef" in sweep.statuses()["baseline b1 steps=5"][1]
+    for cell, found in sweep.statuses().items():
+        assert found == (("ERROR", "result_unreadable") if cell in cells else ("PASS", "")), cell
+        assert ("result.json" in sweep.reason(cell)) == (cell in cells), cell
+    assert " 99" in sweep.reason("baseline b1 steps=4"), "the schema"
+    assert "0123456789abcdef" in sweep.reason("baseline b1 steps=5"), "the other cell"
     again = sweep.run(*arguments)
     assert again.code == 0, again.err
-    assert "6 cells to run, 1 kept" in again.out
+    assert to_run(again.out) == (6, 1)
     assert {status for status, _ in sweep.statuses().values()} == {"PASS"}
 
 
@@ -114,11 +115,11 @@ def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Swee
     for half in (image.parent / ".prompt_2.png.4242", trace):
         half.write_bytes(b"left by a process that was killed")
     sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
-    expected = ("ERROR", "images cannot be compared: images/prompt_1.png is cut short")
-    assert sweep.statuses() == {"baseline b1": ("PASS", ""), "baseline b2": expected}
+    assert sweep.statuses() == {"baseline b1": ("PASS", ""), "baseline b2": ("ERROR", "images_not_comparable")}
+    assert "images/prompt_1.png" in sweep.reason("baseline b2")
     again = sweep.run("-m", *NOOP, "batch=1,2")
     assert again.code == 0, again.out + again.err
-    assert "1 cell to run, 1 kept" in again.out
+    assert to_run(again.out) == (1, 1)
     assert Image.open(image).getpixel((5, 5)) is not None
     assert not list(image.parent.glob(".*"))
     assert not trace.exists(), "whoever waits for the next one would wait for this"
@@ -128,14 +129,15 @@ def test_no_room_for_a_result_ends_that_cell_with_the_reason(sweep: Sweep) -> No
     fill_disk(sweep, "baseline-b2-")
     done = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert done.code == 1
-    assert sweep.statuses()["baseline b2"] == ("ERROR", "files could not be written: No space left on device")
+    assert sweep.statuses()["baseline b2"] == ("ERROR", "not_stored")
+    assert "No space left on device" in sweep.reason("baseline b2")
     assert sweep.manifest()["engine_starts"] == 1
     assert [sweep.statuses()[f"baseline b{n}"][0] for n in (1, 3)] == ["PASS", "PASS"]
     assert "Traceback" not in done.err
     sweep.flag.unlink()
     again = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert again.code == 0, again.out + again.err
-    assert "1 cell to run, 2 kept" in again.out
+    assert to_run(again.out) == (1, 2)
 
 
 @pytest.mark.parametrize("name", [".requests.csv", ".result.json"])
@@ -143,7 +145,8 @@ def test_no_room_for_one_file_of_a_result(sweep: Sweep, name: str) -> None:
     fill_disk(sweep, f"{name}.")
     done = sweep.run("-m", *NOOP, "batch=1")
     assert done.code == 1
-    assert sweep.statuses()["baseline b1"] == ("ERROR", "result could not be written: No space left on device")
+    assert sweep.statuses()["baseline b1"] == ("ERROR", "not_stored")
+    assert "No space left on device" in sweep.reason("baseline b1")
     assert not list(sweep.folder.glob("*/.*.tmp"))
 
 
@@ -152,9 +155,10 @@ def test_no_room_for_an_image(sweep: Sweep) -> None:
     sweep.inject("sweep.engines.noop.engine", PICTURES + FULL.format(name="prompt_1.png"))
     done = sweep.run("-m", *NOOP, "batch=1")
     assert done.code == 1
-    status, reason = sweep.statuses()["baseline b1"]
-    assert status == "ERROR"
-    assert reason.startswith("failed while generating batch 2 of 4, repeat 1: OSError: [Errno 28] No space left on ")
+    assert sweep.statuses()["baseline b1"] == ("ERROR", "exception")
+    reason = sweep.reason("baseline b1")
+    assert numbers(reason)[:3] == [2, 4, 1], "batch 2 of 4, repeat 1"
+    assert "OSError: [Errno 28] No space left on " in reason
     assert [r["exit_code"] for r in sweep.requests("baseline b1")] == ["0", "1"]
 
 
@@ -163,7 +167,9 @@ def test_no_room_for_events_costs_no_cell_and_is_said_once(sweep: Sweep) -> None
     done = sweep.run("-m", *NOOP, "batch=1,2")
     assert done.code == 0, done.err
     assert {status for status, _ in sweep.statuses().values()} == {"PASS"}
-    assert done.err.splitlines().count("sweep: events.jsonl is incomplete: No space left on device") == 1
+    said = [line for line in done.err.splitlines() if "events.jsonl" in line]
+    assert len(said) == 1, done.err
+    assert "No space left on device" in said[0]
 
 
 def test_event_cut_short_by_a_full_disk_is_left_out(sweep: Sweep) -> None:
@@ -180,13 +186,14 @@ def test_no_room_for_the_report_keeps_results_and_says_one_line(sweep: Sweep, na
     fill_disk(sweep, f".{name}.", at_once=False)
     done = sweep.run("-m", *NOOP, "batch=1")
     assert "Traceback" not in done.err
-    assert "could not be written (No space left on device)" in done.err
+    assert "No space left on device" in done.err
+    assert (f"python -m sweep.report {sweep.folder}" if name == "summary.csv" else name) in done.err
     assert done.code == (1 if name == "summary.csv" else 0)
     sweep.flag.unlink()
     del sweep.faults["sweep.engines.noop.engine"]
     again = sweep.run("-m", *NOOP, "batch=1")
     assert again.code == 0, again.err
-    assert "0 cells to run, 1 kept" in again.out
+    assert to_run(again.out) == (0, 1)
     assert sweep.statuses()["baseline b1"][0] == "PASS"
 
 
@@ -195,7 +202,9 @@ def test_no_room_before_anything_runs_is_refused(sweep: Sweep, name: str) -> Non
     fill_disk(sweep, f".{name}.")
     done = sweep.run("-m", *NOOP, "batch=1")
     assert done.code == 2
-    assert done.err.splitlines() == [f"sweep: output folder {sweep.folder} cannot be written (No space left on device)"]
+    (line,) = done.err.splitlines()
+    assert str(sweep.folder) in line
+    assert "No space left on device" in line
 
 
 @pytest.mark.parametrize(("place", "plain"), [("file/below", False), ("file/below", True), ("proc", False)])
@@ -205,8 +214,8 @@ def test_folder_that_cannot_be_written_is_refused(sweep: Sweep, place: str, plai
     done = sweep.run(*([] if plain else ["-m"]), *NOOP, f"hydra.{'run' if plain else 'sweep'}.dir={folder}")
     assert done.code == 2
     assert len(done.err.splitlines()) == 1, done.err
-    assert f"output folder {folder}" in done.err
-    assert "cannot be written" in done.err
+    assert folder in done.err
+    assert ".dir=DIR" in done.err, "the option that names another"
 
 
 @pytest.mark.parametrize("content", ['{"cells": [', "[]", '{"cells": [{"key": 1}], "groups": []}', "\x00"])
@@ -216,7 +225,7 @@ def test_damaged_plan_is_refused_with_one_line(sweep: Sweep, content: str) -> No
     for done in (sweep.run("-m", *NOOP), sweep.run(str(sweep.folder), module="sweep.report")):
         assert done.code == 2
         assert len(done.err.splitlines()) == 1, done.err
-        assert "plan.json cannot be read" in done.err
+        assert str(sweep.folder / "plan.json") in done.err
 
 
 def test_second_sweep_in_one_folder_is_refused_and_the_first_unharmed(sweep: Sweep) -> None:
@@ -238,9 +247,8 @@ NoopEngine.load = load
     plan = (sweep.folder / "plan.json").read_bytes()
     second = sweep.run("-m", *NOOP, "batch=4")
     assert second.code == 2
-    assert second.err.splitlines() == [
-        f"sweep: another sweep is running in {sweep.folder}; wait for it or choose another folder"
-    ]
+    (line,) = second.err.splitlines()
+    assert str(sweep.folder) in line
     assert (sweep.folder / "plan.json").read_bytes() == plan
     sweep.flag.touch()
     out, err = first.communicate(timeout=30)

@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from tests.faults.conftest import NOOP, Sweep, alive, group_alive, wait_for
+from tests.conftest import to_run
+from tests.faults.conftest import NOOP, Sweep, alive, group_alive, numbers, wait_for
 
 STOP = "import os, time; os.kill(os.{whom}(), {signal}); time.sleep(60 if {stay} else 0)"
 
@@ -54,18 +55,18 @@ ARGUMENTS = ("-m", *NOOP, "batch=1,2", "engine.threads_per_rank=1,2", "engine.wa
 """Cells run in the order b1, b2 of one engine, then b1, b2 of another."""
 
 CELLS = [f"baseline b{batch} {group}" for group in (GROUP_1, GROUP_2) for batch in (1, 2)]
-NOT_RUN = ("ERROR", "not run: the sweep ended before it")
+NOT_RUN, INTERRUPTED = ("ERROR", "not_run"), ("ERROR", "interrupted")
 BATCH_OF_2 = "arguments and len(arguments[0]) == 2 and self.spec.threads_per_rank == 1"
 SECOND_LOAD = "self.spec.threads_per_rank == 2"
 
 STAGES = {
     "loading": (
         ("sweep.engines.noop.engine", "load", SECOND_LOAD),
-        [("PASS", ""), ("PASS", ""), ("ERROR", "interrupted while loading the engine"), NOT_RUN],
+        [("PASS", ""), ("PASS", ""), INTERRUPTED, NOT_RUN],
     ),
     "warm-up": (
         ("sweep.engines.noop.engine", "generate", f"{BATCH_OF_2} and not arguments[1]"),
-        [("PASS", ""), ("ERROR", "interrupted while warming up"), NOT_RUN, NOT_RUN],
+        [("PASS", ""), INTERRUPTED, NOT_RUN, NOT_RUN],
     ),
     "measuring": (
         (
@@ -73,12 +74,20 @@ STAGES = {
             "generate",
             f"{BATCH_OF_2} and arguments[1] and arguments[0][0].prompt_index == 2",
         ),
-        [("PASS", ""), ("ERROR", "interrupted while generating batch 2 of 2, repeat 1"), NOT_RUN, NOT_RUN],
+        [("PASS", ""), INTERRUPTED, NOT_RUN, NOT_RUN],
     ),
     "storing": (("sweep.results.folder", WHILE_STORING), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
     "between groups": (("sweep.run.group", AFTER_GROUP), [("PASS", ""), ("PASS", ""), NOT_RUN, NOT_RUN]),
     "summary": (("sweep.analysis.summary", IN_SUMMARY), [("PASS", "")] * 4),
 }
+
+
+FACTS: dict[str, tuple[str, list[int]]] = {
+    "loading": ("load", []),
+    "warm-up": ("warm", []),
+    "measuring": ("", [2, 2, 1]),
+}
+"""What the reason of an interrupted cell says of where it was: a word, and batch 2 of 2, repeat 1."""
 
 
 def stop_at(sweep: Sweep, stage: str, number: int) -> None:
@@ -100,6 +109,10 @@ def test_interrupt_summarises_what_finished(sweep: Sweep, stage: str, number: in
     assert done.code == 130, done.out + done.err
     assert "Traceback" not in done.err
     assert [sweep.statuses()[cell] for cell in CELLS] == STAGES[stage][1]
+    for cell in (cell for cell in CELLS if sweep.statuses()[cell] == INTERRUPTED):
+        word, place = FACTS[stage]
+        assert word in sweep.reason(cell)
+        assert numbers(sweep.reason(cell)) == place
     assert sweep.manifest()["exit_code"] == 130
     assert not [pid for pid in sweep.engine_pids() if alive(pid)]
 
@@ -112,7 +125,7 @@ def test_what_was_interrupted_keeps_its_measured_requests_and_a_rerun_goes_on(sw
     sweep.faults.clear()
     again = sweep.run(*ARGUMENTS)
     assert again.code == 0, again.out + again.err
-    assert "3 cells to run, 1 kept" in again.out
+    assert to_run(again.out) == (3, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -161,10 +174,7 @@ def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in err) == (130, False), out + err
-    assert sweep.statuses() == {
-        "baseline b1": ("ERROR", "interrupted while loading the engine"),
-        "baseline b2": NOT_RUN,
-    }
+    assert sweep.statuses() == {"baseline b1": INTERRUPTED, "baseline b2": NOT_RUN}
     assert not alive(server)
     assert list((sweep.base / "tmp").iterdir()) == []
 
@@ -181,9 +191,8 @@ def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, out + err
-    status, reason = sweep.statuses()["cfg_parallel b1"]
-    assert status == "ERROR"
-    assert reason.startswith("interrupted while generating batch 1 of 1, repeat ")
+    assert sweep.statuses()["cfg_parallel b1"] == INTERRUPTED
+    assert numbers(sweep.reason("cfg_parallel b1"))[:2] == [1, 1], "batch 1 of 1"
     assert not group_alive(engine)
     wait_for(lambda: not [child.pid for child in started if alive(child.pid)], 5.0)  # multiprocessing's tracker is last
     assert list((sweep.base / "tmp").glob("sweep-*")) == []

@@ -48,7 +48,7 @@ def test_each_cell_is_a_recording_of_its_own_in_one_engine(sweep: Sweep) -> None
         assert (cell / "nsys_phases.csv").is_file()
         assert json.loads((cell / "result.json").read_text())["trace"] == "trace.nsys-rep"
         assert row["status"] == "PASS"
-    assert "so its traces may hold NO phases: pip install nvidia-nvtx" in done.err, "the script is no NVTX tool"
+    assert "pip install nvidia-nvtx" in done.err, "the script is no NVTX tool"
     asked = sweep.flag.read_text().split()
     assert asked[:2] == ["analyze", str(cell / "trace.nsys-rep")]
     assert asked[2:] == ["--host-only", "--save", str(cell)]
@@ -118,30 +118,28 @@ def test_a_rerun_with_a_profiler_measures_anew(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "named"),
     [
-        (["profile=nsys"], {"NSYS": "/nowhere/nsys", "PATH": "/nowhere"}, "profile=nsys: nsys "),
-        (["profile=nsys"], {"NVTX_INJECTION64_PATH": "/tool.so"}, "profile=nsys starts nsys itself"),
-        (["profile=torch", "engine=noop"], {}, "profile=torch is not for engine=noop"),
+        (["profile=nsys"], {"NSYS": "/nowhere/nsys", "PATH": "/nowhere"}, ["profile=nsys:", "profiling doctor"]),
+        (["profile=nsys"], {"NVTX_INJECTION64_PATH": "/tool.so"}, ["profile=nsys "]),
+        (["profile=torch", "engine=noop"], {}, ["profile=torch ", "engine=noop"]),
         (
             ["profile=torch", "engine=vllm_omni", "model=qwen_image", "engine.plugin=false"],
             {},
-            "profile=torch records vLLM-Omni's workers through the plugin: leave engine.plugin=true",
+            ["profile=torch ", "engine.plugin=false"],
         ),
-        (["profile=nsight"], {}, "profile=nsight: choose off, nsys or torch"),
+        (["profile=nsight"], {}, ["profile=nsight:", "off", "nsys", "torch"]),
     ],
 )
 def test_what_cannot_record_is_refused_before_anything_is_loaded(
-    sweep: Sweep, arguments: list[str], environment: dict[str, str], said: str
+    sweep: Sweep, arguments: list[str], environment: dict[str, str], named: list[str]
 ) -> None:
     sweep.environment |= environment
     sweep.inject("profiling.nsys.nsys_cli", "PLACES = ()")
     done = sweep.run("-m", *arguments, f"hydra.sweep.dir={sweep.folder}")
     assert done.code == 2, done.out + done.err
     (line,) = done.err.splitlines()
-    assert line.startswith(f"sweep: {said}")
-    if "profile=nsys:" in said:
-        assert line.endswith("; python -m profiling doctor says more")
+    assert all(fact in line for fact in named), line
     assert not sweep.folder.exists()
 
 
@@ -165,7 +163,7 @@ def test_ranges_of_every_rank_are_in_the_trace_and_only_of_measured_requests(swe
     nsys = real_nsys()
     ran = sweep.run("-m", *FEW, "feature=cfg_parallel", "profile=nsys", timeout_s=200)
     assert ran.code == 0, ran.out + ran.err
-    assert "NO phases" not in ran.err
+    assert "nvidia-nvtx" not in ran.err
     for label in ("baseline b1", "cfg_parallel b1"):
         cell = sweep.cell_path(label)
         traced = ranges_of(nsys, cell / "trace.nsys-rep")
@@ -204,4 +202,4 @@ def test_a_sweep_under_nsys_has_ranges_in_every_process(sweep: Sweep) -> None:
     # the baseline: warm-up, two requests, and as many beside the other cell, whose two ranks make three each
     assert engines == [(3, 6), (3, 6), (6, 12)]
     rows = sweep.rows()
-    assert all("a profiling tool watched" in row["invalid_reason"] for row in rows.values())
+    assert all("disturbed" in sweep.doubts(label) for label in rows)
