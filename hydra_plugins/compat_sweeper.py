@@ -1,7 +1,7 @@
-"""Hydra sweeper `compat`: plans a sweep as cells and launches one job an engine, not one a cell.
+"""Hydra sweeper `compat`: plans a sweep as cells and launches one job per engine, not one per cell.
 
 Hydra loads plugins only from a package called `hydra_plugins`, and imports them at every start, so this
-module imports nothing heavy. What the cells are is decided in `sweep/plan/cells.py`.
+module imports nothing heavy. `sweep/plan/cells.py` decides what the cells are.
 """
 
 import itertools
@@ -31,7 +31,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="compat", node=CompatSw
 
 
 class CompatSweeper(Sweeper):
-    """Expands the product, adds baselines and the A/A repeat, checks every cell, launches groups."""
+    """Expands the product, adds baselines and A/A runs, checks every cell, and launches groups."""
 
     def __init__(self, params: dict[str, Any] | None) -> None:
         self.params = params or {}
@@ -109,13 +109,13 @@ class CompatSweeper(Sweeper):
 
 
 def _varied(overrides: list[str], varying: set[str]) -> str:
-    """What tells a cell from its neighbours, besides features and batch: for its label."""
+    """What distinguishes a cell from the others, besides features and batch; part of its label."""
     told = [o for o in overrides if o.split("=", 1)[0] in varying - {"batch", "feature"}]
     return " ".join(f"{o.split('=', 1)[0].rpartition('.')[2]}={o.split('=', 1)[1]}" for o in told)
 
 
 def _values(override: Override) -> list[str]:
-    """What one override says: several values for a sweep, else one."""
+    """The values of one override: several for a sweep, else one."""
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not override.is_discrete_sweep():

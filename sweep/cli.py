@@ -1,6 +1,6 @@
 """The command line: Hydra's entry point, and exit codes for people and CI.
 
-Exit codes: 0 all fine or skipped, 1 a cell is FAIL or ERROR, 2 bad input (one line says what), 130 Ctrl-C.
+Exit codes: 0 every cell is fine or skipped, 1 a cell is FAIL or ERROR, 2 bad input (reported in one line), 130 Ctrl-C.
 """
 
 import os
@@ -19,7 +19,7 @@ config.register()
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
 def run(cfg: DictConfig) -> None:
-    """One job: a group that the sweeper launched, or a plain run, which is a sweep of one cell."""
+    """One job: a group that the sweeper launched, or a single run, which is a sweep of one cell."""
     from sweep import launch
 
     if cfg.group is not None:
@@ -42,8 +42,8 @@ def refuse(message: str) -> NoReturn:
 def defer_feature_options(arguments: list[str]) -> list[str]:
     """In a multirun, write `feature.teacache.rel_l1_thresh=0.3` as a choice of one value.
 
-    Hydra first composes a configuration without the swept values, which has no features yet and would refuse
-    their fields; choices are left to the sweeper, which knows which cells have the feature.
+    Hydra first composes a configuration without the swept values. It has no features yet and would refuse their
+    fields. Choices are left to the sweeper, which knows which cells have the feature.
     """
     if not _sweeps(arguments):
         return arguments
@@ -52,21 +52,21 @@ def defer_feature_options(arguments: list[str]) -> list[str]:
 
 
 def _sweeps(arguments: list[str]) -> bool:
-    """Whether they ask for a sweep and not for a single run."""
+    """Whether the arguments ask for a sweep and not for a single run."""
     return bool({"-m", "--multirun"} & set(arguments))
 
 
 def contradiction(arguments: list[str]) -> str:
-    """What of a sweep stands beside what of a single run, which Hydra would pass over or end with a traceback."""
+    """Options that mix a sweep with a single run. Hydra would ignore them or end with a traceback."""
     sweeps = _sweeps(arguments)
     folder = next((a for a in arguments if a.startswith(f"hydra.{'run' if sweeps else 'sweep'}.dir=")), "")
     if folder:
         _, _, place = folder.partition("=")
         if sweeps:
-            return f"{folder} is for a single run; a sweep (-m) goes to hydra.sweep.dir={place}"
-        return f"{folder} is for sweeps (-m); a single run goes to hydra.run.dir={place}"
+            return f"{folder} is for a single run; for a sweep (-m), write hydra.sweep.dir={place}"
+        return f"{folder} is for sweeps (-m); for a single run, write hydra.run.dir={place}"
     if sweeps and {"--cfg", "-c"} & {a.partition("=")[0] for a in arguments}:
-        return "--cfg shows one configuration: leave -m out, and name one value each"
+        return "--cfg shows a single configuration; drop -m and give each option one value"
     return ""
 
 
@@ -75,8 +75,8 @@ def main() -> None:
     from sweep.cli_errors import explain
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing them
-    if "--version" in sys.argv[1:]:  # Hydra would tell its own alone
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on to us instead of printing them
+    if "--version" in sys.argv[1:]:  # Hydra would print only its own
         print(f"sweep {__version__} (Hydra {hydra.__version__})")
         return
     sys.argv[1:] = defer_feature_options(sys.argv[1:])

@@ -16,7 +16,7 @@ from sweep.config import CONF, ConfigError, RunConfig
 
 
 def explain(error: BaseException) -> str | None:
-    """One line for people, or None when `error` is not the user's doing."""
+    """One line for the user, or None when `error` is not the user's mistake."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
     if isinstance(error, ConfigError):
@@ -25,7 +25,7 @@ def explain(error: BaseException) -> str | None:
         return _missing_choice(error)
     if isinstance(error, OverrideParseException):
         what = _first_line(str(error))
-        return f"'{error.override}' is no valid override: {what}; write key=value and quote lists in the shell"
+        return f"'{error.override}' is not a valid override: {what}; write key=value, and quote lists in the shell"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _composition(error)
     if isinstance(error, OSError) and not _went_through_us(error):
@@ -43,7 +43,7 @@ def _went_through_us(error: BaseException) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'teacache'?` or, with nothing alike, an empty string."""
+    """`; did you mean 'teacache'?`, or an empty string when no name is close."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{match[0]}'?" if match else ""
 
@@ -66,7 +66,7 @@ def _composition(error: BaseException) -> str:
     if "not in struct" in str(cause) or "is not in struct" in text or "not in '" in str(cause):
         return f"unknown field '{full_key}'{nearest(str(full_key), _fields() + _siblings(cause, str(full_key)))}"
     if text.startswith("Ambiguous value"):
-        return f"{_first_line(text)}: add -m to sweep over several values"
+        return f"{_first_line(text)}; add -m to sweep over several values"
     if "Could not find" in text and "override" in text.lower():
         group = re.search(r"'([\w/]+)'", text)
         name = group.group(1) if group else full_key
@@ -76,7 +76,7 @@ def _composition(error: BaseException) -> str:
 
 
 def _siblings(cause: BaseException, full_key: str) -> list[str]:
-    """Fields that stand where the unknown one was looked for, such as the options of one feature."""
+    """Fields next to the unknown one, such as the options of one feature."""
     parent = getattr(cause, "parent_node", None)
     prefix = full_key.rpartition(".")[0]
     return [f"{prefix}.{key}" for key in parent] if parent is not None and prefix else []

@@ -1,6 +1,6 @@
-"""The schema of a run: one dataclass a configuration group, each field with its unit and meaning.
+"""The schema of a run: one dataclass per configuration group, each field with its unit and meaning.
 
-Range checks stand in `check`, beside the fields they guard; they run in `OmegaConf.to_object`.
+Range checks are in `__post_init__`, next to the fields they guard, and run in `OmegaConf.to_object`.
 Knows nothing of how a value is used. Files under conf/ choose values, never types.
 """
 
@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""The configuration files: inside the package when installed, beside it in a checkout."""
+"""The configuration files: inside the package when installed, next to it in a checkout."""
 
 
 class ConfigError(ValueError):
@@ -40,11 +40,11 @@ class Stack:
 
 @dataclass
 class Model:
-    """What is generated with. Shapes are the published ones; `embedded` models are built from a seed."""
+    """The model to generate with. Shapes are the published ones; `embedded` models are built from a seed."""
 
     name: str = "???"
     family: str = "???"  # code path: glm_image, qwen_image, flux, …
-    summary: str = ""  # one line for people
+    summary: str = ""  # one line for the reader
     embedded: bool = False  # tiny random weights, built on this machine at first use
     repo: str = ""  # where the published checkpoint lives (never downloaded by us)
     path: str | None = None  # folder of a checkpoint on this machine
@@ -57,13 +57,14 @@ class Model:
     ar: Stack | None = None
     dit: Stack | None = None
     text_encoder: Stack | None = None
-    source: str = ""  # where the shapes were read
+    source: str = ""  # where the shapes come from
 
     def __post_init__(self) -> None:
         for task in self.tasks:
             require(task in TASKS, f"model.tasks: unknown task '{task}'; choose from {', '.join(TASKS)}")
         own = f"model={self.name} is built from a seed and reads no checkpoint"
-        require(not self.embedded or self.path is None, f"{own}; for model.path={self.path} choose the model it is of")
+        choose = f"to load model.path={self.path}, choose the model of that checkpoint"
+        require(not self.embedded or self.path is None, f"{own}; {choose}")
 
 
 TASKS = ("text_to_image", "image_edit")
@@ -86,15 +87,15 @@ class Feature:
     label: str = ""  # for plots and tables
     summary: str = ""  # one line for people
     lossy: bool = False
-    gpus: int = 1  # devices it multiplies the need by
-    shares_ranks: bool = False  # its devices are those of the other features; `gpus` is what it needs alone
+    gpus: int = 1  # factor by which it multiplies the devices needed
+    shares_ranks: bool = False  # it uses the devices of the other features; `gpus` is what it needs alone
     splits_heads: list[str] = field(default_factory=list)  # engines where its `gpus` must divide the attention heads
     conflicts: list[str] = field(default_factory=list)
-    requires: list[str] = field(default_factory=list)  # does nothing without one of these features
-    engines: dict[str, Any] = field(default_factory=dict)  # engine -> arguments that switch it on there
+    requires: list[str] = field(default_factory=list)  # has no effect without one of these features
+    engines: dict[str, Any] = field(default_factory=dict)  # engine -> arguments that enable it there
     families: dict[str, list[str]] = field(default_factory=dict)  # engine -> model families; absent: every family
     unsupported: Any = ""  # why other families are skipped: text, engine -> text, or engine -> family -> text
-    evidence: str = ""  # rule of sweep/analysis/evidence.py that shows it engaged; a file may give one for each engine
+    evidence: str = ""  # rule of sweep/analysis/evidence.py that shows it engaged; or engine -> rule
     limits: dict[str, list[Any]] = field(default_factory=dict)  # option -> [lowest, highest]
     gate: Gate = field(default_factory=Gate)
     options: dict[str, Any] = field(default_factory=dict)
@@ -114,16 +115,16 @@ class EngineConfig:
     dtype: str = "auto"  # auto: float32 on cpu, bfloat16 on cuda
     warmup: int = 1  # batches generated before measuring, at the measured shape
     threads_per_rank: int = 1  # OpenMP threads of a CPU rank
-    fork: bool = True  # fork its processes from one that has imported everything: starts faster (Linux)
-    load_timeout_s: float = 300.0  # also for what is imported once for all engines, before the first one loads
+    fork: bool = True  # fork its processes from one that has imported everything, which starts faster (Linux)
+    load_timeout_s: float = 300.0  # also covers the imports that all engines share, before the first one loads
     warmup_timeout_s: float = 300.0
     request_timeout_s: float = 300.0  # for one batch
-    collective_timeout_s: float = 120.0  # how long ranks wait for each other
+    collective_timeout_s: float = 120.0  # how long ranks wait for one another
     # vllm_omni only
     args: dict[str, Any] = field(default_factory=dict)  # further keyword arguments, passed on as they are
-    max_num_seqs: int = 8  # most requests that run as one batch
-    placement: str = "shared"  # AR and DiT stage on the same GPUs (shared), or the AR stage on one of its own (split)
-    plugin: bool = True  # count phases and evidence inside the workers
+    max_num_seqs: int = 8  # largest number of requests that run as one batch
+    placement: str = "shared"  # shared: AR and DiT stage on the same GPUs; split: the AR stage on a GPU of its own
+    plugin: bool = True  # record phases and evidence inside the workers
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")
@@ -141,7 +142,7 @@ class EngineConfig:
 
 @dataclass
 class Parallel:
-    """How many devices one cell may use; cells that need more are skipped with that reason."""
+    """How many devices one cell may use. Cells that need more are skipped."""
 
     name: str = "auto"
     gpus: int | None = None  # None: as many as the machine has
@@ -156,17 +157,17 @@ class Workload:
 
     name: str = "text_to_image"
     task: str = "text_to_image"  # or image_edit
-    prompts: str | None = None  # file, one prompt a line (.txt) or JSON lines with "prompt"; None: the shipped ones
-    prompt: str | None = None  # one prompt given here instead of a file
+    prompts: str | None = None  # file: one prompt per line (.txt), or JSON lines with "prompt"; None: the shipped ones
+    prompt: str | None = None  # a single prompt instead of a file
     prompt_set: str = "short"  # shipped prompts: short, mixed, long
     num_prompts: int = 4
     prompt_tokens: int | None = None  # pad or trim each prompt to this many tokens of the model's tokenizer
     negative_prompt: str | None = " "
-    input_image: str | None = None  # file for image_edit; None: a picture made from the seed
+    input_image: str | None = None  # file for image_edit; None: an image generated from the seed
     width: int = 64  # pixels
     height: int = 64  # pixels
     steps: int = 8  # denoising steps
-    guidance_scale: float = 4.0  # classifier-free guidance (true_cfg_scale on Qwen-Image); 1 switches it off
+    guidance_scale: float = 4.0  # classifier-free guidance (true_cfg_scale on Qwen-Image); 1 disables it
     seeds_per_prompt: int = 1
     repeats: int = 3  # how often the same requests are measured
 
@@ -188,10 +189,10 @@ class Workload:
 
 @dataclass
 class Hardware:
-    """The machine. What is None is discovered."""
+    """The machine. None means that the value is discovered."""
 
     name: str = "auto"
-    gpus: int | None = None  # devices to use; on a CPU: ranks that may run at once (None: one a core)
+    gpus: int | None = None  # devices to use; on a CPU: ranks that may run at once (None: one per core)
     price_per_gpu_hour: float | None = None  # for cost_per_image, in your currency
 
     def __post_init__(self) -> None:
@@ -204,7 +205,7 @@ class Hardware:
 
 @dataclass
 class RunConfig:
-    """One cell, fully resolved; also what the command line overrides."""
+    """One cell, fully resolved. These are the fields that the command line overrides."""
 
     engine: EngineConfig = field(default_factory=EngineConfig)
     model: Model = field(default_factory=Model)
@@ -215,15 +216,15 @@ class RunConfig:
     batch: int = 1  # prompts generated at once
     seed: int = 0  # first seed; prompt i of seed s uses seed + s
     baselines: bool = True  # multirun: add the baseline of every cell
-    aa: int = 1  # multirun: how often a baseline is measured again in a fresh engine (A/A), to know the noise
-    interleave: str = "auto"  # multirun: run the baseline beside each cell, batch by batch; auto: on a CPU
-    repeat: int | str = 1  # multirun: fresh engine starts that measure a cell; auto: until `precision` is reached
-    precision: float = 0.05  # asked half-width of a speed-up's 95 % interval, as a part of it (0.05 is ±5 %)
-    max_repeat: int = 4  # most starts that repeat=auto gives a cell
-    clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to its baseline's
-    combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also triples, …
-    profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Its speed is then not judged
-    dry_run: bool = False  # print the plan, run nothing
+    aa: int = 1  # multirun: A/A runs of a baseline, each in a fresh engine, to estimate start-to-start noise
+    interleave: str = "auto"  # multirun: interleave the baseline with each cell, batch by batch; auto: on a CPU
+    repeat: int | str = 1  # multirun: engine starts per cell; auto: until `precision` is reached
+    precision: float = 0.05  # target half-width of a speed-up's 95 % interval, relative (0.05 is ±5 %)
+    max_repeat: int = 4  # most engine starts per cell with repeat=auto
+    clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to the baseline's image
+    combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also all triples, …
+    profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Speed is then not judged
+    dry_run: bool = False  # print the plan and run nothing
     plots: bool = True  # draw plots and report.html when the sweep ends
     group: int | None = None  # internal: number of the group that a launched job runs
 
@@ -241,7 +242,7 @@ class RunConfig:
             self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}"
         )
         number = str(self.repeat).isdecimal() and int(self.repeat) >= 1
-        require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or 1 or more engine starts")
+        require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or at least 1 engine start")
         require(0 < self.precision < 1, f"precision={self.precision}: must be between 0 and 1 (0.05 is ±5 %)")
         require(self.max_repeat >= 1, f"max_repeat={self.max_repeat}: must be at least 1")
 

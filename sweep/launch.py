@@ -1,4 +1,4 @@
-"""From a plan to groups that run: in this process, or in a launcher's jobs. The seam between Hydra and the rest."""
+"""Runs the groups of a plan, in this process or in a launcher's jobs. The seam between Hydra and the rest."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""The devices of this machine: which there are, who has them, and who may use them now."""
+"""The devices of this machine: which exist, who uses them, and who may use them now."""

@@ -1,4 +1,4 @@
-"""Devices of this machine: which there are, and how many a cell may use.
+"""Devices of this machine: which exist, and how many a cell may use.
 
 A device is a CUDA GPU (found through NVML) or, without one, a CPU core that runs one rank.
 """
@@ -25,7 +25,7 @@ class Devices:
 
 @functools.cache
 def cuda_device_count() -> int:
-    """CUDA GPUs that NVML sees; 0 without driver or library. Honours CUDA_VISIBLE_DEVICES by its length."""
+    """CUDA GPUs that NVML sees; 0 without driver or library. CUDA_VISIBLE_DEVICES limits it by its length."""
     try:
         import pynvml
 
@@ -34,13 +34,13 @@ def cuda_device_count() -> int:
             count = int(pynvml.nvmlDeviceGetCount())
         finally:
             pynvml.nvmlShutdown()
-    except Exception:  # no driver, no library, no permission: all mean "none that we can use"
+    except Exception:  # no driver, no library, no permission: in each case there is no GPU that we can use
         return 0
     return count if visible_devices() is None else min(count, len(visible_devices() or ()))
 
 
 def visible_devices() -> tuple[str, ...] | None:
-    """What CUDA_VISIBLE_DEVICES names; None where it is not set."""
+    """What CUDA_VISIBLE_DEVICES names; None when it is not set."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     return None if told is None else tuple(part.strip() for part in told.split(",") if part.strip())
 
@@ -58,7 +58,7 @@ def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:
         kind = "cpu" if model.embedded else "cuda"
     found = cuda_device_count() if kind == "cuda" else (os.cpu_count() or 1)
     if hardware.gpus is not None:
-        # On a CPU more ranks than cores only run slower; a GPU that is not there cannot be asked for.
+        # On a CPU, more ranks than cores only run slower. A GPU that does not exist cannot be used.
         found = hardware.gpus if kind == "cpu" else min(found, hardware.gpus)
     return Devices(kind, found)
 

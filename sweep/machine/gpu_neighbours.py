@@ -1,6 +1,6 @@
-"""Who else uses an engine's GPUs, and whether its memory comes back when it ends.
+"""Who else uses an engine's GPUs, and whether the engine's memory is freed when it ends.
 
-Asks the driver; decides nothing about a cell.
+Queries the driver; decides nothing about a cell.
 """
 
 import time
@@ -12,11 +12,11 @@ from profiling.telemetry.samples import GpuUser
 from sweep.machine.devices import visible_devices
 
 GpuPid = tuple[int, int]
-"""A process on a GPU: (NVML index, process id as the driver gives it)."""
+"""A process on a GPU: (NVML index, process id as the driver reports it)."""
 
 
 def nvml_indices(gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
-    """NVML's indices of leased GPUs, which we count within CUDA_VISIBLE_DEVICES; () where that cannot be told."""
+    """NVML's indices of leased GPUs, which we count within CUDA_VISIBLE_DEVICES; () when they are unknown."""
     outer = visible_devices()
     if not outer:
         return gpu_ids
@@ -36,7 +36,7 @@ def nvml_indices(gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def gpu_pids(indices: tuple[int, ...]) -> frozenset[GpuPid]:
-    """Processes that are on these GPUs now, as far as the driver tells."""
+    """Processes that are on these GPUs now, as far as the driver reports them."""
     reader = open_reader(indices)
     try:
         return frozenset((user.gpu_index, user.pid) for user in reader.users())
@@ -45,7 +45,7 @@ def gpu_pids(indices: tuple[int, ...]) -> frozenset[GpuPid]:
 
 
 def used_gb(indices: tuple[int, ...]) -> tuple[float, ...]:
-    """Memory in use on these GPUs now, GB each, by whomever; () where the driver does not tell."""
+    """Memory in use on these GPUs now, by any process, in GB each; () when the driver does not report it."""
     reader = open_reader(indices)
     try:
         return tuple(reading.memory_gb for reading in reader.read() if reading.memory_gb is not None)
@@ -55,7 +55,7 @@ def used_gb(indices: tuple[int, ...]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Before:
-    """What was on an engine's GPUs before it was; nothing is known of a CPU."""
+    """What was on an engine's GPUs before the engine started; empty on a CPU."""
 
     indices: tuple[int, ...] = ()  # NVML's
     pids: frozenset[GpuPid] = frozenset()
@@ -63,16 +63,16 @@ class Before:
 
     @classmethod
     def now(cls, gpu_ids: tuple[int, ...]) -> "Before":
-        """As it is now on these leased GPUs."""
+        """The current state of these leased GPUs."""
         indices = nvml_indices(gpu_ids) if gpu_ids else ()
         return cls(indices, gpu_pids(indices), used_gb(indices)) if indices else cls()
 
     def left(self) -> str:
-        """Once the engine has ended: what of its memory does not come back; "" when all does."""
+        """Once the engine has ended: which of its memory is not freed; "" when all of it is."""
         return wait_for_memory(self.indices, self.used_gb)
 
     def doubts(self) -> tuple[str, ...]:
-        """A sentence for each GPU that somebody used whom the driver does not list, such as what an engine left."""
+        """One sentence for each GPU with memory in use that no listed process holds, such as what an engine left."""
         listed = {index for index, _ in self.pids}
         return tuple(
             f"GPU {index} already held {gb:.1f} GB when the engine started"
@@ -82,21 +82,21 @@ class Before:
 
 
 def disturbances(seen: Iterable[GpuUser], own: frozenset[int], before: Before) -> tuple[str, ...]:
-    """A sentence for all that shared the engine's GPUs: processes (see `foreign_users`), and memory of nobody."""
+    """One sentence for each thing that shared the engine's GPUs: processes (see `foreign_users`) and unowned memory."""
     return (*foreign_users(seen, own, before.pids), *before.doubts())
 
 
-IDLE_GB = 1.0  # what a GPU may hold that nobody uses
+IDLE_GB = 1.0  # memory that an idle GPU may hold
 
-MEMORY_SLACK_GB = 0.5  # what the driver itself may keep
+MEMORY_SLACK_GB = 0.5  # memory that the driver itself may keep
 
 
 def wait_for_memory(
     indices: tuple[int, ...], before_gb: tuple[float, ...], timeout_s: float = 30.0, poll_s: float = 0.1
 ) -> str:
-    """Wait until these GPUs use no more than `before_gb`; "" when they do, else a sentence that says what is left.
+    """Wait until these GPUs use no more than `before_gb`. Returns "", or a sentence that says what is left.
 
-    Memory of an ended process comes back a moment after it; what stays belongs to a process that did not end.
+    Memory of an ended process is freed a moment later; what stays belongs to a process that did not end.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -109,16 +109,16 @@ def wait_for_memory(
         if not left:
             return ""
         if time.monotonic() > deadline:
-            return ", ".join(f"GPU {index} holds {gb:.1f} GB more than before the engine" for index, gb in left)
+            return ", ".join(f"GPU {index} holds {gb:.1f} GB more than before the engine started" for index, gb in left)
         time.sleep(poll_s)
 
 
 def foreign_users(seen: Iterable[GpuUser], own: frozenset[int], before: frozenset[GpuPid]) -> tuple[str, ...]:
-    """A sentence for every process that was on our GPUs while measuring and is not the engine.
+    """One sentence for every process that was on our GPUs while measuring and is not the engine.
 
-    `own` are process ids of the engine's tree, `before` who was there before the engine. In a container the
-    driver may give ids of another namespace, where our own engine looks like a stranger. So a newcomer counts
-    only when the driver lists the engine by its own id; who was there before the engine always counts.
+    `own` holds the process ids of the engine's tree, `before` the processes that were there before the engine. In a
+    container the driver may report ids of another namespace, in which our own engine looks foreign. So a newcomer
+    counts only when the driver lists the engine by its own id; a process from before the engine always counts.
     """
     seen = tuple(seen)
     same_namespace = any(user.pid in own for user in seen)

@@ -16,11 +16,11 @@ from sweep.machine.devices import Devices, visible_devices
 from sweep.machine.gpu_neighbours import nvml_indices
 
 LEASES_VARIABLE = "SWEEP_LEASES"
-"""Names another folder for leases, for sweeps that shall not wait for each other."""
+"""Names another folder for leases, for sweeps that must not wait for each other."""
 
 
 def lease_folder() -> Path:
-    """Where all sweeps of this user on this machine keep their locks, whatever temporary folder each has."""
+    """Where all sweeps of this user on this machine keep their locks, whatever their temporary folders are."""
     shared = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
     folder = Path(os.environ.get(LEASES_VARIABLE) or shared / f"sweep-leases-{os.getuid()}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def lease(
     """Hold `count` devices while the block runs; yields their numbers (of GPUs: within CUDA_VISIBLE_DEVICES).
 
     Takes all or none, always in rising order, so that two waiting groups cannot block each other.
-    `waiting` is called once with a message when the devices are not free at once.
+    `waiting` is called once, with a message, when the devices are not free immediately.
     """
     said = False
     locks = [lease_folder() / f"{_device_name(devices.kind, n)}.lock" for n in range(max(devices.count, count))]
@@ -55,7 +55,7 @@ def lease(
         for _, handle in held:
             os.close(handle)
         if not said:
-            waiting(f"waiting for {devices.describe(count)} in use by another cell or run")
+            waiting(f"waiting for {devices.describe(count)} that another cell or sweep is using")
             said = True
         time.sleep(poll_s)
     try:
@@ -66,7 +66,7 @@ def lease(
 
 
 def _device_name(kind: str, number: int) -> str:
-    """The same for every sweep that means this device, whatever part of the machine it sees."""
+    """The same for every sweep that uses this device, whatever part of the machine it sees."""
     if kind != "cuda":
         return f"{kind}{number}"
     visible = visible_devices()

@@ -1,4 +1,4 @@
-"""Loading and measuring take turns on a machine: no engine is measured while another one loads, and the reverse.
+"""Loading and measuring take turns on a machine: no engine is measured while another one loads, and vice versa.
 
 On GPUs a launcher may run groups side by side. An engine that loads (imports, reads weights, compiles kernels) slows
 down what its neighbours' hosts do: launches of a DiT that is split over two GPUs took 90 ms instead of 35 ms a forward
@@ -17,10 +17,10 @@ LOADING, MEASURING = "loading", "measuring"
 
 @contextlib.contextmanager
 def turn(kind: str, folder: Path, waiting: Callable[[str], None], poll_s: float = 0.1) -> Iterator[None]:
-    """Hold the machine for `kind` while the block runs, together with whoever holds it for the same kind.
+    """Hold the machine for `kind` while the block runs, shared with other holders of the same kind.
 
-    Waits while anybody holds it for the other; `waiting` is then called once with a message. Locks are files in
-    `folder`, freed by the kernel when a process dies.
+    Waits while any process holds it for the other kind, and then calls `waiting` once, with a message. Locks are files
+    in `folder`, which the kernel frees when a process dies.
     """
     other = MEASURING if kind == LOADING else LOADING
     said = False
@@ -41,7 +41,7 @@ def _opened(stack: contextlib.ExitStack, path: Path) -> int:
 
 
 def _enter(door: int, mine: int, theirs: int) -> bool:
-    """Share `mine` if nobody shares `theirs`; one process at a time looks."""
+    """Share `mine` if no process shares `theirs`. One process at a time checks."""
     fcntl.flock(door, fcntl.LOCK_EX)
     try:
         fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)

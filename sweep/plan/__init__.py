@@ -1,1 +1,1 @@
-"""What will run: cells, features, what an engine is told. Decides, and runs nothing."""
+"""What will run: cells, features, engine arguments. Decides, and runs nothing."""

@@ -1,7 +1,7 @@
-"""The cells of a sweep: their keys, baselines, A/A repeat, skips, and groups that share one engine.
+"""The cells of a sweep: their keys, baselines, A/A runs, skips, and groups that share one engine.
 
 Pure: configurations in, a Plan out. Runs nothing, reads no outputs. A Plan round-trips through JSON
-(`plan.json`), which is how a launched job learns what it is to run.
+(`plan.json`), which tells a launched job what to run.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from sweep.machine.devices import Devices
 from sweep.plan import features as feature_rules
 
 BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
-"""Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others; a repeat is
-a feature's cell measured again, which has no row of its own: its samples join those of its origin."""
+"""Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others. A repeat is a
+feature's cell measured again. It has no row of its own: its samples join those of its origin."""
 
 
 KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
-"""Fields of EngineConfig that take another engine start, of any engine."""
+"""Fields of EngineConfig whose change needs another engine start, whatever the engine."""
 
 CONFLICT = "conflict"
 """Code of a skip: two features exclude each other."""
@@ -39,19 +39,19 @@ class Cell:
 
     key: str  # content hash of everything that can change its result
     engine_key: str  # hash of what needs an engine restart
-    baseline_key: str  # the cell that it is compared with; its own key for a baseline
-    label: str  # for people: features, batch and whatever else the sweep varies
+    baseline_key: str  # the cell that it is compared with; for a baseline its own key
+    label: str  # for the reader: features, batch and whatever else the sweep varies
     role: str
     features: tuple[str, ...]
     gpus: int
-    skip: Finding | None  # why it does not run; None when it does
+    skip: Finding | None  # why it does not run; None when it runs
     config: dict[str, Any]  # RunConfig as plain values
-    overrides: tuple[str, ...] = ()  # what the command line or study said for it
+    overrides: tuple[str, ...] = ()  # what the command line or the study set for it
     suffix: str = ""  # the part of the label that is neither features nor batch
     device: str = "cpu"  # cpu or cuda
-    repeat: int = 0  # which further engine start this is; 0 is the first
-    origin: str = ""  # key of the cell that it measures again; its own for a first start
-    interleaved: str = ""  # key of the baseline that is interleaved with it, batch by batch; "" when none is
+    repeat: int = 0  # number of the engine start; 0 is the first
+    origin: str = ""  # key of the cell that it measures again; for a first start its own
+    interleaved: str = ""  # key of the baseline interleaved with it, batch by batch; "" when there is none
 
     @functools.cached_property
     def folder(self) -> str:
@@ -129,7 +129,7 @@ def _hash(value: Any) -> str:
 
 
 def check_run(config: RunConfig) -> None:
-    """Rules that involve more than one field. Raises ConfigError with one line for people."""
+    """Rules that involve more than one field. Raises ConfigError with one line for the user."""
     registry.check(config)
     model, work = config.model, config.workload
     for name in ("width", "height"):
@@ -142,11 +142,12 @@ def check_run(config: RunConfig) -> None:
         )
     require(
         work.width * work.height <= model.max_pixels,
-        f"workload {work.width}x{work.height}: {model.name} makes at most {model.max_pixels:,} pixels",
+        f"workload.width={work.width}, workload.height={work.height}: {model.name} generates at most "
+        f"{model.max_pixels:,} pixels; choose a smaller size",
     )
     require(
         work.task in model.tasks,
-        f"workload.task={work.task}: {model.name} does {', '.join(model.tasks)} only",
+        f"workload.task={work.task}: {model.name} supports only {', '.join(model.tasks)}",
     )
 
 
@@ -160,9 +161,9 @@ def build_cell(
 ) -> Cell:
     """One composed configuration as a Cell.
 
-    `devices` tells what the machine has, `content` hashes the prompts and images that the workload names,
-    `runnable` says why this engine or machine cannot run the model (None when it can).
-    Raises ConfigError; a declared conflict, an unsupported feature or too few devices make a SKIP instead.
+    `devices` returns what the machine has, `content` hashes the prompts and images that the workload names, and
+    `runnable` returns why this engine or machine cannot run the model (None when it can).
+    Raises ConfigError. A declared conflict, an unsupported feature or too few devices make a SKIP instead.
     """
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
@@ -222,7 +223,7 @@ def build_cell(
 
 
 def again(cell: Cell, start: int) -> Cell:
-    """The same cell to be measured in another fresh engine, its `start`-th further one; an A/A of a baseline."""
+    """The same cell, measured again in a fresh engine, its `start`-th further one; for a baseline, an A/A cell."""
     if cell.role == BASELINE:
         label = f"{cell.label}{f' #{start}' if start > 1 else ''} A/A"
     else:
@@ -239,12 +240,12 @@ def again(cell: Cell, start: int) -> Cell:
 
 
 def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
-    """Whether the baseline runs beside a cell that needs `need` devices.
+    """Whether the baseline is interleaved with a cell that needs `need` devices.
 
-    On a CPU an engine that waits costs memory only; on GPUs each of the two needs its own.
+    On a CPU, an engine that waits costs only memory. On GPUs, each of the two engines needs its own devices.
     """
     if run.profile != "off":
-        return False  # what is recorded is slower: speed is not compared
+        return False  # recording slows the cell down, so its speed is not compared
     if run.interleave == "false" or not registry.kind(run.engine.name).generates or not run.baselines:
         return False
     if found.kind == "cpu":
@@ -260,22 +261,22 @@ def _skip(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> F
     if missing := feature_rules.unsupported(chosen, run.engine.name, run.model):
         return missing
     if found.kind == "cuda" and found.count == 0:
-        return None  # `runnable` says it better
+        return None  # `runnable` gives a better reason
     short, asked = f"needs {found.describe(need)}", f"requires {found.describe(need)}"
     if need > found.count:
         return Finding("too_few_devices", f"{asked}, only {found.count} available", SKIP, short)
     if run.parallel.gpus is not None and need > run.parallel.gpus:
-        why = f"{asked}, parallel={run.parallel.name} allows {run.parallel.gpus}"
+        why = f"{asked}, but parallel={run.parallel.name} allows only {run.parallel.gpus}"
         return Finding("too_few_devices_allowed", why, SKIP, short)
     return None
 
 
 def build_plan(cells: Sequence[Cell]) -> Plan:
-    """Deduplicate, order and group cells. The same for every order in which the cells were named.
+    """Deduplicate, order and group cells. The result does not depend on the order in which the cells were named.
 
-    Groups of baselines run first, then by number of features and name, A/A last, then further starts; inside a
-    group by label. On GPUs small groups come before large ones, so that a launcher that runs several at once fills
-    the machine. A cell whose baseline is not there runs alone.
+    Groups of baselines run first, then features by number and name, then A/A runs, then further engine starts; inside
+    a group cells are ordered by label. On GPUs small groups come before large ones, so that a launcher that runs
+    several at once fills the machine. A cell whose baseline is not in the plan runs alone.
     """
     unique = {cell.key: cell for cell in sorted(cells, key=_cell_order)}
     ordered = tuple(
@@ -289,7 +290,7 @@ def build_plan(cells: Sequence[Cell]) -> Plan:
     devices = {key: _devices_of(members, unique) for key, members in by_engine.items()}
 
     def order(members: Sequence[Cell]) -> tuple[int, int, int]:
-        """Sorted by this, groups of one kind and size keep the order of their cells."""
+        """Sort key: groups of one kind and size keep the order of their cells."""
         later, role = _cell_order(members[0])[:2]
         return later, role, devices[members[0].engine_key] if members[0].device == "cuda" else 0
 
@@ -301,7 +302,7 @@ def build_plan(cells: Sequence[Cell]) -> Plan:
 
 
 def _devices_of(members: Sequence[Cell], cells: Mapping[str, Cell]) -> int:
-    """Devices that a group leases: those of its cells, and on GPUs those of the baseline beside them."""
+    """Devices that a group leases: those of its cells, and on GPUs those of the interleaved baseline."""
     baselines = [cells[cell.interleaved].gpus for cell in members if cell.interleaved and members[0].device == "cuda"]
     return members[0].gpus + max(baselines, default=0)
 
@@ -315,7 +316,7 @@ def _cell_order(cell: Cell) -> tuple[Any, ...]:
 
 
 def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
-    """The A/A cells of a sweep: for each model and engine its first baseline, measured again `aa` times."""
+    """The A/A cells of a sweep: for each model and engine, `aa` further runs of its first baseline."""
     if not any(cell.role == FEATURE for cell in cells):
         return []
     firsts: dict[tuple[str, str], Cell] = {}
@@ -337,7 +338,7 @@ def model_and_engine(cell: Cell) -> tuple[str, str]:
 
 
 def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[str, ...]]:
-    """All combinations of up to `size` of the single features among `choices`, after the choices themselves."""
+    """The choices, then all combinations of up to `size` of the single features among them."""
     import itertools
 
     singles = sorted({choice[0] for choice in choices if len(choice) == 1})
@@ -348,7 +349,7 @@ def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[
 
 
 def refuse_if_nothing_runs(plan: Plan) -> None:
-    """A sweep in which every asked-for cell conflicts is bad input. Raises ConfigError."""
+    """A sweep whose requested cells all conflict is bad input. Raises ConfigError."""
     asked = [cell for cell in plan.cells if cell.role == FEATURE]
     skips = [cell.skip for cell in asked if cell.skip and cell.skip.code == CONFLICT]
     if asked and len(skips) == len(asked):

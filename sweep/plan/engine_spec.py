@@ -1,4 +1,4 @@
-"""What an engine's process is told of a cell. Pure."""
+"""What an engine's process needs to know of a cell. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from sweep.plan import features as feature_rules
 
 
 def engine_spec(run: RunConfig, devices: devices.Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
-    """What the child needs to load this cell's engine on `ranks` devices, one of which an AR stage may have."""
+    """What the child needs to load this cell's engine on `ranks` devices, one of which may be for an AR stage."""
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     kind = registry.kind(run.engine.name)
     ranks -= kind.stage_devices(run)
@@ -38,7 +38,7 @@ def engine_spec(run: RunConfig, devices: devices.Devices, ranks: int, gpu_ids: t
 
 
 def _arguments(run: RunConfig, kind: EngineKind, chosen: Sequence[Feature], ranks: int) -> dict[str, Any]:
-    """The engine's own options: those of the features, and over them what engine.args says."""
+    """The engine's own options: those of the features, which engine.args overrides."""
     if kind.options is None:
         return {}
     most = kind.max_batch(run)

@@ -1,7 +1,7 @@
-"""Features: read from the configuration, checked, merged into what an engine is told.
+"""Features: read from the configuration, checked, and merged into an engine's arguments.
 
 Pure decisions over dataclasses. Knows the keys of conf/feature/*.yaml; knows nothing of how an engine
-carries a feature out.
+implements a feature.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def _parse(name: str, body: str, engine: str) -> Feature:
 
 
 def bodies_for(bodies: Mapping[str, Mapping[str, Any]], engine: str) -> dict[str, dict[str, Any]]:
-    """The same bodies with this engine's evidence rule only, so that whoever reads a cell needs no engine."""
+    """The same bodies with only this engine's evidence rule, so that a reader of the cell needs no engine."""
     chosen = {feature.name: feature.evidence for feature in parse_features(bodies, engine)}
     return {name: {**body, "evidence": chosen[name]} for name, body in bodies.items()}
 
@@ -79,7 +79,7 @@ def find_conflict(features: Sequence[Feature]) -> tuple[str, str] | None:
 
 
 def gpus_needed(features: Sequence[Feature]) -> int:
-    """Devices of a cell: the product of its features' needs; what shares ranks needs only its own."""
+    """Devices of a cell: the product of its features' needs. A feature that shares ranks needs only its own number."""
     own = math.prod(feature.gpus for feature in features if not feature.shares_ranks)
     return max([own, *(feature.gpus for feature in features if feature.shares_ranks)])
 
@@ -93,7 +93,7 @@ def unsupported(features: Sequence[Feature], engine: str, model: Model) -> Findi
         if families is not None and model.family not in families:
             why = _why_not(feature, engine, model.family)
             code = "feature_not_in_model" if why else "feature_without_reason"
-            why = why or f"its file names no {model.family} for engine {engine}"
+            why = why or f"its file does not list {model.family} for engine {engine}"
             text = f"{feature.name} does not support {model.name}: {why}"
             return Finding(code, text, SKIP, short=f"no {feature.name} here")
     return _missing_ranks(features) or _uneven_heads(features, engine, model)
@@ -109,35 +109,36 @@ def _why_not(feature: Feature, engine: str, family: str) -> str:
 
 
 def _missing_ranks(features: Sequence[Feature]) -> Finding | None:
-    """Why a feature has none of the features that it builds on, or other ranks than it needs."""
+    """Why a feature lacks the features that it builds on, or gets a different number of ranks than it needs."""
     names = {feature.name for feature in features}
     brought = math.prod(feature.gpus for feature in features if not feature.shares_ranks)
     for feature in features:
         if feature.requires and not names.intersection(feature.requires):
-            use = " (it uses their ranks)" if feature.shares_ranks else ""
+            use = ", because it uses their ranks" if feature.shares_ranks else ""
             return Finding(
                 "feature_needs_another", f"{feature.name} needs one of {', '.join(feature.requires)}{use}", SKIP
             )
         if feature.shares_ranks and 1 < brought < feature.gpus:
-            why = f"{feature.name} needs {feature.gpus} ranks, the other features bring {brought}"
+            why = f"{feature.name} needs {feature.gpus} ranks, but the other features provide {brought}"
             return Finding("ranks_do_not_match", why, SKIP)
     return None
 
 
 def _uneven_heads(features: Sequence[Feature], engine: str, model: Model) -> Finding | None:
-    """Why the attention heads cannot be shared out; None when they can, or when their number is not known."""
+    """Why the attention heads cannot be split evenly; None when they can, or when their number is unknown."""
     splitting = [feature for feature in features if engine in feature.splits_heads]
     parts = math.prod(feature.gpus for feature in splitting)
     if model.dit is None or not model.dit.heads or model.dit.heads % parts == 0:
         return None
     names = " and ".join(feature.name for feature in splitting)
-    verb = "cuts" if len(splitting) == 1 else "cut"
-    why = f"{names} {verb} attention into {parts} parts, {model.name} has {model.dit.heads} heads"
+    verb = "splits" if len(splitting) == 1 else "split"
+    heads = f"the {model.dit.heads} heads of {model.name}"
+    why = f"{names} {verb} attention over {parts} ranks, but {heads} do not divide by {parts}"
     return Finding("heads_do_not_divide", why, SKIP)
 
 
 def engine_arguments(features: Sequence[Feature], engine: str) -> dict[str, dict[str, Any]]:
-    """What each feature tells `engine`: feature name -> arguments; all options where it generates nothing."""
+    """What each feature passes to `engine`: feature name -> arguments; all options where it generates nothing."""
     if not registry.kind(engine).generates:
         return {feature.name: dict(feature.options) for feature in features}
     ranks = gpus_needed(features)

@@ -60,27 +60,27 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")
     if not model.embedded and devices.kind == "cuda" and devices.count == 0:
         size = f" with about {model.memory_gb:.0f} GB for its weights" if model.path is None else ""
-        other = "; engine.device=cpu runs it, slowly" if kind.on_cpu else ""
-        return Finding("no_gpu", f"{model.name} needs a CUDA GPU{size}; none was found here{other}", SKIP)
+        other = "; engine.device=cpu runs it slowly" if kind.on_cpu else ""
+        return Finding("no_gpu", f"{model.name} needs a CUDA GPU{size}, but none was found{other}", SKIP)
     absent = [package for package in kind.packages if importlib.util.find_spec(package) is None]
     extra = name.replace("_", "-")
-    require(not absent, f"engine {name} needs {', '.join(absent)}: pip install -e '.[{extra}]' in the checkout")
+    require(not absent, f"engine {name} needs {', '.join(absent)}; run pip install -e '.[{extra}]' in the checkout")
     require(
         config.clip is None or (Path(config.clip) / "config.json").is_file(),
-        f"clip={config.clip}: no CLIP checkpoint there (a folder with config.json); nothing is downloaded",
+        f"clip={config.clip}: not a CLIP checkpoint (a folder with config.json); this tool downloads none",
     )
     if model.embedded and not kind.embedded:
-        why = f"engine {name} cannot run the embedded {model.name}; build a model: python -m sweep.checkpoints"
+        why = f"engine {name} cannot run the embedded {model.name}; build a checkpoint with python -m sweep.checkpoints"
         return Finding("embedded_model", why, SKIP)
     if kind.families is not None and model.family not in kind.families:
         return registry.no_adapter(name, config)
     require(
         model.embedded or model.path is not None,
-        f"{model.name} is not downloaded by this tool: give its checkpoint's folder with model.path=DIR ({model.repo})",
+        f"this tool does not download {model.name} ({model.repo}); give its checkpoint's folder with model.path=DIR",
     )
     require(
         model.embedded or any((Path(str(model.path)) / file).is_file() for file in kind.index),
-        f"model.path={model.path}: no checkpoint there (a folder with {' or '.join(kind.index)})",
+        f"model.path={model.path}: not a checkpoint (a folder with {' or '.join(kind.index)})",
     )
     found = kind.preflight(config, feature_rules.parse_features(config.feature, name))
     for warning in found.warnings:
@@ -90,20 +90,20 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
 
 @functools.cache
 def _warn(text: str) -> None:
-    """Say it once, however many cells it is true of."""
+    """Print it once, however many cells it applies to."""
     print(f"sweep: {text}", file=sys.stderr)
 
 
 def check_profiler(run: RunConfig) -> str:
-    """See that what `profile` needs is there; returns a warning or "". Raises ConfigError."""
+    """Check that what `profile` needs is there. Returns a warning or "". Raises ConfigError."""
     if run.profile != "nsys":
         return ""
     require(
         not os.environ.get("NVTX_INJECTION64_PATH"),
-        "profile=nsys starts nsys itself: leave it out, or start the sweep without a profiling tool around it",
+        "profile=nsys starts nsys itself; drop it, or start the sweep outside the profiling tool",
     )
     try:
         return usable()[1]
     except (RecordingError, OSError) as error:
-        require(False, f"profile=nsys: {error}; python -m profiling doctor says more")
+        require(False, f"profile=nsys: {error}; for details, run python -m profiling doctor")
         raise  # never reached

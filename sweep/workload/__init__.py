@@ -1,1 +1,1 @@
-"""What a cell is asked to generate: prompts, input images and the requests made of them."""
+"""What a cell generates: prompts, input images and the requests built from them."""

@@ -1,6 +1,6 @@
 """Prompts of a workload: one given on the command line, the user's own file, or the shipped ones.
 
-Every rule about prompt files stands here, so that a bad file is refused before anything loads.
+All rules for prompt files are here, so that a bad file is refused before anything loads.
 Knows nothing of seeds, batches or engines.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 from sweep.config import ConfigError, Workload, require
 
 SHIPPED = Path(__file__).parent / "prompts.jsonl"
-"""Shipped prompts, one JSON object a line: id, lang (en, zh), set (short, long), text; long ones also
+"""Shipped prompts, one JSON object per line: id, lang (en, zh), set (short, long), text; long ones also
 `tokens`, their length in tokens as `estimate_tokens` counts it (512, 1,024, 2,048, 2,560, within 2 %)."""
 
 PROMPT_KEYS = ("prompt", "text")
@@ -24,11 +24,11 @@ def load_prompts(workload: Workload) -> list[str]:
     """The distinct prompts of `workload`, at most `num_prompts`; `build_requests` cycles when there are fewer.
 
     Order of preference: `workload.prompt` (may be empty), the file `workload.prompts`, the shipped set.
-    Raises ConfigError with one line for people.
+    Raises ConfigError with one line for the user.
     """
     if workload.prompt is not None:
         prompts = [workload.prompt]
-        require(is_text(workload.prompt), "workload.prompt: not valid Unicode text; pass it in UTF-8")
+        require(is_text(workload.prompt), "workload.prompt: not valid Unicode text; pass it as UTF-8")
     elif workload.prompts is not None:
         prompts = read_prompt_file(workload.prompts)
     else:
@@ -37,7 +37,7 @@ def load_prompts(workload: Workload) -> list[str]:
 
 
 def read_prompt_file(name: str) -> list[str]:
-    """All prompts of a .txt file (one a line, blank lines dropped) or a .jsonl file ("prompt" or "text" key).
+    """All prompts of a .txt file (one per line, blank lines dropped) or a .jsonl file ("prompt" or "text" key).
 
     Raises ConfigError when the file is missing, unreadable, not UTF-8, empty or malformed.
     """
@@ -45,9 +45,9 @@ def read_prompt_file(name: str) -> list[str]:
     path = Path(name).expanduser()
     suffix = path.suffix.lower()
     try:
-        require(path.exists(), f"{asked}: no such file; check the path (it is relative to {Path.cwd()})")
-        require(not path.is_dir(), f"{asked}: this is a folder; name a .txt or .jsonl file in it")
-        require(suffix in SUFFIXES, f"{asked}: unknown kind of file; use .txt (one prompt a line) or .jsonl")
+        require(path.exists(), f"{asked}: no such file; check the path, which is relative to {Path.cwd()}")
+        require(not path.is_dir(), f"{asked}: this is a folder; give a .txt or .jsonl file in it")
+        require(suffix in SUFFIXES, f"{asked}: unknown file type; use .txt (one prompt per line) or .jsonl")
         # "utf-8-sig": editors on Windows put a byte-order mark first
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -58,14 +58,14 @@ def read_prompt_file(name: str) -> list[str]:
         raise ConfigError(f"{asked}: cannot be read ({error}); check the path and its permissions") from error
     # Not splitlines(): it also splits on characters such as U+2028 that belong to a prompt.
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    require(bool(lines), f"{asked}: the file is empty; put one prompt a line in it")
+    require(bool(lines), f"{asked}: the file is empty; write one prompt per line")
     if suffix == ".txt":
         return [line for _, line in lines]
     return [_prompt_of_json_line(line, f"{asked}, line {number}") for number, line in lines]
 
 
 def shipped_prompts(prompt_set: str) -> list[str]:
-    """Texts of the shipped set `prompt_set`: short, long, or mixed (by turns until both are used up)."""
+    """Texts of the shipped set `prompt_set`: short, long, or mixed (alternating until both are used up)."""
     rows = shipped_rows()
     short = [row["text"] for row in rows if row["set"] == "short"]
     long = [row["text"] for row in rows if row["set"] == "long"]
@@ -97,7 +97,7 @@ def is_chinese(character: str) -> bool:
 
 
 def is_text(text: str) -> bool:
-    """False when `text` holds lone surrogates: bytes of a command line, or JSON escapes, that are no character."""
+    """False when `text` holds lone surrogates: command-line bytes or JSON escapes that are not characters."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -109,7 +109,7 @@ def _prompt_of_json_line(line: str, where: str) -> str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f'{where}: not JSON ({error}); write one object a line, {{"prompt": "…"}}') from error
+        raise ConfigError(f'{where}: not valid JSON ({error}); write one object per line, {{"prompt": "…"}}') from error
     require(isinstance(row, dict), f'{where}: not a JSON object; write {{"prompt": "…"}}')
     key = next((key for key in PROMPT_KEYS if key in row), None)
     require(key is not None, f'{where}: has neither "prompt" nor "text"; write {{"prompt": "…"}}')

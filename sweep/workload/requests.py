@@ -1,7 +1,7 @@
 """Requests of a workload: which prompt with which seed, grouped into full batches; input images for edits.
 
-The list depends only on the workload, the batch and the first seed, so that a cell and its baseline make
-the very same requests and can be paired. Knows nothing of engines.
+The list depends only on the workload, the batch and the first seed, so that a cell and its baseline run
+exactly the same requests and can be paired. Knows nothing of engines.
 """
 
 import random
@@ -57,26 +57,26 @@ def batches(requests: Sequence[Request], batch: int) -> list[list[Request]]:
 
 
 def check_input_image(workload: Workload) -> str | None:
-    """Absolute path of the picture to edit; None when there is none or when one is to be made.
+    """Absolute path of the image to edit; None when there is none or when one is to be generated.
 
-    Looks at name and size only, so that it can run before anything heavy is imported. Raises ConfigError.
+    Checks only name and size, so that it can run before anything heavy is imported. Raises ConfigError.
     """
     if workload.input_image is None:
         return None
     asked = f"workload.input_image={workload.input_image}"
     require(
         workload.task == "image_edit",
-        f"{asked}: workload.task={workload.task} takes no picture; use workload=image_edit",
+        f"{asked}: workload.task={workload.task} takes no input image; use workload=image_edit",
     )
     path = Path(workload.input_image).expanduser()
     try:
-        require(path.exists(), f"{asked}: no such file; check the path (it is relative to {Path.cwd()})")
-        require(path.is_file(), f"{asked}: not a file; name a picture ({', '.join(IMAGE_SUFFIXES)})")
+        require(path.exists(), f"{asked}: no such file; check the path, which is relative to {Path.cwd()}")
+        require(path.is_file(), f"{asked}: not a file; give an image file ({', '.join(IMAGE_SUFFIXES)})")
         require(
             path.suffix.lower() in IMAGE_SUFFIXES,
-            f"{asked}: unknown kind of picture; use one of {', '.join(IMAGE_SUFFIXES)}",
+            f"{asked}: unknown image type; use one of {', '.join(IMAGE_SUFFIXES)}",
         )
-        require(path.stat().st_size > 0, f"{asked}: the file is empty; name a picture")
+        require(path.stat().st_size > 0, f"{asked}: the file is empty; give another image")
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -85,9 +85,9 @@ def check_input_image(workload: Workload) -> str | None:
 
 
 def make_input_image(path: Path, seed: int, size: tuple[int, int]) -> Path:
-    """Write a synthetic picture of `size` (width, height) pixels as PNG: a gradient with shapes, fixed by `seed`.
+    """Write a synthetic image of `size` (width, height) pixels as PNG: a gradient with shapes, fixed by `seed`.
 
-    Written to a temporary name and renamed, so that two processes may make the same picture.
+    Written to a temporary name and renamed, so that two processes may generate the same image.
     """
     from PIL import Image, ImageDraw
 

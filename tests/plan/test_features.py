@@ -41,12 +41,11 @@ def test_every_feature_file_is_complete_for_the_engines_that_it_names(name: str)
 
 def test_reasons_are_those_of_the_engine_and_of_the_family() -> None:
     zimage = Model(name="z_image", family="z_image")
-    for engine, why in (
-        ("vllm_omni", "Z-Image runs both branches in one forward and does not split them"),
-        ("diffusers", "the diffusers engine splits the branches of GLM-Image and Qwen-Image only"),
-    ):
+    reasons = feature("cfg_parallel").unsupported
+    for engine, why in (("vllm_omni", reasons["vllm_omni"]["z_image"]), ("diffusers", reasons["diffusers"])):
         told = unsupported(features("cfg_parallel"), engine, zimage)
         assert told is not None
+        assert told.code == "feature_not_in_model"
         assert told.text.endswith(why)
 
 
@@ -74,11 +73,11 @@ def test_arguments_of_a_combination_are_merged_key_by_key() -> None:
 
 
 def test_two_values_for_one_argument_are_refused_with_both_names() -> None:
-    with pytest.raises(ConfigError, match=r"cache_dit and teacache set vLLM-Omni's cache_backend to different values"):
+    with pytest.raises(ConfigError, match=r"cache_dit and teacache .*\bcache_backend\b"):
         arguments(features("teacache", "cache_dit"), 1)
     one, two = (Feature(name=n, engines={"vllm_omni": {"a": {"b": v}}}) for n, v in (("one", 1), ("two", {"c": 2})))
     for pair in ((one, two), (two, one)):
-        with pytest.raises(ConfigError, match=rf"{pair[0].name} and {pair[1].name} set vLLM-Omni's a\.b to different"):
+        with pytest.raises(ConfigError, match=rf"{pair[0].name} and {pair[1].name} .*\ba\.b\b"):
             arguments(pair, 1)
 
 
@@ -142,11 +141,11 @@ def test_magcache_is_told_the_steps_of_the_workload() -> None:
 
 
 def test_engine_options_are_checked_and_part_of_the_key() -> None:
-    with pytest.raises(ConfigError, match=r"engine\.args=.* only engine vllm_omni "):
+    with pytest.raises(ConfigError, match=r"engine\.args=.*\bvllm_omni\b"):
         registry.check(RunConfig(engine=EngineConfig(args={"seed": 1})))
-    with pytest.raises(ConfigError, match=r"engine.placement=apart: choose shared or split"):
+    with pytest.raises(ConfigError, match=r"engine.placement=apart:.* shared .* split"):
         EngineConfig(placement="apart")
-    with pytest.raises(ConfigError, match=r"batch=9: .* at most 8 .* raise it with engine.max_num_seqs=9"):
+    with pytest.raises(ConfigError, match=r"batch=9: .* 8 .*engine.max_num_seqs=9"):
         cell(batch=9)
     base = cell().key
     for key, value in (("args__enable_prompt_embed_cache", True), ("max_num_seqs", 4), ("plugin", False)):

@@ -1,5 +1,6 @@
 """Requests are the same for a cell and its baseline, batches are full, and no request occurs twice."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,24 +73,24 @@ def test_given_picture_reaches_every_request(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [("none.png", None, "no such file"), ("cat.gif", b"GIF89a", "unknown kind"), ("cat.png", b"", "empty")],
+    ("name", "content"),
+    [("none.png", None), ("cat.gif", b"GIF89a"), ("cat.png", b"")],
 )
-def test_unusable_picture_is_refused(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:
+def test_unusable_picture_is_refused(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=rf"workload\.input_image=.*{name}:"):
         build_requests(Workload(task="image_edit", input_image=str(tmp_path / name)), 1, 0)
 
 
 def test_folder_as_picture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a file"):
+    with pytest.raises(ConfigError, match=re.escape(f"workload.input_image={tmp_path}:")):
         build_requests(Workload(task="image_edit", input_image=str(tmp_path)), 1, 0)
 
 
 def test_picture_for_text_to_image_is_refused(tmp_path: Path) -> None:
     picture = make_input_image(tmp_path / "cat.png", 0, (16, 16))
-    with pytest.raises(ConfigError, match="takes no picture"):
+    with pytest.raises(ConfigError, match=r"workload\.input_image=.* workload\.task=text_to_image\b"):
         build_requests(Workload(input_image=str(picture)), 1, 0)
 
 
