@@ -1,4 +1,4 @@
-"""Images of an engine: those it edits, and those it writes to the cell's folder. The one place that names them."""
+"""Images of an engine: those it edits, and those it writes to the cell's folder. Their file names come from here."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What an engine is given, what it gives back: the records that cross the process boundary.
+"""What an engine receives and returns: the records that cross the process boundary.
 
 Plain frozen dataclasses, picklable, no torch. Knows nothing of Hydra, cells or verdicts.
 """
@@ -26,20 +26,22 @@ class EngineSpec:
     ranks: int  # processes that share one request
     threads_per_rank: int  # OpenMP threads of each rank on a CPU
     features: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> this engine's arguments
-    arguments: dict[str, Any] = field(default_factory=dict)  # vllm_omni: keyword arguments of Omni, features merged in
+    arguments: dict[str, Any] = field(
+        default_factory=dict
+    )  # vllm_omni: keyword arguments of Omni, with those of the features
     placement: str = (
-        "shared"  # vllm_omni, AR → DiT: stages on the same devices (shared), or AR on one of its own (split)
+        "shared"  # vllm_omni, AR → DiT: both stages on the same devices (shared), or AR on one of its own (split)
     )
-    plugin: bool = True  # vllm_omni: phases and evidence inside its workers
-    fork: bool = True  # fork its processes from one that has imported everything, where there is one for the engine
-    profile: str = "off"  # nsys: started under it; torch: can record itself; see RunConfig
+    plugin: bool = True  # vllm_omni: record phases and evidence inside its workers
+    fork: bool = True  # fork its processes from one that has imported everything, where the engine has one
+    profile: str = "off"  # nsys: started under nsys; torch: records itself; see RunConfig
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image to make. `height` and `width` in pixels; `seed` fixes the initial noise and AR sampling."""
+    """One image to generate. `height` and `width` in pixels; `seed` fixes the initial noise and AR sampling."""
 
     request_id: str
     prompt: str
@@ -56,21 +58,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Output:
-    """What came of one batch (`requests` generated together). Times are seconds; `start_s` here and in the
-    phases of all ranks counts from one moment of the engine's choice."""
+    """The result of one batch (`requests` generated together). Times are in seconds; `start_s` here and in the
+    phases of all ranks counts from one moment, which the engine chooses."""
 
     request_ids: tuple[str, ...]
     start_s: float
-    latency_s: float  # of the whole batch, image in hand
+    latency_s: float  # of the whole batch, until its images are returned
     image_paths: tuple[str, ...]  # relative to the cell's folder; "" when not stored (repeats)
     image_hashes: tuple[str, ...]  # sha256 of the decoded pixels
     output_tokens: int  # AR tokens generated per request; 0 for a model with no AR stage
     prompt_tokens: tuple[int, ...]  # prompt length of each request in the model's tokens
     phases: tuple[PhaseRecord, ...]  # of all ranks
-    evidence: tuple[RankEvidence, ...]  # one a rank
-    ttft_s: tuple[float | None, ...] = ()  # of each request, to its first AR token; () where not measured
-    tpot_s: tuple[float | None, ...] = ()  # a further AR token, likewise
-    epoch_s: float | None = None  # that moment, on the machine's time.perf_counter; None where it is not told
+    evidence: tuple[RankEvidence, ...]  # one per rank
+    ttft_s: tuple[float | None, ...] = ()  # of each request, until its first AR token; () when not measured
+    tpot_s: tuple[float | None, ...] = ()  # per further AR token, likewise
+    epoch_s: float | None = None  # that moment, on the machine's time.perf_counter; None when unknown
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Traced(Protocol):
-    """An engine that can record itself."""
+    """An engine that can record a trace of itself."""
 
     def trace(self, folder: Path | None) -> None:
-        """Record the next batch; or, without a folder, write one trace a rank into the folder named before."""
+        """Record the next batch; or, without a folder, write one trace per rank into the folder given before."""

@@ -1,7 +1,7 @@
 """What the rest of the project knows of an engine: one EngineKind each, in the `kind.py` of the engine's folder.
 
-Nothing else branches on an engine's name. Import-light: planning and help read it; the engine itself is named as
-"module:Class" and imported in its own process alone. Adding an engine: CONTRIBUTING.md.
+Nothing else branches on an engine's name. Imports little, because planning and help read it. The engine itself is given
+as "module:Class" and imported only in its own process. Adding an engine: CONTRIBUTING.md.
 """
 
 import functools
@@ -19,9 +19,9 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Preflight:
-    """What an engine says of a cell before anything is loaded."""
+    """What an engine reports about a cell before anything is loaded."""
 
-    skip: Finding | None = None  # why it cannot run the cell, on whatever machine
+    skip: Finding | None = None  # why it cannot run the cell on any machine
     warnings: tuple[str, ...] = ()
 
 
@@ -31,37 +31,37 @@ def _nothing_to_add(run: RunConfig, features: Sequence[Feature]) -> Preflight:
 
 @dataclass(frozen=True)
 class EngineKind:
-    """What an engine needs and can do. `engine` is "module:Class" of what implements `engines.base.Engine`."""
+    """What an engine needs and can do. `engine` is "module:Class" of what implements `engines.protocol.Engine`."""
 
     engine: str
-    packages: tuple[str, ...] = ()  # imported in its process; looked for, not imported, before anything starts
-    distributions: tuple[str, ...] = ()  # whose versions a sweep's manifest keeps
-    families: tuple[str, ...] | None = None  # of models that it has an adapter for; None: it says itself, or any
-    index: tuple[str, ...] = ("model_index.json",)  # one of these is in a checkpoint that it loads
+    packages: tuple[str, ...] = ()  # imported in its process; before anything starts, only their presence is checked
+    distributions: tuple[str, ...] = ()  # whose versions the manifest of a sweep records
+    families: tuple[str, ...] | None = None  # of models that it has an adapter for; None: any, or `lacks` decides
+    index: tuple[str, ...] = ("model_index.json",)  # a checkpoint that it loads has one of these files
     preload: Mapping[str, str] = field(default_factory=dict)  # device -> module that its processes are forked from
-    key_fields: tuple[str, ...] = ()  # fields of EngineConfig, besides every engine's, that take another engine start
+    key_fields: tuple[str, ...] = ()  # further fields of EngineConfig whose change needs another engine start
     options: Callable[[Sequence[Feature], int], dict[str, Any]] | None = None
-    """(features, ranks) -> what the features make of its own options, over which engine.args goes; None: it has none.
-    Raises ConfigError where two features contradict each other."""
+    """(features, ranks) -> its own options as the features set them, which engine.args overrides; None: it has none.
+    Raises ConfigError when two features contradict each other."""
 
     preflight: Callable[[RunConfig, Sequence[Feature]], Preflight] = _nothing_to_add
-    """Asked once the packages are there. Raises ConfigError for bad input."""
+    """Called once the packages are there. Raises ConfigError for bad input."""
 
     lacks: Callable[[RunConfig], Finding | None] = lambda run: None
-    """What of a model or task it lacks, on whatever machine."""
+    """What it lacks for a model or task, on any machine."""
 
     stage_devices: Callable[[RunConfig], int] = lambda run: 0
-    """Devices beyond those of the features, for stages of their own."""
+    """Devices beyond those of the features, for stages with devices of their own."""
 
     max_batch: Callable[[RunConfig], int | None] = lambda run: None
-    """Most requests of a batch, and engine.max_num_seqs raises it; None: any number."""
+    """Largest batch, which engine.max_num_seqs raises; None: any size."""
 
     torch_profile: Callable[[RunConfig], str] | None = None
-    """Why profile=torch cannot record it as configured, or ""; None: it records nothing of it."""
+    """Why profile=torch cannot record it as configured, or ""; None: it never can."""
 
-    generates: bool = True  # False: it only measures the framework, with every model, feature and setting
+    generates: bool = True  # False: it only measures the framework, and accepts every model, feature and setting
     embedded: bool = True  # it runs the embedded models
-    on_cpu: bool = False  # it runs real models on a CPU too, if slowly
+    on_cpu: bool = False  # it also runs real models on a CPU, slowly
     control: bool = False  # the engine that others are compared with
 
 
@@ -75,7 +75,7 @@ def kind(name: str) -> EngineKind:
 
 @functools.cache
 def find(name: str) -> EngineKind | None:
-    """The same; None for a name that this version does not know, as a stored sweep may have."""
+    """The same; None for a name that this version does not know, which a stored sweep may have."""
     if name not in names():
         return None
     found: EngineKind = importlib.import_module(f"sweep.engines.{name}.kind").KIND
@@ -95,34 +95,34 @@ def control() -> str:
 
 
 def check(run: RunConfig) -> None:
-    """See that the settings of the engine fit it. Raises ConfigError with one line for people."""
+    """Check that the settings suit the engine. Raises ConfigError with one line for the user."""
     name, engine = run.engine.name, kind(run.engine.name)
     require(
         not run.engine.args or engine.options is not None,
-        f"engine.args={run.engine.args}: {_who('options')} further arguments, not {name}",
+        f"engine.args={run.engine.args}: engine {name} takes no further arguments; {_who('options')} them",
     )
     most = engine.max_batch(run)
     require(
         most is None or run.batch <= most,
         f"batch={run.batch}: {name} runs at most {most} requests as one batch; "
-        f"raise it with engine.max_num_seqs={run.batch}",
+        f"raise the limit with engine.max_num_seqs={run.batch}",
     )
     if run.profile == "torch":
         require(
             engine.torch_profile is not None,
-            f"profile=torch is not for engine={name}; profile=nsys records every engine",
+            f"profile=torch does not support engine={name}; profile=nsys records every engine",
         )
         wrong = engine.torch_profile(run) if engine.torch_profile else ""
         require(not wrong, wrong)
 
 
 def _who(field_name: str) -> str:
-    """`only engine vllm_omni takes`: engines that have this."""
+    """`only vllm_omni takes`: engines that have this."""
     having = [name for name in names() if getattr(kind(name), field_name) is not None]
-    return f"only engine {' and '.join(having)} {'takes' if len(having) == 1 else 'take'}"
+    return f"only {' and '.join(having)} {'takes' if len(having) == 1 else 'take'}"
 
 
 def no_adapter(engine: str, run: RunConfig) -> Finding:
     """The engine cannot run models of this family."""
-    why = f"engine {engine} has no adapter for the family '{run.model.family}' of {run.model.name}"
+    why = f"engine {engine} has no adapter for {run.model.name} (model family '{run.model.family}')"
     return Finding("model_not_in_engine", why, SKIP)

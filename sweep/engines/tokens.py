@@ -2,11 +2,11 @@
 
 from typing import Any
 
-FILLERS = (" the", "a")  # texts to lengthen a prompt with; the first one that is a single token is used
+FILLERS = (" the", "a")  # texts that lengthen a prompt; the first one that is a single token is used
 
 
 def fit_tokens(prompt: str, count: int, tokenizer: Any) -> str:
-    """Cut or lengthen `prompt` to `count` tokens; shorter by up to a character's tokens where a cut would split it."""
+    """Cut or lengthen `prompt` to `count` tokens; a little fewer where a cut would split a character."""
 
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]

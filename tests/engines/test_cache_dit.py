@@ -91,9 +91,9 @@ def test_ranks_that_share_a_forward_skip_together(partner: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"Fn": 8}, "leave no block to skip"),
-        ({"Fn": 1, "Bn": 7}, "leave no block to skip"),
-        ({"residual_diff_treshold": 0.1}, "did you mean residual_diff_threshold"),
+        ({"Fn": 8}, r"cache_dit: Fn=8 .* 8 blocks"),
+        ({"Fn": 1, "Bn": 7}, r"cache_dit: Fn=1 and Bn=7 .* 8 blocks"),
+        ({"residual_diff_treshold": 0.1}, r"residual_diff_treshold\b.*\bresidual_diff_threshold\b"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], message: str) -> None:

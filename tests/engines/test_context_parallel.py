@@ -37,7 +37,7 @@ def test_each_rank_sees_half_of_the_image_and_the_image_stays(feature: str, base
 
 def test_model_without_a_plan_is_refused() -> None:
     with (
-        pytest.raises(Exception, match=r"GlmImageTransformer2DModel has no context-parallel plan"),
+        pytest.raises(Exception, match=r"GlmImageTransformer2DModel .*_cp_plan"),
         open_engine("tiny_glm_image", ranks=2, ulysses={"degree": 2}),
     ):
         pass
@@ -45,7 +45,7 @@ def test_model_without_a_plan_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("degree", "mesh_degree", "message"),
-    [(3, 3, "degree 3 must divide the model's 4 attention heads"), (4, 2, "degree 4 was asked for")],
+    [(3, 3, r"degree 3 .*\b4 attention heads"), (4, 2, r"degree 4 .*ulysses 2")],
 )
 def test_degree_must_fit_model_and_mesh(degree: int, mesh_degree: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -77,7 +77,7 @@ def test_text_is_padded_only_where_ranks_need_it() -> None:
     ("image_tokens", "masked", "ring", "ulysses"), [(15, True, 1, 4), (15, False, 2, 2), (2, False, 1, 4)]
 )
 def test_image_that_cannot_be_shared_is_refused(image_tokens: int, masked: bool, ring: int, ulysses: int) -> None:
-    with pytest.raises(ValueError, match=f"{image_tokens} image tokens cannot be split over 4 ranks"):
+    with pytest.raises(ValueError, match=rf"\b{image_tokens} image tokens .*\b4 ranks"):
         split_evenly(dit_inputs(image_tokens, 8, masked), ring, ulysses)
 
 

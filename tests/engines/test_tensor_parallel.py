@@ -36,7 +36,7 @@ def test_each_rank_holds_half_of_the_sharded_layers_and_the_image_stays(baseline
 
 def test_model_without_a_plan_is_refused() -> None:
     with (
-        pytest.raises(Exception, match=r"GlmImageTransformer2DModel has no tensor-parallel plan"),
+        pytest.raises(Exception, match=r"GlmImageTransformer2DModel .*_tp_plan"),
         open_engine("tiny_glm_image", ranks=2, tp={"degree": 2}),
     ):
         pass
@@ -44,7 +44,7 @@ def test_model_without_a_plan_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("degree", "mesh_degree", "message"),
-    [(3, 3, "degree 3 must divide the model's 4 attention heads"), (4, 2, "degree 4 was asked for")],
+    [(3, 3, r"degree 3 .*\b4 attention heads"), (4, 2, r"degree 4 .*\b2$")],
 )
 def test_degree_must_fit_model_and_mesh(degree: int, mesh_degree: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -146,7 +146,7 @@ def test_a_silent_rank_is_named(workers: worker_records.Workers, monkeypatch: py
     monkeypatch.setattr(worker_records, "LINES_TIMEOUT_S", 0.05)
     workers.begin()
     write(workers.folder, "dit-rank0-1.jsonl", line())
-    with pytest.raises(RuntimeError, match="nothing about this batch in DiT rank 1"):
+    with pytest.raises(RuntimeError, match="DiT rank 1"):
         workers.collect([REQUEST], 2, 0, 0.0)
 
 
@@ -155,10 +155,10 @@ def test_a_process_without_the_plugin_is_an_error(
 ) -> None:
     monkeypatch.setattr(worker_records, "MARKER_TIMEOUT_S", 0.05)
     (workers.folder / "installed-1.json").write_text(json.dumps({"pid": 1, "hooks": []}))
-    with pytest.raises(RuntimeError, match="loaded in 1 processes, 3 were expected"):
+    with pytest.raises(RuntimeError, match=r"\b1\b.*\b3\b.*engine\.plugin=false"):
         workers.check(3)
     (workers.folder / "failed-2.txt").write_text("AttributeError: no such method")
-    with pytest.raises(RuntimeError, match=r"plugin failed in a vLLM-Omni process \(AttributeError"):
+    with pytest.raises(RuntimeError, match=r"AttributeError: no such method"):
         workers.check(3)
 
 
@@ -167,7 +167,7 @@ def test_a_plugin_that_fails_later_is_an_error_too(workers: worker_records.Worke
     workers.begin()
     write(workers.folder, "dit-rank0-1.jsonl", line())
     (workers.folder / "failed-2.txt").write_text("Traceback (most recent call last):\n  File …\nOSError: disk full\n")
-    with pytest.raises(RuntimeError, match=r"plugin failed in a vLLM-Omni process \(OSError: disk full\)"):
+    with pytest.raises(RuntimeError, match=r"OSError: disk full"):
         workers.collect([REQUEST], 1, 0, 0.0)
 
 

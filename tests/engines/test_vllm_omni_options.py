@@ -87,15 +87,14 @@ def test_good_options_pass(version: str) -> None:
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_a_missing_letter_is_refused_with_the_right_name(version: str, name: str) -> None:
     why = refused(version, {name[:-2] + name[-1]: OPTIONS[name]})
-    assert why.startswith(f"engine.args.{name[:-2] + name[-1]}: vllm-omni {version} knows no such option")
-    assert why.endswith(f"; did you mean {name}?")
+    assert why.startswith(f"engine.args.{name[:-2] + name[-1]}: vllm-omni {version} ")
+    assert re.search(rf"\b{name}\b", why.partition("; ")[2])
     assert "\n" not in why
 
 
 def test_a_typo_reads_as_people_would_say_it() -> None:
     assert refused("0.26.0", {"enforce_eagr": True}) == (
-        "engine.args.enforce_eagr: vllm-omni 0.26.0 knows no such option and would ignore it; "
-        "did you mean enforce_eager?"
+        "engine.args.enforce_eagr: vllm-omni 0.26.0 has no such option and would ignore it; did you mean enforce_eager?"
     )
 
 
@@ -104,7 +103,7 @@ def test_options_that_026_does_not_forward_are_refused_there_only(name: str) -> 
     """Fields of OmniDiffusionConfig in both; 0.26 builds a lone stage's configuration without them."""
     for version in VERSIONS:
         assert name in Source(wheel_source(version) / "vllm_omni").fields("diffusion/data.py", "OmniDiffusionConfig")
-    assert f"engine.args.{name}: vllm-omni 0.26.0 would not pass it on" in refused("0.26.0", {name: 1})
+    assert refused("0.26.0", {name: 1}).startswith(f"engine.args.{name}: vllm-omni 0.26.0 ")
     assert refused("0.30.0", {name: 1}) == ""
 
 
@@ -129,30 +128,34 @@ def test_what_parallel_config_would_hide_is_refused(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "option", "named"),
     [
-        ({"parallel_config": {"ulyses_degree": 2}}, "parallel_config.ulyses_degree: .* did you mean ulysses_degree?"),
-        ({"parallel_config": 2}, "parallel_config: must be a mapping of options, not 2"),
-        ({"profiler_config": "cuda"}, "profiler_config: must be a mapping of options, not 'cuda'"),
-        ({"cache_config": {"rel_l1_thresh": 0.2}}, "cache_config: has no effect without cache_backend"),
-        ({"cache_backend": "teacache"}, "cache_backend: .* has no cache backend 'teacache' .choose from cache_dit, "),
+        ({"parallel_config": {"ulyses_degree": 2}}, "parallel_config.ulyses_degree", ["ulysses_degree"]),
+        ({"parallel_config": 2}, "parallel_config", ["2"]),
+        ({"profiler_config": "cuda"}, "profiler_config", ["'cuda'"]),
+        ({"cache_config": {"rel_l1_thresh": 0.2}}, "cache_config", ["cache_backend"]),
+        ({"cache_backend": "teacache"}, "cache_backend", ["'teacache'", "cache_dit", "tea_cache"]),
         (
             {"cache_backend": "cache_dit", "cache_config": {"rel_l1_thresh": 0.2}},
-            "cache_config.rel_l1_thresh: cache_backend=cache_dit of vllm-omni .* does not read it",
+            "cache_config.rel_l1_thresh",
+            ["cache_backend=cache_dit"],
         ),
         (
             {"cache_backend": "cache_dit", "cache_config": {"Fn_compute_block": 1}},
-            "cache_config.Fn_compute_block: .* and would ignore it; did you mean Fn_compute_blocks?",
+            "cache_config.Fn_compute_block",
+            ["Fn_compute_blocks"],
         ),
     ],
 )
-def test_nested_options_are_checked(version: str, arguments: dict[str, Any], said: str) -> None:
-    assert re.match(f"engine.args.{said}".replace("?", r"\?"), refused(version, arguments))
+def test_nested_options_are_checked(version: str, arguments: dict[str, Any], option: str, named: list[str]) -> None:
+    where, _, why = refused(version, arguments).partition(": ")
+    assert where == f"engine.args.{option}"
+    assert all(name in why for name in named)
 
 
 def test_sea_cache_came_with_030() -> None:
     asked = {"cache_backend": "sea_cache", "cache_config": {"sea_threshold": 0.25}}
-    assert "0.26.0 has no cache backend 'sea_cache'" in refused("0.26.0", asked)
+    assert all(fact in refused("0.26.0", asked) for fact in ("engine.args.cache_backend:", "0.26.0", "'sea_cache'"))
     assert refused("0.30.0", asked) == ""
 
 
@@ -181,7 +184,7 @@ def test_options_of_a_pipeline_go_to_a_stage(version: str, vllm: Path) -> None:
 def test_parallel_config_of_a_pipeline_is_lost_and_refused(version: str) -> None:
     assert refused(version, {"parallel_config": {"cfg_parallel_size": 2}}, stages=2)
     lost = refused(version, {"stage_1_parallel_config": {"cfg_parallel_size": 2}}, stages=2)
-    assert lost.endswith("such as stage_1_cfg_parallel_size") if version == "0.26.0" else lost == ""
+    assert "stage_1_cfg_parallel_size" in lost if version == "0.26.0" else lost == ""
 
 
 def test_a_deploy_files_diffusion_stage_takes_parallel_sizes_in_parallel_config(version: str, vllm: Path) -> None:
@@ -189,7 +192,7 @@ def test_a_deploy_files_diffusion_stage_takes_parallel_sizes_in_parallel_config(
     nested = {"devices": "0,1", "max_num_seqs": 1, "parallel_config": {"cfg_parallel_size": 2}}
     assert refused(version, nested, stages=2, place="dit_stage") == ""
     flat = refused(version, {"cfg_parallel_size": 2}, stages=2, place="dit_stage")
-    assert flat.endswith("write it inside parallel_config") if version == "0.26.0" else flat == ""
+    assert flat.endswith(" parallel_config") if version == "0.26.0" else flat == ""
     ar = {"devices": "0", "gpu_memory_utilization": 0.35, "max_model_len": 16384, "skip_mm_profiling": True}
     assert refused(version, ar, stages=2, place="ar_stage", vllm=vllm) == ""
     assert "cache_backend" in refused(version, {"cache_backend": "cache_dit"}, stages=2, place="ar_stage", vllm=vllm)
@@ -250,7 +253,7 @@ def test_sampling_parameters_that_we_set_exist(version: str) -> None:
     asked = {t.attr for t in flat if isinstance(t, ast.Attribute) and getattr(t.value, "id", "") == "diffusion"}
     assert {"seed", "height", "width", "num_inference_steps", "true_cfg_scale", "guidance_scale"} <= asked
     assert refused(version, dict.fromkeys(asked), place="sampling") == ""
-    assert "did you mean seed?" in refused(version, {"sede": 1}, place="sampling")
+    assert re.search(r"\bseed\b", refused(version, {"sede": 1}, place="sampling"))
 
 
 def test_options_are_given_by_names_that_the_version_honours(version: str) -> None:
@@ -288,4 +291,4 @@ def test_options_that_cannot_be_checked_are_a_warning(tmp_path: Path, monkeypatc
     assert found.skip is None
     never, unchecked = found.warnings
     assert never == "vllm-omni 0.33.0 was never tested"
-    assert "not checked" in unchecked
+    assert "engine/async_omni_engine.py" in unchecked, "what was looked for"

@@ -264,7 +264,7 @@ def test_without_the_adapter_prompts_share_a_seed(omni: Any) -> None:
 
 def test_a_generate_that_submits_otherwise_is_an_error_and_not_a_shared_seed(version: str, omni: Any) -> None:
     omni.generate = lambda *_, **__: []
-    with pytest.raises(RuntimeError, match="did not ask for each prompt's own sampling parameters"):
+    with pytest.raises(RuntimeError, match=r"vllm-omni .*sampling parameters"):
         adapter(version).generate(omni, ["a"], [[Parameters(1), Parameters(1)]])
     assert "add_request" not in vars(omni.engine)
     with pytest.raises(ValueError, match="2 prompts with 1 lists"):
@@ -371,7 +371,7 @@ def test_the_closest_adapter_is_chosen(installed: str, expected: type[Version], 
     assert type(chosen) is expected
     assert chosen.name == installed
     assert bool(chosen.warning) is warns
-    assert not warns or f"vllm-omni {installed} was never tested" in chosen.warning
+    assert not warns or chosen.warning.startswith(f"vllm-omni {installed} ")
 
 
 def test_no_version_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:

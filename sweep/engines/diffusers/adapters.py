@@ -1,4 +1,4 @@
-"""The small differences between model families: how their pipeline is called, and what it says of itself.
+"""The small differences between model families: how to call their pipeline, and what it reports about itself.
 
 Knows pipelines' keyword arguments and tokenizers. Knows nothing of ranks, features or timing.
 """
@@ -43,7 +43,7 @@ class Adapter(ABC):
         return 0
 
     def share_ar(self, context: RankContext) -> None:
-        """Have rank 0 alone run the AR stage, if there is one, and hand its tokens to the other ranks."""
+        """Make rank 0 alone run the AR stage, if there is one, and send its tokens to the other ranks."""
         return
 
     def shared_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class GlmImageAdapter(Adapter):
 
 
 class QwenImageAdapter(Adapter):
-    """Qwen-Image: a language model encodes the prompt, the DiT paints; guidance needs a negative prompt."""
+    """Qwen-Image: a language model encodes the prompt, the DiT renders the image; guidance needs a negative prompt."""
 
     MAX_PROMPT_TOKENS = 1024
 
@@ -144,7 +144,7 @@ class QwenImageAdapter(Adapter):
         return min(super().count_tokens(prompt), self.MAX_PROMPT_TOKENS)
 
     def shorten_template(self) -> None:
-        """Use a prompt template of three tokens: with one token a byte the published one would be 200 long."""
+        """Use a prompt template of three tokens; with one token per byte, the published one would have 200."""
         self.pipe.prompt_template_encode = "<|im_start|>{}<|im_end|>"
         self.pipe.prompt_template_encode_start_idx = 1
 

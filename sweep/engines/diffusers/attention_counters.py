@@ -1,6 +1,6 @@
 """Which attention back end the DiT really called: counts of calls, by name in diffusers' registry.
 
-A back end that was set but that nothing reads leaves the counts as they were. Wraps the registry's functions
+A back end that was set but is never used leaves the counts unchanged. Wraps the registry's functions
 in this process; knows nothing of who chose a back end.
 """
 

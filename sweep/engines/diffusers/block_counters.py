@@ -1,6 +1,6 @@
 """What a DiT really executed: counts of forwards and blocks, and how many image tokens a block saw.
 
-Counters wrap `forward` on the instance, innermost of all wrappers, so a block that a cache answers is
+Counters wrap `forward` on the instance, as the innermost wrapper, so a block that a cache answers is
 not counted. Also knows where the two model families keep the image stream in a block's call. Knows
 nothing of why a block was skipped.
 """
@@ -63,7 +63,7 @@ class BlockCounters:
 
     def _count_block(self, forward: Callable[..., object]) -> Callable[..., object]:
         def counted(*args: object, **kwargs: object) -> object:
-            if self.clock.in_branch:  # writing the image cache of an edit is no denoising work
+            if self.clock.in_branch:  # writing the image cache of an edit is not denoising work
                 self.blocks_run += 1
                 self.image_sequence = max(self.image_sequence, streams(args, kwargs)[0].shape[1])
             return forward(*args, **kwargs)

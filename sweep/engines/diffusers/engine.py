@@ -39,7 +39,7 @@ LOAD_TIMEOUT_S = 600.0  # for the other ranks to load; the host's own watchdog i
 
 @dataclass(frozen=True)
 class Batch:
-    """What every rank is told to generate: requests, and their prompts as fitted to `prompt_tokens`."""
+    """What every rank generates: requests, and their prompts as fitted to `prompt_tokens`."""
 
     requests: tuple[Request, ...]
     prompts: tuple[str, ...]
@@ -48,14 +48,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trace:
-    """Every rank is told to record the next batch into `folder`; or, without one, to write its trace there."""
+    """A command to every rank: record the next batch into `folder`; or, without one, write the trace there."""
 
     folder: Path | None
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """What one rank hands back after one batch. `images` only from rank 0."""
+    """What one rank returns after one batch. `images` only from rank 0."""
 
     latency_s: float
     start_s: float  # time.perf_counter
@@ -118,7 +118,7 @@ class RankRunner:
         return {name: arguments for name, arguments in self.spec.features.items() if "call" in arguments}
 
     def run(self, command: Batch | Trace) -> RankResult | None:
-        """Do as told."""
+        """Carry out a command."""
         if isinstance(command, Batch):
             return self.generate(command)
         trace, self.trace = self.trace, None
@@ -147,7 +147,7 @@ class RankRunner:
             images = self.pipe(**arguments).images
         latency = time.perf_counter() - start
         if self.trace is not None:
-            self.trace.pause()  # one batch tells, and several make a file that no viewer opens
+            self.trace.pause()  # one batch is enough, and several make a file that no viewer opens
         return RankResult(
             latency_s=latency,
             start_s=start,
@@ -192,7 +192,7 @@ class DiffusersEngine:
         """
         unknown = [name for name, told in self.spec.features.items() if name not in FEATURES and "call" not in told]
         if unknown:
-            raise ValueError(f"no module switches on {', '.join(sorted(unknown))}")
+            raise ValueError(f"the diffusers engine has no module for {', '.join(sorted(unknown))}")
         needed = math.prod(mesh_shape(self.spec.features))
         if needed != self.spec.ranks:
             raise ValueError(f"features {sorted(self.spec.features)} need {needed} ranks, got {self.spec.ranks}")
@@ -228,7 +228,7 @@ class DiffusersEngine:
             own = self._runner.run(command)
             others: list[RankResult] = self._processes.receive(self.spec.collective_timeout_s)
         except BaseException as error:
-            self.alive = self.spec.ranks == 1  # of several, the others wait in a collective or are gone
+            self.alive = self.spec.ranks == 1  # with several, the others wait in a collective or are gone
             blamed = self._blame(error)
             if blamed is not None:
                 raise blamed from error
@@ -251,7 +251,7 @@ class DiffusersEngine:
         )
 
     def trace(self, folder: Path | None) -> None:
-        """As sweep.engines.protocol.Traced: one trace a rank."""
+        """As sweep.engines.protocol.Traced: one trace per rank."""
         if self._runner is None or self._processes is None:
             raise RuntimeError("trace called before load")
         self._processes.send(Trace(folder))
@@ -293,7 +293,7 @@ class DiffusersEngine:
 def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
     """The pipeline of the checkpoint's own class, on the CPU, with all its parts in `dtype`.
 
-    diffusers called the argument torch_dtype before 0.40, and drops a name that it does not know.
+    Before 0.40, diffusers called the argument torch_dtype; it silently drops unknown names.
     """
     from diffusers.pipelines import pipeline_utils
 
@@ -301,12 +301,12 @@ def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
     pipe = pipeline_utils.DiffusionPipeline.from_pretrained(checkpoint, **{name: dtype}, local_files_only=True)
     wrong = {part: found.dtype for part, found in pipe.components.items() if getattr(found, "dtype", dtype) != dtype}
     if wrong:
-        raise RuntimeError(f"diffusers loaded parts of {checkpoint} in another type than {dtype}: {wrong}")
+        raise RuntimeError(f"diffusers loaded parts of {checkpoint} with a dtype other than {dtype}: {wrong}")
     return pipe
 
 
 def _apply(module: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
-    """The `apply` of the module that carries a feature out. Imported only when it is used."""
+    """The `apply` of the module that implements a feature. Imported only when it is used."""
     found: Callable[[Any, RankContext, dict[str, Any]], None] = importlib.import_module(
         f"sweep.engines.diffusers.features.{module}"
     ).apply

@@ -13,4 +13,4 @@ FORWARD_FEATURES = {
 """Features that work inside one DiT forward, in the order in which they are applied: the module of each."""
 
 FEATURES = frozenset({"cfg_parallel", *FORWARD_FEATURES})
-"""Features with a module of their own. Any other is a method call on the pipeline that its file names (`switch.py`)."""
+"""Features with a module of their own. The file of any other names a method call on the pipeline (`method_call.py`)."""

@@ -9,7 +9,7 @@ from sweep.findings import SKIP, Finding
 
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
-    """Every feature has a module here, or names the method call that switches it on."""
+    """Every feature has a module here, or names the method call that enables it."""
     for feature in features:
         if feature.name not in FEATURES and "call" not in (feature.engines.get("diffusers") or {}):
             why = f"engine diffusers has no module for {feature.name}, and its file names no method to call"

@@ -1,4 +1,4 @@
-"""RankContext: what a feature module is told about the rank it is applied on.
+"""RankContext: what a feature module knows about the rank that it is applied on.
 
 A feature module exposes `apply(pipe, context, arguments)`. It never starts processes, never reads
 configuration, and learns here who its neighbours are and where in the denoising loop it is called.

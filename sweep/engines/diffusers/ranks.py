@@ -26,7 +26,7 @@ import torch
 from sweep.engines.process import temp_folders
 
 CLOSE_TIMEOUT_S = 5.0  # how long ranks may take to end by themselves
-ERROR_GRACE_S = 5.0  # after rank 0 failed: how long the others may take to say that it was their fault
+ERROR_GRACE_S = 5.0  # after rank 0 failed: how long the others may take to report an error of their own
 
 
 class RankError(RuntimeError):
@@ -35,7 +35,7 @@ class RankError(RuntimeError):
 
 @dataclass(frozen=True)
 class RankPlace:
-    """Where a rank stands. `rendezvous` is a file path that all ranks can write."""
+    """The place of a rank. `rendezvous` is a file path that all ranks can write."""
 
     rank: int
     ranks: int
@@ -80,14 +80,14 @@ class RankProcesses:
     """Ranks 1 … n-1. `factory(place, argument)` builds a rank's Runner; both must be picklable."""
 
     def __init__(self, ranks: int) -> None:
-        self._folder = temp_folders.make() if ranks > 1 else None  # a rank alone meets nobody
+        self._folder = temp_folders.make() if ranks > 1 else None  # a single rank needs no rendezvous
         self.rendezvous = str(self._folder / "rendezvous") if self._folder else ""
         self._ranks = ranks
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._connections: list[Connection] = []
 
     def start(self, factory: Callable[[RankPlace, Any], Runner], places: list[RankPlace], argument: Any) -> None:
-        """Spawn one process a place; `receive` then waits until each has built its runner."""
+        """Spawn one process per place; `receive` then waits until each has built its runner."""
         spawn = multiprocessing.get_context("spawn")
         for place in places:
             ours, theirs = spawn.Pipe()
@@ -144,7 +144,7 @@ class RankProcesses:
     def _answer(self, index: int, deadline: float) -> Any:
         connection = self._connections[index]
         if not connection.poll(max(0.0, deadline - time.monotonic())):
-            raise RankError(f"rank {index + 1} of {self._ranks} gave no answer in time")
+            raise RankError(f"rank {index + 1} of {self._ranks} did not answer in time")
         try:
             failed, answer = connection.recv()
         except (EOFError, OSError) as error:

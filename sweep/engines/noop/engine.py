@@ -1,4 +1,4 @@
-"""An engine that does nothing: it measures what the framework itself costs (`make bench`)."""
+"""An engine that does nothing: it measures the overhead of the framework itself (`make bench`)."""
 
 import hashlib
 import time

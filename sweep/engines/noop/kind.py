@@ -1,4 +1,4 @@
-"""`noop` does nothing and makes no image: it measures what the framework itself costs."""
+"""`noop` does nothing and generates no image: it measures the overhead of the framework itself."""
 
 from sweep.engines.registry import EngineKind
 

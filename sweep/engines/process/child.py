@@ -1,4 +1,4 @@
-"""Entry point of an engine's process: `python -m sweep.engines.child FD PARENT`.
+"""Entry point of an engine's process: `python -m sweep.engines.process.child FD PARENT`.
 
 Reads commands from the pipe FD (or from one that it fetches, see `nsys_session`). Answers each with any number of
 ("record", Output), then ("ok", value) or ("error", EngineError). Leads its own process group and ends it when the
@@ -59,12 +59,12 @@ def serve(pipe: Connection) -> None:
                 pipe.send(("ok", None))
             elif command == "trace":
                 if not isinstance(engine, Traced):
-                    raise ValueError("this engine does not record itself")
+                    raise ValueError("this engine cannot record a trace of itself")
                 pipe.send(("ok", engine.trace(*arguments)))
             elif command == "close":
                 break
         except Exception as error:
-            with contextlib.suppress(OSError, MemoryError):  # the log's disk may be full too
+            with contextlib.suppress(OSError, MemoryError):  # the disk of the log may be full too
                 traceback.print_exc()
                 sys.stderr.flush()
             alive = engine is not None and engine.alive
@@ -80,18 +80,18 @@ def main(pipe: Connection) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if ranges.attached():
-        return  # a tool writes what it holds back only when Python ends as usual
+        return  # a tool writes what it has buffered only when Python exits normally
     os._exit(0)  # tearing down torch takes over a second, and nothing is left to save
 
 
 def main_forked(pipe: Connection, parent: int) -> None:
-    """The same in a process forked by `preimported`, whose system parent is the server; `parent` started the sweep."""
+    """The same in a process forked by `forkserver`, whose system parent is the server; `parent` started the sweep."""
     end_when(lambda: not process_exists(parent))
     main(pipe)
 
 
 def recorded(address: str) -> int:
-    """The pipe of a process that nsys started; what we print goes to the log and not through nsys."""
+    """The pipe of a process that nsys started. What we print goes to the log and not through nsys."""
     from sweep.engines.process.nsys_session import take_over
 
     if os.getpgid(0) != os.getpid():

@@ -1,4 +1,4 @@
-"""How an engine can fail, in one line: which error it was, read from what its processes raised or printed."""
+"""How an engine can fail, in one line: the error, read from what its processes raised or printed."""
 
 import re
 
@@ -23,11 +23,11 @@ SECOND_HAND = (
 ERROR_LINE = re.compile(r"((?:[A-Za-z_]+\.)*[A-Z]\w*(?:Error|Exception): .+)")
 
 MET_BY_DYNAMO = re.compile(r"^\s*Explanation: Dynamo .*?: got (\w+\(.*?)\n\s*Hint:", re.DOTALL | re.MULTILINE)
-"""Its first line names what Dynamo did; why it failed stands in the explanation."""
+"""Its first line names what Dynamo did; the explanation has the reason for the failure."""
 
 
 class EngineFailure(Exception):
-    """The engine could not do what it was asked. `cause`: see RunResult."""
+    """The engine could not carry out a command. `cause`: see RunResult."""
 
     def __init__(self, cause: str, reason: str, alive: bool = False) -> None:
         super().__init__(reason)
@@ -37,7 +37,7 @@ class EngineFailure(Exception):
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """The first line that says something, shortened for a table; of an error of torch.compile with what it met."""
+    """The first non-empty line, shortened for a table. For an error of torch.compile, it adds what Dynamo met."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     line = lines[0] if lines else "no message"
     if met := MET_BY_DYNAMO.search(text):

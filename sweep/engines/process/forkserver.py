@@ -1,11 +1,11 @@
 """Processes forked from one that has imported everything, instead of importing it all again.
 
 vLLM-Omni takes 15 to 20 s to import, torch and diffusers 5 s, and an engine is up to four processes that each import
-them. Here one server process imports them once a sweep; engines, their ranks, and the processes that vLLM-Omni itself
-spawns, are forked from it. Built on the standard library's fork server, to which it adds what
-spawning gives: the environment, the process group and the output of the process that asks.
+them. Here one server process imports them once per sweep. Engines, their ranks, and the processes that vLLM-Omni itself
+spawns are forked from it. This is built on the standard library's fork server, and adds what spawning provides: the
+environment, the process group and the output of the requesting process.
 
-The server must not touch CUDA, so that every fork can: it only imports. Linux, as fork servers are.
+The server must not touch CUDA, so that every fork can; it only imports. Linux only, like all fork servers.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
-"""Names the file that takes what the server's imports print."""
+"""Names the log file for what the server's imports print."""
 
 
 class ServerDied(ConnectionError):
-    """There is nothing to fork from any more."""
+    """The server that processes are forked from has ended."""
 
     def __init__(self) -> None:
         super().__init__("the process that engines are forked from has ended")
@@ -56,7 +56,7 @@ def _detach(duplicate: Any) -> int:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a forked process takes over from the one that asked for it."""
+    """What a forked process takes over from the process that requested it."""
 
     environment: dict[str, str]
     group: int  # process group to join; 0: lead a new one
@@ -102,7 +102,7 @@ class Popen(popen_forkserver.Popen):
 
 
 def _forked(sentinel: int, timeout_s: float | None) -> int:
-    """Process id of what the server was asked for, once it has imported and forked. See Popen for errors."""
+    """Process id of the requested process, once the server has imported and forked. See Popen for errors."""
     if not connection.wait([sentinel], timeout_s):
         raise TimeoutError(f"the process that engines are forked from has not answered within {timeout_s:g} s")
     try:
@@ -181,11 +181,11 @@ class Forked:
 _STARTING, _STARTED = threading.Lock(), threading.Event()
 
 LONGEST_FOLDER = 60
-"""Bytes of a temporary folder whose sockets' paths are surely short enough."""
+"""Bytes of a temporary folder's path that leave room for the paths of its sockets."""
 
 
 def start_server(preload: str, environment: Mapping[str, str]) -> None:
-    """Start the server, unless it runs, importing module `preload`; returns at once, forks wait for the import.
+    """Start the server, unless it runs already, and have it import module `preload`. Returns at once; forks wait.
 
     `environment` is set while the server starts (it is what the imports see).
     """
@@ -205,22 +205,22 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
 
 
 def server_started() -> bool:
-    """Whether this process has started the server, whatever became of it."""
+    """Whether this process has started the server, even if it has ended since."""
     return _STARTED.is_set()
 
 
 def await_imports(timeout_s: float) -> None:
-    """Wait until the server that was started has imported. Raises ServerDied and TimeoutError."""
+    """Wait until the started server has done its imports. Raises ServerDied and TimeoutError."""
     with Path(os.devnull).open("w") as nowhere, contextlib.suppress(subprocess.TimeoutExpired):
         Forked(_nothing, (), os.environ, nowhere.fileno(), timeout_s).wait(timeout_s)
 
 
 def _nothing() -> None:
-    """What a process does that was forked only to see that it can be."""
+    """Target of a process that is forked only to check that forking works."""
 
 
 def quiet_tracker() -> None:
-    """Have multiprocessing's tracker, once it starts, clear away in silence what killed engines leave behind."""
+    """Make multiprocessing's tracker, once it starts, silently remove what killed engines leave behind."""
     rule = "ignore::UserWarning:multiprocessing.resource_tracker"
     rules = os.environ.get("PYTHONWARNINGS", "")
     if rule not in rules.split(","):
@@ -228,7 +228,7 @@ def quiet_tracker() -> None:
 
 
 def _keep_socket_paths_short() -> None:
-    """A socket's path holds some 100 bytes, which a long TMPDIR exceeds: /tmp takes the server's instead."""
+    """A socket's path holds about 100 bytes, which a long TMPDIR exceeds; the server's sockets then go to /tmp."""
     if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_FOLDER or not Path("/tmp").is_dir():
         return
     kept, tempfile.tempdir = tempfile.tempdir, "/tmp"
@@ -239,7 +239,7 @@ def _keep_socket_paths_short() -> None:
 
 
 def fork_instead_of_spawning() -> None:
-    """Have all that this process, itself forked from the server, spawns through multiprocessing forked as well."""
+    """Make everything that this process, itself forked from the server, spawns through multiprocessing fork as well."""
     _start_no_other_server()
     contexts: Any = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
     contexts["spawn"] = CONTEXT
@@ -249,17 +249,17 @@ def fork_instead_of_spawning() -> None:
 def _start_no_other_server() -> None:
     """Keep the standard library from starting a server when a process is to be forked.
 
-    It would do so in a forked process, although that knows the address of ours; and after ours has died, without the
-    environment that `start_server` gives.
+    It would do so in a forked process, although that process knows the address of our server. It would also do so after
+    our server has died, without the environment that `start_server` sets.
     """
     server: Any = forkserver._forkserver
     server.ensure_running = resource_tracker.ensure_running
 
 
 def import_all(modules: Iterable[str]) -> None:
-    """In the server: import `modules`, each with its seconds in the log; one that cannot be imported is left out.
+    """In the server: import `modules` and log the seconds of each. A module that cannot be imported is left out.
 
-    The log goes when all were imported.
+    The log is removed when all of them were imported.
     """
     log = _redirect()
     failed = False
@@ -272,7 +272,7 @@ def import_all(modules: Iterable[str]) -> None:
             traceback.print_exc()
         print(f"preload: {name} {time.perf_counter() - start:.2f} s", file=sys.stderr, flush=True)
     gc.collect()
-    gc.freeze()  # what was imported stays: no collection in a fork looks at it, or copies its memory
+    gc.freeze()  # imported objects stay: no collection in a fork scans them, or copies their memory
     if not failed:
         log.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
-"""EngineHost: the parent's side of an engine process, with a time limit on everything it is asked.
+"""EngineHost: the parent's side of an engine process, with a time limit on every command.
 
 Starts `sweep.engines.process.child` as leader of its own process group, talks to it over a pipe, and turns every
-way it can end (exception, kill, out of memory, hang) into an EngineFailure that says which. Knows nothing
+way it can end (exception, kill, out of memory, hang) into an EngineFailure that names the cause. Knows nothing
 of cells.
 """
 
@@ -29,20 +29,20 @@ from sweep.machine.devices import visible_as
 
 CLOSE_TIMEOUT_S = 5.0
 
-GPU_CLOSE_TIMEOUT_S = 20.0  # several processes that give their memory back
+GPU_CLOSE_TIMEOUT_S = 20.0  # several processes have to free their memory
 
 
 class EngineHost:
     """One engine process. Use as a context manager: leaving it ends the process and all its ranks.
 
-    An engine that is forked is waited for until the imports are done, `start_timeout_s` at most. Raises EngineFailure.
+    A forked engine waits until the imports are done, for `start_timeout_s` at most. Raises EngineFailure.
     """
 
     def __init__(self, spec: EngineSpec, start_timeout_s: float) -> None:
         self.spec = spec
-        self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine tells
+        self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine reports them
         self.process: subprocess.Popen[bytes] | forkserver.Forked | Recorded
-        self._log_from = 0  # byte of the log where that begins which belongs to the command asked last
+        self._log_from = 0  # byte of the log where the output of the last command begins
         with _told_as_failure(), contextlib.ExitStack() as undo:
             # What the engine and its ranks print; closed with the host.
             self.log: BinaryIO = undo.enter_context(tempfile.TemporaryFile(prefix="sweep-engine-"))
@@ -172,7 +172,7 @@ class EngineHost:
         return EngineFailure("crash", f"the engine was ended by {name} while {doing}{hint}")
 
     def _root_cause(self, error: EngineError) -> str:
-        """The error, or that of a process behind it: vLLM-Omni tells the caller no more than that a worker failed."""
+        """The error, or that of a process behind it: vLLM-Omni reports only that a worker failed."""
         text = f"{error.kind}: {error.message}" if error.message else error.kind
         if error.message and not any(phrase in text for phrase in SECOND_HAND):
             return text
@@ -180,14 +180,14 @@ class EngineHost:
         return next((line for line in found if not any(phrase in line for phrase in SECOND_HAND)), text)
 
     def _out_of_memory_line(self) -> str:
-        """The last words of a dead engine, where they are of memory (C++ ends its process, no exception comes)."""
+        """The last line about memory of a dead engine ("" if none): C++ ends the process without an exception."""
         lines = self._last_lines(4096)[-20:]
         return next((one_line(text) for text in reversed(lines) if any(s in text.lower() for s in OOM_SIGNS)), "")
 
     def _last_lines(self, size: int) -> list[str]:
         """Lines that the last command left within the last `size` bytes of the log; none when it cannot be read.
 
-        The engine goes on printing at the position that its file and ours have in common: it is not moved.
+        The engine keeps printing at the position that its file shares with ours, so that position is not moved.
         """
         try:
             end = self.log_size()
@@ -204,13 +204,13 @@ def preimport(spec: EngineSpec) -> None:
 
 
 def forget_imports() -> None:
-    """They were broken off, and what they printed tells nothing."""
+    """The imports were interrupted, so what they printed is useless."""
     with contextlib.suppress(OSError):
         _log_of_imports().unlink(missing_ok=True)
 
 
 def _log_of_imports() -> Path:
-    """What they print; there while they run and after they failed."""
+    """What the imports print; exists while they run and after they failed."""
     return Path(tempfile.gettempdir()) / f"sweep-preimport-{os.getpid()}.log"
 
 
@@ -220,20 +220,20 @@ def forks(spec: EngineSpec) -> bool:
 
 
 def can_fork(engine: str, device: str) -> bool:
-    """Whether they could be, if no profiling tool watched: none sees forked processes."""
+    """Whether they can be forked while no profiling tool is attached: none of them sees forked processes."""
     return device in registry.kind(engine).preload and sys.platform == "linux"
 
 
 @contextlib.contextmanager
 def _told_as_failure() -> Iterator[None]:
-    """Why a process could not be started, as an EngineFailure."""
+    """Turns the reason why a process could not be started into an EngineFailure."""
     try:
         yield
     except OSError as error:
         reason = f"the engine's process could not be started: {error}"
         if isinstance(error, forkserver.ServerDied | TimeoutError):
             log = _log_of_imports()
-            reason += f" (its imports are told in {log})" if log.exists() else ""
+            reason += f" (its imports are logged in {log})" if log.exists() else ""
             reason += "; engine.fork=false starts engines without it"
         raise EngineFailure("timeout" if isinstance(error, TimeoutError) else "load", reason) from error
 
@@ -246,7 +246,7 @@ def _fork(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> 
 
 
 def _spawn(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> "subprocess.Popen[bytes]":
-    """`timeout_s` is not needed: what it imports is part of the load."""
+    """`timeout_s` is not needed, because the imports are part of the load."""
     os.set_inheritable(pipe.fileno(), True)
     return subprocess.Popen(
         [sys.executable, "-m", "sweep.engines.process.child", str(pipe.fileno()), str(os.getpid())],
@@ -264,7 +264,7 @@ def _record(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:
-    """Of the engine's process: ours, its devices, and a PYTHONPATH that leads here from any folder."""
+    """Of the engine's process: ours, its devices, and a PYTHONPATH that finds this package from any folder."""
     environment = child_environment()
     if spec.device == "cpu":
         environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}

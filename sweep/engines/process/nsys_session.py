@@ -1,9 +1,9 @@
-"""An engine recorded by Nsight Systems: its process under `nsys launch`, collections begun and ended from here.
+"""An engine recorded by Nsight Systems: its process runs under `nsys launch`, and collections start and stop here.
 
-A session (`nsys launch`, then `nsys start` and `nsys stop` around what is to be recorded) needs no code in the engine,
+A session (`nsys launch`, then `nsys start` and `nsys stop` around what is recorded) needs no code in the engine,
 sees every process that the engine spawns, and records cell after cell of one engine. The engine gets its pipe and its
-log over a socket and not by inheritance: nsys's own processes would keep them open when the engine is gone. Knows
-nothing of cells or of what a trace says.
+log over a socket and not by inheritance, because nsys's own processes would keep them open when the engine is gone.
+Knows nothing of cells or of what a trace contains.
 """
 
 import array
@@ -30,25 +30,25 @@ from profiling.child_environment import child_environment
 from profiling.nsys.nsys_cli import Nsys, NsysError, end_agents, find, last_line, run
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 900.0  # it writes the trace: about a second for a thousand ranges, minutes for millions of kernels
+STOP_TIMEOUT_S = 900.0  # writing the trace takes about a second for a thousand ranges, minutes for millions of kernels
 CHECK_TIMEOUT_S = 60.0
 SIGNALLED = 128
 """`nsys launch` ends with this plus the number of the signal that ended the engine."""
 
 SESSION = "sweep-{pid}-{number}"
-"""Name of a session of nsys: the process that began it, and its number there."""
+"""Name of an nsys session: the process that began it, and its number in that process."""
 
 _NUMBERS = itertools.count(1)
 
 
 class RecordingError(Exception):
-    """Nothing was recorded, or it was lost: one line that says why. The engine is not harmed."""
+    """Nothing was recorded, or the recording was lost; one line says why. The engine is unharmed."""
 
 
 def traced(device: str) -> tuple[str, ...]:
-    """What nsys is asked to trace. On GPUs every kernel of a CUDA graph by itself, for the phase that launched it.
+    """What nsys traces. On GPUs, each kernel of a CUDA graph separately, to count for the phase that launched it.
 
-    Without osrt, which on a CPU records 600,000 calls an image (22 MB for three images, 0.3 MB without) and slows them.
+    Not osrt, which on a CPU records 600,000 calls per image (22 MB for three images, 0.3 MB without) and slows them.
     """
     if device == "cuda":
         return "--trace=cuda,nvtx", "--cuda-graph-trace=node"
@@ -57,7 +57,7 @@ def traced(device: str) -> tuple[str, ...]:
 
 @functools.cache
 def usable() -> tuple[Nsys, str]:
-    """The nsys of this machine, seen to launch a process, and a warning if no range would reach it, else "".
+    """The nsys of this machine, checked to launch a process, and a warning when it would see no range, else "".
 
     Raises RecordingError.
     """
@@ -74,7 +74,7 @@ def usable() -> tuple[Nsys, str]:
         shutil.rmtree(folder, ignore_errors=True)
     warning = ""
     if f"{ranges.SAID}none" in said:
-        warning = f"no NVTX library works under nsys {nsys}, so its traces may hold NO phases: pip install nvidia-nvtx"
+        warning = f"no NVTX library works under nsys {nsys}, so traces may have NO phases; run pip install nvidia-nvtx"
     return nsys, warning
 
 
@@ -129,7 +129,7 @@ class Recorded:
             if self._launcher.poll() is not None:
                 raise _LauncherEnded
             if time.monotonic() > deadline:
-                raise TimeoutError(f"nsys has not started the engine within {timeout_s:g} s")
+                raise TimeoutError(f"nsys did not start the engine within {timeout_s:g} s")
         connection, _ = listener.accept()
         with connection:
             told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -142,7 +142,7 @@ class Recorded:
         return int(pid)
 
     def poll(self) -> int | None:
-        """Exit code, negative for a signal; None while nsys has not told it."""
+        """Exit code, negative for a signal; None until nsys reports it."""
         return _exit_code(self._launcher.poll())
 
     def wait(self, timeout: float | None = None) -> int:
@@ -164,7 +164,7 @@ class Recorded:
             raise RecordingError(f"nsys stop wrote no trace: {_complaint(said)}")
 
     def end_tool(self) -> None:
-        """End what is left of nsys's own processes at once. The agent first: killed launchers leave it for ever."""
+        """End what is left of nsys's own processes at once. The agent goes first: it outlives a killed launcher."""
         end_agents(lambda told: told == self.name)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._launcher.poll() is None:
@@ -181,7 +181,7 @@ class _LauncherEnded(Exception):
 
 
 def take_over(address: str) -> tuple[int, int]:
-    """In the engine: its pipe and its log, from the process that asked for it; its TMPDIR, which nsys's was not."""
+    """In the engine: receive its pipe and log from the process that started it, and set its own TMPDIR, not nsys's."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(f"\0{address}")
         told, files, _, _ = socket.recv_fds(connection, 4096, 2)
@@ -200,7 +200,7 @@ def _new_session() -> tuple[str, Path]:
 
 
 def end_recordings_of(pids: Collection[int]) -> None:
-    """Kill what nsys left running of all sessions that these processes began."""
+    """Kill what nsys left running in all sessions that these processes began."""
     begun = tuple(SESSION.format(pid=pid, number="") for pid in pids)
     end_agents(lambda name: name.startswith(begun))
 
@@ -214,20 +214,20 @@ def _exit_code(told: int | None) -> int | None:
 
 
 def _run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> str:
-    """What an nsys command said. Raises RecordingError; whatever ends it early ends its processes."""
+    """The output of an nsys command. Raises RecordingError; whatever ends it early also ends its processes."""
     verb = f"nsys {command[1]}"
     try:
         done = run(command, timeout_s, environment, together=True)
     except subprocess.TimeoutExpired:
-        raise RecordingError(f"{verb} has not ended within {timeout_s:g} s") from None
+        raise RecordingError(f"{verb} did not finish within {timeout_s:g} s") from None
     if done.returncode:
         raise RecordingError(f"{verb} failed with code {done.returncode}: {_complaint(done.stdout)}")
     return done.stdout
 
 
 def _complaint(said: str) -> str:
-    """What nsys says went wrong, or the last that it said."""
+    """The failure that nsys reports, or its last line."""
     if "no active sessions" in said:  # what is left of an agent that could not write
-        return f"its session has ended by itself; it writes to {tempfile.gettempdir()} first: is there room?"
+        return f"its session ended by itself; nsys writes to {tempfile.gettempdir()} first, so check that it has room"
     found = re.search(r"^Failed to .*", said, re.MULTILINE)
     return found[0].strip() if found else last_line(said)

@@ -1,4 +1,4 @@
-"""Temporary folders of engines, named after their process, so that whoever kills one can clear up after it."""
+"""Temporary folders of engines, named after their process, so that whatever kills one can clean up after it."""
 
 import os
 import shutil
@@ -14,6 +14,6 @@ def make() -> Path:
 
 
 def clear(pid: int) -> None:
-    """Remove what a process that is gone has left."""
+    """Remove what an ended process has left."""
     for folder in Path(tempfile.gettempdir()).glob(NAME.format(pid=pid) + "*"):
         shutil.rmtree(folder, ignore_errors=True)

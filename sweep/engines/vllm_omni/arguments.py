@@ -8,7 +8,7 @@ from sweep.engines.feature_arguments import with_ranks
 
 
 def arguments(features: Sequence[Feature], ranks: int) -> dict[str, Any]:
-    """Keyword arguments of vllm_omni.Omni: what the features say, merged; "ranks" stands for `ranks`.
+    """Keyword arguments of vllm_omni.Omni: those of the features, merged; the word "ranks" stands for `ranks`.
 
     Raises ConfigError when two features give one key different values.
     """
@@ -26,7 +26,7 @@ def _merge(
     said_by: dict[tuple[str, ...], str],
     path: tuple[str, ...] = (),
 ) -> None:
-    """Add a feature's arguments, mappings key by key. `said_by` knows whose each key or its mapping was first."""
+    """Add a feature's arguments, mappings key by key. `said_by` knows which feature set each key or mapping first."""
     for key, value in arguments.items():
         here = (*path, key)
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
@@ -38,5 +38,5 @@ def _merge(
             first = next(said_by[here[:n]] for n in range(len(here), 0, -1) if here[:n] in said_by)
             raise ConfigError(
                 f"features {first} and {name} set vLLM-Omni's {'.'.join(here)} to different values "
-                f"({into[key]} and {value}); choose one of them, or name it in its `conflicts`"
+                f"({into[key]} and {value}); choose one of them, or list it under `conflicts` in the other's file"
             )

@@ -1,8 +1,8 @@
 """VllmOmniEngine: vLLM-Omni's offline API behind the same protocol as the other engines.
 
 Maps a batch of requests to one `Omni.generate` call and reads back from the workers what really ran
-(`profiling/vllm_plugin/hooks.py` writes it, `evidence.py` reads it). Knows nothing of cells or verdicts. vllm_omni is
-imported only when an engine is loaded; what differs between its versions stands in `versions.py`.
+(`profiling/vllm_plugin` writes it, `worker_records.py` reads it). Knows nothing of cells or verdicts. vllm_omni is
+imported only when an engine is loaded; `versions.py` has the differences between its versions.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class VllmOmniEngine:
     def load(self) -> dict[str, float]:
         """Start vLLM-Omni's processes; returns seconds by part.
 
-        Options were checked against the installed version when the sweep was planned (`accepted`). Raises
+        Options were checked against the installed version when the sweep was planned (`options`). Raises
         FileNotFoundError for a missing checkpoint, RuntimeError when workers did not load our plugin; and whatever
         vLLM-Omni raises.
         """
@@ -71,7 +71,7 @@ class VllmOmniEngine:
         return {"import_s": imported - start, "engine_s": loaded - imported}
 
     def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
-        """Generate all requests in one call, as one batch where the model can."""
+        """Generate all requests in one call, as one batch where the model supports it."""
         if self._omni is None or self._stages is None:
             raise RuntimeError("generate called before load")
         version, form = adapter(), self._stages
@@ -90,12 +90,12 @@ class VllmOmniEngine:
             raise RuntimeError(failed)
         images = [one.images[0] for one in generated if one.images]
         if len(images) != len(requests):
-            raise RuntimeError(f"{len(requests)} requests, {len(images)} images came back")
+            raise RuntimeError(f"vLLM-Omni returned {len(images)} images for {len(requests)} requests")
         phases: tuple[PhaseRecord, ...] = ()
         evidence: tuple[RankEvidence, ...] = ()
         if self._workers is not None:
             hand_overs = len(requests) * (form.count - 1)
-            with self._not_survived():  # what did not tell of one batch will not tell of the next
+            with self._not_survived():  # a worker that did not report one batch will not report the next
                 phases, evidence = self._workers.collect(requests, self.spec.ranks, hand_overs, self._epoch_s)
         ttft_s, tpot_s = form.token_times(generated)
         return Output(
@@ -114,7 +114,7 @@ class VllmOmniEngine:
         )
 
     def trace(self, folder: Path | None) -> None:
-        """As protocol.Traced: of the first request of a batch, one trace a DiT rank, and one of the AR stage.
+        """As protocol.Traced: for the first request of a batch, one trace per DiT rank and one of the AR stage.
 
         Raises RuntimeError without the plugin, or when a trace is lost.
         """
@@ -128,7 +128,7 @@ class VllmOmniEngine:
 
     @contextlib.contextmanager
     def _not_survived(self) -> Iterator[None]:
-        """An exception in the block is this engine's last."""
+        """The engine does not survive an exception in the block."""
         try:
             yield
         except Exception:

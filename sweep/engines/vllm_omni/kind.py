@@ -1,4 +1,4 @@
-"""`vllm_omni`: vLLM-Omni's offline API on CUDA GPUs. What it lacks is said before anything is imported."""
+"""`vllm_omni`: vLLM-Omni's offline API on CUDA GPUs. It reports what it lacks before anything is imported."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,20 @@ from sweep.findings import SKIP, Finding
 
 
 def lacks(run: RunConfig) -> Finding | None:
-    """What of this model it does not do yet, on whatever machine."""
+    """What it cannot do with this model yet, on any machine."""
     model = run.model
     if model.embedded:
         return None
     if model.family in NOT_STARTED:
-        return Finding("model_not_in_engine", f"engine vllm_omni does not start the stages of {model.name} yet", SKIP)
+        return Finding("model_not_in_engine", f"engine vllm_omni cannot run {model.name}'s stages yet", SKIP)
     if model.family in NO_EDITS and run.workload.task == "image_edit":
-        why = f"engine vllm_omni does not edit with {model.name} yet: its AR stage is set up for new pictures only"
+        why = f"engine vllm_omni cannot edit images with {model.name} yet: its AR stage supports only text-to-image"
         return Finding("task_not_in_engine", why, SKIP)
     return None
 
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
-    """Hold engine.args, where ConfigError is raised, and the features' arguments against the installed version."""
+    """Check engine.args (raises ConfigError) and the features' arguments against the installed version."""
     from sweep.engines.vllm_omni import options
     from sweep.engines.vllm_omni.versions import adapter
 
@@ -33,7 +33,7 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     known = options.installed(2 if two_stages else 1)
     if known.unreadable:
         warnings.append(
-            f"options are not checked: vllm-omni {known.version} is laid out otherwise ({known.unreadable})"
+            f"options are not checked: vllm-omni {known.version} has an unexpected source layout ({known.unreadable})"
         )
     place: options.Place = "dit_stage" if two_stages else "omni"
     wrong = options.refuse_unknown(version.constructor(run.engine.args), known, place)
@@ -46,16 +46,16 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
 
 
 def stage_devices(run: RunConfig) -> int:
-    """One for the AR stage where it has one of its own."""
+    """One for the AR stage, where it has a device of its own."""
     return int(run.engine.placement == "split" and run.model.family in TWO_STAGES)
 
 
 def torch_profile(run: RunConfig) -> str:
-    """It is the plugin that records the workers."""
+    """The plugin records the workers, so it must be on."""
     return (
         ""
         if run.engine.plugin
-        else "profile=torch records vLLM-Omni's workers through the plugin: leave engine.plugin=true"
+        else "engine.plugin=false: profile=torch records vLLM-Omni's workers through the plugin; drop one of the two"
     )
 
 

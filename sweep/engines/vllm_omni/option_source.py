@@ -1,6 +1,6 @@
-"""Names read out of a package's Python source without importing it: fields, keyword look-ups, constants.
+"""Names read from a package's Python source without importing it: fields, keyword look-ups, constants.
 
-Knows Python's syntax and nothing of vLLM-Omni. What is not where it is expected raises LookupError.
+Knows Python's syntax and nothing of vLLM-Omni. A name that is not where it is expected raises LookupError.
 """
 
 import ast
@@ -29,7 +29,7 @@ class Source:
         return self._modules[path]
 
     def define(self, path: str, qualname: str) -> ast.AST:
-        """The class, method or function `qualname` of a module; of several with one name the last, which counts."""
+        """The class, method or function `qualname` of a module; of several the last, which is in effect."""
         found: ast.AST = self.module(path)
         for part in qualname.split("."):
             matches = [node for node in getattr(found, "body", []) if getattr(node, "name", None) == part]
@@ -49,7 +49,7 @@ class Source:
         """The function or method `qualname`."""
         found = self.define(path, qualname)
         if not isinstance(found, Function):
-            raise LookupError(f"{self.folder.name}/{path}: {qualname} is no function")
+            raise LookupError(f"{self.folder.name}/{path}: {qualname} is not a function")
         return found
 
     def strings(self, path: str, name: str) -> frozenset[str]:
@@ -59,7 +59,7 @@ class Source:
             value = getattr(node, "value", None)
             if value is not None and any(isinstance(target, ast.Name) and target.id == name for target in targets):
                 return frozenset(text for part in ast.walk(value) if (text := literal(part)))
-        raise LookupError(f"{self.folder.name}/{path} assigns no {name}")
+        raise LookupError(f"{self.folder.name}/{path} does not assign {name}")
 
 
 def literal(node: ast.AST) -> str:
@@ -75,10 +75,10 @@ def parameters(function: Function) -> frozenset[str]:
 
 
 def looked_up(function: Function, how: tuple[str, ...]) -> frozenset[str]:
-    """Keys that a function takes out of mappings whose name ends in `kwargs` and does something with.
+    """Keys that a function takes out of mappings whose name ends in `kwargs`, and uses.
 
-    `how`: "get" for `.get("key")`, "pop" for `.pop("key")`, "[]" for `["key"]`. A pop whose value is thrown
-    away is how a key is dropped, and is not counted.
+    `how`: "get" for `.get("key")`, "pop" for `.pop("key")`, "[]" for `["key"]`. A pop whose value is
+    thrown away drops the key, and is not counted.
     """
     dropped = {id(node.value) for node in ast.walk(function) if isinstance(node, ast.Expr)}
     return frozenset(key for node, form, key in _look_ups(function) if form in how and id(node) not in dropped)

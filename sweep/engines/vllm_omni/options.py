@@ -1,8 +1,8 @@
 """Which options the installed vLLM-Omni honours, read from its source before anything is imported.
 
-0.26 drops an unknown keyword of `Omni` without a word, and also known ones that a model's way of starting does not
-pass on; 0.30 raises for most unknown ones, minutes later, and drops the rest. A dropped option measures a second
-baseline, so all that is dropped counts as unknown here. Knows names only, nothing of features or requests.
+0.26 silently drops an unknown keyword of `Omni`, and also known ones that the start of a model does not pass on. 0.30
+raises for most unknown ones, minutes later, and drops the rest. A dropped option would measure a second baseline, so
+everything that is dropped counts as unknown here. Knows names only, nothing of features or requests.
 """
 
 import difflib
@@ -25,7 +25,7 @@ CLIENT = "entrypoints/omni_base.py"
 
 IDENTITY = frozenset({"model", "model_arch", "stage_id"})  # not options: which model, which stage
 INTERNAL = frozenset({"transfer_emitter", "prom_metrics", "client_config"})  # passed between vLLM-Omni's own classes
-NO_EFFECT = frozenset({"diffusion_batch_size", "stage_configs"})  # 0.26 reads them, then logs them and no more
+NO_EFFECT = frozenset({"diffusion_batch_size", "stage_configs"})  # 0.26 reads and logs them, and does nothing else
 PLACEMENT = frozenset({"devices", "num_replicas", "env"})
 OF_A_PIPELINE = frozenset({"deploy_config", "stage_configs_path", "strategy_config", "tokenizer"})
 MAPPINGS = frozenset(
@@ -57,13 +57,13 @@ class Accepted:
     ar_stage: frozenset[str] = frozenset()  # keys of an AR stage in a deploy file
     dit_stage: frozenset[str] = frozenset()  # keys of a diffusion stage in a deploy file
     caches: Mapping[str, frozenset[str]] = field(default_factory=dict)  # cache_backend -> keys that it reads
-    silent: bool = True  # unknown keywords of Omni are dropped without a word
+    silent: bool = True  # unknown keywords of Omni are silently dropped
     unreadable: str = ""  # why the source could not be read; then nothing is refused
 
 
 @dataclass(frozen=True)
 class _Names:
-    """What one version's source says, before it is put together for a number of stages."""
+    """Names in one version's source, before they are combined for a number of stages."""
 
     simple: frozenset[str]  # keywords of a model of one diffusion stage that is not registered as a pipeline
     common: frozenset[str]  # keywords of a pipeline that belong to no stage
@@ -93,7 +93,7 @@ def accepted(package: Path, stages: int, *, pipeline: bool | None = None, vllm: 
     """
     source = Source(package)
     version = _version(source)
-    has_resolver = (package / "config/resolver.py").is_file()  # came with the refusal of unknown names
+    has_resolver = (package / "config/resolver.py").is_file()  # added together with the refusal of unknown names
     try:
         engine_args = Source(vllm).fields(ARGUMENTS, "EngineArgs") if vllm else frozenset[str]()
         names = (_read_030 if has_resolver else _read_026)(source, engine_args)
@@ -139,7 +139,7 @@ def refuse_unknown(
             return why
     if place == "omni" and arguments.get("parallel_config") is not None:
         for name in sorted(accepted.parallel & set(arguments)):
-            return f"{where}.{name}: vllm-omni ignores it beside parallel_config; write it inside that one"
+            return f"{where}.{name}: vllm-omni ignores it when parallel_config is set; write it inside parallel_config"
     if place == "omni" and arguments.get("cache_config") and arguments.get("cache_backend") in (None, "none"):
         return f"{where}.cache_config: has no effect without cache_backend"
     return ""
@@ -161,7 +161,7 @@ def _unfit(where: str, key: str, value: Any, backend: Any, accepted: Accepted) -
         names = accepted.caches.get(str(backend), accepted.cache)
         wrong = next((name for name in value if name not in names), None)
         if wrong in accepted.cache:
-            return f"{where}.{wrong}: cache_backend={backend} of vllm-omni {accepted.version} does not read it"
+            return f"{where}.{wrong}: vllm-omni {accepted.version} does not read it with cache_backend={backend}"
         return "" if wrong is None else _unknown(f"{where}.{wrong}", wrong, names, accepted, silent=True)
     if key == "stage_overrides":
         for stage, options in value.items():
@@ -173,9 +173,9 @@ def _unfit(where: str, key: str, value: Any, backend: Any, accepted: Accepted) -
 
 
 def _unknown(where: str, name: str, names: Iterable[str], accepted: Accepted, *, silent: bool | None = None) -> str:
-    """One line for a name that is not among `names`, with what to write instead where that can be told."""
+    """One line for a name that is not among `names`, with what to write instead where that is known."""
     ignores = " and would ignore it" if (accepted.silent if silent is None else silent) else ""
-    what = f"knows no such option{ignores}"
+    what = f"has no such option{ignores}"
     key = _unscoped(name, accepted.stages)
     of_last_stage = f"stage_{accepted.stages - 1}_{name}"
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
@@ -186,9 +186,9 @@ def _unknown(where: str, name: str, names: Iterable[str], accepted: Accepted, *,
     elif name in accepted.parallel and "parallel_config" in names:
         hint = "; write it inside parallel_config"
     elif key == "parallel_config":
-        hint = f"; write its keys without it, such as {name.removesuffix(key)}cfg_parallel_size"
+        hint = f"; write its keys directly, such as {name.removesuffix(key)}cfg_parallel_size"
     elif name in OF_A_PIPELINE | {"stage_overrides"}:
-        what, hint = "takes it only for a registered pipeline, not for a lone diffusion stage", ""
+        what, hint = "accepts it only for a registered pipeline, not for a single diffusion stage", ""
     elif key in accepted.ar_stage | accepted.dit_stage:
         what, hint = "would not pass it on to this model's stage", ""
     else:
@@ -227,7 +227,7 @@ def _read_026(source: Source, engine_args: frozenset[str]) -> _Names:
 
 
 def _read_030(source: Source, engine_args: frozenset[str]) -> _Names:
-    """0.30: a lone diffusion stage takes every field of OmniDiffusionConfig; the rest by the stage's kind."""
+    """0.30: a single diffusion stage takes every field of OmniDiffusionConfig; otherwise the stage's kind decides."""
     started = _started(source, source.function("engine/omni_engine_base.py", "OmniEngineBase.__init__"))
     inputs = source.function("entrypoints/utils.py", "prepare_stage_config_inputs")
     dit = source.fields(DATA, "OmniDiffusionConfig") | spelled(source.function(DATA, "normalize_omni_diffusion_kwargs"))
@@ -266,7 +266,7 @@ def _orchestrator_only(source: Source) -> frozenset[str]:
 
 
 def _structure(source: Source) -> frozenset[str]:
-    """Keys of a deploy file's stage that are no engine options."""
+    """Keys of a deploy file's stage that are not engine options."""
     return source.strings(STAGES, "_STAGE_RESERVED_KEYS")
 
 

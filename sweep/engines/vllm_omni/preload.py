@@ -1,7 +1,7 @@
 """Imported once by the server that engines are forked from: all that a vLLM-Omni process imports later.
 
-Importing must not touch CUDA, which cannot be used again after a fork: `cuda_kept_away` sees to that. What a module
-prints goes to the log that the server was given, never to the terminal.
+Importing must not touch CUDA, which cannot be used again after a fork; `cuda_kept_away` makes sure of that. What a
+module prints goes to the server's log, never to the terminal.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ ENVIRONMENT = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
 }
-"""Nothing is downloaded or reported; torch counts GPUs through NVML, since to count them through CUDA spoils every
-process forked later; and no AR stage compiles FlashInfer's sampler (70 s, once a host), which vLLM never uses for
-requests with a seed, as all of ours are."""
+"""Nothing is downloaded or reported; torch counts GPUs through NVML, because counting them through CUDA breaks every
+process forked later; and no AR stage compiles FlashInfer's sampler (70 s, once per host), which vLLM never uses for
+requests with a seed, and all of ours have one."""
 
 MODULES = (
     "torch",
@@ -54,9 +54,9 @@ MODULES = (
 
 @contextlib.contextmanager
 def cuda_kept_away() -> Iterator[None]:
-    """While this holds, torch does not initialise CUDA: whoever asks for it fails, and is imported later instead.
+    """In this block torch does not initialise CUDA: a module that asks for it fails, and is imported later instead.
 
-    Some modules ask for the GPU's name or compute capability when they are imported; NVML knows those as well.
+    Some modules ask for the GPU's name or compute capability when they are imported; NVML provides those as well.
     """
     import torch
 
@@ -75,7 +75,7 @@ def cuda_kept_away() -> Iterator[None]:
 
 
 def capability(device: object = None) -> tuple[int, int]:
-    """Compute capability of the host's first GPU, e.g. (9, 0), from NVML. A host's GPUs are taken to be alike."""
+    """Compute capability of the host's first GPU, e.g. (9, 0), from NVML. Assumes that a host's GPUs are alike."""
     import pynvml
 
     with first_gpu() as gpu:

@@ -1,4 +1,4 @@
-"""How a model's stages are started and asked: one diffusion stage, or an AR stage that hands tokens to a DiT stage.
+"""How a model's stages are started and called: one diffusion stage, or an AR stage that sends tokens to a DiT stage.
 
 Pure mapping from our specs and requests to vLLM-Omni's arguments, prompts and sampling parameters.
 """
@@ -23,7 +23,7 @@ BATCH_WAIT_MS = 25.0
 """How long vLLM-Omni may wait for a batch to fill; a full batch does not wait, and ours are always full."""
 
 Times = tuple[float | None, ...]
-"""Seconds, one a request of the batch; None where a request's was not measured."""
+"""Seconds, one per request of the batch; None for a request that was not measured."""
 
 
 class Stages:
@@ -74,7 +74,7 @@ class Stages:
         return prompt
 
     def parameters(self, request: Request, defaults: Sequence[Any]) -> list[Any]:
-        """Sampling parameters, one object a stage. Noise comes from a CPU generator, as in the diffusers engine."""
+        """Sampling parameters, one object per stage. Noise comes from a CPU generator, as in the diffusers engine."""
         diffusion = copy.deepcopy(defaults[-1])
         diffusion.seed = request.seed
         diffusion.generator_device = "cpu"
@@ -85,7 +85,7 @@ class Stages:
         return [diffusion]
 
     def guide(self, request: Request, diffusion: Any) -> None:
-        """Set classifier-free guidance by the name that the family reads."""
+        """Set classifier-free guidance under the name that the family reads."""
         if self.spec.family.startswith("qwen_image"):
             diffusion.true_cfg_scale = request.guidance_scale
             diffusion.max_sequence_length = MAX_PROMPT_TOKENS
@@ -103,7 +103,7 @@ class Stages:
 
 
 class GlmImage(Stages):
-    """GLM-Image: stage 0 writes image tokens, stage 1 paints them. Two stages, placed by a deploy file."""
+    """GLM-Image: stage 0 writes image tokens, stage 1 renders them. A deploy file places the two stages."""
 
     count = 2
     tokenizer_folder = "processor"

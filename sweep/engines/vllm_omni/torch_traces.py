@@ -1,6 +1,6 @@
-"""torch.profiler's traces of vLLM-Omni's workers, asked for and waited for through the plugin's folder.
+"""torch.profiler's traces of vLLM-Omni's workers, requested and awaited through the plugin's folder.
 
-Knows nothing of what a trace holds (`profiling/vllm_plugin/tracing.py` makes it).
+Knows nothing of what a trace contains (`profiling/vllm_plugin/tracing.py` makes it).
 """
 
 import time
@@ -25,7 +25,7 @@ class Traces:
         self._folder: Path | None = None
 
     def ask(self, folder: Path) -> None:
-        """Have the next batch recorded into `folder`."""
+        """Request that the next batch is recorded into `folder`."""
         for lost in self._plugin.glob("lost-*.txt"):
             lost.unlink()
         self._folder = folder.absolute()
@@ -34,7 +34,7 @@ class Traces:
     def wait(self) -> None:
         """Wait until every rank has written its trace. Raises RuntimeError when one is lost."""
         if self._folder is None:
-            raise RuntimeError("no trace was asked for")
+            raise RuntimeError("no trace was requested")
         folder, self._folder = self._folder, None
         (self._plugin / TRACE).unlink(missing_ok=True)
         began = time.monotonic()
@@ -49,5 +49,6 @@ class Traces:
                 return
             waited = time.monotonic() - began
             if waited > (WRITE_TIMEOUT_S if writing else BEGIN_TIMEOUT_S):
-                raise RuntimeError(f"after {waited:.0f} s no trace of rank {', '.join(map(str, missing)) or 'AR'}")
+                who = f"rank {', '.join(map(str, missing))}" if missing else "the AR stage"
+                raise RuntimeError(f"{who} wrote no trace within {waited:.0f} s")
             time.sleep(POLL_S)

@@ -1,7 +1,7 @@
-"""What differs at run time between the versions of vLLM-Omni, behind one adapter; nothing else asks for a version.
+"""What differs at run time between the versions of vLLM-Omni, behind one adapter; nothing else checks the version.
 
-Written against 0.26.0 and 0.30.0. vllm_omni is imported only inside methods. Names of options stand in
-`accepted.py`, what is wrapped inside its processes in `profiling/vllm_plugin/hooks.py`.
+Written against 0.26.0 and 0.30.0. vllm_omni is imported only inside methods. `options.py` knows the names of options,
+`profiling/vllm_plugin` what is wrapped inside its processes.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class Generated:
-    """What came of one prompt."""
+    """The result of one prompt."""
 
     images: tuple["Image.Image", ...] = ()
     error: str = ""
@@ -60,7 +60,7 @@ class Version:
     """One version of vLLM-Omni, as the engine uses it. What all versions have in common; the rest below."""
 
     name: str  # as installed: 0.26.0
-    warning: str = ""  # one sentence where it is none of the versions that this was written against
+    warning: str = ""  # one sentence when it is not one of the versions that this was written against
 
     def omni_class(self) -> Any:
         """`Omni`; imports vllm_omni, which takes seconds."""
@@ -79,9 +79,9 @@ class Version:
         raise NotImplementedError
 
     def set_batch(self, omni: Any, size: int) -> None:
-        """Have a batch start as soon as it holds `size` requests, instead of waiting for more; at most max_num_seqs.
+        """Make a batch start as soon as it holds `size` requests, instead of waiting for more; at most max_num_seqs.
 
-        Nothing is done where no scheduler is in this process: only that of a lone diffusion stage is.
+        Does nothing where this process has no scheduler: only that of a single diffusion stage is here.
         """
         engines: list[Any] = [getattr(client, "_engine", None) for client in omni.engine.stage_clients]
         for engine in engines:
@@ -89,23 +89,23 @@ class Version:
                 engine.scheduler.max_num_running_reqs = max(1, min(size, int(engine.od_config.max_num_seqs)))
 
     def generate(self, omni: Any, prompts: Sequence[Any], parameters: Sequence[Sequence[Any]]) -> list[Generated]:
-        """Generate all prompts in one call, each with its own sampling parameters (one object a stage).
+        """Generate all prompts in one call, each with its own sampling parameters (one object per stage).
 
-        In the order of the prompts, whatever order they were finished in. Raises what vLLM-Omni raises, which has
+        Returns them in the order of the prompts, whichever finished first. Raises what vLLM-Omni raises, which has
         then closed its engine.
         """
         if len(prompts) != len(parameters):
             raise ValueError(f"{len(prompts)} prompts with {len(parameters)} lists of sampling parameters")
-        # What a pipeline demands of its stages' parameters (0.30), and that there is one object a stage.
+        # Checks what a pipeline requires of its stages' parameters (0.30), and that there is one object per stage.
         resolved = [list(omni.resolve_sampling_params_list(list(own))) for own in parameters]
         with _own_parameters(omni.engine, resolved) as order:
             outputs = omni.generate(list(prompts), list(resolved[0]), use_tqdm=False)
         if len(order) != len(prompts):
-            raise RuntimeError(f"vllm-omni {self.name} did not ask for each prompt's own sampling parameters")
+            raise RuntimeError(f"vllm-omni {self.name} did not take the sampling parameters of each prompt")
         return [self.read([output for output in outputs if output.request_id == request_id]) for request_id in order]
 
     def read(self, outputs: Sequence[Any]) -> Generated:
-        """The outputs of one prompt (one a stage whose output is wanted, the last one final) as our record."""
+        """The outputs of one prompt (one per requested stage, the last one final) as our record."""
         layered = [self.layers(output) for output in outputs]
         final = next((layers for layers in reversed(layered) if _first(layers, "images")), (layered or [()])[-1])
         metrics: dict[str, Any] = {}
@@ -167,7 +167,7 @@ def adapter(version: str = "") -> Version:
     chosen, tested = (V026, "0.26") if release <= (0, 28) else (V030, "0.30")
     if release == _release(tested):
         return chosen(version)
-    return chosen(version, f"vllm-omni {version} was never tested with this framework; it is taken for {tested}")
+    return chosen(version, f"vllm-omni {version} is untested here; treating it as {tested}")
 
 
 def _release(version: str) -> tuple[int, int]:

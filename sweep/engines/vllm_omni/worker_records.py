@@ -1,7 +1,7 @@
-"""What vLLM-Omni's processes tell about themselves: our plugin's files in one folder, read after every batch.
+"""What vLLM-Omni's processes report about themselves: our plugin's files in one folder, read after every batch.
 
-`announce` makes the plugin found and active in every process started later; `check` fails clearly where a worker
-did not load it; `collect` turns the lines of one batch into phases and evidence.
+`announce` makes every process started later find and load the plugin; `check` fails clearly when a worker did not
+load it; `collect` turns the lines of one batch into phases and evidence.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Workers:
         self._records: list[record_files.Record] = []
 
     def announce(self) -> None:
-        """Have every process that is started from now on load the plugin and write into our folder."""
+        """Make every process that is started from now on load the plugin and write into our folder."""
         os.environ[record_files.FOLDER_VARIABLE] = str(self.folder)
         allowed = os.environ.get("VLLM_PLUGINS")
         if allowed is not None and "sweep_profiling" not in allowed.split(","):
@@ -51,7 +51,7 @@ class Workers:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(site)]))
 
     def check(self, processes: int) -> None:
-        """Raise RuntimeError unless at least so many processes, this one among them, loaded the plugin."""
+        """Raise RuntimeError unless at least this many processes, including this one, loaded the plugin."""
         deadline = time.monotonic() + MARKER_TIMEOUT_S
         while True:
             found = record_files.markers(self.folder)
@@ -60,9 +60,9 @@ class Workers:
                 return
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"the profiling plugin was loaded in {len(found.installed)} processes, {processes} were expected: "
-                    "its phases and evidence would be missing (VLLM_PLUGINS may leave it out; engine.plugin=false "
-                    "measures without them)"
+                    f"the profiling plugin was loaded in {len(found.installed)} of {processes} expected processes, so "
+                    "phases and evidence would be missing; add sweep_profiling to VLLM_PLUGINS if it is set, or "
+                    "measure without them with engine.plugin=false"
                 )
             time.sleep(0.05)
 
@@ -77,7 +77,7 @@ class Workers:
         """Phases and evidence of the batch that has just come back, from all `ranks` of the DiT.
 
         `transfers` is how many hand-overs between stages belong to it. Raises RuntimeError when a rank stays silent
-        or the plugin failed in any process. Of a batch that went unobserved (`record_files.PAUSED`) there is nothing.
+        or the plugin failed in any process. A batch that went unobserved (`record_files.PAUSED`) has neither.
         """
         if record_files.paused(self.folder):
             return (), ()
@@ -88,7 +88,7 @@ class Workers:
             if not missing:
                 break
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the profiling plugin wrote nothing about this batch in {missing}")
+                raise RuntimeError(f"the profiling plugin wrote nothing about this batch on {missing}")
             time.sleep(POLL_S)
             self._read()
         found = record_files.phase_records(self._records, epoch_s)
@@ -117,13 +117,13 @@ class Workers:
         if silent:
             return f"DiT rank {', '.join(silent)}"
         if sum(isinstance(record, Transfer) for record in self._records) < transfers:
-            return "the hand-over between stages"
+            return "the hand-over between the stages"
         begun = sum(len(record.requests) for record in self._records if isinstance(record, ArRecord))
         return "the AR stage" if begun < transfers else ""
 
 
 def _refuse(failed: Sequence[str]) -> None:
-    """Raise RuntimeError when the plugin failed anywhere: what it tells from then on may lack something."""
+    """Raise RuntimeError when the plugin failed anywhere: its later reports may be incomplete."""
     if failed:
         last = [line for line in failed[0].splitlines() if line.strip()][-1].strip()
         raise RuntimeError(f"the profiling plugin failed in a vLLM-Omni process ({last})")
@@ -140,7 +140,7 @@ PARSE: dict[str, Callable[[record_files.Line], record_files.Record]] = {
 def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
     """Evidence of each DiT rank over a batch, which may have taken several forwards of the pipeline.
 
-    What the AR stage and the hand-over tell stands with rank 0, by names that begin with `ar_` and `tokens_`.
+    Reports of the AR stage and the hand-over are stored with rank 0, under names that begin with `ar_` and `tokens_`.
     """
     ranks: dict[int, list[DitRecord]] = {}
     for record in records:

@@ -1,1 +1,1 @@
-"""What switches a feature on in a diffusers pipeline, a module each."""
+"""Features of diffusers pipelines, one module each."""

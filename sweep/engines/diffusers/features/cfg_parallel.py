@@ -1,10 +1,10 @@
 """CFG-parallel: the two branches of classifier-free guidance on two ranks, combined by the unmodified pipeline.
 
 The pipeline calls the DiT for the conditional, then for the unconditional branch. Each rank computes one
-of them. The rank that leaves out the first call answers it with a placeholder; at the second call
-both ranks exchange their predictions and that placeholder is filled in place before the pipeline reads
-it. Same numbers as without the feature, half the DiT forwards a rank. When guidance is off every rank
-computes everything, and the evidence shows it.
+of them. The rank that skips the first call answers it with a placeholder. At the second call both ranks
+exchange their predictions, and the placeholder is filled in place before the pipeline reads it. The
+numbers are the same as without the feature, with half the DiT forwards per rank. When guidance is off,
+every rank computes everything, and the evidence shows it.
 """
 
 from typing import Any

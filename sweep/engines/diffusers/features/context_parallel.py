@@ -43,7 +43,7 @@ def apply(pipe: DenoisingPipeline, context: RankContext, arguments: dict[str, An
     wanted = int(arguments.get("degree", max(ring, ulysses)))
     if context.mesh is None or ring * ulysses < 2 or wanted not in (ring, ulysses):
         raise ValueError(
-            f"ulysses, ring: degree {wanted} was asked for, the mesh of ranks has ring {ring} x ulysses {ulysses}"
+            f"ulysses, ring: degree {wanted} does not match the mesh of ranks (ring {ring} x ulysses {ulysses})"
         )
     heads = transformer.config.num_attention_heads // context.size("tp")
     if heads % ulysses:
@@ -120,7 +120,7 @@ def split_evenly(inputs: Mapping[str, Any], ring: int, ulysses: int) -> dict[str
     if image.shape[1] < ranks or (equal_image and image.shape[1] % ranks):
         raise ValueError(
             f"ulysses, ring: {image.shape[1]} image tokens cannot be split over {ranks} ranks"
-            + (" into equal parts, as ring with ulysses or prompts of different length need" if equal_image else "")
+            + (" into equal parts, which ring with ulysses and prompts of different length need" if equal_image else "")
             + "; choose another image size"
         )
     if mask is None:

@@ -1,6 +1,6 @@
-"""Features that diffusers switches on by a method call: `call` names it, `expect` what must hold afterwards.
+"""Features that diffusers enables with a method call: `call` names it, `expect` what must hold afterwards.
 
-Carries out conf/feature files that need no module of their own, such as `vae_slicing`. Reading a setting
+Implements conf/feature files that need no module of their own, such as `vae_slicing`. Reading a setting
 back shows that it was set, not what it did; a rule that counts work is better where there is one.
 """
 
@@ -33,7 +33,7 @@ def read_back(pipe: Any, arguments: Mapping[str, Any]) -> str:
         if found != expected:
             wrong.append(f"{path}={found}")
     if not arguments.get("expect"):
-        return "nothing to read back"
+        return "its file names no setting to read back"
     return "on" if not wrong else ", ".join(wrong)
 
 

@@ -1,7 +1,7 @@
 """Tensor parallelism of a DiT: every linear layer of its `_tp_plan` is split over the ranks of the mesh's `tp` dim.
 
 The plan and its layer styles are diffusers'; the same code runs on cuda with nccl and on cpu with gloo.
-Knows nothing of sequence parallelism, which may be applied beside it.
+Knows nothing of sequence parallelism, which may be applied together with it.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def apply(pipe: DenoisingPipeline, context: RankContext, arguments: dict[str, An
     degree = context.size("tp")
     wanted = int(arguments.get("degree", degree))
     if context.mesh is None or degree < 2 or wanted != degree:
-        raise ValueError(f"tp: degree {wanted} was asked for, the mesh of ranks has {degree}")
+        raise ValueError(f"tp: degree {wanted} does not match the mesh of ranks, which has {degree}")
     heads = transformer.config.num_attention_heads
     if heads % degree:
         raise ValueError(f"tp: degree {degree} must divide the model's {heads} attention heads")
