@@ -13,7 +13,7 @@ PARTS = {"dit": "DiT blocks", "ar": "AR layers", "text": "text encoder layers", 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build the checkpoint that is asked for. Returns 0, or 2 when it cannot be built (said in one line)."""
+    """Build the requested checkpoint. Returns 0, or 2 with one line on standard error when it cannot be built."""
     asked = parser().parse_args(arguments)
     depths = {part: getattr(asked, part) for part in PARTS}
     try:
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: nothing was left behind", file=sys.stderr)
+        print("interrupted; nothing was left behind", file=sys.stderr)
         return 130
     return 0
 
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m sweep.checkpoints",
         description="Build a random-weight checkpoint at real widths, for vLLM-Omni and diffusers. "
-        "Its pictures are noise, and cache speedups measured on it are not representative.",
+        "Its images are noise, and cache speed-ups measured on it are not representative.",
         epilog=f"models:\n{models}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,23 +47,21 @@ def parser() -> argparse.ArgumentParser:
     for part, what in PARTS.items():
         names = [f"--{part}-layers"] + (["--layers"] if part == "dit" else [])
         made.add_argument(*names, dest=part, type=int, metavar="N", help=what)
-    made.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to make (default: in the cache, see $SWEEP_CACHE)"
-    )
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="other weights (default 0)")
+    made.add_argument("--out", type=Path, metavar="DIR", help="folder to create (default: in the cache, $SWEEP_CACHE)")
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the weights (default 0)")
     made.add_argument("--tiny", action="store_true", help="toy widths, for tests on a CPU")
     return made
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """Beside the embedded models: $SWEEP_CACHE, else the user's cache."""
+    """Next to the embedded models: in $SWEEP_CACHE, else in the user's cache."""
     from sweep.engines.diffusers.tiny_models.checkpoints import cache_folder
 
     return cache_folder() / recipe.name
 
 
 def make(recipe: Recipe, folder: Path) -> None:
-    """Build, then say what is there and how to use it."""
+    """Build the checkpoint, then print what is there and how to use it."""
     from sweep.checkpoints.build import build, size_bytes
 
     started = time.perf_counter()
@@ -80,7 +78,7 @@ def make(recipe: Recipe, folder: Path) -> None:
         family = recipe.family
         print(f"python -m sweep engine=vllm_omni model={recipe.model} model.path={folder} workload={family.workload}")
     else:
-        print(f"for diffusers only: vLLM-Omni ignores this part of {recipe.model}'s config and builds its real sizes")
+        print(f"for diffusers only: vLLM-Omni ignores {recipe.model}'s DiT config and builds the real model's sizes")
 
 
 if __name__ == "__main__":

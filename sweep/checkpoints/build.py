@@ -1,4 +1,4 @@
-"""Builds a checkpoint from a recipe: in a temporary sibling folder that is renamed when all is written."""
+"""Builds a checkpoint from a recipe, in a temporary sibling folder that is renamed when everything is written."""
 
 import importlib
 import json
@@ -37,8 +37,8 @@ def layout_of(recipe: Recipe) -> Layout:
 def build(recipe: Recipe, folder: Path, say: Say = print, device: str | None = None) -> bool:
     """Build `recipe` in `folder`, drawing on `device` ("cuda" where there is one, else "cpu").
 
-    Returns False, having written nothing, when the folder already holds this very recipe. Raises
-    CheckpointError when it holds anything else, when it cannot be written, or when the disk is too small.
+    Returns False and writes nothing when the folder already holds this recipe. Raises CheckpointError when it holds
+    anything else, when it cannot be written, or when the disk is too small.
     """
     if already_there(recipe, folder):
         return False
@@ -55,7 +55,7 @@ def build(recipe: Recipe, folder: Path, say: Say = print, device: str | None = N
         try:
             building.rename(folder)
         except OSError:
-            if not already_there(recipe, folder):  # not a lost race
+            if not already_there(recipe, folder):  # otherwise another process was faster
                 raise
     except OSError as error:
         raise CheckpointError(f"{folder}: writing failed ({error.strerror or error})") from error
@@ -71,14 +71,16 @@ def already_there(recipe: Recipe, folder: Path) -> bool:
             return False
         told = marker.read_marker(folder)
         if told is None:
-            raise CheckpointError(f"{folder} is no random-weight checkpoint: choose another folder with --out")
+            raise CheckpointError(f"{folder} is not a random-weight checkpoint; choose another folder with --out")
         wanted = recipe.identity()
         other = [f"{key}={told.get(key)}" for key, value in wanted.items() if told.get(key) != value]
         if other:
-            raise CheckpointError(f"{folder} holds another checkpoint ({', '.join(other)}): use --out, or remove it")
+            raise CheckpointError(
+                f"{folder} holds another checkpoint ({', '.join(other)}); use another --out, or remove it"
+            )
         return True
     if folder.exists() or folder.is_symlink():
-        raise CheckpointError(f"{folder} is a file: choose another with --out")
+        raise CheckpointError(f"{folder} is a file; choose a folder with --out")
     return False
 
 
@@ -88,8 +90,8 @@ def require_space(folder: Path, layout: Layout) -> None:
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise CheckpointError(
-            f"{needed / GB:.1f} GB needed, {free / GB:.1f} GB free under {folder.parent}: "
-            "ask for fewer layers, or choose another disk with --out"
+            f"the checkpoint needs {needed / GB:.1f} GB, but {folder.parent} has only {free / GB:.1f} GB free; "
+            "build fewer layers, or choose another disk with --out"
         )
 
 

@@ -1,7 +1,7 @@
 """GLM-Image: AR model with a vision tower and a VQ codebook, ByT5 glyph encoder, DiT, VAE.
 
-Widths from zai-org/GLM-Image. Token ids are the real ones, since loaders and stage hand-over know them: 16,384
-image codes, image start and end, spare, then GLM-4's text ids.
+Widths from zai-org/GLM-Image. Token ids are the real ones, because loaders and the hand-over between stages rely on
+them: 16,384 image codes, image start and end, spare, then GLM-4's text ids.
 """
 
 from collections.abc import Mapping
@@ -86,11 +86,11 @@ RESIDUAL_SCALING = {
 }
 
 CARRIER = 8.0  # constant in hidden channel 0 of the AR model's residual stream
-END_PENALTY = -60.0  # what the head makes of it for ids that are no image codes
+END_PENALTY = -60.0  # the head's weight on it for ids that are not image codes
 
 
 def never_end(name: str, tensor: "torch.Tensor") -> None:
-    """Keep the AR model from ever sampling an id that is no image code, so that it stops at its token count.
+    """Keep the AR model from ever sampling an id that is not an image code, so that it stops at its token count.
 
     Hidden channel 0 carries a positive constant through all layers (set by the embedding; the norms before each
     residual addition hold it there), and the head gives it a large negative weight in the rows past the codebook.

@@ -1,4 +1,4 @@
-"""`random_weights.json`: what tells a random-weight checkpoint from a trained one. Reads JSON and nothing else."""
+"""`random_weights.json`: what distinguishes a random-weight checkpoint from a trained one. Reads only JSON."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ def read_marker(folder: Path) -> dict[str, object] | None:
 
     Keys: note, model, layers (part → count), seed, tiny, recipe (version), residual_scaling, parameters
     (part → count), device ("cpu" or "cuda": where the numbers were drawn), versions.
-    A file that is no JSON object still marks the folder: then the answer is `{"note": …}` alone.
+    A file that is not a JSON object still marks the folder; then the answer is `{"note": …}` alone.
     """
     try:
         text = (folder / NAME).read_text(encoding="utf-8")

@@ -1,9 +1,9 @@
 """`python -m sweep.checkpoints.measure DIR`: how much the first DiT block changes from one denoising step to the next.
 
-That is what caches look at. DBCache (cache-dit, vLLM-Omni's `cache_dit`) compares what the first block adds to its
+Caches decide by this. DBCache (cache-dit, vLLM-Omni's `cache_dit`) compares what the first block adds to its
 input with what it added at the last step that ran in full; TeaCache compares the modulated input of the first block
-with the previous step's, through a polynomial. Runs the whole diffusers pipeline, on a CPU if need be; the skips are
-worked out from full steps, so they leave out that skipping changes the latents.
+with the previous step's, through a polynomial. Runs the whole diffusers pipeline, on a CPU if necessary. The skips are
+computed from full steps, so they do not account for the changes that skipping makes to the latents.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def load(folder: Path, dtype: str) -> Any:
 
 
 def generate(pipeline: Any, prompt: str, size: int, steps: int) -> Any:
-    """One square picture, as an array (height, width, 3) in 0 … 1, with guidance as the model's users have it."""
+    """One square image, as an array (height, width, 3) in 0 … 1, with the guidance that users of the model choose."""
     import torch
 
     guidance: dict[str, Any] = {"guidance_scale": 0.0 if "ZImage" in type(pipeline).__name__ else 1.5}
@@ -145,7 +145,7 @@ def report(trace: Trace, pictures: Sequence[Any]) -> str:
             "input change     " + " ".join(f"{value:.2f}" for value in inputs),
             f"DBCache skips {len(cached)} of {count}: {cached}",
             f"TeaCache skips {len(tea)} of {count}: {tea}",
-            f"pictures: mean {first.mean():.3f}, std {first.std():.3f}, "
+            f"images: mean {first.mean():.3f}, std {first.std():.3f}; "
             f"another prompt changes them by {abs(first - second).mean():.3f} on average",
         ]
     )
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the report for one checkpoint."""
     made = argparse.ArgumentParser(prog="python -m sweep.checkpoints.measure", description=__doc__)
     made.add_argument("folder", type=Path, metavar="DIR")
-    made.add_argument("--size", type=int, default=256, help="pixels a side (default 256)")
+    made.add_argument("--size", type=int, default=256, help="pixels per side (default 256)")
     made.add_argument("--steps", type=int, default=20)
     made.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     asked = made.parse_args(arguments)

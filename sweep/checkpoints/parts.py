@@ -1,6 +1,6 @@
 """Parts of a checkpoint: networks known only by their shapes, and the helpers that describe them.
 
-A network is built on torch's meta device, so that its names and shapes come from the library that will load it
+A network is built on torch's meta device, so that its names and shapes come from the library that will load it,
 and no memory is used. Knows nothing of any one model.
 """
 
@@ -56,7 +56,7 @@ def diffusers_part(folder: str, model: type[Any], config: Mapping[str, Any], rul
 
 
 def transformers_part(folder: str, model: type[Any], config: Any, rules: Rules, **more_files: object) -> Part:
-    """A network of transformers' `model` class. `more_files` are JSON files beside config.json, by stem."""
+    """A network of transformers' `model` class. `more_files` are JSON files next to config.json, by stem."""
     network = on_meta(lambda: model(config))
 
     def save_config(where: Path) -> None:

@@ -1,13 +1,13 @@
-"""What is asked for: model, depth of each part, widths, seed. Knows nothing of tensors or files."""
+"""What to build: model, depth of each part, widths, seed. Knows nothing of tensors or files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-VERSION = 1  # of the recipes as a whole: raise it when the same recipe would give other files
+VERSION = 1  # of the recipes as a whole; raise it when the same recipe would produce different files
 
 
 class CheckpointError(Exception):
-    """A checkpoint cannot be built as asked; the message is one line for people."""
+    """A checkpoint cannot be built as requested; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Family:
     layers: Mapping[str, int]  # default depth of each part, in the order of the folder's name
     tiny_layers: Mapping[str, int]
     real_layers: Mapping[str, int]
-    workload: str = "image_1024"  # what its real widths are for
+    workload: str = "image_1024"  # workload that its real widths are meant for
     fixed_by_loader: tuple[str, ...] = ()  # vLLM-Omni ignores the config of these parts: it loads real sizes only
 
 
@@ -30,7 +30,7 @@ FAMILIES: Mapping[str, Family] = {
         real_layers={"dit": 60, "text": 28, "vision": 32},
     ),
     "qwen_image_edit": Family(
-        "the same DiT with a source picture, which the text encoder sees too",
+        "the same DiT with an input image, which the text encoder also sees",
         layers={"dit": 20, "text": 4, "vision": 4},
         tiny_layers={"dit": 4, "text": 2, "vision": 1},
         real_layers={"dit": 60, "text": 28, "vision": 32},
@@ -44,13 +44,13 @@ FAMILIES: Mapping[str, Family] = {
         fixed_by_loader=("dit",),
     ),
     "glm_image": Family(
-        "AR model that writes image tokens, then a DiT that paints them",
+        "AR model that writes image tokens, then a DiT that renders them",
         layers={"ar": 4, "dit": 6, "vision": 2},
         tiny_layers={"ar": 2, "dit": 2, "vision": 1},
         real_layers={"ar": 40, "dit": 30, "vision": 40},
     ),
 }
-MINIMUM_LAYERS = {"text": 2}  # Z-Image reads the last hidden state but one
+MINIMUM_LAYERS = {"text": 2}  # Z-Image reads the second-to-last hidden state
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Name of the folder, such as `qwen_image-20-layers-random`: the depths that a reader would ask for."""
+        """Name of the folder, such as `qwen_image-20-layers-random`: the depths that matter to a reader."""
         defaults = self.family.tiny_layers if self.tiny else self.family.layers
         told = [part for part in self.layers if part in ("dit", "ar") or self.layers[part] != defaults[part]]
         depths = [f"{self.layers[part]}-{part}" for part in told]
@@ -78,7 +78,7 @@ class Recipe:
 
     @property
     def loads_in_vllm_omni(self) -> bool:
-        """False when vLLM-Omni would build other sizes than this checkpoint has, and refuse it."""
+        """False when vLLM-Omni would build sizes that differ from this checkpoint, and refuse it."""
         real = self.family.real_layers
         return not any(self.tiny or self.layers[part] != real[part] for part in self.family.fixed_by_loader)
 
@@ -96,7 +96,7 @@ class Recipe:
 def resolve(model: str, asked: Mapping[str, int | None], tiny: bool = False, seed: int = 0) -> Recipe:
     """The recipe of `model` with the depths in `asked` (None: the default of that part).
 
-    Raises CheckpointError for a part that the model has not, or a depth outside 1 … the real model's.
+    Raises CheckpointError for a part that the model does not have, or a depth outside 1 … the real model's.
     """
     family = FAMILIES[model]
     recipe = Recipe(model, family.tiny_layers if tiny else family.layers, tiny, seed)
@@ -105,10 +105,12 @@ def resolve(model: str, asked: Mapping[str, int | None], tiny: bool = False, see
             continue
         if part not in family.layers:
             known = ", ".join(f"--{name}-layers" for name in family.layers)
-            raise CheckpointError(f"{model} has no part '{part}': choose from {known}")
+            raise CheckpointError(f"--{part}-layers: {model} has no such part; choose from {known}")
         lowest, highest = MINIMUM_LAYERS.get(part, 1), family.real_layers[part]
         if not lowest <= count <= highest:
-            raise CheckpointError(f"--{part}-layers {count}: {model} takes {lowest} to {highest} (the real model's)")
+            raise CheckpointError(
+                f"--{part}-layers {count}: must be from {lowest} to {highest}, the depth of the real {model}"
+            )
         recipe = replace(recipe, layers={**recipe.layers, part: count})
     if seed < 0:
         raise CheckpointError(f"--seed {seed}: must be 0 or more")

@@ -2,9 +2,9 @@
 
 Why plain weights of standard deviation 0.02 never let DBCache (`cache_dit`) engage: with zero biases every gate is
 a linear function of the timestep embedding alone, and two fifths of its sinusoids turn by more than a radian from
-one step to the next. What the first block adds is all but unrelated to what it added a step before: a relative change
+one step to the next. What the first block adds is almost unrelated to what it added one step before: a relative change
 of 1.0 at every step, against a threshold of 0.24. TeaCache looks at the modulated input, x (1 + scale) + shift
-with both near 0.1, hardly sees the timestep, and skips 12 steps of 20.
+with both near 0.1. It barely sees the timestep, and skips 12 of 20 steps.
 
 Three changes, at any width and depth: (1) the timestep embedding's fast sinusoids fade out, (2) the modulation's
 biases hold the gates open, (3) some hidden units fire near pure noise only, since trained models change most in the
@@ -21,7 +21,7 @@ Measured on a CPU with real widths: 256x256, 20 steps, bfloat16, DiT of 2 blocks
     glm_image              0.57 0.14, 0.13 to 0.14    0.28 0.08, 0.06 to 0.07     9       12 (a)   0.077
 
 (a) with Qwen-Image's polynomial; vLLM-Omni has no TeaCache for GLM-Image. cache-dit 1.5 itself, with vLLM-Omni's
-settings, skipped the very steps that are worked out here: 9 of 20 in both branches on qwen_image (pixels change by
+settings, skipped exactly the steps that are computed here: 9 of 20 in both branches on qwen_image (pixels change by
 0.003), none at std 0.02 (bit-identical). Depth: 20 blocks at toy widths give the same figures (qwen_image 8 and 13
 skipped, z_image 6 and 10), finite in bfloat16; at 1024x1024 another prompt changes their pixels by 0.035 (qwen_image)
 and 0.006 (z_image, which has no guidance and one set of keys for text and picture).
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import torch
 
 SMOOTHNESS = 100.0  # timesteps: frequencies of the timestep embedding faster than one radian in this fade out
-ONSET_SHARE = 16  # one in so many hidden units fires near pure noise only
-ONSET_PERIODS = (60.0, 100.0)  # timesteps a radian of the two waves that mark pure noise
+ONSET_SHARE = 16  # one hidden unit in this many fires near pure noise only
+ONSET_PERIODS = (60.0, 100.0)  # timesteps per radian of the two waves that mark pure noise
 ONSET_LEVEL = 1.5  # the sum of the two waves above which those units fire: within about 50 timesteps of pure noise
 OPEN_GATES = 0.4  # standard deviation of the modulation's biases: gates that are open at every timestep
 

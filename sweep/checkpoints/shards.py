@@ -1,6 +1,6 @@
-"""Writes tensors one by one into sharded safetensors files with an index, as loaders of large models read them.
+"""Writes tensors one by one into sharded safetensors files with an index, the format of large models.
 
-Only one tensor is ever in memory: headers are known from the shapes. Everything is bfloat16.
+Only one tensor is ever in memory, because headers follow from the shapes. Everything is bfloat16.
 Format: https://huggingface.co/docs/safetensors (8 bytes of header length, JSON header, raw values).
 """
 
@@ -21,7 +21,7 @@ ALIGNMENT = 8  # of the values behind the header
 
 
 def split(shapes: Mapping[str, Shape], limit: int = SHARD_BYTES) -> list[dict[str, Shape]]:
-    """Group tensors, in order, into shards of at most `limit` bytes; a larger tensor stands alone."""
+    """Group tensors, in order, into shards of at most `limit` bytes; a larger tensor gets a shard of its own."""
     shards: list[dict[str, Shape]] = []
     size = limit + 1
     for name, shape in shapes.items():
@@ -43,7 +43,7 @@ def write(
 ) -> None:
     """Write `stem.safetensors`, or `stem-00001-of-0000N.safetensors` … and `stem.safetensors.index.json`.
 
-    `draw` gives each tensor on the CPU in bfloat16; `progress` hears of each finished shard (done, of how many).
+    `draw` gives each tensor on the CPU in bfloat16; `progress` is called after each shard (done, total).
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = split(shapes, limit)
@@ -77,7 +77,7 @@ def _write_shard(path: Path, shapes: Mapping[str, Shape], draw: Callable[[str, S
         for name, shape in shapes.items():
             tensor = draw(name, shape)
             if tensor.dtype != torch.bfloat16 or tuple(tensor.shape) != shape:
-                raise ValueError(f"{name}: drew {tensor.dtype} {tuple(tensor.shape)}, asked for bfloat16 {shape}")
+                raise ValueError(f"{name}: drew {tensor.dtype} {tuple(tensor.shape)} instead of bfloat16 {shape}")
             file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
 
 

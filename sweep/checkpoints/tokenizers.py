@@ -1,6 +1,6 @@
-"""Byte-level tokenizers with a few thousand merges learnt from the shipped prompts, so that token counts are real.
+"""Byte-level tokenizers with a few thousand merges learnt from the shipped prompts, for realistic token counts.
 
-With single bytes a prompt would have four times its usual tokens: text would weigh too much in every DiT forward,
+With single bytes, a prompt would have four times its usual tokens: text would weigh too much in every DiT forward,
 and long prompts would be refused.
 """
 
@@ -77,7 +77,7 @@ def byte_level(vocabulary: dict[str, int], merges: list[tuple[str, str]], specia
 
 
 def write_qwen_tokenizer(folder: Path, chat: bool = False) -> None:
-    """Qwen2 tokenizer, optionally with a chat template. Special tokens have ids 0 … 6, as QWEN_SPECIALS says."""
+    """Qwen2 tokenizer, optionally with a chat template. Special tokens have ids 0 … 6, as in QWEN_SPECIALS."""
     from transformers import PreTrainedTokenizerFast
 
     merges = learn_merges()
@@ -99,7 +99,7 @@ def write_qwen_tokenizer(folder: Path, chat: bool = False) -> None:
 
 
 def write_qwen_processor(folder: Path) -> None:
-    """Processor of Qwen2.5-VL: the tokenizer and how a picture becomes patches.
+    """Processor of Qwen2.5-VL: the tokenizer, and how an image becomes patches.
 
     Written by hand: saving an image processor object would need torchvision.
     """

@@ -1,4 +1,4 @@
-"""Random tensors by rule: each from its own name and the seed, so that shards and order do not matter.
+"""Random tensors by rule: each follows from its own name and the seed, so shards and order do not matter.
 
 Matrices get a standard deviation of gain / √(fan in), which keeps activations of order one at any width;
 biases are zero and norms one unless a rule says otherwise. Knows nothing of files.
@@ -24,7 +24,7 @@ class Rules:
     biases: Mapping[str, float] = field(default_factory=dict)  # standard deviation; default 0
     norms: Mapping[str, float] = field(default_factory=dict)  # constant of a norm's scale; default 1
     tables: tuple[str, ...] = ()  # embedding tables: the gain itself is the standard deviation
-    reshape: Callable[[str, "torch.Tensor"], None] | None = None  # last word on a tensor, in place
+    reshape: Callable[[str, "torch.Tensor"], None] | None = None  # final change to a tensor, in place
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sampler:
     device: str
 
     def draw(self, part: str, name: str, shape: Shape, rules: Rules) -> "torch.Tensor":
-        """The tensor called `name` in `part`: the same one, on one kind of device, for the same arguments and seed."""
+        """The tensor called `name` in `part`: always the same for the same arguments, seed and kind of device."""
         import torch
 
         # In float32 and rounded at the end: torch's bfloat16 numbers differ from one torch release to the next.

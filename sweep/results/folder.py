@@ -29,7 +29,7 @@ from sweep.plan.cells import Cell, Plan
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult
 
 RECORDS = "records.jsonl"
-"""What is known of a cell while it is measured, a line a turn."""
+"""What is known of a cell while it is being measured, one line per turn."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SweepFolder:
     # -- the sweep as a whole
 
     def prepare(self) -> None:
-        """Create the folder and see that it can be written. Raises ConfigError."""
+        """Create the folder and check that it can be written. Raises ConfigError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".writable-{os.getpid()}"
@@ -71,7 +71,7 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one sweep. Raises ConfigError when another one has it."""
+        """Hold the folder for one sweep. Raises ConfigError when another sweep holds it."""
         with (self.path / ".lock").open("a") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,11 +95,11 @@ class SweepFolder:
         return (self.path / "plan.json").is_file()
 
     def load_plan(self) -> Plan:
-        """plan.json. Raises ConfigError when the folder is no sweep."""
+        """plan.json. Raises ConfigError when the folder is not a sweep."""
         try:
             return Plan.from_json(json.loads((self.path / "plan.json").read_text()))
         except FileNotFoundError:
-            raise ConfigError(f"{self.path} is no sweep folder: it has no plan.json") from None
+            raise ConfigError(f"{self.path} is not a sweep folder: it has no plan.json") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{self.path / 'plan.json'} cannot be read: {error}") from error
 
@@ -121,20 +121,20 @@ class SweepFolder:
         return path
 
     def save_report(self, report: Mapping[str, Any]) -> Path:
-        """Write report.json: one line, since it can hold thousands of cells."""
+        """Write report.json as one line, because it can hold thousands of cells."""
         path = self.path / "report.json"
         import msgspec
 
         write_atomic(path, msgspec.json.encode(report))
         return path
 
-    # -- events: how running groups tell the terminal what they do, whatever the launcher
+    # -- events: how running groups report to the terminal what they do, whatever the launcher
 
     def emit(self, event: str, **values: Any) -> None:
         """Append one line to events.jsonl; one write call, so lines of two processes never mix.
 
-        `t` is for people; durations come from `clock_s`, which no change of the wall clock moves. An event that
-        cannot be written costs no cell: it is said once and left out.
+        `t` is for the reader; durations come from `clock_s`, which changes of the wall clock do not affect. An event
+        that cannot be written does not fail its cell: it is left out, with one message for all of them.
         """
         stamps = {"t": time.time(), "clock_s": time.perf_counter()}
         line = json.dumps({**stamps, "event": event, **values}, ensure_ascii=False) + "\n"
@@ -147,7 +147,7 @@ class SweepFolder:
             self._lost_events = True
 
     def events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """Events from byte `offset` on, and the offset to go on from."""
+        """Events from byte `offset` on, and the offset to continue from."""
         try:
             with (self.path / "events.jsonl").open("rb") as handle:
                 handle.seek(offset)
@@ -168,9 +168,9 @@ class SweepFolder:
         return self.path / cell.folder
 
     def start_cell(self, cell: Cell) -> Path:
-        """Make the cell's folder and write its resolved configuration beside the overrides that led to it.
+        """Create the cell's folder and write its resolved configuration and the overrides that led to it.
 
-        What an earlier attempt left there (a result that says it failed, half-written files) goes first.
+        First removes what an earlier attempt left there (a failed result, half-written files).
         """
         import yaml
 
@@ -189,7 +189,7 @@ class SweepFolder:
     def save_log(self, cell: Cell, log: BinaryIO, start: int) -> None:
         """Copy what the engine printed during this cell (from byte `start` of its log) to engine.log.
 
-        The position in the log is that of the engine, which may be printing: it is not moved.
+        The engine may be printing at the position in the log, so that position is not moved.
         """
         size = os.fstat(log.fileno()).st_size
         write_atomic(self.cell_path(cell) / "engine.log", os.pread(log.fileno(), size - start, start))
@@ -201,7 +201,7 @@ class SweepFolder:
         phases: Sequence[PhaseRecord] = (),
         telemetry: Sequence[TelemetrySample] = (),
     ) -> None:
-        """Write a cell's CSV files, then result.json: whoever sees result.json sees everything."""
+        """Write a cell's CSV files, then result.json, so that a reader who sees result.json sees everything."""
         path = self.cell_path(cell)
         write_atomic(path / "requests.csv", _rows_csv(RequestRow, result.requests + result.failed))
         write_atomic(
@@ -216,7 +216,7 @@ class SweepFolder:
         (path / RECORDS).unlink(missing_ok=True)
 
     def append_record(self, cell: Cell, requests: Sequence[RequestRow], batch: BatchRow) -> None:
-        """Keep what came of a turn while the cell is still measured; `save_result` takes its place."""
+        """Keep the result of a turn while the cell is still being measured; `save_result` replaces it."""
         import msgspec
 
         line = msgspec.json.encode({"requests": requests, "batch": batch}) + b"\n"
@@ -226,7 +226,7 @@ class SweepFolder:
             handle.write(line)
 
     def _cut_off(self, cell: Cell) -> RunResult | None:
-        """What `append_record` kept of a cell whose sweep ended before its result was stored; None for nothing."""
+        """What `append_record` kept of a cell whose sweep ended before its result was stored, or None."""
         import msgspec
 
         requests: list[RequestRow] = []
@@ -242,19 +242,19 @@ class SweepFolder:
                 batches.append(record.batch)
         if not batches:
             return None
-        count = "1 batch is" if len(batches) == 1 else f"{len(batches)} batches are"
-        reason = f"the sweep ended while the cell was measured; {count} kept"
+        count = "1 batch was" if len(batches) == 1 else f"{len(batches)} batches were"
+        reason = f"the sweep ended while the cell was running; {count} kept"
         rows = tuple(requests), tuple(batches)
         return RunResult(cell.key, cell.label, ERROR, CUT_OFF, reason, cell.device, requests=rows[0], batches=rows[1])
 
     def load_result(self, cell: Cell) -> RunResult | None:
-        """A cell's result; None when there is none, or none that can be read (it then counts as missing)."""
+        """A cell's result; None when there is none or it cannot be read (it then counts as missing)."""
         return self.read_result(cell)[0]
 
     def read_result(self, cell: Cell) -> tuple[RunResult | None, str]:
         """A cell's result, or None and why it cannot be read; None and "" when there is none.
 
-        Of a cell that was cut off: what was measured by then, as an ERROR.
+        For a cell that was cut off, the result is an ERROR with what was measured by then.
         """
         try:
             result = RunResult.from_bytes((self.cell_path(cell) / "result.json").read_bytes())
@@ -273,16 +273,16 @@ class SweepFolder:
         return {cell.key: self.read_result(cell) for cell in plan.cells if not cell.skip}
 
     def damaged_image(self, cell: Cell, result: RunResult, missing: bool = True) -> str:
-        """The first image that is not a whole PNG, as a machine that lost power leaves it; "" when all are.
+        """The first image that is not a complete PNG, for example after a power loss; "" when all are complete.
 
-        `missing` says whether one that is not there counts.
+        `missing` says whether a missing image counts.
         """
         path = self.cell_path(cell)
         images = (request.image for request in result.requests if request.image)
         return next((n for n in images if not _is_whole_png(path / n) and (missing or (path / n).exists())), "")
 
     def load_recorded_phases(self, cell: Cell) -> list[dict[str, str]]:
-        """Rows of nsys_phases.csv, what its trace says of each phase and process; [] when there are none."""
+        """Rows of nsys_phases.csv: what the trace says about each phase and process; [] when there are none."""
         try:
             with (self.cell_path(cell) / PHASES_TABLE).open(newline="") as handle:
                 return list(csv.DictReader(handle))
@@ -290,7 +290,7 @@ class SweepFolder:
             return []
 
     def recorded(self, cell: Cell) -> tuple[RecordedCell | None, str]:
-        """Phases of a cell's first batch with its telemetry, or None and why they cannot be read; None and "" when
+        """Phases of a cell's first batch with its telemetry; or None and why they cannot be read; or None and "" when
         there are none."""
         path = self.cell_path(cell)
         try:
@@ -308,7 +308,7 @@ class SweepFolder:
             return {}
 
     def save_quality(self, cell: Cell, quality: Mapping[str, Any]) -> None:
-        """Keep image differences: they are slow to compute and depend on the two images alone."""
+        """Store image differences: they are slow to compute and depend only on the two images."""
         with contextlib.suppress(OSError):
             write_atomic(self.cell_path(cell) / "quality.json", json.dumps(quality))
 

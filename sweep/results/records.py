@@ -1,4 +1,4 @@
-"""What is stored of a measured cell: raw values, from which every statistic can be computed again.
+"""What is stored for a measured cell: raw values, from which every statistic can be computed again.
 
 Knows no files and no definitions of metrics.
 """
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 DONE, ERROR = "done", "error"
 
 CUT_OFF = "cut_off"
-"""Cause of an error: the sweep itself ended while the cell was measured. What was measured by then is kept."""
+"""Cause of an error: the sweep itself ended while the cell was running. What was measured by then is kept."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class RequestRow:
     width: int
     height: int
     steps: int
-    start_s: float  # the engine began with its batch
+    start_s: float  # when the engine began its batch
     queue_s: float  # waiting before the batch started; 0 offline
     ttft_s: float | None  # to the first AR token; None without an AR stage
-    e2e_s: float  # batch sent until its images are in hand, or until it failed
+    e2e_s: float  # from sending the batch until its images are returned, or until it failed
     output_tokens: int
     exit_code: int
     error: str
@@ -51,16 +51,16 @@ class RequestRow:
     prompt_tokens: int = 0
     image: str = ""  # file in the cell's folder; "" for repeats
     image_hash: str = ""  # sha256 of the pixels
-    tpot_s: float | None = None  # a further AR token, on average; None without an AR stage
-    intended_s: float | None = None  # the schedule wanted it sent; None where it follows the request before it
-    sent_s: float | None = None  # it was handed to the engine; None where the engine does not say what it counts from
-    first_token_s: float | None = None  # its first AR token was there
-    done_s: float | None = None  # its image was there, or it failed
+    tpot_s: float | None = None  # mean time per further AR token; None without an AR stage
+    intended_s: float | None = None  # when the schedule wants it sent; None when it follows the previous request
+    sent_s: float | None = None  # when it was sent to the engine; None when the zero of the engine's clock is unknown
+    first_token_s: float | None = None  # when its first AR token was there
+    done_s: float | None = None  # when its image was there, or when it failed
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """Requests generated together: what they took, phase by phase (rank 0), and what each rank executed."""
+    """Requests generated together: their time, phase by phase (rank 0), and what each rank executed."""
 
     batch_index: int
     repeat: int
@@ -68,13 +68,13 @@ class BatchRow:
     phase_ms: dict[str, float]  # phase -> total milliseconds within the batch
     phase_count: dict[str, int]
     evidence: tuple[RankEvidence, ...]
-    tpot_s: float | None = None  # of results stored before a request had its own; None in later ones
+    tpot_s: float | None = None  # in results stored before requests had their own; None in later ones
     baseline_s: float | None = None  # latency of the same batch in the interleaved baseline, right before or after
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """All that was measured of one cell; `result.json`."""
+    """Everything that was measured for one cell; `result.json`."""
 
     key: str
     label: str
@@ -89,22 +89,24 @@ class RunResult:
     batches: tuple[BatchRow, ...] = ()
     prompts: tuple[str, ...] = ()  # by prompt_index
     telemetry: dict[str, float | None] = field(default_factory=dict)
-    failed: tuple[RequestRow, ...] = ()  # of the batch that ended the cell; in no statistic
-    foreign: tuple[str, ...] = ()  # what else disturbed the measurement, such as others on our GPUs, a sentence each
+    failed: tuple[RequestRow, ...] = ()  # requests of the batch that ended the cell; part of no statistic
+    foreign: tuple[
+        str, ...
+    ] = ()  # disturbances of the measurement, such as other processes on our GPUs, one sentence each
     profile: str = ""  # what recorded the requests: nsys or torch
     trace: str = ""  # its file in the cell's folder
     profile_note: str = ""  # what went wrong with it
     # Start of the first request on telemetry.csv's clock, which counts from the beginning of the measurement, while
-    # requests.csv and phases.csv count from that request. None where not told, as in results stored before.
+    # requests.csv and phases.csv count from that request. None when unknown, as in older results.
     first_request_s: float | None = None
-    throttled: tuple[str, ...] = ()  # GPUs that heat or a power brake slowed down while measuring, a sentence each
+    throttled: tuple[str, ...] = ()  # GPUs that heat or a power brake slowed down while measuring, one sentence each
     telemetry_problem: str = ""  # why there is no telemetry although there should be
     stage_s: dict[str, float] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod
     def from_bytes(data: bytes) -> "RunResult":
-        """Inverse of `to_bytes`, of any version. Raises ValueError when it is no result, or one of a later version."""
+        """Inverse of `to_bytes`, for any version. Raises ValueError when it is not a result, or of a later version."""
         import msgspec
 
         try:
@@ -129,10 +131,10 @@ class RunResult:
 
 
 def _upgraded(told: dict[str, Any]) -> dict[str, Any]:
-    """A result of an earlier version as one of this."""
+    """A result of an earlier version as one of this version."""
     batches = [{**batch, "baseline_s": batch.get("reference_s")} for batch in told.get("batches", ())]
     return {**told, "batches": batches, "schema_version": SCHEMA_VERSION}
 
 
 def _other_schema(version: object) -> str:
-    return f"result schema {version}, this version reads {SCHEMA_VERSION}"
+    return f"it has result schema {version}, but this version reads {SCHEMA_VERSION}"
