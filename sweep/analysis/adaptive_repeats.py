@@ -1,4 +1,4 @@
-"""Which cells are measured again in a fresh engine: asked for by number, or until they are known well enough.
+"""Which cells are measured again in a fresh engine: a fixed number of times, or until their precision suffices.
 
 Pure decisions over a plan and its results.
 """
@@ -12,10 +12,10 @@ from sweep.plan.cells import AA, FEATURE, Cell, Plan, again, model_and_engine
 
 
 def further_starts(plan: Plan, results: Results) -> list[Cell]:
-    """Cells to add to the plan: further starts of cells that want one, and of the baselines that they need.
+    """Cells to add to the plan: further engine starts of cells that need one, and of the baselines that they need.
 
-    A cell wants another start while it has fewer than `repeat` asks for; with repeat=auto while the interval of
-    its speed-up is wider than `precision`, up to `max_repeat`. What failed is not tried again.
+    A cell needs another start while it has fewer than `repeat`; with repeat=auto, while the interval of its speed-up
+    is wider than `precision`, up to `max_repeat` starts. Failed cells are not tried again.
     """
     planned = _starts_planned(plan.cells)
     measured = engine_starts.measured_cells(plan, results)
@@ -45,7 +45,7 @@ def further_starts(plan: Plan, results: Results) -> list[Cell]:
 def _precise(
     cell: Cell, measured: Measured, baselines: Sequence[Measured], floors: Mapping[tuple[str, str], Floor]
 ) -> bool:
-    """Whether the interval of the cell's speed-up is as narrow as asked."""
+    """Whether the interval of the cell's speed-up meets the target precision."""
     width = engine_starts.speedup(measured, baselines, floors.get(model_and_engine(cell), Floor())).half_width
     return width is not None and width <= cell.config["precision"]
 
@@ -56,7 +56,7 @@ def _limit(cell: Cell) -> int:
 
 
 def _starts_planned(cells: Iterable[Cell]) -> dict[str, int]:
-    """How many starts each first cell has in the plan, its own included."""
+    """How many starts each first cell has in the plan, including its own."""
     counts: dict[str, int] = {}
     for cell in cells:
         counts[cell.origin] = max(counts.get(cell.origin, 0), cell.repeat + 1)
@@ -64,7 +64,7 @@ def _starts_planned(cells: Iterable[Cell]) -> dict[str, int]:
 
 
 def _baseline_of(cell: Cell, plan: Plan) -> str:
-    """The baseline whose noise must be known better: beside a reference one for the model, else the cell's own."""
+    """The baseline whose noise needs a better estimate: with interleaving one for the model, else the cell's own."""
     if cell.interleaved:
         repeated = (c.origin for c in plan.cells if c.role == AA and model_and_engine(c) == model_and_engine(cell))
         return next(repeated, cell.baseline_key)

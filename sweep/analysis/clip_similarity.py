@@ -1,7 +1,7 @@
-"""CLIP similarity of every image with its baseline's, where the configuration names a CLIP checkpoint.
+"""CLIP similarity of every image with its baseline's, when the configuration names a CLIP checkpoint.
 
-Asks one process for all pairs of a sweep that are not known yet and keeps the answers beside the other image
-differences. Knows nothing of how CLIP works (`engines/clip.py`).
+One process computes all missing pairs of a sweep, and the results are stored with the other image differences. Knows
+nothing of how CLIP works (`clip_worker.py`).
 """
 
 import json
@@ -18,12 +18,12 @@ TIMEOUT_S = 3600.0
 
 
 def clip_name(digest: str, other: str) -> str:
-    """Where the similarity of two images, by their hashes, is kept in a cell's quality.json."""
+    """Key of the similarity of two images, by their hashes, in a cell's quality.json."""
     return f"clip:{digest}:{other}"
 
 
 def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | None]) -> str:
-    """Fill what is missing; why nothing could be measured, or ""."""
+    """Compute what is missing. Returns why nothing could be measured, or ""."""
     wanted: dict[str, dict[tuple[str, str], tuple[str, str]]] = {}  # checkpoint -> (cell key, name) -> files
     for cell in plan.cells:
         if cell.config.get("clip") and cell.role == FEATURE:

@@ -1,7 +1,7 @@
 """CLIP similarity: `python -m sweep.analysis.clip_worker FOLDER`, pairs of image files as JSON on standard input.
 
-Prints one JSON list: for each pair the cosine of the two image embeddings, in [-1, 1]; 1 is the same to CLIP. FOLDER
-is a CLIP checkpoint on this machine, nothing is downloaded. A process of its own, because it imports torch.
+Prints one JSON list: for each pair the cosine of the two image embeddings, in [-1, 1]; 1 means identical to CLIP.
+FOLDER is a CLIP checkpoint on this machine; nothing is downloaded. Runs as its own process, because it imports torch.
 """
 
 import json

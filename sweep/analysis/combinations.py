@@ -1,8 +1,8 @@
-"""What the features of a combination do alone tells of the combination.
+"""Judges a combination by what its features do alone.
 
-A lossy feature's gate would hide what a lossless one loses beside it, a count that one feature raises would pass as
-evidence of another, and a cache that works alone may skip little in company. Pure functions over summary rows; only
-cells with the same settings are each other's members.
+In a combination, the gate of a lossy feature could hide the loss of a lossless one, a count that one feature raises
+could pass as evidence of another, and a cache that works alone may skip little. Pure functions over summary rows; only
+cells with the same settings count as members.
 """
 
 import json
@@ -23,15 +23,15 @@ Evidence = Callable[[str], Sequence[RankEvidence]]
 """What each rank executed in the cell with this key."""
 
 LESS = 0.75
-"""A cache that skips less than this part of what it skips alone is worth a word."""
+"""A cache that skips less than this share of what it skips alone gets a note."""
 
 
 def judge(
     rows: Sequence[Row], cells: Mapping[str, Cell], evidence: Evidence, floors: Mapping[tuple[str, str], Pixels]
 ) -> None:
-    """Fill `interaction_gain`, notes and what members fail by into the rows of combinations.
+    """Fill `interaction_gain`, notes and the failures of members into the rows of combinations.
 
-    `floors` are the pixels that two runs of a baseline differ by, by model and engine.
+    `floors` are the pixel differences between two runs of a baseline, by model and engine.
     """
     alone = {
         _setting(cell, cell.features[0]): row for row in rows if len((cell := cells[row["cell_key"]]).features) == 1
@@ -58,22 +58,22 @@ def judge(
 
 
 def _setting(cell: Cell, name: str) -> tuple[str, str]:
-    """What a cell with this feature alone shares with the cell: its baseline and the feature's options."""
+    """What this cell shares with the cell of the feature alone: the baseline and the feature's options."""
     return cell.baseline_key, json.dumps(cell.config["feature"][name], sort_keys=True)
 
 
 def _not_seen_beside(
     feature: Feature, other: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]
 ) -> list[Finding]:
-    """Why a count that `feature` changes `alone` as well does not show that `other` engaged beside it."""
+    """Why a count that `feature` also changes `alone` does not show that `other` engaged together with it."""
     if feature.evidence.split(" ")[0] not in COMPARISONS:
         return []
-    why = not_counted(feature.evidence, together, alone, f"that of {feature.name} alone")
+    why = not_counted(feature.evidence, together, alone, f"with {feature.name} alone")
     return [Finding(NOT_ENGAGED, f"{other.name} did not engage: {why.text}", FAIL)] if why else []
 
 
 def _lost(feature: Feature, member: Row, floor: Pixels) -> list[Finding]:
-    """What a lossless feature fails by alone."""
+    """The finding by which a lossless feature fails alone."""
     if feature.lossy or member.get("mean_diff") is None:
         return []
     lost = judge_pixels([feature], Pixels(member["mean_diff"], member["max_diff"]), floor)
@@ -86,7 +86,7 @@ def _skips_less(feature: Feature, together: Sequence[RankEvidence], alone: Seque
     now, before = (_skipped_share(evidence) for evidence in (together, alone))
     if now >= LESS * before:
         return []
-    return [Finding("skips_less", f"{feature.name} skips {now:.0%} of the blocks, alone {before:.0%}")]
+    return [Finding("skips_less", f"{feature.name} skips {now:.0%} of the blocks here, but {before:.0%} alone")]
 
 
 def _skipped_share(evidence: Sequence[RankEvidence]) -> float:

@@ -1,8 +1,8 @@
 """The control group: how an engine compares with the native diffusers pipeline on the same work.
 
-`speedup` is always against a baseline of the same engine, so it says nothing of one engine against another. Here
-cells are paired that agree in everything but the engine. Pure: what was measured comes in, and a function that
-compares the images of two cells; reads nothing, gives no status.
+`speedup` is always against a baseline of the same engine, so it does not compare engines. This module pairs cells that
+agree in everything but the engine. Pure: it takes measurements and a function that compares the images of two cells,
+reads nothing, and assigns no status.
 """
 
 import json
@@ -28,12 +28,12 @@ Row = Mapping[str, Any]
 """A cell's row of the summary."""
 
 CompareImages = Callable[[Measured, Measured], ImageDifference | None]
-"""Differences between the images of two cells, None when neither stored one; ValueError or OSError says why not."""
+"""Differences between the images of two cells; None when neither stored one. Raises ValueError or OSError."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What was measured of one of the two cells; None for what is not known."""
+    """What was measured for one of the two cells; None for unknown values."""
 
     key: str
     label: str
@@ -55,8 +55,8 @@ class Comparison:
     control: Side
     ratio: paired.Ratio  # latency of the control ÷ the cell's, above 1: the cell is faster
     images: ImageDifference | None = None
-    images_problem: str = ""  # why the images could not be compared although there are some
-    doubts: tuple[str, ...] = ()  # why the two may not be comparable, a sentence each
+    images_problem: str = ""  # why the images could not be compared although they exist
+    doubts: tuple[str, ...] = ()  # why the two may not be comparable, one sentence each
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def compare(
     floors: Mapping[tuple[str, str], Floor],
     compare_images: CompareImages,
 ) -> ControlGroup:
-    """Every cell of another engine against its control. `measured` by cell key, `floors` by model and engine."""
+    """Compare every cell of another engine with its control. `measured` by cell key, `floors` by model and engine."""
     pairs = match(plan.cells)
     if not pairs:
         return ControlGroup()
@@ -107,7 +107,7 @@ def compare(
             missing.append(Missing(name, model, *sides, "; ".join(reasons)))
             continue
         if mine.results[0].prompts != theirs.results[0].prompts:
-            missing.append(Missing(name, model, *sides, "the two were given different prompts"))
+            missing.append(Missing(name, model, *sides, "the two cells have different prompts"))
             continue
         ratio = paired.compare(
             _starts(theirs, baselines),
@@ -116,7 +116,7 @@ def compare(
             floors.get(model_and_engine(cell), Floor()).alone,
         )
         if ratio.ratio is None:
-            missing.append(Missing(name, model, *sides, "no batch was measured of both"))
+            missing.append(Missing(name, model, *sides, "no batch was measured on both engines"))
             continue
         images, problem = _images(mine, theirs, compare_images)
         doubts = _doubts(cell, control, by_key)
@@ -125,10 +125,10 @@ def compare(
 
 
 def match(cells: Iterable[Cell]) -> list[tuple[Cell, Cell]]:
-    """(cell, its control), in order. A/A cells and repeats have none: their samples count with what they repeat. What a
-    profiler recorded is compared with nothing.
+    """(cell, its control), in order. A/A cells and repeats have none: their samples count with the cells they repeat.
+    Profiled cells are not compared.
 
-    Of several controls that agree in all but the engine, the one whose engine settings agree most is taken.
+    Of several controls that agree in all but the engine, it takes the one whose engine settings agree most.
     """
     firsts = [cell for cell in cells if cell.role in (BASELINE, FEATURE) and not cell.profile]
     others = [cell for cell in firsts if _engine(cell) != CONTROL]
@@ -148,7 +148,7 @@ def match(cells: Iterable[Cell]) -> list[tuple[Cell, Cell]]:
 
 
 def name_of(cell: Cell) -> str:
-    """A cell's label without the engine: what both cells of a pair are called."""
+    """A cell's label without the engine: the common name of both cells of a pair."""
     return " ".join(word for word in cell.label.split() if not word.startswith("engine="))
 
 
@@ -170,12 +170,12 @@ def _settings(cell: Cell) -> dict[str, object]:
         "device": cell.device,
         "dtype": resolved_dtype(engine["dtype"], cell.device),
         "devices": cell.gpus,
-        "threads a rank": engine["threads_per_rank"] if cell.device == "cpu" else None,
+        "threads per rank": engine["threads_per_rank"] if cell.device == "cpu" else None,
     }
 
 
 def _finished(cell: Cell, measured: Mapping[str, Measured]) -> Measured | None:
-    """What was measured of a cell whose own start finished."""
+    """The measurements of a cell whose own start finished."""
     found = measured.get(cell.key)
     return found if found is not None and found.results[0].key == cell.key else None
 
@@ -185,7 +185,7 @@ def _unfinished(row: Row) -> str:
 
 
 def _starts(one: Measured, baselines: Mapping[str, Sequence[Measured]]) -> list[paired.Start]:
-    """All starts of a cell; those of a baseline with its A/A's."""
+    """All starts of a cell; for a baseline including its A/A runs."""
     if one.cell.role == BASELINE:
         return [start for each in baselines[one.cell.origin] for start in each.starts]
     return one.starts
@@ -213,9 +213,9 @@ def _images(mine: Measured, theirs: Measured, compare_images: CompareImages) -> 
 
 
 def _doubts(cell: Cell, control: Cell, rows: Mapping[str, Row]) -> tuple[str, ...]:
-    """Settings in which two engines differ beside their name, and what the rows say against either."""
+    """Settings other than the name in which the engines differ, and doubts and failures of either row."""
     said = [
-        f"{name} {value} against {other} of {CONTROL}"
+        f"{name}: {value} here, {other} on {CONTROL}"
         for (name, value), other in zip(_settings(cell).items(), _settings(control).values(), strict=True)
         if value is not None and other is not None and value != other
     ]

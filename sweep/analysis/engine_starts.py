@@ -1,7 +1,7 @@
-"""What was measured of a cell over all its engine starts, and the noise between starts.
+"""The measurements of a cell over all its engine starts, and start-to-start noise.
 
 Joins stored results by cell: a cell's own result and those of its repeats. Turns them into the samples that
-`paired` compares. Reads nothing; knows result records, no statuses.
+`paired` compares. Reads no files; knows result records, but no statuses.
 """
 
 import functools
@@ -26,19 +26,19 @@ class Measured:
 
     @functools.cached_property
     def starts(self) -> list[Start]:
-        """Latencies by sample, one mapping a start."""
+        """Latencies by sample, one mapping per start."""
         return [samples(result) for result in self.results]
 
     @functools.cached_property
     def pairs(self) -> list[tuple[Start, Start]]:
-        """(baseline, cell) of the starts in which the baseline ran beside the cell."""
+        """(baseline, cell) of the starts with an interleaved baseline."""
         both = [(reference_samples(result), samples(result)) for result in self.results]
         return [(reference, own) for reference, own in both if reference]
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Noise of one model and engine: between starts on their own, and between starts beside a reference."""
+    """Noise of one model and engine: between separate starts, and between starts with an interleaved baseline."""
 
     alone: Noise = Noise()
     beside: Noise = Noise()
@@ -46,12 +46,12 @@ class Floor:
 
 
 def samples(result: RunResult) -> Start:
-    """Seconds a batch, by what identifies it in another cell: its first request and repeat."""
+    """Seconds per batch, by what identifies it in another cell: its first request and repeat."""
     return {key: batch.latency_s for key, batch in _first_requests(result)}
 
 
 def reference_samples(result: RunResult) -> Start:
-    """The same for the baseline that ran beside; empty when none did."""
+    """The same for the interleaved baseline; empty when there was none."""
     return {key: batch.baseline_s for key, batch in _first_requests(result) if batch.baseline_s is not None}
 
 
@@ -64,7 +64,7 @@ def _first_requests(result: RunResult) -> list[tuple[paired.Sample, BatchRow]]:
 
 
 def measured_cells(plan: Plan, results: Results) -> dict[str, Measured]:
-    """Cells with at least one finished start, by key. Repeats belong to their origin; A/A cells stand alone."""
+    """Cells with at least one finished start, by key. Repeats belong to their origin; A/A cells are separate."""
     found: dict[str, list[RunResult]] = {}
     for cell in plan.cells:  # in the plan's order a first start comes before its repeats
         result = results.get(cell.key)
@@ -99,10 +99,10 @@ def floors(plan: Plan, measured: Mapping[str, Measured]) -> dict[tuple[str, str]
 
 
 def speedup(cell: Measured, baselines: Sequence[Measured], floor: Floor) -> Ratio:
-    """Speed-up of a cell over its baseline: beside it where that was measured, else against all its starts.
+    """Speed-up of a cell over its interleaved baseline where there was one, else over all starts of its baseline.
 
-    None of a cell that was recorded by a profiler, which takes time of its own; exactly 1 of a baseline. An A/A cell is
-    compared with the first start of its baseline alone, and does not judge itself.
+    Empty for a profiled cell, because profiling takes time; exactly 1 for a baseline. An A/A cell is compared only with
+    the first start of its baseline, and does not judge itself.
     """
     if cell.cell.profile:
         return Ratio()

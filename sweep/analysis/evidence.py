@@ -1,6 +1,6 @@
 """What ranks executed, and whether it shows that a feature engaged. Pure functions over stored values.
 
-Engines turn several unsupported features into a log line and run the baseline, so a feature counts as engaged only when
+Engines answer some unsupported features with a log line and run the baseline. So a feature counts as engaged only when
 something that was counted or read back shows it. Knows no statuses.
 """
 
@@ -12,7 +12,7 @@ from sweep.findings import Finding
 
 COMPARISONS = ("more", "fewer")
 
-UNEVEN = 1.5  # a part of a sequence, padded, may be so much longer than its share
+UNEVEN = 1.5  # a padded part of a sequence may be this much longer than its share
 
 UNVERIFIABLE = "unverifiable"
 """Code: the rule compares with a baseline, and none was measured."""
@@ -44,7 +44,7 @@ def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvide
 
 
 def forwards_per_step(evidence: Sequence[RankEvidence]) -> float:
-    """DiT forwards of the busiest rank for each denoising step; 0 when there was no step."""
+    """DiT forwards of the busiest rank per denoising step; 0 when there was no step."""
     return max((e.dit_forwards / e.denoise_steps for e in evidence if e.denoise_steps), default=0.0)
 
 
@@ -54,7 +54,7 @@ def not_engaged(
     """Why the evidence does not show that `feature` engaged; None when it does.
 
     `baseline` is the evidence of the cell without features. Without one (a single run), rules that compare are
-    UNVERIFIABLE. `ways` is into how many parts the sequence is cut, where another feature of the cell cuts it too.
+    UNVERIFIABLE. `ways` is the number of parts of the sequence when another feature of the cell splits it too.
     """
     if not evidence:
         return Finding("no_evidence", "no evidence was recorded")
@@ -67,12 +67,12 @@ def not_engaged(
         return None if skipped > 0 else Finding("no_block_skipped", "no block was skipped")
     comparison, _, name = rule.partition(" ")
     if rule not in RULES and not (comparison in COMPARISONS and name):
-        return Finding("unknown_rule", f"no rule '{rule}' to check its evidence with")
+        return Finding("unknown_rule", f"its file names the unknown evidence rule '{rule}'")
     if rule == "setting":
         found = evidence[0].settings.get(feature.name, "no setting was read back")
         return None if found == "on" else Finding("setting_off", found)
     if not baseline:
-        return Finding(UNVERIFIABLE, "no baseline to check its evidence against")
+        return Finding(UNVERIFIABLE, "there is no baseline to check its evidence against")
     if comparison in COMPARISONS:
         return not_counted(rule, evidence, baseline)
     return _RULES_OF_EXECUTION[rule](feature, evidence, baseline, ways)
@@ -86,7 +86,7 @@ def _attention(
     same = ", as in the baseline" if now == before else ""
     if now.lower() == asked.lower() and not same:  # vLLM-Omni takes its names in either case
         return None
-    return Finding("other_attention", f"attention ran on {now}{same}; {asked} was asked for")
+    return Finding("other_attention", f"attention ran on {now}{same}, but {asked} was requested")
 
 
 def _fewer_forwards(
@@ -95,7 +95,7 @@ def _fewer_forwards(
     mine, theirs = forwards_per_step(evidence), forwards_per_step(baseline)
     if 0 < mine < theirs:
         return None
-    return Finding("no_fewer_forwards", f"{mine:g} DiT forwards a rank and step, the baseline has {theirs:g}")
+    return Finding("no_fewer_forwards", f"{mine:g} DiT forwards per rank and step, {theirs:g} in the baseline")
 
 
 def _shorter_sequence(
@@ -104,7 +104,7 @@ def _shorter_sequence(
     seen, whole = max(e.block_sequence for e in evidence), max(e.block_sequence for e in baseline)
     if 0 < seen * (ways or feature.gpus) < UNEVEN * whole:
         return None
-    return Finding("sequence_not_cut", f"blocks saw {seen} image tokens, the baseline's saw {whole}")
+    return Finding("sequence_not_cut", f"blocks saw {seen} image tokens, {whole} in the baseline")
 
 
 def _fewer_parameters(
@@ -113,7 +113,7 @@ def _fewer_parameters(
     held, whole = max(e.dit_parameters for e in evidence), max(e.dit_parameters for e in baseline)
     if 0 < held < whole:
         return None
-    return Finding("parameters_not_cut", f"a rank holds {held:,} DiT parameters, the baseline {whole:,}")
+    return Finding("parameters_not_cut", f"a rank holds {held:,} DiT parameters, {whole:,} in the baseline")
 
 
 _RULES_OF_EXECUTION = {
@@ -124,8 +124,8 @@ _RULES_OF_EXECUTION = {
 }
 
 RULES = ("skipped_blocks", "setting", *_RULES_OF_EXECUTION)
-"""What a feature's file can name as `evidence`, besides `more NAME` and `fewer NAME`, which compare what an engine
-counted under that name with the baseline. All but `setting` count what was executed."""
+"""What a feature's file can name as `evidence`, besides `more NAME` and `fewer NAME`, which compare the engine's count
+of that name with the baseline's. All but `setting` count what was executed."""
 
 
 def broken_hand_over(evidence: Sequence[RankEvidence]) -> Finding | None:
@@ -135,23 +135,23 @@ def broken_hand_over(evidence: Sequence[RankEvidence]) -> Finding | None:
         if wrong:
             sent, received = (one.settings.get(f"tokens_{way}", "") for way in ("sent", "received"))
             last = f" (sent {sent}, received {received})" if sent != received else ""
-            why = f"hand-over broken: the DiT stage got other tokens than the AR stage sent, {wrong} in a batch{last}"
-            return Finding("hand_over_broken", why)
+            why = "hand-over broken: the DiT stage received different tokens from those the AR stage sent"
+            return Finding("hand_over_broken", f"{why}, for {wrong} request{'s' * (wrong > 1)} of a batch{last}")
     return None
 
 
 def too_few_ranks(count: int, needed: int) -> Finding:
-    """Fewer ranks ran than features need."""
+    """Fewer ranks ran than the features need."""
     return Finding("too_few_ranks", f"{count} rank{'s' if count > 1 else ''} ran, {needed} are needed")
 
 
 def not_counted(
-    rule: str, evidence: Sequence[RankEvidence], other: Sequence[RankEvidence], whose: str = "the baseline's"
+    rule: str, evidence: Sequence[RankEvidence], other: Sequence[RankEvidence], where: str = "in the baseline"
 ) -> Finding | None:
     """Why a count of the busiest rank is not `more NAME`, or `fewer NAME`, than in another cell; None when it is.
 
-    What only one of the cells counted is 0 in the other, but for `fewer` the cell itself must have
-    counted: silence is no sign that something is gone.
+    What only one of the cells counted is 0 in the other. But for `fewer` the cell itself must have counted: a missing
+    count does not show that something is gone.
     """
     comparison, _, name = rule.partition(" ")
     mine, theirs = (_largest(name, ranks) for ranks in (evidence, other))
@@ -159,7 +159,7 @@ def not_counted(
         return Finding("not_counted", f"{name} was not counted")
     now, before = mine or 0, theirs or 0
     shown = now > before if comparison == "more" else now < before
-    return None if shown else Finding("count_unchanged", f"{name} is {now:,}, {whose} is {before:,}")
+    return None if shown else Finding("count_unchanged", f"{name} is {now:,}, and {before:,} {where}")
 
 
 def _largest(name: str, evidence: Sequence[RankEvidence]) -> int | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FULL_SCALE = {"L": 255.0, "LA": 255.0, "RGB": 255.0, "RGBA": 255.0, "I;16": 65535.0}
-"""Value of white, by Pillow mode; modes that are not here are refused."""
+"""Value of white, by Pillow mode; other modes are refused."""
 
 SSIM_WINDOW = 7  # pixels; scikit-image's default (uniform window)
 
@@ -51,20 +51,20 @@ def compare_images(a: Path, b: Path) -> ImageDifference:
 
 
 def read(path: Path) -> Bitmap:
-    """An image file. Raises ValueError for a mode that is not compared, OSError for what is no image."""
+    """An image file. Raises ValueError for a mode that is not compared, OSError when it is not an image."""
     import numpy as np
     from PIL import Image
 
     with Image.open(path) as image:
         if image.mode not in FULL_SCALE:
             raise ValueError(
-                f"{path.name}: images of mode {image.mode} are not compared; choose {', '.join(FULL_SCALE)}"
+                f"{path.name}: images of mode {image.mode} cannot be compared; use one of {', '.join(FULL_SCALE)}"
             )
         return Bitmap(path.name, image.mode, np.asarray(image))
 
 
 def compare(first: Bitmap, second: Bitmap) -> ImageDifference:
-    """`compare_images` of images that are read."""
+    """`compare_images` for images that have been read."""
     import numpy as np
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 

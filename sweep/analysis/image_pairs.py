@@ -1,6 +1,6 @@
 """Images of cells against those of their baselines and controls: which files belong together, and what is known.
 
-Answers are kept in the cells' quality.json, by pair of image hashes; `measure` fills in all that are missing, several
+Results are stored in the cells' quality.json, by pair of image hashes; `measure` computes all missing ones, several
 at a time. Knows neither how two images differ (`image_metrics`) nor what follows from it (`summary`).
 """
 
@@ -37,7 +37,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """What their difference is called in the cell's quality.json."""
+        """Key of their difference in the cell's quality.json."""
         return f"{self.digest}:{self.other_digest}"
 
     @property
@@ -57,7 +57,7 @@ def between(
     """Image differences of a cell against its baseline, averaged as `image_metrics.aggregate` defines.
 
     None when no image is stored or none can be compared. Raises ValueError for images of different size, or a
-    different number; `called` is what it calls the baseline.
+    different number; `called` is the baseline's name in messages.
     """
     pairs = _pairs(folder, cell, result, baseline_cell, baseline, called)
     if not pairs:
@@ -79,7 +79,7 @@ def between(
 
 
 def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | None]) -> None:
-    """Compare all images of a sweep that `between` would compare one by one; what cannot be is left to it to say."""
+    """Compare in parallel all images that `between` would compare one by one; failures are left for it to report."""
     found: dict[str, dict[str, list[float]]] = {}
     tasks = list(_tasks(folder, plan, results))
     if not tasks:
@@ -154,13 +154,13 @@ def _values(difference: ImageDifference) -> list[float]:
 def _pairs(
     folder: SweepFolder, cell: Cell, result: RunResult, other_cell: Cell, other: RunResult, called: str = "the baseline"
 ) -> list[Pair]:
-    """Images of the same prompt and seed, painted from the same AR tokens as far as the engines tell.
+    """Images of the same prompt and seed, rendered from the same AR tokens as far as the engines report them.
 
-    Raises ValueError when one side has an image that the other has not.
+    Raises ValueError when one side has an image that the other lacks.
     """
     mine, theirs = stored_images(result), stored_images(other)
     if mine.keys() != theirs.keys():
-        raise ValueError(f"{len(mine)} images against {len(theirs)} of {called}")
+        raise ValueError(f"the cell has {len(mine)} images, {called} has {len(theirs)}")
     path, other_path = folder.cell_path(cell), folder.cell_path(other_cell)
     unlike = other_tokens(result, other)
     return [
@@ -176,17 +176,17 @@ def stored_images(result: RunResult) -> dict[tuple[int, int], tuple[str, str]]:
 
 
 def other_tokens(result: RunResult, other: RunResult) -> set[tuple[int, int]]:
-    """(prompt_index, seed) of stored images that the AR stage wrote other tokens for.
+    """(prompt_index, seed) of stored images for which the AR stage wrote different tokens.
 
-    In a batch its arithmetic depends on whether requests start in the same step, which is chance: such images say
-    nothing of a feature of the DiT.
+    In a batch its arithmetic depends on whether requests start in the same step, which is chance. So such images say
+    nothing about a feature of the DiT.
     """
     mine, theirs = _tokens(result), _tokens(other)
     return {key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key]}
 
 
 def _tokens(result: RunResult) -> dict[tuple[int, int], str]:
-    """(prompt_index, seed) -> fingerprint of the AR tokens behind a stored image, where the engine tells it."""
+    """(prompt_index, seed) -> fingerprint of the AR tokens behind a stored image, where the engine reports it."""
     batches = {
         batch.batch_index: batch.evidence[0].settings["tokens_sent"].split(";")
         for batch in result.batches

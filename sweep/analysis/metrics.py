@@ -1,8 +1,8 @@
 """Definitions of record: how each reported number follows from raw timings.
 
-Pure functions over plain sequences; every formula of the project stands here once. `None` always
+Pure functions over plain sequences; every formula of the project is here, once. `None` always
 means "not defined by these samples" and becomes an empty field, never 0. Knows nothing of files,
-cells, engines or verdicts. How latencies of two cells are compared stands in `paired`.
+cells, engines or verdicts. `paired` compares the latencies of two cells.
 """
 
 import math
@@ -41,7 +41,7 @@ def percentile(values: Sequence[float], q: float) -> float | None:
     """
     if len(values) < samples_needed(q):
         return None
-    ordered = sorted(values)  # in plain Python: for the dozen values of a cell numpy takes ten times as long
+    ordered = sorted(values)  # in plain Python: for a dozen values, as a cell has, numpy takes ten times as long
     place = (len(ordered) - 1) * q / 100
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
@@ -51,7 +51,7 @@ def percentile(values: Sequence[float], q: float) -> float | None:
 def interaction_gain(combination: float | None, members: Sequence[float | None]) -> float | None:
     """Speed-up of a combination ÷ product of its members' own speed-ups.
 
-    1: the members' effects multiply; below 1: they get in each other's way. None when a speed-up is
+    1: the members' effects multiply; below 1: they interfere with each other. None when a speed-up is
     unknown or there is no member.
     """
     if combination is None or not members:
@@ -76,9 +76,9 @@ def images_per_s_per_gpu(images: int, wall_s: float, gpus: int) -> float | None:
 
 
 def energy_j_per_image(starts: Iterable[tuple[float | None, int]]) -> float | None:
-    """Joules ÷ images, from (joules, images) of each engine start; those whose energy is unknown count on neither side.
+    """Joules ÷ images, from (joules, images) of each engine start; starts with unknown energy count on neither side.
 
-    None when no energy is known, or no image was made with it.
+    None when no energy is known, or when no image belongs to it.
     """
     known = [(joules, images) for joules, images in starts if joules is not None]
     images = sum(made for _, made in known)
@@ -97,7 +97,7 @@ def phase_totals(durations: Iterable[tuple[str, float]], requests: int = 1) -> d
 
     Holds the phases that occurred, in the order of a request, and `other`: what is left of `request`
     after its exclusive phases (never below 0). `other` is absent when no `request` was recorded.
-    Ranks run side by side: pass the records of one, or their times would add up.
+    Ranks run in parallel: pass the records of one rank, or their times would add up.
     """
     if requests < 1:
         raise ValueError(f"phase_totals: requests={requests}, must be at least 1")
@@ -106,7 +106,7 @@ def phase_totals(durations: Iterable[tuple[str, float]], requests: int = 1) -> d
         sums[phase] = sums.get(phase, 0.0) + ms
     unknown = sorted(set(sums) - set(PHASES))
     if unknown:
-        raise ValueError(f"phase_totals: unknown phase {', '.join(unknown)}; known are {', '.join(PHASES)}")
+        raise ValueError(f"phase_totals: unknown phase {', '.join(unknown)}; known phases are {', '.join(PHASES)}")
     totals = {phase: sums[phase] / requests for phase in PHASES if phase in sums}
     if "request" in totals:
         inside = sum(totals.get(phase, 0.0) for phase in EXCLUSIVE_PHASES)

@@ -1,4 +1,4 @@
-"""What a reader of a row should know although it changes no status. Pure, but that phases of a trace are read."""
+"""Notes of a row: what a reader should know although it changes no status. Pure, except that it reads trace phases."""
 
 from typing import Any
 
@@ -15,16 +15,18 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
     notes = []
     if cell.role == FEATURE and cell.baseline_key not in sweep.measured:
         planned = "" if cell.baseline_key in sweep.cells else " (a sweep, -m, adds one)"
-        notes.append(Finding("no_baseline", f"no baseline was measured: neither speed nor images are judged{planned}"))
+        notes.append(
+            Finding("no_baseline", f"no baseline was measured, so neither speed nor images are judged{planned}")
+        )
     if cell.role == FEATURE and gain.ratio is not None:
         asked, width = cell.config["precision"], gain.half_width
         if gain.called == paired.UNKNOWN:
-            notes.append(Finding("noise_unknown", "no A/A: what engine starts differ by is not known"))
+            notes.append(Finding("noise_unknown", "no A/A run, so start-to-start noise is unknown"))
         elif width is not None and width > asked:
-            known = f"speed-up known to ±{width:.1%}, asked was ±{asked:.1%}"
+            known = f"speed-up known to ±{100 * width:.1f} % (target ±{100 * asked:.3g} %)"
             auto = cell.config["repeat"] == "auto"
             notes.append(
-                Finding(IMPRECISE, known) if auto else Finding(MORE_STARTS, f"{known}, repeat=auto measures more")
+                Finding(IMPRECISE, known) if auto else Finding(MORE_STARTS, f"{known}; repeat=auto measures more")
             )
     hashes: dict[tuple[int, int], set[str]] = {}
     for request in (r for result in mine.results for r in result.requests):
@@ -35,22 +37,22 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
     unlike = image_pairs.other_tokens(mine.results[0], baseline.results[0]) if baseline else ()
     if unlike:
         images = len(image_pairs.stored_images(mine.results[0]))
-        wrote = f"the AR stage wrote other tokens for {len(unlike)} of {images} images than in the baseline"
-        notes.append(Finding("other_tokens", f"{wrote}; those are not compared"))
+        wrote = f"for {len(unlike)} of {images} images the AR stage wrote different tokens than in the baseline"
+        notes.append(Finding("other_tokens", f"{wrote}; those images are not compared"))
     lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
-    unknown = "memory, utilisation and energy are not known"
+    unknown = "memory, utilisation and energy are unknown"
     return notes + [Finding("no_telemetry", f"{unknown}: {problem}") for problem in lost]
 
 
 def said_by_trace(sweep: StoredSweep, cell: Cell, result: RunResult, row: dict[str, Any]) -> list[Finding]:
-    """What a profile says of the cell's bottleneck, and what went wrong with it."""
+    """What a profile says about the cell's bottleneck, and what went wrong with the profile."""
     notes = [Finding("profile_failed", result.profile_note)] if result.profile_note else []
     if result.profile == "nsys" and result.trace:
         told = [one for one in sweep.folder.load_recorded_phases(cell) if one.get("phase") == row.get("bottleneck")]
         longest = max(
             told, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
         )
-        if longest.get("verdict"):  # on a CPU the phase did nothing on a GPU, and the row says how long it took
+        if longest.get("verdict"):  # absent on a CPU, where the row already says how long the phase took
             notes.append(Finding("profile_says", f"nsys: {longest.get('sentence', '')}"))
     return notes
 

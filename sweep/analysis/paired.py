@@ -1,9 +1,9 @@
-"""Paired comparison of latencies: how many times faster, how sure, and whether noise alone could show it.
+"""Paired comparison of latencies: how many times faster, how certain, and whether noise alone could explain it.
 
-Two kinds of noise, each with its own interval; the wider one is reported. Over prompts: a bootstrap of the
-pairs. Over engine starts: what baseline against baseline (A/A) shows, because on a shared machine one process
+There are two kinds of noise, each with its own interval; the wider one is reported. Over prompts: a bootstrap of
+the pairs. Over engine starts: what baseline against baseline (A/A) shows, because on a shared machine one process
 and one minute differ from the next by more than prompts do. Pure functions over plain numbers; knows nothing of
-cells or files. How often it is right is measured in docs/calibration.md.
+cells or files. docs/calibration.md measures how often it is right.
 """
 
 import functools
@@ -35,7 +35,7 @@ class Noise:
     """How far the means of two engine starts of the same cell differ by chance.
 
     `sd` is the standard deviation of one start's mean log latency (about a relative error: 0.02 is 2 %), None
-    when nothing was measured twice; `df` how many independent differences it was estimated from.
+    when nothing was measured twice; `df` is the number of independent differences that it was estimated from.
     """
 
     sd: float | None = None
@@ -46,18 +46,18 @@ class Noise:
 class Ratio:
     """How many times faster `after` is than `before`: above 1 is faster. `low`, `high` bound the 95 % interval.
 
-    All None with no pair; the interval is None when there is neither a second pair nor a noise estimate.
+    All are None without a pair; the interval is None without a second pair and without a noise estimate.
     """
 
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
-    pairs: int = 0  # prompts (with seeds) that both have; repeats of a single prompt when there is but one
-    p_value: float | None = None  # two-sided, of no difference; None unless the noise between starts is known
+    pairs: int = 0  # prompts (with seeds) that both have; with a single prompt, its repeats
+    p_value: float | None = None  # two-sided, of no difference; None unless start-to-start noise is known
 
     @property
     def called(self) -> str:
-        """faster, slower, no difference; "" when the noise between engine starts is not known."""
+        """faster, slower, no difference; "" when start-to-start noise is unknown."""
         if self.p_value is None or self.low is None or self.high is None:
             return UNKNOWN
         return FASTER if self.low > 1 else SLOWER if self.high < 1 else NO_DIFFERENCE
@@ -73,7 +73,7 @@ class Ratio:
 def noise_between_starts(cells: Iterable[Sequence[Start]]) -> Noise:
     """Noise from cells that were measured in several engine starts, pooled over cells (one-way analysis of variance).
 
-    A cell with one start tells nothing. Only samples that all starts of a cell have count.
+    A cell with one start contributes nothing. Only samples that all starts of a cell have are used.
     """
     squares, df = 0.0, 0
     for starts in cells:
@@ -88,9 +88,10 @@ def noise_between_starts(cells: Iterable[Sequence[Start]]) -> Noise:
 
 
 def noise_beside_reference(pairs: Iterable[tuple[Start, Start]]) -> Noise:
-    """Noise left when two baselines run side by side, batch by batch: the true ratio is 1, so no mean is estimated.
+    """Noise left when two baselines are interleaved, batch by batch: the true ratio is 1, so no mean is estimated.
 
-    Drift of the machine meets both and cancels; what is left is the process. `sd` is that of one pair of starts.
+    Drift of the machine affects both equally and cancels; what is left is the process. `sd` is that of one pair of
+    starts.
     """
     means = [float(differences.mean()) for pair in pairs if len(differences := _beside([pair]))]
     return Noise(math.sqrt(math.fsum(m * m for m in means) / len(means)), len(means)) if means else Noise()
@@ -126,12 +127,13 @@ def compare(
 
 
 def compare_beside(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
-    """Reference ÷ cell, from starts in which the baseline ran beside the cell, batch by batch.
+    """Baseline ÷ cell, from starts in which the baseline was interleaved with the cell, batch by batch.
 
-    `noise` is `noise_beside_reference` of the A/A cells: one degree of freedom an A/A start, so of one A/A alone
-    Student's interval would be useless. It is moderated (after Smyth 2004, Statistical Applications in Genetics and
-    Molecular Biology 3:1): that processes add as much noise as prompts do is taken for one further observation,
-    which fades as A/A starts become more. Sound where drift cancels, as beside a reference; docs/calibration.md.
+    `noise` is `noise_beside_reference` of the A/A cells: one degree of freedom per A/A start, so with a single A/A
+    start Student's interval would be useless. It is moderated (after Smyth 2004, Statistical Applications in Genetics
+    and Molecular Biology 3:1): the assumption that processes add as much noise as prompts do counts as one further
+    observation, whose weight falls with more A/A starts. Sound where drift cancels, as it does with an interleaved
+    baseline; docs/calibration.md.
     """
     differences = _beside(pairs)
     if noise.sd is None or len(differences) < 2:
@@ -143,7 +145,7 @@ def compare_beside(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
 
 
 def _beside(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
-    """log(reference ÷ cell) by unit, averaged over starts."""
+    """log(baseline ÷ cell) by unit, averaged over starts."""
     import numpy as np
 
     shared = _shared([start for pair in pairs for start in pair]) if pairs else ()
@@ -167,10 +169,10 @@ def _logs(start: Start, keys: Sequence[Sample]) -> "np.ndarray":
 
 
 def _units(values: "np.ndarray", keys: tuple[Sample, ...]) -> "np.ndarray":
-    """One value a unit, from one a sample: the median over the repeats of a prompt with its seed.
+    """One value per unit, from one per sample: the median over the repeats of a prompt with its seed.
 
-    Repeats of one prompt are no independent evidence, and their median ignores the odd one that the machine
-    disturbed. With a single prompt its repeats are the units, which is all that there is.
+    Repeats of one prompt are not independent evidence, and their median ignores a single one that the machine
+    disturbed. With a single prompt, its repeats are the units, because there is nothing else.
     """
     import numpy as np
 

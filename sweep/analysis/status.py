@@ -2,8 +2,8 @@
 
 ERROR: did not finish. SKIP: decided by the plan. FAIL: a feature left no evidence that it engaged, or the
 images are outside the gate. WARN: between the gates, or slower than the baseline beyond the A/A noise. PASS: the
-rest. A difference that two runs of the baseline show as well is nobody's loss. The status is the gravest finding's
-(`findings.status_of`).
+rest. Pixel differences between two baseline runs are not charged to any feature. The status is that of the gravest
+finding (`findings.status_of`).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ LOSSLESS_MEAN_DIFF = 0.005  # reduction order moves ulysses, ring and tp by abou
 LOSSLESS_MAX_DIFF = 0.05
 
 SLOWER = "slower"
-"""Code of the finding that speed alone makes. It holds for one cell, at 5 % each."""
+"""Code of the finding about speed. It holds for one cell, with 5 % false alarms per cell."""
 
 NOT_ENGAGED = "not_engaged"
 
@@ -42,11 +42,11 @@ def judge(
     called: str = "",
     floor: Pixels = Pixels(),
 ) -> list[Finding]:
-    """What is found of a finished cell, the finding that decides first among those of its status.
+    """Findings of a finished cell; among those of one status, the deciding one comes first.
 
     `starts` holds the evidence of each engine start that measured it: a feature must engage in every one.
-    `pixels` is the difference from the baseline's images (None: no baseline), `floor` that between two runs of
-    the baseline, which never counts as a feature's loss. `called` is what `paired` says of the speed-up.
+    `pixels` is the difference from the baseline's images (None: no baseline), `floor` the difference between two
+    runs of the baseline, which is never charged to a feature. `called` is the verdict of `paired` on the speed-up.
     """
     found = [dataclasses.replace(broken, status=FAIL) for one in starts if (broken := broken_hand_over(one))][:1]
     found += _engagement(features, starts, baseline_evidence)
@@ -62,7 +62,7 @@ def judge(
 def _engagement(
     features: Sequence[Feature], starts: Sequence[Sequence[RankEvidence]], baseline: Sequence[RankEvidence]
 ) -> list[Finding]:
-    """Features that did not engage, or of which that cannot be told."""
+    """Features that did not engage, or for which this cannot be checked."""
     found = []
     needed, ran = gpus_needed(features), min((len(evidence) for evidence in starts if evidence), default=0)
     if 0 < ran < needed:
@@ -80,7 +80,7 @@ def _engagement(
 
 
 def _praise(pixels: Pixels | None) -> str:
-    """Why a PASS is one."""
+    """The reason of a PASS."""
     if pixels is None:
         return "engaged"
     if pixels.mean_diff == 0:
@@ -89,9 +89,9 @@ def _praise(pixels: Pixels | None) -> str:
 
 
 def judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Finding | None:
-    """What of the images is outside the quality gate; None when nothing is.
+    """How the images are outside the quality gate; None when they are inside.
 
-    Lossless features may move what reduction order moves, lossy ones what their file says.
+    Lossless features may change what reduction order changes, lossy ones what their file allows.
     """
     mean_diff, max_diff = pixels.mean_diff, pixels.max_diff
     lossy = [feature for feature in features if feature.lossy]
@@ -104,6 +104,6 @@ def judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> 
         (WARN, max(feature.gate.warn_mean_diff for feature in lossy)),
     ):
         if mean_diff > floor.mean_diff + gate:
-            reason = f"images differ by {mean_diff:.4f} on average, more than {gate:g}"
+            reason = f"images differ by {mean_diff:.4f} on average, more than the gate of {gate:g}"
             return Finding("images_outside_gate", reason, status)
     return None

@@ -14,20 +14,20 @@ from sweep.results.records import RunResult
 
 @dataclass(frozen=True)
 class StoredSweep:
-    """What the rows are computed from."""
+    """The data that the rows are computed from."""
 
     folder: SweepFolder
     cells: Mapping[str, Cell]
     results: Mapping[str, RunResult | None]
     problems: Mapping[str, str]  # why a stored result cannot be read, by cell key
-    states: Mapping[str, Mapping[str, Any]]  # last event of each cell, where any has no result
+    states: Mapping[str, Mapping[str, Any]]  # last event of each cell, when some cell has no result
     measured: Mapping[str, Measured]
     baselines: Mapping[str, list[Measured]]  # a baseline and its A/A starts, by the baseline's key
     floors: Mapping[tuple[str, str], Floor]
     totals: dict[str, tuple[RankEvidence, ...]] = field(default_factory=dict)
 
     def evidence(self, key: str) -> tuple[RankEvidence, ...]:
-        """What each rank executed in the start with this key; computed once, a baseline serves many cells."""
+        """What each rank executed in the start with this key; computed once, because many cells share a baseline."""
         if key not in self.totals:
             result = self.results[key]
             self.totals[key] = evidence_rules.total_evidence([b.evidence for b in result.batches]) if result else ()

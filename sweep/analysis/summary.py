@@ -1,7 +1,7 @@
-"""Summary rows: everything that is said of a cell, computed from stored results alone.
+"""Summary rows: everything that is reported about a cell, computed only from stored results.
 
-Formulas come from `metrics` and `paired`, image differences from `differences`, status from `verdict`. Writes nothing
-but the cache of image differences.
+Formulas come from `metrics` and `paired`, image differences from `image_pairs`, the status from `status`. Writes only
+the cache of image differences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """One row a cell in the plan's order, and the noise that they were judged by.
+    """One row per cell in the plan's order, and the noise that the rows were judged by.
 
-    Keys of a row are the names of `columns.COLUMNS`; `findings`, `doubts` and `notes` hold what its texts are made of.
+    Keys of a row are the names of `columns.COLUMNS`; its texts are built from its `findings`, `doubts` and `notes`.
     """
 
     rows: list[Row]
@@ -64,7 +64,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
 
 
 Quality = Mapping[str, float] | str | None
-"""Image differences; why there are none although there should be; None when no image is stored."""
+"""Image differences; or why they are missing although they should exist; or None when no image is stored."""
 
 
 def _quality(sweep: StoredSweep, cell: Cell) -> Quality:
@@ -149,7 +149,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
 
 
 def _conclude(row: Row) -> None:
-    """Say what the findings, doubts and notes of a row come to."""
+    """Fill in the status and the texts that follow from the findings, doubts and notes of a row."""
     grave = deciding(row["findings"])
     row |= {
         "status": status_of(row["findings"]),
@@ -163,11 +163,12 @@ def _conclude(row: Row) -> None:
 
 
 def _absent(last: Mapping[str, Any]) -> Finding:
-    """Why a cell that was to run has no result, by the last that was heard of it."""
+    """Why a planned cell has no result, from its last event."""
     if last.get("state") == "error":
         return Finding("not_stored", str(last.get("reason")), STATUS_ERROR)
     if last.get("state") in ("loading", "warm-up", "running", "analysing"):
-        return Finding("cut_off", f"no result: the sweep ended while it was {last['state']}", STATUS_ERROR)
+        doing = str(last["state"]).replace("warm-up", "warming up")
+        return Finding("cut_off", f"no result: the sweep ended while the cell was {doing}", STATUS_ERROR)
     return Finding("not_run", "not run: the sweep ended before it", STATUS_ERROR)
 
 

@@ -9,11 +9,11 @@ from sweep.plan.cells import AA, FEATURE, Cell
 from sweep.results.records import RunResult
 
 DRIFT_LIMIT = 0.10
-"""An A/A further than this from 1 makes speed-ups that were not measured beside the baseline invalid."""
+"""An A/A ratio further than this from 1 invalidates speed-ups without an interleaved baseline."""
 
 
 def own_doubts(cell: Cell, results: Sequence[RunResult]) -> list[Finding]:
-    """Why the numbers, of whichever start, cannot be trusted, apart from the status."""
+    """Why the numbers of any start cannot be trusted, apart from the status."""
     found = [
         Finding(code, said)
         for result in results
@@ -27,7 +27,7 @@ def own_doubts(cell: Cell, results: Sequence[RunResult]) -> list[Finding]:
 
 
 def doubt_drift(rows: Sequence[dict[str, Any]], beside: Set[str]) -> None:
-    """Mark speed-ups invalid where A/A shows that the machine changed meanwhile; not those `beside` the baseline."""
+    """Mark speed-ups invalid when A/A shows that the machine changed; those with an interleaved baseline stay valid."""
     drift: dict[tuple[str, str], float] = {}
     for row in rows:
         if row["role"] == AA and row.get("speedup") is not None:
@@ -37,16 +37,16 @@ def doubt_drift(rows: Sequence[dict[str, Any]], beside: Set[str]) -> None:
         worst = drift.get((row["model"], row["engine"]), 1.0)
         exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in beside
         if exposed and worst > 1 + DRIFT_LIMIT:
-            said = f"A/A drift: the same baseline differed {worst:.2f}x between two engine starts"
+            said = f"A/A drift: two engine starts of the same baseline differed by {worst:.2f}x"
             row["doubts"].append(Finding("drift", said))
 
 
 def doubt_baselines(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], beside: Set[str]) -> None:
-    """Mark speed-ups against a baseline that cannot be trusted itself; not those `beside` one."""
+    """Mark speed-ups over a baseline that cannot be trusted itself; not those with an interleaved one (`beside`)."""
     doubts = {row["cell_key"]: tuple(row["doubts"]) for row in rows if row["doubts"]}
     for row in rows:
         key = row["cell_key"]
         baseline = cells[key].baseline_key
         found = doubts.get(baseline, ()) if baseline != key and key not in beside else ()
         if row.get("speedup") is not None and not set(found) <= set(row["doubts"]):
-            row["doubts"].append(Finding("baseline_doubted", f"its baseline: {texts(found)}"))
+            row["doubts"].append(Finding("baseline_doubted", f"its baseline cannot be trusted: {texts(found)}"))

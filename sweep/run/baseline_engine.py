@@ -40,7 +40,7 @@ class BaselineEngine:
         self.sampler.rest()
         throttled = map(str, self.sampler.window(start_s, end_s).throttled)
         shared = disturbances(self.sampler.gpu_users(), self.sampler.tree_pids(), self.before)
-        return tuple(f"the baseline beside it: {said}" for said in (*shared, *throttled))
+        return tuple(f"interleaved baseline: {said}" for said in (*shared, *throttled))
 
     def close(self, kill: bool = False) -> None:
         """End the engine; `kill`: at once, as it may be busy, and asking it to end would only cost time."""
@@ -154,4 +154,4 @@ class BaselineEngines:
 
 def failure_of_baseline(error: EngineFailure) -> EngineFailure:
     """The failure of a baseline, as the failure of the cell beside it, whose own engine is unharmed."""
-    return EngineFailure(error.cause, f"the baseline beside it failed: {error.reason}", alive=True)
+    return EngineFailure(error.cause, f"the interleaved baseline failed: {error.reason}", alive=True)

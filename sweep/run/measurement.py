@@ -98,7 +98,7 @@ class Measurement:
             self.telemetry = dataclasses.asdict(window.summary)
             self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
             shared = disturbances(sampler.gpu_users(), sampler.tree_pids(), before)
-            watched = ("a profiling tool watched the whole sweep",) if ranges.attached() else ()
+            watched = ("a profiling tool was attached to the whole sweep",) if ranges.attached() else ()
             doubts = baseline.doubts(self.start, end) if baseline is not None else ()
             self.foreign = (*shared, *watched, *doubts)
             self.throttled = tuple(map(str, window.throttled))

@@ -113,7 +113,7 @@ class LiveTable:
         else:
             runnable = [s for s in self.states.states.values() if s["state"] == "pending"]
             kept = len(self.states.kept)
-            say(f"{cells_words(len(runnable))} to run" + (f", {kept} kept from before" if kept else ""))
+            say(f"{cells_words(len(runnable))} to run" + (f", {kept} kept from an earlier run" if kept else ""))
             self._thread = threading.Thread(target=self._log, name="sweep-log", daemon=True)
             self._thread.start()
         return self
@@ -122,7 +122,7 @@ class LiveTable:
         """Cells that the sweep adds while it runs, because others want further starts."""
         new = self.states.extend(plan, kept)
         if new and self._thread is not None:
-            print(f"{len(new)} further starts to run: {', '.join(cell.label for cell in new)}", flush=True)
+            print(f"{len(new)} more to run: {', '.join(cell.label for cell in new)}", flush=True)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

@@ -54,14 +54,23 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         others = folder.save_plan(plan)
         folder.save_manifest(facts | progress(folder, plan, before, offset))
     except OSError as error:
-        raise ConfigError(f"output folder {folder.path} cannot be written ({error.strerror})") from error
+        raise ConfigError(
+            f"output folder {folder.path} cannot be written ({error.strerror}); choose another with hydra.sweep.dir=DIR"
+        ) from error
     if others:
-        count = "1 cell of another command is" if len(others) == 1 else f"{len(others)} cells of other commands are"
-        print(f"{count} in {folder.path} too, and in its tables", file=sys.stderr)
+        what = (
+            "1 cell from another command; it appears"
+            if len(others) == 1
+            else f"{len(others)} cells from other commands; they appear"
+        )
+        print(f"{folder.path} also holds {what} in the tables", file=sys.stderr)
     done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
-        print("a profiling tool is attached: engines are spawned, not forked, so that it sees them", file=sys.stderr)
+        print(
+            "a profiling tool is attached, so engines are spawned and not forked: it would not see forked ones",
+            file=sys.stderr,
+        )
     interrupted = False
     failure: Exception | None = None
     with Interrupts() as interrupts:
@@ -107,7 +116,7 @@ def _report(folder: SweepFolder, plots: bool, interrupted: bool) -> int:
         return rebuild(folder, plots=False, interrupted=interrupted)
     except OSError as error:
         print(
-            f"sweep: the report could not be written ({error.strerror}); results are kept, "
+            f"sweep: the report could not be written ({error.strerror}); results are kept, and "
             f"python -m sweep.report {shlex.quote(str(folder.path))} writes it again",
             file=sys.stderr,
         )

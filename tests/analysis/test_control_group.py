@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,10 @@ def test_of_several_controls_the_one_with_the_same_settings_is_taken() -> None:
         assert found.control.key == theirs.key
         assert found.doubts == ()
     (found,) = group([(c, result(c)) for c in (half, cell(BASE, OTHER, gpus=2))]).compared
-    assert found.doubts == ("dtype float32 against bfloat16 of diffusers", "devices 2 against 1 of diffusers")
+    words = [set(re.findall(r"\w+", doubt)) for doubt in found.doubts]
+    assert len(words) == 2
+    assert words[0] >= {"dtype", "float32", "bfloat16", "diffusers"}
+    assert words[1] >= {"devices", "2", "1", "diffusers"}
 
 
 def repeated(one: Cell, factor: float = 1.0, drift: float = 1.01) -> list[tuple[Cell, RunResult]]:
@@ -133,10 +137,13 @@ def test_a_cell_without_numbers_is_named_with_its_reason() -> None:
     failed = dataclasses.replace(result(mine), state=ERROR)
     found = group([(mine, failed), (theirs, result(theirs))], gone)
     assert found.compared == ()
-    assert [one.reason for one in found.missing] == ["vllm_omni: ERROR, out of memory"]
+    (missing,) = found.missing
+    assert all(fact in missing.reason for fact in ("vllm_omni", "ERROR", "out of memory"))
     gone[theirs.key] = {"status": "SKIP", "reason": "requires 2 GPUs"}
     (missing,) = group([(mine, None), (theirs, None)], gone).missing
-    assert missing.reason == "vllm_omni: ERROR, out of memory; diffusers: SKIP, requires 2 GPUs"
+    mine_why, theirs_why = missing.reason.split("; ")
+    assert all(fact in mine_why for fact in ("vllm_omni", "ERROR", "out of memory"))
+    assert all(fact in theirs_why for fact in ("diffusers", "SKIP", "requires 2 GPUs"))
     assert (missing.name, missing.control.key) == ("baseline b1", theirs.key)
 
 
@@ -152,15 +159,18 @@ def test_a_start_that_failed_is_not_replaced_by_its_repeat() -> None:
 def test_other_prompts_are_not_compared() -> None:
     mine, theirs = both()
     other = dataclasses.replace(result(theirs), prompts=("another", *result(theirs).prompts[1:]))
-    (missing,) = group([(mine, result(mine)), (theirs, other)]).missing
-    assert missing.reason == "the two were given different prompts"
+    found = group([(mine, result(mine)), (theirs, other)])
+    assert (len(found.compared), len(found.missing)) == (0, 1)
+    assert "prompts" in found.missing[0].reason
 
 
 def test_a_feature_that_did_not_engage_and_a_doubted_measurement_are_doubts() -> None:
     mine, theirs = both(CACHED)
     said = {mine.key: {"status": "FAIL", "reason": "did not engage"}, theirs.key: {"invalid_reason": "A/A drift"}}
     (found,) = group([(mine, result(mine)), (theirs, result(theirs))], said).compared
-    assert found.doubts == ("vllm_omni: FAIL, did not engage", "diffusers: A/A drift")
+    first, second = found.doubts
+    assert all(fact in first for fact in ("vllm_omni", "FAIL", "did not engage"))
+    assert all(fact in second for fact in ("diffusers", "A/A drift"))
 
 
 def test_images_that_cannot_be_compared_leave_the_times() -> None:
@@ -217,7 +227,7 @@ def test_images_are_compared_with_the_controls(tmp_path: Path) -> None:
     folder = store(tmp_path, [mine, theirs])
     assert (compared(folder).images, compared(folder).images_problem) == (None, "")
     draw(folder, mine, 120)
-    assert compared(folder).images_problem == "4 images against 0 of the control"
+    assert re.findall(r"\d+", compared(folder).images_problem) == ["4", "0"]
     draw(folder, theirs, 118)
     images = compared(folder).images
     assert images is not None
@@ -229,7 +239,7 @@ def test_images_are_compared_with_the_controls(tmp_path: Path) -> None:
     assert "8×8 RGB" in compared(folder).images_problem
     damaged = folder.cell_path(theirs) / "images" / "prompt_1.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
-    assert compared(folder).images_problem == "images/prompt_1.png of diffusers is cut short"
+    assert {"images/prompt_1.png", "diffusers"} <= set(compared(folder).images_problem.split())
 
 
 def test_report_json_terminal_and_compare_tell_of_it(tmp_path: Path, sweep: Any, capsys: pytest.CaptureFixture) -> None:
@@ -288,6 +298,6 @@ def test_two_engines_through_the_command_line(sweep: Any, tmp_path: Path) -> Non
     assert found["latency_ratio"]["ratio"] == pytest.approx(theirs["latency_mean_s"] / mine["latency_mean_s"])
     assert mine["load_s"] < theirs["load_s"]
     assert theirs["phases_ms"]["ar_decode"] > 0
-    assert found["quality"]["problem"] == "0 images against 1 of the control", "noop draws nothing"
+    assert re.findall(r"\d+", found["quality"]["problem"]) == ["0", "1"], "noop draws nothing"
     assert "baseline b1: noop against diffusers: " in done.out
     assert "no A/A" in done.out

@@ -73,7 +73,7 @@ def test_other_modes_are_on_the_same_scale(tmp_path, mode):
 
 def test_a_different_size_is_an_error_that_names_both(tmp_path, noise):
     a, b = save(tmp_path / "a.png", noise), save(tmp_path / "b.png", noise[:16])
-    with pytest.raises(ValueError, match=r"a\.png \(48×32 RGB\) with b\.png \(48×16 RGB\)"):
+    with pytest.raises(ValueError, match=r"a\.png \(48×32 RGB\).*b\.png \(48×16 RGB\)"):
         compare_images(a, b)
 
 
@@ -85,7 +85,7 @@ def test_a_different_mode_is_an_error_that_names_both(tmp_path, noise):
 
 def test_a_palette_image_is_refused_rather_than_compared_by_index(tmp_path, noise):
     Image.fromarray(noise).quantize(4).save(tmp_path / "p.png")
-    with pytest.raises(ValueError, match=r"p\.png: images of mode P"):
+    with pytest.raises(ValueError, match=r"p\.png: .*\bmode P\b"):
         compare_images(tmp_path / "p.png", tmp_path / "p.png")
 
 

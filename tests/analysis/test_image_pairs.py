@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,17 +102,17 @@ def test_nothing_is_measured_twice(sweep: tuple[SweepFolder, Plan], monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason"),
+    ("harm", "facts"),
     [
-        ("cut", "images cannot be compared: images/prompt_01.png is cut short"),
-        ("gone", "images cannot be compared: [Errno 2]"),
-        ("size", "images cannot be compared: cannot compare prompt_01.png (8×8 RGB) with prompt_01.png (24×24 RGB)"),
-        ("fewer", "images cannot be compared: 2 images against 3 of the baseline"),
-        ("broken", "images cannot be compared: "),
+        ("cut", ["images/prompt_01.png"]),
+        ("gone", ["[Errno 2]", "prompt_01.png"]),
+        ("size", ["prompt_01.png (8×8 RGB)", "prompt_01.png (24×24 RGB)"]),
+        ("fewer", ["2 images", "baseline", "3"]),
+        ("broken", []),
     ],
 )
 def test_what_cannot_be_compared_is_said_of_its_cell_alone(
-    sweep: tuple[SweepFolder, Plan], harm: str, reason: str
+    sweep: tuple[SweepFolder, Plan], harm: str, facts: list[str]
 ) -> None:
     folder, made = sweep
     cell = next(cell for cell in made.cells if cell.features == ("teacache",))
@@ -132,8 +133,8 @@ def test_what_cannot_be_compared_is_said_of_its_cell_alone(
         folder.save_result(cell, dataclasses.replace(result, requests=tuple(fewer)))
     rebuild(folder, plots=False)
     cells = {one["cell_key"]: one for one in json.loads((folder.path / "report.json").read_text())["cells"]}
-    assert cells[cell.key]["status"] == "ERROR"
-    assert cells[cell.key]["reason"].startswith(reason)
+    assert [(one["status"], one["code"]) for one in cells[cell.key]["findings"]] == [("ERROR", "images_not_comparable")]
+    assert all(fact in cells[cell.key]["reason"] for fact in facts)
     others = [one for key, one in cells.items() if key != cell.key]
     assert all(one["quality"]["mean_diff"] is not None for one in others)
 
@@ -204,14 +205,14 @@ def hand_over(folder: SweepFolder, cell: Cell, *tokens: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "said"),
+    ("sent", "status", "code", "noted"),
     [
-        ("4:aa", "FAIL", "lossless, but images differ"),
-        ("4:bb", "PASS", "for 1 of 3 images than in the baseline; those are not compared"),
+        ("4:aa", "FAIL", "lossless_images_differ", []),
+        ("4:bb", "PASS", "engaged", ["1", "3"]),
     ],
 )
 def test_images_painted_from_other_tokens_of_the_ar_stage_are_not_compared(
-    sweep: tuple[SweepFolder, Plan], sent: str, status: str, said: str
+    sweep: tuple[SweepFolder, Plan], sent: str, status: str, code: str, noted: list[str]
 ) -> None:
     folder, made = sweep
     cell = next(cell for cell in made.cells if cell.features == ("vae_slicing",))
@@ -225,8 +226,9 @@ def test_images_painted_from_other_tokens_of_the_ar_stage_are_not_compared(
     hand_over(folder, cell, "4:aa", sent, "4:aa")
     rebuild(folder, plots=False)
     row = next(row for row in summarise(folder, made, folder.load_results(made)).rows if row["cell_key"] == cell.key)
-    assert row["status"] == status
-    assert said in row["reason"] + row["note"]
+    assert (row["status"], row["reason_code"]) == (status, code)
+    notes = [note for note in row["notes"] if note.code == "other_tokens"]
+    assert [re.findall(r"\d+", note.text) for note in notes] == [noted] * bool(noted), "1 of 3 images"
 
 
 def test_where_the_ar_stage_wrote_other_tokens_for_every_image_pixels_judge_nothing(
@@ -238,6 +240,7 @@ def test_where_the_ar_stage_wrote_other_tokens_for_every_image_pixels_judge_noth
     hand_over(folder, cell, "4:bb", "4:cc", "4:dd")
     rebuild(folder, plots=False)
     row = next(row for row in summarise(folder, made, folder.load_results(made)).rows if row["cell_key"] == cell.key)
-    assert (row["status"], row["reason"]) == ("PASS", "engaged")
+    assert (row["status"], row["reason_code"]) == ("PASS", "engaged")
     assert "mean_diff" not in row
-    assert "for 3 of 3 images" in row["note"]
+    (note,) = [note for note in row["notes"] if note.code == "other_tokens"]
+    assert re.findall(r"\d+", note.text) == ["3", "3"], "of 3 images"

@@ -24,7 +24,7 @@ def test_percentile_needs_enough_samples(q, too_few):
 def test_means():
     assert metrics.mean([]) is None
     assert metrics.mean([1.0, 2.0, 6.0]) == 3.0
-    with pytest.raises(ValueError, match=r"above 0, got 0\.0"):
+    with pytest.raises(ValueError, match=r"\b0\.0\b"):
         metrics.positive([1.0, 0.0])
 
 
@@ -89,7 +89,7 @@ def test_shares_without_a_recorded_request_are_of_the_phases_sum():
 
 
 def test_an_unknown_phase_is_refused():
-    with pytest.raises(ValueError, match="unknown phase denoise; known are request"):
+    with pytest.raises(ValueError, match=r"\bdenoise\b.*\brequest\b"):
         metrics.phase_totals([("denoise", 1.0)])
 
 
