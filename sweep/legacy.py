@@ -10,7 +10,7 @@ from sweep.findings import SKIP, WARN, Finding
 _SKIPS = (
     (r"(requires )(\d+ .+?)(?:, only \d+ available| and .*)", "too_few_devices", "needs {2}"),
     (r"(requires )(\d+ .+?), parallel=.*", "too_few_devices_allowed", "needs {2}"),
-    (r"(\w+) does not support .*", "feature_not_in_model", "no {1} here"),
+    (r"(\w+) does not support .*", "feature_not_in_model", "{1} unsupported"),
     (r".* conflicts with .*", "conflict", "conflict"),
 )
 

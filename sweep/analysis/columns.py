@@ -1,7 +1,7 @@
 """Every column of summary.csv, once: its name, unit, meaning, which direction is better, and how it is computed.
 
 summary.csv, the page, the plots, report.json and pandas frames are made from this table, so a new metric is one entry
-here. A column without `value` follows from several cells, and `summary` fills it in. Formulas are those of `metrics`.
+here. A column without `value` depends on several cells, and `summary` fills it in. `metrics` holds the formulas.
 """
 
 import functools
@@ -18,7 +18,7 @@ from sweep.results.records import BatchRow, RequestRow, RunResult
 IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
     *("identity", "status", "metric", "phase", "speed", "quality", "fact"),
 )
-"""Kinds of columns. In report.json each kind has a place of its own."""
+"""Kinds of columns. Each kind has its own place in report.json."""
 
 LOWER, HIGHER = "lower", "higher"
 
@@ -27,39 +27,39 @@ PHASE_PARTS = (*EXCLUSIVE_PHASES, "dit_forward", OTHER)
 
 @dataclass(frozen=True)
 class CellData:
-    """What a cell's own columns are computed from: its results, one an engine start."""
+    """The input of a cell's own columns: its results, one for each engine start."""
 
     cell: Cell
     results: tuple[RunResult, ...]
 
     @functools.cached_property
     def requests(self) -> list[RequestRow]:
-        """Of all starts."""
+        """Requests of all starts."""
         return [request for result in self.results for request in result.requests]
 
     @functools.cached_property
     def batches(self) -> list[BatchRow]:
-        """Of all starts."""
+        """Batches of all starts."""
         return [batch for result in self.results for batch in result.batches]
 
     @functools.cached_property
     def wall_s(self) -> float:
-        """Seconds in which the batches were generated."""
+        """Seconds spent generating batches."""
         return sum(batch.latency_s for batch in self.batches)
 
     @functools.cached_property
     def latencies_s(self) -> list[float]:
-        """Of each request."""
+        """Latency of each request."""
         return [request.e2e_s for request in self.requests]
 
     @functools.cached_property
     def ttfts_s(self) -> list[float]:
-        """Of each request that has one."""
+        """Time to first token of each request that has one."""
         return [request.ttft_s for request in self.requests if request.ttft_s is not None]
 
     @functools.cached_property
     def tpots_s(self) -> list[float]:
-        """Of each request that has one; of each batch in results stored before requests had their own."""
+        """Time per token of each request that has one, or of each batch in results from before requests had it."""
         found: list[float] = []
         for result in self.results:
             own = [request.tpot_s for request in result.requests if request.tpot_s is not None]
@@ -76,30 +76,30 @@ class CellData:
 
     @functools.cached_property
     def shares(self) -> dict[str, float]:
-        """Part of a batch by phase."""
+        """Share of a batch by phase."""
         return metrics.phase_shares(self.totals_ms)
 
     def telemetry(self, name: str) -> list[float]:
-        """A figure of the telemetry in each start that has it."""
+        """A telemetry figure of each start that has it."""
         return [value for result in self.results if (value := result.telemetry.get(name)) is not None]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `name` ends with the unit where there is one and the name has room for it."""
+    """One column. `name` ends with the unit if there is one and the name has room for it."""
 
     name: str
     kind: str
     meaning: str  # one line for people
     value: Callable[[CellData], Any] | None = None  # None: `summary` fills it in
-    label: str = ""  # in a cell's section of the page, and on axes; "" when it is not shown there
-    heading: str = ""  # in the page's table; "" when it is not shown there
+    label: str = ""  # in a cell's section of the page, and on axes; "": not shown there
+    heading: str = ""  # in the page's table; "": not shown there
     unit: str = ""
     better: str = ""  # LOWER or HIGHER
 
     @property
     def axis(self) -> str:
-        """For the axis of a plot: label, unit, and which direction is better."""
+        """Text for the axis of a plot: label, unit, and which direction is better."""
         text = f"{self.label}, {self.unit}" if self.unit else self.label
         return text + {LOWER: "\n← lower is better", HIGHER: "\nhigher is better →"}.get(self.better, "")
 
@@ -109,7 +109,7 @@ def _identity(name: str, meaning: str, value: Callable[[Cell], Any]) -> Column:
 
 
 def _percentiles(name: str, what: str, values: Callable[[CellData], list[float]], qs: tuple[int, ...]) -> list[Column]:
-    """`latency_p90_s`, … of one distribution. `qs` in [0, 100]."""
+    """Percentiles of one distribution, e.g. `latency_p90_s`. `qs` in [0, 100]."""
     return [
         Column(
             f"{name}_p{q}_s",
@@ -125,11 +125,11 @@ def _percentiles(name: str, what: str, values: Callable[[CellData], list[float]]
 
 
 def _phase(phase: str) -> Column:
-    what = {"request": "a batch as a whole", OTHER: "no phase: what is left of a batch"}.get(phase, f"phase {phase}")
+    what = {"request": "", OTHER: " spent outside all phases"}.get(phase, f" spent in {phase}")
     return Column(
         f"{phase}_ms",
         PHASE,
-        f"mean time of a batch in {what}",
+        f"mean time per batch{what}",
         lambda m: m.totals_ms.get(phase),
         unit="ms",
         better=LOWER,
@@ -164,34 +164,34 @@ def _cost(measured: CellData) -> float | None:
 
 
 COLUMNS: tuple[Column, ...] = (
-    _identity("cell", "label: features, batch and whatever else the sweep varies", lambda cell: cell.label),
+    _identity("cell", "label: features, batch and everything else that the sweep varies", lambda cell: cell.label),
     _identity("model", "name of the model", lambda cell: cell.config["model"]["name"]),
     _identity("engine", "name of the engine", lambda cell: cell.config["engine"]["name"]),
-    Column("features", FACT, "`a+b`, sorted; empty for a baseline", lambda m: combination_name(m.cell.features)),
-    _identity("parallel", "choice of the group parallel", lambda cell: cell.config["parallel"]["name"]),
+    Column("features", FACT, "sorted, e.g. `a+b`; empty for a baseline", lambda m: combination_name(m.cell.features)),
+    _identity("parallel", "choice from the configuration group parallel", lambda cell: cell.config["parallel"]["name"]),
     _identity("gpus", "devices that the cell needs", lambda cell: cell.gpus),
     _identity("batch", "prompts generated at once", lambda cell: cell.config["batch"]),
     _identity("steps", "denoising steps", lambda cell: cell.config["workload"]["steps"]),
-    _identity("width", "pixels", lambda cell: cell.config["workload"]["width"]),
-    _identity("height", "pixels", lambda cell: cell.config["workload"]["height"]),
-    Column("prompts", FACT, "different prompts", lambda m: len({r.prompt_index for r in m.requests}) or None),
+    _identity("width", "image width in pixels", lambda cell: cell.config["workload"]["width"]),
+    _identity("height", "image height in pixels", lambda cell: cell.config["workload"]["height"]),
+    Column("prompts", FACT, "distinct prompts", lambda m: len({r.prompt_index for r in m.requests}) or None),
     Column("status", STATUS, "PASS, WARN, FAIL, ERROR or SKIP"),
-    Column("reason", STATUS, "why, in one line", heading="reason"),
-    Column("reason_code", FACT, "the same for programs, e.g. not_engaged; empty for a baseline that passes"),
-    Column("valid", FACT, "whether the numbers can be trusted; apart from the status"),
-    Column("invalid_reason", STATUS, "why not"),
-    Column("profiled", FACT, "nsys or torch where a profiler recorded the cell", lambda m: m.cell.profile or None),
+    Column("reason", STATUS, "why the cell has this status, in one line", heading="reason"),
+    Column("reason_code", FACT, "the reason as a code, e.g. not_engaged; empty for a baseline that passes"),
+    Column("valid", FACT, "whether the numbers can be trusted, whatever the status"),
+    Column("invalid_reason", STATUS, "why the numbers cannot be trusted; empty if they can"),
+    Column("profiled", FACT, "profiler of the cell: nsys or torch; empty if none", lambda m: m.cell.profile or None),
     Column(
         "latency_mean_s",
         METRIC,
-        "mean time from sending a batch until its images are there",
+        "mean time from sending a batch to receiving its images",
         lambda m: metrics.mean(m.latencies_s),
         "latency, mean",
         "latency, s",
         "s",
         LOWER,
     ),
-    *_percentiles("latency", "that time", lambda m: m.latencies_s, (50, 90, 95, 99)),
+    *_percentiles("latency", "latency", lambda m: m.latencies_s, (50, 90, 95, 99)),
     Column("images_per_s", METRIC, "images ÷ time", _throughput, "throughput", "images/s", "images/s", HIGHER),
     Column(
         "images_per_s_per_gpu",
@@ -217,21 +217,21 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "tpot_mean_s",
         METRIC,
-        "mean time of a further AR token",
+        "mean time per AR token after the first",
         lambda m: metrics.mean(m.tpots_s),
         "time per output token",
         unit="s",
         better=LOWER,
     ),
-    *_percentiles("tpot", "the time of a further AR token", lambda m: m.tpots_s, (95, 99)),
+    *_percentiles("tpot", "the time per AR token after the first", lambda m: m.tpots_s, (95, 99)),
     Column("output_tokens_per_s", METRIC, "AR tokens ÷ time", _tokens_per_s, better=HIGHER),
     *(_phase(phase) for phase in ("request", *PHASE_PARTS)),
     *(_share(phase) for phase in PHASE_PARTS),
-    Column("bottleneck", FACT, "the exclusive phase that takes longest", _bottleneck, heading="bottleneck"),
+    Column("bottleneck", FACT, "the longest exclusive phase", _bottleneck, heading="bottleneck"),
     Column(
         "peak_memory_gb",
         METRIC,
-        "most memory in use at once, 10⁹ bytes",
+        "peak memory in use, in 10⁹ bytes",
         lambda m: max(m.telemetry("peak_memory_gb"), default=None),
         "peak memory",
         "memory, GB",
@@ -251,7 +251,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "load_s",
         METRIC,
-        "mean time until the engine took requests",
+        "mean time until the engine accepted requests",
         lambda m: metrics.mean([result.load_s for result in m.results if result.load_s is not None]),
         "loading",
         unit="s",
@@ -264,12 +264,10 @@ COLUMNS: tuple[Column, ...] = (
         lambda m: metrics.mean([batch.baseline_s for batch in m.batches if batch.baseline_s is not None]),
         unit="s",
     ),
-    Column(
-        "speedup", SPEED, "latency of the baseline ÷ the cell's", heading="speed-up (95 %)", unit="×", better=HIGHER
-    ),
+    Column("speedup", SPEED, "baseline latency ÷ cell latency", heading="speed-up (95 %)", unit="×", better=HIGHER),
     Column("speedup_low", SPEED, "lower end of its 95 % interval"),
     Column("speedup_high", SPEED, "upper end of its 95 % interval"),
-    Column("called", SPEED, "faster, slower, no difference; empty where the noise is not known", heading="called"),
+    Column("called", SPEED, "verdict: faster, slower or no difference; empty if noise is unknown", heading="verdict"),
     Column(
         "interaction_gain",
         SPEED,
@@ -278,7 +276,7 @@ COLUMNS: tuple[Column, ...] = (
         better=HIGHER,
     ),
     Column("starts", METRIC, "engine starts that measured the cell"),
-    Column("note", STATUS, "what to know although it changes no status"),
+    Column("note", STATUS, "remarks that do not change the status"),
     Column(
         "mean_diff",
         QUALITY,
@@ -312,26 +310,28 @@ COLUMNS: tuple[Column, ...] = (
         heading="CLIP",
         better=HIGHER,
     ),
-    Column("evidence", FACT, "what ran where, as counted"),
+    Column("evidence", FACT, "what ran on which rank, as counted in the engine"),
     Column("predicted_latency_s", METRIC, "predicted latency", unit="s"),
-    Column("cost_per_image", METRIC, "price of the time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER),
-    Column("trace", FACT, "file of the profiler, relative to the sweep's folder"),
+    Column(
+        "cost_per_image", METRIC, "price of the device time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER
+    ),
+    Column("trace", FACT, "the profiler's file, relative to the sweep's folder"),
     _identity("role", "baseline, feature or aa", lambda cell: cell.role),
     _identity("cell_key", "hash of everything that can change the result", lambda cell: cell.key),
 )
-"""In the order of summary.csv. What is absent is empty, never 0."""
+"""In the order of summary.csv. Missing values are empty, never 0."""
 
 NAMES = tuple(column.name for column in COLUMNS)
 BY_NAME = {column.name: column for column in COLUMNS}
 
 
 def of_kind(*kinds: str) -> tuple[str, ...]:
-    """Names of these kinds' columns, in order."""
+    """Names of all columns of these kinds, in order."""
     return tuple(column.name for column in COLUMNS if column.kind in kinds)
 
 
 def computed(measured: CellData, *kinds: str) -> dict[str, Any]:
-    """What the cell's own columns hold; of these kinds where some are given."""
+    """Values of the cell's own columns, or only of these kinds if any are given."""
     return {
         column.name: column.value(measured)
         for column in COLUMNS

@@ -1,4 +1,4 @@
-"""`python -m sweep.compare A B`: what became faster, slower, broken or different, and in which phase."""
+"""`python -m sweep.compare A B`: what became faster, slower, broken or different, and which phase explains it."""
 
 import argparse
 import gc
@@ -15,41 +15,43 @@ if TYPE_CHECKING:
 
 FAIL_ON = ("regression", "status", "quality")
 DESCRIPTION = """\
-Compare sweeps cell by cell. A is before, B after; each further one is compared with A too. Cells match when their
-configurations are the same (cell_key). Only report.json is read."""
+Compare sweeps cell by cell. A is before, B is after; each further sweep is also compared with A. Two cells match if
+their configurations are the same (cell_key). The command reads only report.json."""
 EPILOG = """\
 examples
   python -m sweep.compare outputs/before outputs/after              a table; exit code 1 on a regression
   python -m sweep.compare before/report.json after/report.json --format markdown --output comment.md
-  python -m sweep.compare laptop server --relative                  other machine: compare speed-ups, not seconds
+  python -m sweep.compare laptop server --relative                  different machines: compare speed-ups, not seconds
   python -m sweep.compare before after --fail-on regression,status,quality --min-change 5
   python -m sweep.compare outputs/mine --best                       the fastest cells that pass, for each context
 
 what is judged
-  speed     Latencies are paired by prompt and seed; the interval holds the noise between engine starts that the sweeps
-            measured (A/A). "slower" and "faster" hold together for all cells of the command: the chance of any wrong
-            call is 5 % (Holm). "maybe slower" is slower by itself, not among so many; "slightly slower" is less than
-            --min-change. Without A/A in both sweeps speed is "unknown". A/A cells count as further starts of their
-            baseline. Of slower cells the phase that grew most is named.
-  status    PASS, WARN, FAIL, ERROR in this order: later is worse. A cell that was PASS or WARN and is SKIP now is
-            lost, which is worse too. Listed, and never failing: any other change from or to SKIP, PASS to WARN only
-            for "slower than the baseline" (speed is judged above), and cells that only one sweep has.
-  quality   The mean pixel difference to the baseline's images, changed by more than 0.002 and more than two baselines
-            differ.
-  invalid   Rows marked invalid are compared, shown as not to be trusted, and no regression of speed or quality.
+  speed     Latencies are paired by prompt and seed. The interval includes start-to-start noise, which each sweep
+            measures in its A/A runs (the baseline measured again in a fresh engine). Without A/A runs in both sweeps
+            the verdict is "unknown". An A/A run also counts as one more start of its baseline.
+            "slower" and "faster" hold for all cells of the command together: the chance of any wrong verdict is 5 %
+            (Holm). "maybe slower" is slower when judged alone, but not among so many cells. "slightly slower" is
+            certain, but less than --min-change. For slower cells the output names the phase that grew most.
+  status    The order is PASS, WARN, FAIL, ERROR; later is worse. A cell that was PASS or WARN and is now SKIP is
+            lost, which also counts as worse. Other changes are listed but never fail: from or to SKIP, PASS to WARN
+            with "slower than the baseline" as the only reason (speed is judged above), cells in only one sweep.
+  quality   The mean pixel difference from the baseline's images. It counts as changed if it moved by more than 0.002
+            and by more than two baseline runs differ.
+  not valid Rows that a sweep marks as not valid are compared and shown, but never count as a regression of speed or
+            quality.
 
-exit codes: 0 nothing of --fail-on happened, 1 something did, 2 bad input (one line says what). --best: 0 or 2."""
+exit codes: 0 nothing in --fail-on happened, 1 something did, 2 bad input (one line says what). --best: 0 or 2."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Bad usage is one line, like all bad input."""
+    """Reports bad usage in one line, like all bad input."""
 
     def error(self, message: str) -> NoReturn:
         refuse(f"{message} (--help shows examples)")
 
 
 def refuse(message: str) -> NoReturn:
-    """Bad input: one line, exit code 2."""
+    """Report bad input in one line, with exit code 2."""
     print(f"sweep.compare: {message}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -61,7 +63,7 @@ def fail_on(text: str) -> tuple[str, ...]:
         return ()
     unknown = [name for name in names if name not in FAIL_ON]
     if unknown:
-        raise argparse.ArgumentTypeError(f"'{unknown[0]}' is not one of {', '.join(FAIL_ON)}, or none alone")
+        raise argparse.ArgumentTypeError(f"'{unknown[0]}' is not one of {', '.join(FAIL_ON)}; none must be alone")
     return tuple(name for name in FAIL_ON if name in names)
 
 
@@ -91,26 +93,26 @@ def parser() -> argparse.ArgumentParser:
         type=percent,
         default="2",
         metavar="PCT",
-        help="a smaller difference of speed is never a regression, even if certain (default: 2)",
+        help="a smaller change of speed is never a regression, even if certain (default: 2)",
     )
     made.add_argument(
         "--fail-on",
         type=fail_on,
         default="regression,status",
         metavar="WHAT",
-        help=f"comma list of {', '.join(FAIL_ON)}; none: always exit 0 (default: regression,status)",
+        help=f"comma-separated list of {', '.join(FAIL_ON)}; none: always exit 0 (default: regression,status)",
     )
-    made.add_argument("--best", action="store_true", help="rank the cells of all reports by speed-up, compare nothing")
+    made.add_argument("--best", action="store_true", help="rank the cells of all reports by speed-up; compare nothing")
     made.add_argument("--format", choices=("text", "markdown", "json"), default="text", help="default: text")
-    made.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    made.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of the terminal")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 when something of --fail-on happened; SystemExit(2) for bad input."""
+    """Exit code 0, or 1 if something in --fail-on happened; SystemExit(2) for bad input."""
     chosen = parser().parse_args(arguments)
     if len(chosen.reports) < 2 and not chosen.best:
-        refuse("two reports are needed, before and after (or one with --best)")
+        refuse("give two reports, before and after (or one with --best)")
     from sweep.compare.load import CompareError, load
 
     try:

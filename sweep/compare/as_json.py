@@ -16,11 +16,11 @@
        "steps"}, "left_out": 0, "cells": [{"rank", "report", "cell", "cell_key", "speedup", "low", "high", "called",
        "quality": {…}, "peak_memory_gb", "images_per_s", "status", "reason"}]}]}
 
-`ratio` is before ÷ after: above 1 is faster; `low`, `high` bound its 95 % interval. `p_holm` is the p-value adjusted
-for all cells that the command judged, null for those it did not. `verdict` is slower, maybe slower (by itself, not
-among so many), slightly slower (less than min_change), the same of faster, no difference, unknown or "" (not judged;
-`why` says why). Absent or infinite numbers are null. `schema_version` rises whenever a field changes its meaning or
-goes away.
+`ratio` is before ÷ after: above 1 is faster. `low` and `high` bound its 95 % interval. `p_holm` is the p-value adjusted
+for all cells that the command judged; it is null for other cells. `verdict` is slower, maybe slower (judged alone, but
+not among so many cells), slightly slower (less than min_change), the same three for faster, no difference, unknown, or
+"" (not judged; `why` says why). Missing or infinite numbers are null. `schema_version` rises whenever a field changes
+its meaning or is removed.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def comparison_values(
 
 
 def ranking_values(rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """All rankings, whole."""
+    """All rankings in full."""
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "best",

@@ -1,6 +1,6 @@
-"""`--best`: cells of all reports ranked by speed-up, one list a model, engine, batch and size.
+"""`--best`: cells of all reports ranked by speed-up, one list for each model, engine, batch and size.
 
-Pure: loaded reports in, rankings out. Only what passed and can be trusted is ranked.
+Pure: loaded reports in, rankings out. Only valid cells that are PASS or WARN are ranked.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sweep.findings import USABLE
 
 @dataclass(frozen=True, order=True)
 class Context:
-    """Where speed-ups and images a second can be set side by side."""
+    """Cells of one context have comparable speed-ups and images per second."""
 
     model: str
     engine: str
@@ -28,7 +28,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A cell in its context; `speedup` over the baseline of its own sweep."""
+    """A cell in its context; `speedup` is over the baseline of its own sweep."""
 
     report: str
     cell: Cell
@@ -36,7 +36,7 @@ class Ranked:
 
     @property
     def certain(self) -> bool:
-        """Whether it is faster beyond noise."""
+        """Whether its verdict is "faster"."""
         return bool(self.cell.speedup["called"] == FASTER)
 
 
@@ -44,16 +44,16 @@ class Ranked:
 class Ranking:
     """The cells of one context, the best first, and how many could not be ranked.
 
-    What is faster beyond noise comes before what may be: a large speed-up that is not known is no recommendation.
+    Cells with the verdict "faster" come first: a large speed-up that may be noise is no recommendation.
     """
 
     context: Context
     ranked: tuple[Ranked, ...]
-    left_out: int  # FAIL, ERROR, SKIP, not to be trusted, or without a speed-up
+    left_out: int  # FAIL, ERROR, SKIP, not valid, or without a speed-up
 
 
 def rank(reports: Sequence[Report]) -> list[Ranking]:
-    """Every context that has a cell with features, in order of its name."""
+    """Every context that has a cell with features, sorted by name."""
     contexts: dict[Context, list[Ranked | None]] = {}
     for report in reports:
         for cell in report.cells.values():

@@ -1,7 +1,7 @@
 """What changed between two reports: pure decisions over loaded cells.
 
-Speed by paired samples and the noise between engine starts, with one family-wise error over everything that a
-command judges; status, quality, and the phase that explains a change of speed. Knows no files and no words.
+Speed is judged from paired samples and start-to-start noise, with one family-wise error for everything that a command
+judges. Also judged: status, quality, and the phase that explains a change of speed. Knows no files and no prose.
 """
 
 import math
@@ -17,24 +17,24 @@ from sweep.compare.load import Cell, Report
 from sweep.compare.relative import machine_scale, relative_starts
 from sweep.findings import Finding
 
-FAMILY_ERROR = 1 - paired.CONFIDENCE  # chance that any cell of a command is called slower or faster wrongly
-PIXEL_FLOOR = 0.002  # mean pixel difference that counts as a change even where two baselines agree exactly
-NAMED_SHARE = 0.3  # two phases that each explain this much of a change are both named
+FAMILY_ERROR = 1 - paired.CONFIDENCE  # chance of any wrong "slower" or "faster" in a command
+PIXEL_FLOOR = 0.002  # a smaller change of the mean pixel difference never counts, even if two baselines agree exactly
+NAMED_SHARE = 0.3  # a second phase is named if it explains at least this much of a change
 
 SLOWER, FASTER, NO_DIFFERENCE = paired.SLOWER, paired.FASTER, paired.NO_DIFFERENCE
-MAYBE_SLOWER, MAYBE_FASTER = "maybe slower", "maybe faster"  # by itself, but not among so many cells
-SLIGHTLY_SLOWER, SLIGHTLY_FASTER = "slightly slower", "slightly faster"  # certain, and too small to matter
+MAYBE_SLOWER, MAYBE_FASTER = "maybe slower", "maybe faster"  # judged alone, but not among so many cells
+SLIGHTLY_SLOWER, SLIGHTLY_FASTER = "slightly slower", "slightly faster"  # certain, but too small to matter
 DOUBTFUL = (MAYBE_SLOWER, MAYBE_FASTER, SLIGHTLY_SLOWER, SLIGHTLY_FASTER)
 UNKNOWN = "unknown"
 NOT_JUDGED = ""
 
 REGRESSION, STATUS, QUALITY = "regression", "status", "quality"
-"""What a command can fail on."""
+"""Reasons for which a command can fail."""
 
 WORSE, BETTER, LOST, OTHER, SAME = "worse", "better", "lost", "other", ""
 
 NO_AA, NOT_COMPARED, REPEATED, UNIT, PROFILED = "no_aa", "not_compared", "aa", "baseline", "profiled"
-"""Codes of why a speed is unknown or not judged."""
+"""Codes that say why a speed is unknown or not judged."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Speed:
 
     verdict: str  # SLOWER … UNKNOWN, or NOT_JUDGED
     ratio: Ratio = Ratio()
-    p_holm: float | None = None  # p_value, adjusted for all cells judged together; None: not in that family
-    why: Finding | None = None  # of UNKNOWN and NOT_JUDGED
+    p_holm: float | None = None  # p_value, adjusted for all cells judged together; None: not one of them
+    why: Finding | None = None  # for UNKNOWN and NOT_JUDGED
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How much of a change one exclusive phase explains: milliseconds a request, and the share of the whole."""
+    """How much of a change one exclusive phase explains: milliseconds per request, and share of the whole."""
 
     phase: str
     ms: float
@@ -66,7 +66,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The phases that explain a change of `total_ms` a request, the largest first; none when nothing does."""
+    """The phases that explain a change of `total_ms` per request, the largest first; empty if none does."""
 
     total_ms: float = 0.0
     shifts: tuple[Shift, ...] = ()
@@ -82,11 +82,11 @@ class Matched:
     explanation: Explanation
     status: str  # WORSE, BETTER, LOST, OTHER, SAME
     quality: str  # WORSE, BETTER, SAME
-    doubt: str  # why the numbers are not to be trusted; "" when they are
+    doubt: str  # why the numbers are not valid; "" if they are
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What a command could fail on."""
+        """Reasons for which a command could fail."""
         slower = self.speed.verdict == SLOWER and not self.doubt
         worse = self.status in (WORSE, LOST)
         found = ((REGRESSION, slower), (STATUS, worse), (QUALITY, self.quality == WORSE and not self.doubt))
@@ -94,7 +94,7 @@ class Matched:
 
     @property
     def changed(self) -> bool:
-        """Whether it is worth a line of its own."""
+        """Whether it deserves a line of its own."""
         quiet = (NO_DIFFERENCE, UNKNOWN, NOT_JUDGED)
         return bool(self.speed.verdict not in quiet or self.status or self.quality or self.doubt)
 
@@ -111,12 +111,12 @@ class Comparison:
 
     @property
     def failures(self) -> frozenset[str]:
-        """What a command could fail on."""
+        """Reasons for which a command could fail."""
         return frozenset(name for one in self.matched for name in one.failures)
 
 
 def compare_reports(before: Report, others: Sequence[Report], options: Options) -> list[Comparison]:
-    """Each of `others` against `before`. One family-wise error holds over all of them together."""
+    """Compare each of `others` with `before`. One family-wise error covers all of them together."""
     pairs = [
         [(cell, after.cells[key], *_ratio(before, after, key, options)) for key, cell in before.cells.items()
          if key in after.cells]
@@ -144,8 +144,8 @@ def compare_reports(before: Report, others: Sequence[Report], options: Options) 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values of Holm's step-down, in the order given (Holm 1979, Scand. J. Statist. 6:65).
 
-    Below α exactly for those that may be called so that the chance of any wrong call is at most α, whatever
-    the dependence between them (cells of one sweep share their noise estimate).
+    If every value below α is taken as a difference, the chance of any wrong verdict is at most α, whatever the
+    dependence between them (cells of one sweep share their noise estimate).
     """
     adjusted = [1.0] * len(p_values)
     largest = 0.0
@@ -156,7 +156,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def speed_verdict(ratio: Ratio, p_holm: float | None, min_change: float) -> str:
-    """What a measured ratio may be called. `p_holm` None: outside of the family, so never certain."""
+    """The verdict on a measured ratio. `p_holm` None: not judged with the other cells, so never certain."""
     if ratio.ratio is None or ratio.called == paired.UNKNOWN:
         return UNKNOWN
     if ratio.called == paired.NO_DIFFERENCE:
@@ -170,10 +170,10 @@ def speed_verdict(ratio: Ratio, p_holm: float | None, min_change: float) -> str:
 
 
 def status_change(before: str, after: str, codes: Collection[str] = ()) -> str:
-    """WORSE or BETTER along PASS, WARN, FAIL, ERROR; LOST: it worked and is skipped now; OTHER: SKIP to or from.
+    """WORSE or BETTER along PASS, WARN, FAIL, ERROR; LOST: it worked and is now SKIP; OTHER: from or to SKIP.
 
-    PASS to WARN only because the cell is slower than its baseline (`codes` of what decided after's status) is OTHER:
-    the comparison judges speed itself, with one error for all cells, and many would have some such WARN by chance.
+    PASS to WARN is OTHER if the cell is only slower than its baseline (`codes` decided the status of `after`): the
+    comparison judges speed itself, with one error for all cells, and among many cells some get this WARN by chance.
     """
     if before == after:
         return SAME
@@ -187,22 +187,22 @@ def status_change(before: str, after: str, codes: Collection[str] = ()) -> str:
 
 
 def quality_change(before: float | None, after: float | None, floor: float) -> str:
-    """By the mean pixel difference to the baseline's images; a change up to the floor is chance."""
+    """Judge the mean pixel difference from the baseline's images; a change up to the floor is chance."""
     if before is None or after is None or abs(after - before) <= max(floor, PIXEL_FLOOR):
         return SAME
     return WORSE if after > before else BETTER
 
 
 def doubt(before: Cell, after: Cell) -> str:
-    """Why a measurement of the two is not to be trusted; "" when both are."""
-    reasons = [cell.invalid_reason or "marked invalid" for cell in (before, after) if not cell.valid]
+    """Why a measurement of the two is not valid; "" if both are."""
+    reasons = [cell.invalid_reason or "marked as not valid" for cell in (before, after) if not cell.valid]
     return "; ".join(dict.fromkeys(reasons))
 
 
 def explain(before: Mapping[str, float], after: Mapping[str, float], slower: bool, scale: float = 1.0) -> Explanation:
-    """The exclusive phases behind a change, from milliseconds a request by phase.
+    """The exclusive phases behind a change, from milliseconds per request by phase.
 
-    `scale` brings `after` to the speed of `before`'s machine. Empty when the phases do not show the change.
+    `scale` converts `after` to the speed of `before`'s machine. Empty if the phases do not show the change.
     """
     if not before or not after:
         return Explanation()
@@ -217,10 +217,10 @@ def explain(before: Mapping[str, float], after: Mapping[str, float], slower: boo
 
 
 def moved_together(matched: Iterable[Matched], min_change: float) -> float | None:
-    """By which factor every cell, baselines included, takes longer (below 1: less long); None when they differ.
+    """The factor by which every cell, baselines included, got slower (below 1: faster); None if cells disagree.
 
-    Together: at least two cells with a baseline among them, all in one direction, and each within half and
-    twice the typical change, which must be worth speaking of.
+    This takes at least two cells, one of them a baseline, all changed in one direction by half to twice the typical
+    change, which must exceed `min_change`.
     """
     measured = [one for one in matched if one.speed.ratio.ratio is not None and not one.before.is_repeat]
     if len(measured) < 2 or not any(one.before.is_baseline for one in measured):
@@ -233,14 +233,14 @@ def moved_together(matched: Iterable[Matched], min_change: float) -> float | Non
 
 
 def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[Ratio, Finding | None]:
-    """The paired ratio of one cell, and why there is none."""
+    """The paired ratio of one cell, and why there is none or no verdict."""
     cell, other = before.cells[key], after.cells[key]
     if cell.is_repeat:
-        return Ratio(), Finding(REPEATED, "A/A: measures the noise")
+        return Ratio(), Finding(REPEATED, "A/A run: measures noise")
     if options.relative and cell.is_baseline:
-        return Ratio(), Finding(UNIT, "baseline: the unit of --relative")
+        return Ratio(), Finding(UNIT, "baseline: the reference of --relative")
     if profiler := cell.profiled or other.profiled:
-        return Ratio(), Finding(PROFILED, f"profiled ({profiler}): profiling changes the speed")
+        return Ratio(), Finding(PROFILED, f"profiled ({profiler}): profiling changes speed")
     if not cell.starts or not other.starts:
         return Ratio(), Finding(NOT_COMPARED, "not measured")
     noises = [before.floor(cell).alone, after.floor(other).alone]
@@ -252,8 +252,8 @@ def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[R
                 return Ratio(), Finding(NOT_COMPARED, "its baseline was not measured")
     ratio = paired.compare(starts[0], starts[1], noises[0], noises[1])
     if ratio.ratio is None:
-        return ratio, Finding(NOT_COMPARED, "no sample in common")
-    return ratio, None if ratio.called else Finding(NO_AA, "no A/A: noise between engine starts is not known")
+        return ratio, Finding(NOT_COMPARED, "no samples in common")
+    return ratio, None if ratio.called else Finding(NO_AA, "no A/A run, so start-to-start noise is unknown")
 
 
 def _match(

@@ -1,6 +1,6 @@
-"""What people are told about a comparison, whatever the format: notes, counts, words of one number.
+"""The prose of a comparison, the same in every format: notes, counts, and how one number reads.
 
-Also why two reports have nothing in common. Plain text only; markup is the renderers' business.
+Also says why two reports have nothing in common. Plain text only; renderers add markup.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ SHOWN_VALUES = 4
 
 
 def nothing_in_common(before: Report, after: Report) -> str:
-    """Why no cell of the two can be compared, in one line; "" when one can."""
+    """Why no cells of the two can be compared, in one line; "" if some can."""
     for report in (before, after):
         if not report.cells:
             return f"{report.name} has no cells"
@@ -42,21 +42,21 @@ def nothing_in_common(before: Report, after: Report) -> str:
         if not ours & theirs:
             disjoint.append(words)
             if name == MODEL:
-                break  # the rest differs with it
+                break  # the model explains the rest
         elif ours != theirs:
             unequal.append(words)
     differ = disjoint or unequal
     if not differ:
         known = ", ".join(name for name, _ in FIELDS)
         differ = [
-            f"both have the same {known}; what differs is not in a report (texts of prompts, seed, guidance, warm-up, "
-            "options of a feature, device)"
+            f"both have the same {known}, but differ in something that reports do not hold (prompt texts, seed, "
+            "guidance, warm-up, feature options or device)"
         ]
-    return f"no cell in common: {'; '.join(differ)}"
+    return f"no cells in common: {'; '.join(differ)}"
 
 
 def notes(comparison: Comparison, options: Options) -> list[str]:
-    """What to know before believing the numbers, one line each."""
+    """What to know before trusting the numbers, one line each."""
     before, after = comparison.before, comparison.after
     found = list(dict.fromkeys(report.note for report in (before, after) if report.note))
     found += filter(None, [_differences("machine", before.machine, after.machine)])
@@ -66,20 +66,26 @@ def notes(comparison: Comparison, options: Options) -> list[str]:
     together = None if options.relative else decide.moved_together(comparison.matched, options.min_change)
     if together is not None:
         found.append(
-            f"every cell took {together:.2f}x: machine or environment changed, or code that all cells share; "
-            "--relative compares speed-ups over each sweep's own baseline"
+            f"every cell took {together:.2f}x as long: the machine, the environment or code that all cells share has "
+            "changed; --relative compares speed-ups over each sweep's own baseline"
         )
     hint = "" if options.relative else _relative_sees_more(before, after)
     if hint:
         found.append(hint)
     unknown = Counter(one.speed.why for one in comparison.matched if one.speed.verdict == decide.UNKNOWN)
     for why, count in unknown.items():
-        advice = " (sweep with aa=1 or more)" if why and why.code == decide.NO_AA else ""
-        found.append(f"speed of {cells_words(count)} not judged: {why.text if why else ''}{advice}")
+        advice = "; sweep with aa=1 or more" if why and why.code == decide.NO_AA else ""
+        found.append(f"speed of {cells_words(count)} unknown: {why.text if why else ''}{advice}")
     doubted = sum(bool(one.doubt) for one in comparison.matched)
     if doubted:
-        found.append(f"{cells_words(doubted)} not to be trusted (invalid): never a regression of speed or quality")
+        verb = "is" if doubted == 1 else "are"
+        found.append(f"{cells_words(doubted)} {verb} not valid, so never a regression of speed or quality")
     return found
+
+
+NOT_VALID = "not to be trusted"
+SHOWN = {NOT_VALID: "not valid"}
+"""Keys of `counts` that read differently for people; in JSON they stay."""
 
 
 def counts(comparison: Comparison) -> dict[str, int]:
@@ -99,28 +105,28 @@ def counts(comparison: Comparison) -> dict[str, int]:
         "status changed": statuses[decide.OTHER],
         "quality worse": qualities[decide.WORSE],
         "quality better": qualities[decide.BETTER],
-        "not to be trusted": doubted,
+        NOT_VALID: doubted,
         f"only in {comparison.before.name}": len(comparison.only_before),
         f"only in {comparison.after.name}": len(comparison.only_after),
     }
-    return {words: count for words, count in found.items() if count}
+    return {name: count for name, count in found.items() if count}
 
 
 def summary(comparison: Comparison) -> str:
     """One line, gravest first: `12 cells compared: 1 slower, 11 no difference`."""
     judged = [one for one in comparison.matched if not one.before.is_repeat]
-    words = ", ".join(f"{count:,} {what}" for what, count in counts(comparison).items())
+    words = ", ".join(f"{count:,} {SHOWN.get(name, name)}" for name, count in counts(comparison).items())
     return f"{cells_words(len(judged))} compared: {words or 'nothing measured'}"
 
 
 HIDDEN = 1.1
-"""A slowdown by more than this that could be there unseen is worth a word."""
+"""If noise could hide a larger slowdown than this, the conclusion says so."""
 
 
 def conclusion(failed_on: Sequence[str], matched: Sequence[Matched]) -> str:
-    """What the exit code says, in words; and where nothing was found, what could not have been."""
+    """The exit code in words; if nothing was found, also what noise could hide."""
     words = {
-        decide.REGRESSION: "slower beyond noise",
+        decide.REGRESSION: "a cell is slower beyond noise",
         decide.STATUS: "a status got worse",
         decide.QUALITY: "quality got worse",
     }
@@ -129,21 +135,21 @@ def conclusion(failed_on: Sequence[str], matched: Sequence[Matched]) -> str:
     hidden = max((1 / one.speed.ratio.low for one in matched if one.speed.ratio.low), default=1.0)
     if hidden < HIDDEN:
         return "no regression"
-    return f"no regression found, but a cell may be up to {hidden:.2f}x slower unseen: sweep with aa=3 and more prompts"
+    return f"no regression found, but noise could hide one of up to {hidden:.2f}x: sweep with aa=3 and more prompts"
 
 
 def label(cell: Cell, full: bool) -> str:
-    """A cell's name; `full` with model and engine."""
+    """A cell's name; if `full`, with model and engine."""
     return f"{cell.label} ({cell.model}, {cell.engine})" if full else cell.label
 
 
 def several_contexts(reports: Sequence[Report]) -> bool:
-    """Whether a cell's label alone leaves open which model or engine it is."""
+    """Whether there are several models or engines, so that a label alone is ambiguous."""
     return len({(one.model, one.engine) for report in reports for one in report.cells.values()}) > 1
 
 
 def speed_words(speed: Speed) -> str:
-    """`slower 1.32x (1.25-1.40)`: of slower by how much longer, of others how many times faster."""
+    """`slower 1.32x (1.25-1.40)`: after ÷ before if slower, else before ÷ after."""
     ratio = speed.ratio
     if ratio.ratio is None:
         return speed.why.text if speed.why else ""
@@ -153,12 +159,12 @@ def speed_words(speed: Speed) -> str:
     if ratio.low is not None and ratio.high is not None:
         low, high = (1 / ratio.high, 1 / ratio.low) if slower else (ratio.low, ratio.high)
         interval = f" ({low:.2f}-{high:.2f})"
-    verdict = "unknown: no A/A" if speed.verdict == decide.UNKNOWN else speed.verdict
+    verdict = "unknown (no A/A run)" if speed.verdict == decide.UNKNOWN else speed.verdict
     return f"{verdict} {shown:.2f}x{interval}"
 
 
 def explanation_words(explanation: Explanation) -> str:
-    """`denoise_step +210 ms of +222 ms (95 %)`; with two phases both."""
+    """`denoise_step +210 ms of +222 ms (95 %)`, or two phases."""
     if not explanation.shifts:
         return ""
     parts = [f"{shift.phase} {_ms(shift.ms)} ms" for shift in explanation.shifts]
@@ -167,14 +173,14 @@ def explanation_words(explanation: Explanation) -> str:
 
 
 def status_words(one: Matched) -> str:
-    """`PASS -> FAIL`, the status alone where it stayed; a lost cell is named so."""
+    """`PASS -> FAIL`, or one status if it is the same; marks a lost cell."""
     if not one.status:
         return one.after.status
     return f"{one.before.status} -> {one.after.status}{' (lost)' if one.status == decide.LOST else ''}"
 
 
 def quality_words(one: Matched) -> str:
-    """`worse: diff 0.004 -> 0.031, PSNR 39.0 -> 24.1 dB, SSIM 0.990 -> 0.871`; "" where nothing changed."""
+    """`worse: diff 0.004 -> 0.031, PSNR 39.0 -> 24.1 dB, SSIM 0.990 -> 0.871`; "" if nothing changed."""
     if not one.quality:
         return ""
     parts = []
@@ -190,14 +196,14 @@ def quality_words(one: Matched) -> str:
 
 
 def detail_words(one: Matched) -> str:
-    """What explains the row: phases, the reason of a new status, quality, doubt."""
+    """What explains the row: phases, the reason for a new status, quality, doubt."""
     reason = one.after.reason if one.status else ""
-    doubted = f"not to be trusted: {one.doubt}" if one.doubt else ""
+    doubted = f"not valid: {one.doubt}" if one.doubt else ""
     return "; ".join(filter(None, [explanation_words(one.explanation), reason, quality_words(one), doubted]))
 
 
 def ordered(matched: Sequence[Matched]) -> list[Matched]:
-    """Gravest first: what fails, what may, what improved, then the rest as the report had it."""
+    """Gravest first: what fails, what may be worse, what improved, then the rest in the report's order."""
 
     def gravity(one: Matched) -> tuple[int, float]:
         ratio = one.speed.ratio.ratio or 1.0
@@ -218,15 +224,15 @@ def _differences(what: str, before: Mapping[str, str], after: Mapping[str, str])
 
 
 def _relative_sees_more(before: Report, after: Report) -> str:
-    """Where baselines ran beside the cells and that noise is much smaller: the advice to use it."""
+    """Advice to use --relative, if noise against interleaved baselines is much smaller."""
     for name, floor in before.floors.items():
         pair = (floor, after.floors.get(name, floor))
         alone = max(one.alone.sd or 0.0 for one in pair)
         beside = max(one.beside.sd or 0.0 for one in pair)
         if alone > 2 * beside and all(one.beside.df for one in pair):
             return (
-                f"engine starts differ by {alone:.1%} by chance, beside a baseline by {beside:.1%}: "
-                "--relative sees smaller changes"
+                f"start-to-start noise is {alone:.1%}, but only {beside:.1%} relative to an interleaved baseline: "
+                "--relative detects smaller changes"
             )
     return ""
 

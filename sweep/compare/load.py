@@ -1,7 +1,7 @@
 """report.json as frozen dataclasses: the only module of the comparison that opens files.
 
-Reads the format of docs/report.md and checks what it reads: whatever else may be in a file, the decisions get
-finite numbers, known statuses and text that is safe to print. Knows no statistics.
+Reads the format of docs/report.md and checks it: whatever a file holds, the decisions get finite numbers, known
+statuses and text that is safe to print. Knows no statistics.
 """
 
 import json
@@ -20,12 +20,12 @@ REPORT = "report.json"
 
 
 class CompareError(ValueError):
-    """What cannot be compared: one line that says what was asked, what is wrong, what to do."""
+    """Something cannot be compared: one line that says what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a report. Times of `starts` in seconds, of `phases_ms` in milliseconds a request."""
+    """One cell of a report. `starts` are in seconds, `phases_ms` in milliseconds per request."""
 
     key: str
     baseline_key: str
@@ -42,40 +42,40 @@ class Cell:
     prompts: int
     status: str
     reason: str
-    codes: tuple[str, ...]  # of the findings that made the status
+    codes: tuple[str, ...]  # of the findings that decided the status
     valid: bool
     invalid_reason: str
-    profiled: str  # what recorded it: nsys, torch; "" when nothing did
+    profiled: str  # its profiler: nsys, torch; "" if none
     speedup: Mapping[str, Any]  # ratio, low, high, called
     quality: Mapping[str, float | None]
     phases_ms: Mapping[str, float]
     metrics: Mapping[str, float | None]
     starts: tuple[Start, ...]  # engine starts that measured something
-    references: tuple[Start, ...]  # of the same starts: the baseline beside the cell; empty where none ran
+    references: tuple[Start, ...]  # the interleaved baseline of each start; empty if there was none
 
     @property
     def is_baseline(self) -> bool:
-        """Measured without features; what a relative comparison divides by."""
+        """Whether it is a baseline, measured without features; a relative comparison divides by it."""
         return self.role == "baseline"
 
     @property
     def is_repeat(self) -> bool:
-        """An A/A cell: it exists to know the noise and is not judged by itself."""
+        """Whether it is an A/A run: it measures noise and is not judged itself."""
         return self.role == "aa"
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What differs by chance, for one model and engine: latency between engine starts, and pixels."""
+    """Chance differences for one model and engine: latency between engine starts, and pixels."""
 
     alone: Noise = Noise()  # of one start's mean log latency
-    beside: Noise = Noise()  # of one start's mean log ratio to the baseline that ran beside it
+    beside: Noise = Noise()  # of one start's mean log ratio to its interleaved baseline
     mean_diff: float = 0.0  # between two runs of the baseline
 
 
 @dataclass(frozen=True)
 class Report:
-    """One sweep. `name` is what the command line called it."""
+    """One sweep. `name` is its name on the command line."""
 
     name: str
     cells: Mapping[str, Cell]  # by cell_key
@@ -84,21 +84,21 @@ class Report:
     versions: Mapping[str, str]
     git_commit: str
     start: str
-    note: str  # that weights are random, or ""
+    note: str  # says that weights are random, or ""
 
-    repeats: Mapping[str, tuple[Start, ...]]  # starts of A/A cells, by the key of the baseline that they repeat
+    repeats: Mapping[str, tuple[Start, ...]]  # starts of A/A runs, by the key of their baseline
 
     def starts(self, cell: Cell) -> tuple[Start, ...]:
-        """All starts that measured this cell; of a baseline also those of its A/A."""
+        """All starts that measured this cell; for a baseline, also those of its A/A runs."""
         return cell.starts + self.repeats.get(cell.key, ())
 
     def floor(self, cell: Cell) -> Floor:
-        """The noise that this cell's numbers carry."""
+        """The noise in this cell's numbers."""
         return self.floors.get((cell.model, cell.engine), Floor())
 
 
 def load(argument: str) -> Report:
-    """The report that a command line argument names: a sweep's folder, or the file. Raises CompareError."""
+    """The report that a command line argument names: a sweep's folder or a file. Raises CompareError."""
     path = Path(argument)
     if path.is_dir():
         folder, path = path, path / REPORT
@@ -111,7 +111,7 @@ def load(argument: str) -> Report:
     except OSError as error:
         raise CompareError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise CompareError(f"{path} is no {REPORT}: {clean(str(error))}") from None
+        raise CompareError(f"{path} is not a {REPORT}: {clean(str(error))}") from None
     try:
         return parse(data, clean(argument.rstrip("/") or argument))
     except CompareError as error:
@@ -123,17 +123,17 @@ def load(argument: str) -> Report:
 def parse(data: Any, name: str) -> Report:
     """A report from its JSON values. Raises CompareError that names the field."""
     if not isinstance(data, dict) or "schema_version" not in data:
-        raise CompareError(f"no {REPORT}: it has no schema_version")
+        raise CompareError(f"not a {REPORT}: it has no schema_version")
     if data["schema_version"] != SCHEMA_VERSION:
         raise CompareError(
-            f"schema_version is {clean(str(data['schema_version']))}, this version reads {SCHEMA_VERSION}; rebuild it "
-            "with `python -m sweep.report DIR`, or compare with the version that wrote it"
+            f"schema_version is {clean(str(data['schema_version']))}, but this version reads {SCHEMA_VERSION}; rebuild "
+            "it with `python -m sweep.report DIR`, or use the version that wrote it"
         )
     cells: dict[str, Cell] = {}
     for number, entry in enumerate(_list(data, "cells", "the report")):
         cell = _cell(entry, f"cells[{number}]")
         if cell.key in cells:
-            raise CompareError(f"cells[{number}].cell_key {cell.key} is there twice")
+            raise CompareError(f"cells[{number}].cell_key {cell.key} appears twice")
         cells[cell.key] = cell
     repeats = [cell for cell in cells.values() if cell.is_repeat]
     floors = dict(_floor(entry, f"noise[{n}]", repeats) for n, entry in enumerate(_list(data, "noise", "the report")))
@@ -153,7 +153,7 @@ def parse(data: Any, name: str) -> Report:
 
 
 def clean(text: str) -> str:
-    """One line without control characters, escape sequences or lone surrogates, which could fool a terminal."""
+    """One line without control characters, escape sequences or lone surrogates, which could trick a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text).strip()
 
 
@@ -193,7 +193,7 @@ def _cell(entry: Any, where: str) -> Cell:
 
 
 def _codes(entry: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Of the findings that made the status; of reports before there were any, by what their reason stood for."""
+    """Codes of the findings that decided the status; for reports from before findings, from their reason."""
     if "findings" not in entry:
         return legacy.codes(str(entry.get("status")), str(entry.get("reason")))
     found = []
@@ -233,7 +233,7 @@ def _floor(entry: Any, where: str, repeats: Sequence[Cell]) -> tuple[tuple[str, 
     found = _numbers(entry, ("sd", "df", "mean_diff"), where)
     name = _text(entry, "model", where), _text(entry, "engine", where)
     sd, df = found["sd"], int(found["df"] or 0)
-    _check(sd is None or 0 <= sd < math.inf, f"{where}.sd", "must be 0 or more, and finite")
+    _check(sd is None or 0 <= sd < math.inf, f"{where}.sd", "must be finite and at least 0")
     alone = Noise() if sd is None or df < 1 else Noise(sd, df)
     own = [cell for cell in repeats if (cell.model, cell.engine) == name]
     beside = noise_beside_reference((r, s) for cell in own for s, r in zip(cell.starts, cell.references, strict=True))
@@ -252,7 +252,7 @@ def _phases(found: Mapping[str, Any], where: str) -> dict[str, float]:
 
 
 def _numbers(found: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, float | None]:
-    """These fields as float; None where absent, null or NaN. Infinity stays (PSNR of identical images)."""
+    """These fields as float; None if absent, null or NaN. Infinity stays (PSNR of identical images)."""
     numbers: dict[str, float | None] = {}
     for name in names:
         value = found.get(name)
@@ -267,7 +267,7 @@ def _text(found: Mapping[str, Any], name: str, where: str, default: str | None =
     value = found.get(name, default)
     if value is None and default is not None:
         return default
-    _check(isinstance(value, str), f"{where}.{name}", "is missing or no text")
+    _check(isinstance(value, str), f"{where}.{name}", "is missing or not a string")
     return clean(value) if isinstance(value, str) else ""
 
 
@@ -281,7 +281,7 @@ def _list(found: Mapping[str, Any], name: str, where: str) -> list[Any]:
     value = found.get(name)
     if value is None and where != "the report":
         return []
-    _check(isinstance(value, list), f"{where}.{name}" if where != "the report" else name, "is missing or no list")
+    _check(isinstance(value, list), f"{where}.{name}" if where != "the report" else name, "is missing or not a list")
     return value if isinstance(value, list) else []
 
 

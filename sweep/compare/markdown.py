@@ -1,6 +1,6 @@
 """A comparison or a ranking as GitHub markdown, for a pull request's comment.
 
-All that comes from a report is escaped: it may hold table bars, backticks, HTML, mentions or references.
+All text from a report is escaped: it may hold table bars, backticks, HTML, mentions or references.
 """
 
 import re
@@ -25,16 +25,16 @@ _MARKUP = re.compile(r"[\\`*_\[\]|~$#]|^[-+=]")
 
 
 def escape(text: str) -> str:
-    """One line that GitHub shows as it is: no markup, no HTML, no mention, no reference, no link."""
+    """One line that GitHub shows literally: no markup, HTML, mentions, references or links."""
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     text = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A space of no width: GitHub looks for mentions, references and links after it has undone the escapes.
+    # A zero-width space: GitHub looks for mentions, references and links after it has resolved escapes.
     return _REFERENCE.sub(lambda found: f"{found[0]}\u200b", text)
 
 
 def comparison_markdown(comparisons: Sequence[Comparison], options: Options, failed_on: Sequence[str]) -> str:
-    """Summary line with counts first, then what changed, the rest folded away."""
+    """A summary line with counts, then what changed, then the rest, folded."""
     parts = []
     for comparison in comparisons:
         parts += _comparison(comparison, options, f": {escape(describe.conclusion(failed_on, comparison.matched))}")
@@ -42,10 +42,10 @@ def comparison_markdown(comparisons: Sequence[Comparison], options: Options, fai
 
 
 def ranking_markdown(rankings: Sequence[Ranking], reports: Sequence[Report]) -> str:
-    """The best cells of every context."""
+    """The best cells of each context."""
     parts = [f"> {escape(note)}\n" for note in dict.fromkeys(report.note for report in reports if report.note)]
     if not rankings:
-        parts.append("No cell with a feature.")
+        parts.append("No cell has a feature.")
     for ranking in rankings:
         lines, more = tabular.cut(tabular.ranked_rows(ranking, len(reports)), BEST_ROWS)
         parts += [f"**{escape(str(ranking.context))}**", ""]
@@ -71,7 +71,7 @@ def _comparison(comparison: Comparison, options: Options, conclusion: str) -> li
     quiet, more = tabular.cut(rest, QUIET_ROWS)
     if quiet:
         folded = _table(tabular.COMPARED, quiet) + ([f"{more:,} more.", ""] if more else [])
-        parts += _details(f"{cells_words(len(rest))} without a change", folded)
+        parts += _details(f"{cells_words(len(rest))} unchanged", folded)
     for name, labels in tabular.only_in(comparison):
         folded = [*(f"* {escape(label)}" for label in labels[:NAMES]), ""]
         folded += [f"{len(labels) - NAMES:,} more.", ""] if len(labels) > NAMES else []
@@ -100,7 +100,7 @@ def _marked(value: str, mark: str) -> str:
 
 
 def _fit(parts: Sequence[str]) -> str:
-    """Whole lines up to GitHub's limit."""
+    """As many whole lines as GitHub's limit allows."""
     kept, size, open_details = [], 0, False
     for part in parts:
         size += len(part) + 1

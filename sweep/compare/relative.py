@@ -1,6 +1,6 @@
-"""Latencies relative to each sweep's own baseline, so that a machine that changed as a whole cancels.
+"""Latencies relative to each sweep's own baseline, so that a change of the whole machine cancels.
 
-Pure functions over loaded cells; knows nothing of verdicts.
+Pure functions over loaded cells. Knows nothing about verdicts.
 """
 
 import math
@@ -13,10 +13,10 @@ from sweep.compare.load import Cell, Report
 def relative_starts(report: Report, cell: Cell) -> tuple[tuple[Start, ...], Noise]:
     """Latencies of a cell ÷ those of its baseline, sample by sample, and the noise of one such start.
 
-    The baseline that ran beside the cell where there is one; its noise is that of A/A starts beside a baseline.
-    Else the sweep's baseline cell, averaged over its starts: cell and baseline both bring the noise of a start,
-    variance sd² · (1/n + 1/m) for n starts of the cell and m of the baseline, so that of one start is
-    sd² · (1 + n/m); √2 · sd for one each.
+    If there is an interleaved baseline, it is used, with the noise of A/A runs against their interleaved baselines.
+    Otherwise it is the sweep's baseline cell, averaged over its starts. Then both cell and baseline add the noise of a
+    start. The variance is sd² · (1/n + 1/m) for n starts of the cell and m of the baseline, so one start has
+    sd² · (1 + n/m), or √2 · sd for one start each.
     """
     floor = report.floor(cell)
     beside = [(samples, other) for samples, other in zip(cell.starts, cell.references, strict=True) if other]
@@ -32,7 +32,7 @@ def relative_starts(report: Report, cell: Cell) -> tuple[tuple[Start, ...], Nois
 
 
 def machine_scale(before: Report, after: Report, cell: Cell, other: Cell) -> float:
-    """Latency of the baseline in `before` ÷ in `after`: brings phases of `after` to `before`'s speed."""
+    """Baseline latency in `before` ÷ in `after`: converts phases of `after` to the speed of `before`."""
     means = []
     for report, one in ((before, cell), (after, other)):
         beside = [samples for samples in one.references if samples]
@@ -53,7 +53,7 @@ def _scaled(noise: Noise, parts: float) -> Noise:
 
 
 def geometric_mean_start(starts: Sequence[Start]) -> dict[Sample, float]:
-    """The geometric mean over starts of each sample that all of them have; empty without a start."""
+    """The geometric mean over starts of each sample that all of them have; empty if there is no start."""
     if not starts:
         return {}
     shared = set.intersection(*(set(start) for start in starts))

@@ -1,14 +1,16 @@
-"""Comparison and rankings as headings and rows of plain words, which the text and markdown renderers share.
+"""Comparisons and rankings as headings and rows of plain text, shared by the text and markdown renderers.
 
-Decides which rows are shown and in which order; knows no markup.
+Decides which rows are shown and in which order. Knows no markup.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweep.analysis.paired import UNKNOWN
 from sweep.compare import decide, describe
 from sweep.compare.best import Ranked, Ranking
 from sweep.compare.decide import Comparison, Matched
+from sweep.findings import PASS
 from sweep.report import words
 
 
@@ -25,7 +27,7 @@ RANKED = ("", "cell", "speed-up", "quality", "memory", "images/s", "status")
 
 
 def changed_and_rest(comparison: Comparison) -> tuple[list[Line], list[Line]]:
-    """Rows worth a look, the gravest first, and the others."""
+    """Rows that changed, the gravest first, and the others."""
     reports = (comparison.before, comparison.after)
     full = describe.several_contexts(reports)
     rows = describe.ordered(comparison.matched)
@@ -34,7 +36,7 @@ def changed_and_rest(comparison: Comparison) -> tuple[list[Line], list[Line]]:
 
 
 def only_in(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """Cells that one report lacks: the report that has them, and their names with status."""
+    """Cells in only one report: that report's name, and their names with status."""
     full = describe.several_contexts((comparison.before, comparison.after))
     sides = ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after))
     return [
@@ -48,13 +50,13 @@ def only_in(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def ranked_rows(ranking: Ranking, reports: int) -> list[Line]:
-    """One row a ranked cell; its report is named where there are several."""
+    """One row for each ranked cell, with its report if there are several."""
     return [_ranked(place, one, reports > 1) for place, one in enumerate(ranking.ranked, 1)]
 
 
 def _line(one: Matched, full: bool) -> Line:
     doubtful = one.speed.verdict in decide.DOUBTFUL or one.doubt or one.status or one.quality
-    good = one.speed.verdict == "faster"
+    good = one.speed.verdict == decide.FASTER
     style = "bad" if one.failures else "doubtful" if doubtful else "good" if good else ""
     label = describe.label(one.after, full)
     values = label, describe.speed_words(one.speed), describe.status_words(one), describe.detail_words(one)
@@ -70,18 +72,18 @@ def _ranked(place: int, one: Ranked, name_report: bool) -> Line:
         **cell.quality,
     }
     called = cell.speedup["called"]
-    certain = "" if called == "faster" else f" {called}" if called else " noise unknown"
+    verdict = "" if one.certain else " noise unknown" if called == UNKNOWN else f" {called}"
     return Line(
         (
             str(place),
             f"{cell.label} [{one.report}]" if name_report else cell.label,
-            f"{words.speedup_text(row)}{certain}",
+            f"{words.speedup_text(row)}{verdict}",
             words.quality_text(row),
             words.digits(cell.metrics["peak_memory_gb"], "GB"),
             words.digits(cell.metrics["images_per_s"]),
-            f"{cell.status}: {cell.reason}" if cell.status != "PASS" and cell.reason else cell.status,
+            f"{cell.status}: {cell.reason}" if cell.status != PASS and cell.reason else cell.status,
         ),
-        "good" if called == "faster" else "",
+        "good" if one.certain else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""A comparison or a ranking for a terminal. Labels and reasons are shown as they are, never read as markup."""
+"""A comparison or a ranking for a terminal. Labels and reasons are printed literally, never read as markup."""
 
 import io
 from collections.abc import Sequence
@@ -18,41 +18,43 @@ from sweep.report.words import cells_words
 
 STYLES = {"bad": "bold red", "doubtful": "yellow", "good": "green", "": ""}
 ROWS = 100  # of changed cells
-QUIET_ROWS = 40  # of cells in which nothing changed; more of them are counted only
+QUIET_ROWS = 40  # of unchanged cells; if there are more, they are only counted
 BEST_ROWS = 10
 FILE_WIDTH = 140
-NAMES = 20  # of cells that one report lacks
+NAMES = 20  # of cells in only one report
 
 
 def comparison_text(
     comparisons: Sequence[Comparison], options: Options, failed_on: Sequence[str], console: Console
 ) -> None:
-    """Print every comparison, and last what the exit code says."""
+    """Print every comparison, then the conclusion."""
     for comparison in comparisons:
         _comparison(comparison, options, console)
-    told = describe.conclusion(failed_on, [one for comparison in comparisons for one in comparison.matched])
-    console.print(Text(told, style=STYLES["bad" if failed_on else "good"]))
+    conclusion = describe.conclusion(failed_on, [one for comparison in comparisons for one in comparison.matched])
+    console.print(Text(conclusion, style=STYLES["bad" if failed_on else "good"]))
 
 
 def ranking_text(rankings: Sequence[Ranking], reports: Sequence[Report], console: Console) -> None:
-    """Print the best cells of every context."""
+    """Print the best cells of each context."""
     for note in dict.fromkeys(report.note for report in reports if report.note):
         console.print(Text(f"note: {note}"))
     if not rankings:
-        console.print("no cell with a feature")
+        console.print("no cell has a feature")
     for ranking in rankings:
         console.print(Text(str(ranking.context), style="bold"))
         lines, more = tabular.cut(tabular.ranked_rows(ranking, len(reports)), BEST_ROWS)
         if lines:
             console.print(_table(tabular.RANKED, lines, right=(0, 4, 5)))
         left = [f"{more} more"] if more else []
-        left += [f"{ranking.left_out} not ranked (no speed-up, FAIL, ERROR, SKIP or invalid)"] * bool(ranking.left_out)
+        left += [f"{ranking.left_out} not ranked (no speed-up, FAIL, ERROR, SKIP or not valid)"] * bool(
+            ranking.left_out
+        )
         if left:
-            console.print(Text(f"{'; '.join(left)}: --format json lists all that are ranked", style="dim"))
+            console.print(Text(f"{'; '.join(left)}; --format json lists every ranked cell", style="dim"))
 
 
 def console(terminal: bool) -> Console:
-    """Keeps what is printed, as wide as the terminal and in its colours; for a file plain and FILE_WIDTH wide."""
+    """A console that collects output, with the terminal's width and colours; for a file, plain and FILE_WIDTH wide."""
     if not terminal:
         return Console(file=io.StringIO(), width=FILE_WIDTH, color_system=None)
     real = Console()
@@ -61,7 +63,7 @@ def console(terminal: bool) -> Console:
 
 
 def taken(console: Console) -> str:
-    """What was printed."""
+    """Everything that was printed."""
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -78,9 +80,9 @@ def _comparison(comparison: Comparison, options: Options, console: Console) -> N
     if shown or quiet:
         console.print(_table(tabular.COMPARED, [*shown, *quiet]))
     if more:
-        console.print(Text(f"{more} more changed cells: --format json lists them", style="dim"))
+        console.print(Text(f"{more} more changed cells; --format json lists them", style="dim"))
     if rest and not quiet:
-        console.print(Text(f"{cells_words(len(rest))} without a change: --format json lists them", style="dim"))
+        console.print(Text(f"{cells_words(len(rest))} unchanged; --format json lists them", style="dim"))
     for name, labels in tabular.only_in(comparison):
         left = f" and {len(labels) - NAMES:,} more" if len(labels) > NAMES else ""
         console.print(Text(f"only in {name}: {', '.join(labels[:NAMES])}{left}"))

@@ -95,7 +95,7 @@ def unsupported(features: Sequence[Feature], engine: str, model: Model) -> Findi
             code = "feature_not_in_model" if why else "feature_without_reason"
             why = why or f"its file does not list {model.family} for engine {engine}"
             text = f"{feature.name} does not support {model.name}: {why}"
-            return Finding(code, text, SKIP, short=f"no {feature.name} here")
+            return Finding(code, text, SKIP, short=f"{feature.name} unsupported")
     return _missing_ranks(features) or _uneven_heads(features, engine, model)
 
 

@@ -1,1 +1,1 @@
-"""What a finished sweep looks like to people: plots, a table in the terminal, a page in the browser."""
+"""How people see a finished sweep: plots, a table in the terminal, a page in the browser."""

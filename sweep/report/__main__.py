@@ -1,4 +1,4 @@
-"""`python -m sweep.report DIR`: rebuild summary.csv, plots and report.html from stored results alone."""
+"""`python -m sweep.report DIR`: rebuild the summary, plots and page of a sweep from its stored results."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from sweep.results.folder import SweepFolder
 
 
 class _Columns(argparse.Action):
-    """Print the table of columns and end."""
+    """Print the table of columns and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from sweep.analysis.columns import COLUMNS
@@ -22,10 +22,10 @@ class _Columns(argparse.Action):
 
 
 def main() -> int:
-    """Exit code 0, or 2 when DIR is no sweep."""
+    """Exit code 0, or 2 when DIR is not a sweep."""
     parser = argparse.ArgumentParser(prog="python -m sweep.report", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a sweep's folder, e.g. outputs/2026-11-21/10-00-00")
-    parser.add_argument("--no-plots", action="store_true", help="write summary.csv and print the table only")
+    parser.add_argument("--no-plots", action="store_true", help="skip plots and report.html")
     parser.add_argument("--columns", action=_Columns, nargs=0, help="list the columns of summary.csv")
     arguments = parser.parse_args()
     from sweep.report.build import rebuild

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from sweep.analysis import clip_similarity, columns, image_pairs, summary
 from sweep.plan.cells import Plan
@@ -16,13 +17,13 @@ from sweep.report.page import contents
 from sweep.report.report_json import document
 from sweep.results.folder import SweepFolder
 
-RANDOM_WEIGHTS_NOTE = "Random weights: pictures mean nothing and speed-ups of caches are not representative."
+RANDOM_WEIGHTS_NOTE = "Random weights: images mean nothing, and cache speed-ups are not representative."
 
 
 def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, console: Console | None = None) -> int:
-    """Write summary.csv, report.json, plots and report.html of `folder`, print the table; returns the exit code.
+    """Write summary.csv, report.json, plots and report.html of `folder` and print the table; returns the exit code.
 
-    Raises ConfigError when the folder is no sweep.
+    Raises ConfigError when the folder is not a sweep.
     """
     console = console or Console()
     with collector_paused():
@@ -48,15 +49,15 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
             pictures = _draw(folder, rows, note)
             files.append(contents.write(folder, shown, rows, results, pictures, note, found.control))
         if time.perf_counter() - started > 60:
-            console.print("drawing took long: plots=false leaves it out")
-    _print(console, found, note, interrupted, files, pictures)
+            console.print("drawing took over a minute; plots=false skips it")
+    _print(console, found, note, folder.path if interrupted else None, files, pictures)
     return summary.exit_code(rows)
 
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """No garbage collection meanwhile: thousands of results are read, none of them garbage, and each pass over
-    them would take longer than reading."""
+    """Pause garbage collection: thousands of results are read, none of them garbage, and each pass over them would
+    take longer than reading."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -79,15 +80,17 @@ def _print(
     console: Console,
     found: summary.Summary,
     note: str,
-    interrupted: bool,
+    folder: Path | None,
     files: Sequence[Path],
     pictures: Sequence[Path],
 ) -> None:
+    """Print the table and where files are; how to resume in `folder` when the sweep was interrupted there."""
     from sweep.report.page import control_view
     from sweep.report.terminal import summary_table
 
-    if interrupted:
-        console.print("[yellow]interrupted[/yellow]: finished cells are kept; the same command and folder goes on")
+    if folder:
+        again = f"to resume, run the same command with hydra.sweep.dir={escape(str(folder))}"
+        console.print(f"[yellow]interrupted[/yellow]: finished cells are kept; {again}", soft_wrap=True)
     console.print(summary_table([dict(row) for row in found.rows], console.width))
     for line in control_view.lines(found.control):
         console.print(line, markup=False, highlight=False)

@@ -1,6 +1,6 @@
 """A stored sweep as pandas data frames: `sweep.frames.load`.
 
-Reads through `SweepFolder`; computes nothing but the summary.
+Reads through `SweepFolder` and computes only the summary.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepTables:
-    """A sweep as pandas data frames; `cell` and `cell_key` lead every row."""
+    """A sweep as pandas data frames; every row starts with `cell` and `cell_key`."""
 
     summary: "pandas.DataFrame"
     requests: "pandas.DataFrame"
@@ -29,7 +29,7 @@ class SweepTables:
 
 
 def load(folder: str | Path) -> SweepTables:
-    """Everything stored of a sweep, as pandas data frames. The summary is computed anew from the stored results."""
+    """Everything stored for a sweep, as pandas data frames. The summary is recomputed from the stored results."""
     import pandas
 
     sweep = SweepFolder(Path(folder))

@@ -1,6 +1,6 @@
 """The compatibility matrix of a sweep: which single features and pairs were run, context by context.
 
-Pure: rows of summary.csv in, matrices out, for the page and for the plot alike. Knows nothing of how
+Pure: rows of summary.csv in, matrices out, for both the page and the plot. Knows nothing about how
 either shows them.
 """
 
@@ -13,28 +13,28 @@ from sweep.report import words
 from sweep.report.words import Row
 
 CONTEXT = ("model", "engine", "parallel", "batch", "width", "height", "steps", "profiled")
-"""Columns that set matrices apart: cells that differ in one of them are not compared with each other."""
+"""Columns that define a context: cells that differ in one of them are not compared with each other."""
 
 
 @dataclass(frozen=True)
 class Matrix:
     """Feature sets of one context.
 
-    A field holds several rows where cells differ in something else, e.g. in a threshold.
+    A field holds several rows if cells differ in something else, e.g. a threshold.
     """
 
     title: str
     features: tuple[str, ...]
-    fields: Mapping[tuple[str, ...], tuple[Row, ...]]  # by one feature, or by two in the order of `features`
+    fields: Mapping[tuple[str, ...], tuple[Row, ...]]  # key: one feature, or two in the order of `features`
     larger: tuple[Row, ...]  # combinations of three or more
 
     def field(self, first: str, second: str) -> tuple[Row, ...]:
-        """Rows of a pair, or of a single feature given twice; () when it was not asked for."""
+        """Rows of a pair, or of a single feature given twice; () if the sweep does not include it."""
         return self.fields.get(tuple(sorted({first, second})), ())
 
 
 def matrices(rows: Sequence[Row]) -> list[Matrix]:
-    """One matrix for each context with a pair or two single features, in order of appearance."""
+    """One matrix for each context that has a pair or two single features, in order of appearance."""
     contexts: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if words.text(row, "features"):
@@ -49,7 +49,7 @@ def names_of(row: Row) -> tuple[str, ...]:
 
 
 def short_reason(row: Row, width: int = 24) -> str:
-    """A row's reason in a few words, for a narrow field: `needs 4 GPUs`, `conflict`."""
+    """A row's reason in a few words for a narrow field: `needs 4 GPUs`, `conflict`."""
     grave = deciding(words.said(row, "findings"))
     if grave and grave[0].short:
         return grave[0].short

@@ -10,7 +10,7 @@ from sweep.report.words import cells_words
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Print cells by group, device needs, expected skips and engine starts."""
+    """Print the cells of each group, their devices, expected skips, and how often engines start."""
     console = console or Console()
     table = Table(title="plan (nothing was run)", title_justify="left")
     for column in ("engine", "cell", "devices"):
@@ -30,10 +30,11 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
 
 def _further(plan: Plan) -> str:
-    """What `repeat` may add to the plan while it runs."""
-    asked = {cell.config["repeat"]: cell.config for cell in plan.cells}
-    if "auto" in asked:
-        config = asked["auto"]
-        return f"; then up to {config['max_repeat']} starts a cell, until known to ±{config['precision']:.0%}"
-    most = max((int(repeat) for repeat in asked), default=1)
-    return f"; then {most} starts a cell" if most > 1 else ""
+    """The starts that `repeat` may add while the sweep runs."""
+    repeats = {cell.config["repeat"]: cell.config for cell in plan.cells}
+    if "auto" in repeats:
+        config = repeats["auto"]
+        target = f"until speed-ups are known to ±{config['precision']:.0%}"
+        return f"; then up to {config['max_repeat']} starts per cell, {target}"
+    most = max((int(repeat) for repeat in repeats), default=1)
+    return f"; then {most} starts per cell" if most > 1 else ""

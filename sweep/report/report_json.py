@@ -1,6 +1,6 @@
-"""report.json: what a sweep found, for machines. The format is docs/report.md and report.schema.json.
+"""report.json: what a sweep found, for machines. docs/report.md and report.schema.json define the format.
 
-Plain values in, plain values out; reads and writes nothing.
+Plain values in, plain values out; reads and writes no files.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ _IDENTITY = tuple(dict.fromkeys((*_FIRST, *of_kind(IDENTITY))))
 def document(
     plan: Plan, summary: Summary, results: Mapping[str, Any], manifest: Mapping[str, Any], note: str
 ) -> dict[str, Any]:
-    """The whole report as JSON values. `results` by cell key, as the summary was computed from."""
+    """The whole report as JSON values. `results`, by cell key, are those that the summary was computed from."""
     measured = measured_cells(plan, results)
     group = {"control": _control(summary.control)} if summary.control else {}
-    told = ("command", "start", "end", "git_commit", "versions", "machine", "engine_starts")
+    facts = ("command", "start", "end", "git_commit", "versions", "machine", "engine_starts")
     return {
         "schema_version": SCHEMA_VERSION,
-        "sweep": {name: manifest.get(name) for name in told} | {"random_weights": bool(note), "note": note},
+        "sweep": {name: manifest.get(name) for name in facts} | {"random_weights": bool(note), "note": note},
         "noise": _noise(summary),
         "cells": [_cell(row, plan.by_key[row["cell_key"]], measured.get(row["cell_key"])) for row in summary.rows],
         **group,
@@ -95,7 +95,7 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
 
 
 def _finding(one: Finding) -> dict[str, str]:
-    """Code and text, and the status where it makes one."""
+    """Code and text, and the status if it sets one."""
     return {"code": one.code, "text": one.text} | ({"status": one.status} if one.status else {})
 
 

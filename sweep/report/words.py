@@ -1,15 +1,28 @@
-"""The words of one number, for the terminal, the page and comparisons alike. Plain values in, text out."""
+"""How one number reads, in the terminal, on the page and in comparisons. Plain values in, text out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from sweep.analysis.paired import UNKNOWN
 from sweep.findings import Finding
+from sweep.plan.cells import AA
 
 Row = Mapping[str, object]
 
+AA_EXPLAINED = "An A/A run is the baseline measured again in a fresh engine; any difference between the two is noise."
+
+
+def mentions_aa(rows: Iterable[Row]) -> bool:
+    """Whether a reader of these rows meets the term A/A: in a label, or in the note that noise is unknown."""
+    return any(
+        text(row, "role") == AA
+        or (text(row, "features") and number(row, "speedup") is not None and text(row, "called") == UNKNOWN)
+        for row in rows
+    )
+
 
 def number(row: Row, name: str) -> float | None:
-    """A field as float; None when it is absent, empty, NaN or no number."""
+    """A field as float; None if it is absent, empty, NaN or not a number."""
     value = row.get(name)
     if value is None or isinstance(value, bool) or value == "":
         return None
@@ -21,13 +34,13 @@ def number(row: Row, name: str) -> float | None:
 
 
 def text(row: Row, name: str) -> str:
-    """A field as text; "" when it is absent, None or NaN."""
+    """A field as text; "" if it is absent, None or NaN."""
     value = row.get(name)
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def digits(value: float | None, unit: str = "") -> str:
-    """Three significant digits without exponent where that is readable, "" for None: `0.845 s`, `1270 ms`."""
+    """Three significant digits, without an exponent if that is readable: `0.845 s`, `1270 ms`; "" for None."""
     if value is None:
         return ""
     if value == 0 or not math.isfinite(value):
@@ -40,7 +53,7 @@ def digits(value: float | None, unit: str = "") -> str:
 
 
 def speedup_text(row: Row) -> str:
-    """`1.42x (1.38-1.47)`, without the interval when there is none; `profiled`. ASCII, so every terminal shows it."""
+    """`1.42x (1.38-1.47)`, `1.42x` if there is no interval, or `profiled`. ASCII, so that every terminal shows it."""
     if text(row, "profiled"):
         return "profiled"
     ratio, low, high = (number(row, name) for name in ("speedup", "speedup_low", "speedup_high"))
@@ -52,7 +65,7 @@ def speedup_text(row: Row) -> str:
 
 
 def quality_text(row: Row) -> str:
-    """`identical`, or PSNR in dB; the mean difference where only that is known."""
+    """`identical`, or PSNR in dB, or the mean difference if only that is known."""
     difference, psnr_db = number(row, "mean_diff"), number(row, "psnr_db")
     if difference == 0 or psnr_db == math.inf:
         return "identical"
@@ -74,6 +87,6 @@ def cells_words(count: int) -> str:
 
 
 def said(row: Row, kind: str) -> Sequence[Finding]:
-    """The `findings`, `doubts` or `notes` of a row; () where it has none, as one that was read from summary.csv."""
+    """The `findings`, `doubts` or `notes` of a row; () if it has none, like a row read from summary.csv."""
     found = row.get(kind)
     return found if isinstance(found, list | tuple) else ()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.compare import markdown
+from sweep.compare import decide, describe, markdown
+from sweep.compare.load import parse
 from tests.compare.documents import Document, cell, report, slower_phase, write
 from tests.conftest import Finished, environment
 
@@ -54,13 +55,14 @@ def test_a_report_against_itself_is_fine(compare: Compare) -> None:
     done = compare(report(), report())
     assert (done.code, done.err) == (0, "")
     assert "2 cells compared: 2 no difference" in done.out
-    assert "no regression" in done.out
+    (found,) = decide.compare_reports(parse(report(), "a"), [parse(report(), "b")], decide.Options())
+    assert done.out.splitlines()[-1] == describe.conclusion([], found.matched)
 
 
 def test_a_slowdown_in_one_phase_fails_and_names_the_phase(compare: Compare) -> None:
     done = compare(report(), slower_phase(report(), "teacache b1", "denoise_step", 200))
     assert done.code == 1
-    assert "slower 1.33x (1.3" in done.out
+    assert f"{decide.SLOWER} 1.33x (1.3" in done.out
     assert "denoise_step +200 ms of +200 ms (100 %)" in done.out
     assert compare(report(), slower_phase(report(), "teacache b1", "vae_decode", 200), "--fail-on", "none").code == 0
     assert compare(report(), slower_phase(report(), "teacache b1", "vae_decode", 200), "--min-change", "50").code == 0
@@ -110,7 +112,7 @@ def test_what_to_know_before_believing_is_said(compare: Compare) -> None:
     after["sweep"]["machine"]["cpu_cores"] = 8
     done = compare(before, after)
     for words in (
-        "every cell took 1.08x",
+        "every cell took 1.08x as long",
         "Random weights: made up.",
         "versions changed: torch 2.13.0 -> 2.14.0",
         "machine changed: cpu_cores 2 -> 8",
@@ -121,25 +123,25 @@ def test_what_to_know_before_believing_is_said(compare: Compare) -> None:
 
 
 def test_other_schema_versions_are_refused(compare: Compare) -> None:
-    assert "schema_version is 2, this version reads 1" in refused(compare(report(), report(schema_version=2)))
+    assert "schema_version is 2, but this version reads 1" in refused(compare(report(), report(schema_version=2)))
 
 
 def test_nothing_in_common_says_what_differs(compare: Compare) -> None:
     qwen = [c | {"cell_key": "q" + c["cell_key"], "model": "tiny_qwen_image"} for c in report()["cells"]]
     line = refused(compare(report(), report(*qwen)))
-    assert line == "no cell in common: a has model tiny_glm_image, b has tiny_qwen_image"
+    assert line == "no cells in common: a has model tiny_glm_image, b has tiny_qwen_image"
     fewer = [c | {"cell_key": "s" + c["cell_key"], "steps": 4} for c in report()["cells"]]
-    assert refused(compare(report(), report(*fewer))) == "no cell in common: a has steps 8, b has 4"
+    assert refused(compare(report(), report(*fewer))) == "no cells in common: a has steps 8, b has 4"
     hidden = [c | {"cell_key": "h" + c["cell_key"]} for c in report()["cells"]]
-    assert "what differs is not in a report" in refused(compare(report(), report(*hidden)))
+    assert "differ in something that reports do not hold" in refused(compare(report(), report(*hidden)))
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "is no report.json"),
+        ("{", "is not a report.json"),
         ("[]", "no schema_version"),
-        ("\udcff", "is no report.json"),
+        ("\udcff", "is not a report.json"),
         ('{"schema_version": 1}', "cells is missing"),
         ('{"schema_version": 1, "cells": [], "noise": []}', "a has no cells"),
         ('{"schema_version": 1, "cells": [{}], "noise": []}', "cells[0].status is missing"),
@@ -159,7 +161,7 @@ def test_a_latency_that_cannot_be_is_refused(compare: Compare) -> None:
 
 
 def test_bad_usage_is_one_line(compare: Compare, tmp_path: Path) -> None:
-    assert "two reports are needed" in refused(compare(report()))
+    assert "give two reports" in refused(compare(report()))
     (tmp_path / "empty").mkdir()
     assert "python -m sweep.report empty" in refused(compare("empty", "empty"))
     assert "does not exist" in refused(compare("nowhere", "empty"))
@@ -183,8 +185,8 @@ def test_json_is_valid_and_holds_every_cell(compare: Compare, tmp_path: Path) ->
     assert found["failed_on"] == ["regression"]
     (comparison,) = found["comparisons"]
     baseline, teacache = comparison["cells"]
-    assert baseline["speed"]["verdict"] == "no difference"
-    assert teacache["speed"]["verdict"] == "slower"
+    assert baseline["speed"]["verdict"] == decide.NO_DIFFERENCE
+    assert teacache["speed"]["verdict"] == decide.SLOWER
     assert teacache["speed"]["high"] < 1
     assert teacache["speed"]["p_value"] <= teacache["speed"]["p_holm"] < 0.05
     assert teacache["phases"]["shifts"][0]["phase"] == "vae_decode"
@@ -197,8 +199,10 @@ def test_markdown_has_counts_first_what_changed_then_the_rest_folded(compare: Co
     after = slower_phase(report(), "teacache b1", "vae_decode", 200)
     done = compare(report(), after, "--format", "markdown")
     lines = done.out.splitlines()
-    assert lines[0].startswith("**2 cells compared: 1 slower, 1 no difference**")
-    assert "| **teacache b1** | slower 1.33x" in done.out.split("<details>")[0]
+    (found,) = decide.compare_reports(parse(report(), "a"), [parse(after, "b")], decide.Options())
+    assert describe.counts(found) == {decide.SLOWER: 1, decide.NO_DIFFERENCE: 1}
+    assert lines[0].startswith(f"**{describe.summary(found)}**")
+    assert f"| **teacache b1** | {decide.SLOWER} 1.33x" in done.out.split("<details>")[0]
     assert "baseline b1" in done.out.split("<details>")[1]
     assert done.out.count("<details>") == done.out.count("</details>")
 
@@ -276,7 +280,7 @@ def test_ten_thousand_cells_take_less_than_five_seconds(compare: Compare) -> Non
     document = slower_phase(report(*many), "f7 b1", "vae_decode", 300)
     before = processor_s()
     done = compare(report(*many), document)
-    assert "10,000 cells compared" in done.out
+    assert "10,000 cells" in done.out
     assert "f7 b1" in done.out
     assert processor_s() - before < 5
 

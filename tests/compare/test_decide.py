@@ -169,7 +169,7 @@ def test_status_changes(before: str, after: str, change: str, fails: bool) -> No
 def test_a_warning_for_speed_alone_is_left_to_the_judgement_of_speed() -> None:
     engaged = RankEvidence(0, 8, 8, 4, 2, 16, 100)
     lossy = Feature(name="teacache", evidence="skipped_blocks", lossy=True)
-    (slow,) = status.judge([lossy], [[engaged]], [engaged], None, called="slower")
+    (slow,) = status.judge([lossy], [[engaged]], [engaged], None, called=paired.SLOWER)
     assert slow.status == "WARN"
     assert decide.status_change("PASS", "WARN", [slow.code]) == decide.OTHER
     assert decide.status_change("PASS", "WARN", ["images_outside_gate", slow.code]) == decide.WORSE
@@ -199,6 +199,13 @@ def test_an_a_a_cell_is_a_further_start_of_its_baseline_and_not_judged_itself() 
     found = compared(report(cell("baseline b1"), slow), report(cell("baseline b1"), cell("baseline b1 A/A")))
     assert one(found, "baseline b1 A/A").speed.verdict == decide.NOT_JUDGED
     assert one(found, "baseline b1").speed.ratio.ratio == pytest.approx(math.sqrt(1.5), rel=0.01)
+
+
+def test_what_is_not_valid_reads_so_and_keeps_its_key() -> None:
+    found = compared(report(), report(cell("baseline b1"), cell(valid=False, invalid_reason="A/A drift")))
+    assert describe.counts(found)[describe.NOT_VALID] == 1
+    assert describe.summary(found).endswith(", 1 not valid")
+    assert [note for note in describe.notes(found, Options()) if note.startswith("1 cell is not valid")]
 
 
 def test_when_everything_moved_it_is_said() -> None:
@@ -254,15 +261,15 @@ def test_relative_without_a_baseline_is_unknown() -> None:
     assert found.speed.why.code == decide.NOT_COMPARED
 
 
-UNSEEN = "no regression found, but a cell may be"
-
-
 @pytest.mark.parametrize(
     ("lows", "told"),
     [
         ((0.97, 1.2), "no regression"),
         ((None,), "no regression"),
-        ((0.97, 0.5814), f"{UNSEEN} up to 1.72x slower unseen: sweep with aa=3 and more prompts"),
+        (
+            (0.97, 0.5814),
+            "no regression found, but noise could hide one of up to 1.72x: sweep with aa=3 and more prompts",
+        ),
     ],
 )
 def test_what_could_not_have_been_seen_is_told(lows: tuple, told: str) -> None:

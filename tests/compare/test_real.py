@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.report.build import RANDOM_WEIGHTS_NOTE
 from tests.conftest import Finished, environment
 
 SWEEP = (
@@ -109,7 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_cell_again_is_no_regression(folder: Path) -> None:
     done = run(folder, "sweep.compare", "before", "again", *OPTIONS)
     assert (done.code, done.err) == (0, ""), done
-    assert "Random weights" in done.out
+    assert RANDOM_WEIGHTS_NOTE in " ".join(done.out.split())
 
 
 def test_a_delay_in_one_phase_fails_and_the_phase_is_named(folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sweep.analysis.paired import FASTER, NO_DIFFERENCE, SLOWER
 from sweep.plan.cells import Cell, Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, RequestRow, RunResult
@@ -56,7 +57,8 @@ def row_of(one: Cell, batch: int = 1) -> dict[str, Any]:
     name = "+".join(one.features)
     row = shapes.row(name, batch, aa=one.role == "aa")
     row |= {"cell": one.label, "role": one.role, "cell_key": one.key, "parallel": "auto", "gpus": one.gpus}
-    row |= {"called": "faster" if row["speedup"] > 1.05 else "slower" if row["speedup"] < 0.95 else "no difference"}
+    verdict = FASTER if row["speedup"] > 1.05 else SLOWER if row["speedup"] < 0.95 else NO_DIFFERENCE
+    row |= {"called": verdict}
     if len(one.features) > 1:
         singles = [shapes.row(single, batch)["speedup"] for single in one.features]
         row["interaction_gain"] = row["speedup"] / float(np.prod(singles))

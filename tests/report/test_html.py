@@ -14,7 +14,9 @@ import pandas
 import pytest
 from PIL import Image
 
+from sweep.analysis import columns, paired
 from sweep.plan.cells import Plan
+from sweep.report import words
 from sweep.report.page import contents, html
 from sweep.report.page.embed import Picture
 from sweep.report.page.html import CellView, ImageView, ReportContext, render
@@ -33,7 +35,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
         self.tags, self.sources, self.links, self.words, self.open, self.ids = [], [], [], [], [], []
-        self.shown, self.scripts, self.policy = [], [], ""
+        self.shown, self.scripts, self.policy, self.classes = [], [], "", []
         self.feed(text)
         assert self.open == []
         self.store = json.loads(self.scripts[0])
@@ -45,6 +47,7 @@ class Page(HTMLParser):
         self.shown += [values["data-img"]] if "data-img" in values else []
         self.links += [values["href"]] if "href" in values else []
         self.ids += [values["id"]] if "id" in values else []
+        self.classes += values.get("class", "").split()
         if values.get("http-equiv") == "Content-Security-Policy":
             self.policy = values["content"]
         assert not any(name.startswith("on") for name in values)
@@ -147,9 +150,9 @@ def test_scaled_down_pictures_say_so_and_lead_to_their_files(tmp_path, image):
     links = [link for link in seen.links if not link.startswith("#")]
     assert links == ["other.png", "cell%3A%20b%3D1%20%23%22%C3%A9/images/large.png"]
     assert [(tmp_path / unquote(link)).is_file() for link in links] == [True, True]
-    assert seen.text.count("and a preview leads to its file, in a folder beside this page.") == 1
-    assert seen.text.count("Previews of up to") == 2
-    assert "Previews" not in seen.text[seen.text.index("PASS small") : seen.text.index("PASS outside")]
+    assert seen.text.count("A preview links to its full image, in a folder next to this page.") == 1
+    assert seen.text.count("Images are previews of up to") == 2
+    assert "preview" not in seen.text[seen.text.index("PASS small") : seen.text.index("PASS outside")]
     assert base64.b64decode(seen.store[seen.shown[4]].split(",", 1)[1]) == small.path.read_bytes()
 
 
@@ -175,32 +178,33 @@ def test_the_headline_names_the_fastest_that_passes_beyond_noise():
     fast = {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
     rows = [
         shapes.row("teacache", **fast, status="FAIL"),
-        shapes.row("cache_dit", **fast, called="no difference"),
+        shapes.row("cache_dit", **fast, called=paired.NO_DIFFERENCE),
         shapes.row("cfg_parallel", speedup=1.4, speedup_low=1.3, speedup_high=1.5),
     ]
     text = Page(render(context([CellView(r["cell"], r["status"], r) for r in rows]))).text
-    assert "Fastest that passes: cfg_parallel b1 , 1.40× (1.30–1.50) at identical images" in text
+    assert "Fastest passing cell: cfg_parallel b1 , 1.40× (1.30–1.50) with identical images." in text
     assert "Fastest" not in Page(render(context([CellView("b", "PASS", shapes.row(""))]))).text
 
 
 def test_the_matrix_is_there_only_when_features_can_be_compared():
     def with_rows(*names):
-        return Page(render(context([CellView(name, "PASS", shapes.row(name)) for name in names]))).text
+        classes = Page(render(context([CellView(name, "PASS", shapes.row(name)) for name in names]))).classes
+        return [name for name in ("matrix", "larger") if name in classes]
 
-    assert "Compatibility" in with_rows("", "teacache", "cfg_parallel")
-    assert "Compatibility" in with_rows("teacache+cfg_parallel")
-    assert "Compatibility" not in with_rows("", "teacache")
-    assert "Three or more" in with_rows("cache_dit+cfg_parallel+teacache")
+    assert with_rows("", "teacache", "cfg_parallel") == ["matrix"]
+    assert with_rows("teacache+cfg_parallel") == ["matrix"]
+    assert with_rows("", "teacache") == []
+    assert with_rows("cache_dit+cfg_parallel+teacache") == ["larger"]
 
 
 def test_columns_that_say_nothing_are_left_out():
     rows = [shapes.row(""), shapes.row("teacache")]
     text = Page(render(context([CellView(r["cell"], "PASS", r) for r in rows]))).text
-    assert "energy" not in text
-    assert "interaction" not in text
+    headings = [columns.BY_NAME[name].heading for name in ("energy_j_per_image", "interaction_gain")]
+    assert not [word for heading in headings if (word := heading.split(",")[0]) in text]
     rows[1] |= {"energy_j_per_image": 12.0, "interaction_gain": 0.9}
     text = Page(render(context([CellView(r["cell"], "PASS", r) for r in rows]))).text
-    assert "energy, J/image" in text
+    assert all(heading in text for heading in headings)
     assert "0.90×" in text
 
 
@@ -210,8 +214,8 @@ def test_what_is_missing_becomes_a_placeholder(tmp_path):
     images = (ImageView("p", gone), ImageView("q", None), ImageView("r", broken))
     seen = Page(render(context([CellView("a", "PASS", images=images, has_baseline=True)], [Path("gone/speedup.png")])))
     assert seen.text.count("no difference map") == 2
-    assert "plot speedup is not embedded" in seen.text
-    assert "1 more are in the cell's folder." in seen.text  # a file that is there, but cannot be read
+    assert "The plot speedup is not embedded; see plots/speedup.png." in seen.text
+    assert "1 more image is in the cell's folder." in seen.text  # a file that is there, but cannot be read
     assert seen.sources == []
     assert seen.store == {}
 
@@ -222,6 +226,14 @@ def test_prompts_of_any_script_and_length():
     assert prompts[1] in text
     assert prompts[2] in text
     text.encode("utf-8")
+
+
+def test_the_page_explains_an_a_a_run_before_its_label():
+    judged = shapes.row("teacache", called=paired.FASTER)
+    again = shapes.row("", aa=True)
+    text = Page(render(context([CellView(r["cell"], "PASS", r) for r in (judged, again)]))).text
+    assert text.index(words.AA_EXPLAINED) < text.index(again["cell"])
+    assert words.AA_EXPLAINED not in Page(render(context([CellView("b", "PASS", judged)]))).text
 
 
 def test_an_empty_sweep_is_a_page():
@@ -239,7 +251,7 @@ def test_a_huge_sweep_is_rendered_quickly_and_says_what_it_leaves_out(tmp_path):
     assert path.stat().st_size < 6_000_000
     seen = Page(path.read_text())
     assert seen.tags.count("tr") < 2000 + 500
-    assert "8000 more are in summary.csv" in seen.text
+    assert "8000 more cells are in summary.csv." in seen.text
     assert seen.ids.count("cell-17") == 1  # failed
     assert seen.ids.count("cell-9999") == 1  # fastest
     assert sum(name.startswith("cell-") for name in seen.ids) <= html.SECTIONS

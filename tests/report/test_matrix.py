@@ -66,7 +66,7 @@ def test_reasons_in_a_few_words(finding, short):
         ("requires 4 GPUs, only 2 available", "too_few_devices", "needs 4 GPUs"),
         ("requires 2 CPU cores, parallel=x1 allows 1", "too_few_devices_allowed", "needs 2 CPU cores"),
         ("teacache conflicts with cache_dit", "conflict", "conflict"),
-        ("ring does not support glm_image: why", "feature_not_in_model", "no ring here"),
+        ("ring does not support glm_image: why", "feature_not_in_model", "ring unsupported"),
         ("something else", "skipped", ""),
     ],
 )

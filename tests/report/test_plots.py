@@ -6,8 +6,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pandas
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
+from sweep.analysis import paired
 from sweep.findings import Finding
 from sweep.report.plots import draw
 from sweep.report.plots.draw import draw_all
@@ -30,6 +32,10 @@ def figure(name, rows):
     """The figure as drawn, before it becomes a file."""
     with draw.style():
         return draw.PLOTS[name](draw._clean(pandas.DataFrame(rows)))
+
+
+def colours(axes):
+    return [to_hex(bar.get_facecolor()) for bar in axes.patches]
 
 
 def texts(drawn):
@@ -87,12 +93,14 @@ def test_speedup_bars_and_whiskers_are_the_numbers_of_the_rows():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "kind"),
-    [(1.1, 1.3, "faster"), (0.9, 1.3, "no clear difference"), (0.7, 0.9, "slower"), (None, None, "no interval")],
+    ("low", "high", "colour"),
+    [(1.1, 1.3, draw.FASTER), (0.9, 1.3, draw.UNCLEAR), (0.7, 0.9, draw.SLOWER), (None, None, draw.NO_INTERVAL)],
 )
-def test_a_speedup_is_called_faster_only_when_its_whole_interval_is(low, high, kind):
+def test_a_speedup_is_called_faster_only_when_its_whole_interval_is(low, high, colour):
     row = shapes.row("teacache", speedup=1.2 if high != 0.9 else 0.8, speedup_low=low, speedup_high=high)
-    assert any(text.startswith(kind) for text in texts(figure("speedup", [row])))
+    drawn = figure("speedup", [row])
+    assert colours(drawn.axes[0]) == [colour.lower()]
+    assert [to_hex(patch.get_facecolor()) for patch in drawn.legends[0].get_patches()] == [colour.lower()]
 
 
 def test_phases_leave_out_what_is_nested_and_add_up_to_the_request():
@@ -192,10 +200,10 @@ def test_a_long_or_foreign_label_draws(tmp_path):
 
 
 def test_a_called_speedup_is_coloured_as_called_whatever_its_interval():
-    row = shapes.row("teacache", speedup=1.2, speedup_low=1.1, speedup_high=1.3, called="no difference")
+    row = shapes.row("teacache", speedup=1.2, speedup_low=1.1, speedup_high=1.3, called=paired.NO_DIFFERENCE)
     drawn = figure("speedup", [row])
     assert draw.WITHIN_NOISE in texts(drawn)
-    assert "faster" not in texts(drawn)
+    assert colours(drawn.axes[0]) == [to_hex(draw.UNCLEAR)]
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -225,7 +233,7 @@ def test_of_very_many_cells_the_most_telling_are_drawn_and_it_says_so():
 @pytest.mark.parametrize("name", ["phases", "batch"])
 def test_times_of_cells_with_a_baseline_beside_them_are_not_for_comparing(name):
     rows = [shapes.row(features, batch) for features in ("", "teacache") for batch in (1, 2)]
-    said = "speed-ups are against the baseline beside each"
+    said = "speed-ups compare each cell with its interleaved baseline"
     assert said not in figure(name, rows).get_supxlabel()
     assert said in figure(name, [row | {"baseline_beside_s": 0.5} for row in rows]).get_supxlabel()
 
@@ -239,7 +247,7 @@ def test_whiskers_of_the_quality_plot_are_whole_or_said_to_be_longer(low, high, 
     drawn = figure("quality", rows)
     bottom, top = drawn.axes[0].get_ylim()
     assert (bottom < low and high < top) is not cut
-    assert ("Whiskers that leave the picture are longer." in drawn.get_supxlabel()) is cut
+    assert ("Some whiskers extend beyond the plot." in drawn.get_supxlabel()) is cut
     assert top - bottom < 1.5, "points stay apart"
 
 

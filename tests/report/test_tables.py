@@ -6,6 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
+from sweep.analysis import paired
 from sweep.findings import MORE_STARTS, Finding
 from sweep.report import terminal, words
 from tests.report import shapes
@@ -68,7 +69,7 @@ def test_the_table_fits_its_terminal(width):
     lines = printed(rows, width).splitlines()
     assert max(len(line) for line in lines) <= width
     joined = " ".join("".join(lines).split())
-    assert "2 ranks" in joined or "Evidence: summary.csv" in joined
+    assert "2 ranks" in joined or "report.html" in joined, "the evidence, or where it is"
 
 
 def test_a_narrow_terminal_still_shows_the_evidence_of_what_failed():
@@ -84,7 +85,7 @@ def test_labels_are_never_read_as_markup():
 def test_a_doubted_measurement_is_marked_and_explained():
     out = printed([shapes.row("teacache", invalid_reason="A/A drift 12 %")], 120)
     assert "PASS ?" in out
-    assert "not to be trusted: A/A drift 12 %" in out
+    assert "PASS  teacache b1: not valid: A/A drift 12 %" in [line.rstrip() for line in out.splitlines()]
 
 
 def test_colours_only_in_a_terminal():
@@ -123,6 +124,15 @@ def test_a_narrow_column_breaks_labels_at_their_signs():
 
 
 def test_a_baseline_beside_the_cells_is_told():
-    said = "Speed-ups are against the baseline measured beside each cell"
+    said = "Speed-ups compare each cell with its interleaved baseline"
     assert said in " ".join(printed([shapes.row("teacache", baseline_beside_s=0.5), shapes.row("")], 120).split())
     assert said not in printed([shapes.row("teacache"), shapes.row("")], 120)
+
+
+def test_an_a_a_run_is_explained_to_those_who_meet_it():
+    judged = shapes.row("teacache", called=paired.FASTER)
+    for rows in ([judged, shapes.row("", aa=True)], [shapes.row("teacache", called=paired.UNKNOWN)]):
+        assert words.mentions_aa(rows)
+        assert words.AA_EXPLAINED in " ".join(printed(rows, 120).split())
+    assert not words.mentions_aa([judged, shapes.row("")])
+    assert words.AA_EXPLAINED not in printed([judged, shapes.row("")], 120)

@@ -9,7 +9,8 @@ import pytest
 
 from profiling.measured_cell import UNKNOWN, Reading, RecordedCell, read_cell
 from profiling.phases import PhaseRecord
-from profiling.timeline.lanes import LEFT_OUT
+from profiling.timeline.bottleneck import held_up_by, phase_times
+from profiling.timeline.lanes import LEFT_OUT, window_of
 from sweep.plan.cells import Plan
 from sweep.report.page import contents
 from sweep.report.page.html import CellView, render
@@ -56,8 +57,9 @@ def test_stages_lanes_and_curves_of_a_recorded_cell(glm: RecordedCell) -> None:
 def test_the_page_says_what_the_bottleneck_waits_for(glm: RecordedCell) -> None:
     row = shapes.row("") | {"bottleneck": "ar_decode", "ar_decode_share": 0.346}
     words = bottleneck_words(row, glm)
-    assert words.startswith("ar_decode, 35 % of a request (first batch: GPU 2.93 s, host 2.70 s: ")
-    assert "the GPU waits for the host" in words
+    (decode,) = [time for time in phase_times(glm, window_of(glm)) if time.phase == "ar_decode"]
+    assert "GPU 2.93 s, host 2.70 s" in held_up_by(decode)
+    assert words == f"ar_decode, 35 % of a request (first batch: {held_up_by(decode)})"
     assert bottleneck_words(row, None) == "ar_decode, 35 % of a request"
     assert bottleneck_words({}, glm) == ""
     seen = section(glm, bottleneck=words)
@@ -124,8 +126,8 @@ def test_of_many_cells_the_first_have_a_timeline_and_the_others_say_so(tmp_path:
     path = contents.write(sweep, plan, rows, {}, [])
     assert time.process_time() - begin < 6
     seen = Page(path.read_text())
-    assert seen.text.count("Timeline of the first batch") == contents.TIMELINES
-    assert seen.text.count(f"The page has the timelines of {contents.TIMELINES} cells.") == 5
+    assert seen.classes.count("timeline") == contents.TIMELINES
+    assert seen.text.count(f"This page has timelines for {contents.TIMELINES} cells only.") == 5
     assert path.stat().st_size < contents.TIMELINES * 20_000
 
 
@@ -134,9 +136,12 @@ def test_damaged_phases_cost_the_timeline_and_nothing_else(tmp_path: Path) -> No
     (sweep.cell_path(plan.cells[0]) / "phases.csv").write_text("request_id,rank,phase,start_s,host_ms\nr,0,x,0,ten\n")
     (sweep.cell_path(plan.cells[1]) / "phases.csv").unlink()
     seen = Page(contents.write(sweep, plan, rows, {}, []).read_text())
-    assert re.search(r"No timeline: phases\.csv .*line 2.*host_ms.*'ten'", seen.text)
-    assert seen.text.count("No timeline") == 1, "a cell that recorded nothing has nothing to say"
-    assert seen.text.count("Timeline of the first batch") == 1
+    problem = sweep.recorded(plan.cells[0])[1]
+    assert re.search(r"phases\.csv .*line 2.*host_ms.*'ten'", problem)
+    assert problem in seen.text
+    views = contents.gather(sweep, plan, rows, {}, []).cells
+    assert [bool(one.no_timeline) for one in views] == [True, False, False], "nothing was recorded: nothing to say"
+    assert seen.classes.count("timeline") == 1
     assert str(tmp_path) not in seen.text
 
 

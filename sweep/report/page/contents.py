@@ -1,7 +1,7 @@
-"""report.html of a sweep's folder: gathers what the page says from plan, rows, results and manifest.
+"""report.html of a sweep's folder: gathers its content from plan, rows, results and manifest.
 
-Reads images and the cached image differences; every number comes from the rows, and results are the
-caller's. How the page looks is `html`'s business.
+Reads images and the cached image differences. Every number comes from the rows, and the caller passes the
+results. `html` decides how the page looks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +18,8 @@ from sweep.report.page.html import CellView, ImageView, ReportContext, render, w
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 
-VERDICTS = 24  # of a trace's phases, with their processes
-TIMELINES = 60  # cells whose timeline is drawn: each takes some hundredths of a second and up to 15 kB
+VERDICTS = 24  # phases of a trace whose verdict is shown
+TIMELINES = 60  # cells whose timeline is drawn; each takes a few hundredths of a second and up to 15 kB
 Images = Mapping[tuple[int, int], Picture]
 
 
@@ -32,7 +32,7 @@ def write(
     note: str = "",
     control: ControlGroup | None = None,
 ) -> Path:
-    """Write report.html; its path. `rows` in the order of the plan's cells, `results` by cell key."""
+    """Write report.html and return its path. `rows` in the order of the plan's cells, `results` by cell key."""
     path = folder.path / "report.html"
     write_atomic(path, render(gather(folder, plan, rows, results, pictures, note, control)))
     return path
@@ -47,13 +47,13 @@ def gather(
     note: str = "",
     control: ControlGroup | None = None,
 ) -> ReportContext:
-    """Everything that the page says, as plain values."""
+    """Everything on the page, as plain values."""
     cells = {cell.key: cell for cell in plan.cells}
-    told = with_section(rows)
+    with_details = with_section(rows)
     views: list[CellView] = []
     drawn = 0
     for number, (cell, row) in enumerate(zip(plan.cells, rows, strict=True)):
-        if number not in told:
+        if number not in with_details:
             views.append(CellView(cell.label, str(row["status"]), row, section=False))
             continue
         views.append(
@@ -86,7 +86,7 @@ def gather(
 
 
 def flatten(value: Any, name: str = "") -> Iterator[str]:
-    """A configuration as lines that can be overridden as they stand: `workload.steps=8`."""
+    """A configuration as lines that work as overrides: `workload.steps=8`."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from flatten(inner, f"{name}.{key}" if name else str(key))
@@ -95,7 +95,7 @@ def flatten(value: Any, name: str = "") -> Iterator[str]:
 
 
 def words(value: Any) -> str:
-    """A value of the manifest in one line: `python 3.12.1, torch 2.13.0`."""
+    """A value of the manifest on one line: `python 3.12.1, torch 2.13.0`."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {words(inner)}" for key, inner in value.items() if inner not in (None, "", [], {}))
     if isinstance(value, (list, tuple)):
@@ -104,19 +104,19 @@ def words(value: Any) -> str:
 
 
 def _verdicts(folder: SweepFolder, cell: Cell) -> tuple[str, ...]:
-    """What the cell's trace says of its phases, longest first."""
-    told = [one for one in folder.load_recorded_phases(cell) if one.get("verdict") and one.get("phase") in PHASES]
-    several = len({one.get("process") for one in told}) > 1
+    """The verdicts of the cell's trace on its phases, longest first."""
+    found = [one for one in folder.load_recorded_phases(cell) if one.get("verdict") and one.get("phase") in PHASES]
+    several = len({one.get("process") for one in found}) > 1
     return tuple(
-        one.get("sentence", "") + (f" (process {one.get('process')})" if several else "") for one in told[:VERDICTS]
+        one.get("sentence", "") + (f" (process {one.get('process')})" if several else "") for one in found[:VERDICTS]
     )
 
 
 def _timeline(folder: SweepFolder, cell: Cell, row: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
-    """What a cell's section says of its time: the bottleneck, and a timeline where it is `wanted`."""
+    """The part of a cell's section about time: the bottleneck, and the timeline if it is `wanted`."""
     if not wanted:
         there = (folder.cell_path(cell) / "phases.csv").is_file()
-        left_out = f"The page has the timelines of {TIMELINES} cells." if there else ""
+        left_out = f"This page has timelines for {TIMELINES} cells only." if there else ""
         return {"bottleneck": timeline_view.bottleneck_words(row, None), "no_timeline": left_out}
     recorded, problem = folder.recorded(cell)
     return {

@@ -1,6 +1,6 @@
-"""The control group in words: lines under the terminal's table, and what the page shows of it.
+"""The control group in words: lines below the terminal's table, and values for the page's section.
 
-Plain values in, plain values out; knows nothing of files, nor of how the numbers came about.
+Plain values in, plain values out. Knows nothing about files or how the numbers were computed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,30 +8,31 @@ from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Missing, Side
+from sweep.analysis.paired import NO_DIFFERENCE, UNKNOWN
 from sweep.report.words import digits, quality_text, speedup_text
 
 LINES = 12  # in the terminal
-ROWS = 300  # of the page's table, and of what is missing
-NAMES = 6  # of cells that share a doubt
+ROWS = 300  # of the page's table, and of the list of missing pairs
+NAMES = 6  # of cells with the same doubt
 BARS = 24  # pairs whose phases are drawn
 _PHASES = (*EXCLUSIVE_PHASES, OTHER)
 
 
 def lines(group: ControlGroup) -> list[str]:
-    """One line a pair: `teacache b1: vllm_omni against diffusers: 1.32x (1.30-1.34), memory 20.1 against 24.3 GB`."""
-    told = [_line(one) for one in group.compared]
-    told += [f"{_pair(one)}: not compared: {one.reason}" for one in group.missing]
-    shown = told[:LINES]
-    if len(told) > LINES:
-        shown.append(f"{len(told) - LINES} more comparisons with {CONTROL} are in report.json.")
+    """One line for each pair: `teacache b1: vllm_omni vs diffusers: 1.32x (1.30-1.34), memory 20.1 vs 24.3 GB`."""
+    found = [_line(one) for one in group.compared]
+    found += [f"{_pair(one)}: not compared: {one.reason}" for one in group.missing]
+    shown = found[:LINES]
+    if len(found) > LINES:
+        shown.append(f"{len(found) - LINES} more comparisons with {CONTROL} are in report.json.")
     shown += [f"? {said}: {names}" for said, names in _doubts(group.compared)]
-    if any(not one.ratio.called for one in group.compared):
-        shown.append("What engine starts differ by is not known of both engines: no A/A.")
+    if _noise_unknown(group):
+        shown.append("Start-to-start noise is unknown: both engines need an A/A run (the baseline measured again).")
     return shown
 
 
 def view(group: ControlGroup, anchors: Mapping[str, str]) -> dict[str, Any] | None:
-    """What the page's template wants; None when there is nothing to show. `anchors` of cells by their key."""
+    """Values for the page's template; None if there is nothing to show. `anchors` of cells by their key."""
     if not group:
         return None
     drawn = [one for one in group.compared if _total(one.cell) and _total(one.control)]
@@ -41,7 +42,7 @@ def view(group: ControlGroup, anchors: Mapping[str, str]) -> dict[str, Any] | No
         "left_out": max(0, len(group.compared) - ROWS),
         "doubts": _doubts(group.compared),
         "problems": _shared((one.images_problem, one.name) for one in group.compared if one.images_problem),
-        "starts_unknown": any(not one.ratio.called for one in group.compared),
+        "starts_unknown": _noise_unknown(group),
         "bars": [_bars(one, anchors) for one in drawn[:BARS]],
         "bars_left_out": max(0, len(drawn) - BARS),
         "missing": [{"name": _pair(one), "reason": one.reason} for one in group.missing[:ROWS]],
@@ -49,16 +50,20 @@ def view(group: ControlGroup, anchors: Mapping[str, str]) -> dict[str, Any] | No
     }
 
 
+def _noise_unknown(group: ControlGroup) -> bool:
+    """Whether some pair has no verdict, because an engine has no A/A run."""
+    return any(one.ratio.called == UNKNOWN for one in group.compared)
+
+
 def _pair(one: Comparison | Missing) -> str:
-    return f"{one.name}: {one.cell.engine} against {one.control.engine}"
+    return f"{one.name}: {one.cell.engine} vs {one.control.engine}"
 
 
 def _line(one: Comparison) -> str:
     mine, theirs = one.cell.peak_memory_gb, one.control.peak_memory_gb
-    called = one.ratio.called
-    parts = [_speed(one), "no difference beyond noise" if called == "no difference" else ""]
+    parts = [_speed(one), "within noise" if one.ratio.called == NO_DIFFERENCE else ""]
     if mine is not None and theirs is not None:
-        parts.append(f"memory {digits(mine)} against {digits(theirs)} GB")
+        parts.append(f"memory {digits(mine)} vs {digits(theirs)} GB")
     if one.images is not None:
         difference = one.images.mean_diff
         parts.append(f"images differ by {digits(difference)} on average" if difference else "images identical")
@@ -68,14 +73,14 @@ def _line(one: Comparison) -> str:
 
 
 def _doubts(compared: Sequence[Comparison]) -> list[tuple[str, str]]:
-    """Why some may not be comparable, with the names of those pairs."""
+    """Why some pairs may not be comparable, with the names of those pairs."""
     return _shared((doubt, one.name) for one in compared for doubt in one.doubts)
 
 
-def _shared(said: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(text, name) pairs as each text once with its names: of many the first LINES texts and NAMES names."""
+def _shared(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(text, name) pairs merged: each text once with all its names, at most LINES texts and NAMES names."""
     by_text: dict[str, list[str]] = {}
-    for text, name in said:
+    for text, name in pairs:
         by_text.setdefault(text, []).append(name)
     return [
         (text, ", ".join(names[:NAMES]) + (f", {len(names) - NAMES} more" if len(names) > NAMES else ""))
@@ -94,7 +99,7 @@ def _images(one: Comparison) -> str:
 
 
 def _table(compared: Sequence[Comparison], anchors: Mapping[str, str]) -> dict[str, Any]:
-    """Columns (heading, whether it is sorted by number) and lines; columns with nothing to say are left out."""
+    """Columns (heading, whether it sorts by number) and lines; empty columns are left out."""
     rows = [_fields(one) for one in compared]
     kept = [heading for heading in (rows[0] if rows else ()) if any(row[heading][0] for row in rows)]
     return {
@@ -114,12 +119,12 @@ def _table(compared: Sequence[Comparison], anchors: Mapping[str, str]) -> dict[s
 
 
 def _fields(one: Comparison) -> dict[str, tuple[str, str | None]]:
-    """Words of each column and what it is sorted by: "" for no number, None for a column of words."""
+    """Text and sort value of each column; the sort value is "" for a missing number, None in a column of words."""
     images = one.images
     speed = _speed(one).replace("x", "×").replace("-", "–")
     return {
-        "times as fast (95 %)": (speed, _sorted_by(one.ratio.ratio)),
-        "called": (one.ratio.called, None),
+        "speed ratio (95 %)": (speed, _sorted_by(one.ratio.ratio)),
+        "verdict": (one.ratio.called, None),
         "latency, s": _both(one.cell.latency_mean_s, one.control.latency_mean_s),
         "memory, GB": _both(one.cell.peak_memory_gb, one.control.peak_memory_gb),
         "images": (_images(one), None),
@@ -146,7 +151,7 @@ def _total(side: Side) -> float:
 
 
 def _bars(one: Comparison, anchors: Mapping[str, str]) -> dict[str, Any]:
-    """Both requests as bars on one scale, and each phase's milliseconds side by side."""
+    """Both requests as bars on one scale, and the milliseconds of each phase."""
     sides = one.cell, one.control
     longest = max(_total(side) for side in sides)
     present = [phase for phase in _PHASES if any(side.phases_ms.get(phase, 0.0) > 0 for side in sides)]
@@ -161,7 +166,7 @@ def _bars(one: Comparison, anchors: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _phase_words(one: Comparison, phase: str) -> str:
-    """`280 / 410 ms (1.46×)`: the engine's, the control's, and how many times faster the engine is there."""
+    """`280 / 410 ms (1.46×)`: the engine's time, the control's time, and control ÷ engine."""
     mine, theirs = one.cell.phases_ms.get(phase), one.control.phases_ms.get(phase)
     ratio = f" ({theirs / mine:.2f}×)" if mine and theirs else ""
     return f"{digits(mine) or '–'} / {digits(theirs) or '–'} ms{ratio}"

@@ -1,6 +1,6 @@
-"""Images as data URIs within a budget: each distinct one once, small ones unchanged, large ones as previews.
+"""Images as data URIs within a budget: each distinct image once, small ones unchanged, large ones as previews.
 
-Gets files and a number of bytes; knows nothing of cells or of the page that shows them.
+Takes files and a number of characters. Knows nothing about cells or the page.
 """
 
 import base64
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDES = (512, 448, 384, 320, 256, 192, 128)
-"""Longer sides of previews, in pixels. One for all of them, so that two can be subtracted."""
+"""Candidates for the longer side of previews, in pixels. All previews share one, so that two can be subtracted."""
 
-PREVIEW = 36_000  # characters of a preview, on average, above which a smaller side is chosen
-JPEG = {"quality": 80, "subsampling": 0}  # all the colour: what is lost of it shows in an amplified difference
-SAMPLE = 6  # images that are tried to find the largest side that fits
-RESERVE = 1.1  # how much larger than the sample's mean the images are taken to be
+PREVIEW = 36_000  # mean characters of a preview; above this a smaller side is chosen
+JPEG = {"quality": 80, "subsampling": 0}  # full colour resolution: lost colour would show in an amplified difference
+SAMPLE = 6  # images to encode when looking for the largest side that fits
+RESERVE = 1.1  # safety factor on the sample's mean size
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file. Pictures of one `digest` have the same pixels."""
+    """An image file. Pictures with the same `digest` have the same pixels."""
 
     path: Path
     digest: str
@@ -37,14 +37,14 @@ class Embedded:
     """Data URIs by digest; those that did not fit or cannot be read are absent."""
 
     uris: Mapping[str, str]
-    side: int | None = None  # longer side of previews; None when all files are embedded as they are
-    previews: frozenset[str] = frozenset()  # digests of those that are not the whole file
+    side: int | None = None  # longer side of previews; None if all files are embedded unchanged
+    previews: frozenset[str] = frozenset()  # digests of images that are scaled down
 
 
 def embed(pictures: Iterable[Picture], budget: int) -> Embedded:
-    """Data URIs of at most `budget` characters in all; what stands first in `pictures` is kept first.
+    """Data URIs of at most `budget` characters in total; pictures that come first have priority.
 
-    Pictures of at most SIDES[0] pixels a side are embedded as they are if all of them fit beside the others' previews.
+    Pictures of at most SIDES[0] pixels a side are embedded unchanged if all of them fit next to the others' previews.
     """
     distinct: dict[str, Path] = {}
     for picture in pictures:
@@ -73,19 +73,19 @@ def embed(pictures: Iterable[Picture], budget: int) -> Embedded:
 
 
 def data_uri(content: bytes) -> str:
-    """A bitmap's bytes as a data URI; "" for what is no PNG, JPEG or WebP."""
+    """A bitmap's bytes as a data URI; "" if it is not PNG, JPEG or WebP."""
     kinds = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
     kind = next((kind for start, kind in kinds.items() if content.startswith(start)), "")
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}" if kind else ""
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, 0 when there is none."""
+    """Size of a file in bytes, 0 if there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def _longer_side(path: Path) -> int:
-    """Pixels of the longer side, from the file's first bytes; 0 when it cannot be read."""
+    """Pixels of the longer side, from the file's first bytes; 0 if it cannot be read."""
     import PIL.Image
 
     try:
@@ -100,7 +100,7 @@ def _encoded_length(size: int) -> int:
 
 
 def _side_that_fits(paths: Sequence[Path], budget: int) -> tuple[int, float]:
-    """The largest side at which previews of all paths fit, and the mean length of a URI; else the smallest."""
+    """The largest side at which all previews fit (or the smallest side), and the mean length of a URI."""
     step = max(1, len(paths) // SAMPLE)
     sample = [image for image in map(_opened, paths[::step][:SAMPLE]) if image]
     length = 1.0
@@ -113,13 +113,13 @@ def _side_that_fits(paths: Sequence[Path], budget: int) -> tuple[int, float]:
 
 
 def _preview(path: Path, side: int) -> tuple[str, bool]:
-    """An image with at most `side` pixels a side, and whether it is the file itself; "" when it cannot be read."""
+    """An image with at most `side` pixels a side, and whether it is the file itself; "" if it cannot be read."""
     image = _opened(path)
     return _encoded(image, side) if image else ("", False)
 
 
 def _opened(path: Path) -> "tuple[bytes, Image] | None":
-    """A file's bytes and its picture; None when it cannot be read."""
+    """A file's bytes and its picture; None if it cannot be read."""
     import PIL.Image
 
     try:
@@ -132,7 +132,7 @@ def _opened(path: Path) -> "tuple[bytes, Image] | None":
 
 
 def _encoded(image: "tuple[bytes, Image]", side: int) -> tuple[str, bool]:
-    """A preview as a data URI; the file unchanged when the picture is tiny."""
+    """A preview as a data URI; the unchanged file if the picture is tiny."""
     content, picture = image
     if max(picture.size) <= min(side, SIDES[-1]):
         return data_uri(content), True

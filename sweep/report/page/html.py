@@ -1,6 +1,6 @@
 """One self-contained page about a sweep: no network, one small script of its own, everything escaped.
 
-Gets plain values and files to embed; knows nothing of outputs/, of plans or of how a status came about.
+Takes plain values and files to embed. Knows nothing about outputs/, plans or how a status was decided.
 """
 
 import base64
@@ -18,6 +18,7 @@ from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import columns
 from sweep.analysis.columns import Column
 from sweep.analysis.control_group import ControlGroup
+from sweep.analysis.paired import FASTER, NO_DIFFERENCE, UNKNOWN
 from sweep.findings import ERROR, FAIL, PASS, STATUSES, USABLE, WARN
 from sweep.report import words
 from sweep.report.matrix import Matrix, matrices, short_reason
@@ -26,24 +27,24 @@ from sweep.report.page.embed import Picture, data_uri, embed
 from sweep.report.page.timeline_view import TimelineView
 from sweep.report.words import Row, digits, number, text
 
-IMAGE_BUDGET = 18_000_000  # characters of all embedded images, whatever their number: the page stays below 24 MB
+IMAGE_BUDGET = 18_000_000  # characters of all embedded images together: the page stays below 24 MB
 PLOT_BUDGET = 4_000_000
-SECTIONS = 300  # cells that are shown one by one
+SECTIONS = 300  # cells with a section of their own
 TABLE_ROWS = 2000
 MATRICES = 12
 FEATURES = 30  # rows of one matrix
-LARGER_SETS = 50  # combinations of three or more that are listed below a matrix
-ALL_SETTINGS = 3  # rows shown in one field of a matrix
+LARGER_SETS = 50  # combinations of three or more listed below a matrix
+ALL_SETTINGS = 3  # rows in one field of a matrix
 
 
 @dataclass(frozen=True)
 class ImageView:
-    """One image of a cell beside the baseline's."""
+    """One image of a cell, next to the baseline's."""
 
     prompt: str
     picture: Picture | None
     baseline: Picture | None = None
-    difference: tuple[float, float] | None = None  # mean and largest, in [0, 1], of the images as stored
+    difference: tuple[float, float] | None = None  # mean and largest, in [0, 1], of the stored images
 
 
 @dataclass(frozen=True)
@@ -57,42 +58,42 @@ class CellView:
     has_baseline: bool = False  # whether there is another cell to compare with
     overrides: Sequence[str] = ()
     config: Sequence[str] = ()  # lines `name=value`
-    bottleneck: str = ""  # the phase that takes longest, and what it waits for
+    bottleneck: str = ""  # the longest phase, and what it waits for
     timeline: TimelineView | None = None
-    no_timeline: str = ""  # why there is none, where that is worth saying
-    verdicts: Sequence[str] = ()  # what its trace says of each phase that did something on a GPU, a sentence each
-    section: bool = True  # whether it is told about beyond its row
+    no_timeline: str = ""  # why there is no timeline, if the reader should know
+    verdicts: Sequence[str] = ()  # one sentence from its trace on each phase that used a GPU
+    section: bool = True  # whether it has a section of its own
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """Everything that the page says."""
+    """Everything on the page."""
 
     title: str
     command: str = ""
     date: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)  # shown in this order, empty ones left out
+    environment: Mapping[str, str] = field(default_factory=dict)  # shown in this order, without empty values
     note: str = ""  # shown prominently, e.g. that weights are random
     cells: Sequence[CellView] = ()
     plots: Sequence[Path] = ()  # PNG
     control: ControlGroup = field(default_factory=ControlGroup)
-    folder: Path | None = None  # where the page will lie: files in there are linked
+    folder: Path | None = None  # the page's own folder; files in it are linked
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Which pictures are in the page, by digest, and where the files of those lie that are there as previews."""
+    """Which pictures the page holds, by digest, which of them are previews, and the folder of their files."""
 
     names: Mapping[str, str]
     previews: frozenset[str]
     folder: Path | None
 
     def key(self, picture: Picture | None) -> str:
-        """The picture's name in the page's store; "" when it is not there."""
+        """The picture's name in the page's store; "" if it is not there."""
         return self.names.get(picture.digest, "") if picture else ""
 
     def file(self, picture: Picture | None) -> str:
-        """Link to the whole picture, relative to the page; "" where the page has it, or its folder has no such file."""
+        """Link to the full picture, relative to the page; "" if the page holds it in full or the folder does not."""
         if picture is None or self.folder is None or not self.is_preview(picture):
             return ""
         inside = picture.path.is_relative_to(self.folder)
@@ -119,7 +120,7 @@ WORDS: Mapping[str, Callable[[Row], str]] = {
     "bottleneck": words.bottleneck_text,
     "psnr_db": words.quality_text,
 }
-"""Columns whose fields say more than their number."""
+"""Columns whose fields show more than a number."""
 
 TABLE_FIRST = (
     *("reason", "speedup", "called", "interaction_gain", "latency_mean_s", "bottleneck", "latency_p95_s"),
@@ -127,17 +128,17 @@ TABLE_FIRST = (
     *("psnr_db", "ssim", "clip_similarity", "mean_diff"),
 )
 SECTION_FIRST = ("latency_mean_s", "latency_p95_s", "ttft_mean_s", "tpot_mean_s", "images_per_s")
-"""Which columns a reader looks for first; the others follow in the order of summary.csv."""
+"""Columns that a reader looks for first; the others follow in the order of summary.csv."""
 
 
 def _in_order(first: Sequence[str], shown: Callable[[Column], str]) -> list[Column]:
-    """Columns for which `shown` is not empty, those named `first` in that order."""
+    """Columns for which `shown` is not empty: those named in `first`, in that order, then the rest."""
     known = [columns.BY_NAME[name] for name in first]
     return [column for column in dict.fromkeys((*known, *columns.COLUMNS)) if shown(column)]
 
 
 def _field(column: Column, row: Row) -> str:
-    """What the table says of a row in this column."""
+    """The text of a row in this column of the table."""
     if column.name in WORDS:
         return WORDS[column.name](row)
     value = number(row, column.name)
@@ -145,7 +146,7 @@ def _field(column: Column, row: Row) -> str:
 
 
 def with_section(rows: Sequence[Row]) -> frozenset[int]:
-    """Numbers of the rows that get a section of their own: all, or the fastest and what went wrong."""
+    """Numbers of the rows with a section of their own: all, or the fastest and those that failed or warn."""
     if len(rows) <= SECTIONS:
         return frozenset(range(len(rows)))
     fast = sorted(range(len(rows)), key=lambda i: -(number(rows[i], "speedup") or 0.0))
@@ -156,7 +157,7 @@ def with_section(rows: Sequence[Row]) -> frozenset[int]:
 
 
 def render(context: ReportContext) -> str:
-    """The page as text. Files that are missing or unreadable become a placeholder, never an error."""
+    """The page as text. Missing or unreadable files become placeholders, never errors."""
     import jinja2
     from markupsafe import Markup
 
@@ -188,18 +189,19 @@ def render(context: ReportContext) -> str:
         control=control_view.view(context.control, anchors),
         table=_table([context.cells[i] for i in shown], [rows[i] for i in shown]),
         rows_left_out=len(rows) - len(shown),
+        aa_explained=words.AA_EXPLAINED if words.mentions_aa(rows) else "",
         sections=[_section(cell, i, images) for i, cell in enumerate(context.cells) if cell.section],
         sections_left_out=sum(not cell.section for cell in context.cells),
         side=embedded.side,
         plots=list(_plots(context.plots)),
         store=Markup(_json({names[digest]: uri for digest, uri in embedded.uris.items()})),
     )
-    # A lone surrogate (an argument that was no UTF-8) could not be written to a file.
+    # A lone surrogate (from an argument that was not UTF-8) could not be written to a file.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """JSON that cannot end the script element around it."""
     safe = json.dumps(value)
     for character in "<>&":
         safe = safe.replace(character, f"\\u{ord(character):04x}")
@@ -207,7 +209,7 @@ def _json(value: Any) -> str:
 
 
 def _pictures(cells: Sequence[CellView]) -> Iterator[Picture]:
-    """Images in the order in which they are kept when not all fit: the first of each cell, the second, …"""
+    """Images by priority, in case not all fit: the first of each cell, then the second, …"""
     for place in range(max((len(cell.images) for cell in cells), default=0)):
         for cell in cells:
             if place < len(cell.images):
@@ -222,13 +224,13 @@ def _counts(cells: Sequence[CellView]) -> list[tuple[str, int]]:
 
 
 def _headline(rows: Sequence[Row]) -> Row | None:
-    """The row to name first: the fastest that passed and is faster beyond the noise."""
+    """The row for the headline: the fastest that passed and is faster than noise explains."""
     passed = [
         row
         for row in rows
         if text(row, "features")
         and text(row, "status") == PASS
-        and text(row, "called") in ("", "faster")
+        and text(row, "called") in (UNKNOWN, FASTER)
         and (number(row, "speedup_low") or number(row, "speedup") or 0.0) > 1
     ]
     best = max(passed, key=lambda row: number(row, "speedup") or 0.0, default=None)
@@ -242,15 +244,15 @@ def _headline(rows: Sequence[Row]) -> Row | None:
     }
 
 
-def _entry(row: Row) -> dict[str, str]:
-    """A feature set as a field of the matrix shows it."""
+def _entry(row: Row) -> dict[str, Any]:
+    """A feature set as a field of the matrix."""
     return {
         "label": text(row, "cell"),
         "features": text(row, "features"),
         "anchor": text(row, "anchor"),
         "status": text(row, "status"),
         "speedup": _times(row, "speedup"),
-        "called": text(row, "called"),
+        "within_noise": text(row, "called") == NO_DIFFERENCE,
         "gain": _times(row, "interaction_gain"),
         "reason": text(row, "reason"),
         "short": short_reason(row) if number(row, "speedup") is None else "",
@@ -258,7 +260,7 @@ def _entry(row: Row) -> dict[str, str]:
 
 
 def _matrix(matrix: Matrix) -> dict[str, object]:
-    """Rows of the lower triangle: each pair stands once, singles on the diagonal."""
+    """Rows of the lower triangle: each pair once, single features on the diagonal."""
     names = matrix.features[:FEATURES]
     lines = []
     for i, first in enumerate(names):
@@ -285,7 +287,7 @@ def _matrix(matrix: Matrix) -> dict[str, object]:
 
 
 def _table_rows(cells: Sequence[CellView]) -> list[int]:
-    """Which cells stand in the table: those with a section first, then as many as it takes."""
+    """Cells in the table: those with a section first, then as many others as fit."""
     chosen = sorted(range(len(cells)), key=lambda i: not cells[i].section)[:TABLE_ROWS]
     return sorted(chosen)
 
@@ -305,13 +307,13 @@ def _table(cells: Sequence[CellView], rows: Sequence[Row]) -> dict[str, object]:
 
 
 def _sort_value(row: Row, name: str) -> str:
-    """What a numeric column is sorted by; "" for no number."""
+    """The sort value of a row in a numeric column; "" if there is no number."""
     value = number(row, name)
     return "" if value is None else "1e999" if value == math.inf else f"{value:.9g}"
 
 
 def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]:
-    """One cell's values as the template wants them."""
+    """One cell's values for the template."""
     row = view.columns
     fields = {"devices": text(row, "gpus"), "engine starts": text(row, "starts")}
     for column in _in_order(SECTION_FIRST, lambda c: c.label):
@@ -366,7 +368,7 @@ def _image(view: ImageView, pictures: _Images) -> dict[str, Any]:
 
 
 def _phases(row: Row) -> list[dict[str, object]]:
-    """Exclusive phases and `other` with their time and part of the whole, in the order of a request."""
+    """Exclusive phases and `other` with their time and share, in the order of a request."""
     times = {phase: number(row, f"{phase}_ms") or 0.0 for phase in (*EXCLUSIVE_PHASES, OTHER)}
     whole = sum(times.values())
     return [
@@ -377,7 +379,7 @@ def _phases(row: Row) -> list[dict[str, object]]:
 
 
 def _plots(paths: Sequence[Path]) -> Iterator[dict[str, str]]:
-    """Plots as data URIs, with "" for one that is missing or no longer fits."""
+    """Plots as data URIs; "" for a plot that is missing or does not fit."""
     left = PLOT_BUDGET
     for path in paths:
         uri = data_uri(path.read_bytes()) if path.is_file() else ""

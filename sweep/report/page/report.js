@@ -42,8 +42,8 @@
     const sign = order === "ascending" ? 1 : -1;
     const keyed = [...body.rows].map((row) => {
       const field = row.cells[place];
-      const told = field.dataset.v ?? field.textContent.trim();
-      return [told === "" ? null : field.dataset.v === undefined ? told : Number(told), row];
+      const value = field.dataset.v ?? field.textContent.trim();
+      return [value === "" ? null : field.dataset.v === undefined ? value : Number(value), row];
     });
     const compare = (a, b) => typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b || 0;
     keyed.sort(([a], [b]) => (a === null || b === null) ? (a === null) - (b === null) : sign * compare(a, b));

@@ -1,7 +1,7 @@
-"""The timeline of a cell's first batch as the page draws it: lanes and curves as paths, and what they show in words.
+"""The timeline of a cell's first batch as the page draws it: lanes and curves as paths, with their names.
 
-Plain values in, plain values out: `profiling.timeline.lanes` decides what is shown, the page's template how it looks.
-Paths are in units of a thousandth of the width and a tenth of the height, so that they stretch to any screen.
+Plain values in, plain values out. `profiling.timeline.lanes` decides what is shown, the page's template how it looks.
+Paths are in units of 1/1000 of the width and 1/10 of the height, so that they stretch to any screen.
 """
 
 import math
@@ -29,7 +29,7 @@ from sweep.report.words import Row, digits, number, text
 
 WIDTH = 1000.0
 PROCESSES = 16
-GAP = 0.7  # right of blocks that are wide enough for it, so that steps can be counted
+GAP = 0.7  # to the right of blocks at least WIDE, so that steps can be counted
 WIDE = 7.0
 TICKS = 6
 KINDS = {REQUEST: REQUEST, PHASES: "phases", NESTED: NESTED, HOST: HOST}
@@ -37,7 +37,7 @@ KINDS = {REQUEST: REQUEST, PHASES: "phases", NESTED: NESTED, HOST: HOST}
 
 @dataclass(frozen=True)
 class Path:
-    """Everything in a lane that looks the same. `d` as in SVG."""
+    """All blocks of a lane that look the same. `d` as in SVG."""
 
     colour: str
     opacity: float
@@ -46,7 +46,7 @@ class Path:
 
 @dataclass(frozen=True)
 class LaneView:
-    """One line of the timeline; `process` is "" below its first."""
+    """One lane of the timeline; `process` is "" except in the first lane of a process."""
 
     process: str
     name: str
@@ -61,18 +61,18 @@ class CurveView:
     name: str
     scale: str
     lines: Sequence[Path]
-    area: str  # under the line where there is one; "" where there are several
+    area: str  # below a single line; "" if there are several
 
 
 @dataclass(frozen=True)
 class TimelineView:
-    """What the page shows of one cell."""
+    """The timeline of one cell."""
 
     title: str
     lanes: Sequence[LaneView]
     curves: Sequence[CurveView]
     ticks: Sequence[tuple[float, str]]  # per cent of the width, seconds or milliseconds
-    lines: Sequence[tuple[str, str]]  # name and colour where curves have several
+    lines: Sequence[tuple[str, str]]  # name and colour of each line if curves have several
     notes: Sequence[str]
 
 
@@ -88,12 +88,13 @@ def view(cell: RecordedCell) -> TimelineView:
             joined = joined or any(block.count > 1 for block in drawn)
             name = "GPU" if lane.gpu and lane.kind == PHASES else KINDS[lane.kind]
             lanes.append(LaneView("" if place else process.name, name, lane.kind, _bars(drawn, window)))
-    told = curves(cell.telemetry, window)
-    several = {name: LINE_COLOURS[i % len(LINE_COLOURS)] for one in told for i, name in enumerate(one.lines) if name}
+    drawn_curves = curves(cell.telemetry, window)
+    names = [(i, name) for one in drawn_curves for i, name in enumerate(one.lines) if name]
+    several = {name: LINE_COLOURS[i % len(LINE_COLOURS)] for i, name in names}
     return TimelineView(
         title=f"request {batch.batch}, {_length(batch.end_s - batch.start_s)}",
         lanes=lanes,
-        curves=[_curve(one, window) for one in told],
+        curves=[_curve(one, window) for one in drawn_curves],
         ticks=_ticks(window),
         lines=list(several.items()),
         notes=_notes(cell, joined, len(found)),
@@ -101,7 +102,7 @@ def view(cell: RecordedCell) -> TimelineView:
 
 
 def bottleneck_words(row: Row, cell: RecordedCell | None) -> str:
-    """`ar_decode, 64 % of a request (first batch: GPU 3.13 s, …)`: of the row, and what its phase waits for."""
+    """`ar_decode, 64 % of a request (first batch: GPU 3.13 s, …)`: the row's bottleneck, and what it waits for."""
     phase = text(row, "bottleneck")
     share = number(row, f"{phase}_share")
     words = phase if share is None else f"{phase}, {100 * share:.0f} % of a request"
@@ -118,7 +119,7 @@ def _notes(cell: RecordedCell, joined: bool, count: int) -> list[str]:
 
 
 def _bars(drawn: Sequence[Block], window: Window) -> list[Path]:
-    """One path for each colour and shade; a block is pale by the part of its time that no phase fills."""
+    """One path for each colour and shade; the more of a block no phase fills, the paler it is."""
     parts: dict[tuple[str, float], list[str]] = {}
     for block in drawn:
         left, right = _x(block.start_s, window), _x(block.end_s, window)
@@ -145,7 +146,7 @@ def _x(time_s: float, window: Window) -> float:
 
 
 def _ticks(window: Window) -> list[tuple[float, str]]:
-    """Round times since the cell's first request, at most TICKS and one."""
+    """Round times since the cell's first request, at most TICKS + 1."""
     length_s = window.end_s - window.start_s
     scale, unit = (1000.0, "ms") if window.end_s < 1 else (1.0, "s")
     rough = length_s * scale / TICKS

@@ -1,1 +1,1 @@
-"""The pictures of a sweep, drawn from the rows of summary.csv."""
+"""The plots of a sweep, drawn from the rows of summary.csv."""

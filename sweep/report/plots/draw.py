@@ -1,7 +1,7 @@
-"""The pictures of a sweep, drawn from the rows of summary.csv as PNG and SVG.
+"""The plots of a sweep, drawn from the rows of summary.csv as PNG and SVG.
 
-Each says which direction is better and leaves out what has no number; a picture with nothing to show is
-not drawn. Colours are colour-blind safe and never the only sign. Knows nothing of how rows came about.
+Each plot says which direction is better and leaves out cells without numbers. A plot with nothing to show is
+not drawn. Colours are safe for the colour-blind and never the only cue. Knows nothing about how rows were computed.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, style
-from sweep.analysis import columns
+from sweep.analysis import columns, paired
 from sweep.findings import LOST
 from sweep.plan.cells import AA
 from sweep.report.plots.heatmap import draw_heatmap
@@ -37,16 +37,16 @@ NUMBERS = (
 )
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
 FASTER, UNCLEAR, SLOWER, NO_INTERVAL = "#0173B2", LIGHT, "#D55E00", "#56B4E9"
-WITHIN_NOISE = "no difference beyond\nthe A/A noise"
+WITHIN_NOISE = "no difference\n(within noise)"
 BAR_COLOURS = {phase: PHASE_COLOURS[phase] for phase in (*EXCLUSIVE_PHASES, OTHER)}
-"""Of what the bars of one generation consist of, in the order of a request."""
+"""Parts of the bar of one generation, in the order of a request."""
 
 
 def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[Path]:
-    """Draw every plot that has something to show into `folder`; the files written, PNG and SVG of each.
+    """Draw every plot that has something to show into `folder`; returns the files, PNG and SVG of each.
 
-    `summary` has the columns of summary.csv (any may be missing). `note` is printed small under each
-    plot, e.g. that weights are random.
+    `summary` has the columns of summary.csv (any may be missing). `note` is small print under each plot,
+    e.g. that weights are random.
     """
     frame = _clean(summary)
     written: list[Path] = []
@@ -59,15 +59,15 @@ def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in ("png", "svg"):
                 path = folder / f"{name}.{suffix}"
-                # Without a date the same rows give the same file.
+                # Without a date, the same rows give the same file.
                 figure.savefig(path, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
-                figure.set_layout_engine("none")  # laid out by now; once is enough
+                figure.set_layout_engine("none")  # already laid out; once is enough
                 written.append(path)
     return written
 
 
 def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
-    """One bar a cell, with its 95 % interval, against the baseline at 1.0."""
+    """One bar for each cell, with its 95 % interval; the baseline is 1.0."""
     rows = frame[frame["speedup"].notna() & ((frame["features"] != "") | frame["aa"])]
     if rows.empty:
         return None
@@ -77,8 +77,8 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
     for axes, panel, places in panels:
         for y, row in zip(places, panel.rows.itertuples(), strict=True):
             kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high, row.called)
-            if row.aa:  # the baseline again: what it is off 1 is noise, not speed
-                kind, colour = "A/A: baseline again,\noff 1 by noise alone", GREY
+            if row.aa:  # the baseline again: its distance from 1 is noise, not speed
+                kind, colour = "A/A run: baseline again,\noff 1 only by noise", GREY
             kinds[kind] = colour
             failed = row.status in LOST
             axes.barh(y, row.speedup, height=0.68, color=colour, hatch="////" if failed else None, edgecolor="white")
@@ -97,7 +97,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
 
 
 def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
-    """One stacked bar a cell: where the time of one generation goes."""
+    """One stacked bar for each cell: where the time of one generation goes."""
     names = [f"{phase}_ms" for phase in BAR_COLOURS]
     rows = frame[(frame[names].fillna(0) > 0).any(axis=1)]
     if rows.empty:
@@ -108,7 +108,7 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
     remark(figure, _not_at_once(rows))
     if (rows["profiled"] != "").any():
         several = "Cells" if (rows["profiled"] != "").all() else "Some cells"
-        remark(figure, f"{several} were profiled: their times include the profiler's own.")
+        remark(figure, f"{several} were profiled; their times include profiler overhead.")
     present = {phase: colour for phase, colour in BAR_COLOURS.items() if (rows[f"{phase}_ms"].fillna(0) > 0).any()}
     for axes, panel, places in panels:
         for y, (_, row) in zip(places, panel.rows.iterrows(), strict=True):
@@ -127,31 +127,31 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
             shown = f"{total / scale:.0f}" if total / scale >= 100 else f"{total / scale:.3g}"
             axes.text((total + longest * 0.012) / scale, y, f"{shown} {unit}", va="center", fontsize=9)
         axes.set_xlim(0, longest / scale * 1.18)
-    panels[-1][0].set_xlabel(f"time of one generation, {unit} (mean)\n← lower is better")
+    panels[-1][0].set_xlabel(f"mean time per generation, {unit}\n← lower is better")
     legend_of_colours(figure, present, title="phase")
     return figure
 
 
 def draw_batch(frame: "pandas.DataFrame") -> "Figure | None":
-    """Latency and throughput against batch, one line a feature set; needs two batch sizes."""
+    """Latency and throughput by batch size, one line for each feature set; needs two batch sizes."""
     rows = frame[frame["latency_mean_s"].notna() & frame["batch"].notna()]
     if rows["batch"].nunique() < 2:
         return None
     names = [name for name in ("latency_mean_s", "images_per_s") if rows[name].notna().any()]
     lines = {name: columns.BY_NAME[name].axis for name in names}
-    figure = line_panels(rows, lines, "Latency and throughput against batch")
+    figure = line_panels(rows, lines, "Latency and throughput by batch size")
     remark(figure, _not_at_once(rows))
     return figure
 
 
 def draw_memory(frame: "pandas.DataFrame") -> "Figure | None":
-    """Peak memory: lines against batch where there are two batch sizes, else one bar a cell."""
+    """Peak memory: lines by batch size if there are at least two, else one bar for each cell."""
     rows = frame[frame["peak_memory_gb"].notna()]
     if rows.empty:
         return None
     label = columns.BY_NAME["peak_memory_gb"].axis
     if rows["batch"].nunique() >= 2:
-        return line_panels(rows, {"peak_memory_gb": label}, "Peak memory against batch")
+        return line_panels(rows, {"peak_memory_gb": label}, "Peak memory by batch size")
     figure, panels = bar_panels(rows, "Peak memory")
     reach = rows["peak_memory_gb"].max()
     for axes, panel, places in panels:
@@ -171,20 +171,20 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "memory": draw_memory,
     "quality": draw_quality,
 }
-"""File name of each plot, and what draws it (None: nothing to show)."""
+"""File name of each plot, and the function that draws it (None: nothing to show)."""
 
 BENCHMARKS = ("speedup", "batch", "quality")
-"""Plots of speed, in which cells that a profiler recorded are left out."""
+"""Plots of speed. They leave out profiled cells."""
 
 TELLS_ALL = ("heatmap",)
-"""Plots that show cells without numbers too."""
+"""Plots that also show cells without numbers."""
 
 
 def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
-    """A copy with every column that the plots read: numbers as floats, texts as str, absent as NaN or "".
+    """A copy with every column that the plots read: numbers as floats, texts as str, missing as NaN or "".
 
-    Adds `aa` (whether it is an A/A repeat), `series` (what a line or colour stands for: the features, with
-    the rest of the cell's label where features alone are not unique) and `look` (number of the series).
+    Adds `aa` (whether it is an A/A run), `series` (what a line or colour stands for: the features, or the cell's
+    label if features alone are ambiguous) and `look` (number of the series).
     """
     import pandas
 
@@ -211,24 +211,31 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
 
 
 def _not_at_once(rows: "pandas.DataFrame") -> str:
-    """What to say where cells have a baseline beside them, which is not the baseline's own row."""
+    """A remark for cells with an interleaved baseline: it is not the baseline row in the plot."""
     if rows["baseline_beside_s"].isna().all():
         return ""
-    return "Cells were measured one after another; speed-ups are against the baseline beside each, not its row here."
+    return (
+        "Cells ran one after another; speed-ups compare each cell with its interleaved baseline, "
+        "not with the baseline row shown here."
+    )
 
 
 def _speed_kind(ratio: float, low: float, high: float, called: str = "") -> tuple[str, str]:
-    """Words and colour of one speed-up: as it was called against the A/A noise, else by where its interval lies.
+    """Words and colour of one speed-up: its verdict, or where its interval lies if there is none.
 
-    NaN for an interval: there is none.
+    `low` and `high` are NaN if there is no interval.
     """
-    if called:
-        return {"faster": ("faster", FASTER), "slower": ("slower", SLOWER)}.get(called, (WITHIN_NOISE, UNCLEAR))
+    if called == paired.FASTER:
+        return "faster", FASTER
+    if called == paired.SLOWER:
+        return "slower", SLOWER
+    if called != paired.UNKNOWN:
+        return WITHIN_NOISE, UNCLEAR
     if not (low == low and high == high):
         return "no interval\n(one measurement)", NO_INTERVAL
     return ("faster", FASTER) if low > 1 else ("slower", SLOWER) if high < 1 else ("no clear difference", UNCLEAR)
 
 
 def _fastest(rows: "pandas.DataFrame") -> float:
-    """Upper end of what is drawn on a speed-up axis; at least 1, where the baseline stands."""
+    """The largest value on a speed-up axis; at least 1, the baseline."""
     return max(1.0, float(rows[["speedup", "speedup_high"]].max(axis=None)))

@@ -1,12 +1,13 @@
-"""The compatibility heatmap: single features on the diagonal, pairs below it, a panel a context.
+"""The compatibility heatmap: single features on the diagonal, pairs below it, one panel for each context.
 
-Colour and a word say the status; speed-up and interaction gain are written into each field. Which rows stand
-where is `matrix`'s decision.
+Colour and a word show the status; each field holds speed-up and interaction gain. `matrix` decides which rows go
+where.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY, LIGHT
+from sweep.analysis.paired import NO_DIFFERENCE
 from sweep.findings import USABLE, gravest
 from sweep.report import words
 from sweep.report.matrix import Matrix, matrices, short_reason
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"PASS": "#BFE5D0", "WARN": "#FBDD94", "FAIL": "#F2A98F", "ERROR": "#D98BA8", "SKIP": "#E4E6EA"}
-PANELS, ROWS = 6, 24  # at most so many panels, and so many rows of fields under each other
+PANELS, ROWS = 6, 24  # maximum of panels, and of rows of fields one below the other
 FEATURES = 14  # more would leave no room for words
 FIELD = (1.08, 0.74)  # width and height of a field, inches
 
 
 def draw_heatmap(frame: "pandas.DataFrame") -> "Figure | None":
-    """One panel a context with a pair or two single features; None when there is none."""
+    """One panel for each context with a pair or two single features; None if there is no such context."""
     from matplotlib.figure import Figure
 
     rows = frame[frame["features"] != ""].to_dict("records")
@@ -50,11 +51,11 @@ def draw_heatmap(frame: "pandas.DataFrame") -> "Figure | None":
 
 
 def _explained(found: list[Matrix], shown: int) -> str:
-    parts = ["Diagonal: one feature; below: pairs. Speed-up over the baseline, higher is better."]
+    parts = ["Diagonal: single features; below it: pairs. Speed-up over the baseline; higher is better."]
     if any("gain" in _words(part)[2] for matrix in found[:shown] for part in matrix.fields.values()):
-        parts.append("gain: speed-up of the pair ÷ product of its members'; 1 = independent.")
+        parts.append("gain: the pair's speed-up ÷ the product of its members' speed-ups; at 1 they multiply.")
     if any(len(matrix.features) > FEATURES for matrix in found[:shown]):
-        parts.append(f"The first {FEATURES} features of each context are shown.")
+        parts.append(f"Only the first {FEATURES} features of each context are shown.")
     if len(found) > shown:
         parts.append(f"{len(found) - shown} more contexts are in summary.csv.")
     return " ".join(parts)
@@ -101,5 +102,5 @@ def _words(rows: tuple[words.Row, ...]) -> tuple[str, str, str]:
     if len(rows) > 1:
         return status, f"{min(values):.2f}–{max(values):.2f}×", f"{len(rows)} settings"
     gain = words.number(rows[0], "interaction_gain")
-    noise = "within noise" if words.text(rows[0], "called") == "no difference" else ""
+    noise = "within noise" if words.text(rows[0], "called") == NO_DIFFERENCE else ""
     return status, f"{values[0]:.2f}×", noise if gain is None else f"gain {gain:.2f}"

@@ -1,6 +1,6 @@
-"""How the plots of a sweep are laid out: panels, axes, looks of a feature set, legends, small print.
+"""The layout of plots: panels, axes, the look of a feature set, legends, small print.
 
-Rows that cannot be compared stand in panels of their own. Knows nothing of what is plotted.
+Rows that cannot be compared get panels of their own. Knows nothing about what is plotted.
 """
 
 import textwrap
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"
 CONTEXT = ("model", "engine", "width", "height", "steps")
-"""Columns that set baselines apart: rows that differ in one of them stand in panels of their own."""
+"""Columns that define a baseline: rows that differ in one of them get panels of their own."""
 
 BAD = "#D55E00"
 MARKERS = "sD^v<>pho"
-PANELS_IN_A_ROW = 4  # further panels go below
-PANELS = 6  # of points or lines; bars have as many as they need
-BARS, MOST_BARS = 40, 60  # above MOST_BARS the BARS most telling cells are drawn
+PANELS_IN_A_ROW = 4  # more panels go below
+PANELS = 6  # with points or lines; bars have as many panels as they need
+BARS, MOST_BARS = 40, 60  # with more than MOST_BARS cells, only BARS of them are drawn
 LINES = 14  # in one panel
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows that share a baseline, with the title that sets them apart ("" when all rows do)."""
+    """Rows that share a baseline, with a title that tells them from other panels ("" for a single panel)."""
 
     title: str
     rows: "pandas.DataFrame"
 
 
 def panels_of(rows: "pandas.DataFrame") -> list[Panel]:
-    """Rows split by what their baselines differ in, in order of appearance; titles name only that."""
+    """Rows split by baseline, in order of appearance; titles name only what differs."""
     varying = [name for name in CONTEXT if rows[name].nunique(dropna=False) > 1]
     if {"width", "height"} & set(varying):
         varying = [name for name in varying if name not in ("width", "height")] + ["width", "height"]
@@ -55,14 +55,14 @@ def panels_of(rows: "pandas.DataFrame") -> list[Panel]:
 
 
 def first_panels(rows: "pandas.DataFrame") -> tuple[list[Panel], str]:
-    """The panels that fit on a page, and what to say of the others ("" when all do)."""
+    """The panels that fit on a page, and a remark on the others ("" if all fit)."""
     panels = panels_of(rows)
     left_out = len(panels) - PANELS
     return panels[:PANELS], f"{left_out} more settings are in summary.csv." if left_out > 0 else ""
 
 
 def telling(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
-    """Rows to draw a bar each for: all, or the fastest, the slowest and what failed; and what to say of it."""
+    """Rows that get a bar, and a remark: all rows, or the fastest, the slowest and some that failed."""
     if len(rows) <= MOST_BARS:
         return rows, ""
     plain = rows["features"] == ""
@@ -75,15 +75,15 @@ def telling(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
     )
     chosen = dict.fromkeys(index for group in groups for index in group.index)
     kept = set(list(chosen)[:BARS])
-    said = f"{BARS} of {len(rows)} cells are drawn: fastest, slowest, failed; all are in summary.csv."
+    said = f"{BARS} of {len(rows)} cells are drawn: the fastest, the slowest and some that failed. summary.csv has all."
     return rows[[index in kept for index in rows.index]], said
 
 
 def bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tuple[Axes, Panel, list[float]]]]":
-    """One panel under the other, as tall as its bars need, each row labelled with its cell.
+    """Panels one below the other, each as tall as its bars need, each row labelled with its cell.
 
-    With each panel come the places of its rows on the y axis: a label of several lines takes more room.
-    Of very many rows the most telling are drawn.
+    Each panel comes with the y positions of its rows: a label of several lines takes more room. If there are very many
+    rows, only some are drawn (`telling`).
     """
     from matplotlib.figure import Figure
 
@@ -107,9 +107,10 @@ def bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tupl
 
 
 def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -> "Figure":
-    """A panel a context, with one pair of axes a column in it; a line a feature set against batch.
+    """A panel for each context, with one pair of axes for each column; a line by batch size for each feature set.
 
-    Of very many feature sets single ones and the fastest combinations are drawn. A/A is not: it has one batch.
+    If there are very many feature sets, only single features and the fastest combinations are drawn. A/A runs are not:
+    they have one batch size.
     """
     rows, of_lines = _telling_series(rows[~rows["aa"]])
     panels, of_panels = first_panels(rows)
@@ -123,7 +124,7 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
             for name, part in panel.rows.groupby("series", sort=False):
                 points = part[part[column].notna()].groupby("batch")[column].mean()
                 colour, marker = looks[str(name)]
-                # Later lines have smaller markers: where two coincide, both are seen.
+                # Later lines have smaller markers, so that both show where two coincide.
                 size = max(5.0, 9.0 - 0.9 * list(looks).index(str(name)))
                 style: dict[str, Any] = {
                     "color": colour,
@@ -141,14 +142,14 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
             axes.set_ylim(0, rows[column].max() * 1.08 or 1.0)
             if place % PANELS_IN_A_ROW == 0:
                 axes.set_ylabel(label)
-        grid[place][-1].set_xlabel("batch, prompts generated at once")
+        grid[place][-1].set_xlabel("batch size (prompts generated together)")
     _legend_of_lines(figure, looks, failed=bool(rows["status"].isin(LOST).any()))
     return figure
 
 
 def _telling_series(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
-    """Rows of at most LINES series: baselines, then single features, then combinations, each the fastest first; and
-    words for it."""
+    """Rows of at most LINES series, and a remark: baselines, then single features, then combinations, the fastest
+    first."""
     names = list(dict.fromkeys(rows["series"]))
     if len(names) <= LINES:
         return rows, ""
@@ -156,14 +157,14 @@ def _telling_series(rows: "pandas.DataFrame") -> tuple["pandas.DataFrame", str]:
     plain = list(dict.fromkeys(rows.loc[rows["look"] < 0, "series"]))
     combined = set(rows.loc[rows["features"].str.contains("+", regex=False, na=False), "series"])
     kept = list(dict.fromkeys([*plain, *sorted(best.index, key=combined.__contains__)]))[:LINES]
-    said = f"{LINES} of {len(names)} feature sets are drawn: single ones, and the fastest combinations."
+    said = f"{LINES} of {len(names)} feature sets are drawn: single features and the fastest combinations."
     return rows[rows["series"].isin(kept)], said
 
 
 def panel_grid(
     panels: list[Panel], lines: int, title: str, height: float, width: float = 3.1
 ) -> "tuple[Figure, list[list[Axes]]]":
-    """`lines` axes under each other for each panel, panels side by side; the legend's place is on the right."""
+    """`lines` axes one below the other for each panel, panels side by side; the legend goes on the right."""
     from matplotlib.figure import Figure
 
     columns = min(len(panels), PANELS_IN_A_ROW)
@@ -188,7 +189,7 @@ def panel_grid(
 def looks_of(rows: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
     """Colour and marker of each feature set, the same in every plot.
 
-    Both differ between neighbours, so either alone tells them apart. `look` is -1 for baselines.
+    Neighbours differ in both, so either alone tells them apart. `look` is -1 for baselines.
     """
     import seaborn
 
@@ -207,7 +208,7 @@ def title_of(figure: "Figure", text: str) -> None:
 
 
 def remark(figure: "Figure", text: str) -> None:
-    """Keep what a plot has to say about itself, after what it said before, until its footnote is written."""
+    """Add a remark to the plot's small print; `footnote` writes it."""
     figure.supxlabel(f"{figure.get_supxlabel()} {text}".strip())
 
 
@@ -232,9 +233,9 @@ def legend_of_colours(figure: "Figure", colours: dict[str, str], title: str | No
 
 
 def _cell_labels(panel: Panel) -> list[str]:
-    """Names of a panel's cells: features and batch where they suffice, else the whole label.
+    """Names of a panel's cells: features and batch if that is unique, else the whole label.
 
-    A status that is not PASS stands beside the name.
+    A status other than PASS follows the name.
     """
     rows = panel.rows
     names = [f"{row.features or BASELINE} b{row.batch:.0f}{' A/A' if row.aa else ''}" for row in rows.itertuples()]
@@ -245,24 +246,24 @@ def _cell_labels(panel: Panel) -> list[str]:
 
 
 def without_context(label: str) -> str:
-    """A cell's label without its `steps=8`, `model=…`: the panel's title says those."""
+    """A cell's label without `steps=8`, `model=…`, which the panel's title names."""
     return " ".join(word for word in label.split() if word.partition("=")[0] not in CONTEXT or "=" not in word)
 
 
 def wrapped(text: str, width: int = 36) -> str:
-    """At most about three lines of `width` characters, broken at spaces and plus signs, shortened in the middle."""
+    """About three lines of `width` characters at most, broken at spaces and plus signs, shortened in the middle."""
     text = shortened(text, 3 * width - 8, width - 8)
     lines = textwrap.wrap(text.replace("+", "+\x00 "), width + 2, break_on_hyphens=False)
     return "\n".join(line.replace("+\x00 ", "+").replace("\x00", "") for line in lines)
 
 
 def shortened(text: str, most: int, tail: int = 8) -> str:
-    """A text of at most about `most` characters: its start, and its last `tail` characters."""
+    """A text cut to about `most` characters: its start, and its last `tail` characters."""
     return text if len(text) <= most else f"{text[: most - tail - 3]} … {text[-tail:]}"
 
 
 def footnote(figure: "Figure", note: str, frame: "pandas.DataFrame | None") -> None:
-    """Small print under the plot: its own remark, the caller's note, and which cells of `frame` have no numbers."""
+    """Write the small print under the plot: its remarks, the caller's note, and how many cells have no numbers."""
     note = f"{figure.get_supxlabel()} {note}".strip()
     if frame is not None:
         silent = frame.loc[frame["latency_mean_s"].isna() & frame["status"].isin([SKIP, ERROR]), "status"]

@@ -1,6 +1,6 @@
-"""Speed against quality: every feature set as a point, and the Pareto front through those worth choosing.
+"""Speed vs quality: every feature set as a point, and the Pareto front of those worth choosing.
 
-On the front stands what no other feature set beats in both speed-up and difference from the baseline's images.
+A feature set is on the front if no other has both a higher speed-up and a smaller image difference.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0173B2", "#DE8F05", "#029E73", "#CC78BC", "#CA9161", "#949494")  # of batches, colour-blind safe
 BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.4}  # keeps a name legible on a line
-NAMED = 60  # points of a panel that are named at most; of more, only the front has whiskers
+NAMED = 60  # labelled points in a panel at most; beyond that, only the front has whiskers
 
 
 def front_of(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Numbers of the (difference, speed-up) points that no other beats, from the smallest difference on.
+    """Numbers of the (difference, speed-up) points that no other beats, smallest difference first.
 
-    The baseline, at no difference and speed-up 1, beats what is slower.
+    The baseline, at no difference and speed-up 1, beats every slower point.
     """
     front, best = [], 1.0
     for number in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
@@ -34,7 +34,7 @@ def front_of(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
-    """Speed-up against the mean difference from the baseline's images; identical ones at the left edge."""
+    """Speed-up vs mean difference from the baseline's images; identical images are at the left edge."""
     import numpy as np
 
     rows = frame[frame["speedup"].notna() & frame["mean_diff"].notna() & ((frame["features"] != "") | frame["aa"])]
@@ -43,11 +43,11 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
     different = rows.loc[rows["mean_diff"] > 0, "mean_diff"]
     first = float(np.floor(np.log10(different.min()))) if len(different) else 0.0
     last = max(float(np.ceil(np.log10(different.max()))), first + 1) if len(different) else 0.0
-    edge = first - 0.7  # where identical images stand: log10(0) has no place on the axis
+    edge = first - 0.7  # the place of identical images: log10(0) is not on the axis
     left = edge - 0.35 if (rows["mean_diff"] == 0).any() else first - 0.1
     right = last + 0.1 if len(different) else edge + 1
     panels, said = first_panels(rows)
-    figure, grid = panel_grid(panels, 1, "Speed against quality", height=4.6, width=4.4 if len(panels) > 1 else 6.8)
+    figure, grid = panel_grid(panels, 1, "Speed vs quality", height=4.6, width=4.4 if len(panels) > 1 else 6.8)
     looks = _looks(rows["batch"])
     low, high, cut = _reach(rows)
     names = []
@@ -70,17 +70,17 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
     _legend(figure, rows, looks)
     remark(figure, said)
     if len(rows) > NAMED:
-        remark(figure, "Whiskers: 95 % interval. Not every point is named.")
+        remark(figure, "Whiskers: 95 % interval. Some points have no label.")
     if cut:
-        remark(figure, "Whiskers that leave the picture are longer.")
-    figure.draw_without_rendering()  # places the axes: names must know where points come to stand
+        remark(figure, "Some whiskers extend beyond the plot.")
+    figure.draw_without_rendering()  # places the axes: labels depend on where points end up
     for stack, points in zip(grid, names, strict=True):
         _name_points(stack[0], points)
     return figure
 
 
 def _reach(rows: "pandas.DataFrame") -> tuple[float, float, bool]:
-    """Ends of the speed-up axis, and whether whiskers go beyond: they may not press the points together."""
+    """Ends of the speed-up axis, and whether whiskers go beyond them: long whiskers must not squeeze the points."""
     low, high = min(1.0, float(rows["speedup"].min())), max(1.0, float(rows["speedup"].max()))
     margin = max(0.03, 0.12 * (high - low))
     room = max(0.25, high - low)
@@ -99,7 +99,7 @@ def _looks(batches: "Iterable[float]") -> dict[float, tuple[str, str]]:
 def _draw_points(
     axes: "Axes", rows: "pandas.DataFrame", looks: dict[float, tuple[str, str]], right: float
 ) -> list[tuple[float, float, str, bool]]:
-    """Points, whiskers and fronts of one panel; returns x, y, name and whether on the front, the front first."""
+    """Draw points, whiskers and fronts of one panel; returns (x, y, name, on the front), the front first."""
     named: list[tuple[float, float, str, bool]] = []
     several = len(looks) > 1
     for batch, part in rows.groupby("batch", dropna=False, sort=True):
@@ -150,7 +150,7 @@ def _whiskers(axes: "Axes", rows: "pandas.DataFrame", colour: str, strength: flo
 
 
 def _name_points(axes: "Axes", points: list[tuple[float, float, str, bool]]) -> None:
-    """Write each name beside its point, on the first side where it covers no other name or point; else nowhere."""
+    """Label each point on the first side where the name covers no other name or point; leave it out if none is free."""
     figure = axes.get_figure()
     assert figure is not None
     inside = axes.get_window_extent()
@@ -160,7 +160,7 @@ def _name_points(axes: "Axes", points: list[tuple[float, float, str, bool]]) -> 
     for (x, y, name, front), dot in zip(points, dots, strict=True):
         width, height = (4.8 if front else 4.3) * step * len(name), 9.5 * step
         sides = [("left", 7, -3), ("right", -7, -3), ("center", 0, 7)]
-        if front:  # clear of the line that leaves to the right
+        if front:  # clear of the line to the right
             sides = [("left", 5, 5), ("right", -7, -3), ("right", -5, 5), ("left", 5, -12)]
         for side, dx, dy in sides:
             x0 = dot[0] + dx * step - {"left": 0, "right": width, "center": width / 2}[side]
@@ -198,5 +198,5 @@ def _legend(figure: "Figure", rows: "pandas.DataFrame", looks: dict[float, tuple
     if rows["status"].isin(LOST).any():
         handles.append(Line2D([], [], linestyle="", marker="X", color=BAD, label="FAIL"))
     if rows["aa"].any():
-        handles.append(Line2D([], [], linestyle="", marker="d", color=LIGHT, label="A/A: baseline again"))
+        handles.append(Line2D([], [], linestyle="", marker="d", color=LIGHT, label="A/A run: baseline again"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, labelspacing=0.6)
