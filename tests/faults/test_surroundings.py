@@ -281,4 +281,4 @@ NoopEngine.load = load
         "baseline b1 threads_per_rank=1": ("PASS", ""),
         "baseline b1 threads_per_rank=2": ("ERROR", "no result: the sweep ended while it was loading"),
     }
-    wait_for(lambda: not [pid for pid in sweep.engine_pids() if alive(pid)], 5)
+    wait_for(lambda: not [pid for pid in sweep.engine_pids() if alive(pid)])
