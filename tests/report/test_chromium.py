@@ -14,7 +14,11 @@ from tests.report.made_up import HOSTILE, made_up
 
 pytestmark = pytest.mark.skipif(driver.executable() is None, reason="no Chromium here")
 TEACACHE = "[...document.querySelectorAll('details.cell')].find(part => part.textContent.includes('teacache b1'))"
-LOADED = "new Promise(done => setTimeout(done, 300))"
+LOADED = """new Promise(done => {
+    const shown = () => [...document.querySelectorAll('details[open] img')].every(image => image.complete)
+    const look = () => shown() ? setTimeout(done, 50) : setTimeout(look, 50)
+    setTimeout(look, 300)
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with driver.started(limit_s=120) as found:
+    with driver.started(limit_s=600) as found:
         yield found
 
 
