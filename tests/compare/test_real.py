@@ -15,7 +15,7 @@ SWEEP = (
     *("-m", "model=tiny_qwen_image", "feature=teacache", "workload.num_prompts=3", "workload.repeats=2", "aa=2"),
     *("interleave=true", "workload.steps=8", "plots=false"),
 )
-DELAY_S = 3.0  # many times a request, also on a busy machine, where A/A differ by much
+DELAY_S = 2.0  # many times a request, also on a busy machine, where A/A differ by much
 OPTIONS = ("--relative", "--min-change", "50")  # a shared machine may truly have been slower the second time
 
 PATCH = '''
