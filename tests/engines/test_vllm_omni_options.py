@@ -203,8 +203,8 @@ def test_reading_the_source_is_quick_and_imports_nothing(package: Path) -> None:
     fresh = []
     reading_s = processor_time.of(lambda: fresh.append(options.accepted.__wrapped__(package, 2)))
     standard = [inspect.getsource(module) for module in (argparse, typing, inspect)]
-    parsing_s = processor_time.of(lambda: [ast.parse(text) for text in standard])  # 0.1 s where nothing else runs
-    assert reading_s < 5 * parsing_s, "half a second"
+    parsing_s = processor_time.of(lambda: [ast.parse(text) for text in standard])  # 0.05 s where nothing else runs
+    assert reading_s < 10 * parsing_s, "half a second"
     assert fresh[0].omni
     assert not {name for name in set(sys.modules) - before if name.partition(".")[0] in ("vllm", "vllm_omni", "torch")}
 
