@@ -18,6 +18,8 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["SWEEP_LEASES"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-{os.getuid()}-{worker}")
 
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every command would compile the framework anew
+
 LONG = (
     *("test_sweep_cli.py", "test_real.py", "test_engine.py"),
     *("test_profiler.py", "test_adaptive_repeats.py", "test_interrupts.py"),
@@ -60,7 +62,7 @@ def environment() -> dict[str, str]:
 def sweep(tmp_path: Path) -> Callable[..., Finished]:
     """Run `python -m sweep` with these arguments in an empty folder."""
 
-    def run(*arguments: str, timeout_s: float = 240, module: str = "sweep") -> Finished:
+    def run(*arguments: str, timeout_s: float = 600, module: str = "sweep") -> Finished:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=tmp_path,

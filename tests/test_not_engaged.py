@@ -2,11 +2,22 @@
 
 import csv
 import re
+import subprocess
 from pathlib import Path
 
-from tests.conftest import ROOT
+import pytest
+
+from tests.conftest import ROOT, Finished, environment, sweep_command
 
 QUICK = ("aa=0", "workload.num_prompts=1", "workload.repeats=1", "interleave=false", "plots=false")
+
+FORCED = (
+    # Qwen-Image leaves guidance out without a negative prompt: both ranks then compute the same forward.
+    *("model=tiny_qwen_image", "workload.negative_prompt=null"),
+    # TeaCache with a threshold of 0, Cache-DiT whose warm-up is longer than the run.
+    *("feature.teacache.rel_l1_thresh=0", "feature.cache_dit.max_warmup_steps=20", "workload.steps=8"),
+)
+FEATURES = "feature=cfg_parallel,teacache,cache_dit,silent,attention"
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -24,13 +35,24 @@ def feature_file(conf: Path, name: str, shipped: str, **changes: str) -> None:
     (conf / "feature" / f"{name}.yaml").write_text(text)
 
 
-def test_guidance_that_is_off_leaves_cfg_parallel_nothing_to_split(sweep, tmp_path: Path) -> None:
-    """Qwen-Image leaves guidance out without a negative prompt: both ranks then compute the same forward."""
-    done = sweep(
-        *("-m", "model=tiny_qwen_image", "feature=cfg_parallel", "workload.negative_prompt=null"),
-        *("workload.steps=4", *QUICK, "hydra.sweep.dir=sweep"),
+@pytest.fixture(scope="module")
+def forced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """One sweep of all that is forced not to engage, and of one feature that does."""
+    base = tmp_path_factory.mktemp("forced")
+    feature_file(
+        base / "conf",
+        "silent",
+        "attention",
+        call=("call: transformer.set_attention_backend", "call: scheduler.register_to_config"),
     )
-    row = rows(tmp_path / "sweep")["cfg_parallel"]
+    command = sweep_command("-m", "--config-dir", "conf", FEATURES, *FORCED, *QUICK, "hydra.sweep.dir=sweep")
+    done = subprocess.run(command, cwd=base, env=environment(), capture_output=True, text=True, timeout=600)
+    return base / "sweep", Finished(done.returncode, done.stdout, done.stderr)
+
+
+def test_guidance_that_is_off_leaves_cfg_parallel_nothing_to_split(forced: tuple[Path, Finished]) -> None:
+    folder, done = forced
+    row = rows(folder)["cfg_parallel"]
     assert row["status"] == "FAIL", done.out
     assert row["reason_code"] == "not_engaged"
     assert row["reason"].startswith("cfg_parallel ")
@@ -39,14 +61,10 @@ def test_guidance_that_is_off_leaves_cfg_parallel_nothing_to_split(sweep, tmp_pa
     assert done.code == 1
 
 
-def test_caches_that_may_not_skip(sweep, tmp_path: Path) -> None:
-    """TeaCache with a threshold of 0, Cache-DiT whose warm-up is longer than the run."""
-    done = sweep(
-        *("-m", "feature=teacache,cache_dit", "feature.teacache.rel_l1_thresh=0"),
-        *("feature.cache_dit.max_warmup_steps=20", "workload.steps=8", *QUICK, "hydra.sweep.dir=sweep"),
-    )
+def test_caches_that_may_not_skip(forced: tuple[Path, Finished]) -> None:
+    folder, done = forced
     for name in ("teacache", "cache_dit"):
-        row = rows(tmp_path / "sweep")[name]
+        row = rows(folder)[name]
         assert row["status"] == "FAIL", done.out
         assert row["reason_code"] == "not_engaged"
         assert row["reason"].startswith(f"{name} ")
@@ -55,20 +73,10 @@ def test_caches_that_may_not_skip(sweep, tmp_path: Path) -> None:
     assert done.code == 1
 
 
-def test_attention_switch_that_nothing_reads(sweep, tmp_path: Path) -> None:
+def test_attention_switch_that_nothing_reads(forced: tuple[Path, Finished]) -> None:
     """The scheduler's configuration takes any name; the DiT's attention never looks there. The real one works."""
-    conf = tmp_path / "conf"
-    feature_file(
-        conf,
-        "silent",
-        "attention",
-        call=("call: transformer.set_attention_backend", "call: scheduler.register_to_config"),
-    )
-    done = sweep(
-        *("-m", "--config-dir", str(conf), "feature=silent,attention", "workload.steps=2"),
-        *(*QUICK, "hydra.sweep.dir=sweep"),
-    )
-    found = rows(tmp_path / "sweep")
+    folder, done = forced
+    found = rows(folder)
     assert found["silent"]["status"] == "FAIL", done.out
     assert found["silent"]["reason_code"] == "not_engaged"
     assert found["silent"]["reason"].startswith("silent ")

@@ -21,12 +21,13 @@ CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=8, **sh
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, capture_output=True, timeout=600)
     return folder
 
 
 def test_similarity_is_a_column_of_cells_that_differ_and_1_where_images_are_identical(sweep, clip, tmp_path) -> None:
     small = (
+        "model=tiny_qwen_image",
         "workload.num_prompts=2",
         "workload.repeats=1",
         "workload.steps=6",
@@ -59,7 +60,7 @@ def test_the_same_image_twice_is_1(clip: Path, tmp_path: Path) -> None:
     a, b = str(tmp_path / "a.png"), str(tmp_path / "b.png")
     command = [sys.executable, "-m", "sweep.analysis.clip_worker", str(clip)]
     done = subprocess.run(
-        command, input=json.dumps([[a, a], [a, b]]), env=environment(), capture_output=True, text=True, timeout=120
+        command, input=json.dumps([[a, a], [a, b]]), env=environment(), capture_output=True, text=True, timeout=600
     )
     same, other = json.loads(done.stdout)
     assert same == pytest.approx(1, abs=1e-6)

@@ -144,6 +144,31 @@ def stored(cells: int = 10_000) -> bool:
     return met
 
 
+def page(cells: int = 10_000) -> bool:
+    """The page of a very large sweep under 5 s, and with as many timelines as it draws under 6 s, processor time."""
+    from sweep.plan.cells import Plan
+    from sweep.report.page import contents
+    from sweep.results.folder import SweepFolder
+    from tests import processor_time
+    from tests.report import made_up, shapes
+    from tests.report.test_timeline_view import many
+
+    with tempfile.TemporaryDirectory(prefix="sweep-bench-") as name:
+        plan = Plan(tuple(made_up.cell((f"f{i}",), 1 + i % 7, extra=f" n={i}") for i in range(cells)), ())
+        rows = [shapes.row("teacache", cell=one.label) for one in plan.cells]
+        large = SweepFolder(Path(name))
+        large_s = processor_time.of(lambda: contents.write(large, plan, rows, {}, []))
+        drawn = many(Path(name) / "drawn", contents.TIMELINES + 5)
+        drawn_s = processor_time.of(lambda: contents.write(*drawn, {}, []))
+    met = large_s < 5 and drawn_s < 6
+    print(
+        f"report.html\n  {cells:,} cells {large_s:.2f} s, goal under 5 s;"
+        f" {contents.TIMELINES} timelines {drawn_s:.2f} s, goal under 6 s: {'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    return met
+
+
 def recording() -> bool:
     """What recording phases costs a request; in a process of its own, as it loads torch."""
     code = subprocess.run([sys.executable, "-m", "tests.bench.recording"], env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -155,7 +180,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the 3×3 sweeps (minutes)")
     arguments = parser.parse_args()
-    results = [help_time(), overhead(), stored()]
+    results = [help_time(), overhead(), stored(), page()]
     if not arguments.quick:
         results += [recording(), sweep_against_runs(short=True), sweep_against_runs(short=False)]
     return 0 if all(results) else 1

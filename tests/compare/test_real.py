@@ -13,10 +13,10 @@ from sweep.report.build import RANDOM_WEIGHTS_NOTE
 from tests.conftest import Finished, environment
 
 SWEEP = (
-    *("-m", "feature=teacache", "workload.num_prompts=3", "workload.repeats=1", "aa=3", "interleave=true"),
-    *("workload.width=32", "workload.height=32", "workload.steps=4", "plots=false"),
+    *("-m", "model=tiny_qwen_image", "feature=teacache", "workload.num_prompts=3", "workload.repeats=2", "aa=2"),
+    *("interleave=true", "workload.steps=8", "plots=false"),
 )
-DELAY_S = 5.0  # many times a request, also on a busy machine, where A/A differ by much
+DELAY_S = 2.0  # many times a request, also on a busy machine, where A/A differ by much
 OPTIONS = ("--relative", "--min-change", "50")  # a shared machine may truly have been slower the second time
 
 PATCH = '''
@@ -51,9 +51,9 @@ def delay(runner):
 
     def __init__(self, place, spec):
         if "teacache" in spec.features:
-            from diffusers import AutoencoderKL
+            from diffusers import AutoencoderKLQwenImage as VAE
 
-            decode = AutoencoderKL.decode
+            decode = VAE.decode
 
             calls = []
 
@@ -63,7 +63,7 @@ def delay(runner):
                 calls.append(1)
                 return decode(*arguments, **named)
 
-            AutoencoderKL.decode = slow_decode
+            VAE.decode = slow_decode
         made(self, place, spec)
 
     runner.__init__ = __init__
@@ -82,7 +82,7 @@ def run(folder: Path, module: str, *arguments: str, **variables: str) -> Finishe
         env=environment() | variables,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 

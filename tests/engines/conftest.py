@@ -1,14 +1,18 @@
 """Requests and specs of the embedded engine, small enough for any machine."""
 
+import multiprocessing
+import multiprocessing.context
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sweep.engines.process import forkserver, host
 from sweep.engines.protocol import EngineSpec, Output, Request
 
 if TYPE_CHECKING:
@@ -57,6 +61,26 @@ def pixels(output: Output, folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(folder / path), dtype=np.float64) / 255 for path in output.image_paths])
 
 
+def processes() -> multiprocessing.context.BaseContext:
+    """Forks from one server for all tests, as ranks of a sweep are forked from the sweep's; spawns where none can."""
+    spec = make_spec(MODELS[0])
+    if not host.forks(spec):
+        return multiprocessing.get_context("spawn")
+    host.preimport(spec)
+    return forkserver.CONTEXT
+
+
+def answers(count: int, target: Callable[..., None], *arguments: object) -> list[Any]:
+    """What `target(pipe, *arguments)` sends from each of `count` processes at once."""
+    context, pipes = processes(), []
+    for _ in range(count):
+        ours, theirs = context.Pipe()
+        context.Process(target=target, args=(theirs, *arguments)).start()  # type: ignore[attr-defined]
+        theirs.close()
+        pipes.append(ours)
+    return [pipe.recv() for pipe in pipes]
+
+
 @contextmanager
 def open_engine(model: str, ranks: int = 1, **features: dict[str, object]) -> Iterator["DiffusersEngine"]:
     """A loaded engine, closed at the end."""
@@ -64,7 +88,9 @@ def open_engine(model: str, ranks: int = 1, **features: dict[str, object]) -> It
 
     engine = DiffusersEngine(make_spec(model, ranks, **features))
     try:
-        engine.load()
+        contexts = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
+        with mock.patch.dict(contexts, spawn=processes()) if ranks > 1 else nullcontext():
+            engine.load()
         yield engine
     finally:
         engine.close()

@@ -34,18 +34,18 @@ def tell(pipe: Connection, level: int = 0) -> None:
 def linger(pipe: Connection) -> None:
     """Say that we are there, and stay."""
     pipe.send(os.getpid())
-    time.sleep(60)
+    time.sleep(600)
 
 
 class SlowToRead:
-    """An argument that a process takes a minute to read."""
+    """An argument that a process takes ten minutes to read."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return time.sleep, (60,)
+        return time.sleep, (600,)
 
 
 def hold_shared_memory(pipe: Connection) -> None:
     """Make a block of shared memory, say what it is called, and stay."""
     block = shared_memory.SharedMemory(create=True, size=4096)
     pipe.send(block.name)
-    time.sleep(60)
+    time.sleep(600)

@@ -1,9 +1,11 @@
-"""Imported by a test's server: takes a second, then leaves a file."""
+"""Imported by a test's server: takes until it may go on, then leaves a file."""
 
 import os
 import time
 from pathlib import Path
 
 if "SWEEP_TEST_SERVER" in os.environ:
-    time.sleep(1)
-    Path(os.environ["SWEEP_TEST_FILE"]).touch()
+    imported = Path(os.environ["SWEEP_TEST_FILE"])
+    while not imported.with_name("go").exists():
+        time.sleep(0.02)
+    imported.touch()

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +12,11 @@ import pytest
 
 from profiling.phases import PhaseRecord
 from sweep.engines.protocol import Output
-from tests.engines.conftest import MODELS, make_request, make_spec, open_engine, pixels
+from tests.engines.conftest import MODELS, answers, make_request, make_spec, open_engine, pixels
 
 if TYPE_CHECKING:
     from sweep.engines.diffusers.engine import DiffusersEngine
 
-ELSEWHERE = """
-import sys
-from tests.engines.conftest import make_request, open_engine
-with open_engine(sys.argv[1]) as engine:
-    print(engine.generate([make_request()], None).image_hashes[0])
-"""
 ODD_PROMPTS = {
     "empty": "",
     "spaces": "   ",
@@ -45,12 +38,14 @@ def only(output: Output, phase: str) -> list[PhaseRecord]:
     return [record for record in output.phases if record.phase == phase]
 
 
+def generate_alone(pipe: Connection, model: str) -> None:
+    with open_engine(model) as engine:
+        pipe.send(engine.generate([make_request()], None).image_hashes)
+
+
 def test_same_seed_gives_the_same_bits_in_another_process(engine, tmp_path: Path) -> None:
     here = engine.generate([make_request()], tmp_path)
-    elsewhere = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, engine.spec.model], capture_output=True, text=True, timeout=120
-    )
-    assert elsewhere.stdout.split() == list(here.image_hashes), elsewhere.stderr
+    assert answers(1, generate_alone, engine.spec.model) == [here.image_hashes]
     image = pixels(here, tmp_path)[0]
     assert image.shape == (64, 64, 3)
     assert image.std() > 0.05  # not flat
@@ -92,15 +87,15 @@ def test_batch_of_two_makes_two_images(engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prompt", ODD_PROMPTS.values(), ids=ODD_PROMPTS.keys())
 def test_any_prompt_runs(engine, prompt: str) -> None:
-    output = engine.generate([make_request(prompt), make_request("plain", 1)], None)
+    output = engine.generate([make_request(prompt, steps=2), make_request("plain", 1, steps=2)], None)
     assert len(output.image_hashes) == 2
 
 
 def test_prompt_tokens_lengthens_and_cuts(engine) -> None:
     for prompt in ("fox", "", "a red fox in the snow " * 20):
-        assert engine.generate([make_request(prompt, prompt_tokens=40)], None).prompt_tokens == (40,)
+        assert engine.generate([make_request(prompt, prompt_tokens=40, steps=2)], None).prompt_tokens == (40,)
     # "ש" is two tokens: a cut never splits a character
-    assert engine.generate([make_request("שלום", prompt_tokens=5)], None).prompt_tokens == (4,)
+    assert engine.generate([make_request("שלום", prompt_tokens=5, steps=2)], None).prompt_tokens == (4,)
 
 
 def test_requests_that_cannot_share_a_call_are_refused(engine) -> None:

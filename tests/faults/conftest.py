@@ -83,7 +83,7 @@ class Sweep:
         self.processes.append(process)
         return process
 
-    def run(self, *arguments: str, module: str = "sweep", timeout_s: float = 120) -> Finished:
+    def run(self, *arguments: str, module: str = "sweep", timeout_s: float = 240) -> Finished:
         """Start it and wait until it ends."""
         process = self.start(*arguments, module=module)
         out, err = process.communicate(timeout=timeout_s)
@@ -161,7 +161,7 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.]*\w)", text)]
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 90.0) -> Any:
+def wait_for(condition: Callable[[], Any], timeout_s: float = 240.0) -> Any:
     """The first true value of `condition()`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

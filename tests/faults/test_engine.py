@@ -18,6 +18,8 @@ def import_all(modules):
 """What the process does that engines are forked from."""
 
 REAL = ("plots=false", "aa=0", "workload.num_prompts=1", "workload.steps=2")
+QWEN = ("model=tiny_qwen_image", *REAL)
+"""Without an AR stage, so that a request takes a tenth of the time."""
 
 IN_BATCH_OF = """
 _generate = NoopEngine.generate
@@ -37,7 +39,7 @@ def in_generate(sweep: Sweep, code: str) -> None:
 
 def start_two_ranks(sweep: Sweep, *arguments: str) -> tuple[subprocess.Popen[str], int]:
     """A sweep whose one cell measures with the real engine on two ranks, and the engine's process id."""
-    process = sweep.start("-m", "feature=cfg_parallel", "baselines=false", "workload.repeats=50", *REAL, *arguments)
+    process = sweep.start("-m", "feature=cfg_parallel", "baselines=false", "workload.repeats=1000", *QWEN, *arguments)
     sweep.wait_until(process, lambda: sweep.is_running("cfg_parallel b1"))
     (engine,) = sweep.engine_pids()
     assert len(group_alive(engine)) >= 2, "the engine and its second rank"
@@ -47,7 +49,7 @@ def start_two_ranks(sweep: Sweep, *arguments: str) -> tuple[subprocess.Popen[str
 def test_killed_engine_ends_its_cell_and_its_ranks(sweep: Sweep) -> None:
     process, engine = start_two_ranks(sweep)
     os.kill(engine, signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 1, out + err
     assert sweep.statuses()["cfg_parallel b1"] == ("ERROR", "crash")
     reason = sweep.reason("cfg_parallel b1")
@@ -59,14 +61,23 @@ def test_killed_engine_ends_its_cell_and_its_ranks(sweep: Sweep) -> None:
 
 
 def test_killed_baseline_beside_a_cell_ends_that_cell_and_the_next_one_gets_another(sweep: Sweep) -> None:
-    few = ("workload.repeats=6", "workload.num_prompts=1", "workload.steps=2", "plots=false", "aa=0")
-    few += ("workload.width=32", "workload.height=32")
-    process = sweep.start("-m", "feature=vae_slicing", "batch=1,2", *few)
-    sweep.wait_until(process, lambda: sweep.is_running("vae_slicing b1"))
-    baseline, _ = sweep.engine_pids()
-    os.kill(baseline, signal.SIGKILL)
-    out, err = process.communicate(timeout=90)
-    assert process.returncode == 1, out + err
+    code = """
+_run = RankRunner.run
+
+def run(self, command):
+    if self.spec.features:
+        FLAG.touch()  # the cell is being measured, or warmed up
+    elif FLAG.exists() and not FLAG.with_name("killed").exists():
+        FLAG.with_name("killed").touch()
+        import os
+        os.kill(os.getpid(), 9)
+    return _run(self, command)
+
+RankRunner.run = run
+"""
+    sweep.inject("sweep.engines.diffusers.engine", code)
+    done = sweep.run("-m", "feature=vae_slicing", "batch=1,2", "workload.repeats=2", *QWEN)
+    assert done.code == 1, done.out + done.err
     errors = {label: found for label, found in sweep.statuses().items() if found[0] == "ERROR"}
     assert errors == {"vae_slicing b1": ("ERROR", "crash")}
     reason = sweep.reason("vae_slicing b1")
@@ -87,7 +98,7 @@ def made(self, place, spec):
 RankRunner.__init__ = made
 """
     sweep.inject("sweep.engines.diffusers.engine", code)
-    done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
+    done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *QWEN)
     assert done.code == 1, done.out + done.err
     found = sweep.statuses()
     assert found["baseline b1"] == ("ERROR", "exception")
@@ -108,7 +119,7 @@ def _fork(spec, *rest):
     return _started(spec, *rest)
 """
     sweep.inject("sweep.engines.process.host", code)
-    done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *REAL)
+    done = sweep.run("-m", "feature=vae_slicing", "workload.repeats=1", *QWEN)
     assert done.code == 1, done.out + done.err
     found = sweep.statuses()
     assert found["baseline b1"] == ("ERROR", "load")
@@ -118,7 +129,7 @@ def _fork(spec, *rest):
 def test_imports_that_end_their_process_are_told_with_their_log(sweep: Sweep) -> None:
     sweep.inject("sweep.engines.process.forkserver", IMPORTING.format(then="import os; os._exit(3)"))
     process = sweep.start("-m", "batch=1,2", *REAL)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, "Traceback" in err) == (1, False), out + err
     log = sweep.base / "tmp" / f"sweep-preimport-{process.pid}.log"
     assert sweep.statuses() == {"baseline b1": ("ERROR", "load"), "baseline b2": ("ERROR", "load")}
@@ -132,7 +143,7 @@ def test_imports_that_end_their_process_are_told_with_their_log(sweep: Sweep) ->
 
 def test_imports_that_hang_end_with_the_load_time_limit(sweep: Sweep) -> None:
     sweep.inject("sweep.engines.process.forkserver", IMPORTING.format(then="time.sleep(60)"))
-    done = sweep.run("-m", "batch=1", "engine.load_timeout_s=3", *REAL, timeout_s=30)
+    done = sweep.run("-m", "batch=1", "engine.load_timeout_s=3", *REAL)
     assert done.code == 1, done.out + done.err
     assert sweep.statuses()["baseline b1"] == ("ERROR", "timeout")
     reason = sweep.reason("baseline b1")
@@ -142,12 +153,12 @@ def test_imports_that_hang_end_with_the_load_time_limit(sweep: Sweep) -> None:
 
 
 def test_stopped_engine_is_killed_by_the_watchdog_with_all_its_ranks(sweep: Sweep) -> None:
-    process, engine = start_two_ranks(sweep, "engine.request_timeout_s=4")
+    process, engine = start_two_ranks(sweep, "engine.request_timeout_s=8")
     os.kill(engine, signal.SIGSTOP)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 1, out + err
     assert sweep.statuses()["cfg_parallel b1"] == ("ERROR", "timeout")
-    assert numbers(sweep.reason("cfg_parallel b1"))[:3] == [4, 1, 1], "seconds, batch 1 of 1"
+    assert numbers(sweep.reason("cfg_parallel b1"))[:3] == [8, 1, 1], "seconds, batch 1 of 1"
     assert not group_alive(engine)
     assert list((sweep.base / "tmp").glob("sweep-*")) == []
 
@@ -200,7 +211,7 @@ def run(self, command):
 RankRunner.run = run
 """,
     )
-    done = sweep.run("-m", "batch=2,3", "workload.repeats=1", *REAL)
+    done = sweep.run("-m", "batch=2,3", "workload.repeats=1", *QWEN)
     assert done.code == 1, done.out + done.err
     assert sweep.statuses()["baseline b2"] == ("ERROR", "oom")
     assert "DefaultCPUAllocator: can't allocate memory" in sweep.reason("baseline b2")
@@ -300,8 +311,9 @@ def test_failed_requests_are_in_no_statistic(sweep: Sweep) -> None:
     """The batch fails after two seconds; the mean of the others stays that of an engine that does nothing."""
     in_generate(sweep, 'if requests[0].prompt_index == 3: import time; time.sleep(2); raise ValueError("bad prompt")')
     assert sweep.run("-m", *NOOP, "batch=1").code == 1
-    assert float(sweep.requests("baseline b1")[-1]["e2e_s"]) >= 2
-    assert float(sweep.rows()["baseline b1"]["latency_mean_s"]) < 1
+    failed_s = float(sweep.requests("baseline b1")[-1]["e2e_s"])
+    assert failed_s >= 2
+    assert float(sweep.rows()["baseline b1"]["latency_mean_s"]) < failed_s / 4
 
 
 def test_load_failure_is_tried_once_for_the_group_and_others_run(sweep: Sweep) -> None:
@@ -350,7 +362,7 @@ def test_sweeper_killed_leaves_no_engine_and_a_rerun_does_what_is_missing(sweep:
     process.kill()
     process.wait()
     engine = sweep.engine_pids()[0]
-    wait_for(lambda: not alive(engine), 5)
+    wait_for(lambda: not alive(engine))
     report = sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
     assert report.code == 0, report.err
     assert sweep.statuses() == {

@@ -172,7 +172,7 @@ def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None
     sweep.wait_until(process, lambda: [event for event in sweep.events("cell") if event["state"] == "loading"])
     server = int(sweep.wait_until(process, lambda: sweep.flag.exists() and sweep.flag.read_text()))
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, "Traceback" in err) == (130, False), out + err
     assert sweep.statuses() == {"baseline b1": INTERRUPTED, "baseline b2": NOT_RUN}
     assert not alive(server)
@@ -182,17 +182,17 @@ def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None
 def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
     import psutil
 
-    small = ("workload.num_prompts=1", "workload.steps=2", "workload.repeats=50")
+    small = ("model=tiny_qwen_image", "workload.num_prompts=1", "workload.steps=2", "workload.repeats=1000")
     process = sweep.start("-m", "feature=cfg_parallel", "baselines=false", "plots=false", "aa=0", *small)
     sweep.wait_until(process, lambda: sweep.is_running("cfg_parallel b1"))
     started = psutil.Process(process.pid).children(recursive=True)
     (engine,) = sweep.engine_pids()
     assert len(started) >= 3, "server, engine and second rank"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130, out + err
     assert sweep.statuses()["cfg_parallel b1"] == INTERRUPTED
     assert numbers(sweep.reason("cfg_parallel b1"))[:2] == [1, 1], "batch 1 of 1"
     assert not group_alive(engine)
-    wait_for(lambda: not [child.pid for child in started if alive(child.pid)], 5.0)  # multiprocessing's tracker is last
+    wait_for(lambda: not [child.pid for child in started if alive(child.pid)])  # multiprocessing's tracker is last
     assert list((sweep.base / "tmp").glob("sweep-*")) == []

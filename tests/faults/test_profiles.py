@@ -72,7 +72,7 @@ def test_interrupt_under_nsys_leaves_nothing(sweep: Sweep, nsys: str) -> None:
     process = sweep.start("-m", *NOOP, "profile=nsys")
     sweep.wait_until(process, sweep.flag.exists)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130, out + err
     assert sweep.statuses()["baseline b1"] == ("ERROR", "interrupted")
     assert numbers(sweep.reason("baseline b1")) == [1, 4, 1], "batch 1 of 4, repeat 1"
@@ -92,14 +92,16 @@ def test_sweeper_killed_while_nsys_records_leaves_no_process(sweep: Sweep, nsys:
 
 def test_agent_that_dies_costs_the_trace_only(sweep: Sweep, nsys: str) -> None:
     """As it does when the folder of its temporary files is full."""
-    in_generate(sweep, "import time; time.sleep(0.2 if FLAG.exists() else 1); folder and FLAG.touch()")
+    gone = "FLAG.with_name('gone')"
+    in_generate(sweep, f"import time\nwhile folder and not {gone}.exists():\n    FLAG.touch(); time.sleep(0.1)")
     process = sweep.start("-m", *NOOP, "profile=nsys")
     sweep.wait_until(process, sweep.flag.exists)
     for one in psutil.process_iter():
         words = one.cmdline() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE else []
         if any(word.startswith(f"--session-name=sweep-{process.pid}-") for word in words):
             one.kill()
-    out, err = process.communicate(timeout=60)
+    sweep.flag.with_name("gone").touch()
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     row = sweep.rows()["baseline b1"]
     if nsys == "real":  # the script's agent does nothing

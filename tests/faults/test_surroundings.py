@@ -286,4 +286,4 @@ NoopEngine.load = load
         "baseline b1 threads_per_rank=2": ("ERROR", "cut_off"),
     }
     assert "loading" in sweep.reason("baseline b1 threads_per_rank=2")
-    wait_for(lambda: not [pid for pid in sweep.engine_pids() if alive(pid)], 5)
+    wait_for(lambda: not [pid for pid in sweep.engine_pids() if alive(pid)])

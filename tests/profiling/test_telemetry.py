@@ -39,7 +39,7 @@ def tree() -> Iterator["subprocess.Popen[str]"]:
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     yield process
-    process.communicate("\n\n", timeout=30)
+    process.communicate("\n\n", timeout=240)
 
 
 def proceed(process: "subprocess.Popen[str]") -> None:
@@ -52,17 +52,18 @@ def proceed(process: "subprocess.Popen[str]") -> None:
 def test_memory_and_processor_time_of_the_whole_tree(tree: "subprocess.Popen[str]") -> None:
     sampler = ProcessTreeSampler(tree.pid, interval_s=0.05, gpu_indices=())
     sampler.start()
-    start = sampler.mark()
-    time.sleep(0.6)
-    end = sampler.mark()
+    (busy,) = psutil.Process(tree.pid).children()
+    used, start = sum(busy.cpu_times()[:2]), sampler.mark()
+    time.sleep(1.0)
+    end, used = sampler.mark(), sum(busy.cpu_times()[:2]) - used
     sampler.stop()
     window = sampler.window(start, end)
-    assert 5 <= len(window.samples) <= 14
+    assert 5 <= len(window.samples) <= (end - start) / 0.05 + 2
     assert all(start <= sample.time_s <= end for sample in window.samples)
     assert window.summary.peak_memory_gb is not None
     assert 0.05 < window.summary.peak_memory_gb < 0.5
     assert window.summary.cpu_pct is not None
-    assert 15 < window.summary.cpu_pct < 130  # one busy child; it may have to share its core
+    assert window.summary.cpu_pct == pytest.approx(100 * used / (end - start), rel=0.3, abs=5)  # it may share its core
     assert (window.summary.gpu_util_pct, window.summary.energy_j) == (None, None)
     assert all(sample.gpu_index is None for sample in window.samples)
 
@@ -73,7 +74,7 @@ def test_processes_that_vanish_while_sampling(tree: "subprocess.Popen[str]") -> 
     proceed(tree)
     time.sleep(0.5)
     proceed(tree)
-    tree.wait(timeout=30)
+    tree.wait(timeout=240)
     time.sleep(0.05)
     gone = time.perf_counter()
     time.sleep(0.05)
@@ -188,16 +189,16 @@ def test_sampler_ends_with_its_parent_however_that_died(doing: str, tmp_path: Pa
     (sampler,) = samplers(parent.pid)
     parent.kill()
     parent.communicate()
-    assert psutil.wait_procs([sampler], timeout=5)[1] == []
+    assert psutil.wait_procs([sampler], timeout=120)[1] == []
 
 
 def test_stopping_ends_its_process_at_once() -> None:
-    sampler = ProcessTreeSampler(os.getpid(), gpu_indices=())
+    sampler = ProcessTreeSampler(os.getpid(), interval_s=600, gpu_indices=())
     sampler.mark()
     (process,) = samplers()
     start = time.perf_counter()
     sampler.stop()
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 60, "it did not wait for its next sample"
     assert not process.is_running()
 
 
@@ -260,7 +261,7 @@ def test_sampler_that_fails_tells_its_last_words(
     sampler.mark()
     (process,) = samplers()
     if interval_s < 1:
-        psutil.wait_procs([process], timeout=10)
+        psutil.wait_procs([process], timeout=240)
     sampler.mark()
     sampler.rest()
     assert sampler.problem.endswith(": ValueError: nonsense")
@@ -281,7 +282,7 @@ def test_answer_of_a_command_that_was_broken_off_is_not_taken_for_the_next_one(
         with pytest.raises(KeyboardInterrupt):
             sampler.mark()
     assert sampler._pipe
-    assert sampler._pipe.poll(10)  # its answer waits there
+    assert sampler._pipe.poll(240)  # its answer waits there
     last = time.perf_counter()
     sampler.stop()
     assert [sample.time_s > last for sample in sampler.window(0.0, time.perf_counter()).samples] == [False, False, True]

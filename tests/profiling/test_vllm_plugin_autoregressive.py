@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from omni_doubles import Here  # noqa: E402
 
 from profiling.vllm_plugin import autoregressive  # noqa: E402
-from profiling.vllm_plugin.autoregressive import IDLE_S, hook_runner, is_prefill  # noqa: E402
+from profiling.vllm_plugin.autoregressive import hook_runner, is_prefill  # noqa: E402
 from profiling.vllm_plugin.record_files import PAUSED, ArRecord, ar_record, phase_records, read_lines  # noqa: E402
 
 
@@ -95,7 +95,7 @@ def step(runner: Any, scheduled: Scheduled) -> None:
         assert runner.sample_tokens(None) == "output"
 
 
-def records(here: Here, steps: int, timeout_s: float = 5.0) -> list[ArRecord]:
+def records(here: Here, steps: int, timeout_s: float = 60.0) -> list[ArRecord]:
     """Lines of the only file once they hold so many steps."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -206,14 +206,19 @@ def test_an_exception_ends_the_step_and_is_passed_on(runner: Any, here: Here) ->
     assert here.reports == []
 
 
-def test_all_steps_are_written_within_a_tenth_of_a_second(runner: Any, here: Here) -> None:
+def test_all_steps_are_written_within_a_tenth_of_a_second(
+    runner: Any, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the pause is over; it is made longer, that a machine that is busy may be late by as much."""
+    assert autoregressive.IDLE_S < 0.1 / 2
+    monkeypatch.setattr(autoregressive, "IDLE_S", 1.0)
     for number in range(2):
         step(runner, first("a"))
         for _ in range(50):
             step(runner, later("a"))
         ended = time.perf_counter()
         records(here, 51 * (number + 1))
-        assert IDLE_S * 0.9 < time.perf_counter() - ended < 0.5  # 0.1 s on a machine that is not busy
+        assert 0.9 < time.perf_counter() - ended < 2.0
     found = [record.steps for record in records(here, 102)]
     assert (sum(found), len(found) < 10) == (102, True)  # two lines on a machine that is not busy
 

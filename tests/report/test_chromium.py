@@ -14,7 +14,11 @@ from tests.report.made_up import HOSTILE, made_up
 
 pytestmark = pytest.mark.skipif(driver.executable() is None, reason="no Chromium here")
 TEACACHE = "[...document.querySelectorAll('details.cell')].find(part => part.textContent.includes('teacache b1'))"
-LOADED = "new Promise(done => setTimeout(done, 300))"
+LOADED = """new Promise(done => {
+    const shown = () => [...document.querySelectorAll('details[open] img')].every(image => image.complete)
+    const look = () => shown() ? setTimeout(done, 50) : setTimeout(look, 50)
+    setTimeout(look, 300)
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with driver.started(limit_s=120) as found:
+    with driver.started(limit_s=600) as found:
         yield found
 
 
@@ -38,9 +42,16 @@ def opened(report, browser):
     return browser
 
 
-def test_the_page_is_small_and_opens_at_once(report, opened):
+def test_the_page_is_small_and_opens_at_once(report, browser):
+    """In seconds of the page's own thread, not of a machine that may be busy."""
     assert report.stat().st_size < 20_000_000
-    assert opened.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") < 2000
+    browser.window(1280, 900)
+    browser.open("about:blank")
+    browser.call("Performance.enable", timeDomain="threadTicks")
+    browser.open(report.as_uri())
+    used = {metric["name"]: metric["value"] for metric in browser.call("Performance.getMetrics")["metrics"]}
+    browser.call("Performance.disable")
+    assert 0 < used["TaskDuration"] < 2
 
 
 def test_nothing_hostile_runs_and_all_of_it_is_shown(opened):
