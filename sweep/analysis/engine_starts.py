@@ -32,7 +32,7 @@ class Measured:
     @functools.cached_property
     def pairs(self) -> list[tuple[Start, Start]]:
         """(baseline, cell) of the starts with an interleaved baseline."""
-        both = [(reference_samples(result), samples(result)) for result in self.results]
+        both = [(baseline_samples(result), samples(result)) for result in self.results]
         return [(reference, own) for reference, own in both if reference]
 
 
@@ -41,7 +41,7 @@ class Floor:
     """Noise of one model and engine: between separate starts, and between starts with an interleaved baseline."""
 
     alone: Noise = Noise()
-    beside: Noise = Noise()
+    interleaved: Noise = Noise()
     starts: int = 0  # of the baseline, all batches
 
 
@@ -50,7 +50,7 @@ def samples(result: RunResult) -> Start:
     return {key: batch.latency_s for key, batch in _first_requests(result)}
 
 
-def reference_samples(result: RunResult) -> Start:
+def baseline_samples(result: RunResult) -> Start:
     """The same for the interleaved baseline; empty when there was none."""
     return {key: batch.baseline_s for key, batch in _first_requests(result) if batch.baseline_s is not None}
 
@@ -93,8 +93,8 @@ def floors(plan: Plan, measured: Mapping[str, Measured]) -> dict[tuple[str, str]
     for name, family in families.items():
         alone = paired.noise_between_starts([one for m in same for one in m.starts] for same in family.values())
         repeats = [m for same in family.values() for m in same if m.cell.role == AA]
-        beside = paired.noise_beside_reference(pair for m in repeats for pair in m.pairs)
-        found[name] = Floor(alone, beside, sum(len(m.results) for same in family.values() for m in same))
+        interleaved = paired.interleaved_noise(pair for m in repeats for pair in m.pairs)
+        found[name] = Floor(alone, interleaved, sum(len(m.results) for same in family.values() for m in same))
     return found
 
 
@@ -113,5 +113,5 @@ def speedup(cell: Measured, baselines: Sequence[Measured], floor: Floor) -> Rati
     if again:
         baselines = [one for one in baselines if one.cell.key == cell.cell.baseline_key]
     if cell.pairs:
-        return paired.compare_beside(cell.pairs, known.beside)
+        return paired.compare_interleaved(cell.pairs, known.interleaved)
     return paired.compare([one for m in baselines for one in m.starts], cell.starts, known.alone)

@@ -87,13 +87,13 @@ def noise_between_starts(cells: Iterable[Sequence[Start]]) -> Noise:
     return Noise(math.sqrt(squares / df), df) if df else Noise()
 
 
-def noise_beside_reference(pairs: Iterable[tuple[Start, Start]]) -> Noise:
+def interleaved_noise(pairs: Iterable[tuple[Start, Start]]) -> Noise:
     """Noise left when two baselines are interleaved, batch by batch: the true ratio is 1, so no mean is estimated.
 
     Drift of the machine affects both equally and cancels; what is left is the process. `sd` is that of one pair of
     starts.
     """
-    means = [float(differences.mean()) for pair in pairs if len(differences := _beside([pair]))]
+    means = [float(differences.mean()) for pair in pairs if len(differences := _paired_logs([pair]))]
     return Noise(math.sqrt(math.fsum(m * m for m in means) / len(means)), len(means)) if means else Noise()
 
 
@@ -126,16 +126,16 @@ def compare(
     return _ratio(first - second, spread, df)
 
 
-def compare_beside(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
+def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
     """Baseline ÷ cell, from starts in which the baseline was interleaved with the cell, batch by batch.
 
-    `noise` is `noise_beside_reference` of the A/A cells: one degree of freedom per A/A start, so with a single A/A
+    `noise` is `interleaved_noise` of the A/A cells: one degree of freedom per A/A start, so with a single A/A
     start Student's interval would be useless. It is moderated (after Smyth 2004, Statistical Applications in Genetics
     and Molecular Biology 3:1): the assumption that processes add as much noise as prompts do counts as one further
     observation, whose weight falls with more A/A starts. Sound where drift cancels, as it does with an interleaved
     baseline; docs/calibration.md.
     """
-    differences = _beside(pairs)
+    differences = _paired_logs(pairs)
     if noise.sd is None or len(differences) < 2:
         return _ratio(differences, None, 0.0)
     expected = 2 * float(differences.var(ddof=1)) / len(differences)
@@ -144,7 +144,7 @@ def compare_beside(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
     return _ratio(differences, (weight * expected + noise.df * noise.sd**2 / len(pairs)) / df, df)
 
 
-def _beside(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
+def _paired_logs(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
     """log(baseline ÷ cell) by unit, averaged over starts."""
     import numpy as np
 

@@ -54,9 +54,9 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     pixels = _pixel_floors(plan, quality)
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
     combinations.judge(rows, plan.by_key, sweep.evidence, pixels)
-    beside = {key for key, one in measured.items() if one.pairs}
-    validity.doubt_drift(rows, beside)
-    validity.doubt_baselines(rows, plan.by_key, beside)
+    interleaved = {key for key, one in measured.items() if one.pairs}
+    validity.doubt_drift(rows, interleaved)
+    validity.doubt_baselines(rows, plan.by_key, interleaved)
     for row in rows:
         _conclude(row)
     group = control_group.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))

@@ -26,7 +26,7 @@ def own_doubts(cell: Cell, results: Sequence[RunResult]) -> list[Finding]:
     return list(dict.fromkeys(found))
 
 
-def doubt_drift(rows: Sequence[dict[str, Any]], beside: Set[str]) -> None:
+def doubt_drift(rows: Sequence[dict[str, Any]], interleaved: Set[str]) -> None:
     """Mark speed-ups invalid when A/A shows that the machine changed; those with an interleaved baseline stay valid."""
     drift: dict[tuple[str, str], float] = {}
     for row in rows:
@@ -35,18 +35,18 @@ def doubt_drift(rows: Sequence[dict[str, Any]], beside: Set[str]) -> None:
             drift[name] = max(drift.get(name, 1.0), row["speedup"], 1 / row["speedup"])
     for row in rows:
         worst = drift.get((row["model"], row["engine"]), 1.0)
-        exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in beside
+        exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in interleaved
         if exposed and worst > 1 + DRIFT_LIMIT:
             said = f"A/A drift: two engine starts of the same baseline differed by {worst:.2f}x"
             row["doubts"].append(Finding("drift", said))
 
 
-def doubt_baselines(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], beside: Set[str]) -> None:
-    """Mark speed-ups over a baseline that cannot be trusted itself; not those with an interleaved one (`beside`)."""
+def doubt_baselines(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], interleaved: Set[str]) -> None:
+    """Mark speed-ups over a baseline that cannot be trusted itself, but for cells with an interleaved one."""
     doubts = {row["cell_key"]: tuple(row["doubts"]) for row in rows if row["doubts"]}
     for row in rows:
         key = row["cell_key"]
         baseline = cells[key].baseline_key
-        found = doubts.get(baseline, ()) if baseline != key and key not in beside else ()
+        found = doubts.get(baseline, ()) if baseline != key and key not in interleaved else ()
         if row.get("speedup") is not None and not set(found) <= set(row["doubts"]):
             row["doubts"].append(Finding("baseline_doubted", f"its baseline cannot be trusted: {texts(found)}"))

@@ -228,10 +228,10 @@ def _relative_sees_more(before: Report, after: Report) -> str:
     for name, floor in before.floors.items():
         pair = (floor, after.floors.get(name, floor))
         alone = max(one.alone.sd or 0.0 for one in pair)
-        beside = max(one.beside.sd or 0.0 for one in pair)
-        if alone > 2 * beside and all(one.beside.df for one in pair):
+        interleaved = max(one.interleaved.sd or 0.0 for one in pair)
+        if alone > 2 * interleaved and all(one.interleaved.df for one in pair):
             return (
-                f"start-to-start noise is {alone:.1%}, but only {beside:.1%} relative to an interleaved baseline: "
+                f"start-to-start noise is {alone:.1%}, but only {interleaved:.1%} relative to an interleaved baseline: "
                 "--relative detects smaller changes"
             )
     return ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep import legacy
-from sweep.analysis.paired import Noise, Sample, Start, noise_beside_reference
+from sweep.analysis.paired import Noise, Sample, Start, interleaved_noise
 from sweep.findings import STATUSES, Finding, deciding
 
 SCHEMA_VERSION = 1  # of report.json
@@ -51,7 +51,7 @@ class Cell:
     phases_ms: Mapping[str, float]
     metrics: Mapping[str, float | None]
     starts: tuple[Start, ...]  # engine starts that measured something
-    references: tuple[Start, ...]  # the interleaved baseline of each start; empty if there was none
+    interleaved: tuple[Start, ...]  # the interleaved baseline of each start; empty if there was none
 
     @property
     def is_baseline(self) -> bool:
@@ -69,7 +69,7 @@ class Floor:
     """Chance differences for one model and engine: latency between engine starts, and pixels."""
 
     alone: Noise = Noise()  # of one start's mean log latency
-    beside: Noise = Noise()  # of one start's mean log ratio to its interleaved baseline
+    interleaved: Noise = Noise()  # of one start's mean log ratio to its interleaved baseline
     mean_diff: float = 0.0  # between two runs of the baseline
 
 
@@ -162,7 +162,7 @@ def _cell(entry: Any, where: str) -> Cell:
     status = _text(entry, "status", where)
     _check(status in STATUSES, f"{where}.status", f"is '{status}', not one of {', '.join(STATUSES)}")
     speedup = _mapping(entry, "speedup", where)
-    starts, references = _starts(entry, where)
+    starts, interleaved = _starts(entry, where)
     return Cell(
         key=_text(entry, "cell_key", where),
         baseline_key=_text(entry, "baseline_key", where, ""),
@@ -188,7 +188,7 @@ def _cell(entry: Any, where: str) -> Cell:
         phases_ms=_phases(_mapping(entry, "phases_ms", where), where),
         metrics=_numbers(_mapping(entry, "metrics", where), ("images_per_s", "peak_memory_gb"), where),
         starts=starts,
-        references=references,
+        interleaved=interleaved,
     )
 
 
@@ -205,15 +205,15 @@ def _codes(entry: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 
 def _starts(entry: Mapping[str, Any], where: str) -> tuple[tuple[Start, ...], tuple[Start, ...]]:
-    starts, references = [], []
+    starts, interleaved = [], []
     for number, start in enumerate(_list(entry, "starts", where)):
         here = f"{where}.starts[{number}]"
         _check(isinstance(start, dict), here, "must be an object")
         samples = _samples(start.get("samples"), f"{here}.samples")
         if samples:
             starts.append(samples)
-            references.append(_samples(start.get("reference"), f"{here}.reference"))
-    return tuple(starts), tuple(references)
+            interleaved.append(_samples(start.get("reference"), f"{here}.reference"))
+    return tuple(starts), tuple(interleaved)
 
 
 def _samples(rows: Any, where: str) -> dict[Sample, float]:
@@ -236,8 +236,8 @@ def _floor(entry: Any, where: str, repeats: Sequence[Cell]) -> tuple[tuple[str, 
     _check(sd is None or 0 <= sd < math.inf, f"{where}.sd", "must be finite and at least 0")
     alone = Noise() if sd is None or df < 1 else Noise(sd, df)
     own = [cell for cell in repeats if (cell.model, cell.engine) == name]
-    beside = noise_beside_reference((r, s) for cell in own for s, r in zip(cell.starts, cell.references, strict=True))
-    return name, Floor(alone, beside, found["mean_diff"] or 0.0)
+    interleaved = interleaved_noise((r, s) for cell in own for s, r in zip(cell.starts, cell.interleaved, strict=True))
+    return name, Floor(alone, interleaved, found["mean_diff"] or 0.0)
 
 
 def _joined(repeats: Sequence[Cell]) -> dict[str, tuple[Start, ...]]:

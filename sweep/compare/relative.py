@@ -19,10 +19,10 @@ def relative_starts(report: Report, cell: Cell) -> tuple[tuple[Start, ...], Nois
     sd² · (1 + n/m), or √2 · sd for one start each.
     """
     floor = report.floor(cell)
-    beside = [(samples, other) for samples, other in zip(cell.starts, cell.references, strict=True) if other]
-    if beside:
-        starts = [_divide(samples, other) for samples, other in beside]
-        noise = floor.beside if floor.beside.df else _scaled(floor.alone, 2.0)
+    interleaved = [(samples, other) for samples, other in zip(cell.starts, cell.interleaved, strict=True) if other]
+    if interleaved:
+        starts = [_divide(samples, other) for samples, other in interleaved]
+        noise = floor.interleaved if floor.interleaved.df else _scaled(floor.alone, 2.0)
     else:
         baseline = _baseline_starts(report, cell)
         mean = geometric_mean_start(baseline)
@@ -35,8 +35,8 @@ def machine_scale(before: Report, after: Report, cell: Cell, other: Cell) -> flo
     """Baseline latency in `before` ÷ in `after`: converts phases of `after` to the speed of `before`."""
     means = []
     for report, one in ((before, cell), (after, other)):
-        beside = [samples for samples in one.references if samples]
-        means.append(geometric_mean_start(beside or _baseline_starts(report, one)))
+        interleaved = [samples for samples in one.interleaved if samples]
+        means.append(geometric_mean_start(interleaved or _baseline_starts(report, one)))
     shared = [key for key in means[0] if key in means[1]]
     if not shared:
         return 1.0

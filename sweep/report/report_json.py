@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep.analysis.columns import IDENTITY, METRIC, PHASE, STATUS, of_kind
 from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Missing, Side
-from sweep.analysis.engine_starts import Measured, measured_cells, reference_samples, samples
+from sweep.analysis.engine_starts import Measured, baseline_samples, measured_cells, samples
 from sweep.analysis.evidence import total_evidence
 from sweep.analysis.paired import Start
 from sweep.analysis.summary import Row, Summary
@@ -155,7 +155,7 @@ def _ranks(measured: Measured | None) -> list[dict[str, Any]]:
 
 
 def _samples(measured: Measured | None) -> list[tuple[Start, Start]]:
-    return [(samples(result), reference_samples(result)) for result in measured.results] if measured else []
+    return [(samples(result), baseline_samples(result)) for result in measured.results] if measured else []
 
 
 def _start(own: Start, reference: Start) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Baseline engines that run beside the cells they are compared with, batch by batch.
+"""Interleaved baselines: engines that generate every batch of a cell as well, right before or after it.
 
 The speed of a shared machine drifts by more than features gain; a baseline measured in the same seconds drifts
 along, and the drift cancels (the idea of duet benchmarking, Bulej et al. 2020). On a CPU the engine of the
@@ -111,7 +111,7 @@ class BaselineEngines:
         return True
 
     def get(self, cell: Cell, spec: Callable[[Cell], EngineSpec], load_timeout_s: float) -> BaselineEngine | None:
-        """The loaded baseline engine that runs beside `cell`; None when none does.
+        """The loaded engine of the baseline interleaved with `cell`; None when there is none.
 
         A baseline that cannot be loaded is tried once; its own cells say why, and others are measured without it.
         """
@@ -153,5 +153,5 @@ class BaselineEngines:
 
 
 def failure_of_baseline(error: EngineFailure) -> EngineFailure:
-    """The failure of a baseline, as the failure of the cell beside it, whose own engine is unharmed."""
+    """The failure of a baseline, as the failure of its cell, whose own engine is unharmed."""
     return EngineFailure(error.cause, f"the interleaved baseline failed: {error.reason}", alive=True)

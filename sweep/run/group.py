@@ -151,7 +151,7 @@ class GroupRunner:
         return self.host, self.sampler
 
     def _baseline_spec(self, baseline: Cell) -> EngineSpec:
-        """The baseline's engine beside ours; on GPUs it has those of the lease that we do not use."""
+        """The interleaved baseline's engine; on GPUs it has those of the lease that ours does not use."""
         run = baseline.run_config
         devices = discover(run.engine, run.model, run.hardware)
         return engine_spec(run, devices, baseline.gpus, self.gpu_ids[self.cells[0].gpus :])

@@ -93,7 +93,7 @@ class Profile:
             self.found = Found(note=f"{self.kind}: the trace was lost: {error}")
 
     def analyse(self, device: str) -> None:
-        """Write what the trace says beside it: nsys_phases.csv and kernels.csv. A trace of torch is for viewers."""
+        """Write what the trace says next to it: nsys_phases.csv and kernels.csv. A trace of torch is for viewers."""
         if self.found.trace != NSYS_TRACE:
             return
         command = [sys.executable, "-m", "profiling", "analyze", str(self.path / NSYS_TRACE)]

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from sweep.analysis import paired
-from sweep.analysis.paired import Noise, Ratio, compare, compare_beside, noise_beside_reference, noise_between_starts
+from sweep.analysis.paired import Noise, Ratio, compare, compare_interleaved, interleaved_noise, noise_between_starts
 
 QUIET = Noise(0.001, 5)
 
@@ -78,7 +78,7 @@ def test_noise_between_starts_is_that_of_their_means() -> None:
 
 
 def test_beside_a_reference_the_true_ratio_is_known() -> None:
-    noise = noise_beside_reference([(start(1.0, 1.0), start(math.e**0.1, math.e**0.1))])
+    noise = interleaved_noise([(start(1.0, 1.0), start(math.e**0.1, math.e**0.1))])
     assert (noise.sd, noise.df) == (pytest.approx(0.1), 1)
 
 
@@ -130,8 +130,8 @@ def test_a_slowdown_of_a_tenth_beside_the_baseline_is_found() -> None:
             )
             for factor in (1.1, 1.0, 1.0, 1.0)
         ]
-        noise = noise_beside_reference(pairs[1:])
-        found += compare_beside(pairs[:1], noise).called == "slower"
+        noise = interleaved_noise(pairs[1:])
+        found += compare_interleaved(pairs[:1], noise).called == "slower"
     assert found / rounds >= 0.9
 
 

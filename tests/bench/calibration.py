@@ -77,7 +77,7 @@ def _compare(chosen: Sequence[Pair], interleaved: bool, factor: float) -> Ratio:
     """First of `chosen` is the cell, `factor` times slower than it was; the others are what is known of noise."""
     cell = {key: seconds * factor for key, seconds in chosen[0][1].items()}
     if interleaved:
-        return paired.compare_beside([(chosen[0][0], cell)], paired.noise_beside_reference(chosen[1:]))
+        return paired.compare_interleaved([(chosen[0][0], cell)], paired.interleaved_noise(chosen[1:]))
     baselines = [again for _, again in chosen[1:]]
     return paired.compare(baselines, [cell], paired.noise_between_starts([baselines]))
 
