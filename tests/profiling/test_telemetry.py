@@ -53,9 +53,11 @@ def test_memory_and_processor_time_of_the_whole_tree(tree: "subprocess.Popen[str
     sampler = ProcessTreeSampler(tree.pid, interval_s=0.05, gpu_indices=())
     sampler.start()
     (busy,) = psutil.Process(tree.pid).children()
-    used, start = sum(busy.cpu_times()[:2]), sampler.mark()
+    start = sampler.mark()  # it takes as long as its process takes to start
+    before = sum(busy.cpu_times()[:2])
     time.sleep(1.0)
-    end, used = sampler.mark(), sum(busy.cpu_times()[:2]) - used
+    used = sum(busy.cpu_times()[:2]) - before
+    end = sampler.mark()
     sampler.stop()
     window = sampler.window(start, end)
     assert 5 <= len(window.samples) <= (end - start) / 0.05 + 2
@@ -112,7 +114,7 @@ def samplers(of: int | None = None) -> list[psutil.Process]:
 def test_sampling_goes_on_while_this_process_lets_nobody_else_run() -> None:
     sampler = ProcessTreeSampler(os.getpid(), interval_s=0.02, gpu_indices=())
     start = sampler.mark()
-    sum(range(40_000_000))  # one call that never lets go of the interpreter: a thread would wait all the while
+    sum(range(150_000_000))  # one call that never lets go of the interpreter: a thread would wait all the while
     end = time.perf_counter()
     sampler.stop()
     times = [start, *(sample.time_s for sample in sampler.window(start, end).samples), end]
