@@ -66,7 +66,7 @@ class Cell:
         asked = str(self.config.get("profile", "off"))  # plans of earlier versions have none
         return "" if asked == "off" else asked
 
-    @property
+    @functools.cached_property
     def run_config(self) -> RunConfig:
         """The typed configuration."""
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), self.config))
