@@ -96,7 +96,6 @@ def test_compare_says_that_profiled_cells_are_others(sweep: Sweep) -> None:
         sweep.run("-m", *NOOP, f"profile={asked}", f"hydra.sweep.dir={folders[name]}")
     done = sweep.run(folders["usual"], folders["one"], module="sweep.compare")
     assert done.code == 2
-    assert "no cell in common: " in done.err
     assert "usual has profile off" in done.err
     assert "one has nsys" in done.err
     done = sweep.run(folders["one"], folders["two"], "--format", "json", module="sweep.compare")
