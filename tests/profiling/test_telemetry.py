@@ -53,19 +53,22 @@ def test_memory_and_processor_time_of_the_whole_tree(tree: "subprocess.Popen[str
     sampler = ProcessTreeSampler(tree.pid, interval_s=0.05, gpu_indices=())
     sampler.start()
     (busy,) = psutil.Process(tree.pid).children()
+    read = [sum(busy.cpu_times()[:2])]
     start = sampler.mark()  # it takes as long as its process takes to start
-    before = sum(busy.cpu_times()[:2])
+    read.append(sum(busy.cpu_times()[:2]))
     time.sleep(1.0)
-    used = sum(busy.cpu_times()[:2]) - before
+    read.append(sum(busy.cpu_times()[:2]))
     end = sampler.mark()
+    read.append(sum(busy.cpu_times()[:2]))
     sampler.stop()
+    least, most = (100 * used / (end - start) for used in (read[2] - read[1], read[3] - read[0]))
     window = sampler.window(start, end)
     assert 5 <= len(window.samples) <= (end - start) / 0.05 + 2
     assert all(start <= sample.time_s <= end for sample in window.samples)
     assert window.summary.peak_memory_gb is not None
     assert 0.05 < window.summary.peak_memory_gb < 0.5
     assert window.summary.cpu_pct is not None
-    assert window.summary.cpu_pct == pytest.approx(100 * used / (end - start), rel=0.3, abs=5)  # it may share its core
+    assert 0.7 * least - 5 < window.summary.cpu_pct < 1.3 * most + 5  # busy may share its core, and marks may wait
     assert (window.summary.gpu_util_pct, window.summary.energy_j) == (None, None)
     assert all(sample.gpu_index is None for sample in window.samples)
 
@@ -112,14 +115,19 @@ def samplers(of: int | None = None) -> list[psutil.Process]:
 
 
 def test_sampling_goes_on_while_this_process_lets_nobody_else_run() -> None:
-    sampler = ProcessTreeSampler(os.getpid(), interval_s=0.02, gpu_indices=())
-    start = sampler.mark()
-    sum(range(150_000_000))  # one call that never lets go of the interpreter: a thread would wait all the while
-    end = time.perf_counter()
-    sampler.stop()
-    times = [start, *(sample.time_s for sample in sampler.window(start, end).samples), end]
-    assert end - start > 0.3
-    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < (end - start) / 2
+    def longest_gap() -> float:
+        """Longest time without a sample, as a part of the call."""
+        sampler = ProcessTreeSampler(os.getpid(), interval_s=0.02, gpu_indices=())
+        start = sampler.mark()
+        sum(range(150_000_000))  # one call that never lets go of the interpreter: a thread would wait all the while
+        end = time.perf_counter()
+        sampler.stop()
+        times = [start, *(sample.time_s for sample in sampler.window(start, end).samples), end]
+        assert end - start > 0.3
+        return max(later - earlier for earlier, later in itertools.pairwise(times)) / (end - start)
+
+    # A busy machine can starve the sampler during one call, though not during each; a thread would wait in all of them.
+    assert any(longest_gap() < 0.5 for _ in range(8))
 
 
 def test_nothing_is_sampled_before_the_first_mark_and_at_rest() -> None:
