@@ -1,11 +1,15 @@
-"""Hydra alone: the same configuration files, Hydra's own sweeper and launcher, a task that does nothing."""
+"""Hydra alone: the same configuration files, Hydra's own sweeper and launcher, a task that does nothing.
+
+It stores the schema itself: `sweep.config.register` also spares Hydra its copies of the store.
+"""
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from sweep import config
 
-config.register()
+ConfigStore.instance().store(name="run_schema", node=config.RunConfig)
 
 
 @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
