@@ -99,7 +99,7 @@ def check(run: RunConfig) -> None:
     name, engine = run.engine.name, kind(run.engine.name)
     require(
         not run.engine.args or engine.options is not None,
-        f"engine.args={run.engine.args}: engine {name} takes no further arguments; {_who('options')} them",
+        f"engine.args={run.engine.args}: engine {name} takes no further arguments; {_takers()} them",
     )
     most = engine.max_batch(run)
     require(
@@ -116,9 +116,9 @@ def check(run: RunConfig) -> None:
         require(not wrong, wrong)
 
 
-def _who(field_name: str) -> str:
-    """`only vllm_omni takes`: engines that have this."""
-    having = [name for name in names() if getattr(kind(name), field_name) is not None]
+def _takers() -> str:
+    """`only vllm_omni takes`: engines that have options."""
+    having = [name for name in names() if kind(name).options is not None]
     return f"only {' and '.join(having)} {'takes' if len(having) == 1 else 'take'}"
 
 

@@ -36,7 +36,8 @@ def cuda_device_count() -> int:
             pynvml.nvmlShutdown()
     except Exception:  # no driver, no library, no permission: in each case there is no GPU that we can use
         return 0
-    return count if visible_devices() is None else min(count, len(visible_devices() or ()))
+    visible = visible_devices()
+    return count if visible is None else min(count, len(visible))
 
 
 def visible_devices() -> tuple[str, ...] | None:

@@ -7,11 +7,11 @@ from sweep.config import Feature, RunConfig, resolved_dtype
 from sweep.engines import registry
 from sweep.engines.protocol import EngineSpec
 from sweep.engines.registry import EngineKind
-from sweep.machine import devices
+from sweep.machine.devices import Devices
 from sweep.plan import features as feature_rules
 
 
-def engine_spec(run: RunConfig, devices: devices.Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
+def engine_spec(run: RunConfig, devices: Devices, ranks: int, gpu_ids: tuple[int, ...]) -> EngineSpec:
     """What the child needs to load this cell's engine on `ranks` devices, one of which may be for an AR stage."""
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     kind = registry.kind(run.engine.name)

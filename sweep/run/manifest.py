@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweep import __version__
 from sweep.checkpoints.marker import read_marker
@@ -15,9 +15,6 @@ from sweep.engines import registry
 from sweep.plan.cells import Plan
 from sweep.results.folder import SweepFolder
 from sweep.run.group import is_finished
-
-if TYPE_CHECKING:
-    pass
 
 
 def _now() -> str:

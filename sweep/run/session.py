@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from profiling import ranges
 from sweep.analysis.proposers import proposed
@@ -26,10 +26,6 @@ from sweep.run.group import Launch, is_finished
 from sweep.run.interrupts import Interrupts
 from sweep.run.manifest import facts_of, later, progress
 from sweep.run.progress import LiveTable, silence_stdout
-
-if TYPE_CHECKING:
-    pass
-
 
 INTERRUPTED = 130
 
@@ -64,7 +60,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
             else f"{len(others)} cells from other commands; they appear"
         )
         print(f"{folder.path} also holds {what} in the tables", file=sys.stderr)
-    done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
+    done = _finished(folder, plan)
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
         print(
@@ -144,9 +140,14 @@ def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], ta
             return
         plan = build_plan([*plan.cells, *added])
         folder.save_plan(plan)
-        done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
+        done = _finished(folder, plan)
         table.extend(plan, done - known)
         todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
+
+
+def _finished(folder: SweepFolder, plan: Plan) -> set[str]:
+    """Keys of cells that need not run again."""
+    return {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
 
 
 def _results(folder: SweepFolder, plan: Plan) -> dict[str, RunResult | None]:
