@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from sweep.engines.process.forkserver import SHARED_VARIABLE
+from sweep.engines.process.host import can_fork
+from tests import fork_server
+
 ROOT = Path(__file__).resolve().parents[1]
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
@@ -53,9 +57,10 @@ def sweep_command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The test's environment with this checkout importable from any folder."""
+    """The test's environment with this checkout importable from any folder, and engines forked from a shared server."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "160"}
+    server = {SHARED_VARIABLE: fork_server.address()} if can_fork("diffusers", "cpu") else {}
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "160", **server}
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A sweep, and one of its cells measured again, with and without a delay in one phase, through both command lines."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,67 +10,36 @@ import pytest
 
 from sweep.report.build import RANDOM_WEIGHTS_NOTE
 from tests.conftest import Finished, environment
+from tests.faults.conftest import path_with
 
 SWEEP = (
-    *("-m", "model=tiny_qwen_image", "feature=teacache", "workload.num_prompts=3", "workload.repeats=2", "aa=2"),
-    *("interleave=true", "workload.steps=8", "plots=false"),
+    *("-m", "model=tiny_qwen_image", "feature=teacache", "workload.num_prompts=2", "workload.repeats=2", "aa=2"),
+    *("interleave=true", "workload.steps=4", "plots=false"),
 )
-DELAY_S = 2.0  # many times a request, also on a busy machine, where A/A differ by much
+DELAY_S = 1.0  # many times a request, also on a busy machine, where A/A differ by much
 OPTIONS = ("--relative", "--min-change", "50")  # a shared machine may truly have been slower the second time
 
-PATCH = '''
+DELAYED = f"""
+_made = RankRunner.__init__
+
+def made(self, place, spec):
+    if "teacache" in spec.features:
+        from diffusers import AutoencoderKLQwenImage as VAE
+
+        decode, calls = VAE.decode, []
+
+        def slow_decode(*arguments, **named):
+            if calls:  # the first is the warm-up
+                time.sleep({DELAY_S})
+            calls.append(1)
+            return decode(*arguments, **named)
+
+        VAE.decode = slow_decode
+    _made(self, place, spec)
+
+RankRunner.__init__ = made
+"""
 """Delays one phase of the engine that has a feature: a regression made to measure."""
-import importlib.abc
-import importlib.util
-import os
-import sys
-import time
-
-ENGINE = "sweep.engines.diffusers.engine"
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name != ENGINE:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            delay(module.RankRunner)
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-def delay(runner):
-    made = runner.__init__
-
-    def __init__(self, place, spec):
-        if "teacache" in spec.features:
-            from diffusers import AutoencoderKLQwenImage as VAE
-
-            decode = VAE.decode
-
-            calls = []
-
-            def slow_decode(*arguments, **named):
-                if calls:  # the first is the warm-up
-                    time.sleep(float(os.environ["DELAY_S"]))
-                calls.append(1)
-                return decode(*arguments, **named)
-
-            VAE.decode = slow_decode
-        made(self, place, spec)
-
-    runner.__init__ = __init__
-
-
-if os.environ.get("DELAY_S"):
-    sys.meta_path.insert(0, Finder())
-'''
 
 
 def run(folder: Path, module: str, *arguments: str, **variables: str) -> Finished:
@@ -99,10 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.rmtree(cell)
     done = run(folder, "sweep", *SWEEP, "hydra.sweep.dir=again")
     assert done.code == 0, done
-    (folder / "patch").mkdir()
-    (folder / "patch" / "sitecustomize.py").write_text(PATCH)
-    path = os.pathsep.join([str(folder / "patch"), environment()["PYTHONPATH"]])
-    done = run(folder, "sweep", *SWEEP, "hydra.sweep.dir=delayed", PYTHONPATH=path, DELAY_S=str(DELAY_S))
+    path = path_with({"sweep.engines.diffusers.engine": DELAYED}, folder / "patch", environment()["PYTHONPATH"])
+    done = run(folder, "sweep", *SWEEP, "hydra.sweep.dir=delayed", PYTHONPATH=path)
     assert done.code == 0, done
     return folder
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sweep.engines.process import forkserver, host
 from sweep.engines.protocol import EngineSpec, Output, Request
+from tests import fork_server
 
 if TYPE_CHECKING:
     from sweep.engines.diffusers.engine import DiffusersEngine
@@ -63,10 +64,9 @@ def pixels(output: Output, folder: Path) -> np.ndarray:
 
 def processes() -> multiprocessing.context.BaseContext:
     """Forks from one server for all tests, as ranks of a sweep are forked from the sweep's; spawns where none can."""
-    spec = make_spec(MODELS[0])
-    if not host.forks(spec):
+    if not host.forks(make_spec(MODELS[0])):
         return multiprocessing.get_context("spawn")
-    host.preimport(spec)
+    fork_server.address()
     return forkserver.CONTEXT
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweep.engines.process.forkserver import SHARED_VARIABLE
 from sweep.machine.leases import LEASES_VARIABLE
 from sweep.results.folder import SweepFolder
 from tests.conftest import Finished, environment
@@ -47,7 +48,17 @@ class After(importlib.abc.MetaPathFinder):
         return spec
 
 sys.meta_path.insert(0, After())
+for name in [name for name in After.faults if name in sys.modules]:  # forked from a process that has imported it
+    exec(compile(After.faults.pop(name), f"<fault in {name}>", "exec"), sys.modules[name].__dict__)
 """
+
+
+def path_with(faults: dict[str, str], folder: Path, path: str) -> str:
+    """This PYTHONPATH with `folder` in front, which is made to run `faults` (code by module)."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(LOADER)
+    (folder / "faults.json").write_text(json.dumps(faults))
+    return os.pathsep.join([str(folder), path])
 
 
 class Sweep:
@@ -61,9 +72,11 @@ class Sweep:
         (base / "tmp").mkdir()
         self.environment = {"TMPDIR": str(base / "tmp"), LEASES_VARIABLE: str(base / "leases")}
         self.processes: list[subprocess.Popen[str]] = []
+        self.own_fork_server = False  # for tests of what happens to it
 
     def inject(self, module: str, code: str) -> None:
         """Run `code` in `module` once it is imported, in every process; `FLAG` is the flag's path."""
+        self.own_fork_server |= module == "sweep.engines.process.forkserver"
         self.faults[module] = f"import pathlib\nFLAG = pathlib.Path({str(self.flag)!r})\n{code}"
 
     def start(self, *arguments: str, module: str = "sweep", **options: Any) -> subprocess.Popen[str]:
@@ -72,12 +85,10 @@ class Sweep:
         if module == "sweep" and not any(".dir=" in argument for argument in arguments):
             command.append(f"hydra.sweep.dir={self.folder}")
         variables = environment() | self.environment
+        if self.own_fork_server:
+            variables.pop(SHARED_VARIABLE, None)
         if self.faults:
-            place = self.base / "faults"
-            place.mkdir(exist_ok=True)
-            (place / "sitecustomize.py").write_text(LOADER)
-            (place / "faults.json").write_text(json.dumps(self.faults))
-            variables["PYTHONPATH"] = os.pathsep.join([str(place), variables["PYTHONPATH"]])
+            variables["PYTHONPATH"] = path_with(self.faults, self.base / "faults", variables["PYTHONPATH"])
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, cwd=self.base, env=variables, **given | options)
         self.processes.append(process)

@@ -182,6 +182,7 @@ def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None
 def test_interrupt_ends_the_real_engine_and_its_ranks(sweep: Sweep) -> None:
     import psutil
 
+    sweep.own_fork_server = True
     small = ("model=tiny_qwen_image", "workload.num_prompts=1", "workload.steps=2", "workload.repeats=1000")
     process = sweep.start("-m", "feature=cfg_parallel", "baselines=false", "plots=false", "aa=0", *small)
     sweep.wait_until(process, lambda: sweep.is_running("cfg_parallel b1"))

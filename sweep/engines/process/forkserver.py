@@ -32,6 +32,9 @@ from typing import Any
 LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
 """Names the log file for what the server's imports print."""
 
+SHARED_VARIABLE = "SWEEP_FORK_SERVER"
+"""Names the socket of a server that another process keeps; commands fork from it instead of starting one each."""
+
 
 class ServerDied(ConnectionError):
     """The server that processes are forked from has ended."""
@@ -114,6 +117,7 @@ def _forked(sentinel: int, timeout_s: float | None) -> int:
 def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     os.environ.clear()
     os.environ.update(surroundings.environment)
+    tempfile.tempdir = None  # that of the server may be another
     output = int(surroundings.output)  # type: ignore[call-overload]  # unpickled to a number
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -187,10 +191,13 @@ LONGEST_FOLDER = 60
 def start_server(preload: str, environment: Mapping[str, str]) -> None:
     """Start the server, unless it runs already, and have it import module `preload`. Returns at once; forks wait.
 
-    `environment` is set while the server starts (it is what the imports see).
+    `environment` is set while the server starts (it is what the imports see). With SHARED_VARIABLE, none is started.
     """
     with _STARTING:
         _STARTED.set()
+        if address := os.environ.get(SHARED_VARIABLE):
+            _use(address)
+            return
         _keep_socket_paths_short()
         before = dict(os.environ)
         os.environ.update(environment)
@@ -202,6 +209,21 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def address() -> str:
+    """Socket of the server that this process has started: the value of SHARED_VARIABLE for commands that share it."""
+    return str(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+
+
+def _use(address: str) -> None:
+    """Fork from the server at `address`, which outlives this process."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_address is None:
+        quiet_tracker()
+        server._forkserver_address = address
+        server._forkserver_alive_fd = os.pipe()[1]  # a server of our own would end when this closes
+        _start_no_other_server()
 
 
 def server_started() -> bool:

@@ -1,0 +1,49 @@
+"""One fork server for each test process: commands fork their engines from it, and import torch once in all.
+
+Importing it, in that server, imports what engines on a CPU need, and makes every fork read the `sitecustomize.py` of
+its PYTHONPATH as a new interpreter would: that is how faults get into engines (tests/faults).
+"""
+
+import functools
+import os
+import runpy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sweep.engines.process import forkserver
+
+
+def address() -> str:
+    """Socket of this process's server, which is started at the first call."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    log = Path(tempfile.gettempdir()) / f"sweep-tests-imports-{os.getpid()}.log"  # gone once all is imported
+    forkserver.start_server(
+        __name__, {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", forkserver.LOG_VARIABLE: str(log)}
+    )
+    return forkserver.address()
+
+
+def _with_site(target: Callable[..., None], *arguments: Any) -> None:
+    for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        if (file := Path(folder) / "sitecustomize.py").is_file():
+            runpy.run_path(str(file))
+            break
+    target(*arguments)
+
+
+def _read_site_in_every_fork() -> None:
+    begin = forkserver._begin
+
+    @functools.wraps(begin)
+    def _begin(surroundings: forkserver.Surroundings, target: Callable[..., None], *arguments: Any) -> None:
+        begin(surroundings, _with_site, target, *arguments)
+
+    forkserver._begin = _begin
+
+
+if os.environ.get(forkserver.LOG_VARIABLE):
+    import sweep.engines.diffusers.preload  # noqa: F401  # imports them
+
+    _read_site_in_every_fork()

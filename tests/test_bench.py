@@ -1,0 +1,29 @@
+"""`make bench` is not run here; that each of its comparisons still runs is, in small, whatever the times."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import tests.bench
+import tests.bench.__main__ as bench
+
+
+def test_every_module_can_be_imported() -> None:
+    names = [module.name for module in pkgutil.iter_modules(tests.bench.__path__)]
+    assert {"calibration", "steps", "traces_cost"} <= set(names)
+    for name in names:
+        importlib.import_module(f"tests.bench.{name}")
+
+
+def test_stored_sweeps_of_another_size(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.stored(cells=12)
+    bench.page(cells=12)
+    out = capsys.readouterr().out
+    assert "stored cells" in out
+    assert "report.html" in out
+
+
+def test_cells_against_hydra(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.overhead(rounds=1, cells=4)
+    assert "4 cells" in capsys.readouterr().out
