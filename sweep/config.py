@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-
 _PACKAGE = Path(__file__).resolve().parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 """The configuration files: inside the package when installed, next to it in a checkout."""
@@ -253,6 +251,8 @@ def register() -> None:
     Hydra deep-copies the whole store for every configuration that it composes: 85 times for --help, most of its time.
     What the store hands out are copies anyway (`ConfigStore.load`), so a copy of the store is the store itself.
     """
+    from hydra.core.config_store import ConfigStore  # not above: engines' processes read the schema without Hydra
+
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     ConfigStore.__deepcopy__ = lambda self, memo: self

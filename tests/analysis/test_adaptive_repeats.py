@@ -74,18 +74,18 @@ def test_a_further_start_has_a_key_of_its_own_and_an_engine_of_its_own() -> None
 
 def test_two_starts_through_the_command_line(sweep, tmp_path: Path) -> None:
     """The embedded model: a second engine for the feature, and one more A/A to know the noise."""
-    small = ("model=tiny_qwen_image", "workload.num_prompts=1", "workload.repeats=2", "workload.steps=4", "plots=false")
-    command = ("-m", "feature=teacache", "repeat=2", *small, "hydra.sweep.dir=sweep")
+    small = ("model=tiny_qwen_image", "workload.num_prompts=1", "workload.repeats=2", "workload.steps=1", "plots=false")
+    command = ("-m", "feature=vae_slicing", "repeat=2", *small, "hydra.sweep.dir=sweep")
     done = sweep(*command)
     assert done.code == 0, done.out + done.err
-    assert "baseline b1 #2 A/A, teacache b1 start 2" in done.out, "what the sweep adds"
+    assert "baseline b1 #2 A/A, vae_slicing b1 start 2" in done.out, "what the sweep adds"
     with (tmp_path / "sweep" / "summary.csv").open() as handle:
         rows = {row["cell"]: row for row in csv.DictReader(handle)}
-    assert set(rows) == {"baseline b1", "teacache b1", "baseline b1 A/A", "baseline b1 #2 A/A"}
-    assert rows["teacache b1"]["starts"] == "2"
-    assert rows["teacache b1"]["called"], "A/A tells what starts differ by"
+    assert set(rows) == {"baseline b1", "vae_slicing b1", "baseline b1 A/A", "baseline b1 #2 A/A"}
+    assert rows["vae_slicing b1"]["starts"] == "2"
+    assert rows["vae_slicing b1"]["called"], "A/A tells what starts differ by"
     report = json.loads((tmp_path / "sweep" / "report.json").read_text())
-    (cell,) = [cell for cell in report["cells"] if cell["cell"] == "teacache b1"]
+    (cell,) = [cell for cell in report["cells"] if cell["cell"] == "vae_slicing b1"]
     assert [(len(start["samples"]), len(start["reference"])) for start in cell["starts"]] == [(2, 2), (2, 2)]
     manifest = json.loads((tmp_path / "sweep" / "manifest.json").read_text())
     assert manifest["engine_starts"] == 6, "3, 2 further ones, and the baseline beside those"

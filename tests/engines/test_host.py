@@ -46,3 +46,10 @@ def test_an_error_of_torch_compile_is_told_with_what_it_met() -> None:
     told = "RuntimeError: RuntimeError when making fake tensor call"
     assert one_line(BY_DYNAMO) == told + ": ValueError('Cannot view a tensor with shape torch.Size([s38, s67 - s7])')"
     assert one_line(told + "\n  Explanation: nothing else") == told
+
+
+def test_an_engine_s_process_starts_without_hydra() -> None:
+    """It reads the schema of a run, and composes none: a quarter of a second for each engine."""
+    code = "import sys, sweep.engines.process.child; print({'hydra', 'omegaconf'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
