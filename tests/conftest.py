@@ -59,7 +59,7 @@ def sweep_command(*arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """The test's environment with this checkout importable from any folder, and engines forked from a shared server."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    server = {SHARED_VARIABLE: fork_server.address()} if can_fork("diffusers", "cpu") else {}
+    server = {SHARED_VARIABLE: fork_server.shared()} if can_fork("diffusers", "cpu") else {}
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "160", **server}
 
 

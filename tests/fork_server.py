@@ -12,17 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sweep.engines import registry
 from sweep.engines.process import forkserver
 
 
-def address() -> str:
-    """Socket of this process's server, which is started at the first call."""
+def shared() -> str:
+    """SHARED_VARIABLE for commands that are to fork from this process's server, which is started at the first call."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     log = Path(tempfile.gettempdir()) / f"sweep-tests-imports-{os.getpid()}.log"  # gone once all is imported
     forkserver.start_server(
         __name__, {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", forkserver.LOG_VARIABLE: str(log)}
     )
-    return forkserver.address()
+    return f"{registry.kind('diffusers').preload['cpu']}:{forkserver.address()}"
 
 
 def _with_site(target: Callable[..., None], *arguments: Any) -> None:

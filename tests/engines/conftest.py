@@ -66,7 +66,7 @@ def processes() -> multiprocessing.context.BaseContext:
     """Forks from one server for all tests, as ranks of a sweep are forked from the sweep's; spawns where none can."""
     if not host.forks(make_spec(MODELS[0])):
         return multiprocessing.get_context("spawn")
-    fork_server.address()
+    fork_server.shared()
     return forkserver.CONTEXT
 
 

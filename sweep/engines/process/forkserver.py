@@ -33,7 +33,7 @@ LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
 """Names the log file for what the server's imports print."""
 
 SHARED_VARIABLE = "SWEEP_FORK_SERVER"
-"""Names the socket of a server that another process keeps; commands fork from it instead of starting one each."""
+"""`PRELOAD:SOCKET` of a server that another process keeps: commands fork from it instead of importing PRELOAD each."""
 
 
 class ServerDied(ConnectionError):
@@ -191,12 +191,13 @@ LONGEST_FOLDER = 60
 def start_server(preload: str, environment: Mapping[str, str]) -> None:
     """Start the server, unless it runs already, and have it import module `preload`. Returns at once; forks wait.
 
-    `environment` is set while the server starts (it is what the imports see). With SHARED_VARIABLE, none is started.
+    `environment` is set while the server starts (it is what the imports see). SHARED_VARIABLE may spare it.
     """
     with _STARTING:
         _STARTED.set()
-        if address := os.environ.get(SHARED_VARIABLE):
-            _use(address)
+        module, _, socket = os.environ.get(SHARED_VARIABLE, "").partition(":")
+        if module == preload:
+            _use(socket)
             return
         _keep_socket_paths_short()
         before = dict(os.environ)
@@ -212,7 +213,7 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
 
 
 def address() -> str:
-    """Socket of the server that this process has started: the value of SHARED_VARIABLE for commands that share it."""
+    """Socket of the server that this process has started, for SHARED_VARIABLE."""
     return str(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
 
 
