@@ -1,28 +1,33 @@
 """CLIP similarity with a tiny CLIP made from a seed: the numbers mean nothing, the path is the real one."""
 
 import csv
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.conftest import environment
+from sweep.analysis.clip_worker import similarities
+from tests.engines.conftest import answers
 
-MAKE = """
-import sys, torch
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-torch.manual_seed(0)
-shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, projection_dim=16)
-CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=8, **shape)).save_pretrained(sys.argv[1])
-"""
+SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def make(pipe: Connection, folder: str) -> None:
+    """In a process of its own, a checkpoint in `folder`; answers with its path."""
+    import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(image_size=32, patch_size=8, projection_dim=16, **SHAPE)
+    CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    pipe.send(folder)
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, capture_output=True, timeout=600)
-    return folder
+    (folder,) = answers(1, make, str(tmp_path_factory.mktemp("clip")))
+    return Path(folder)
 
 
 def test_similarity_is_a_column_of_cells_that_differ_and_1_where_images_are_identical(sweep, clip, tmp_path) -> None:
@@ -50,18 +55,15 @@ def test_a_folder_without_a_checkpoint_is_refused_before_anything_runs(sweep, tm
     assert not (tmp_path / "sweep").exists()
 
 
-def test_the_same_image_twice_is_1(clip: Path, tmp_path: Path) -> None:
-    from PIL import Image
+def embed(pipe: Connection, checkpoint: str, pairs: list[tuple[str, str]]) -> None:
+    """In a process of its own, as the worker: the cosines."""
+    pipe.send(similarities(Path(checkpoint), pairs))
 
+
+def test_the_same_image_twice_is_1(clip: Path, tmp_path: Path) -> None:
     Image.effect_noise((70, 48), 80).save(tmp_path / "a.png")
     Image.effect_noise((70, 48), 20).save(tmp_path / "b.png")
-    import json
-
     a, b = str(tmp_path / "a.png"), str(tmp_path / "b.png")
-    command = [sys.executable, "-m", "sweep.analysis.clip_worker", str(clip)]
-    done = subprocess.run(
-        command, input=json.dumps([[a, a], [a, b]]), env=environment(), capture_output=True, text=True, timeout=600
-    )
-    same, other = json.loads(done.stdout)
+    ((same, other),) = answers(1, embed, str(clip), [(a, a), (a, b)])
     assert same == pytest.approx(1, abs=1e-6)
     assert other < same

@@ -56,13 +56,13 @@ def test_each_cell_is_a_recording_of_its_own_in_one_engine(sweep: Sweep) -> None
 
 def test_the_sentence_of_the_bottleneck_is_in_the_note(sweep: Sweep) -> None:
     with_fake_nsys(sweep)
-    stub = STUB_OF_ANALYZE.replace("other is", "ar_decode is").replace("other,1", "ar_decode,1")
+    stub = STUB_OF_ANALYZE.replace("other is", "denoise_step is").replace("other,1", "denoise_step,1")
     sweep.inject("profiling.errors", stub)
-    done = sweep.run(*FEW, "profile=nsys", f"hydra.run.dir={sweep.folder}")
+    done = sweep.run(*FEW, QWEN, "profile=nsys", f"hydra.run.dir={sweep.folder}")
     assert done.code == 0, done.out + done.err
     (row,) = sweep.rows().values()
-    assert row["bottleneck"] == "ar_decode"
-    assert row["note"] == "nsys: ar_decode is 400", "of the process that spends most in it"
+    assert row["bottleneck"] == "denoise_step"
+    assert row["note"] == "nsys: denoise_step is 400", "of the process that spends most in it"
 
 
 def test_speed_of_profiled_cells_is_not_judged_and_other_cells_are_not_judged_by_them(sweep: Sweep) -> None:
