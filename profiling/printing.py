@@ -1,0 +1,90 @@
+"""What a command prints: control characters are shown instead of acted on, and an output that is gone ends nothing.
+
+Knows nothing of what is printed. A command calls `prepare` first and `finish` last, and prints with `say` and
+`complain`, which never raise.
+"""
+
+import contextlib
+import io
+import os
+import re
+import sys
+
+_ACTED_ON = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters (C0, C1 and DEL), line separators, characters that turn the direction of text, and lone
+surrogates."""
+
+LOST = 2
+"""Exit code of a command whose output could not be written, such as on a full disk."""
+
+
+def clean(text: str, keep: str = "") -> str:
+    r"""The text on one line, with characters that a terminal would act on shown as escapes, such as \x1b and \n.
+
+    `keep`: characters to leave as they are, such as "\n" in text of several lines.
+    """
+    return _ACTED_ON.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Print text of one or more lines, with other control characters shown. Never raises.
+
+    Once the output is gone (`| head`, a full disk), the rest is dropped; `finish` reports it.
+    """
+    try:
+        print(clean(text, keep="\n\t"), end=end)
+    except OSError as error:
+        _gone(error)
+
+
+def complain(line: str) -> None:
+    """Print one line on stderr, with control characters shown. Never raises."""
+    with contextlib.suppress(OSError):
+        print(clean(line), file=sys.stderr, flush=True)
+
+
+def prepare() -> None:
+    """Make the standard streams usable: characters that their encoding lacks are replaced, closed ones are opened.
+
+    A closed descriptor would otherwise be given to the next file that is opened, and be written to.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def finish(program: str, code: int) -> int:
+    """Flush stdout. The command's exit code: `code`, or LOST (after one line that says why) if output was lost.
+
+    A reader that went away (`| head`) has had enough, so nothing is lost.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _gone(error)
+    why, _Failure.error = _Failure.error, None
+    if why is None or isinstance(why, BrokenPipeError):
+        return code
+    complain(f"{program}: the output could not be written ({why.strerror})")
+    return LOST
+
+
+class _Failure:
+    """Why stdout is gone; there is one stdout a process."""
+
+    error: OSError | None = None
+
+
+def _gone(error: OSError) -> None:
+    """Remember why, and print to nowhere from now on."""
+    _Failure.error = _Failure.error or error
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
