@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from profiling.errors import Refusal
+from profiling.printing import complain, finish, prepare
 
 COMMANDS = {
     "analyze": ("profiling.nsys.analyze", "show what limits each phase in an Nsight Systems trace"),
@@ -44,16 +45,21 @@ def run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command, print what went wrong, and return the exit code."""
+    prepare()
+    return finish("profiling", _attempted(arguments))
+
+
+def _attempted(arguments: Sequence[str]) -> int:
+    """The exit code, before the output is known to have arrived."""
     try:
         return run(arguments)
+    except SystemExit as stopped:  # --help
+        return stopped.code if isinstance(stopped.code, int) else 0
     except Refusal as refusal:
-        print(f"profiling: {refusal}", file=sys.stderr)
+        complain(f"profiling: {refusal}")
         return 2
-    except BrokenPipeError:  # | head
-        sys.stderr.close()
-        return 0
     except OSError as error:  # such as a full disk, or a folder without permission
-        print(f"profiling: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        complain(f"profiling: {error.filename or 'output'}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -6,6 +6,7 @@ Knows nothing of what is printed. A command calls `prepare` first and `finish` l
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -35,6 +36,11 @@ def say(text: str = "", end: str = "\n") -> None:
         print(clean(text, keep="\n\t"), end=end)
     except OSError as error:
         _gone(error)
+
+
+def json_text(values: object) -> str:
+    """Strict JSON in ASCII, indented. Raises ValueError for NaN and infinities, which JSON does not have."""
+    return json.dumps(values, indent=1, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def complain(line: str) -> None:

@@ -7,12 +7,12 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 from collections.abc import Sequence
 
 from profiling.doctor import nsys_self_test
 from profiling.doctor.machine import MISSING, OK, WARNING, Finding, machine_findings
 from profiling.nsys import nsys_cli
+from profiling.printing import clean, json_text, say
 from profiling.ranges import InteropLibrary, NvtxPackage, TorchNvtx
 
 UNTESTED, NO_LIBRARY, NOT_RECORDED = "untested", "no_library", "not_recorded"
@@ -67,9 +67,9 @@ def run(asked: argparse.Namespace) -> int:
     """Print all findings; the exit code is always 0."""
     findings = [*nsys_findings(asked.timeout), *machine_findings()]
     if asked.format == "json":
-        print(json.dumps({"findings": [dataclasses.asdict(finding) for finding in findings]}, indent=1))
+        say(json_text({"findings": [dataclasses.asdict(finding) for finding in findings]}))
     else:
-        print(table(findings))
+        say(table(findings))
     return 0
 
 
@@ -148,10 +148,10 @@ def table(findings: Sequence[Finding]) -> str:
     lines = []
     for finding in findings:
         lines.append(
-            f"{finding.name:<{name_width}}  {finding.status:<{status_width}}  {' '.join(finding.found.split())}"
+            f"{finding.name:<{name_width}}  {finding.status:<{status_width}}  {clean(' '.join(finding.found.split()))}"
         )
         if finding.remedy:
-            lines.append(f"{'':<{name_width + status_width + 4}}→ {finding.remedy}")
+            lines.append(f"{'':<{name_width + status_width + 4}}→ {clean(finding.remedy)}")
     lacking = sum(finding.status != OK for finding in findings)
     verdict = f"{lacking} of {len(findings)} checks are not ok; sweeps still run" if lacking else "all checks are ok"
     return "\n".join([*lines, "", verdict])

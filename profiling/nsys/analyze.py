@@ -1,7 +1,6 @@
 """`python -m profiling analyze TRACE…`: what each phase of an Nsight Systems trace does, and what limits it."""
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from profiling.measured_cell import stored_result
 from profiling.nsys import export, nsys_cli, rendering
 from profiling.nsys.locate import sqlite_of
 from profiling.nsys.phase_analysis import Analysis, analyse
+from profiling.nsys.sqlite_file import EXPORT_AGAIN
+from profiling.printing import complain, json_text, say
 
 SHOWN = 12
 RECORD = "record with nsys profile -t cuda,nvtx"
@@ -76,11 +77,14 @@ def run(asked: argparse.Namespace) -> int:
 
         draw(analyses, asked.plot)
     if asked.format == "json":
-        print(json.dumps(rendering.document(analyses), indent=1))
+        say(json_text(rendering.document(analyses)))
     elif asked.format == "csv":
-        print(rendering.phases_csv(analyses), end="")
+        say(rendering.phases_csv(analyses), end="")
+        for one in analyses:
+            for sentence in one.left_out.said():
+                complain(f"profiling: {one.trace}: {sentence}")
     else:
-        print("\n\n".join(rendering.text(one, asked.top, None if asked.all else SHOWN) for one in analyses))
+        say("\n\n".join(rendering.text(one, asked.top, None if asked.all else SHOWN) for one in analyses))
     return 0
 
 
@@ -102,13 +106,40 @@ def read_trace(trace: Path, host_only: bool = False) -> export.Export:
     """
     with sqlite_of(trace) as path:
         found = export.read(path)
-    if not found.ranges.name and not found.ranges.still_open:
-        advice = f"{RECORD} (python -m profiling doctor finds out what is missing)"
-        raise Refusal(f"{trace}: the trace has no NVTX ranges; {advice}", "no_ranges")
-    if not found.ranges.name:
-        problem = "every NVTX range was still open when recording ended; record for longer"
-        raise Refusal(f"{trace}: {problem}", "ranges_open")
-    if not found.has_cuda and not host_only and stored_result(trace).get("device") != "cpu":
-        advice = f"{RECORD}, or add --host-only to see host times only"
-        raise Refusal(f"{trace}: the trace has no CUDA activity; {advice}", "no_cuda")
+    if why := _no_ranges(found):
+        raise Refusal(f"{trace}: {why[0]}", why[1])
+    if not host_only and stored_result(trace).get("device") != "cpu" and (why := _no_cuda(found)):
+        raise Refusal(f"{trace}: {why[0]}, or add --host-only to see host times only", why[1])
     return found
+
+
+def _no_ranges(found: export.Export) -> tuple[str, str] | None:
+    """Why there is no range to analyse and what to do, and the code; None if there is one."""
+    if found.ranges.name:
+        return None
+    if found.left_out.ranges:
+        problem = f"none of the {found.left_out.ranges:,} NVTX ranges has possible times"
+        return f"{problem}; {EXPORT_AGAIN}", "no_times"
+    if found.ranges.still_open:
+        return "every NVTX range was still open when recording ended; record for longer", "ranges_open"
+    there = f" ({lacking})" if (lacking := found.lacks(export.RANGES)) else ""
+    advice = f"{RECORD} (python -m profiling doctor finds out what is missing)"
+    return f"the trace has no NVTX ranges{there}; {advice}", "no_ranges"
+
+
+def _no_cuda(found: export.Export) -> tuple[str, str] | None:
+    """Why nothing is known of GPUs and what to do, and the code; None if something is."""
+    count = len(found.operations.start)
+    if count and len(found.calls.start):
+        return None
+    if count:
+        there = found.lacks(export.CALLS) or f"no usable row in {export.CALLS}"
+        problem = f"the trace has {count:,} GPU operations but not the API calls that launched them ({there})"
+        return f"{problem}; {RECORD}", "no_calls"
+    if found.left_out.operations:
+        problem = f"none of the {found.left_out.operations:,} GPU operations has possible times"
+        return f"{problem}; {RECORD}", "no_times"
+    absent = [found.lacks(table) for table in export.OPERATIONS.values()]
+    alike = next((lacking for lacking in absent if ", but " in lacking), "")
+    there = f" ({alike})" if alike else ""
+    return f"the trace has no CUDA activity{there}; {RECORD}", "no_cuda"

@@ -6,7 +6,6 @@ their launches.
 
 import argparse
 import difflib
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +16,11 @@ from profiling.nsys import launches
 from profiling.nsys.analyze import add_host_only, read_trace, whole_number
 from profiling.nsys.launches import Launched, Repeat
 from profiling.nsys.phase_analysis import OWN_DOMAINS
+from profiling.nsys.plausible import NOTHING, LeftOut
 from profiling.nsys.projection import COLUMNS
 from profiling.nsys.rendering import columns
 from profiling.nsys.verdict import duration, short
+from profiling.printing import json_text, say
 
 LONGEST_ALIGNED = 4000  # launches of a range; of longer ranges only the number of launches is compared
 EPILOG = """\
@@ -103,6 +104,7 @@ class Difference:
     phases: tuple[PhaseChange, ...]  # of both, largest change first
     kernels: tuple[KernelChange, ...]  # largest change first
     orders: tuple[OrderChange, ...]
+    left_out: tuple[LeftOut, LeftOut] = (NOTHING, NOTHING)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -123,9 +125,9 @@ def run(asked: argparse.Namespace) -> int:
     """Compare and print; returns the exit code. Raises Refusal."""
     found = compare(asked.a, asked.b, asked.host_only)
     if asked.format == "json":
-        print(json.dumps(document(found), indent=1))
+        say(json_text(document(found)))
     else:
-        print(text(found, max(0, asked.top)))
+        say(text(found, max(0, asked.top)))
     return 0
 
 
@@ -164,6 +166,7 @@ def compare(a: Path, b: Path, without_cuda: bool = False) -> Difference:
             )
         ),
         orders=tuple(filter(None, (_order(phase, before[phase], after[phase]) for phase in sorted(common)))),
+        left_out=(exports[0].left_out, exports[1].left_out),
     )
 
 
@@ -265,8 +268,11 @@ def _aligned(a: launches.Sequence, b: launches.Sequence) -> tuple[launches.Seque
 
 
 def document(found: Difference) -> dict[str, object]:
-    """For JSON."""
+    """For JSON; `left_out` (of A, of B) only where something was."""
     fields = asdict(found)
+    fields.pop("left_out")
+    if any(one.counted() for one in found.left_out):
+        fields["left_out"] = [one.counted() for one in found.left_out]
     for kind in ("phases", "kernels"):
         for row, one in zip(fields[kind], getattr(found, kind), strict=True):
             row["change_ns"] = one.change_ns
@@ -286,7 +292,7 @@ def text(found: Difference, top: int) -> str:
         header = ("phase", "ranges", "on GPU in A", "in B", "change", "kernels", "comm.", "copies", "idle")
     lines += columns(header, [_cells(one, found.on_host) for one in found.phases])
     if found.on_host:
-        return "\n".join([*lines, "", *_explained(found)])
+        return "\n".join([*lines, "", *_left_out(found), *_explained(found)])
     whole = sum(one.change_ns for one in found.kernels)
     lines += ["", f"kernels and copies: {_signed(whole)} in total, largest change first"]
     for one in [kernel for kernel in found.kernels if kernel.change_ns][:top]:
@@ -294,7 +300,7 @@ def text(found: Difference, top: int) -> str:
         lines.append(f"  {_signed(one.change_ns):>12}  {counts:>16} ×  {one.phase:<14}  {short(one.kernel, 70)}")
     if found.orders:
         lines += ["", "launch order", *(f"  {one.sentence}" for one in found.orders)]
-    return "\n".join(["\n".join(lines), "", *_explained(found)])
+    return "\n".join(["\n".join(lines), "", *_left_out(found), *_explained(found)])
 
 
 def _cells(one: PhaseChange, on_host: bool) -> tuple[str, ...]:
@@ -328,6 +334,11 @@ def _explained(found: Difference) -> Sequence[str]:
     change = f"{_signed(largest.change_ns)}, mostly {what.get(parts[0][0], parts[0][0])}"
     order = next((one for one in found.orders if one.phase == largest.phase), None)
     return [f"largest change: {largest.phase}, {change}{f' ({order.clause})' if order else ''}"]
+
+
+def _left_out(found: Difference) -> list[str]:
+    sides = zip("AB", found.left_out, strict=True)
+    return [f"in {name}, {sentence}" for name, one in sides for sentence in one.said()]
 
 
 def _signed(ns: float) -> str:

@@ -1,19 +1,20 @@
 """Reads an Nsight Systems export (SQLite) into arrays: GPU operations, the API calls that launched them, NVTX ranges.
 
-Reads big tables through ADBC (Arrow's C reader) and small ones through sqlite3. Knows the export's schema and nothing
-of what the numbers mean. Times are integer nanoseconds of the recording's clock.
+Knows the export's schema and nothing of what the numbers mean; `plausible` decides which of them can be true. Times are
+integer nanoseconds of the recording's clock.
 """
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from profiling.errors import Refusal
+from profiling.nsys.plausible import MISSING, NOTHING, Bounds, LeftOut, after_launch, gpu_bounds, host_bounds, sizes
+from profiling.nsys.sqlite_file import Tables, opened, whole
+from profiling.printing import clean
 
 SCHEMA_MAJOR = 3
 """Schema of the exports that this module was written for (3.7 to 3.20). Later minor versions with the same columns
@@ -28,11 +29,32 @@ DOMAIN_CREATED = 75
 KERNEL, COPY, FILL, GRAPH = range(4)
 """Kinds of operations; GRAPH is a whole CUDA graph (`--cuda-graph-trace=graph`)."""
 
-LAUNCH = "(value LIKE '%launch%' OR value LIKE '%memcpy%' OR value LIKE '%memset%' OR value LIKE '%prefetch%')"
-"""Names of API calls that put work on the GPU. Other calls are read only if some operation belongs to none of these."""
+CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
+RANGES = "NVTX_EVENTS"
+OPERATIONS = {KERNEL: "CUPTI_ACTIVITY_KIND_KERNEL", COPY: "CUPTI_ACTIVITY_KIND_MEMCPY"} | {
+    FILL: "CUPTI_ACTIVITY_KIND_MEMSET",
+    GRAPH: "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",
+}
+"""Tables of an export."""
+
+_NAMED = "(SELECT id FROM StringIds WHERE id IS NOT NULL AND ({}))".format(
+    " OR ".join(f"value LIKE '%{part}%'" for part in ("launch", "memcpy", "memset", "prefetch"))
+)
+LAUNCHES, OTHERS = f"nameId IN {_NAMED}", f"(nameId IS NULL OR nameId NOT IN {_NAMED})"
+"""SQL for API calls that put work on the GPU, by their names, and for the other calls, which are read only if some
+operation belongs to none of those."""
 
 COPY_NAMES = {1: "Host-to-Device", 2: "Device-to-Host", 8: "Device-to-Device", 9: "Host-to-Host", 10: "Peer-to-Peer"}
 """Labels of ENUM_CUDA_MEMCPY_OPER, which old exports lack."""
+
+UNNAMED = -1
+"""Stands for the number of a name that is not an integer."""
+
+START, END = whole("start", MISSING), whole('"end"', MISSING)
+"""SQL for the times of an event."""
+
+NO_CORRELATION, NO_CORRELATION_OF_A_CALL = -1, -2
+"""Stand for missing correlation numbers of operations and of calls, which must not match."""
 
 
 @dataclass(frozen=True)
@@ -80,127 +102,235 @@ class Export:
     operations: Operations
     calls: Calls
     ranges: Ranges
+    left_out: LeftOut = NOTHING
+    tables: frozenset[str] = frozenset()
 
     @cached_property
     def has_cuda(self) -> bool:
         """Whether any GPU operation was recorded."""
         return bool(len(self.operations.start))
 
+    def lacks(self, table: str) -> str:
+        """Where the file lacks the table: the tables whose names begin like it, such as those of another version."""
+        if table in self.tables:
+            return ""
+        alike = sorted(clean(name) for name in self.tables if name.startswith(table))
+        return f"no table {table}{f', but {alike[0]}' if alike else ''}"
+
 
 def read(path: Path) -> Export:
     """Read a SQLite export. Raises Refusal when it is not an export, is damaged, or has an unknown schema."""
-    try:
-        with _connected(path) as database:
-            tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            schema = _schema(path, database, tables)
-            strings = _Strings(database, tables)
-            ranges = _ranges(path, database, tables)
-            gpus = _gpus(database, tables)
-            if "CUPTI_ACTIVITY_KIND_RUNTIME" in tables:
-                operations, calls = _Reader(path, database, tables, strings).read()
-            else:
-                operations, calls = _none()
-            return Export(path, schema, gpus, strings.used(), operations, calls, ranges)
-    except sqlite3.Error as error:
-        problem = f"not a readable SQLite file ({error}); export it again with nsys export"
-        raise Refusal(f"{path}: {problem}", "unreadable") from error
+    with opened(path) as tables:
+        return _Reader(tables).read()
 
 
-@contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    database = sqlite3.connect(uri(path), uri=True)
-    try:
-        yield database
-    finally:
-        database.close()
+@dataclass(frozen=True)
+class _Called:
+    """API calls, and the (process, correlation) of each."""
 
+    calls: Calls
+    keys: tuple[np.ndarray, np.ndarray]
 
-def uri(path: Path) -> str:
-    """URI that opens the file read-only."""
-    return f"{path.resolve().as_uri()}?mode=ro"
-
-
-def _schema(path: Path, database: sqlite3.Connection, tables: set[str]) -> str:
-    if "META_DATA_EXPORT" not in tables:
-        problem = "not an Nsight Systems export: this SQLite file has no table META_DATA_EXPORT"
-        raise Refusal(f"{path}: {problem}", "not_an_export")
-    about = dict(database.execute("SELECT name, value FROM META_DATA_EXPORT").fetchall())
-    schema = str(about.get("EXPORT_SCHEMA_VERSION") or "unknown")
-    major = schema.partition(".")[0]
-    if not major.isdigit() or int(major) != SCHEMA_MAJOR:
-        advice = "export the recording again with nsys 2023 to 2025"
-        problem = f"export schema {schema} is not supported, only {SCHEMA_MAJOR}.x"
-        raise Refusal(f"{path}: {problem}; {advice}", "unknown_schema")
-    return schema
-
-
-def _gpus(database: sqlite3.Connection, tables: set[str]) -> tuple[str, ...]:
-    if "TARGET_INFO_GPU" not in tables:
-        return ()
-    return tuple(str(name) for (name,) in database.execute("SELECT name FROM TARGET_INFO_GPU ORDER BY id"))
-
-
-def _ranges(path: Path, database: sqlite3.Connection, tables: set[str]) -> Ranges:
-    if "NVTX_EVENTS" not in tables:
-        nothing = np.empty(0, np.int64)
-        return Ranges(nothing, nothing, nothing, (), (), 0)
-    asked = ("start", "end", "eventType", "globalTid", "text", "textId", "domainId")
-    _require(path, database, "NVTX_EVENTS", asked)
-    ended = {row[1] for row in database.execute("PRAGMA table_info(NVTX_EVENTS)")} & {"endGlobalTid"}
-    same_thread = "AND (endGlobalTid IS NULL OR endGlobalTid = globalTid)" if ended else ""
-    named = "FROM NVTX_EVENTS LEFT JOIN StringIds ON textId = id"
-    domains = {
-        (int(thread) & PROCESS, domain): str(name)
-        for thread, domain, name in database.execute(
-            f"SELECT globalTid, domainId, coalesce(text, value, '') {named} WHERE eventType = {DOMAIN_CREATED}"
+    def chosen(self, those: np.ndarray) -> "_Called":
+        """Some of them."""
+        return _Called(
+            Calls(*(one[those] for one in vars(self.calls).values())), (self.keys[0][those], self.keys[1][those])
         )
-    }
-    rows = database.execute(
-        f"SELECT start, end, globalTid, coalesce(text, value, ''), domainId {named} "
-        f"WHERE eventType IN {RANGE_TYPES} {same_thread}"
-    ).fetchall()
-    whole = [row for row in rows if row[1] is not None]
-    start, end, thread = (np.fromiter((row[column] for row in whole), np.int64, len(whole)) for column in range(3))
-    names = tuple(row[3] for row in whole)
-    of = tuple(domains.get((row[2] & PROCESS, row[4]), "") for row in whole)
-    return Ranges(start, end, thread, names, of, len(rows) - len(whole))
+
+    def joined(self, other: "_Called") -> "_Called":
+        """Both."""
+        both = zip(vars(self.calls).values(), vars(other.calls).values(), strict=True)
+        process, correlation = (np.concatenate(pair) for pair in zip(self.keys, other.keys, strict=True))
+        return _Called(Calls(*(np.concatenate(pair) for pair in both)), (process, correlation))
 
 
-def _require(path: Path, database: sqlite3.Connection, table: str, columns: Sequence[str]) -> None:
-    there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
-    if missing := [column for column in columns if column not in there]:
-        problem = f"{table} has no column {missing[0]}, so another nsys version exported it; export it again"
-        raise Refusal(f"{path}: {problem}", "no_column")
+@dataclass(frozen=True)
+class _Part:
+    """Operations of one table, before their calls are known."""
+
+    start: np.ndarray
+    end: np.ndarray
+    correlation: np.ndarray
+    process: np.ndarray
+    name: np.ndarray
+    size: np.ndarray
+    kind: np.ndarray
+
+    def chosen(self, those: np.ndarray) -> "_Part":
+        """Some of them."""
+        return _Part(*(one[those] for one in vars(self).values()))
 
 
-class _Strings:
+class _Reader:
+    """One export while it is being read."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.names = _Names(tables)
+
+    def read(self) -> Export:
+        """All of it."""
+        schema = self._schema()
+        gpus = self._gpus()
+        ranges = self._ranges()
+        called = self._called(LAUNCHES)
+        host = host_bounds([ranges.start, called.calls.start])
+        ranges, wrong_ranges = _ranges_within(ranges, host)
+        called, wrong_calls = _calls_within(called, host)
+        operations, wrong_sizes = self._operations()
+        good = gpu_bounds(host, [ranges.end, called.calls.end]).holds(operations.start, operations.end)
+        operations, wrong_operations = operations.chosen(good), int((~good).sum())
+        owners = _owners(operations.correlation, operations.process, called.keys)
+        if (owners < 0).any():
+            others, more = _calls_within(self._called(OTHERS), host)
+            wrong_calls += more
+            called = called.joined(others)
+            owners = _owners(operations.correlation, operations.process, called.keys)
+        good = after_launch(operations.start, owners, called.calls.start)
+        operations, owners = operations.chosen(good), owners[good]
+        one = operations
+        return Export(
+            path=self.tables.path,
+            schema=schema,
+            gpus=gpus,
+            names=self.names.used(),
+            operations=Operations(one.start, one.end, one.kind, one.name, owners, one.size),
+            calls=called.calls,
+            ranges=ranges,
+            left_out=LeftOut(wrong_operations + int((~good).sum()), wrong_calls, wrong_ranges, wrong_sizes),
+            tables=self.tables.names,
+        )
+
+    def _schema(self) -> str:
+        path = self.tables.path
+        if "META_DATA_EXPORT" not in self.tables:
+            problem = "not an Nsight Systems export: this SQLite file has no table META_DATA_EXPORT"
+            raise Refusal(f"{path}: {problem}", "not_an_export")
+        self.tables.require("META_DATA_EXPORT", ("name", "value"))
+        asked = "SELECT CAST(value AS TEXT) FROM META_DATA_EXPORT WHERE name = 'EXPORT_SCHEMA_VERSION'"
+        schema = str(next((value for (value,) in self.tables.rows(asked) if value), "unknown"))
+        major = schema.partition(".")[0]
+        if major != str(SCHEMA_MAJOR):
+            advice = "export the recording again with nsys 2023 to 2025"
+            problem = f"export schema {schema} is not supported, only {SCHEMA_MAJOR}.x"
+            raise Refusal(f"{path}: {problem}; {advice}", "unknown_schema")
+        return clean(schema)
+
+    def _gpus(self) -> tuple[str, ...]:
+        if not {"id", "name"} <= self.tables.columns_of("TARGET_INFO_GPU"):
+            return ()
+        asked = "SELECT CAST(coalesce(name, 'unnamed GPU') AS TEXT) FROM TARGET_INFO_GPU ORDER BY id"
+        return tuple(clean(name) for (name,) in self.tables.rows(asked))
+
+    def _ranges(self) -> Ranges:
+        """All ranges that ended, whatever their times."""
+        if RANGES not in self.tables:
+            nothing = np.empty(0, np.int64)
+            return Ranges(nothing, nothing, nothing, (), (), 0)
+        self.tables.require(RANGES, ("start", "end", "eventType", "globalTid", "text", "textId", "domainId"))
+        text, named = "text", f"FROM {RANGES}"
+        if {"id", "value"} <= self.tables.columns_of("StringIds"):
+            text, named = "coalesce(text, value)", f"{named} LEFT JOIN StringIds ON textId = id"
+        thread, text = whole("globalTid", 0), f"CAST(coalesce({text}, '') AS TEXT)"
+        seen: dict[str, str] = {}
+
+        def cleaned(name: str) -> str:
+            return seen.get(name) or seen.setdefault(name, clean(name))
+
+        asked = f"SELECT {thread}, domainId, {text} {named} WHERE eventType = {DOMAIN_CREATED}"
+        domains = {(of & PROCESS, number): cleaned(name) for of, number, name in self.tables.rows(asked)}
+        ended = "endGlobalTid" in self.tables.columns_of(RANGES)
+        same_thread = "AND (endGlobalTid IS NULL OR endGlobalTid = globalTid)" if ended else ""
+        end = f'CASE WHEN "end" IS NOT NULL THEN {END} END'
+        rows = list(
+            self.tables.rows(
+                f"SELECT {START}, {end}, {thread}, {text}, domainId {named} "
+                f"WHERE eventType IN {RANGE_TYPES} {same_thread}"
+            )
+        )
+        past = [row for row in rows if row[1] is not None]
+        times = (np.fromiter((row[column] for row in past), np.int64, len(past)) for column in range(3))
+        starts, ends, threads = times
+        of = tuple(domains.get((row[2] & PROCESS, row[4]), "") for row in past)
+        return Ranges(starts, ends, threads, tuple(cleaned(row[3]) for row in past), of, len(rows) - len(past))
+
+    def _called(self, which: str) -> _Called:
+        """Those of LAUNCHES or of OTHERS."""
+        if CALLS not in self.tables:
+            empty = np.empty(0, np.int64)
+            return _Called(Calls(empty, empty, empty, empty.astype(bool)), (empty, empty))
+        self.tables.require(CALLS, ("start", "end", "globalTid", "correlationId", "nameId"))
+        self.tables.require("StringIds", ("id", "value"))
+        start, end, thread, correlation, graph = self.tables.arrays(
+            f"SELECT {START}, {END}, {whole('globalTid', 0)}, {whole('correlationId', NO_CORRELATION_OF_A_CALL)},"
+            " coalesce(nameId IN (SELECT id FROM StringIds WHERE value LIKE '%GraphLaunch%'), 0) "
+            f"FROM {CALLS} WHERE {which}"
+        )
+        return _Called(Calls(start, end, thread, graph.astype(bool)), (thread & PROCESS, correlation))
+
+    def _operations(self) -> tuple[_Part, int]:
+        """GPU operations, whatever their times, and how many of their sizes cannot be true."""
+        parts = [
+            self._part(KERNEL, "demangledName"),
+            self._part(COPY, "copyKind", "bytes"),
+            self._part(FILL, "", "bytes"),
+            self._part(GRAPH, ""),
+        ]
+        joined = _Part(*map(np.concatenate, zip(*(vars(one).values() for one in parts), strict=True)))
+        size, wrong = sizes(joined.size)
+        return replace(joined, size=size), wrong
+
+    def _part(self, kind: int, name: str, size: str = "") -> _Part:
+        table = OPERATIONS[kind]
+        if table not in self.tables:
+            empty = np.empty(0, np.int64)
+            return _Part(empty, empty, empty, empty, empty, empty, empty.astype(np.int8))
+        self.tables.require(table, ["start", "end", "correlationId", "globalPid", *filter(None, (name, size))])
+        asked = [START, END, whole("correlationId", NO_CORRELATION)]
+        asked += [whole("globalPid", 0), whole(name, UNNAMED) if name else "0", whole(size, -1) if size else "0"]
+        start, end, correlation, process, number, bytes_ = self.tables.arrays(f"SELECT {', '.join(asked)} FROM {table}")
+        if kind == KERNEL:
+            names = self.names.kernels(number)
+        elif kind == COPY:
+            names = self.names.copies(number)
+        else:
+            names = self.names.all_named("[memset]" if kind == FILL else "[CUDA graph]", len(start))
+        return _Part(start, end, correlation, process, names, bytes_, np.full(len(start), kind, np.int8))
+
+
+def _ranges_within(ranges: Ranges, bounds: Bounds) -> tuple[Ranges, int]:
+    """Ranges whose times can be true, and the number of the others."""
+    good = bounds.holds(ranges.start, ranges.end)
+    if good.all():
+        return ranges, 0
+    kept = np.flatnonzero(good)
+    names, domains = (tuple(one[which] for which in kept.tolist()) for one in (ranges.name, ranges.domain))
+    times = ranges.start[kept], ranges.end[kept], ranges.thread[kept]
+    return Ranges(*times, names, domains, ranges.still_open), len(good) - len(kept)
+
+
+def _calls_within(called: _Called, bounds: Bounds) -> tuple[_Called, int]:
+    """Calls whose times can be true, and the number of the others."""
+    good = bounds.holds(called.calls.start, called.calls.end)
+    return (called, 0) if good.all() else (called.chosen(good), int((~good).sum()))
+
+
+class _Names:
     """Names of operations as small numbers: kernels by StringIds; copies, fills and graphs by their own names."""
 
-    def __init__(self, database: sqlite3.Connection, tables: set[str]) -> None:
-        self._texts: dict[int, str] = {}
-        if "StringIds" in tables:
-            rows = database.execute("SELECT id, value FROM StringIds")
-            self._texts = {int(number): str(text) for number, text in rows}
+    def __init__(self, tables: Tables) -> None:
+        self._texts = tables.pairs("StringIds", "id", "value")
+        self._copies = COPY_NAMES | tables.pairs("ENUM_CUDA_MEMCPY_OPER", "id", "label")
         self._names: list[str] = []
-        kinds = dict(COPY_NAMES)
-        if "ENUM_CUDA_MEMCPY_OPER" in tables:
-            kinds |= {int(n): str(t) for n, t in database.execute("SELECT id, label FROM ENUM_CUDA_MEMCPY_OPER")}
-        self._copies = kinds
 
-    def numbers(self, ids: np.ndarray) -> np.ndarray:
+    def kernels(self, ids: np.ndarray) -> np.ndarray:
         """Numbers of the kernels' names."""
-        found = distinct(ids)
-        table = np.zeros(int(found.max(initial=0)) + 1, np.int64)
-        for number in found.tolist():
-            table[number] = self._add(self._texts.get(number, f"kernel {number}"))
-        return table[ids]
+        unknown = {UNNAMED: "[unnamed kernel]"}
+        return self._numbered(ids, lambda one: self._texts.get(one) or unknown.get(one) or f"kernel {one}")
 
     def copies(self, kinds: np.ndarray) -> np.ndarray:
         """Numbers of the copies' names, e.g. [memcpy Host-to-Device]."""
-        table = np.zeros(int(kinds.max(initial=0)) + 1, np.int64)
-        for kind in distinct(kinds).tolist():
-            table[kind] = self._add(f"[memcpy {self._copies.get(kind, f'kind {kind}')}]")
-        return table[kinds]
+        return self._numbered(kinds, lambda one: f"[memcpy {self._copies.get(one, f'kind {one}')}]")
 
     def all_named(self, name: str, count: int) -> np.ndarray:
         """One name for all of them."""
@@ -210,101 +340,14 @@ class _Strings:
         """Text of every number given so far."""
         return tuple(self._names)
 
+    def _numbered(self, ids: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
+        found = np.sort(distinct(ids))
+        numbers = np.array([self._add(name(one)) for one in found.tolist()], np.int64)
+        return numbers[np.searchsorted(found, ids)]
+
     def _add(self, name: str) -> int:
-        self._names.append(name)
+        self._names.append(clean(name))
         return len(self._names) - 1
-
-
-class _Reader:
-    """The CUDA tables of one export."""
-
-    def __init__(self, path: Path, database: sqlite3.Connection, tables: set[str], strings: _Strings) -> None:
-        self.path, self.database, self.tables, self.strings = path, database, tables, strings
-
-    def read(self) -> tuple[Operations, Calls]:
-        """GPU operations, each with its call."""
-        parts = [
-            self._part(KERNEL, "KERNEL", "demangledName"),
-            self._part(COPY, "MEMCPY", "copyKind", "bytes"),
-            self._part(FILL, "MEMSET", "0", "bytes"),
-            self._part(GRAPH, "GRAPH_TRACE", "0"),
-        ]
-        start, end, correlation, process, name, size, kind = map(np.concatenate, zip(*parts, strict=True))
-        calls, keys = self._calls(LAUNCH)
-        owners = _owners(correlation, process, keys)
-        if (owners < 0).any():
-            others, more = self._calls(f"NOT {LAUNCH}")
-            calls = Calls(*_joined(vars(calls).values(), vars(others).values()))
-            keys = _joined(keys, more)
-            owners = _owners(correlation, process, keys)
-        return Operations(start, end, kind, name, owners, size), calls
-
-    def _part(self, kind: int, table: str, name: str, size: str = "0") -> list[np.ndarray]:
-        full = f"CUPTI_ACTIVITY_KIND_{table}"
-        if full not in self.tables:
-            return [np.empty(0, np.int64)] * 6 + [np.empty(0, np.int8)]
-        asked = ["start", "end", "correlationId", "globalPid", *(one for one in (name, size) if not one.isdigit())]
-        _require(self.path, self.database, full, asked)
-        start, end, correlation, process, *rest = self._columns(
-            f'SELECT start, "end", coalesce(correlationId, -1), coalesce(globalPid, 0)'
-            f"{''.join(f', {one}' for one in asked[4:])} FROM {full}"
-        )
-        sizes = rest[1] if len(rest) > 1 else np.zeros(len(start), np.int64)
-        if kind == KERNEL:
-            names = self.strings.numbers(rest[0])
-        elif kind == COPY:
-            names = self.strings.copies(rest[0])
-        else:
-            names = self.strings.all_named("[memset]" if kind == FILL else "[CUDA graph]", len(start))
-            sizes = rest[0] if rest else sizes
-        return [start, end, correlation, process, names, sizes, np.full(len(start), kind, np.int8)]
-
-    def _calls(self, which: str) -> tuple[Calls, tuple[np.ndarray, ...]]:
-        """Calls with such a name, and the (process, correlation) of each."""
-        table = "CUPTI_ACTIVITY_KIND_RUNTIME"
-        _require(self.path, self.database, table, ("start", "end", "globalTid", "correlationId", "nameId"))
-        start, end, thread, correlation, graph = self._columns(
-            'SELECT start, "end", coalesce(globalTid, 0), coalesce(correlationId, -1),'
-            " nameId IN (SELECT id FROM StringIds WHERE value LIKE '%GraphLaunch%') "
-            f"FROM {table} WHERE nameId IN (SELECT id FROM StringIds WHERE {which})"
-        )
-        return Calls(start, end, thread, graph.astype(bool)), (thread & PROCESS, correlation)
-
-    def _columns(self, query: str) -> list[np.ndarray]:
-        """Columns of a query, all integers and never null."""
-        import adbc_driver_manager
-        import adbc_driver_sqlite
-        import nanoarrow
-
-        parts: list[list[np.ndarray]] = []
-        try:
-            with (
-                adbc_driver_sqlite.connect(uri(self.path)) as opened,
-                adbc_driver_manager.AdbcConnection(opened) as connection,
-                adbc_driver_manager.AdbcStatement(connection) as statement,
-            ):
-                statement.set_options(**{"adbc.sqlite.query.batch_rows": "65536"})
-                statement.set_sql_query(query)
-                stream = nanoarrow.ArrayStream(statement.execute_query()[0])
-                width = len(stream.schema.fields)
-                for batch in stream:
-                    parts.append([_values(batch.child(column)) for column in range(width)])
-        except adbc_driver_manager.Error as error:
-            said = " ".join(str(error).partition("query:")[0].split())
-            problem = f"the file cannot be read ({said}); export it again with nsys export"
-            raise Refusal(f"{self.path}: {problem}", "unreadable") from error
-        if not parts:
-            return [np.empty(0, np.int64) for _ in range(width)]
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _joined(columns: Iterable[np.ndarray], more: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
-    return tuple(np.concatenate(both) for both in zip(columns, more, strict=True))
-
-
-def _values(column: object) -> np.ndarray:
-    """An Arrow column of int64 without nulls; an all-integer query yields nothing else."""
-    return np.frombuffer(column.buffer(1), np.int64, len(column), 8 * column.offset)  # type: ignore[attr-defined, arg-type]
 
 
 def _owners(correlation: np.ndarray, process: np.ndarray, keys: Sequence[np.ndarray]) -> np.ndarray:
@@ -340,11 +383,3 @@ def distinct(values: np.ndarray) -> np.ndarray:
         found.append(rest[:1])
         rest = rest[rest != rest[0]]
     return np.concatenate([*found, np.unique(rest)])
-
-
-def _none() -> tuple[Operations, Calls]:
-    empty = np.empty(0, np.int64)
-    return (
-        Operations(empty, empty, empty.astype(np.int8), empty, empty, empty),
-        Calls(empty, empty, empty, empty.astype(bool)),
-    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from profiling.nsys.export import Export
+from profiling.nsys.plausible import NOTHING, LeftOut
 from profiling.nsys.projection import COMMUNICATES, COPIES, Projected, Thread, members_of, project, threads
 from profiling.ranges import DOMAIN
 
@@ -101,6 +102,7 @@ class Analysis:
     unknown: int  # operations whose launch was not recorded
     still_open: int  # ranges left out because recording ended before they did
     phases: tuple[Phase, ...]  # longest projected time first
+    left_out: LeftOut = NOTHING
 
     def main(self) -> tuple[Phase, ...]:
         """Phases that used a GPU, without those of libraries; all phases if there is none."""
@@ -159,6 +161,7 @@ def analyse(export: Export, trace: str) -> Analysis:
         unknown=int((export.operations.call < 0).sum()),
         still_open=ranges.still_open,
         phases=tuple(phases),
+        left_out=export.left_out,
     )
 
 

@@ -66,8 +66,13 @@ def document(analyses: Sequence[Analysis]) -> dict[str, Any]:
             own = ("phase", "process", "trace")
             shown = [{key: value for key, value in one.items() if key not in own} for one in kernels]
             phases.append({"name": row.pop("phase"), **row, "kernels_total": len(phase.kernels), "kernels": shown})
-    traces = [{key: value for key, value in vars(one).items() if key != "phases"} for one in analyses]
-    return {"schema_version": 1, "traces": traces, "phases": phases}
+    return {"schema_version": 1, "traces": [_about(one) for one in analyses], "phases": phases}
+
+
+def _about(analysis: Analysis) -> dict[str, Any]:
+    """A trace without its phases; `left_out` only where something was."""
+    about = {key: value for key, value in vars(analysis).items() if key not in ("phases", "left_out")}
+    return about | ({"left_out": counted} if (counted := analysis.left_out.counted()) else {})
 
 
 def phases_csv(analyses: Sequence[Analysis]) -> str:
@@ -90,7 +95,8 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     lines = [f"{analysis.trace}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
     phases = analysis.phases if shown is None else analysis.main()[:shown]
     if not analysis.operations:
-        return "\n".join([*lines, "", *columns(HOST_HEADER, [_cells(phase)[:4] for phase in phases]), "", HOST_ONLY])
+        table = columns(HOST_HEADER, [_cells(phase)[:4] for phase in phases])
+        return "\n".join([*lines, "", *table, "", HOST_ONLY, *analysis.left_out.said()])
     header = ("phase", "process", "ranges", "on host", "on GPU", "busy", "comm.", "copies", "idle", "late", "queue")
     lines += ["", *columns(header, [_cells(phase) for phase in phases])]
     if len(phases) < len(analysis.phases):
@@ -146,6 +152,7 @@ def _kernel_line(kernel: Kernel, phase: Phase) -> str:
 
 
 def _notes(analysis: Analysis) -> Iterable[str]:
+    yield from analysis.left_out.said()
     if analysis.outside and analysis.operations:
         yield f"{analysis.outside / analysis.operations:.1%} of the operations were launched outside any range"
     if analysis.unknown:

@@ -13,6 +13,7 @@ from pathlib import Path
 from profiling.atomic_write import write_atomic
 from profiling.errors import Refusal
 from profiling.measured_cell import RecordedCell, read_cell
+from profiling.printing import clean, say
 from profiling.timeline.bottleneck import PhaseTime, bottleneck, held_up_by, phase_times
 from profiling.timeline.lanes import Window, clock_notes, span, window_of
 
@@ -49,9 +50,9 @@ def run(asked: argparse.Namespace) -> int:
     folder = asked.out or asked.cell
     written = write(cell, window, folder, window if chosen else Window(*span(cell)))
     for line in said(cell, window):
-        print(line)
+        say(clean(line))
     for path in written:
-        print(f"{path.name:14} {path}")
+        say(clean(f"{path.name:14} {path}"))
     return 0
 
 
