@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from profiling.errors import Refusal
-from profiling.printing import complain, finish, prepare
+from profiling.printing import complain, finish, prepare, say
 
 COMMANDS = {
     "analyze": ("profiling.nsys.analyze", "show what limits each phase in an Nsight Systems trace"),
@@ -20,6 +20,10 @@ COMMANDS = {
 
 class _Parser(argparse.ArgumentParser):
     """Reports bad usage in one line, like all bad input."""
+
+    def print_help(self, file: object = None) -> None:
+        """Print it like all output; argparse itself would overlook that nobody got it."""
+        say(self.format_help(), end="")
 
     def error(self, message: str) -> NoReturn:
         raise Refusal(f"{message} (--help shows examples)", "usage")

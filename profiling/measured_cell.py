@@ -15,9 +15,19 @@ from typing import Any
 
 from profiling.errors import Refusal
 from profiling.phases import PhaseRecord
+from profiling.printing import clean
 
 ALIGNED, NEARLY_ALIGNED, UNKNOWN = "aligned", "nearly aligned", "unknown"
 Row = Mapping[str, str | None]
+
+LONGEST_S = 1e7
+"""No cell is measured for 116 days: a greater time is an error, and beside it others would vanish in rounding."""
+
+LARGEST = 1e15
+"""No reading is greater; what is, counts as missing."""
+
+MOST = 2**31
+"""Ranks, GPUs, repeats and running numbers are below."""
 
 
 class NoPhases(Refusal):
@@ -75,7 +85,7 @@ def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
     result = stored_result(folder)
     offset_s, clock = _clock(result)
     return RecordedCell(
-        label=str(result.get("label") or folder.resolve().name),
+        label=clean(str(result.get("label") or folder.resolve().name)),
         phases=tuple(sorted(phases, key=lambda phase: (phase.start_s, -phase.host_ms))),
         telemetry=() if offset_s is None else tuple(_readings(folder / "telemetry.csv", offset_s)),
         requests=tuple(_requests(folder / "requests.csv")),
@@ -100,7 +110,7 @@ def _no_cell(folder: Path) -> tuple[str, str]:
 def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
     """(line, row) of a CSV file. Raises Refusal if the file cannot be read or is cut short."""
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle, restval=None)
             missing = [name for name in needed if name not in (reader.fieldnames or ())]
             if missing:
@@ -118,31 +128,36 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
 def _phase(path: Path, line: int, row: Row) -> PhaseRecord:
     gpu_ms = row.get("gpu_ms")
     return PhaseRecord(
-        rank=int(_number(path, line, row, "rank")),
-        phase=row["phase"] or "",
-        index=int(_number(path, line, row, "index")) if row.get("index") else 0,
-        start_s=_number(path, line, row, "start_s"),
-        host_ms=_number(path, line, row, "host_ms", least=0.0),
-        gpu_ms=_number(path, line, row, "gpu_ms", least=0.0) if gpu_ms else None,
-        request_id=row["request_id"] or "",
+        rank=_count(path, line, row, "rank"),
+        phase=clean(row["phase"] or ""),
+        index=_count(path, line, row, "index") if row.get("index") else 0,
+        start_s=_number(path, line, row, "start_s", -LONGEST_S, LONGEST_S),
+        host_ms=_number(path, line, row, "host_ms", 0.0, 1000 * LONGEST_S),
+        gpu_ms=_number(path, line, row, "gpu_ms", 0.0, 1000 * LONGEST_S) if gpu_ms else None,
+        request_id=clean(row["request_id"] or ""),
     )
 
 
-def _number(path: Path, line: int, row: Row, name: str, least: float = -math.inf) -> float:
+def _count(path: Path, line: int, row: Row, name: str) -> int:
+    return int(_number(path, line, row, name, -MOST, MOST))
+
+
+def _number(path: Path, line: int, row: Row, name: str, least: float, most: float) -> float:
     try:
         value = float(row[name] or "")
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < least:
+    if not least <= value <= most:
         raise Refusal(f"{path} cannot be read: line {line}: {name} is {repr(row[name])[:40]}", "bad_number")
     return value
 
 
 def stored_result(folder: Path) -> dict[str, Any]:
     """A cell's result.json, or {} if there is none that can be read."""
+    path = folder / "result.json"
     try:
-        found = json.loads((folder / "result.json").read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -155,12 +170,13 @@ def _clock(result: Mapping[str, Any]) -> tuple[float | None, str]:
     """
     stored = result.get("first_request_s")
     if isinstance(stored, (int, float)):
-        return float(stored), ALIGNED
+        return (float(stored), ALIGNED) if abs(stored) <= LONGEST_S else (None, UNKNOWN)
     try:
         first = result["batches"][0]
-        return float(first.get("baseline_s") or first.get("reference_s") or 0.0), NEARLY_ALIGNED
-    except (LookupError, TypeError, ValueError, AttributeError):
+        offset_s = float(first.get("baseline_s") or first.get("reference_s") or 0.0)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         return None, UNKNOWN
+    return (offset_s, NEARLY_ALIGNED) if abs(offset_s) <= LONGEST_S else (None, UNKNOWN)
 
 
 def _readings(path: Path, offset_s: float) -> Iterator[Reading]:
@@ -168,9 +184,9 @@ def _readings(path: Path, offset_s: float) -> Iterator[Reading]:
     if not path.is_file():
         return
     for line, row in _rows(path, ("time_s",)):
-        gpu = int(_number(path, line, row, "gpu_index")) if row.get("gpu_index") else None
+        gpu = _count(path, line, row, "gpu_index") if row.get("gpu_index") else None
         values = {name: number for name, text in row.items() if (number := _measured(name, text)) is not None}
-        yield Reading(_number(path, line, row, "time_s") - offset_s, gpu, values)
+        yield Reading(_number(path, line, row, "time_s", -LONGEST_S, LONGEST_S) - offset_s, gpu, values)
 
 
 def _measured(name: str, text: str | None) -> float | None:
@@ -181,7 +197,7 @@ def _measured(name: str, text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) < LARGEST else None
 
 
 def _requests(path: Path) -> Iterator[RecordedRequest]:
@@ -190,5 +206,5 @@ def _requests(path: Path) -> Iterator[RecordedRequest]:
         return
     for line, row in _rows(path, ("request_id",)):
         if row.get("exit_code") in (None, "", "0"):
-            repeat, batch = (int(_number(path, line, row, n)) if row.get(n) else 0 for n in ("repeat", "batch_index"))
-            yield RecordedRequest(row["request_id"] or "", repeat, batch)
+            repeat, batch = (_count(path, line, row, n) if row.get(n) else 0 for n in ("repeat", "batch_index"))
+            yield RecordedRequest(clean(row["request_id"] or ""), repeat, batch)

@@ -43,6 +43,11 @@ def json_text(values: object) -> str:
     return json.dumps(values, indent=1, allow_nan=False).replace("\x7f", "\\u007f")
 
 
+def compact_json(values: object) -> str:
+    """The same on one line, without spaces."""
+    return json.dumps(values, separators=(",", ":"), allow_nan=False).replace("\x7f", "\\u007f")
+
+
 def complain(line: str) -> None:
     """Print one line on stderr, with control characters shown. Never raises."""
     with contextlib.suppress(OSError):

@@ -19,6 +19,8 @@ UNTESTED, NO_LIBRARY, NOT_RECORDED = "untested", "no_library", "not_recorded"
 NAMES_ONLY, RECORDED = "names_only", "recorded"
 """Codes of the finding "nvtx ranges"; the code of "nsys trial" is the step that failed."""
 
+LONGEST_S = 86_400.0
+
 EPILOG = """\
 examples
   python -m profiling doctor
@@ -58,9 +60,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
-        if (seconds := float(text)) > 0:
+        if 0 < (seconds := float(text)) <= LONGEST_S:
             return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and at most {LONGEST_S:g}")
 
 
 def run(asked: argparse.Namespace) -> int:

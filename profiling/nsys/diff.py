@@ -20,7 +20,7 @@ from profiling.nsys.plausible import NOTHING, LeftOut
 from profiling.nsys.projection import COLUMNS
 from profiling.nsys.rendering import columns
 from profiling.nsys.verdict import duration, short
-from profiling.printing import json_text, say
+from profiling.printing import clean, json_text, say
 
 LONGEST_ALIGNED = 4000  # launches of a range; of longer ranges only the number of launches is compared
 EPILOG = """\
@@ -284,7 +284,7 @@ def document(found: Difference) -> dict[str, object]:
 
 def text(found: Difference, top: int) -> str:
     """For a terminal."""
-    lines = [f"A {found.a}", f"B {found.b}"]
+    lines = [f"A {clean(found.a)}", f"B {clean(found.b)}"]
     if found.requests != (1.0, 1.0):
         lines.append(f"per request and process; {found.requests[0]:g} requests in A, {found.requests[1]:g} in B")
     header: tuple[str, ...] = ("phase", "ranges", "on host in A", "in B", "change")

@@ -8,6 +8,7 @@ from typing import Any
 
 from profiling.nsys.phase_analysis import Analysis, Kernel, Phase
 from profiling.nsys.verdict import duration, judge, short, waiting
+from profiling.printing import clean
 
 LONG_SHARE = 0.1  # of the longest phase; shorter phases show their kernels only with --all
 HOST_HEADER = ("phase", "process", "ranges", "on host")
@@ -37,7 +38,7 @@ KERNEL_COLUMNS = ("phase", "process", "kernel", "kind", "count", "total_ns", "me
 def phase_row(phase: Phase, trace: str) -> dict[str, Any]:
     """Values of PHASE_COLUMNS; missing ones are None."""
     verdict = judge(phase)
-    told = {"phase": phase.name, "trace": trace, "verdict": verdict.bound or None, "sentence": verdict.sentence}
+    told = {"phase": phase.name, "trace": clean(trace), "verdict": verdict.bound or None, "sentence": verdict.sentence}
     return {column: told[column] if column in told else _rounded(getattr(phase, column)) for column in PHASE_COLUMNS}
 
 
@@ -52,7 +53,7 @@ def kernel_row(kernel: Kernel, phase: Phase, trace: str) -> dict[str, Any]:
         "total_ns": kernel.total_ns,
         "mean_ns": _rounded(kernel.total_ns / kernel.count),
         "share_of_projected": _rounded(kernel.total_ns / phase.projected_ns) if phase.projected_ns else None,
-        "trace": trace,
+        "trace": clean(trace),
     }
 
 
@@ -92,7 +93,7 @@ def text(analysis: Analysis, top: int, shown: int | None) -> str:
     `shown`: how many phases; None for all, including those of libraries (domains other than ours and the default).
     """
     gpus = f", {_counted(analysis.gpus)}" if analysis.gpus else ""
-    lines = [f"{analysis.trace}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
+    lines = [f"{clean(analysis.trace)}: {analysis.operations:,} GPU operations{gpus}, export schema {analysis.schema}"]
     phases = analysis.phases if shown is None else analysis.main()[:shown]
     if not analysis.operations:
         table = columns(HOST_HEADER, [_cells(phase)[:4] for phase in phases])

@@ -6,14 +6,13 @@ decides what they show.
 
 import argparse
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from profiling.atomic_write import write_atomic
 from profiling.errors import Refusal
 from profiling.measured_cell import RecordedCell, read_cell
-from profiling.printing import clean, say
+from profiling.printing import clean, compact_json, say
 from profiling.timeline.bottleneck import PhaseTime, bottleneck, held_up_by, phase_times
 from profiling.timeline.lanes import Window, clock_notes, span, window_of
 
@@ -62,7 +61,7 @@ def write(cell: RecordedCell, window: Window, folder: Path, traced: Window) -> l
     from profiling.timeline.plot import draw
     from profiling.timeline.trace import trace
 
-    files = {"timeline.json": json.dumps(trace(cell, traced), separators=(",", ":")).encode()}
+    files = {"timeline.json": compact_json(trace(cell, traced)).encode()}
     with style():
         figure = draw(cell, window)
         for kind in ("png", "svg"):

@@ -29,6 +29,7 @@ LEFT_OUT = "Telemetry is left out, because its clock offset from the phases was 
 """Notes about a timeline."""
 
 NARROW_PX = 4.0  # repeated phases narrower than this are merged into one block
+SHORTEST_S = 1e-6  # length of a window, at least
 MARGIN = 0.012  # left and right, as a share of the window
 
 
@@ -205,10 +206,15 @@ def window_of(
             raise Refusal(f"nothing was measured in that part; {phases}", "nothing_there")
         if not window.start_s < window.end_s:
             raise Refusal(f"--from {window.start_s:g} must be less than --to {window.end_s:g}", "from_after_to")
-        return Window(max(window.start_s, start_s), min(window.end_s, end_s))
+        return _window(max(window.start_s, start_s), min(window.end_s, end_s))
     batch = _batch(cell, request, repeat)
     start_s, end_s = span(replace(cell, phases=tuple(p for p in cell.phases if p.request_id == batch)))
-    return Window(start_s, end_s if end_s > start_s else start_s + 1e-6, batch)
+    return _window(start_s, end_s, batch)
+
+
+def _window(start_s: float, end_s: float, batch: str = "") -> Window:
+    """A window in which something can be drawn and divided by, also where all phases together took no time."""
+    return Window(start_s, max(end_s, start_s + SHORTEST_S), batch)
 
 
 def span(cell: RecordedCell) -> tuple[float, float]:

@@ -1,13 +1,15 @@
 """What commands print: control characters shown, and outputs that are gone, closed or of another encoding."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from small_traces import profiling, simple
 
-from profiling.printing import clean
+from profiling.printing import clean, compact_json, json_text
 from tests.conftest import environment
 
 SPEAKS = """
@@ -72,3 +74,78 @@ def test_closed_descriptors_are_not_given_to_files(closed: str) -> None:
     assert (code, out) == (1, b"")
     checks = "import os, profiling.printing as p; p.prepare(); assert os.open(os.devnull, os.O_RDONLY) > 2"
     assert speaks(closed, CODE=checks)[0] == 0
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace whose range has a name that no small encoding has."""
+    path = tmp_path_factory.mktemp("trace") / "trace.sqlite"
+    return simple(path, lambda written: written.range("一只猫", 0, 100))
+
+
+def command(*arguments: object, stdout: int = subprocess.PIPE, **env: str) -> "subprocess.CompletedProcess[bytes]":
+    """`python -m profiling …`."""
+    return subprocess.run(
+        [sys.executable, "-m", "profiling", *map(str, arguments)],
+        env=environment() | {"NSYS": "/nowhere", **env},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "encoding", "shown"),
+    [
+        (("analyze", "T"), "ascii", b"* ??? is compute-bound"),
+        (("diff", "T", "T"), "latin-1", b"???"),
+        (("doctor",), "ascii", b"? install Nsight"),
+        (("timeline", "--help"), "ascii", b"a measured cell"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_commands_print_in_any_encoding(trace: Path, arguments: tuple[str, ...], encoding: str, shown: bytes) -> None:
+    done = command(*(trace if one == "T" else one for one in arguments), PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown in done.stdout
+    done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("arguments", [("analyze", "T", "--format", "json"), ("--help",)], ids=["analyze", "--help"])
+def test_commands_end_quietly_without_a_reader(trace: Path, arguments: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = command(*(trace if one == "T" else one for one in arguments), stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [("analyze", "T"), ("--help",)], ids=["analyze", "--help"])
+def test_commands_say_that_their_output_is_lost(trace: Path, arguments: tuple[str, ...]) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    done = command(*(trace if one == "T" else one for one in arguments), stdout=full)
+    os.close(full)
+    line = f"profiling: the output could not be written ({os.strerror(28)})\n"
+    assert (done.returncode, done.stderr.decode()) == (2, line)
+
+
+def test_names_of_files_are_shown_too(trace: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"x\n\x1b[31m\xff.sqlite")
+    odd.write_bytes(trace.read_bytes())
+    shown = r"x\n\x1b[31m\udcff.sqlite"
+    for done in (profiling("analyze", odd, "--save", tmp_path / "out"), profiling("diff", odd, odd)):
+        assert (done.code, done.err) == (0, "")
+        assert shown in done.out
+    assert shown in (tmp_path / "out" / "nsys_phases.csv").read_text()
+    assert shown in profiling("analyze", odd / "none").err
+
+
+def test_json_is_strict() -> None:
+    assert json.loads(json_text({"a": "\x7f\x1b"})) == {"a": "\x7f\x1b"}
+    assert "\x7f" not in json_text("\x7f") + compact_json("\x7f")
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            json_text([value])
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            compact_json([value])

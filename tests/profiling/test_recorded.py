@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,9 @@ def test_only_the_first_batch_is_read_where_that_is_enough(tmp_path: Path) -> No
         ({"batches": []}, None, UNKNOWN),
         ({"batches": "?"}, None, UNKNOWN),
         ([], None, UNKNOWN),
+        ({"first_request_s": float("nan")}, None, UNKNOWN),
+        ({"first_request_s": 1e308}, None, UNKNOWN),
+        ({"batches": [{"baseline_s": 1e308}]}, None, UNKNOWN),
     ],
 )
 def test_telemetry_lies_on_the_axis_of_the_phases(
@@ -119,6 +123,15 @@ def test_a_cell_that_failed_before_its_first_batch_is_refused(glm: Path) -> None
             "line 3.*start_s.*'nan'",
         ),
         ("phases.csv", lambda text: text.replace("10.7465", "-1"), {"bad_number"}, "line 3.*host_ms.*'-1'"),
+        ("phases.csv", lambda text: text.replace("10.7465", "1e308"), {"bad_number"}, "line 3.*host_ms.*'1e308'"),
+        (
+            "phases.csv",
+            lambda text: text.replace("0.00456448999989334", "1e16"),
+            {"bad_number"},
+            "line 3.*start_s.*'1e16'",
+        ),
+        ("phases.csv", lambda text: text.replace("r000.0,0,", "r000.0,1e300,"), {"bad_number"}, "line 2.*rank"),
+        ("telemetry.csv", lambda text: text.replace("0.20442598099998577", "1e16"), {"bad_number"}, "line 2.*time_s"),
         ("phases.csv", lambda text: text + "\x00\n", {"unreadable", "cut_short"}, "line"),
         ("phases.csv", lambda text: "", {"no_column"}, "request_id"),
         ("telemetry.csv", lambda text: text[:-40], {"cut_short", "bad_number"}, r"line \d+"),
@@ -139,3 +152,39 @@ def test_bytes_that_are_no_text_are_refused(glm: Path) -> None:
     with pytest.raises(Refusal) as refused:
         read_cell(glm)
     assert refused.value.code == "unreadable"
+
+
+def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_name(glm: Path) -> None:
+    before = read_cell(glm)
+    for name in ("phases.csv", "telemetry.csv", "requests.csv"):
+        (glm / name).write_bytes(b"\xef\xbb\xbf" + (glm / name).read_bytes())
+    assert read_cell(glm) == before
+
+
+def test_readings_that_cannot_be_true_are_missing(glm: Path) -> None:
+    for value in ("1e308", "-inf", "nan"):
+        text = (glm / "telemetry.csv").read_text()
+        (glm / "telemetry.csv").write_text(text.replace("548.057", value))
+        assert "power_w" not in read_cell(glm).telemetry[0].values
+        (glm / "telemetry.csv").write_text(text)
+
+
+def test_names_cannot_trick_a_terminal(glm: Path) -> None:
+    (glm / "result.json").write_text(json.dumps({"label": "x\x1b[2J\n", "first_request_s": 0}))
+    text = (glm / "phases.csv").read_text()
+    (glm / "phases.csv").write_text(text.replace("vae_decode", "vae\x1b_decode"))
+    cell = read_cell(glm)
+    assert cell.label == r"x\x1b[2J\n"
+    assert r"vae\x1b_decode" in {one.phase for one in cell.phases}
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "\xff", "{", "[]", '{"device": []}'])
+def test_a_result_that_cannot_be_read_is_as_none(glm: Path, content: str) -> None:
+    (glm / "result.json").write_text(content)
+    assert read_cell(glm).label == glm.name
+
+
+def test_a_result_that_is_no_file_is_not_waited_for(glm: Path) -> None:
+    (glm / "result.json").unlink()
+    os.mkfifo(glm / "result.json")
+    assert read_cell(glm).label == glm.name

@@ -76,6 +76,14 @@ def test_what_was_asked_for_is_shown_and_traced(tmp_path: Path, capsys: pytest.C
     assert {e["args"]["request"] for e in events if e["ph"] == "X"} == {"r002.0"}
 
 
+@pytest.mark.parametrize("more", [[], ["--from", "-1"]], ids=["batch", "part"])
+def test_a_cell_whose_phases_took_no_time_is_drawn(tmp_path: Path, more: list[str]) -> None:
+    rows = ("request_id,rank,phase,index,start_s,host_ms,gpu_ms", "r0,0,request,0,0,0,", "r0,0,ar_decode,0,0,1e-290,")
+    (tmp_path / "phases.csv").write_text("\n".join(rows) + "\n")
+    assert main(["timeline", str(tmp_path), *more]) == 0
+    json.loads((tmp_path / "timeline.json").read_text(), parse_constant=pytest.fail)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
