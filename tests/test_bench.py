@@ -27,3 +27,9 @@ def test_stored_sweeps_of_another_size(capsys: pytest.CaptureFixture[str]) -> No
 def test_cells_against_hydra(capsys: pytest.CaptureFixture[str]) -> None:
     bench.overhead(rounds=1, cells=4)
     assert "4 cells" in capsys.readouterr().out
+
+
+def test_mutated_inputs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.fuzzed({"traces": 2})
+    assert "2 mutated traces" in capsys.readouterr().out
+    assert not bench.fuzzed({"no_such_module": 1})

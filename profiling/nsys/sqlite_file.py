@@ -101,7 +101,7 @@ def opened(path: Path) -> Iterator[Tables]:
             yield Tables(path, database, frozenset(str(name) for (name,) in found))
         finally:
             database.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # sqlite3 decodes its messages and names of columns strictly
         problem = f"not a readable SQLite file ({error}); {EXPORT_AGAIN}"
         raise Refusal(f"{path}: {problem}", "unreadable") from error
 

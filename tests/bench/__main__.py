@@ -1,7 +1,7 @@
 """`make bench`: what the framework itself costs, as ratios paired in one run.
 
 Every comparison alternates A and B, because the speed of a shared machine drifts; the median of the pairs'
-ratios counts. Exit code 1 when a goal is missed. `--quick` leaves out the slow comparison.
+ratios counts. Exit code 1 when a goal is missed. `--quick` leaves out the slow comparisons and the mutated inputs.
 """
 
 import argparse
@@ -177,6 +177,25 @@ def recording() -> bool:
     return code.returncode == 0
 
 
+FUZZED = {"traces": 500}
+"""Modules of tests/fuzz: how many inputs of each are tried."""
+
+
+def fuzzed(counts: dict[str, int] = FUZZED) -> bool:
+    """Mutated inputs, the same ones every time; no time is a goal, every answer is."""
+    met = True
+    for name, count in counts.items():
+        command = [sys.executable, "-m", f"tests.fuzz.{name}", "--count", str(count)]
+        start = time.perf_counter()
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        met = met and not done.returncode
+        print(f"{count} mutated {name}\n  {seconds:.0f} s: {'met' if not done.returncode else 'MISSED'}", flush=True)
+        if done.returncode:
+            print(done.stdout + done.stderr)
+    return met
+
+
 def main() -> int:
     """Run all comparisons; 0 when every goal is met."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -184,7 +203,7 @@ def main() -> int:
     arguments = parser.parse_args()
     results = [help_time(), overhead(), stored(), page()]
     if not arguments.quick:
-        results += [recording(), sweep_against_runs(short=True), sweep_against_runs(short=False)]
+        results += [fuzzed(), recording(), sweep_against_runs(short=True), sweep_against_runs(short=False)]
     return 0 if all(results) else 1
 
 
