@@ -11,9 +11,9 @@ import os
 import re
 import sys
 
-_ACTED_ON = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters (C0, C1 and DEL), line separators, characters that turn the direction of text, and lone
-surrogates."""
+_ACTED_ON = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
+"""Control characters (C0, C1 and DEL), line separators, characters that turn the direction of text, lone surrogates,
+and characters that cannot be seen, but for those that join letters and emoji."""
 
 LOST = 2
 """Exit code of a command whose output could not be written, such as on a full disk."""

@@ -177,7 +177,7 @@ def recording() -> bool:
     return code.returncode == 0
 
 
-FUZZED = {"traces": 500}
+FUZZED = {"traces": 500, "cells": 100}
 """Modules of tests/fuzz: how many inputs of each are tried."""
 
 

@@ -279,18 +279,28 @@ def failures(seeds: range, say: Callable[[str], None] = lambda _: None) -> list[
     return found
 
 
-def main() -> int:
-    """Try the traces of some seeds; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.traces", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--count", type=int, default=500, help="number of traces (default 500)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first trace (default 0)")
+def asked(program: str, about: str, count: int) -> argparse.Namespace:
+    """The command line of a fuzzer."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about.split("\n")[0])
+    parser.add_argument("--count", type=int, default=count, help=f"number of inputs (default {count})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first input (default 0)")
     parser.add_argument("--verbose", action="store_true", help="print every case")
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def limited() -> None:
+    """Limit this process's memory, and find no nsys."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     os.environ["NSYS"] = "/nowhere"
-    seeds = range(asked.seed, asked.seed + asked.count)
-    found = failures(seeds, (lambda line: print(line, flush=True)) if asked.verbose else (lambda _: None))
-    print("\n".join([*found, f"{asked.count} traces, {len(found)} failures"]))
+
+
+def main() -> int:
+    """Try the traces of some seeds; returns the exit code."""
+    chosen = asked("tests.fuzz.traces", __doc__ or "", 500)
+    limited()
+    seeds = range(chosen.seed, chosen.seed + chosen.count)
+    found = failures(seeds, (lambda line: print(line, flush=True)) if chosen.verbose else (lambda _: None))
+    print("\n".join([*found, f"{chosen.count} traces, {len(found)} failures"]))
     return int(bool(found))
 
 

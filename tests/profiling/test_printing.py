@@ -25,7 +25,7 @@ sys.exit(finish("it", 1))
 
 def test_what_a_terminal_would_act_on_is_shown() -> None:
     assert clean("a\x1b[2J\r\n\x00\x7f\x9b") == r"a\x1b[2J\r\n\x00\x7f\x9b"
-    assert clean("evil \u202e txt \u2028 \ud800") == r"evil \u202e txt \u2028 \ud800"
+    assert clean("evil \u202e txt \u2028 \ud800 \ufeff") == r"evil \u202e txt \u2028 \ud800 \ufeff"
     assert clean("two\nlines\x07", keep="\n") == "two\nlines\\x07"
 
 
