@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiling.bounded import killed
+
 NSYS_VARIABLE = "NSYS"
 TRACE = "trace.nsys-rep"
 """Name of a cell's recording in the cell's folder."""
@@ -70,7 +72,7 @@ def run(
 
     Runs in its own session, so the caller handles Ctrl-C. `together`: errors go to stdout too, in order.
     """
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -79,13 +81,17 @@ def run(
         errors="replace",
         start_new_session=True,
         env=None if environment is None else dict(environment),
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=timeout_s)
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
+    )
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        killed(process)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

@@ -12,9 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 
+from profiling.bounded import BoundedConnection, killed, pipe
 from profiling.child_environment import child_environment
 from profiling.telemetry import samples
 from profiling.telemetry.samples import GpuUser, TelemetrySample, TelemetryWindow, Watched
@@ -35,7 +34,7 @@ class ProcessTreeSampler:
         gpus = "all" if gpu_indices is None else ",".join(map(str, gpu_indices))
         self._arguments = (str(os.getpid()), str(pid), str(interval_s), gpus)
         self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
+        self._pipe: BoundedConnection | None = None
         self._answered = 0  # number of the last command that was answered by this process
         self._asked = 0
         self._awake = False
@@ -47,7 +46,7 @@ class ProcessTreeSampler:
         """Start the process without waiting for it; safe to call again, and after the process was lost."""
         if self._process is not None:
             return
-        ours, theirs = Pipe()
+        ours, theirs = pipe()
         try:
             with theirs:
                 os.set_inheritable(theirs.fileno(), True)
@@ -106,14 +105,16 @@ class ProcessTreeSampler:
         if self._pipe is None:
             return
         self._asked += 1
+        timeout_s = ANSWER_TIMEOUT_S if self._answered else START_TIMEOUT_S
         try:
-            self._pipe.send((self._asked, command))
-            number, answer = self._answer(ANSWER_TIMEOUT_S if self._answered else START_TIMEOUT_S)
+            self._pipe.send_within((self._asked, command), timeout_s)
+            number, answer = self._answer(timeout_s)
             while number is not None and number < self._asked:  # of a command that an interrupt broke off
                 self._take(answer)
-                number, answer = self._answer(ANSWER_TIMEOUT_S)
-        except TimeoutError as error:
-            self._lose(str(error))
+                timeout_s = ANSWER_TIMEOUT_S
+                number, answer = self._answer(timeout_s)
+        except TimeoutError:
+            self._lose(f"the sampler did not answer within {timeout_s:g} s")
         except (EOFError, OSError):
             self._lose(self._last_words())
         else:
@@ -124,9 +125,7 @@ class ProcessTreeSampler:
 
     def _answer(self, timeout_s: float) -> tuple[int | None, Watched]:
         assert self._pipe is not None
-        if not self._pipe.poll(timeout_s):
-            raise TimeoutError(f"the sampler did not answer within {timeout_s:g} s")
-        number, answer = self._pipe.recv()
+        number, answer = self._pipe.recv_within(timeout_s)
         self._answered = number or 0
         return number, answer
 
@@ -134,7 +133,7 @@ class ProcessTreeSampler:
         """Why the process ended, if it said so; it may have said so before the last command."""
         with contextlib.suppress(EOFError, OSError):
             while self._pipe is not None and self._pipe.poll():
-                number, answer = self._pipe.recv()
+                number, answer = self._pipe.recv_within(ANSWER_TIMEOUT_S)
                 if number is None:
                     return f"the sampler failed: {answer}"
         return None
@@ -148,7 +147,8 @@ class ProcessTreeSampler:
         code = self._end(STOP_TIMEOUT_S if problem is None else 0.0)
         if problem is None and code is not None and code < 0:
             problem = f"the sampler was killed by {signal.Signals(-code).name}"
-        self.problem = problem or f"the sampler exited with code {code}"
+        how = f"exited with code {code}" if code is not None else "could not be ended"
+        self.problem = problem or f"the sampler {how}"
         self._samples, self._watched = [], Watched()
 
     def _end(self, timeout_s: float) -> int | None:
@@ -160,5 +160,4 @@ class ProcessTreeSampler:
             return None
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout_s)
-        process.kill()
-        return process.wait()
+        return killed(process)

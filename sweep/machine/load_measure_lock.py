@@ -41,8 +41,11 @@ def _opened(stack: contextlib.ExitStack, path: Path) -> int:
 
 
 def _enter(door: int, mine: int, theirs: int) -> bool:
-    """Share `mine` if no process shares `theirs`. One process at a time checks."""
-    fcntl.flock(door, fcntl.LOCK_EX)
+    """Share `mine` if no process shares `theirs`. One process at a time checks; others try again: it may be stopped."""
+    try:
+        fcntl.flock(door, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     try:
         fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

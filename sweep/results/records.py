@@ -79,7 +79,9 @@ class RunResult:
     key: str
     label: str
     state: str  # DONE or ERROR
-    cause: str = ""  # of an error: load, exception, oom, crash, timeout, disk, interrupted, internal, cut_off
+    # Of an error: load, exception, oom, descriptors, processes, crash, timeout, not_ended, disk, interrupted, internal,
+    # cut_off.
+    cause: str = ""
     reason: str = ""
     device: str = ""
     started_at: str = ""  # ISO 8601, UTC

@@ -99,16 +99,7 @@ class Profile:
         command = [sys.executable, "-m", "profiling", "analyze", str(self.path / NSYS_TRACE)]
         command += [*(["--host-only"] if device == "cpu" else []), "--save", str(self.path)]
         try:
-            done = subprocess.run(
-                command,
-                env=child_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=ANALYSIS_TIMEOUT_S,
-                start_new_session=True,
-            )
+            done = nsys_cli.run(command, ANALYSIS_TIMEOUT_S, child_environment())
         except subprocess.TimeoutExpired:
             why = f"no answer within {ANALYSIS_TIMEOUT_S:g} s"
         except OSError as error:

@@ -17,6 +17,7 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,13 @@ LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
 
 SHARED_VARIABLE = "SWEEP_FORK_SERVER"
 """`PRELOAD:SOCKET` of a server that another process keeps: commands fork from it instead of importing PRELOAD each."""
+
+
+UNKNOWN_EXIT = 256
+"""Exit code of a process whose end the server did not report; no real one is as high."""
+
+REPORT_S = 5.0
+"""Seconds in which the server reports how a process ended, which takes it milliseconds."""
 
 
 class ServerDied(ConnectionError):
@@ -69,10 +77,13 @@ class Surroundings:
 class Popen(popen_forkserver.Popen):
     """Forks from the server. The process's module `__main__` is not imported there: targets must be importable.
 
-    Raises ServerDied, and TimeoutError when the server has not forked within the process's `start_timeout_s`.
+    Raises ServerDied, and TimeoutError when the server has not forked within the process's `start_timeout_s`. The
+    kernel says when the process ends (a pidfd, where there are any), so that a server that is stopped or dead hides it
+    from nobody.
     """
 
     def _launch(self, process_obj: Any) -> None:
+        self._server_there, self._ending = True, None
         surroundings = getattr(process_obj, "surroundings", None)
         if surroundings is None:
             surroundings = Surroundings(dict(os.environ), os.getpgid(0), Inherited(1))
@@ -98,10 +109,43 @@ class Popen(popen_forkserver.Popen):
         try:
             with os.fdopen(data, "wb") as pipe:
                 self.pid = _forked(self.sentinel, timeout_s)  # a pipe that nobody reads yet might not take all
+                self._ending = _ending(self.pid)
                 pipe.write(buffer.getbuffer())
         except BaseException:
             self.finalizer()  # a process that is forked later all the same finds nothing to do, and ends
             raise
+        if self._ending is not None:
+            util.Finalize(self, util.close_fds, (self._ending,))  # type: ignore[attr-defined]
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Exit code, negative for a signal; None while the process runs."""
+        return self.wait(0.0 if flag == os.WNOHANG else None)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Exit code once the process has ended, UNKNOWN_EXIT if the server does not report it; None after `timeout`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            watched = [self.sentinel] if self._server_there else []
+            ready = connection.wait([*watched, *([] if self._ending is None else [self._ending])], left)
+            if not ready:
+                return None
+            if self.sentinel in ready or (self._server_there and connection.wait([self.sentinel], REPORT_S)):
+                self._read_report()
+            else:
+                if self._server_there:
+                    lose()
+                self.returncode = UNKNOWN_EXIT
+        return self.returncode
+
+    def _read_report(self) -> None:
+        """What the server says of the process's end. If the server has ended, the process may still run."""
+        try:
+            self.returncode = forkserver.read_signed(self.sentinel)
+        except (OSError, EOFError):
+            self._server_there = False
+            if self._ending is None:
+                self.returncode = UNKNOWN_EXIT
 
 
 def _forked(sentinel: int, timeout_s: float | None) -> int:
@@ -112,6 +156,14 @@ def _forked(sentinel: int, timeout_s: float | None) -> int:
         return int(forkserver.read_signed(sentinel))
     except EOFError as error:
         raise ServerDied from error
+
+
+def _ending(pid: int) -> int | None:
+    """A file that can be read once the process has ended; None where the kernel has none, or it has ended already."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
 
 
 def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, **kwargs: Any) -> None:
@@ -165,6 +217,7 @@ class Forked:
         process.surroundings = Surroundings(dict(environment), 0, Inherited(output))  # type: ignore[attr-defined]
         process.start_timeout_s = start_timeout_s  # type: ignore[attr-defined]
         process.start()
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # joined without limit at exit
         self._process = process
         assert process.pid is not None
         self.pid: int = process.pid
@@ -230,6 +283,26 @@ def _use(address: str) -> None:
 def server_started() -> bool:
     """Whether this process has started the server, even if it has ended since."""
     return _STARTED.is_set()
+
+
+_LOST = threading.Event()
+
+
+def lost() -> bool:
+    """Whether the server was given up, so that nothing can be forked any more."""
+    return _LOST.is_set()
+
+
+def lose() -> None:
+    """Give up on a server that does not answer: what runs goes on, but nothing is forked any more. Ours is killed."""
+    if _LOST.is_set():
+        return
+    _LOST.set()
+    if (pid := getattr(forkserver._forkserver, "_forkserver_pid", None)) is not None:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)  # a stopped one would keep what it has forked from being reaped
+    said = "the process that engines are forked from does not answer; engines now start without it"
+    print(f"sweep: {said}", file=sys.stderr)
 
 
 def await_imports(timeout_s: float) -> None:

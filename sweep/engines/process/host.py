@@ -13,12 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from profiling import ranges
+from profiling import bounded, ranges
 from profiling.child_environment import child_environment
 from sweep.engines import registry
 from sweep.engines.process import forkserver, temp_folders
@@ -30,6 +29,11 @@ from sweep.machine.devices import visible_as
 CLOSE_TIMEOUT_S = 5.0
 
 GPU_CLOSE_TIMEOUT_S = 20.0  # several processes have to free their memory
+
+KILL_TIMEOUT_S = 10.0  # what is killed ends sooner, unless it sleeps uninterruptibly: in a driver, on a dead disk
+
+NOT_ENDED = "not_ended"
+"""Cause of a failure: the engine had to be killed, and is still there."""
 
 
 class EngineHost:
@@ -43,10 +47,11 @@ class EngineHost:
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine reports them
         self.process: subprocess.Popen[bytes] | forkserver.Forked | Recorded
         self._log_from = 0  # byte of the log where the output of the last command begins
+        self._stuck = False  # it was killed, and is still there
         with _told_as_failure(), contextlib.ExitStack() as undo:
             # What the engine and its ranks print; closed with the host.
             self.log: BinaryIO = undo.enter_context(tempfile.TemporaryFile(prefix="sweep-engine-"))
-            ours, theirs = Pipe()
+            ours, theirs = bounded.pipe()
             self._pipe = undo.enter_context(ours)
             with theirs:
                 start = _record if spec.profile == "nsys" else _fork if forks(spec) else _spawn
@@ -79,7 +84,7 @@ class EngineHost:
         self, requests: Sequence[Request], folder: Path | None, timeout_s: float, doing: str
     ) -> Iterator[Output]:
         """Generate, and yield each output as it is handed over; `timeout_s` is for each. Raises EngineFailure."""
-        self._send(doing, self.log_size(), "generate", list(requests), folder)
+        self._send(doing, timeout_s, self.log_size(), "generate", list(requests), folder)
         while True:
             kind, value = self._answer(doing, timeout_s)
             if kind != "record":
@@ -103,16 +108,16 @@ class EngineHost:
 
     def end(self) -> None:
         """Ask the engine to end, then kill whatever of its process group is left; safe to call twice."""
-        if self.process.poll() is None:
+        if not self._stuck and self.process.poll() is None:
             try:
-                self._pipe.send(("close",))
+                self._pipe.send_within(("close",), CLOSE_TIMEOUT_S)
                 self.process.wait(CLOSE_TIMEOUT_S if self.spec.device == "cpu" else GPU_CLOSE_TIMEOUT_S)
             except (OSError, subprocess.TimeoutExpired, ValueError):
                 pass
         self.kill()
 
-    def kill(self) -> None:
-        """End the whole process group at once."""
+    def kill(self) -> bool:
+        """End the whole process group at once; whether the engine has ended, for which it has KILL_TIMEOUT_S."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -121,16 +126,33 @@ class EngineHost:
                     os.kill(self.process.pid, signal.SIGKILL)
         if isinstance(self.process, Recorded):
             self.process.end_tool()
-        self.process.wait()
+        try:
+            self.process.wait(0.0 if self._stuck else KILL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            if not self._stuck:
+                told = f"an engine's process ({self.process.pid}) could not be ended and may still use its devices"
+                print(f"sweep: {told}", file=sys.stderr)
+            self._stuck = True
+            return False
+        self._stuck = False
         temp_folders.clear(self.process.pid)
+        return True
+
+    def _ended_for(self, cause: str, reason: str, then: str = "") -> EngineFailure:
+        """Kill the engine for a reason; the failure says if it cannot be ended, else `then`."""
+        if self.kill():
+            return EngineFailure(cause, reason + then)
+        return EngineFailure(NOT_ENDED, f"{reason}, and its process {self.process.pid} could not be ended")
 
     def _ask(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> Any:
-        self._send(doing, log_from, *command)
+        self._send(doing, timeout_s, log_from, *command)
         return self._answer(doing, timeout_s)[1]
 
-    def _send(self, doing: str, log_from: int, *command: Any) -> None:
+    def _send(self, doing: str, timeout_s: float, log_from: int, *command: Any) -> None:
         try:
-            self._pipe.send(command)
+            self._pipe.send_within(command, timeout_s)
+        except TimeoutError:
+            raise self._ended_for("timeout", _no_answer(doing, timeout_s), ": killed") from None
         except OSError as error:
             raise self._death(doing) from error
         self._log_from = log_from
@@ -138,10 +160,9 @@ class EngineHost:
     def _answer(self, doing: str, timeout_s: float) -> tuple[str, Any]:
         """The next "ok" or "record" with its value. Raises EngineFailure."""
         try:
-            if not self._pipe.poll(timeout_s):
-                self.kill()
-                raise EngineFailure("timeout", f"no answer within {timeout_s:g} s while {doing}: killed")
-            kind, value = self._pipe.recv()
+            kind, value = self._pipe.recv_within(timeout_s)
+        except TimeoutError:
+            raise self._ended_for("timeout", _no_answer(doing, timeout_s), ": killed") from None
         except (EOFError, OSError) as error:
             raise self._death(doing) from error
         if kind != "error":
@@ -159,12 +180,14 @@ class EngineHost:
         try:
             code = self.process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            self.kill()
-            return EngineFailure("crash", f"the engine closed its pipe while {doing}")
+            return self._ended_for("crash", f"the engine closed its pipe while {doing}")
         self.kill()
         sign = self._out_of_memory_line()
         if sign:
             return EngineFailure("oom", f"out of memory while {doing}: {sign}")
+        if code == forkserver.UNKNOWN_EXIT:
+            why = "how is unknown, because the process that it was forked from does not say"
+            return EngineFailure("crash", f"the engine ended while {doing}; {why}")
         if code >= 0:
             return EngineFailure("crash", f"the engine exited with code {code} while {doing}")
         name = signal.Signals(-code).name
@@ -197,6 +220,10 @@ class EngineHost:
             return []
 
 
+def _no_answer(doing: str, timeout_s: float) -> str:
+    return f"no answer within {timeout_s:g} s while {doing}"
+
+
 def preimport(spec: EngineSpec) -> None:
     """Begin to import what this engine's processes are forked from, without waiting. Only where they are (`forks`)."""
     environment = {**_environment(spec), forkserver.LOG_VARIABLE: str(_log_of_imports())}
@@ -216,7 +243,8 @@ def _log_of_imports() -> Path:
 
 def forks(spec: EngineSpec) -> bool:
     """Whether this engine's processes are forked from one that has imported everything."""
-    return spec.fork and can_fork(spec.engine, spec.device) and not ranges.attached() and spec.profile != "nsys"
+    possible = can_fork(spec.engine, spec.device) and not ranges.attached() and not forkserver.lost()
+    return spec.fork and possible and spec.profile != "nsys"
 
 
 def can_fork(engine: str, device: str) -> bool:
@@ -242,7 +270,11 @@ def _fork(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> 
     from sweep.engines.process.child import main_forked
 
     preimport(spec)
-    return forkserver.Forked(main_forked, (pipe, os.getpid()), _environment(spec), output, timeout_s)
+    try:
+        return forkserver.Forked(main_forked, (pipe, os.getpid()), _environment(spec), output, timeout_s)
+    except TimeoutError:
+        forkserver.lose()
+        raise
 
 
 def _spawn(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -> "subprocess.Popen[bytes]":

@@ -25,7 +25,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from profiling import ranges
+from profiling import bounded, ranges
 from profiling.child_environment import child_environment
 from profiling.nsys.nsys_cli import Nsys, NsysError, end_agents, find, last_line, run
 
@@ -116,7 +116,7 @@ class Recorded:
                 self.pid = self._hand_over(listener, (pipe, output), start_timeout_s)
             except BaseException as error:
                 self.end_tool()
-                self._launcher.wait()
+                bounded.killed(self._launcher)
                 if not isinstance(error, _LauncherEnded):
                     raise
                 said = last_line(os.pread(output, 4096, log_start).decode(errors="replace"))
