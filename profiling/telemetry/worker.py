@@ -6,11 +6,12 @@ interval between commands. Ends when its pipe is closed or its parent is gone, h
 """
 
 import os
-import signal
 import sys
 import threading
 import time
 from multiprocessing.connection import Connection
+
+from profiling.child_signals import leave_to_parent
 
 MARK, REST = "mark", "rest"
 """Commands. MARK: sample now, and regularly from now on. REST: sample now, then not until the next MARK."""
@@ -78,7 +79,7 @@ def serve(pipe: Connection, pid: int, interval_s: float, gpu_indices: tuple[int,
 
 def main(arguments: list[str]) -> None:
     """Serve, then end at once; an error is the last message through the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
+    leave_to_parent()
     fd, parent, pid, interval_s, gpus = arguments
     end_with(int(parent))
     pipe = Connection(int(fd))

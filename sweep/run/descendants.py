@@ -1,9 +1,12 @@
 """Every process that a sweep started ends with it."""
 
+import contextlib
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
+from profiling.bounded import KILLED_S
 from sweep.engines.process import temp_folders
 from sweep.engines.process.nsys_session import end_recordings_of
 
@@ -11,11 +14,11 @@ if TYPE_CHECKING:
     import psutil
 
 
-def kill_descendants() -> None:
+def kill_descendants(timeout_s: float = KILLED_S) -> None:
     """End every process that we started and that is still there, but for the resource trackers.
 
     Those end by themselves once all of us are gone. Until then they know which semaphores and shared memory we and
-    the processes that are killed here have not given back, and unlink them.
+    the processes that are killed here have not given back, and unlink them. `timeout_s` is for all to end.
     """
     import psutil
 
@@ -23,17 +26,28 @@ def kill_descendants() -> None:
     children = psutil.Process().children(recursive=True)
     owners = {os.getpid(), *(process.pid for process in children)}
     recorded = any("nsys" in _name(process) for process in children)
-    for process in children:
-        if process.pid in trackers:
-            continue
-        try:
+    killed = [process for process in children if process.pid not in trackers]
+    for process in killed:
+        with contextlib.suppress(psutil.Error):
             process.kill()
-            process.wait(5)
+    deadline = time.monotonic() + timeout_s
+    while not all(map(_has_ended, killed)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for process in killed:
+        if _has_ended(process):
             temp_folders.clear(process.pid)
-        except psutil.Error:
-            pass
     if recorded:
         end_recordings_of(owners)
+
+
+def _has_ended(process: "psutil.Process") -> bool:
+    """Whether it is gone, or waits for a parent that may never ask for its exit code."""
+    import psutil
+
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE or not process.is_running()
+    except psutil.Error:
+        return True
 
 
 def _name(process: "psutil.Process") -> str:

@@ -1,26 +1,41 @@
-"""Ctrl-C and SIGTERM end a sweep in the same way, and a second one cannot cost what is being saved.
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end a sweep in the same way, and a second one cannot cost what is being saved.
 
 Knows signals of this process only; what is cleaned up meanwhile is the session's business.
 """
 
+import contextlib
+import os
 import signal
+import time
 from types import FrameType
+from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from profiling.child_signals import INTERRUPTS
+
+INTERRUPTED = 130
+"""Exit code of a sweep that was interrupted, by whatever signal."""
+
+PATIENCE_S = 5.0
+"""Seconds after an interrupt in which another one is ignored. Later ones end the process at once."""
 
 
 class Interrupts:
-    """SIGINT and SIGTERM raise KeyboardInterrupt, once; further ones are ignored until `allow`.
+    """The first interrupt raises KeyboardInterrupt; what comes within PATIENCE_S, until `allow`, is ignored.
 
-    Use as a context manager in the main thread.
+    A later one means that cleaning up hangs: all our processes are killed, and this one ends where it is. Every file is
+    written completely or not at all, so only the summary is missing. A signal that was ignored when the sweep began
+    stays so (nohup), but for Ctrl-C and SIGTERM. Use as a context manager in the main thread.
     """
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, object] = {}
         self._handled = False
+        self._since_s = 0.0  # when it was handled, on time.monotonic
 
     def __enter__(self) -> "Interrupts":
-        self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        always = (signal.SIGINT, signal.SIGTERM)
+        taken = [n for n in INTERRUPTS if n in always or signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._stop) for number in taken}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,9 +48,45 @@ class Interrupts:
 
     def refuse(self) -> None:
         """Ignore interrupts from here on: what comes is short and must not be cut."""
-        self._handled = True
+        self._handled, self._since_s = True, time.monotonic()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
         if not self._handled:
-            self._handled = True
+            self.refuse()
             raise KeyboardInterrupt
+        left_s = PATIENCE_S - (time.monotonic() - self._since_s)
+        if left_s <= 0:
+            end_at_once()
+        _say(f"sweep: saving what is finished; to end at once, without a summary, interrupt again in {left_s:.0f} s")
+
+
+def leave_closed_terminal() -> None:
+    """Print to nowhere from now on where a terminal was: every write to one that is gone fails."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
+
+
+def end_at_once() -> NoReturn:
+    """Kill all that we started, and end without another step. Results that were stored are safe."""
+    from sweep.run.descendants import kill_descendants
+
+    _say("sweep: ended at once; python -m sweep.report FOLDER writes the summary of what is stored")
+    with contextlib.suppress(BaseException):
+        kill_descendants(timeout_s=0.0)
+    with contextlib.suppress(OSError):
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h")  # the live table hides the cursor
+    os._exit(INTERRUPTED)
+
+
+def _say(line: str) -> None:
+    """Without Python's buffers, in one of which the signal may have come."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())

@@ -23,11 +23,9 @@ from sweep.results.records import RunResult
 from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.descendants import kill_descendants
 from sweep.run.group import Launch, is_finished
-from sweep.run.interrupts import Interrupts
+from sweep.run.interrupts import INTERRUPTED, Interrupts
 from sweep.run.manifest import facts_of, later, progress
 from sweep.run.progress import LiveTable, silence_stdout
-
-INTERRUPTED = 130
 
 
 def execute(plan: Plan, path: Path, launch: Launch) -> int:

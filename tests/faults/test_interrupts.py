@@ -1,13 +1,19 @@
-"""Ctrl-C and SIGTERM at every stage: exit code 130, finished cells summarised, no process left."""
+"""Ctrl-C and other signals at every stage: exit code 130, finished cells summarised, no process left."""
 
+import fcntl
+import os
+import select
 import signal
+import termios
+import time
 
 import pytest
 
 from tests.conftest import to_run
 from tests.faults.conftest import NOOP, Sweep, alive, group_alive, numbers, wait_for
+from tests.faults.test_engine import in_generate
 
-STOP = "import os, time; os.kill(os.{whom}(), {signal}); time.sleep(60 if {stay} else 0)"
+STOP = "import os, time; [os.kill(pid, {signal}) for pid in ({whom})]; time.sleep(60 if {stay} else 0)"
 
 IN_ENGINE = """
 _{name} = NoopEngine.{name}
@@ -90,19 +96,26 @@ FACTS: dict[str, tuple[str, list[int]]] = {
 """What the reason of an interrupted cell says of where it was: a word, and batch 2 of 2, repeat 1."""
 
 
+TO_ALL = (signal.SIGHUP, signal.SIGUSR1)
+"""What a terminal that is closed, or a scheduler that preempts, sends to engines as well."""
+
+WHEN = [(stage, number) for stage in STAGES for number in (signal.SIGINT, signal.SIGTERM)]
+WHEN += [("measuring", number) for number in TO_ALL]
+
+
 def stop_at(sweep: Sweep, stage: str, number: int) -> None:
     """Have the sweep interrupted at `stage`, by code of its own that is known to be there."""
     (module, *what), _ = STAGES[stage]
     if module == "sweep.engines.noop.engine":
-        stop = STOP.format(whom="getppid", signal=number, stay=True)
+        itself = "os.getpid(), " if number in TO_ALL else ""
+        stop = STOP.format(whom=f"{itself}os.getppid(),", signal=number, stay=True)
         code = IN_ENGINE.format(name=what[0], condition=what[1], stop=stop)
     else:
-        code = what[0].format(stop=STOP.format(whom="getpid", signal=number, stay=False))
+        code = what[0].format(stop=STOP.format(whom="os.getpid(),", signal=number, stay=False))
     sweep.inject(module, code)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "number"), WHEN, ids=[f"{stage}-{number.name}" for stage, number in WHEN])
 def test_interrupt_summarises_what_finished(sweep: Sweep, stage: str, number: int) -> None:
     stop_at(sweep, stage, int(number))
     done = sweep.run(*ARGUMENTS)
@@ -139,7 +152,7 @@ def test_interrupt_while_planning_leaves_nothing(sweep: Sweep, number: int) -> N
 def test_second_interrupt_while_cleaning_up_loses_no_result(sweep: Sweep) -> None:
     """Interrupted while measuring; again when the cell is stored, processes are ended, and the summary is written."""
     stop_at(sweep, "measuring", signal.SIGINT)
-    again = STOP.format(whom="getpid", signal=int(signal.SIGINT), stay=False)
+    again = STOP.format(whom="os.getpid(),", signal=int(signal.SIGINT), stay=False)
     sweep.inject("sweep.results.folder", WHILE_STORING.format(stop=again))
     sweep.inject("sweep.analysis.summary", IN_SUMMARY.format(stop=again))
     sweep.inject(
@@ -154,8 +167,63 @@ def test_second_interrupt_while_cleaning_up_loses_no_result(sweep: Sweep) -> Non
     assert not [pid for pid in sweep.engine_pids() if alive(pid)]
 
 
+def test_interrupt_after_cleaning_up_has_hung_ends_the_sweep_at_once(sweep: Sweep) -> None:
+    in_generate(sweep, "if len(requests) == 2: FLAG.touch(); import time; time.sleep(600)")
+    sweep.inject("sweep.run.interrupts", "PATIENCE_S = 1.0")
+    hang = """
+def kill_descendants():
+    FLAG.with_name("hangs").touch()
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            pass
+"""
+    sweep.inject("sweep.run.session", hang)
+    process = sweep.start(*ARGUMENTS)
+    sweep.wait_until(process, sweep.flag.exists)
+    process.send_signal(signal.SIGINT)
+    sweep.wait_until(process, sweep.flag.with_name("hangs").exists)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)  # the first of them comes too early
+        time.sleep(0.2)
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, "Traceback" in err) == (130, False), out + err
+    assert "sweep.report" in err
+    assert not [pid for pid in sweep.engine_pids() if alive(pid)]
+    assert sweep.run(str(sweep.folder), "--no-plots", module="sweep.report").code == 0
+    assert [sweep.statuses()[cell] for cell in CELLS] == [("PASS", ""), INTERRUPTED, NOT_RUN, NOT_RUN]
+
+
+def test_closed_terminal_does_not_end_a_sweep_that_ignores_it(sweep: Sweep) -> None:
+    """As nohup starts it."""
+    stop_at(sweep, "between groups", signal.SIGHUP)
+    process = sweep.start(*ARGUMENTS, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert [sweep.statuses()[cell] for cell in CELLS] == [("PASS", "")] * 4
+
+
+def test_closed_terminal_is_an_interrupt_though_nothing_can_be_printed(sweep: Sweep) -> None:
+    """The sweep shows its live table on a terminal of its own, which goes away while it measures."""
+    in_generate(sweep, "if len(requests) == 2: FLAG.touch(); import time; time.sleep(600)")
+    ours, theirs = os.openpty()
+    own = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    process = sweep.start(*ARGUMENTS, **own, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    shown = b""
+    while not sweep.flag.exists():
+        if select.select([ours], [], [], 0.05)[0]:
+            shown += os.read(ours, 65_536)
+    os.close(ours)
+    assert process.wait(240) == 130
+    assert b"of 4 cells" in shown
+    assert [sweep.statuses()[cell] for cell in CELLS] == [("PASS", ""), INTERRUPTED, NOT_RUN, NOT_RUN]
+    assert not [pid for pid in sweep.engine_pids() if alive(pid)]
+
+
 def test_interrupt_while_plots_are_drawn_keeps_the_summary(sweep: Sweep) -> None:
-    stop = STOP.format(whom="getpid", signal=int(signal.SIGINT), stay=False)
+    stop = STOP.format(whom="os.getpid(),", signal=int(signal.SIGINT), stay=False)
     sweep.inject("sweep.report.build", f"def _draw(*arguments, **options):\n    {stop}\n")
     done = sweep.run("-m", "engine=noop", "aa=0", "batch=1")
     assert done.code == 130, done.out + done.err

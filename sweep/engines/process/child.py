@@ -17,6 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from profiling import ranges
+from profiling.child_signals import leave_to_parent
 from sweep.engines import registry
 from sweep.engines.protocol import Engine, EngineError, EngineSpec, Output, Traced
 
@@ -75,7 +76,7 @@ def serve(pipe: Connection) -> None:
 
 def main(pipe: Connection) -> None:
     """Serve, then end at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we stop
+    leave_to_parent()
     serve(pipe)
     sys.stdout.flush()
     sys.stderr.flush()
