@@ -15,6 +15,7 @@ from sweep.checkpoints import marker, shards
 from sweep.checkpoints.parts import Layout
 from sweep.checkpoints.recipe import CheckpointError, Recipe
 from sweep.checkpoints.weights import Sampler
+from sweep.engines.checkpoint_files import put_in_place, sizes
 
 BUILDERS: Mapping[str, str] = {  # model → module with `layout`
     "qwen_image": "sweep.checkpoints.qwen_image",
@@ -24,6 +25,9 @@ BUILDERS: Mapping[str, str] = {  # model → module with `layout`
 }
 SMALL_FILES_BYTES = 64 * 2**20  # tokenizers and configs, generously
 GB = 1e9
+
+SIZES = ".sizes.json"
+"""Bytes of every file of weights, as written."""
 
 Say = Callable[[str], None]
 
@@ -37,11 +41,15 @@ def layout_of(recipe: Recipe) -> Layout:
 def build(recipe: Recipe, folder: Path, say: Say = print, device: str | None = None) -> bool:
     """Build `recipe` in `folder`, drawing on `device` ("cuda" where there is one, else "cpu").
 
-    Returns False and writes nothing when the folder already holds this recipe. Raises CheckpointError when it holds
-    anything else, when it cannot be written, or when the disk is too small.
+    Returns False and writes nothing when the folder already holds this recipe; one whose weights are missing or cut
+    short is built again. Raises CheckpointError when it holds anything else, when it cannot be written, or when the
+    disk is too small.
     """
     if already_there(recipe, folder):
-        return False
+        problem = damage(folder)
+        if not problem:
+            return False
+        say(f"{folder} is damaged ({problem}), so it is built again")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -52,11 +60,7 @@ def build(recipe: Recipe, folder: Path, say: Say = print, device: str | None = N
         require_space(folder, layout)
         write(recipe, layout, building, say, device or default_device())
         building.chmod(0o755)
-        try:
-            building.rename(folder)
-        except OSError:
-            if not already_there(recipe, folder):  # otherwise another process was faster
-                raise
+        put_in_place(building, folder, lambda place: "" if not already_there(recipe, place) else damage(place))
     except OSError as error:
         raise CheckpointError(f"{folder}: writing failed ({error.strerror or error})") from error
     finally:
@@ -82,6 +86,20 @@ def already_there(recipe: Recipe, folder: Path) -> bool:
     if folder.exists() or folder.is_symlink():
         raise CheckpointError(f"{folder} is a file; choose a folder with --out")
     return False
+
+
+def damage(folder: Path) -> str:
+    """Which file of weights is missing or has another size than it was written with; "" when none is.
+
+    Contents are not read, which would take minutes. Checkpoints of earlier versions do not tell their sizes.
+    """
+    try:
+        told: dict[str, int] = json.loads((folder / SIZES).read_text(encoding="utf-8"))
+        found = sizes(folder)
+    except (OSError, ValueError):
+        return ""
+    wrong = (name for name, size in told.items() if found.get(name) != size)
+    return next((f"{name} has {found.get(name, 0):,} bytes instead of {told[name]:,}" for name in wrong), "")
 
 
 def require_space(folder: Path, layout: Layout) -> None:
@@ -111,6 +129,8 @@ def write(recipe: Recipe, layout: Layout, folder: Path, say: Say, device: str) -
         shards.write(where, part.stem, part.shapes, draw, progress=progress)
         part.save_config(where)
     layout.write_index(folder)
+    weights = {name: size for name, size in sizes(folder).items() if name.endswith(".safetensors")}
+    (folder / SIZES).write_text(json.dumps(weights, indent=1) + "\n", encoding="utf-8")
     text = json.dumps(marker_of(recipe, layout, device), indent=2) + "\n"
     (folder / marker.NAME).write_text(text, encoding="utf-8")
 

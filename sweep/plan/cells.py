@@ -158,11 +158,13 @@ def build_cell(
     runnable: Callable[[RunConfig, Devices], Finding | None],
     overrides: Sequence[str] = (),
     suffix: str = "",
+    files: Callable[[RunConfig], Mapping[str, str]] = lambda run: {},
 ) -> Cell:
     """One composed configuration as a Cell.
 
-    `devices` returns what the machine has, `content` hashes the prompts and images that the workload names, and
-    `runnable` returns why this engine or machine cannot run the model (None when it can).
+    `devices` returns what the machine has, `content` hashes the prompts and images that the workload names,
+    `runnable` returns why this engine or machine cannot run the model (None when it can), and `files` returns
+    fingerprints of the checkpoint and of other files that the engine reads, by path.
     Raises ConfigError. A declared conflict, an unsupported feature or too few devices make a SKIP instead.
     """
     run = OmegaConf.to_object(config)
@@ -186,6 +188,8 @@ def build_cell(
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
         "parallel": plain["parallel"]["gpus"],
     }
+    if read := files(run):  # not part of the key where there are none, as for embedded models
+        engine_part["files"] = dict(read)
     if run.profile != "off":
         engine_part["profile"] = run.profile
     if engine.options and not skip:
@@ -346,6 +350,38 @@ def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[
     for count in range(2, size + 1):
         result += [combo for combo in itertools.combinations(singles, count) if combo not in result]
     return result
+
+
+def outdated(earlier: Plan, plan: Plan) -> list[Cell]:
+    """Cells of an earlier plan in the same folder that this plan measures anew, because files that they read changed.
+
+    Such a cell has the configuration of a new one, as far as both have its fields, and another key: its checkpoint or
+    prompts had other contents. Its further starts go with it.
+    """
+    by_name: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in plan.cells:
+        by_name.setdefault((cell.label, cell.role, cell.repeat), []).append(cell)
+    others = [cell for cell in earlier.cells if cell.key not in plan.by_key]
+    found = [
+        cell
+        for cell in others
+        if any(
+            cell.device == new.device and _alike(cell.config, new.config)
+            for new in by_name.get((cell.label, cell.role, cell.repeat), ())
+        )
+    ]
+    gone = {cell.key for cell in found}
+    return found + [cell for cell in others if cell.key not in gone and cell.origin in gone]
+
+
+def _alike(one: Any, other: Any, depth: int = 2) -> bool:
+    """Whether two configurations are equal, apart from sections and fields that only one of them has.
+
+    Below those (`depth`), such as within engine.args, everything counts.
+    """
+    if depth and isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_alike(one[key], other[key], depth - 1) for key in one.keys() & other.keys())
+    return bool(one == other)
 
 
 def refuse_if_nothing_runs(plan: Plan) -> None:

@@ -1,6 +1,6 @@
 """One composed configuration as a cell: what this machine has, and whether the cell can run here.
 
-Effects here: looks at the machine's devices, reads the prompt files that a configuration names.
+Effects here: looks at the machine's devices, reads the prompt files and checkpoints that a configuration names.
 """
 
 import functools
@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from sweep.config import RunConfig, require
 from sweep.engines import registry
+from sweep.engines.checkpoint_files import fingerprint
 from sweep.engines.process.nsys_session import RecordingError, usable
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices, discover
@@ -27,7 +28,7 @@ from sweep.workload.requests import check_input_image
 
 def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
     """One composed configuration as a Cell. Raises ConfigError."""
-    cell = plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix)
+    cell = plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix, files=_files)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     return cell
@@ -46,6 +47,19 @@ def _content(config: RunConfig) -> str:
     if image is not None:
         digest.update(Path(image).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _files(config: RunConfig) -> dict[str, str]:
+    """Fingerprints of the files that the engine is given by their paths: the checkpoint, and what its options name."""
+    given = [] if config.model.embedded or config.model.path is None else [config.model.path]
+    given += [value for value in config.engine.args.values() if isinstance(value, str) and os.sep in value]
+    return {path: found for path in given if (found := _fingerprint(path))}
+
+
+@functools.cache
+def _fingerprint(path: str) -> str:
+    """Once for all cells, which must not differ because a file changed while they were planned."""
+    return fingerprint(Path(path))
 
 
 def _runnable(config: RunConfig, devices: Devices) -> Finding | None:

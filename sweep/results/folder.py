@@ -25,7 +25,7 @@ from profiling.nsys.nsys_cli import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell, Plan, outdated
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult
 
 RECORDS = "records.jsonl"
@@ -82,9 +82,14 @@ class SweepFolder:
             yield
 
     def save_plan(self, plan: Plan) -> list[Cell]:
-        """Write plan.json, keeping the cells that another command put into this folder; returns those."""
+        """Write plan.json, keeping the cells that another command put into this folder; returns those.
+
+        Cells that are `outdated` leave the plan; their folders stay.
+        """
         keys = {cell.key for cell in plan.cells}
-        earlier = [cell for cell in self.load_plan().cells if cell.key not in keys] if self.has_plan else []
+        before = self.load_plan() if self.has_plan else Plan((), ())
+        keys |= {cell.key for cell in outdated(before, plan)}
+        earlier = [cell for cell in before.cells if cell.key not in keys]
         merged = Plan(plan.cells + tuple(earlier), plan.groups)
         write_atomic(self.path / "plan.json", json.dumps(merged.to_json(), indent=1, ensure_ascii=False))
         return [cell for cell in earlier if cell.origin not in keys]

@@ -104,6 +104,7 @@ class RunResult:
     throttled: tuple[str, ...] = ()  # GPUs that heat or a power brake slowed down while measuring, one sentence each
     telemetry_problem: str = ""  # why there is no telemetry although there should be
     stage_s: dict[str, float] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
+    measured_with: dict[str, str] = field(default_factory=dict)  # versions of packages, and git_commit; {} if unknown
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod

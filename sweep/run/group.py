@@ -29,6 +29,7 @@ from sweep.results.records import DONE, ERROR, RunResult
 from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.measurement import Measurement
 from sweep.run.profiler import Profile
+from sweep.run.provenance import measured_with
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 """Why a file cannot be written that are not our fault."""
@@ -101,6 +102,7 @@ class GroupRunner:
             profile=profile.kind,
             trace=profile.found.trace,
             profile_note=profile.found.note,
+            measured_with=measured_with(),
         )
         if self.host is not None:
             with contextlib.suppress(OSError):
@@ -245,8 +247,14 @@ def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None
 
 def is_finished(folder: SweepFolder, cell: Cell) -> bool:
     """Whether a cell has a result that a rerun keeps: not one that ended in ERROR or whose images are damaged."""
+    return kept_result(folder, cell) is not None
+
+
+def kept_result(folder: SweepFolder, cell: Cell) -> RunResult | None:
+    """That result; None when the cell has to run."""
     result = folder.load_result(cell)
-    return result is not None and result.state == DONE and not folder.damaged_image(cell, result)
+    kept = result is not None and result.state == DONE and not folder.damaged_image(cell, result)
+    return result if kept else None
 
 
 Launch = Callable[[list[int]], None]

@@ -4,16 +4,14 @@ import datetime
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from sweep import __version__
 from sweep.checkpoints.marker import read_marker
-from sweep.engines import registry
 from sweep.plan.cells import Plan
 from sweep.results.folder import SweepFolder
+from sweep.run import provenance
 from sweep.run.group import is_finished
 
 
@@ -32,8 +30,8 @@ def facts_of(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     started = _now()
     return {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "versions": _versions(),
-        "git_commit": _git_commit(),
+        "versions": dict(provenance.versions()),
+        "git_commit": provenance.git_commit(),
         "machine": _machine(),
         "random_weights": _random_weights(plan),
         "start": started,
@@ -70,19 +68,6 @@ def _random_weights(plan: Plan) -> dict[str, Any]:
     return {name: marker for name, marker in sorted(told.items()) if marker is not None}
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"sweep": __version__, "python": platform.python_version()}
-    engines = [name for kind in map(registry.kind, registry.names()) for name in kind.distributions]
-    for name in dict.fromkeys((*engines, "hydra-core", "nvtx")):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _machine() -> dict[str, Any]:
     import psutil
 
@@ -94,17 +79,3 @@ def _machine() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         **describe_gpus(),
     }
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout that this code runs from; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

@@ -4,6 +4,7 @@ The same for a plain run, a multirun and any launcher: `launch` is handed group 
 groups (an exception, Ctrl-C, a killed worker), what is finished is summarised and no process stays behind.
 """
 
+import dataclasses
 import functools
 import shlex
 import sys
@@ -17,12 +18,13 @@ from sweep.config import ConfigError
 from sweep.engines.process.failures import one_line
 from sweep.engines.process.forkserver import quiet_tracker
 from sweep.engines.process.host import can_fork, forget_imports
-from sweep.plan.cells import Plan, build_plan, model_and_engine
+from sweep.plan.cells import Plan, build_plan, model_and_engine, outdated
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
+from sweep.run import provenance
 from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.descendants import kill_descendants
-from sweep.run.group import Launch, is_finished
+from sweep.run.group import Launch, kept_result
 from sweep.run.interrupts import INTERRUPTED, Interrupts
 from sweep.run.manifest import facts_of, later, progress
 from sweep.run.progress import LiveTable, silence_stdout
@@ -44,6 +46,10 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     began = time.perf_counter()
     before, offset = folder.events()
     facts = facts_of(folder, plan)
+    kept = _kept(folder, plan)
+    older = _older(folder, plan, kept)
+    facts |= {provenance.KEPT: [dataclasses.asdict(one) for one in older]} if older else {}
+    replaced = outdated(folder.load_plan(), plan) if folder.has_plan else []
     try:
         others = folder.save_plan(plan)
         folder.save_manifest(facts | progress(folder, plan, before, offset))
@@ -58,7 +64,20 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
             else f"{len(others)} cells from other commands; they appear"
         )
         print(f"{folder.path} also holds {what} in the tables", file=sys.stderr)
-    done = _finished(folder, plan)
+    if replaced:
+        what, they = ("1 cell", "it is") if len(replaced) == 1 else (f"{len(replaced)} cells", "they are")
+        why = (
+            "was planned before its checkpoint or prompts changed"
+            if len(replaced) == 1
+            else ("were planned before their checkpoint or prompts changed")
+        )
+        print(
+            f"{what} in {folder.path} {why}; {they} measured again, and the tables leave the old results out",
+            file=sys.stderr,
+        )
+    if said := provenance.sentence(older):
+        print(said, file=sys.stderr)
+    done = set(kept)
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
         print(
@@ -138,14 +157,23 @@ def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], ta
             return
         plan = build_plan([*plan.cells, *added])
         folder.save_plan(plan)
-        done = _finished(folder, plan)
+        done = set(_kept(folder, plan))
         table.extend(plan, done - known)
         todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
 
 
-def _finished(folder: SweepFolder, plan: Plan) -> set[str]:
-    """Keys of cells that need not run again."""
-    return {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
+def _kept(folder: SweepFolder, plan: Plan) -> dict[str, RunResult]:
+    """Results of cells that need not run again, by key."""
+    results = {cell.key: kept_result(folder, cell) for cell in plan.cells if not cell.skip}
+    return {key: result for key, result in results.items() if result is not None}
+
+
+def _older(folder: SweepFolder, plan: Plan, kept: dict[str, RunResult]) -> list[provenance.Older]:
+    """Kept cells that other versions measured."""
+    last = folder.load_manifest()
+    told = {plan.cell(key).label: result.measured_with for key, result in kept.items()}
+    cells = ((label, known or provenance.told_by(last, label)) for label, known in told.items())
+    return provenance.older(cells, provenance.measured_with())
 
 
 def _results(folder: SweepFolder, plan: Plan) -> dict[str, RunResult | None]:

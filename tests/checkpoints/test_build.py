@@ -85,6 +85,22 @@ def test_an_existing_folder_is_kept_when_equal_and_refused_when_not(
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
 
 
+@pytest.mark.parametrize("cut", [True, False], ids=["cut short", "missing"])
+def test_a_checkpoint_whose_weights_were_damaged_is_built_again(
+    cut: bool, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "z_image"
+    shutil.copytree(tiny("z_image"), folder)
+    whole = files(folder)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000]) if cut else weights.unlink()
+    said: list[str] = []
+    assert build(resolve("z_image", {}, tiny=True), folder, say=said.append, device="cpu")
+    assert weights.name in said[0]
+    assert files(folder) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["z_image"]
+
+
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7_000_000_000))
     with pytest.raises(CheckpointError, match=r"1[5-9]\.\d GB.* 7\.0 GB.*--out"):

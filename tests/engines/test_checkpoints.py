@@ -1,6 +1,7 @@
 """The tiny checkpoints: built once, the same everywhere, usable with no network and no torchvision."""
 
 import hashlib
+import os
 import socket
 import sys
 from multiprocessing.connection import Connection
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.engines.diffusers.tiny_models.checkpoints import BUILDERS, ensure_checkpoint
+from sweep.engines.diffusers.tiny_models.checkpoints import BUILDERS, RECORD, ensure_checkpoint
 from tests.engines.conftest import answers
 
 PIPELINES = {"tiny_glm_image": "GlmImagePipeline", "tiny_qwen_image": "QwenImagePipeline"}
@@ -42,6 +43,37 @@ def test_two_processes_building_at_once_get_the_one_complete_folder(
     assert digests(again) == digests(one)
     weights = sum(path.stat().st_size for path in again.rglob("*.safetensors"))
     assert 5e6 < weights < 30e6
+
+
+@pytest.mark.parametrize("how", ["cut short", "altered", "missing", "not recorded"])
+def test_a_damaged_checkpoint_is_built_again(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SWEEP_CACHE", str(tmp_path))
+
+    def build(folder: Path) -> None:
+        (folder / "unet").mkdir()
+        (folder / "unet" / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setitem(BUILDERS, "tiny_glm_image", build)
+    folder = ensure_checkpoint("tiny_glm_image")
+    weights = folder / "unet" / "model.safetensors"
+    changed = weights.stat()
+    if how == "missing":
+        weights.unlink()
+    elif how == "not recorded":
+        (folder / RECORD).write_text("")
+    else:
+        weights.write_bytes(b"weight" if how == "cut short" else b"WEIGHTS")
+        os.utime(weights, ns=(changed.st_atime_ns, changed.st_mtime_ns))
+    assert ensure_checkpoint("tiny_glm_image") == folder
+    assert weights.read_bytes() == b"weights"
+    assert str(folder) in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [folder]
+    before = weights.stat().st_ino
+    assert ensure_checkpoint("tiny_glm_image") == folder
+    assert weights.stat().st_ino == before, "one that is whole stays"
+    assert capsys.readouterr().err == ""
 
 
 def load_offline(pipe: Connection, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Cells, baselines, A/A, grouping: pure decisions, tested through the real configuration files."""
 
+import dataclasses
 import random
 from collections.abc import Iterable
 
@@ -171,3 +172,41 @@ def test_aa_is_measured_as_often_as_asked_and_beside_the_baseline_like_the_other
     assert {c.interleaved for c in again} == {cell("feature=[]", "batch=1", "aa=3").key}
     assert len({c.engine_key for c in again}) == 3
     assert plan.repeats_of_baselines([cell("feature=[]")]) == [], "nothing to judge"
+
+
+def with_files(files: dict[str, str], *overrides: str) -> plan.Cell:
+    cfg = compose("config", list(overrides))
+    args = (lambda run: TWO_CORES, lambda run: "prompts", lambda run, found: None)
+    return plan.build_cell(cfg, *args, files=lambda run: files)
+
+
+def test_a_checkpoint_that_changed_is_another_cell_and_another_engine() -> None:
+    one, other = (with_files({"/models/x": digits}) for digits in ("a" * 16, "b" * 16))
+    assert len({one.key, other.key, cell().key}) == 3
+    assert len({one.engine_key, other.engine_key, cell().engine_key}) == 3
+    assert one.baseline_key == one.key
+    assert with_files({}).key == cell().key, "what reads no files keeps the key that it had"
+
+
+def test_cells_of_changed_files_are_outdated_with_their_further_starts_and_no_others() -> None:
+    old, new = (with_files({"/models/x": digits}) for digits in ("a" * 16, "b" * 16))
+    others = [with_files({}, "batch=2"), with_files({}, "workload.steps=7"), with_files({}, "engine.warmup=3")]
+    earlier = plan.build_plan([old, plan.again(old, 1), plan.again(old, 2), *others])
+    assert {c.key for c in plan.outdated(earlier, plan.build_plan([new, plan.again(new, 1)]))} == {
+        old.key,
+        plan.again(old, 1).key,
+        plan.again(old, 2).key,
+    }
+    assert plan.outdated(earlier, plan.build_plan([old])) == []
+
+
+def test_plans_of_versions_without_a_field_are_outdated_all_the_same() -> None:
+    old, new = with_files({}), with_files({"/models/x": "b" * 16})
+    for section in ("", "engine"):
+        told = {**old.config, "engine": dict(old.config["engine"])}
+        (told[section] if section else told).pop("args" if section else "profile")
+        before = plan.Plan((dataclasses.replace(old, config=told),), ())
+        assert [c.key for c in plan.outdated(before, plan.Plan((new,), ()))] == [old.key]
+    other = {**old.config, "engine": {**old.config["engine"], "args": {"seconds": 1}}}
+    before = plan.Plan((dataclasses.replace(old, config=other),), ())
+    assert plan.outdated(before, plan.Plan((new,), ())) == [], "free-form options count"

@@ -7,18 +7,25 @@ Knows nothing of engines or features.
 """
 
 import hashlib
+import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from sweep.engines.checkpoint_files import digests, put_in_place
 from sweep.engines.diffusers.tiny_models import glm_image, parts, qwen_image
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "tiny_glm_image": glm_image.build_glm_image,
     "tiny_qwen_image": qwen_image.build_qwen_image,
 }
+
+
+RECORD = ".sha256.json"
+"""Digests of a checkpoint's files, by which damage is found."""
 
 
 def cache_folder() -> Path:
@@ -31,13 +38,16 @@ def cache_folder() -> Path:
 def ensure_checkpoint(name: str) -> Path:
     """Return the folder of the tiny checkpoint `name`, building it first if need be (about two seconds).
 
-    Safe when several processes build at once: each builds its own copy, the first rename wins.
-    Raises KeyError for an unknown name.
+    One that was cut short or altered is built again. Safe when several processes build at once: each builds its own
+    copy, the first rename wins. Raises KeyError for an unknown name.
     """
     build = BUILDERS[name]
     folder = cache_folder() / f"{name}-{builder_version()}"
     if folder.is_dir():
-        return folder
+        problem = damage(folder)
+        if not problem:
+            return folder
+        print(f"sweep: {folder} is damaged ({problem}), so it is built again", file=sys.stderr)
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     try:
@@ -45,20 +55,28 @@ def ensure_checkpoint(name: str) -> Path:
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             build(building)
+        (building / RECORD).write_text(json.dumps(digests(building), indent=1), encoding="utf-8")
         building.chmod(0o755)
-        try:
-            building.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # not a lost race
-                raise
+        put_in_place(building, folder, damage)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
 
 
+def damage(folder: Path) -> str:
+    """What is wrong with the files of a built checkpoint; "" when they are as they were. Reads them (about 20 MB)."""
+    try:
+        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = digests(folder)
+    except (OSError, ValueError):
+        return f"{RECORD} or another file cannot be read"
+    wrong = (f"{name} is {'altered' if name in found else 'missing'}" for name in told if told[name] != found.get(name))
+    return next(wrong, "")
+
+
 def builder_version() -> str:
     """Changes with any change of a builder, so that no stale checkpoint is found."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(RECORD.encode())  # which those of earlier versions lack
     for module in (parts, glm_image, qwen_image):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:10]

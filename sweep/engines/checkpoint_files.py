@@ -1,0 +1,91 @@
+"""What a checkpoint's folder holds: cheaply, to tell two states of it apart, and thoroughly, to find damage.
+
+Also how a built one gets to its place. Knows no model and no format.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+READ_BYTES = 1_000_000
+"""Files up to this size are read for a fingerprint: configurations, indices, markers, most tokenizers."""
+
+
+def fingerprint(path: Path) -> str:
+    """16 hex digits that change with the files in a folder (or with one file); "" when there is none.
+
+    Small files count by name and content, weights by name, size and time of the last change (what links lead to, not
+    the links), because reading them takes minutes. Hidden files and folders, such as a download's cache, do not count.
+    """
+    digest = hashlib.sha256()
+    found = False
+    for name, file in _files(path):
+        try:
+            state = file.stat()
+            small = state.st_size <= READ_BYTES
+            told = file.read_bytes() if small else f"{state.st_size} {state.st_mtime_ns}".encode()
+        except OSError as error:
+            told = f"unreadable {error.errno}".encode()
+        found = True
+        digest.update(f"{name}\0{len(told)}\0".encode("utf-8", "surrogateescape") + told)
+    return digest.hexdigest()[:16] if found else ""
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file in a folder, by its path in there. Reads everything. Raises OSError."""
+    found = {}
+    for name, file in _files(folder):
+        with file.open("rb") as handle:
+            found[name] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return found
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file in a folder, by its path in there. Raises OSError."""
+    return {name: file.stat().st_size for name, file in _files(folder)}
+
+
+def put_in_place(built: Path, folder: Path, damage: Callable[[Path], str]) -> bool:
+    """Rename a built checkpoint to its place; False when another process was faster. Raises OSError.
+
+    `damage` says what is wrong with a folder, "" for nothing: a damaged one is replaced.
+    """
+    with _alone_in(folder.parent):
+        if folder.is_dir() and any(folder.iterdir()):
+            if not damage(folder):
+                return False
+            away = Path(tempfile.mkdtemp(prefix=f".{folder.name}-damaged-", dir=folder.parent))
+            folder.rename(away)
+            shutil.rmtree(away, ignore_errors=True)
+        built.rename(folder)
+        return True
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time, where the file system has locks for folders."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    """Every regular file below a folder with its name in there, sorted; a file itself has the name ""."""
+    if path.is_file():
+        yield "", path
+        return
+    for where, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            file = Path(where, name)
+            if not name.startswith(".") and file.is_file():
+                yield file.relative_to(path).as_posix(), file
