@@ -12,28 +12,42 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-READ_BYTES = 1_000_000
-"""Files up to this size are read for a fingerprint: configurations, indices, markers, most tokenizers."""
+WHOLE_BYTES = 16_000_000
+"""Files up to this size are read whole for a fingerprint; of larger ones, SAMPLES pieces of PIECE_BYTES bytes."""
+
+SAMPLES, PIECE_BYTES = 32, 16_384
 
 
 def fingerprint(path: Path) -> str:
     """16 hex digits that change with the files in a folder (or with one file); "" when there is none.
 
-    Small files count by name and content, weights by name, size and time of the last change (what links lead to, not
-    the links), because reading them takes minutes. Hidden files and folders, such as a download's cache, do not count.
+    Files count by name, size and content. Of large weights a sample is read, spread evenly from the first byte to the
+    last: other seeds, depths or training change it everywhere, while a whole checkpoint would take minutes. Times do
+    not count, so that copies on several machines are the same checkpoint. Hidden files and folders, such as a
+    download's cache, do not count either.
     """
     digest = hashlib.sha256()
     found = False
     for name, file in _files(path):
-        try:
-            state = file.stat()
-            small = state.st_size <= READ_BYTES
-            told = file.read_bytes() if small else f"{state.st_size} {state.st_mtime_ns}".encode()
-        except OSError as error:
-            told = f"unreadable {error.errno}".encode()
         found = True
-        digest.update(f"{name}\0{len(told)}\0".encode("utf-8", "surrogateescape") + told)
+        digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+        try:
+            with file.open("rb") as handle:
+                size = os.fstat(handle.fileno()).st_size
+                digest.update(f"{size}\0".encode())
+                for start, count in _pieces(size):
+                    handle.seek(start)
+                    digest.update(handle.read(count))
+        except OSError as error:
+            digest.update(f"unreadable {error.errno}".encode())
     return digest.hexdigest()[:16] if found else ""
+
+
+def _pieces(size: int) -> list[tuple[int, int]]:
+    """(first byte, bytes) of what is read of a file."""
+    if size <= WHOLE_BYTES:
+        return [(0, size)]
+    return [((size - PIECE_BYTES) * number // (SAMPLES - 1), PIECE_BYTES) for number in range(SAMPLES)]
 
 
 def digests(folder: Path) -> dict[str, str]:

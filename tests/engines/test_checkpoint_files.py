@@ -13,8 +13,9 @@ from sweep.engines.checkpoint_files import fingerprint
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Its weights are larger than what is read."""
-    monkeypatch.setattr(checkpoint_files, "READ_BYTES", 100)
+    """Its weights are larger than what is read whole."""
+    monkeypatch.setattr(checkpoint_files, "WHOLE_BYTES", 100)
+    monkeypatch.setattr(checkpoint_files, "PIECE_BYTES", 4)
     folder = tmp_path / "checkpoint"
     (folder / "transformer").mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
@@ -24,18 +25,19 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def rewrite_later(folder: Path) -> None:
-    weights = folder / "transformer" / "model.safetensors"
-    state = weights.stat()
-    weights.write_bytes(b"v" * 1000)
-    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+def overwrite(folder: Path, start: int, count: int) -> None:
+    with (folder / "transformer" / "model.safetensors").open("r+b") as handle:
+        handle.seek(start)
+        handle.write(b"v" * count)
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "another seed": lambda folder: (folder / "random_weights.json").write_text('{"seed": 1}'),
     "another depth": lambda folder: (folder / "transformer" / "config.json").write_text('{"layers": 3}'),
     "larger weights": lambda folder: (folder / "transformer" / "model.safetensors").write_bytes(b"w" * 1001),
-    "other weights of the same size": rewrite_later,
+    "other weights of the same size": lambda folder: overwrite(folder, 0, 1000),
+    "a tensor in the middle": lambda folder: overwrite(folder, 500, 40),
+    "the last byte": lambda folder: overwrite(folder, 999, 1),
     "a file more": lambda folder: (folder / "transformer" / "more.json").write_text("{}"),
     "a file less": lambda folder: (folder / "model_index.json").unlink(),
     "a file renamed": lambda folder: (folder / "model_index.json").rename(folder / "index.json"),
@@ -49,10 +51,11 @@ def test_every_change_gives_another_fingerprint(change: str, checkpoint: Path) -
     assert fingerprint(checkpoint) not in (before, "")
 
 
-def test_a_copy_with_its_times_and_links_to_its_files_have_the_same(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_later_copy_and_links_to_its_files_have_the_same(checkpoint: Path, tmp_path: Path) -> None:
     """As in a download's cache, where a folder of links leads to the files."""
     before = fingerprint(checkpoint)
     shutil.copytree(checkpoint, tmp_path / "copy")
+    os.utime(tmp_path / "copy" / "transformer" / "model.safetensors", (1, 1))
     assert fingerprint(tmp_path / "copy") == before
     for file in [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]:
         file.unlink()
