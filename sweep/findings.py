@@ -50,10 +50,10 @@ def status_of(findings: Sequence[Finding]) -> str:
 
 
 def deciding(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings of the gravest status: all of them for WARN, else the first."""
+    """Findings of the gravest status: all of them for PASS and WARN, else the first."""
     status = status_of(findings)
     grave = [finding for finding in findings if finding.status == status]
-    return grave if status == WARN else grave[:1]
+    return grave if status in USABLE else grave[:1]
 
 
 def texts(findings: Iterable[Finding]) -> str:

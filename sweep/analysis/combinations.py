@@ -10,24 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from profiling.evidence import RankEvidence
-from sweep.analysis import metrics
-from sweep.analysis.evidence import COMPARISONS, not_counted
-from sweep.analysis.status import NOT_ENGAGED, Pixels, judge_pixels
+from sweep.analysis import engagement, metrics
+from sweep.analysis.engagement import Executed
+from sweep.analysis.evidence import COMPARISONS, counted
+from sweep.analysis.status import Pixels, judge_pixels
 from sweep.config import Feature
 from sweep.findings import FAIL, Finding
 from sweep.plan.cells import Cell, model_and_engine
 from sweep.plan.features import parse_features
 
 Row = dict[str, Any]
-Evidence = Callable[[str], Sequence[RankEvidence]]
-"""What each rank executed in the cell with this key."""
+Starts = Callable[[str], Sequence[Executed]]
+"""What each engine start of the cell with this key executed, its own first."""
 
 LESS = 0.75
 """A cache that skips less than this share of what it skips alone gets a note."""
 
 
 def judge(
-    rows: Sequence[Row], cells: Mapping[str, Cell], evidence: Evidence, floors: Mapping[tuple[str, str], Pixels]
+    rows: Sequence[Row], cells: Mapping[str, Cell], starts: Starts, floors: Mapping[tuple[str, str], Pixels]
 ) -> None:
     """Fill `interaction_gain`, notes and the failures of members into the rows of combinations.
 
@@ -45,16 +46,17 @@ def judge(
         row["interaction_gain"] = metrics.interaction_gain(
             row.get("speedup"), [member.get("speedup") if member else None for member in members]
         )
-        together, floor = evidence(cell.key), floors.get(model_and_engine(cell), Pixels())
+        together, floor = starts(cell.key), floors.get(model_and_engine(cell), Pixels())
         for feature, member in zip(features, members, strict=True):
             if member is None:
                 continue
-            found = evidence(member["cell_key"])
+            found = next(iter(starts(member["cell_key"])), Executed())
             for other in features:
                 if other is not feature and other.evidence == feature.evidence:
                     row["findings"] += _not_seen_beside(feature, other, together, found)
             row["findings"] += _lost(feature, member, floor)
-            row["notes"] += _skips_less(feature, together, found)
+            own = next(iter(together), Executed())
+            row["notes"] += _skips_less(feature, own.total, found.total)
 
 
 def _setting(cell: Cell, name: str) -> tuple[str, str]:
@@ -62,14 +64,15 @@ def _setting(cell: Cell, name: str) -> tuple[str, str]:
     return cell.baseline_key, json.dumps(cell.config["feature"][name], sort_keys=True)
 
 
-def _not_seen_beside(
-    feature: Feature, other: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]
-) -> list[Finding]:
-    """Why a count that `feature` also changes `alone` does not show that `other` engaged together with it."""
+def _not_seen_beside(feature: Feature, other: Feature, together: Sequence[Executed], alone: Executed) -> list[Finding]:
+    """Where a count that `feature` also changes `alone` does not show that `other` engaged together with it."""
     if feature.evidence.split(" ")[0] not in COMPARISONS:
         return []
-    why = not_counted(feature.evidence, together, alone, f"with {feature.name} alone")
-    return [Finding(NOT_ENGAGED, f"{other.name} did not engage: {why.text}", FAIL)] if why else []
+    where = f"with {feature.name} alone"
+    found = engagement.judge(
+        other.name, together, alone, lambda mine, theirs: counted(feature.evidence, mine, theirs, where)
+    )
+    return [found] if found else []
 
 
 def _lost(feature: Feature, member: Row, floor: Pixels) -> list[Finding]:

@@ -17,6 +17,8 @@ UNEVEN = 1.5  # a padded part of a sequence may be this much longer than its sha
 UNVERIFIABLE = "unverifiable"
 """Code: the rule compares with a baseline, and none was measured."""
 
+NO_EVIDENCE = Finding("no_evidence", "no evidence was recorded")
+
 
 def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvidence, ...]:
     """Sum of what each rank executed over all batches; sequence, parameters and counts are maxima."""
@@ -45,43 +47,65 @@ def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvide
 
 def forwards_per_step(evidence: Sequence[RankEvidence]) -> float:
     """DiT forwards of the busiest rank per denoising step; 0 when there was no step."""
-    return max((e.dit_forwards / e.denoise_steps for e in evidence if e.denoise_steps), default=0.0)
+    return max((_per_step(e, evidence) for e in evidence), default=0.0)
+
+
+def _per_step(one: RankEvidence, evidence: Sequence[RankEvidence]) -> float:
+    """DiT forwards per step of one rank; where it counted no steps of its own, per step of the others."""
+    steps = one.denoise_steps or max(e.denoise_steps for e in evidence)
+    return one.dit_forwards / steps if steps else 0.0
 
 
 def not_engaged(
     feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int = 0
 ) -> Finding | None:
-    """Why the evidence does not show that `feature` engaged; None when it does.
+    """Why the evidence of one batch does not show that `feature` engaged on every rank; None when it does."""
+    if not evidence:
+        return NO_EVIDENCE
+    return next(filter(None, reasons(feature, evidence, baseline, ways).values()), None)
+
+
+def reasons(
+    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int = 0
+) -> dict[int, Finding | None]:
+    """By rank, why the evidence of one batch does not show that `feature` engaged on it; None where it does.
 
     `baseline` is the evidence of the cell without features. Without one (a single run), rules that compare are
     UNVERIFIABLE. `ways` is the number of parts of the sequence when another feature of the cell splits it too.
     """
-    if not evidence:
-        return Finding("no_evidence", "no evidence was recorded")
-    count = len(evidence)
-    if count < feature.gpus:
-        return too_few_ranks(count, feature.gpus)
+    ranks = [e.rank for e in evidence]
+    if len(evidence) < feature.gpus:
+        return dict.fromkeys(ranks, too_few_ranks(len(evidence), feature.gpus))
     rule = feature.evidence
-    if rule == "skipped_blocks":
-        skipped = sum(e.blocks_skipped for e in evidence)
-        return None if skipped > 0 else Finding("no_block_skipped", "no block was skipped")
     comparison, _, name = rule.partition(" ")
+    if rule in RULES_OF_ONE:
+        return {e.rank: RULES_OF_ONE[rule](feature, e) for e in evidence}
     if rule not in RULES and not (comparison in COMPARISONS and name):
-        return Finding("unknown_rule", f"its file names the unknown evidence rule '{rule}'")
-    if rule == "setting":
-        found = evidence[0].settings.get(feature.name, "no setting was read back")
-        return None if found == "on" else Finding("setting_off", found)
+        return dict.fromkeys(ranks, Finding("unknown_rule", f"its file names the unknown evidence rule '{rule}'"))
     if not baseline:
-        return Finding(UNVERIFIABLE, "there is no baseline to check its evidence against")
+        return dict.fromkeys(ranks, Finding(UNVERIFIABLE, "there is no baseline to check its evidence against"))
     if comparison in COMPARISONS:
-        return not_counted(rule, evidence, baseline)
-    return _RULES_OF_EXECUTION[rule](feature, evidence, baseline, ways)
+        return counted(rule, evidence, baseline)
+    return {e.rank: _RULES_OF_EXECUTION[rule](feature, e, evidence, baseline, ways) for e in evidence}
+
+
+def _skipped(feature: Feature, one: RankEvidence) -> Finding | None:
+    return None if one.blocks_skipped > 0 else Finding("no_block_skipped", "no block was skipped")
+
+
+def _setting(feature: Feature, one: RankEvidence) -> Finding | None:
+    found = one.settings.get(feature.name, "no setting was read back")
+    return None if found == "on" else Finding("setting_off", found)
+
+
+RULES_OF_ONE = {"skipped_blocks": _skipped, "setting": _setting}
+"""Rules that need no baseline."""
 
 
 def _attention(
-    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+    feature: Feature, one: RankEvidence, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
 ) -> Finding | None:
-    now, before = (ranks[0].settings.get("attention_backend") or "nothing" for ranks in (evidence, baseline))
+    now, before = (e.settings.get("attention_backend") or "nothing" for e in (one, baseline[0]))
     asked = str(feature.options.get("backend"))
     same = ", as in the baseline" if now == before else ""
     if now.lower() == asked.lower() and not same:  # vLLM-Omni takes its names in either case
@@ -90,27 +114,27 @@ def _attention(
 
 
 def _fewer_forwards(
-    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+    feature: Feature, one: RankEvidence, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
 ) -> Finding | None:
-    mine, theirs = forwards_per_step(evidence), forwards_per_step(baseline)
+    mine, theirs = _per_step(one, evidence), forwards_per_step(baseline)
     if 0 < mine < theirs:
         return None
     return Finding("no_fewer_forwards", f"{mine:g} DiT forwards per rank and step, {theirs:g} in the baseline")
 
 
 def _shorter_sequence(
-    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+    feature: Feature, one: RankEvidence, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
 ) -> Finding | None:
-    seen, whole = max(e.block_sequence for e in evidence), max(e.block_sequence for e in baseline)
+    seen, whole = one.block_sequence, max(e.block_sequence for e in baseline)
     if 0 < seen * (ways or feature.gpus) < UNEVEN * whole:
         return None
     return Finding("sequence_not_cut", f"blocks saw {seen} image tokens, {whole} in the baseline")
 
 
 def _fewer_parameters(
-    feature: Feature, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
+    feature: Feature, one: RankEvidence, evidence: Sequence[RankEvidence], baseline: Sequence[RankEvidence], ways: int
 ) -> Finding | None:
-    held, whole = max(e.dit_parameters for e in evidence), max(e.dit_parameters for e in baseline)
+    held, whole = one.dit_parameters, max(e.dit_parameters for e in baseline)
     if 0 < held < whole:
         return None
     return Finding("parameters_not_cut", f"a rank holds {held:,} DiT parameters, {whole:,} in the baseline")
@@ -123,7 +147,7 @@ _RULES_OF_EXECUTION = {
     "attention_backend": _attention,
 }
 
-RULES = ("skipped_blocks", "setting", *_RULES_OF_EXECUTION)
+RULES = (*RULES_OF_ONE, *_RULES_OF_EXECUTION)
 """What a feature's file can name as `evidence`, besides `more NAME` and `fewer NAME`, which compare the engine's count
 of that name with the baseline's. All but `setting` count what was executed."""
 
@@ -145,21 +169,31 @@ def too_few_ranks(count: int, needed: int) -> Finding:
     return Finding("too_few_ranks", f"{count} rank{'s' if count > 1 else ''} ran, {needed} are needed")
 
 
-def not_counted(
+def counted(
     rule: str, evidence: Sequence[RankEvidence], other: Sequence[RankEvidence], where: str = "in the baseline"
-) -> Finding | None:
-    """Why a count of the busiest rank is not `more NAME`, or `fewer NAME`, than in another cell; None when it is.
+) -> dict[int, Finding | None]:
+    """By rank, why its count is not `more NAME`, or `fewer NAME`, than in another cell; None where it is.
 
-    What only one of the cells counted is 0 in the other. But for `fewer` the cell itself must have counted: a missing
-    count does not show that something is gone.
+    The other cell's count is that of its busiest rank, and 0 where it did not count. For `fewer` each rank must have
+    counted: a missing count does not show that something is gone. `more` leaves out ranks that have no part in what is
+    counted, such as those that decode no image, as long as one has.
     """
     comparison, _, name = rule.partition(" ")
-    mine, theirs = (_largest(name, ranks) for ranks in (evidence, other))
-    if (mine is None and theirs is None) or (mine is None and comparison == "fewer"):
-        return Finding("not_counted", f"{name} was not counted")
-    now, before = mine or 0, theirs or 0
-    shown = now > before if comparison == "more" else now < before
-    return None if shown else Finding("count_unchanged", f"{name} is {now:,}, and {before:,} {where}")
+    theirs = _largest(name, other)
+    before = theirs or 0
+    found: dict[int, Finding | None] = {}
+    idle = []
+    for one in evidence:
+        mine = one.counts.get(name)
+        if (mine is None and theirs is None) or (mine is None and comparison == "fewer"):
+            found[one.rank] = Finding("not_counted", f"{name} was not counted")
+            continue
+        now = mine or 0
+        shown = now > before if comparison == "more" else now < before
+        found[one.rank] = None if shown else Finding("count_unchanged", f"{name} is {now:,}, and {before:,} {where}")
+        if comparison == "more" and (mine is None or (now == 0 and before > 0)):
+            idle.append(one.rank)
+    return found | (dict.fromkeys(idle) if None in found.values() else {})
 
 
 def _largest(name: str, evidence: Sequence[RankEvidence]) -> int | None:

@@ -6,7 +6,7 @@ from sweep.analysis import image_pairs, paired
 from sweep.analysis.engine_starts import Measured
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.findings import IMPRECISE, MORE_STARTS, Finding
-from sweep.plan.cells import FEATURE, Cell
+from sweep.plan.cells import FEATURE, Cell, model_and_engine
 from sweep.results.records import RunResult
 
 
@@ -20,8 +20,8 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
         )
     if cell.role == FEATURE and gain.ratio is not None:
         asked, width = cell.config["precision"], gain.half_width
-        if gain.called == paired.UNKNOWN:
-            notes.append(Finding("noise_unknown", "no A/A run, so start-to-start noise is unknown"))
+        if why := why_not_judged(sweep, cell, mine, gain):
+            notes.append(Finding(why.code, f"{why.text}, so start-to-start noise is unknown"))
         elif width is not None and width > asked:
             known = f"speed-up known to ±{100 * width:.1f} % (target ±{100 * asked:.3g} %)"
             auto = cell.config["repeat"] == "auto"
@@ -42,6 +42,23 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
     lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
     unknown = "memory, utilisation and energy are unknown"
     return notes + [Finding("no_telemetry", f"{unknown}: {problem}") for problem in lost]
+
+
+def why_not_judged(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> Finding | None:
+    """Why a feature's speed-up has no verdict; None where it has one, or where there is no speed-up."""
+    if cell.role != FEATURE or gain.ratio is None or gain.called != paired.UNKNOWN:
+        return None
+    again = sweep.repeated_baselines.get(model_and_engine(cell), ())
+    measured = [sweep.measured[one.key] for one in again if one.key in sweep.measured]
+    if not again:
+        return Finding("noise_unknown", "no A/A run")
+    if not measured:
+        return Finding("aa_not_finished", "no A/A run finished")
+    if mine.pairs and not any(one.pairs for one in measured):
+        return Finding("aa_not_interleaved", "the A/A run had no interleaved baseline")
+    if mine.pairs and gain.pairs < 2:
+        return Finding("too_few_pairs", "A/A ran with too few pairs (1; at least 2 prompts or repeats are needed)")
+    return Finding("aa_not_comparable", "the A/A run shares no measurement with its baseline")
 
 
 def said_by_trace(sweep: StoredSweep, cell: Cell, result: RunResult, row: dict[str, Any]) -> list[Finding]:

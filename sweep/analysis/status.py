@@ -1,18 +1,20 @@
 """Status of a finished cell: findings of evidence, images and speed. Pure functions over stored values.
 
-ERROR: did not finish. SKIP: decided by the plan. FAIL: a feature left no evidence that it engaged, or the
-images are outside the gate. WARN: between the gates, or slower than the baseline beyond the A/A noise. PASS: the
-rest. Pixel differences between two baseline runs are not charged to any feature. The status is that of the gravest
-finding (`findings.status_of`).
+ERROR: did not finish. SKIP: decided by the plan. FAIL: a feature left no evidence that it engaged, images are outside
+the gate, or they are no pictures. WARN: between the gates, engaged in some batches only, or slower than the baseline
+beyond the A/A noise. PASS: the rest. Pixel differences between two baseline runs are not charged to any feature. The
+status is that of the gravest finding (`findings.status_of`).
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from profiling.evidence import RankEvidence
-from sweep.analysis.evidence import UNVERIFIABLE, broken_hand_over, not_engaged, too_few_ranks
+from sweep.analysis import engagement
+from sweep.analysis.engagement import NOT_ENGAGED, Executed, Ranks
+from sweep.analysis.evidence import broken_hand_over, reasons, too_few_ranks
 from sweep.config import Feature
 from sweep.findings import FAIL, PASS, WARN, Finding, status_of
 from sweep.plan.features import gpus_needed
@@ -23,7 +25,8 @@ LOSSLESS_MAX_DIFF = 0.05
 SLOWER = "slower"
 """Code of the finding about speed. It holds for one cell, with 5 % false alarms per cell."""
 
-NOT_ENGAGED = "not_engaged"
+NOT_JUDGED = "speed_not_judged"
+"""Code of the finding that there is a speed-up, but nothing to judge it by."""
 
 
 @dataclass(frozen=True)
@@ -36,47 +39,53 @@ class Pixels:
 
 def judge(
     features: Sequence[Feature],
-    starts: Sequence[Sequence[RankEvidence]],
-    baseline_evidence: Sequence[RankEvidence],
+    starts: Sequence[Executed],
+    baseline: Executed,
     pixels: Pixels | None,
     called: str = "",
     floor: Pixels = Pixels(),
+    images: Sequence[Finding] = (),
+    unjudged: Finding | None = None,
 ) -> list[Finding]:
     """Findings of a finished cell; among those of one status, the deciding one comes first.
 
-    `starts` holds the evidence of each engine start that measured it: a feature must engage in every one.
-    `pixels` is the difference from the baseline's images (None: no baseline), `floor` the difference between two
-    runs of the baseline, which is never charged to a feature. `called` is the verdict of `paired` on the speed-up.
+    `starts` is what each engine start that measured it executed: a feature must engage in every one. `pixels` is the
+    difference from the baseline's images (None: no baseline), `floor` the difference between two runs of the baseline,
+    which is never charged to a feature. `called` is the verdict of `paired` on the speed-up, `unjudged` why there is
+    none although there is a speed-up. `images` is what is wrong with the images themselves (`image_faults`).
     """
-    found = [dataclasses.replace(broken, status=FAIL) for one in starts if (broken := broken_hand_over(one))][:1]
-    found += _engagement(features, starts, baseline_evidence)
+    evidence = [ranks for start in starts for ranks in start.batches]
+    found = [dataclasses.replace(broken, status=FAIL) for one in evidence if (broken := broken_hand_over(one))][:1]
+    found += [*images, *_engagement(features, starts, baseline)]
     if features and pixels is not None and (outside := judge_pixels(features, pixels, floor)):
         found.append(outside)
     if features and called == "slower":
         found.append(Finding(SLOWER, "slower than the baseline", WARN))
     if features and status_of(found) == PASS:
         found.append(Finding("engaged", _praise(pixels), PASS))
+    if features and unjudged and not called:
+        found.append(Finding(NOT_JUDGED, f"speed not judged ({unjudged.text})", PASS))
     return found
 
 
-def _engagement(
-    features: Sequence[Feature], starts: Sequence[Sequence[RankEvidence]], baseline: Sequence[RankEvidence]
-) -> list[Finding]:
-    """Features that did not engage, or for which this cannot be checked."""
+def _engagement(features: Sequence[Feature], starts: Sequence[Executed], baseline: Executed) -> list[Finding]:
+    """Features that did not engage everywhere, or for which this cannot be checked."""
     found = []
-    needed, ran = gpus_needed(features), min((len(evidence) for evidence in starts if evidence), default=0)
+    counts = [len(evidence) for start in starts for evidence in start.batches if evidence]
+    needed, ran = gpus_needed(features), min(counts, default=0)
     if 0 < ran < needed:
         names = " and ".join(feature.name for feature in features if feature.gpus > 1)
         found.append(Finding(NOT_ENGAGED, f"{names} did not engage: {too_few_ranks(ran, needed).text}", FAIL))
     ways = math.prod(feature.gpus for feature in features if feature.evidence == "sharded_sequence")
     for feature in features:
-        reasons = (not_engaged(feature, evidence, baseline, ways) for evidence in starts)
-        why = next(filter(None, reasons), None)
-        if why and why.code == UNVERIFIABLE:
-            found.append(Finding(UNVERIFIABLE, f"{feature.name}: {why.text}", WARN))
-        elif why:
-            found.append(Finding(NOT_ENGAGED, f"{feature.name} did not engage: {why.text}", FAIL))
+        check = functools.partial(_check, feature, ways)
+        if where := engagement.judge(feature.name, starts, baseline, check):
+            found.append(where)
     return found
+
+
+def _check(feature: Feature, ways: int, ranks: Ranks, baseline: Ranks) -> Mapping[int, Finding | None]:
+    return reasons(feature, ranks, baseline, ways)
 
 
 def _praise(pixels: Pixels | None) -> str:
@@ -94,16 +103,18 @@ def judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> 
     Lossless features may change what reduction order changes, lossy ones what their file allows.
     """
     mean_diff, max_diff = pixels.mean_diff, pixels.max_diff
+    if not (math.isfinite(mean_diff) and math.isfinite(max_diff)):
+        return Finding("images_not_comparable", "the difference of the images is not a finite number", FAIL)
     lossy = [feature for feature in features if feature.lossy]
     if not lossy:
-        lost = mean_diff > floor.mean_diff + LOSSLESS_MEAN_DIFF or max_diff > floor.max_diff + LOSSLESS_MAX_DIFF
+        kept = mean_diff <= floor.mean_diff + LOSSLESS_MEAN_DIFF and max_diff <= floor.max_diff + LOSSLESS_MAX_DIFF
         reason = f"lossless, but images differ by {mean_diff:.4f} on average, {max_diff:.3f} at most"
-        return Finding("lossless_images_differ", reason, FAIL) if lost else None
+        return None if kept else Finding("lossless_images_differ", reason, FAIL)
     for status, gate in (
         (FAIL, max(feature.gate.fail_mean_diff for feature in lossy)),
         (WARN, max(feature.gate.warn_mean_diff for feature in lossy)),
     ):
-        if mean_diff > floor.mean_diff + gate:
+        if not mean_diff <= floor.mean_diff + gate:  # true of a floor that is not a number too
             reason = f"images differ by {mean_diff:.4f} on average, more than the gate of {gate:g}"
             return Finding("images_outside_gate", reason, status)
     return None

@@ -1,13 +1,15 @@
 """What summary rows are computed from: a sweep's plan, results, and what follows from several of them."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiling.evidence import RankEvidence
-from sweep.analysis import evidence as evidence_rules
+from sweep.analysis import engagement, image_faults
+from sweep.analysis.engagement import Executed
 from sweep.analysis.engine_starts import Floor, Measured
-from sweep.plan.cells import Cell
+from sweep.findings import Finding
+from sweep.plan.cells import AA, Cell, model_and_engine
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 
@@ -24,11 +26,31 @@ class StoredSweep:
     measured: Mapping[str, Measured]
     baselines: Mapping[str, list[Measured]]  # a baseline and its A/A starts, by the baseline's key
     floors: Mapping[tuple[str, str], Floor]
-    totals: dict[str, tuple[RankEvidence, ...]] = field(default_factory=dict)
+    ran: dict[str, Executed] = field(default_factory=dict)
+    faults: dict[str, list[Finding]] = field(default_factory=dict)
 
-    def evidence(self, key: str) -> tuple[RankEvidence, ...]:
-        """What each rank executed in the start with this key; computed once, because many cells share a baseline."""
-        if key not in self.totals:
+    @functools.cached_property
+    def repeated_baselines(self) -> Mapping[tuple[str, str], Sequence[Cell]]:
+        """The A/A cells that were planned, by model and engine."""
+        found: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.cells.values():
+            if cell.role == AA:
+                found.setdefault(model_and_engine(cell), []).append(cell)
+        return found
+
+    def executed(self, key: str) -> Executed:
+        """What the start with this key executed; computed once, because many cells share a baseline."""
+        if key not in self.ran:
             result = self.results[key]
-            self.totals[key] = evidence_rules.total_evidence([b.evidence for b in result.batches]) if result else ()
-        return self.totals[key]
+            self.ran[key] = engagement.executed(result) if result else Executed()
+        return self.ran[key]
+
+    def starts(self, key: str) -> list[Executed]:
+        """What each engine start of the cell with this key executed; [] where none finished."""
+        return [self.executed(one.key) for one in self.measured[key].results] if key in self.measured else []
+
+    def image_faults(self, key: str) -> list[Finding]:
+        """What is wrong with the images of the cell with this key; computed once, likewise."""
+        if key not in self.faults:
+            self.faults[key] = image_faults.faults(self.measured[key].results) if key in self.measured else []
+        return self.faults[key]

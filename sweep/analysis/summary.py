@@ -8,10 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.analysis import columns, combinations, control_group, engine_starts, image_pairs, notes, status, validity
+from sweep.analysis import (
+    columns,
+    combinations,
+    control_group,
+    engine_starts,
+    image_faults,
+    image_pairs,
+    notes,
+    status,
+    validity,
+)
 from sweep.analysis import evidence as evidence_rules
 from sweep.analysis.columns import CellData
 from sweep.analysis.control_group import ControlGroup
+from sweep.analysis.engagement import Executed
 from sweep.analysis.engine_starts import Floor, Measured
 from sweep.analysis.image_metrics import ImageDifference
 from sweep.analysis.image_pairs import IDENTICAL
@@ -53,7 +64,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     quality = {cell.key: _quality(sweep, cell) for cell in plan.cells if cell.role != REPEAT}
     pixels = _pixel_floors(plan, quality)
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
-    combinations.judge(rows, plan.by_key, sweep.evidence, pixels)
+    combinations.judge(rows, plan.by_key, sweep.starts, pixels)
     interleaved = {key for key, one in measured.items() if one.pairs}
     validity.doubt_drift(rows, interleaved)
     validity.doubt_baselines(rows, plan.by_key, interleaved)
@@ -64,7 +75,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
 
 
 Quality = Mapping[str, float] | str | None
-"""Image differences; or why they are missing although they should exist; or None when no image is stored."""
+"""Image differences; or why they are missing although they should exist; or None when there is nothing to compare."""
 
 
 def _quality(sweep: StoredSweep, cell: Cell) -> Quality:
@@ -72,6 +83,8 @@ def _quality(sweep: StoredSweep, cell: Cell) -> Quality:
     damaged = mine and sweep.folder.damaged_image(cell, mine.results[0], missing=False)
     if damaged:
         return f"images cannot be compared: {damaged} is cut short"
+    if any(sweep.image_faults(key) for key in (cell.key, cell.baseline_key)):
+        return None  # two blank images are identical
     if cell.baseline_key == cell.key:
         return IDENTICAL if mine and image_pairs.stored_images(mine.results[0]) else None
     baseline = sweep.measured.get(cell.baseline_key)
@@ -87,8 +100,11 @@ def _control_images(folder: SweepFolder, mine: Measured, theirs: Measured) -> Im
     """Differences between the images of two engines; None when neither stored any. Raises as `image_pairs.between`."""
     for one in (mine, theirs):
         damaged = folder.damaged_image(one.cell, one.results[0], missing=False)
+        engine = one.cell.config["engine"]["name"]
         if damaged:
-            raise ValueError(f"{damaged} of {one.cell.config['engine']['name']} is cut short")
+            raise ValueError(f"{damaged} of {engine} is cut short")
+        if wrong := image_faults.faults(one.results):
+            raise ValueError(f"of {engine}, {texts(wrong)}")
     found = image_pairs.between(folder, mine.cell, mine.results[0], theirs.cell, theirs.results[0], "the control")
     return ImageDifference(**{name: found[name] for name in IDENTICAL}) if found else None
 
@@ -120,7 +136,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         return row
     if result.trace:
         row["trace"] = f"{cell.folder}/{result.trace}"
-    row["evidence"] = evidence_rules.describe_evidence(sweep.evidence(cell.key))
+    row["evidence"] = evidence_rules.describe_evidence(sweep.executed(cell.key).total)
     if result.cause == CUT_OFF and sweep.states.get(cell.key, {}).get("state") == "error":
         row["findings"].append(_absent(sweep.states[cell.key]))  # its result could not be stored
         return row
@@ -137,13 +153,18 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))
         return row
     row |= quality or {}
+    wrong = sweep.image_faults(cell.key)
+    if cell.baseline_key != cell.key:
+        wrong = [*wrong, *image_faults.no_comparison(sweep.image_faults(cell.baseline_key))]
     row["findings"] += status.judge(
         feature_rules.parse_features(cell.config["feature"]),
-        [sweep.evidence(one.key) for one in mine.results],
-        sweep.evidence(cell.baseline_key) if cell.baseline_key in sweep.measured else (),
+        sweep.starts(cell.key),
+        sweep.executed(cell.baseline_key) if cell.baseline_key in sweep.measured else Executed(),
         Pixels(quality["mean_diff"], quality["max_diff"]) if quality and cell.baseline_key != cell.key else None,
         gain.called,
         pixels.get(model_and_engine(cell), Pixels()),
+        wrong,
+        notes.why_not_judged(sweep, cell, mine, gain),
     )
     return row
 

@@ -1,4 +1,7 @@
-"""Images of an engine: those it edits, and those it writes to the cell's folder. Their file names come from here."""
+"""Images of an engine: those it edits, and those it writes to the cell's folder. Their file names come from here.
+
+Also tells what is wrong with an image that is no picture, before anyone compares it with another.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +11,25 @@ from sweep.engines.protocol import Request
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+NOT_FINITE, BLANK = "not_finite", "blank"
+"""What is wrong with an image: its decoded values held NaN or infinity; all its pixels have one colour."""
+
+BLANK_SPREAD = 1  # values between which rounding may move a channel that is the same everywhere, as stored
+
+
+def fault_of(image: "Image.Image", finite: bool = True) -> str:
+    """NOT_FINITE, BLANK or "". `finite` is whether the values were finite that the image was made from.
+
+    Pixels are integers: what was NaN is black there, so only the engine's own values show it for certain.
+    """
+    import numpy as np
+
+    if not finite:
+        return NOT_FINITE
+    channels = np.asarray(image).reshape(image.width * image.height, -1)
+    return BLANK if (channels.max(axis=0) - channels.min(axis=0)).max() <= BLANK_SPREAD else ""
 
 
 def read_input(request: Request) -> "Image.Image":

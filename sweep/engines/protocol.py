@@ -72,6 +72,7 @@ class Output:
     evidence: tuple[RankEvidence, ...]  # one per rank
     ttft_s: tuple[float | None, ...] = ()  # of each request, until its first AR token; () when not measured
     tpot_s: tuple[float | None, ...] = ()  # per further AR token, likewise
+    image_faults: tuple[str, ...] = ()  # of each image, what is wrong with it (images.py); "" for nothing
     epoch_s: float | None = None  # that moment, on the machine's time.perf_counter; None when unknown
 
 

@@ -56,6 +56,7 @@ class RequestRow:
     sent_s: float | None = None  # when it was sent to the engine; None when the zero of the engine's clock is unknown
     first_token_s: float | None = None  # when its first AR token was there
     done_s: float | None = None  # when its image was there, or when it failed
+    image_fault: str = ""  # what is wrong with the pixels, a code of sweep/engines/images.py; "" for nothing
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class RunResult:
     telemetry_problem: str = ""  # why there is no telemetry although there should be
     stage_s: dict[str, float] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
     measured_with: dict[str, str] = field(default_factory=dict)  # versions of packages, and git_commit; {} if unknown
+    warm_up: tuple[tuple[RankEvidence, ...], ...] = ()  # what each rank executed in each batch of the warm-up
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from profiling import ranges
+from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import TelemetrySample
@@ -47,6 +48,7 @@ class Measurement:
         self.prompts: tuple[str, ...] = ()
         self.wall_s: float | None = None
         self.stage_s: dict[str, float] = {}
+        self.warm_up_evidence: tuple[tuple[RankEvidence, ...], ...] = ()
         self.telemetry: dict[str, float | None] = {}
         self.telemetry_samples: tuple[TelemetrySample, ...] = ()
 
@@ -68,7 +70,8 @@ class Measurement:
         with self._timed("warm_up"):
             for _ in range(run.engine.warmup):
                 baseline_latency(baseline, first, run.engine.warmup_timeout_s, self.doing)
-                host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
+                output = host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
+                self.warm_up_evidence += (output.evidence,)
 
     def measure(
         self, host: EngineHost, sampler: ProcessTreeSampler, before: Before, baseline: BaselineEngine | None = None
@@ -169,6 +172,7 @@ class Measurement:
             throttled=self.throttled,
             telemetry_problem=self.telemetry_problem,
             stage_s=self.stage_s,
+            warm_up=self.warm_up_evidence,
         )
 
     def _rows(self, number: int) -> tuple[tuple[RequestRow, ...], BatchRow]:

@@ -36,6 +36,7 @@ def request_rows(record: Record, number: int, zero_s: float, began_s: float | No
                 sent_s=None if began_s is None else record.sent_s - began_s,
                 first_token_s=None if ttft_s is None else start_s + ttft_s,
                 done_s=start_s + output.latency_s,
+                image_fault=output.image_faults[position] if output.image_faults else "",
             )
         )
     return tuple(rows)

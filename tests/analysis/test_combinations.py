@@ -8,6 +8,7 @@ import pytest
 
 from profiling.evidence import RankEvidence
 from sweep.analysis import combinations
+from sweep.analysis.engagement import Executed
 from sweep.analysis.status import Pixels
 from sweep.analysis.summary import summarise
 from sweep.findings import Finding, deciding
@@ -49,7 +50,8 @@ def skipping(skipped: int, run: int) -> tuple[RankEvidence, ...]:
 
 def judged(rows: list[dict], cells: list[Cell], evidence: dict | None = None, floors: dict | None = None) -> dict:
     """The last row, after all were judged, with its status and the codes of what decided it and of its notes."""
-    combinations.judge(rows, {one.key: one for one in cells}, lambda key: (evidence or {}).get(key, ()), floors or {})
+    found = {key: [Executed((ranks,))] for key, ranks in (evidence or {}).items()}
+    combinations.judge(rows, {one.key: one for one in cells}, lambda key: found.get(key, []), floors or {})
     last = rows[-1]
     grave = deciding(last["findings"])
     return last | {"status": grave[0].status, "code": grave[0].code, "noted": [note.code for note in last["notes"]]}

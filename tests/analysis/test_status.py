@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 
 from profiling.evidence import RankEvidence
+from sweep.analysis import status
+from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import describe_evidence, not_engaged, total_evidence
-from sweep.analysis.status import Pixels, judge
+from sweep.analysis.status import Pixels
 from sweep.config import Feature
-from sweep.findings import FAIL, PASS, WARN, deciding, status_of
+from sweep.findings import FAIL, PASS, WARN, Finding, deciding, status_of
 
 BASE = (
     RankEvidence(
@@ -22,6 +24,11 @@ TP = Feature(name="tp", gpus=2, evidence="sharded_parameters")
 SKIPPING = (dataclasses.replace(BASE[0], blocks_skipped=4),)
 SAME = Pixels(0.0, 0.0)
 ATTENTION = Feature(name="attention", evidence="attention_backend", options={"backend": "flash"})
+
+
+def judge(features, starts, baseline, *further, **options) -> list[Finding]:
+    """Engine starts of one batch each."""
+    return status.judge(features, [Executed((ranks,)) for ranks in starts], Executed((baseline,)), *further, **options)
 
 
 def status_for(*arguments, **options) -> str:
@@ -51,12 +58,12 @@ def test_half_the_forwards_on_two_ranks_is_engaged() -> None:
     assert (found.status, found.code) == (PASS, "engaged")
 
 
-@pytest.mark.parametrize(("seen", "status"), [(16, PASS), (18, PASS), (32, FAIL)])
-def test_two_features_that_cut_the_sequence_cut_it_in_four(seen: int, status: str) -> None:
+@pytest.mark.parametrize(("seen", "expected"), [(16, PASS), (18, PASS), (32, FAIL)])
+def test_two_features_that_cut_the_sequence_cut_it_in_four(seen: int, expected: str) -> None:
     """Half is what one of them does; a part may be padded."""
     ring = dataclasses.replace(SP, name="ring")
     four = tuple(dataclasses.replace(BASE[0], rank=rank, block_sequence=seen) for rank in range(4))
-    assert status_for([ring, SP], [four], BASE, SAME) == status
+    assert status_for([ring, SP], [four], BASE, SAME) == expected
 
 
 @pytest.mark.parametrize(
@@ -150,16 +157,16 @@ def test_no_baseline_to_compare_with_is_a_warning() -> None:
     assert status_for([CACHE], [SKIPPING], (), None) == PASS
 
 
-@pytest.mark.parametrize(("mean_diff", "status"), [(0.01, PASS), (0.15, WARN), (0.3, FAIL)])
-def test_lossy_gate(mean_diff: float, status: str) -> None:
-    assert status_for([CACHE], [SKIPPING], BASE, Pixels(mean_diff, 0.9)) == status
+@pytest.mark.parametrize(("mean_diff", "expected"), [(0.01, PASS), (0.15, WARN), (0.3, FAIL)])
+def test_lossy_gate(mean_diff: float, expected: str) -> None:
+    assert status_for([CACHE], [SKIPPING], BASE, Pixels(mean_diff, 0.9)) == expected
 
 
 @pytest.mark.parametrize(
-    ("mean_diff", "max_diff", "status"), [(0.0023, 0.0196, PASS), (0.02, 0.02, FAIL), (0.001, 0.5, FAIL)]
+    ("mean_diff", "max_diff", "expected"), [(0.0023, 0.0196, PASS), (0.02, 0.02, FAIL), (0.001, 0.5, FAIL)]
 )
-def test_lossless_gate_leaves_room_for_reduction_order_only(mean_diff: float, max_diff: float, status: str) -> None:
-    assert status_for([SP], [ranks(block_sequence=32)], BASE, Pixels(mean_diff, max_diff)) == status
+def test_lossless_gate_leaves_room_for_reduction_order_only(mean_diff: float, max_diff: float, expected: str) -> None:
+    assert status_for([SP], [ranks(block_sequence=32)], BASE, Pixels(mean_diff, max_diff)) == expected
 
 
 def test_what_two_runs_of_the_baseline_differ_by_is_no_loss() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from profiling.evidence import RankEvidence
 from sweep.analysis import paired, status
+from sweep.analysis.engagement import Executed
 from sweep.analysis.paired import Noise, Ratio
 from sweep.compare import decide, describe
 from sweep.compare.decide import Comparison, Matched, Options
@@ -169,7 +170,8 @@ def test_status_changes(before: str, after: str, change: str, fails: bool) -> No
 def test_a_warning_for_speed_alone_is_left_to_the_judgement_of_speed() -> None:
     engaged = RankEvidence(0, 8, 8, 4, 2, 16, 100)
     lossy = Feature(name="teacache", evidence="skipped_blocks", lossy=True)
-    (slow,) = status.judge([lossy], [[engaged]], [engaged], None, called=paired.SLOWER)
+    ran = Executed(((engaged,),))
+    (slow,) = status.judge([lossy], [ran], ran, None, called=paired.SLOWER)
     assert slow.status == "WARN"
     assert decide.status_change("PASS", "WARN", [slow.code]) == decide.OTHER
     assert decide.status_change("PASS", "WARN", ["images_outside_gate", slow.code]) == decide.WORSE

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from profiling.vllm_plugin import record_files
-from sweep.analysis.evidence import total_evidence
+from sweep.analysis.engagement import Executed
 from sweep.analysis.status import judge
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import engine as engine_module
@@ -190,7 +190,7 @@ def test_tokens_that_arrive_as_they_were_sent_pass(workers: worker_records.Worke
     assert told[0].counts["hand_overs"] == 1
     assert told[0].counts["ar_steps"] == 1281
     assert told[0].settings["tokens_sent"] == told[0].settings["tokens_received"] == "1024:aa"
-    assert judge([], [told], told, None) == []
+    assert judge([], [Executed((told,))], Executed((told,)), None) == []
 
 
 def test_tokens_stand_in_the_order_of_the_requests(workers: worker_records.Workers) -> None:
@@ -209,8 +209,8 @@ def test_tokens_stand_in_the_order_of_the_requests(workers: worker_records.Worke
 
 @pytest.mark.parametrize("received", ["1024:ab", "1023:aa", ""])
 def test_tokens_that_do_not_fail_the_cell(received: str, workers: worker_records.Workers) -> None:
-    broken = hand_over(workers, received)
-    (found,) = judge([], [total_evidence([broken, broken])], broken, None)
+    broken, whole = hand_over(workers, received), hand_over(workers, "1024:aa")
+    (found,) = judge([], [Executed((whole, broken, whole))], Executed((whole,)), None)
     assert (found.status, found.code) == (FAIL, "hand_over_broken")
     assert "1024:aa" in found.text
 

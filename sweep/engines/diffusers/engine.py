@@ -25,12 +25,13 @@ from sweep.engines.diffusers import ranks
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
 from sweep.engines.diffusers.attention_counters import AttentionCounters
 from sweep.engines.diffusers.block_counters import BlockCounters
+from sweep.engines.diffusers.decoded_images import DecodedImages
 from sweep.engines.diffusers.families import FEATURES, FORWARD_FEATURES
 from sweep.engines.diffusers.features import cfg_parallel, method_call
 from sweep.engines.diffusers.rank_context import MESH_DIMS, RankContext, mesh_shape
 from sweep.engines.diffusers.step_clock import StepClock
 from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
-from sweep.engines.images import store
+from sweep.engines.images import fault_of, store
 from sweep.engines.protocol import EngineSpec, Output, Request
 
 TRACE_TIMEOUT_S = 900.0  # for the other ranks to write theirs
@@ -63,6 +64,7 @@ class RankResult:
     phases: tuple[PhaseRecord, ...]
     evidence: RankEvidence
     images: tuple[Image.Image, ...] = ()
+    finite: tuple[bool, ...] = ()  # of each image, whether the values that it was made from are finite
 
 
 class RankRunner:
@@ -99,6 +101,7 @@ class RankRunner:
                 _apply(module)(self.pipe, self.context, dict(spec.features[name]))
         self.counters.count_forwards(transformer)
         self.attention = AttentionCounters(self.clock)
+        self.decoded = DecodedImages(self.pipe)
         self.recorder = PhaseRecorder(place.rank, device.type)
         instrument.attach(self.pipe, self.recorder)
         self.adapter.share_ar(self.context)  # around the recorder: ranks that wait for tokens record no AR phase
@@ -155,6 +158,7 @@ class RankRunner:
             phases=tuple(replace(record, request_id=first.request_id) for record in self.recorder.take()),
             evidence=self.evidence(),
             images=tuple(images) if self.place.rank == 0 else (),
+            finite=self.decoded.finite(len(images)) if self.place.rank == 0 else (),
         )
 
     def evidence(self) -> RankEvidence:
@@ -246,6 +250,7 @@ class DiffusersEngine:
             output_tokens=own.output_tokens,
             prompt_tokens=tuple(adapter.count_tokens(prompt) for prompt in prompts),
             phases=tuple(record for result in results for record in result.phases),
+            image_faults=tuple(fault_of(image, finite) for image, finite in zip(own.images, own.finite, strict=True)),
             evidence=tuple(result.evidence for result in results),
             epoch_s=self._epoch_s,
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
-from sweep.engines.images import store
+from sweep.engines.images import fault_of, store
 from sweep.engines.process import temp_folders
 from sweep.engines.protocol import EngineSpec, Output, Request
 from sweep.engines.vllm_omni import stages
@@ -110,6 +110,7 @@ class VllmOmniEngine:
             evidence=evidence,
             ttft_s=ttft_s,
             tpot_s=tpot_s,
+            image_faults=tuple(fault_of(image) for image in images),
             epoch_s=self._epoch_s,
         )
 

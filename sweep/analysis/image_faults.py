@@ -1,0 +1,55 @@
+"""Images that are no pictures: blank ones, and those made from values that are not finite.
+
+Engines look at each image when they make it (`sweep/engines/images.py`); here is what follows for a cell. Two blank
+images are identical, so this comes before any comparison. Pure functions over stored values.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+
+from sweep.engines.images import BLANK, NOT_FINITE
+from sweep.findings import FAIL, WARN, Finding
+from sweep.results.records import RequestRow, RunResult
+
+CODES = {NOT_FINITE: "images_not_finite", BLANK: "images_blank"}
+"""Code of the finding, by what is wrong."""
+
+BASELINE = "baseline_images"
+"""Code: the baseline's own images are no pictures, so nothing can be compared with them."""
+
+_TEXTS = {
+    NOT_FINITE: ("was decoded from values that are not finite", "were decoded from values that are not finite"),
+    BLANK: ("is blank (one colour everywhere)", "are blank (one colour everywhere)"),
+}
+
+
+def faults(results: Sequence[RunResult]) -> list[Finding]:
+    """What is wrong with a cell's images over all its engine starts, each kind once; [] when they are pictures."""
+    kinds: dict[tuple[int, int], set[str]] = {}
+    for request in (request for result in results for request in result.requests):
+        kinds.setdefault((request.prompt_index, request.seed), set()).add(_fault(request))
+    found = []
+    for kind, code in CODES.items():
+        count = sum(kind in seen for seen in kinds.values())
+        if count:
+            which = f"{count} of {len(kinds)} images" if len(kinds) > 1 else "the image"
+            found.append(Finding(code, f"{which} {_TEXTS[kind][count > 1]}", FAIL))
+    return found
+
+
+def no_comparison(baseline: Sequence[Finding]) -> list[Finding]:
+    """What a cell's row says of a baseline with these faults; [] where it has none."""
+    texts = "; ".join(one.text for one in baseline)
+    return [Finding(BASELINE, f"images cannot be judged: in the baseline, {texts}", WARN)] if baseline else []
+
+
+def _fault(request: RequestRow) -> str:
+    """What the engine said; or, of results stored before engines said it, whether the image is known to be blank."""
+    return request.image_fault or (BLANK if request.image_hash in _blank(request.width, request.height) else "")
+
+
+@functools.lru_cache(maxsize=64)
+def _blank(width: int, height: int) -> frozenset[str]:
+    """Pixel hashes of a black and of a white RGB image of this size."""
+    return frozenset(hashlib.sha256(bytes([value]) * (3 * width * height)).hexdigest() for value in (0, 255))
