@@ -1,6 +1,7 @@
 """Status rules with plain numbers: no engine, no files."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -10,7 +11,7 @@ from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import describe_evidence, not_engaged, total_evidence
 from sweep.analysis.status import Pixels
 from sweep.config import Feature
-from sweep.findings import FAIL, PASS, WARN, Finding, deciding, status_of
+from sweep.findings import FAIL, PASS, WARN, Finding, deciding, status_of, texts
 
 BASE = (
     RankEvidence(
@@ -174,6 +175,31 @@ def test_what_two_runs_of_the_baseline_differ_by_is_no_loss() -> None:
     assert status_for([SP], [ranks(block_sequence=32)], BASE, Pixels(0.041, 0.61), floor=floor) == PASS
     assert status_for([SP], [ranks(block_sequence=32)], BASE, Pixels(0.05, 0.61), floor=floor) == FAIL
     assert status_for([CACHE], [SKIPPING], BASE, Pixels(0.13, 0.9), floor=floor) == PASS
+
+
+@pytest.mark.parametrize("feature", [SP, CACHE])
+@pytest.mark.parametrize(
+    ("pixels", "floor"),
+    [
+        (Pixels(math.nan, 0.0), SAME),
+        (Pixels(0.0, math.nan), SAME),
+        (Pixels(math.inf, 0.0), SAME),
+        (Pixels(0.001, 0.01), Pixels(math.nan, math.nan)),
+    ],
+)
+def test_a_difference_that_is_not_a_number_never_passes(feature: Feature, pixels: Pixels, floor: Pixels) -> None:
+    evidence = tuple(dataclasses.replace(one, blocks_skipped=4) for one in ranks(block_sequence=32))
+    assert status_for([feature], [evidence], BASE, SAME) == PASS
+    assert status_for([feature], [evidence], BASE, pixels, floor=floor) == FAIL
+
+
+def test_a_speed_up_without_a_verdict_is_said_with_why() -> None:
+    why = Finding("noise_unknown", "no A/A run")
+    found = judge([CFG], [ranks(dit_forwards=10)], BASE, SAME, unjudged=why)
+    assert [(one.status, one.code) for one in found] == [(PASS, "engaged"), (PASS, "speed_not_judged")]
+    assert "no A/A run" in texts(deciding(found))
+    told = judge([CFG], [ranks()], BASE, SAME, unjudged=why)
+    assert [one.code for one in told] == ["not_engaged", "speed_not_judged"]
 
 
 def test_slower_beyond_the_noise_is_a_warning() -> None:

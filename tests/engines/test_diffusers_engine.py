@@ -1,5 +1,6 @@
 """The embedded engine: deterministic, takes any prompt, edits images, and says which rank failed."""
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from profiling.phases import PhaseRecord
+from sweep.engines.images import NOT_FINITE
 from sweep.engines.protocol import Output
 from tests.engines.conftest import MODELS, answers, make_request, make_spec, open_engine, pixels
 
@@ -49,6 +51,7 @@ def test_same_seed_gives_the_same_bits_in_another_process(engine, tmp_path: Path
     image = pixels(here, tmp_path)[0]
     assert image.shape == (64, 64, 3)
     assert image.std() > 0.05  # not flat
+    assert here.image_faults == ("",)
     other_seed = engine.generate([make_request(seed=2)], None)
     other_prompt = engine.generate([make_request("a blue ship")], tmp_path)
     assert len({*here.image_hashes, *other_seed.image_hashes, *other_prompt.image_hashes}) == 3
@@ -74,6 +77,14 @@ def test_evidence_and_phases_of_a_baseline(engine, tmp_path: Path) -> None:
         assert len(only(output, "ar_prefill")) == 1
         assert len(only(output, "ar_decode")) == output.output_tokens - 1
     assert {record.request_id for record in output.phases} == {"request-0-1"}
+
+
+def test_values_that_are_not_finite_are_told_although_the_image_looks_black(engine, tmp_path: Path) -> None:
+    with np.errstate(invalid="ignore"):  # the cast to integers
+        output = engine.generate([make_request(guidance_scale=math.inf)], tmp_path)
+    assert output.image_faults == (NOT_FINITE,)
+    assert pixels(output, tmp_path).max() == 0
+    assert engine.generate([make_request()], None).image_faults == ("",), "the next one is not blamed"
 
 
 def test_batch_of_two_makes_two_images(engine, tmp_path: Path) -> None:
