@@ -375,3 +375,71 @@ def test_sweeper_killed_leaves_no_engine_and_a_rerun_does_what_is_missing(sweep:
     assert again.code == 0, again.out + again.err
     assert to_run(again.out) == (2, 1)
     assert {status for status, _ in sweep.statuses().values()} == {"PASS"}
+
+
+FORGED = """
+import dataclasses
+from torch import nan
+
+init, generate, evidence = RankRunner.__init__, RankRunner.generate, RankRunner.evidence
+
+def forged_init(self, *given):
+    init(self, *given)
+    self.batch = -1  # 0 is the warm-up
+    decode = self.pipe.vae.decode
+
+    def decoded(*args, **options):
+        made = decode(*args, **options)
+        made[0].fill_(nan)
+        return made
+
+    if "vae_slicing" in self.spec.features:
+        self.pipe.vae.decode = decoded
+
+def forged_generate(self, command):
+    self.batch += 1
+    return generate(self, command)
+
+def forged_evidence(self):
+    found = evidence(self)
+    if "cache_dit" in self.spec.features and self.batch == 2:
+        return dataclasses.replace(found, blocks_skipped=0)
+    if "cfg_parallel" in self.spec.features and self.place.rank == 1:
+        return dataclasses.replace(found, dit_forwards=2 * found.dit_forwards)
+    return found
+
+RankRunner.__init__, RankRunner.generate, RankRunner.evidence = forged_init, forged_generate, forged_evidence
+"""
+
+
+def test_a_feature_that_engaged_somewhere_only_and_pictures_that_are_none(sweep: Sweep) -> None:
+    """TeaCache skips in the warm-up alone, Cache-DiT in the first of two batches, CFG-parallel on one of two ranks."""
+    sweep.inject("sweep.engines.diffusers.engine", FORGED)
+    sweep.inject(
+        "sweep.engines.diffusers.features.teacache",
+        """
+decide = TeaCache._decide
+
+def only_at_first(self, modulated):
+    self.requests = getattr(self, "requests", 0) + (self.context.clock.first and self.context.clock.branch == 0)
+    self.rel_l1_thresh = 9.0 if self.requests == 1 else 0.0
+    return decide(self, modulated)
+
+TeaCache._decide = only_at_first
+""",
+    )
+    features = "feature=teacache,cache_dit,cfg_parallel,vae_slicing"
+    size = ("workload.num_prompts=2", "workload.steps=4", "workload.repeats=1", "interleave=false")
+    done = sweep.run("-m", features, "model=tiny_qwen_image", "plots=false", "aa=0", *size)
+    assert done.code == 1, done.out + done.err
+    assert sweep.statuses() == {
+        "baseline b1": ("PASS", ""),
+        "teacache b1": ("FAIL", "not_engaged"),
+        "cache_dit b1": ("WARN", "partly_engaged"),
+        "cfg_parallel b1": ("FAIL", "not_engaged"),
+        "vae_slicing b1": ("FAIL", "images_not_finite"),
+    }
+    assert "warm-up alone" in sweep.reason("teacache b1")
+    assert "1 of 2 batches (not in batch 2)" in sweep.reason("cache_dit b1")
+    assert "on rank 0 but not on rank 1" in sweep.reason("cfg_parallel b1")
+    assert sweep.requests("vae_slicing b1")[0]["image_fault"] == "not_finite"
