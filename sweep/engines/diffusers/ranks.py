@@ -61,8 +61,10 @@ def join(place: RankPlace) -> None:
     if place.ranks > 1:
         # All ranks are on this machine; a host name that does not resolve must not matter.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        # The name "cpu:gloo" is gloo for tensors on the CPU. From "gloo" alone diffusers concludes that it has to put
+        # what it gathers on the accelerator that torch was built for, whether the machine has one or not.
         torch.distributed.init_process_group(
-            backend="nccl" if device.type == "cuda" else "gloo",
+            backend="nccl" if device.type == "cuda" else "cpu:gloo",
             init_method=Path(place.rendezvous).as_uri(),
             rank=place.rank,
             world_size=place.ranks,
