@@ -18,6 +18,9 @@ CODES = {NOT_FINITE: "images_not_finite", BLANK: "images_blank"}
 BASELINE = "baseline_images"
 """Code: the baseline's own images are no pictures, so nothing can be compared with them."""
 
+LARGEST = 1 << 24
+"""Pixels of the largest image that is known to be blank by its hash."""
+
 _TEXTS = {
     NOT_FINITE: ("was decoded from values that are not finite", "were decoded from values that are not finite"),
     BLANK: ("is blank (one colour everywhere)", "are blank (one colour everywhere)"),
@@ -51,5 +54,7 @@ def _fault(request: RequestRow) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _blank(width: int, height: int) -> frozenset[str]:
-    """Pixel hashes of a black and of a white RGB image of this size."""
+    """Pixel hashes of a black and of a white RGB image of this size; none for sizes that no image has."""
+    if not (width > 0 and 0 < width * height <= LARGEST):
+        return frozenset()
     return frozenset(hashlib.sha256(bytes([value]) * (3 * width * height)).hexdigest() for value in (0, 255))

@@ -116,3 +116,9 @@ def test_one_image_is_called_so() -> None:
     (found,) = image_faults.faults([dataclasses.replace(result, requests=tuple(map(blank, result.requests)))])
     assert found.text.startswith("the image is blank")
     assert image_faults.no_comparison([]) == []
+
+
+@pytest.mark.parametrize("size", [(0, 64), (-8, -8), (10**9, 10**9), (10**9, 1)])
+def test_a_size_that_no_image_has_costs_nothing(size: tuple[int, int]) -> None:
+    """Sizes come from files; an engine without images stores the hash of no pixels."""
+    assert not image_faults._blank(*size)

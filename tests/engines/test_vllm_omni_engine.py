@@ -6,11 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from profiling.vllm_plugin import record_files
 from sweep.analysis.engagement import Executed
 from sweep.analysis.status import judge
+from sweep.engines.images import BLANK
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import engine as engine_module
 from sweep.engines.vllm_omni import stages, worker_records
@@ -131,6 +134,12 @@ def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: worker_records
     assert [one.dit_forwards for one in told] == [80, 80]
     assert told[0].blocks_skipped == 5
     assert told[0].settings["pipeline_calls"] == "2"
+    assert "attention_backend" not in told[0].settings
+    workers.begin()
+    ran = [line(0, (f"{number}_c",), settings={"attention_backend": back}) for number, back in enumerate("XYX")]
+    write(workers.folder, "dit-rank0-0.jsonl", *ran)
+    _, told = workers.collect([REQUEST] * 3, 1, 0, 9.0)
+    assert told[0].settings["attention_backend"] == "X+Y", "every forward counts, not the last one"
     assert told[0].counts == {"vae_decoder_calls": 1}
     assert {(phase.rank, phase.phase) for phase in phases} == {(0, "denoise_step"), (1, "denoise_step"), (1, "request")}
     assert phases[0].request_id == "r000"
@@ -232,3 +241,20 @@ def test_an_exception_of_vllm_omni_ends_the_engine(tmp_path: Path, monkeypatch: 
     with pytest.raises(RuntimeError, match="a worker failed"):
         engine.generate([REQUEST], None)
     assert not engine.alive
+
+
+def test_images_of_one_colour_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+
+    class Version:
+        def set_batch(self, *_: Any) -> None: ...
+
+        def generate(self, *_: Any) -> list[Generated]:
+            return [Generated(images=(image,)) for image in (noise, Image.new("RGB", (8, 8)))]
+
+    monkeypatch.setattr(engine_module, "adapter", Version)
+    engine = engine_module.VllmOmniEngine(QWEN)
+    engine._omni = SimpleNamespace(default_sampling_params_list=[SimpleNamespace()], close=lambda: None)
+    engine._stages = stages.describe(QWEN, tmp_path)
+    monkeypatch.setattr(stages.Stages, "count_tokens", lambda *_: 3)
+    assert engine.generate([REQUEST, replace(REQUEST, request_id="r001")], None).image_faults == ("", BLANK)

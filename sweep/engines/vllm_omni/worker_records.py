@@ -169,12 +169,18 @@ def _rank_evidence(records: Sequence[DitRecord]) -> RankEvidence:
         blocks_skipped=sum(part.blocks_skipped for part in parts),
         block_sequence=max(part.block_sequence for part in parts),
         dit_parameters=max(part.dit_parameters for part in parts),
-        settings={**parts[-1].settings, "pipeline_calls": str(len(parts))},
+        settings={**parts[-1].settings, **_attention(parts), "pipeline_calls": str(len(parts))},
         counts={
             name: max(part.counts.get(name, 0) for part in parts)
             for name in sorted({name for part in parts for name in part.counts})
         },
     )
+
+
+def _attention(parts: Sequence[RankEvidence]) -> dict[str, str]:
+    """The back ends of all forwards of the pipeline, where they tell; another one in a single forward shows."""
+    named = {part.settings["attention_backend"] for part in parts if "attention_backend" in part.settings}
+    return {"attention_backend": "+".join(sorted(named))} if named else {}
 
 
 @dataclass(frozen=True)
