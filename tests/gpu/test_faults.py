@@ -81,7 +81,7 @@ def test_engine_that_dies_while_loading_and_the_group_after_it(
 def test_out_of_memory_by_a_batch_too_large_and_the_group_after_it(
     sweep: Sweep, qwen: Path, gpu_memory: tuple[float, ...]
 ) -> None:
-    large = ("batch=1,64", "engine.max_num_seqs=64", "workload.steps=1", "workload.guidance_scale=1")
+    large = ("batch=1,64", "engine.max_num_seqs=64", "workload.steps=2", "workload.guidance_scale=1")
     size = ("workload.width=2048", "workload.height=2048")
     code, said = run(sweep, QWEN, f"model.path={qwen}", "feature=attention", *large, *size)
     assert code == 1, said
