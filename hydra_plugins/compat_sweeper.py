@@ -66,7 +66,9 @@ class CompatSweeper(Sweeper):
         """All cells that the command line and the study ask for, and what they need, as a Plan."""
         from sweep.plan.cells import FEATURE, build_plan, pairs_and_more, repeats_of_baselines
         from sweep.plan.preflight import cell_from
+        from sweep.workload.inputs import ReadOnce
 
+        read = ReadOnce()
         given = [f"{key}={value}" for key, value in self.params.items()]
         parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides([*given, *arguments])
         axes = {override.get_key_element(): _values(override) for override in parsed}  # the command line wins
@@ -87,10 +89,10 @@ class CompatSweeper(Sweeper):
             for names in asked:
                 mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
                 cfg = self._compose(mine) if names else bare
-                these.append(cell_from(cfg, mine, _varied(mine, varying)))
+                these.append(cell_from(cfg, mine, _varied(mine, varying), read))
             if bare.baselines and any(cell.role == FEATURE and not cell.skip for cell in these):
                 mine = [*common, "feature=[]"]
-                these.append(cell_from(bare, mine, _varied(mine, varying)))
+                these.append(cell_from(bare, mine, _varied(mine, varying), read))
             cells += these
         return build_plan([*cells, *repeats_of_baselines(cells)])
 

@@ -3,16 +3,13 @@
 Knows the exceptions of Hydra, OmegaConf and our own ConfigError; anything else is a bug, not bad input.
 """
 
-import dataclasses
-import difflib
 import re
 import traceback
-from collections.abc import Iterable
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import CONF, ConfigError, RunConfig
+from sweep.config import CONF, ConfigError, field_names, nearest
 
 
 def explain(error: BaseException) -> str | None:
@@ -40,12 +37,6 @@ def _went_through_us(error: BaseException) -> bool:
     frames = traceback.walk_tb(error.__traceback__)
     names = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
     return any(name.startswith("sweep.") and name not in ("sweep.cli", "sweep.__main__") for name in names)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'teacache'?`, or an empty string when no name is close."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{match[0]}'?" if match else ""
 
 
 def _missing_choice(error: Exception) -> str:
@@ -84,13 +75,7 @@ def _siblings(cause: BaseException, full_key: str) -> list[str]:
 
 def _fields() -> list[str]:
     """Every field that an override can name, with its group."""
-    names = ["hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs"]
-    for field in dataclasses.fields(RunConfig):
-        names.append(field.name)
-        kind = field.type if isinstance(field.type, type) else None
-        if kind is not None and dataclasses.is_dataclass(kind):
-            names += [f"{field.name}.{inner.name}" for inner in dataclasses.fields(kind)]
-    return names
+    return ["hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs", *field_names()]
 
 
 def _first_line(text: str) -> str:

@@ -4,6 +4,11 @@ Range checks are in `__post_init__`, next to the fields they guard, and run in `
 Knows nothing of how a value is used. Files under conf/ choose values, never types.
 """
 
+import dataclasses
+import difflib
+import functools
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,12 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigError(message) unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'teacache'?`, or an empty string when no name is close."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{match[0]}'?" if match else ""
 
 
 @dataclass
@@ -155,7 +166,10 @@ class Workload:
 
     name: str = "text_to_image"
     task: str = "text_to_image"  # or image_edit
-    prompts: str | None = None  # file: one prompt per line (.txt), or JSON lines with "prompt"; None: the shipped ones
+    prompts: str | None = (
+        None  # file of prompts: .txt (one per line), .jsonl, .json, .csv, .tsv; None: the shipped ones
+    )
+    prompts_column: str | None = None  # its column or key that holds the prompts; None: prompt, text or caption
     prompt: str | None = None  # a single prompt instead of a file
     prompt_set: str = "short"  # shipped prompts: short, mixed, long
     num_prompts: int = 4
@@ -243,6 +257,18 @@ class RunConfig:
         require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or at least 1 engine start")
         require(0 < self.precision < 1, f"precision={self.precision}: must be between 0 and 1 (0.05 is ±5 %)")
         require(self.max_repeat >= 1, f"max_repeat={self.max_repeat}: must be at least 1")
+
+
+@functools.cache
+def field_names(kind: type = RunConfig, prefix: str = "") -> tuple[str, ...]:
+    """Every field that an override can name, with its group: `batch`, `workload.steps`, `model.dit.heads`."""
+    names: list[str] = []
+    for name, annotation in typing.get_type_hints(kind).items():
+        names.append(f"{prefix}{name}")
+        for inner in (annotation, *typing.get_args(annotation)):
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+                names += field_names(inner, f"{prefix}{name}.")
+    return tuple(names)
 
 
 def register() -> None:

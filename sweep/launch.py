@@ -1,5 +1,6 @@
 """Runs the groups of a plan, in this process or in a launcher's jobs. The seam between Hydra and the rest."""
 
+import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,6 +28,8 @@ def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | Non
     """Print or run a plan. `launch` None: run the groups in this process, one after another."""
     from sweep.report.plan_table import print_plan
 
+    for note in made.notes:
+        print(f"sweep: {note}", file=sys.stderr)
     if dry_run:
         print_plan(made)
         return 0

@@ -20,6 +20,7 @@ from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
 from sweep.plan import features as feature_rules
+from sweep.workload.inputs import Inputs
 
 BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
 """Roles of a cell. An A/A cell is a baseline measured again, in a fresh engine, after the others. A repeat is a
@@ -28,6 +29,9 @@ feature's cell measured again. It has no row of its own: its samples join those 
 
 KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 """Fields of EngineConfig whose change needs another engine start, whatever the engine."""
+
+NAMES_OF_INPUTS = ("name", "prompts", "prompts_column", "input_image")
+"""Fields of Workload that only say where its content is, which has a hash of its own."""
 
 CONFLICT = "conflict"
 """Code of a skip: two features exclude each other."""
@@ -52,6 +56,7 @@ class Cell:
     repeat: int = 0  # number of the engine start; 0 is the first
     origin: str = ""  # key of the cell that it measures again; for a first start its own
     interleaved: str = ""  # key of the baseline interleaved with it, batch by batch; "" when there is none
+    inputs: Inputs | None = None  # prompts and image as they were when it was planned; None in earlier plans
 
     @functools.cached_property
     def folder(self) -> str:
@@ -100,27 +105,50 @@ class Plan:
         """Cells by their key."""
         return {cell.key: cell for cell in self.cells}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is said of the prompts, once however many cells it applies to."""
+        found = [note.text for cell in self.cells if cell.inputs for note in cell.inputs.notes]
+        return tuple(dict.fromkeys(found))
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values for plan.json."""
+        """Plain values for plan.json. What cells read from files is there once, with the keys of those cells."""
+        shared: dict[Inputs, list[str]] = {}
+        for cell in self.cells:
+            if cell.inputs:
+                shared.setdefault(cell.inputs, []).append(cell.key)
         return {
-            "cells": [dataclasses.asdict(c) for c in self.cells],
+            "cells": [_cell_to_json(c) for c in self.cells],
             "groups": [dataclasses.asdict(g) for g in self.groups],
+            "inputs": [{**dataclasses.asdict(inputs), "cells": keys} for inputs, keys in shared.items()],
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Plan":
         """Inverse of `to_json`."""
-        cells = tuple(_cell_from_json(cell) for cell in data["cells"])
+        inputs: dict[str, Inputs] = {}
+        for told in data.get("inputs", ()):  # plans of earlier versions have none
+            shared = Inputs.from_json({name: value for name, value in told.items() if name != "cells"})
+            inputs |= dict.fromkeys(told["cells"], shared)
+        cells = tuple(_cell_from_json(cell, inputs.get(cell["key"])) for cell in data["cells"])
         groups = tuple(Group(**{**g, "cells": tuple(g["cells"])}) for g in data["groups"])
         return Plan(cells, groups)
 
 
-def _cell_from_json(data: dict[str, Any]) -> Cell:
+def _cell_to_json(cell: Cell) -> dict[str, Any]:
+    """Without `inputs`, which the plan keeps for all cells."""
+    plain = dataclasses.asdict(dataclasses.replace(cell, inputs=None))
+    del plain["inputs"]
+    return plain
+
+
+def _cell_from_json(data: dict[str, Any], inputs: Inputs | None) -> Cell:
     if "beside" in data:  # as plans of sweep 0.1.0 call it
         data = {**{name: value for name, value in data.items() if name != "beside"}, "interleaved": data["beside"]}
     told = data["skip"]
     skip = legacy.skip(told) if isinstance(told, str) else told and Finding(**told)
-    return Cell(**{**data, "features": tuple(data["features"]), "overrides": tuple(data["overrides"]), "skip": skip})
+    lists = {name: tuple(data[name]) for name in ("features", "overrides")}
+    return Cell(**{**data, **lists, "skip": skip, "inputs": inputs})
 
 
 def _hash(value: Any) -> str:
@@ -195,7 +223,7 @@ def build_cell(
     if engine.options and not skip:
         engine.options(chosen, ranks)  # refuses two values for one argument
     work_part = {
-        "workload": {k: v for k, v in plain["workload"].items() if k not in ("name", "prompts", "input_image")},
+        "workload": {k: v for k, v in plain["workload"].items() if k not in NAMES_OF_INPUTS},
         "content": content(run),
         "batch": run.batch,
         "seed": run.seed,

@@ -1,19 +1,19 @@
 """One composed configuration as a cell: what this machine has, and whether the cell can run here.
 
-Effects here: looks at the machine's devices, reads the prompt files and checkpoints that a configuration names.
+Effects here: looks at the machine's devices, reads the prompts, images and checkpoints that a configuration names.
 """
 
+import dataclasses
 import functools
-import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sweep.config import RunConfig, require
+from sweep.config import RunConfig, Workload, require
 from sweep.engines import registry
 from sweep.engines.checkpoint_files import fingerprint
 from sweep.engines.process.nsys_session import RecordingError, usable
@@ -22,31 +22,27 @@ from sweep.machine.devices import Devices, discover
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
-from sweep.workload.prompts import load_prompts
-from sweep.workload.requests import check_input_image
+from sweep.workload.inputs import Inputs, read_inputs
 
 
-def cell_from(cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "") -> Cell:
-    """One composed configuration as a Cell. Raises ConfigError."""
-    cell = plan.build_cell(cfg, _devices, _content, _runnable, overrides, suffix, files=_files)
+def cell_from(
+    cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "", read: Callable[[Workload], Inputs] = read_inputs
+) -> Cell:
+    """One composed configuration as a Cell. `read` reads the files that its workload names. Raises ConfigError."""
+    found: list[Inputs] = []
+
+    def content(run: RunConfig) -> str:
+        found.append(read(run.workload))
+        return found[0].content
+
+    cell = plan.build_cell(cfg, _devices, content, _runnable, overrides, suffix, files=_files)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
-    return cell
+    return dataclasses.replace(cell, inputs=found[0])
 
 
 def _devices(config: RunConfig) -> Devices:
     return discover(config.engine, config.model, config.hardware)
-
-
-def _content(config: RunConfig) -> str:
-    """Hash of the prompts and the input image that the workload names. Raises ConfigError when they are bad."""
-    digest = hashlib.sha256()
-    for prompt in load_prompts(config.workload):
-        digest.update(prompt.encode("utf-8", "surrogatepass") + b"\0")
-    image = check_input_image(config.workload)
-    if image is not None:
-        digest.update(Path(image).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _files(config: RunConfig) -> dict[str, str]:

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -24,9 +25,10 @@ from profiling.measured_cell import NoPhases, RecordedCell, read_cell
 from profiling.nsys.nsys_cli import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
 from profiling.telemetry.samples import TelemetrySample
-from sweep.config import ConfigError
+from sweep.config import ConfigError, require
 from sweep.plan.cells import Cell, Plan, outdated
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult
+from sweep.workload.inputs import Inputs, image_bytes
 
 RECORDS = "records.jsonl"
 """What is known of a cell while it is being measured, one line per turn."""
@@ -93,6 +95,27 @@ class SweepFolder:
         merged = Plan(plan.cells + tuple(earlier), plan.groups)
         write_atomic(self.path / "plan.json", json.dumps(merged.to_json(), indent=1, ensure_ascii=False))
         return [cell for cell in earlier if cell.origin not in keys]
+
+    def keep_inputs(self, plan: Plan) -> None:
+        """Copy the images that the plan's cells edit, so that all cells edit the same. Raises ConfigError, OSError."""
+        for inputs in {cell.inputs for cell in plan.cells if cell.inputs and cell.inputs.image and not cell.skip}:
+            kept = self._kept_image(inputs)
+            if kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == inputs.image_sha256:
+                continue
+            data = image_bytes(inputs.image, inputs.image)
+            require(
+                hashlib.sha256(data).hexdigest() == inputs.image_sha256,
+                f"workload.input_image={inputs.image}: the file changed while the sweep was planned; start it again",
+            )
+            write_atomic(kept, data)
+
+    def input_image(self, cell: Cell) -> Path | None:
+        """The copy of the image that a cell edits; None when it has none."""
+        return self._kept_image(cell.inputs) if cell.inputs and cell.inputs.image else None
+
+    def _kept_image(self, inputs: Inputs) -> Path:
+        """An absolute path, because an engine may run in another folder."""
+        return self.path.resolve() / "inputs" / f"{inputs.image_sha256[:16]}{Path(inputs.image).suffix.lower()}"
 
     @property
     def has_plan(self) -> bool:

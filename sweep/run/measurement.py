@@ -26,7 +26,7 @@ from sweep.run.baseline_engine import BaselineEngine
 from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_latency
 from sweep.run.result_rows import batch_row, failed_rows, request_rows
 from sweep.run.schedule import Turn, offline
-from sweep.workload.prompts import load_prompts
+from sweep.workload.inputs import read_inputs
 from sweep.workload.requests import batches, build_requests, make_input_image
 
 
@@ -58,8 +58,9 @@ class Measurement:
         The interleaved baseline warms up as well.
         """
         run = self.run
-        requests = build_requests(run.workload, run.batch, run.seed)
-        self.prompts = tuple(load_prompts(run.workload))
+        inputs = self.cell.inputs or read_inputs(run.workload)
+        requests = build_requests(run.workload, run.batch, run.seed, inputs)
+        self.prompts = inputs.prompts
         if run.workload.task == "image_edit":
             path = self.folder.cell_path(self.cell)
             requests = [self._with_input_image(request, path) for request in requests]
@@ -124,7 +125,8 @@ class Measurement:
             self.stage_s[stage] = time.perf_counter() - began
 
     def _with_input_image(self, request: Request, path: Path) -> Request:
-        given = self.run.workload.input_image
+        kept = self.folder.input_image(self.cell)
+        given = request.input_image if kept is None else str(kept)
         if given is None:
             image = path / "inputs" / f"seed_{request.seed}.png"
             if not image.exists():

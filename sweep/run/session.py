@@ -52,6 +52,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     replaced = outdated(folder.load_plan(), plan) if folder.has_plan else []
     try:
         others = folder.save_plan(plan)
+        folder.keep_inputs(plan)
         folder.save_manifest(facts | progress(folder, plan, before, offset))
     except OSError as error:
         raise ConfigError(

@@ -9,23 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiling.atomic_write import replaced
-from sweep.config import ConfigError, Workload, require
+from sweep.config import Workload, require
 from sweep.engines.protocol import Request
-from sweep.workload.prompts import load_prompts
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from sweep.workload.inputs import Inputs, read_inputs
 
 
-def build_requests(workload: Workload, batch: int, seed: int) -> list[Request]:
+def build_requests(workload: Workload, batch: int, seed: int, inputs: Inputs | None = None) -> list[Request]:
     """The requests of one round: num_prompts x seeds_per_prompt, then as many more as fill the last batch.
+
+    `inputs` is what the plan kept of the files that `workload` names; without it they are read now.
 
     A prompt's first request has seed `seed`, its next `seed + 1`, and so on: fewer prompts than
     `num_prompts` cycle with further seeds, and so do the extra requests, so no (prompt, seed) occurs twice.
     A larger batch only appends; the leading requests are the same. Raises ConfigError.
     """
     require(batch >= 1, f"batch={batch}: must be at least 1")
-    prompts = load_prompts(workload)
-    input_image = check_input_image(workload)
+    inputs = inputs or read_inputs(workload)
+    prompts = inputs.prompts
     asked = [slot % len(prompts) for slot in range(workload.num_prompts) for _ in range(workload.seeds_per_prompt)]
     extra = [index % len(prompts) for index in range(-len(asked) % batch)]
     used = [0] * len(prompts)  # seeds taken so far by each prompt
@@ -43,7 +43,7 @@ def build_requests(workload: Workload, batch: int, seed: int) -> list[Request]:
                 guidance_scale=workload.guidance_scale,
                 negative_prompt=workload.negative_prompt,
                 prompt_tokens=workload.prompt_tokens,
-                input_image=input_image,
+                input_image=inputs.image or None,
             )
         )
         used[prompt_index] += 1
@@ -54,34 +54,6 @@ def batches(requests: Sequence[Request], batch: int) -> list[list[Request]]:
     """`requests` in order, `batch` at a time."""
     require(batch >= 1, f"batch={batch}: must be at least 1")
     return [list(requests[start : start + batch]) for start in range(0, len(requests), batch)]
-
-
-def check_input_image(workload: Workload) -> str | None:
-    """Absolute path of the image to edit; None when there is none or when one is to be generated.
-
-    Checks only name and size, so that it can run before anything heavy is imported. Raises ConfigError.
-    """
-    if workload.input_image is None:
-        return None
-    asked = f"workload.input_image={workload.input_image}"
-    require(
-        workload.task == "image_edit",
-        f"{asked}: workload.task={workload.task} takes no input image; use workload=image_edit",
-    )
-    path = Path(workload.input_image).expanduser()
-    try:
-        require(path.exists(), f"{asked}: no such file; check the path, which is relative to {Path.cwd()}")
-        require(path.is_file(), f"{asked}: not a file; give an image file ({', '.join(IMAGE_SUFFIXES)})")
-        require(
-            path.suffix.lower() in IMAGE_SUFFIXES,
-            f"{asked}: unknown image type; use one of {', '.join(IMAGE_SUFFIXES)}",
-        )
-        require(path.stat().st_size > 0, f"{asked}: the file is empty; give another image")
-    except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{asked}: cannot be read ({error}); check the path and its permissions") from error
-    return str(path.resolve())
 
 
 def make_input_image(path: Path, seed: int, size: tuple[int, int]) -> Path:

@@ -54,7 +54,7 @@ def test_no_more_than_num_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ('{"caption": "a"}', '"text"'),
+        ('{"title": "a"}', '"text"'),
         ('{"prompt": 7}', '"prompt"'),
         ('{"prompt": null}', '"prompt"'),
         ('"a"', "JSON"),
@@ -76,8 +76,8 @@ def test_bad_json_line_is_named_by_its_number(tmp_path: Path, line: str, named: 
         ("p.txt", " \n\t\n", "prompt"),
         ("p.jsonl", "\n", "prompt"),
         ("p.txt", "café".encode("latin-1"), "UTF-8"),
-        ("p.txt", "a".encode("utf-16"), "UTF-8"),
-        ("p.csv", "a", ".jsonl"),
+        ("p.parquet", "a", ".jsonl"),
+        ("p.csv", "a", "workload.prompts_column="),
     ],
 )
 def test_unusable_file_is_refused_with_what_to_do(tmp_path: Path, name: str, content: bytes | str, use: str) -> None:

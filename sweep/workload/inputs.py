@@ -1,0 +1,137 @@
+"""Inputs of a workload: prompts and input image as they were when the sweep was planned.
+
+Read once, kept in the plan and used by every cell, so that what runs is what was planned, whatever happens to the
+files meanwhile. Knows nothing of cells.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.config import ConfigError, Workload, require
+from sweep.findings import Finding
+from sweep.workload.prompts import all_prompts
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a workload reads from files."""
+
+    prompts: tuple[str, ...]  # distinct, at most num_prompts
+    content: str  # hash of prompts and image
+    image: str = ""  # absolute path of the image to edit; "" when there is none or when one is generated
+    image_sha256: str = ""  # of the file
+    notes: tuple[Finding, ...] = ()  # how the prompts differ from what was asked for; without a status
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Inputs":
+        """Inverse of `dataclasses.asdict`."""
+        notes = tuple(Finding(**note) for note in data["notes"])
+        return Inputs(**{**data, "prompts": tuple(data["prompts"]), "notes": notes})
+
+
+def read_inputs(workload: Workload) -> Inputs:
+    """Read the files that `workload` names. Raises ConfigError with one line for the user."""
+    asked = all_prompts(workload)
+    distinct = list(dict.fromkeys(asked))
+    prompts = tuple(distinct[: workload.num_prompts])
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(prompt.encode("utf-8", "surrogatepass") + b"\0")
+    image = check_input_image(workload) or ""
+    sha256 = ""
+    if image:
+        data = image_bytes(workload.input_image or image, image)
+        digest.update(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+    notes = tuple(_notes(workload, asked, distinct))
+    return Inputs(prompts, digest.hexdigest()[:16], image, sha256, notes)
+
+
+def check_input_image(workload: Workload) -> str | None:
+    """Absolute path of the image to edit; None when there is none or when one is to be generated.
+
+    Checks only name and size, so that it can run before anything heavy is imported. Raises ConfigError.
+    """
+    if workload.input_image is None:
+        return None
+    asked = f"workload.input_image={workload.input_image}"
+    require(
+        workload.task == "image_edit",
+        f"{asked}: workload.task={workload.task} takes no input image; use workload=image_edit",
+    )
+    path = Path(workload.input_image).expanduser()
+    try:
+        require(path.exists(), f"{asked}: no such file; check the path, which is relative to {Path.cwd()}")
+        require(path.is_file(), f"{asked}: not a file; give an image file ({', '.join(IMAGE_SUFFIXES)})")
+        require(
+            path.suffix.lower() in IMAGE_SUFFIXES,
+            f"{asked}: unknown image type; use one of {', '.join(IMAGE_SUFFIXES)}",
+        )
+        require(path.stat().st_size > 0, f"{asked}: the file is empty; give another image")
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{asked}: cannot be read ({error}); check the path and its permissions") from error
+    return str(path.resolve())
+
+
+def image_bytes(name: str, path: str) -> bytes:
+    """The file at `path`. Raises ConfigError, in which it has the name that the user gave it."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"workload.input_image={name}: cannot be read ({error.strerror})") from error
+
+
+class ReadOnce:
+    """`read_inputs` for all cells of one plan: each file is read once, so that all cells see the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Inputs] = {}
+
+    def __call__(self, workload: Workload) -> Inputs:
+        """What `workload` reads. Raises ConfigError."""
+        names = ("task", "prompt", "prompts", "prompts_column", "prompt_set", "num_prompts", "input_image")
+        named = tuple(getattr(workload, name) for name in names)
+        if named not in self._known:
+            self._known[named] = read_inputs(workload)
+        return self._known[named]
+
+
+def _notes(workload: Workload, asked: Sequence[str], distinct: Sequence[str]) -> list[Finding]:
+    """What a user may not expect of the prompts; nothing is said of shipped ones that are left out."""
+    number = workload.num_prompts
+    if workload.prompt is not None:
+        source = "workload.prompt"
+    elif workload.prompts is not None:
+        source = f"workload.prompts={workload.prompts}"
+    else:
+        source = f"workload.prompt_set={workload.prompt_set}"
+    notes = []
+    if equal := len(asked) - len(distinct):
+        text = f"{source}: {equal} of its {len(asked)} prompts repeat an earlier one and are left out"
+        notes.append(Finding("equal_prompts", text))
+    if len(distinct) < number:
+        has = "is 1 prompt, which runs" if len(distinct) == 1 else f"has {len(distinct)} prompts, which run"
+        text = f"{source} {has} again with new seeds, because workload.num_prompts={number}"
+        notes.append(Finding("prompts_repeated", text))
+    if workload.prompts is not None and len(distinct) > number:
+        text = f"{source} has {len(distinct)} prompts; workload.num_prompts={number} takes only the first {number}"
+        notes.append(Finding("prompts_cut", text))
+    if strange := sum(any(map(is_control, prompt)) for prompt in distinct[:number]):
+        has = "1 prompt contains" if strange == 1 else f"{strange} prompts contain"
+        notes.append(
+            Finding("control_characters", f"{source}: {has} control characters, which reach the model as they are")
+        )
+    return notes
+
+
+def is_control(character: str) -> bool:
+    """Whether a character moves a terminal's cursor or worse; line breaks and tabs are text."""
+    return unicodedata.category(character) == "Cc" and character not in "\n\r\t"
