@@ -82,7 +82,7 @@ class CompatSweeper(Sweeper):
             self._dry_run = bare.dry_run
             asked = pairs_and_more(feature_axis, int(bare.combine))
             # Fields of one feature (feature.teacache.rel_l1_thresh=0.3) exist only in cells that have it.
-            own = [(o, o.split(".")[1]) for o in product if o.startswith("feature.")]
+            own = [(o, o.partition("=")[0].split(".")[1]) for o in product if o.startswith("feature.")]
             if own:
                 self._refuse_unused(own, asked)
             these = []

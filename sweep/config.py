@@ -7,8 +7,9 @@ Knows nothing of how a value is used. Files under conf/ choose values, never typ
 import dataclasses
 import difflib
 import functools
+import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'teacache'?`, or an empty string when no name is close."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def at_home(path: str | None) -> str | None:
+    """`~/x` as a whole path, which no shell makes of it behind a `=`; others as they are. Raises ConfigError."""
+    if path is None or not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: no such home folder; write the whole path") from error
+
+
+def literal(value: Any) -> Any:
+    """A resolved value such that OmegaConf keeps `${…}` and `\\${…}` in its texts instead of resolving them again."""
+    if isinstance(value, Mapping):
+        return {key: literal(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [literal(inner) for inner in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", value)
+    return value
 
 
 @dataclass
@@ -71,6 +93,7 @@ class Model:
     def __post_init__(self) -> None:
         for task in self.tasks:
             require(task in TASKS, f"model.tasks: unknown task '{task}'; choose from {', '.join(TASKS)}")
+        self.path = at_home(self.path)
         own = f"model={self.name} is built from a seed and reads no checkpoint"
         choose = f"to load model.path={self.path}, choose the model of that checkpoint"
         require(not self.embedded or self.path is None, f"{own}; {choose}")
@@ -78,6 +101,11 @@ class Model:
 
 TASKS = ("text_to_image", "image_edit")
 PROFILES = ("off", "nsys", "torch")
+MOST_STARTS = 1000
+"""Largest number of engine starts of one cell; each is a cell of the plan."""
+
+LARGEST_SEED = 2**63 - 2**32
+"""Seeds are counted up from the first one and must fit into 64 bits with a sign."""
 
 
 @dataclass
@@ -191,6 +219,10 @@ class Workload:
         )
         for name in ("num_prompts", "width", "height", "steps", "seeds_per_prompt", "repeats"):
             require(getattr(self, name) >= 1, f"workload.{name}={getattr(self, name)}: must be at least 1")
+        require(
+            self.prompt_tokens is None or self.prompt_tokens <= 1_000_000,
+            f"workload.prompt_tokens={self.prompt_tokens}: must be at most 1,000,000",
+        )
         require(self.steps <= 1000, f"workload.steps={self.steps}: must be at most 1000")
         require(self.guidance_scale >= 0, f"workload.guidance_scale={self.guidance_scale}: must be 0 or more")
         require(
@@ -241,10 +273,11 @@ class RunConfig:
     group: int | None = None  # internal: number of the group that a launched job runs
 
     def __post_init__(self) -> None:
+        self.clip = at_home(self.clip)
         require(self.batch >= 1, f"batch={self.batch}: must be at least 1")
-        require(self.seed >= 0, f"seed={self.seed}: must be 0 or more")
+        require(0 <= self.seed <= LARGEST_SEED, f"seed={self.seed}: must be from 0 to {LARGEST_SEED}")
         require(self.combine >= 1, f"combine={self.combine}: must be at least 1 (2 adds all pairs)")
-        require(self.aa >= 0, f"aa={self.aa}: must be 0 (no A/A) or more")
+        require(0 <= self.aa <= MOST_STARTS, f"aa={self.aa}: must be from 0 (no A/A) to {MOST_STARTS}")
         self.interleave = self.interleave.lower()  # false on the command line arrives as "False"
         require(
             self.interleave in ("auto", "true", "false"), f"interleave={self.interleave}: choose auto, true or false"
@@ -253,10 +286,13 @@ class RunConfig:
         require(
             self.profile in PROFILES, f"profile={self.profile}: choose {', '.join(PROFILES[:-1])} or {PROFILES[-1]}"
         )
-        number = str(self.repeat).isdecimal() and int(self.repeat) >= 1
-        require(number or self.repeat == "auto", f"repeat={self.repeat}: choose auto, or at least 1 engine start")
+        number = str(self.repeat).isdecimal() and 1 <= int(self.repeat) <= MOST_STARTS
+        require(
+            number or self.repeat == "auto",
+            f"repeat={self.repeat}: choose auto, or from 1 to {MOST_STARTS} engine starts",
+        )
         require(0 < self.precision < 1, f"precision={self.precision}: must be between 0 and 1 (0.05 is ±5 %)")
-        require(self.max_repeat >= 1, f"max_repeat={self.max_repeat}: must be at least 1")
+        require(1 <= self.max_repeat <= MOST_STARTS, f"max_repeat={self.max_repeat}: must be from 1 to {MOST_STARTS}")
 
 
 @functools.cache

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sweep.config import Model, RunConfig
 from tests.conftest import to_run
+from tests.fuzz import overrides
 
 BAD = {
     "feature=teacahe": ["'teacahe'", "'teacache'"],
@@ -38,6 +40,12 @@ IN_A_SWEEP = {
     "hydra.run.dir=mine": ["hydra.run.dir=mine", "hydra.sweep.dir=mine"],
     "--cfg=job": ["--cfg", "-m"],
 }
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra makes a run's folder before it calls us, also for what is then refused."""
+    monkeypatch.chdir(tmp_path)
 
 
 def check_refused(done, folder: Path, named: list[str]) -> None:
@@ -87,3 +95,129 @@ def test_option_of_a_feature_that_is_not_swept(sweep) -> None:
     done = sweep("-m", "feature=cfg_parallel", "feature.teacache.rel_l1_thresh=0.3")
     assert done.code == 2
     assert "feature.teacache.rel_l1_thresh=0.3:" in done.err
+
+
+def refused(arguments: list[str], *named: str) -> None:
+    """The same, in this process, without starting another."""
+    ended = overrides.run([*overrides.FIXED, *arguments])
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended
+    assert all(fact in ended.err for fact in named), ended.err
+
+
+UNKNOWN = {
+    "workload.step=3,5": ("'workload.step'", "'workload.steps'"),
+    "engine.wamup=0": ("'engine.wamup'", "'engine.warmup'"),
+    "features=teacache": ("'features'", "'feature'"),
+    "model.repos=x": ("'model.repos'", "'model.repo'"),
+    "batc=3": ("'batc'", "'batch'"),
+}
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+@pytest.mark.parametrize("argument", UNKNOWN)
+def test_unknown_field_is_refused_with_the_nearest_however_it_is_added(argument: str, plus: str) -> None:
+    single = argument.partition(",")[0]
+    refused([f"{plus}{single}"], *UNKNOWN[argument])
+    refused(["-m", f"{plus}{argument}"], *UNKNOWN[argument])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "+study=batch", "model=tiny_qwen_image"],
+        ["engine=vllm_omni", "model=glm_image", "+engine.args.enforce_eager=true"],
+        ["feature=teacache", "+feature.teacache.my_option=0.3"],
+        ["++batch=2"],
+        ["+hydra.job.env_set.X=1"],
+    ],
+)
+def test_what_is_added_rightly_is_taken(arguments: list[str]) -> None:
+    ended = overrides.run([*overrides.FIXED, *arguments])
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "1e400"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("workload.guidance_scale", "precision", "hardware.price_per_gpu_hour", "engine.load_timeout_s"),
+        *("engine.warmup_timeout_s", "engine.request_timeout_s", "engine.collective_timeout_s", "model.memory_gb"),
+        *("feature.teacache.gate.warn_mean_diff", "feature.teacache.rel_l1_thresh"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(field: str, number: str) -> None:
+    refused(["feature=teacache", f"{field}={number}"], f"{field}={'inf' if number == '1e400' else number}:")
+
+
+def test_numbers_of_engine_arguments_are_finite() -> None:
+    refused(["engine=vllm_omni", "model=glm_image", "+engine.args.a={b:[1,nan]}"], "engine.args.a.b=nan:")
+
+
+ODD = {
+    "feature=null": ["feature=null:", "teacache"],
+    "model=null": ["model=null:", "tiny_glm_image"],
+    "engine=1": ["engine=1:", "diffusers"],
+    "parallel=[x2]": ["parallel=[x2]:", "x4"],
+    "model.dit.heads=8": ["model.dit.heads=8:", "model.dit is empty"],
+    "feature=[[teacache]]": ["feature=[[teacache]]:", "feature=[a,b]"],
+    "batch=glob(*)": ["batch=glob(*):", "batch=1,2"],
+    "=3": ["'=3'", "batch=2"],
+    "group=0": ["group=0:"],
+    "+seed=1": ["+seed:", "drop the +"],
+    "--dry-run": ["'--dry-run'", "dry_run="],
+    "--multirn": ["'--multirn'", "'--multirun'"],
+    "hydra.launcher.n_jobs=2": ["hydra.launcher.n_jobs", "hydra/launcher=joblib"],
+    "workload.prompt=一只猫": ["""'workload.prompt="一只猫"'"""],
+    "workload.prompt=It's": ["workload.prompts=FILE"],
+    "workload.prompt=${x}": ["'x'"],
+    "workload.num_prompts=1000000000": ["workload.num_prompts=1000000000", "1,000,000"],
+    "batch=1000000000": ["batch=1000000000", "1,000,000"],
+    "aa=1000000000": ["aa=1000000000:", "1000"],
+    "repeat=1000000000": ["repeat=1000000000:", "1000"],
+    "seed=99999999999999999999": ["seed=99999999999999999999:"],
+    "feature.teacache=null": ["feature.teacache="],
+    "feature.teacache.limits={rel_l1_thresh:[1]}": ["feature.teacache.limits.rel_l1_thresh=[1]:"],
+}
+
+
+@pytest.mark.parametrize("sweeps", [False, True], ids=["single", "sweep"])
+@pytest.mark.parametrize("argument", ODD)
+def test_odd_overrides_are_one_line(argument: str, sweeps: bool) -> None:
+    refused([*["-m"] * sweeps, *["feature=teacache"] * argument.startswith("feature."), argument], *ODD[argument])
+
+
+def test_a_comma_in_a_prompt_is_told_how_to_quote() -> None:
+    refused(["workload.prompt=A cat, a dog"], """'workload.prompt="A cat, a dog"'""", "-m")
+
+
+def test_a_huge_combine_ends() -> None:
+    assert overrides.run([*overrides.FIXED, "-m", "feature=teacache,tp", "combine=1000000000"]).code == 0
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_flags_and_overrides_stand_in_any_order(place: int) -> None:
+    arguments = ["feature=teacache,tp", "batch=1"]
+    arguments.insert(place, "-m")
+    ended = overrides.run([*arguments, *overrides.FIXED])
+    assert (ended.code, to_run(ended.out)[0]) == (0, 3), ended.err
+
+
+def test_home_folder_is_meant_by_a_tilde(sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for how in (["hydra.run.dir=~/one"], ["-m", "hydra.sweep.dir='~/two'"]):
+        done = sweep("engine=noop", "plots=false", "workload.num_prompts=1", *how)
+        assert done.code == 0, done.err
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"one", "two"}
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_model_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Model(name="m", family="f", path="~/mine").path == str(tmp_path / "mine")
+    assert RunConfig(clip="~/clip").clip == str(tmp_path / "clip")
+
+
+def test_python_without_asserts_reads_the_same_overrides(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    done = sweep("-m", "seed=range(2)", "batch=choice(1,2)", *overrides.FIXED)
+    assert (done.code, to_run(done.out)[0]) == (0, 4), done.err

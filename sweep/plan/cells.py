@@ -15,11 +15,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
-from sweep.config import ConfigError, RunConfig, require
+from sweep.config import ConfigError, RunConfig, literal, require
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
 from sweep.plan import features as feature_rules
+from sweep.plan import fields
 from sweep.workload.inputs import Inputs
 
 BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
@@ -73,8 +74,8 @@ class Cell:
 
     @functools.cached_property
     def run_config(self) -> RunConfig:
-        """The typed configuration."""
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), self.config))
+        """The typed configuration. Its values are resolved already, so `${…}` in a prompt is text."""
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), literal(self.config)))
         assert isinstance(config, RunConfig)
         return config
 
@@ -195,8 +196,11 @@ def build_cell(
     fingerprints of the checkpoint and of other files that the engine reads, by path.
     Raises ConfigError. A declared conflict, an unsupported feature or too few devices make a SKIP instead.
     """
+    fields.refuse_unknown(config)
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
+    fields.refuse_not_finite(dataclasses.asdict(run))
+    fields.refuse_too_many(run)
     check_run(run)
     run.feature = feature_rules.bodies_for(run.feature, run.engine.name)
     chosen = feature_rules.parse_features(run.feature)
@@ -206,9 +210,7 @@ def build_cell(
     engine = registry.kind(run.engine.name)
     need = ranks + engine.stage_devices(run)
     skip = _skip(chosen, run, found, need)
-    container = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
-    assert isinstance(container, dict)
-    plain = {str(key): value for key, value in container.items()}
+    plain = dataclasses.asdict(run)
 
     engine_part: dict[str, Any] = {
         "engine": {k: plain["engine"][k] for k in (*KEY_FIELDS, *engine.key_fields)},
@@ -375,7 +377,7 @@ def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[
 
     singles = sorted({choice[0] for choice in choices if len(choice) == 1})
     result = list(dict.fromkeys(tuple(sorted(choice)) for choice in choices))
-    for count in range(2, size + 1):
+    for count in range(2, min(size, len(singles)) + 1):
         result += [combo for combo in itertools.combinations(singles, count) if combo not in result]
     return result
 

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import ConfigError, Feature, Model, require
+from sweep.config import ConfigError, Feature, Model, literal, require
 from sweep.engines import registry
 from sweep.engines.feature_arguments import with_ranks
 from sweep.findings import SKIP, Finding
@@ -24,20 +24,24 @@ _FIELDS = {field.name for field in dataclasses.fields(Feature)} - {"name", "opti
 
 def parse_feature(name: str, body: Mapping[str, Any], engine: str = "") -> Feature:
     """One conf/feature file as a Feature: its known keys, and the rest as `options`. Raises ConfigError."""
+    require(isinstance(body, Mapping), f"feature.{name}={body}: must be an object with the keys of its file")
     known = {key: value for key, value in body.items() if key in _FIELDS}
     options = {key: value for key, value in body.items() if key not in _FIELDS}
     if isinstance(known.get("evidence"), Mapping):
         rules = known["evidence"]
         known["evidence"] = rules.get(engine) or next(iter(rules.values()), "")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Feature), known)
+        merged = OmegaConf.merge(OmegaConf.structured(Feature), literal(known))
     except OmegaConfBaseException as error:
         raise ConfigError(f"feature.{name}: {str(error).splitlines()[0]}") from error
     feature = OmegaConf.to_object(merged)
     assert isinstance(feature, Feature)
     feature = dataclasses.replace(feature, name=name, label=feature.label or name, options=options)
     require(feature.gpus >= 1, f"feature.{name}.gpus={feature.gpus}: must be at least 1")
-    for option, (low, high) in feature.limits.items():
+    for option, bounds in feature.limits.items():
+        pair = len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)
+        require(pair, f"feature.{name}.limits.{option}={bounds}: must be [lowest, highest]")
+        low, high = bounds
         value = options.get(option)
         require(
             isinstance(value, int | float) and not isinstance(value, bool),

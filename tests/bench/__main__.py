@@ -171,6 +171,20 @@ def page(cells: int = 10_000) -> bool:
     return met
 
 
+def bad_overrides(count: int = 500, seed: int = 0) -> bool:
+    """Command lines that are nearly right: each ends with exit code 0, or 2 and one line."""
+    from tests.fuzz import overrides
+
+    found = overrides.failures(count, seed)
+    met = not found
+    print(*found, sep="\n", end="\n" * bool(found))
+    print(
+        f"{count} mutated command lines\n  {len(found)} ended badly, goal none: {'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    return met
+
+
 def recording() -> bool:
     """What recording phases costs a request; in a process of its own, as it loads torch."""
     code = subprocess.run([sys.executable, "-m", "tests.bench.recording"], env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -201,7 +215,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the 3×3 sweeps (minutes)")
     arguments = parser.parse_args()
-    results = [help_time(), overhead(), stored(), page()]
+    results = [help_time(), overhead(), stored(), page(), bad_overrides()]
     if not arguments.quick:
         results += [fuzzed(), recording(), sweep_against_runs(short=True), sweep_against_runs(short=False)]
     return 0 if all(results) else 1
