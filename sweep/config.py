@@ -7,9 +7,8 @@ Knows nothing of how a value is used. Files under conf/ choose values, never typ
 import dataclasses
 import difflib
 import functools
-import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,17 +42,6 @@ def at_home(path: str | None) -> str | None:
         return str(Path(path).expanduser())
     except RuntimeError as error:
         raise ConfigError(f"{path}: no such home folder; write the whole path") from error
-
-
-def literal(value: Any) -> Any:
-    """A resolved value such that OmegaConf keeps `${…}` and `\\${…}` in its texts instead of resolving them again."""
-    if isinstance(value, Mapping):
-        return {key: literal(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [literal(inner) for inner in value]
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", value)
-    return value
 
 
 @dataclass

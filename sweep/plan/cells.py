@@ -15,12 +15,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
-from sweep.config import ConfigError, RunConfig, literal, require
+from sweep.config import ConfigError, RunConfig, require
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
 from sweep.plan import features as feature_rules
 from sweep.plan import fields
+from sweep.plan.typed import typed
 from sweep.workload.inputs import Inputs
 
 BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
@@ -74,10 +75,8 @@ class Cell:
 
     @functools.cached_property
     def run_config(self) -> RunConfig:
-        """The typed configuration. Its values are resolved already, so `${…}` in a prompt is text."""
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), literal(self.config)))
-        assert isinstance(config, RunConfig)
-        return config
+        """The typed configuration."""
+        return typed(self.config, RunConfig, f"configuration of {self.label}")
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def build_cell(
     engine = registry.kind(run.engine.name)
     need = ranks + engine.stage_devices(run)
     skip = _skip(chosen, run, found, need)
-    plain = dataclasses.asdict(run)
+    plain = dataclasses.asdict(run)  # what is resolved stays: OmegaConf would take an escaped ${…} for an interpolation
 
     engine_part: dict[str, Any] = {
         "engine": {k: plain["engine"][k] for k in (*KEY_FIELDS, *engine.key_fields)},

@@ -11,13 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from sweep.config import ConfigError, Feature, Model, literal, require
+from sweep.config import Feature, Model, require
 from sweep.engines import registry
 from sweep.engines.feature_arguments import with_ranks
 from sweep.findings import SKIP, Finding
+from sweep.plan.typed import typed
 
 _FIELDS = {field.name for field in dataclasses.fields(Feature)} - {"name", "options"}
 
@@ -30,17 +28,12 @@ def parse_feature(name: str, body: Mapping[str, Any], engine: str = "") -> Featu
     if isinstance(known.get("evidence"), Mapping):
         rules = known["evidence"]
         known["evidence"] = rules.get(engine) or next(iter(rules.values()), "")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Feature), literal(known))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"feature.{name}: {str(error).splitlines()[0]}") from error
-    feature = OmegaConf.to_object(merged)
-    assert isinstance(feature, Feature)
+    feature = typed(known, Feature, f"feature.{name}")
     feature = dataclasses.replace(feature, name=name, label=feature.label or name, options=options)
     require(feature.gpus >= 1, f"feature.{name}.gpus={feature.gpus}: must be at least 1")
     for option, bounds in feature.limits.items():
-        pair = len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)
-        require(pair, f"feature.{name}.limits.{option}={bounds}: must be [lowest, highest]")
+        numbers = len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)
+        require(numbers, f"feature.{name}.limits.{option}={bounds}: must be [lowest, highest]")
         low, high = bounds
         value = options.get(option)
         require(
