@@ -48,8 +48,10 @@ def _missing(
             continue
         name = clip_name(request.image_hash, other.image_hash)
         if name not in known:
-            files = str(folder.cell_path(cell) / request.image), str(folder.cell_path(baseline) / other.image)
-            found[cell.key, name] = files
+            both = ((cell, request), (baseline, other))
+            if all(not folder.image_problem(owner, one) for owner, one in both):
+                mine_path, other_path = (folder.image_path(owner, one.image) for owner, one in both)
+                found[cell.key, name] = str(mine_path), str(other_path)
     return found
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.results import stored_images
+from sweep.results.files import Unfit
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -50,17 +53,25 @@ def compare_images(a: Path, b: Path) -> ImageDifference:
     return compare(read(a), read(b))
 
 
-def read(path: Path) -> Bitmap:
-    """An image file. Raises ValueError for a mode that is not compared, OSError when it is not an image."""
-    import numpy as np
-    from PIL import Image
+def read(path: Path, digest: str = "") -> Bitmap:
+    """An image file, whose pixels must have this sha256 if one is given.
 
-    with Image.open(path) as image:
-        if image.mode not in FULL_SCALE:
-            raise ValueError(
-                f"{path.name}: images of mode {image.mode} cannot be compared; use one of {', '.join(FULL_SCALE)}"
-            )
-        return Bitmap(path.name, image.mode, np.asarray(image))
+    Raises ValueError when it is not such an image or has a mode that is not compared, OSError when it cannot be read.
+    """
+    import numpy as np
+
+    try:
+        image = stored_images.opened(path)
+    except Unfit as error:
+        raise ValueError(f"{path.name} {error}") from error
+    if stored_images.differs(image, digest):
+        shape = f"{image.width}×{image.height} {image.mode}"
+        raise ValueError(f"{path.name} ({shape}) is another picture than the one that was generated")
+    if image.mode not in FULL_SCALE:
+        raise ValueError(
+            f"{path.name}: images of mode {image.mode} cannot be compared; use one of {', '.join(FULL_SCALE)}"
+        )
+    return Bitmap(path.name, image.mode, np.asarray(image))
 
 
 def compare(first: Bitmap, second: Bitmap) -> ImageDifference:

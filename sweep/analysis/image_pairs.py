@@ -67,7 +67,8 @@ def between(
     known = folder.load_quality(cell)
     missing = {pair.name: pair for pair in pairs if pair.name not in known}
     for pair in missing.values():
-        known[pair.name] = _values(image_metrics.compare_images(pair.file, pair.other))
+        mine, theirs = image_metrics.read(pair.file, pair.digest), image_metrics.read(pair.other, pair.other_digest)
+        known[pair.name] = _values(image_metrics.compare(mine, theirs))
     if missing:
         folder.save_quality(cell, known)
     whole = image_metrics.aggregate([ImageDifference(*known[pair.name]) for pair in pairs])
@@ -135,12 +136,13 @@ def _compare(other: Path, pairs: Sequence[tuple[str, Pair]]) -> list[tuple[str, 
     """(cell key, name, difference) of the pairs that can be compared; all have the second image `other`."""
     found = []
     try:
-        second = image_metrics.read(other)
+        second = image_metrics.read(other, pairs[0][1].other_digest)
     except (ValueError, OSError):
         return []
     for key, pair in pairs:
         try:
-            found.append((key, pair.name, _values(image_metrics.compare(image_metrics.read(pair.file), second))))
+            first = image_metrics.read(pair.file, pair.digest)
+            found.append((key, pair.name, _values(image_metrics.compare(first, second))))
         except (ValueError, OSError):
             continue
     return found
@@ -156,15 +158,14 @@ def _pairs(
 ) -> list[Pair]:
     """Images of the same prompt and seed, rendered from the same AR tokens as far as the engines report them.
 
-    Raises ValueError when one side has an image that the other lacks.
+    Raises ValueError when one side has an image that the other lacks, or that is outside the sweep's folder.
     """
     mine, theirs = stored_images(result), stored_images(other)
     if mine.keys() != theirs.keys():
         raise ValueError(f"the cell has {len(mine)} images, {called} has {len(theirs)}")
-    path, other_path = folder.cell_path(cell), folder.cell_path(other_cell)
     unlike = other_tokens(result, other)
     return [
-        Pair(path / file, digest, other_path / theirs[key][0], theirs[key][1])
+        Pair(folder.image_path(cell, file), digest, folder.image_path(other_cell, theirs[key][0]), theirs[key][1])
         for key, (file, digest) in mine.items()
         if key not in unlike
     ]

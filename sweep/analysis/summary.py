@@ -82,7 +82,7 @@ def _quality(sweep: StoredSweep, cell: Cell) -> Quality:
     mine = sweep.measured.get(cell.key)
     damaged = mine and sweep.folder.damaged_image(cell, mine.results[0], missing=False)
     if damaged:
-        return f"images cannot be compared: {damaged} is cut short"
+        return f"images cannot be compared: {damaged}"
     if any(sweep.image_faults(key) for key in (cell.key, cell.baseline_key)):
         return None  # two blank images are identical
     if cell.baseline_key == cell.key:
@@ -102,7 +102,7 @@ def _control_images(folder: SweepFolder, mine: Measured, theirs: Measured) -> Im
         damaged = folder.damaged_image(one.cell, one.results[0], missing=False)
         engine = one.cell.config["engine"]["name"]
         if damaged:
-            raise ValueError(f"{damaged} of {engine} is cut short")
+            raise ValueError(f"{damaged} in the cell of {engine}")
         if wrong := image_faults.faults(one.results):
             raise ValueError(f"of {engine}, {texts(wrong)}")
     found = image_pairs.between(folder, mine.cell, mine.results[0], theirs.cell, theirs.results[0], "the control")

@@ -73,7 +73,7 @@ def _draw(folder: SweepFolder, rows: Sequence[Mapping[str, Any]], note: str) -> 
     from sweep.report.plots.draw import draw_all
 
     frame = pandas.DataFrame([dict(row) for row in rows], columns=[*columns.NAMES, "findings"])
-    return draw_all(frame, folder.path / "plots", note)
+    return draw_all(frame, folder.plots_path(), note)
 
 
 def _print(

@@ -3,7 +3,8 @@
 Reads through `SweepFolder` and computes only the summary.
 """
 
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepTables:
-    """A sweep as pandas data frames; every row starts with `cell` and `cell_key`."""
+    """A sweep as pandas data frames; every row starts with `cell` and `cell_key`.
+
+    What is stored of a cell but cannot be read is in no frame; in `summary` its cell is an ERROR.
+    """
 
     summary: "pandas.DataFrame"
     requests: "pandas.DataFrame"
@@ -26,6 +30,7 @@ class SweepTables:
     telemetry: "pandas.DataFrame"
     plan: Plan
     manifest: dict[str, Any]
+    problems: dict[tuple[str, str], str] = field(default_factory=dict)  # (cell_key, file) -> why it cannot be read
 
 
 def load(folder: str | Path) -> SweepTables:
@@ -35,20 +40,26 @@ def load(folder: str | Path) -> SweepTables:
     sweep = SweepFolder(Path(folder))
     plan = sweep.load_plan()
 
+    problems: dict[tuple[str, str], str] = {}
+
     def gather(name: str) -> "pandas.DataFrame":
         frames = []
         for cell in plan.cells:
-            path = sweep.cell_path(cell) / name
-            if path.is_file():
-                frame = pandas.read_csv(path)
-                if len(frame):
-                    frame.insert(0, "cell_key", cell.key)
-                    frame.insert(0, "cell", cell.label)
-                    frames.append(frame)
+            try:
+                content = sweep.load_table(cell, name)
+                frame = pandas.read_csv(io.BytesIO(content)) if content else pandas.DataFrame()
+            except (OSError, ValueError) as error:
+                problems[cell.key, name] = str(error)
+                continue
+            if len(frame):
+                frame.insert(0, "cell_key", cell.key)
+                frame.insert(0, "cell", cell.label)
+                frames.append(frame)
         return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
-    rows = summarise(sweep, plan, sweep.load_results(plan)).rows
+    loaded = sweep.load_results(plan)
+    problems |= {(key, "result.json"): problem for key, (_, problem) in loaded.items() if problem}
+    rows = summarise(sweep, plan, loaded).rows
     summary = pandas.DataFrame(rows, columns=list(columns.NAMES))
-    return SweepTables(
-        summary, gather("requests.csv"), gather("phases.csv"), gather("telemetry.csv"), plan, sweep.load_manifest()
-    )
+    requests, phases, telemetry = (gather(f"{name}.csv") for name in ("requests", "phases", "telemetry"))
+    return SweepTables(summary, requests, phases, telemetry, plan, sweep.load_manifest(), problems)

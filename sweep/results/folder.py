@@ -17,17 +17,21 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, BinaryIO
 
-from profiling.atomic_write import write_atomic
 from profiling.errors import Refusal
 from profiling.measured_cell import NoPhases, RecordedCell, read_cell
 from profiling.nsys.nsys_cli import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
+from profiling.printing import clean
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError, require
 from sweep.plan.cells import Cell, Plan, outdated
-from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult
+from sweep.plan.stored import check_plan
+from sweep.results import engine_log, stored_events, stored_images
+from sweep.results.files import ContainedFiles, Unfit, encoded, parsed
+from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult, implausible
 from sweep.workload.inputs import Inputs, image_bytes
 
 RECORDS = "records.jsonl"
@@ -41,12 +45,20 @@ class _Record:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV text; None becomes an empty field."""
+    """CSV text; None becomes an empty field.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay as they are.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([_harmless(value) if isinstance(value, str) else value for value in row] for row in rows)
     return buffer.getvalue()
+
+
+def _harmless(text: str) -> str:
+    shown = clean(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 class SweepFolder:
@@ -54,6 +66,7 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.files = ContainedFiles(path)
         self._lost_events = False
 
     # -- the sweep as a whole
@@ -63,8 +76,11 @@ class SweepFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".writable-{os.getpid()}"
-            probe.write_text("")
+            probe.write_bytes(b"")
             probe.unlink()
+            for name in (".lock", "events.jsonl"):  # written in place
+                if (path := self.path / name).is_symlink() or (path.exists() and not path.is_file()):
+                    raise ConfigError(f"{path} is not a regular file; remove it or choose another folder")
         except OSError as error:
             raise ConfigError(
                 f"output folder {self.path} cannot be written ({error.strerror}); "
@@ -74,7 +90,7 @@ class SweepFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for one sweep. Raises ConfigError when another sweep holds it."""
-        with (self.path / ".lock").open("a") as handle:
+        with (self.path / ".lock").open("ab") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -86,14 +102,21 @@ class SweepFolder:
     def save_plan(self, plan: Plan) -> list[Cell]:
         """Write plan.json, keeping the cells that another command put into this folder; returns those.
 
-        Cells that are `outdated` leave the plan; their folders stay.
+        Cells that are `outdated` leave the plan; their folders stay. Raises ConfigError when a cell's folder is not in
+        this one.
         """
         keys = {cell.key for cell in plan.cells}
         before = self.load_plan() if self.has_plan else Plan((), ())
         keys |= {cell.key for cell in outdated(before, plan)}
         earlier = [cell for cell in before.cells if cell.key not in keys]
         merged = Plan(plan.cells + tuple(earlier), plan.groups)
-        write_atomic(self.path / "plan.json", json.dumps(merged.to_json(), indent=1, ensure_ascii=False))
+        for cell in merged.cells:
+            try:
+                self.files.check(self.cell_path(cell) / "result.json")
+            except Unfit:
+                path = self.cell_path(cell)
+                raise ConfigError(f"{path} leads out of the sweep's folder; remove it or choose another") from None
+        self._write("plan.json", json.dumps(merged.to_json(), indent=1, ensure_ascii=False))
         return [cell for cell in earlier if cell.origin not in keys]
 
     def keep_inputs(self, plan: Plan) -> None:
@@ -107,7 +130,7 @@ class SweepFolder:
                 hashlib.sha256(data).hexdigest() == inputs.image_sha256,
                 f"workload.input_image={inputs.image}: the file changed while the sweep was planned; start it again",
             )
-            write_atomic(kept, data)
+            self.files.write(kept, data)
 
     def input_image(self, cell: Cell) -> Path | None:
         """The copy of the image that a cell edits; None when it has none."""
@@ -125,35 +148,50 @@ class SweepFolder:
     def load_plan(self) -> Plan:
         """plan.json. Raises ConfigError when the folder is not a sweep."""
         try:
-            return Plan.from_json(json.loads((self.path / "plan.json").read_text()))
-        except FileNotFoundError:
+            values = parsed(self.files.read(self.path / "plan.json"))
+            check_plan(values)
+            return Plan.from_json(values)
+        except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"{self.path} is not a sweep folder: it has no plan.json") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self.path / 'plan.json'} cannot be read: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.path / 'plan.json'} cannot be read: {_why(error)}") from error
 
     def save_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write manifest.json."""
-        write_atomic(self.path / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+        self._write("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
 
     def load_manifest(self) -> dict[str, Any]:
-        """manifest.json, or {} when there is none that can be read."""
+        """manifest.json without what is not of the type that was written; {} when there is none that can be read."""
         try:
-            return json.loads((self.path / "manifest.json").read_text())
+            values = parsed(self.files.read(self.path / "manifest.json"))
         except (OSError, ValueError):
             return {}
+        if not isinstance(values, dict):
+            return {}
+        return {name: value for name, value in values.items() if isinstance(value, MANIFEST.get(name, object))}
 
     def save_summary(self, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write summary.csv."""
-        path = self.path / "summary.csv"
-        write_atomic(path, to_csv(columns, ([row.get(column) for column in columns] for row in rows)))
-        return path
+        return self._write("summary.csv", to_csv(columns, ([row.get(column) for column in columns] for row in rows)))
 
     def save_report(self, report: Mapping[str, Any]) -> Path:
         """Write report.json as one line, because it can hold thousands of cells."""
-        path = self.path / "report.json"
-        import msgspec
+        return self._write("report.json", encoded(report))
 
-        write_atomic(path, msgspec.json.encode(report))
+    def save_page(self, page: str) -> Path:
+        """Write report.html."""
+        return self._write("report.html", page)
+
+    def plots_path(self) -> Path:
+        """The folder of the plots; may not exist yet. Raises ConfigError when it leads out of the sweep's."""
+        try:
+            return self.files.check(self.path / "plots" / "any").parent
+        except Unfit:
+            raise ConfigError(f"{self.path / 'plots'} leads out of the sweep's folder; remove it") from None
+
+    def _write(self, name: str, content: str | bytes) -> Path:
+        path = self.path / name
+        self.files.write(path, content)
         return path
 
     # -- events: how running groups report to the terminal what they do, whatever the launcher
@@ -168,7 +206,7 @@ class SweepFolder:
         line = json.dumps({**stamps, "event": event, **values}, ensure_ascii=False) + "\n"
         try:
             with (self.path / "events.jsonl").open("ab", buffering=0) as handle:
-                handle.write(line.encode())
+                handle.write(line.encode("utf-8", "backslashreplace"))
         except OSError as error:
             if not self._lost_events:
                 print(f"sweep: events.jsonl is incomplete: {error.strerror}", file=sys.stderr)
@@ -176,14 +214,19 @@ class SweepFolder:
 
     def events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Events from byte `offset` on, and the offset to continue from."""
+        path = self.path / "events.jsonl"
         try:
-            with (self.path / "events.jsonl").open("rb") as handle:
+            if path.exists() and not self.files.check(path).is_file():
+                return [], offset
+            with path.open("rb") as handle:
                 handle.seek(offset)
                 data = handle.read()
         except FileNotFoundError:
             return [], 0
+        except (OSError, Unfit):
+            return [], offset
         complete = data[: data.rfind(b"\n") + 1]
-        return list(_parse_events(complete)), offset + len(complete)
+        return list(stored_events.parse(complete)), offset + len(complete)
 
     def last_states(self) -> dict[str, dict[str, Any]]:
         """The last event of every cell, by its key."""
@@ -192,8 +235,12 @@ class SweepFolder:
     # -- one cell
 
     def cell_path(self, cell: Cell) -> Path:
-        """The cell's folder; may not exist yet."""
-        return self.path / cell.folder
+        """The cell's folder; may not exist yet. Its name is UTF-8 on disk, whatever the locale."""
+        return self.path / os.fsdecode(cell.folder.encode("utf-8", "surrogateescape"))
+
+    def image_path(self, cell: Cell, name: str) -> Path:
+        """An image of the cell. Raises Unfit when it is outside the sweep's folder."""
+        return self.files.check(self.cell_path(cell) / name)
 
     def start_cell(self, cell: Cell) -> Path:
         """Create the cell's folder and write its resolved configuration and the overrides that led to it.
@@ -210,8 +257,8 @@ class SweepFolder:
         for leftover in (*halves, *recorded):
             leftover.unlink(missing_ok=True)
         hydra = path / ".hydra"
-        write_atomic(hydra / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True))
-        write_atomic(hydra / "overrides.yaml", yaml.safe_dump(list(cell.overrides), allow_unicode=True))
+        self.files.write(hydra / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True))
+        self.files.write(hydra / "overrides.yaml", yaml.safe_dump(list(cell.overrides), allow_unicode=True))
         return path
 
     def save_log(self, cell: Cell, log: BinaryIO, start: int) -> None:
@@ -219,8 +266,7 @@ class SweepFolder:
 
         The engine may be printing at the position in the log, so that position is not moved.
         """
-        size = os.fstat(log.fileno()).st_size
-        write_atomic(self.cell_path(cell) / "engine.log", os.pread(log.fileno(), size - start, start))
+        engine_log.copy(log, start, self.files.check(self.cell_path(cell) / "engine.log"))
 
     def save_result(
         self,
@@ -231,23 +277,21 @@ class SweepFolder:
     ) -> None:
         """Write a cell's CSV files, then result.json, so that a reader who sees result.json sees everything."""
         path = self.cell_path(cell)
-        write_atomic(path / "requests.csv", _rows_csv(RequestRow, result.requests + result.failed))
-        write_atomic(
+        self.files.write(path / "requests.csv", _rows_csv(RequestRow, result.requests + result.failed))
+        self.files.write(
             path / "phases.csv",
             to_csv(
                 ("request_id", "rank", "phase", "index", "start_s", "gpu_ms", "host_ms"),
                 ((p.request_id, p.rank, p.phase, p.index, p.start_s, p.gpu_ms, p.host_ms) for p in phases),
             ),
         )
-        write_atomic(path / "telemetry.csv", _rows_csv(TelemetrySample, telemetry))
-        write_atomic(path / "result.json", result.to_bytes())
+        self.files.write(path / "telemetry.csv", _rows_csv(TelemetrySample, telemetry))
+        self.files.write(path / "result.json", result.to_bytes())
         (path / RECORDS).unlink(missing_ok=True)
 
     def append_record(self, cell: Cell, requests: Sequence[RequestRow], batch: BatchRow) -> None:
         """Keep the result of a turn while the cell is still being measured; `save_result` replaces it."""
-        import msgspec
-
-        line = msgspec.json.encode({"requests": requests, "batch": batch}) + b"\n"
+        line = encoded({"requests": requests, "batch": batch}) + b"\n"
         path = self.cell_path(cell)
         path.mkdir(parents=True, exist_ok=True)
         with (path / RECORDS).open("ab", buffering=0) as handle:
@@ -260,11 +304,11 @@ class SweepFolder:
         requests: list[RequestRow] = []
         batches: list[BatchRow] = []
         try:
-            lines = (self.cell_path(cell) / RECORDS).read_bytes().splitlines()
-        except OSError:
+            lines = self.files.read(self.cell_path(cell) / RECORDS).splitlines()
+        except (OSError, Unfit):
             return None
         for line in lines:
-            with contextlib.suppress(msgspec.MsgspecError):  # the last one may be cut
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):  # it may be cut
                 record = msgspec.json.decode(line, type=_Record)
                 requests += record.requests
                 batches.append(record.batch)
@@ -273,7 +317,8 @@ class SweepFolder:
         count = "1 batch was" if len(batches) == 1 else f"{len(batches)} batches were"
         reason = f"the sweep ended while the cell was running; {count} kept"
         rows = tuple(requests), tuple(batches)
-        return RunResult(cell.key, cell.label, ERROR, CUT_OFF, reason, cell.device, requests=rows[0], batches=rows[1])
+        kept = RunResult(cell.key, cell.label, ERROR, CUT_OFF, reason, cell.device, requests=rows[0], batches=rows[1])
+        return None if implausible(kept) else kept
 
     def load_result(self, cell: Cell) -> RunResult | None:
         """A cell's result; None when there is none or it cannot be read (it then counts as missing)."""
@@ -285,11 +330,13 @@ class SweepFolder:
         For a cell that was cut off, the result is an ERROR with what was measured by then.
         """
         try:
-            result = RunResult.from_bytes((self.cell_path(cell) / "result.json").read_bytes())
+            result = RunResult.from_bytes(self.files.read(self.cell_path(cell) / "result.json"))
         except FileNotFoundError:
             return self._cut_off(cell), ""
         except (OSError, ValueError) as error:
-            return None, f"result.json cannot be read: {error}"
+            return None, f"result.json cannot be read: {_why(error)}"
+        if wrong := implausible(result):
+            return None, f"result.json cannot be read: {wrong}"
         if result.key != cell.key:
             return None, f"result.json cannot be read: it belongs to cell {result.key}"
         if result.state != ERROR and not result.batches:
@@ -300,65 +347,111 @@ class SweepFolder:
         """`read_result` of every cell that runs, by its key."""
         return {cell.key: self.read_result(cell) for cell in plan.cells if not cell.skip}
 
-    def damaged_image(self, cell: Cell, result: RunResult, missing: bool = True) -> str:
-        """The first image that is not a complete PNG, for example after a power loss; "" when all are complete.
+    def damaged_image(self, cell: Cell, result: RunResult, missing: bool = True, pixels: bool = False) -> str:
+        """`images/prompt_00.png is cut short`, for the first image that is not what was stored; "" when all are.
 
-        `missing` says whether a missing image counts.
+        `missing` says whether a missing image counts, `pixels` whether images are decoded and compared with their hash.
         """
-        path = self.cell_path(cell)
-        images = (request.image for request in result.requests if request.image)
-        return next((n for n in images if not _is_whole_png(path / n) and (missing or (path / n).exists())), "")
+        for request in result.requests:
+            if request.image and (wrong := self.image_problem(cell, request, missing, pixels)):
+                return f"{request.image} {wrong}"
+        return ""
+
+    def image_problem(self, cell: Cell, request: RequestRow, missing: bool = True, pixels: bool = False) -> str:
+        """What is wrong with one stored image, as for `damaged_image`, without its name; "" when nothing is."""
+        try:
+            path = self.image_path(cell, request.image)
+        except Unfit as error:
+            return str(error)
+        if not missing and not path.exists():
+            return ""
+        return stored_images.damage(path, request.image_hash, pixels)
+
+    def load_table(self, cell: Cell, name: str) -> bytes | None:
+        """A table of the cell as it is stored; None when there is none. Raises Unfit, and OSError."""
+        try:
+            return self.files.read(self.cell_path(cell) / name)
+        except FileNotFoundError:
+            return None
 
     def load_recorded_phases(self, cell: Cell) -> list[dict[str, str]]:
         """Rows of nsys_phases.csv: what the trace says about each phase and process; [] when there are none."""
         try:
-            with (self.cell_path(cell) / PHASES_TABLE).open(newline="") as handle:
-                return list(csv.DictReader(handle))
+            text = (self.load_table(cell, PHASES_TABLE) or b"").decode("utf-8")
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
         except (OSError, ValueError, csv.Error):
             return []
+        return [{name: value for name, value in row.items() if isinstance(value, str) and name} for row in rows]
 
     def recorded(self, cell: Cell) -> tuple[RecordedCell | None, str]:
         """Phases of a cell's first batch with its telemetry; or None and why they cannot be read; or None and "" when
         there are none."""
         path = self.cell_path(cell)
         try:
+            for name in ("phases.csv", "telemetry.csv", "requests.csv", "result.json"):
+                if self.files.check(path / name).exists() and not (path / name).is_file():
+                    return None, f"{name} is not a regular file"
             return read_cell(path, first_batch=True), ""
         except NoPhases:
             return None, ""
         except Refusal as refusal:
             return None, str(refusal).replace(f"{path}{os.sep}", "")
+        except (ValueError, OverflowError, RecursionError) as error:
+            return None, f"its tables cannot be read: {_why(error)}"
 
     def load_quality(self, cell: Cell) -> dict[str, Any]:
-        """Image differences computed earlier, by pair of image hashes; {} when there are none."""
+        """Image differences computed earlier, by pair of image hashes; {} when there are none.
+
+        Entries that no comparison can give are left out, so that they are computed again.
+        """
         try:
-            return json.loads((self.cell_path(cell) / "quality.json").read_text())
+            values = parsed(self.files.read(self.cell_path(cell) / "quality.json"))
         except (OSError, ValueError):
             return {}
+        known = values.items() if isinstance(values, dict) else ()
+        return {name: value for name, value in known if _is_difference(value) or _is_similarity(value)}
 
     def save_quality(self, cell: Cell, quality: Mapping[str, Any]) -> None:
         """Store image differences: they are slow to compute and depend only on the two images."""
-        with contextlib.suppress(OSError):
-            write_atomic(self.cell_path(cell) / "quality.json", json.dumps(quality))
+        with contextlib.suppress(OSError, Unfit):
+            self.files.write(self.cell_path(cell) / "quality.json", json.dumps(quality))
 
 
-def _parse_events(lines: bytes) -> Iterator[dict[str, Any]]:
-    """Events, without lines that a full disk cut short."""
-    for line in lines.splitlines():
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "event" in event:
-                yield event
+MANIFEST: Mapping[str, type | UnionType] = {
+    **dict.fromkeys(("command", "start", "end", "first_start"), str),
+    **dict.fromkeys(("versions", "machine", "random_weights"), dict),
+    **dict.fromkeys(("engine_starts", "engine_starts_all_runs", "exit_code"), int),
+    "git_commit": str | None,
+    "duration_s": int | float,
+    "cells": list,
+}
+"""Types of what manifest.json holds, by name."""
 
 
-def _is_whole_png(path: Path) -> bool:
-    """Whether the file has a PNG's first and last bytes; the pixels between are checked when they are compared."""
-    try:
-        with path.open("rb") as handle:
-            first = handle.read(8)
-            handle.seek(-8, os.SEEK_END)
-            return first == b"\x89PNG\r\n\x1a\n" and handle.read()[:4] == b"IEND"
-    except OSError:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_difference(value: Any) -> bool:
+    """Whether it is [mean difference, largest difference, PSNR in dB, SSIM] of two images."""
+    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         return False
+    mean, largest, psnr_db, ssim = value
+    return 0 <= mean <= largest + 1e-9 <= 1.001 and psnr_db >= 0 and -1.001 <= ssim <= 1.001
+
+
+def _is_similarity(value: Any) -> bool:
+    """Whether it is a cosine."""
+    return _is_number(value) and -1.001 <= value <= 1.001
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, Unfit):
+        return f"it {error}"
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _rows_csv(kind: type, rows: Sequence[Any]) -> str:

@@ -1,13 +1,18 @@
 """What is stored for a measured cell: raw values, from which every statistic can be computed again.
 
-Knows no files and no definitions of metrics.
+Knows no files and no definitions of metrics. Types with bounds hold for what is read back: a value that no measurement
+can give is an error of the file.
 """
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from profiling.evidence import RankEvidence
+from profiling.phases import PHASES
+from sweep.results.files import encoded
 
 SCHEMA_VERSION = 2
 """Of result.json. All versions since the first are read; what is stored is always the newest.
@@ -19,7 +24,27 @@ SCHEMA_VERSION = 2
 |   |             | `stage_s`; `reference_s` of a batch is called `baseline_s` |
 """
 
-DONE, ERROR = "done", "error"
+DONE: Literal["done"] = "done"
+ERROR: Literal["error"] = "error"
+
+Took = Annotated[float, Meta(ge=1e-9, le=1e9)]
+"""Seconds that something took: neither nothing nor decades. Bounds are checked when a result is read."""
+
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+"""A duration that may be none."""
+
+Moment = Annotated[float, Meta(ge=-1e9, le=1e9)]
+"""Seconds from some zero."""
+
+Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
+
+Number = Annotated[int, Meta(ge=0, le=2**53)]
+"""A count or an index."""
+
+Reading = Annotated[float, Meta(ge=-1e15, le=1e15)]
+"""A figure of telemetry, whatever its unit."""
+
+Code = Annotated[str, Meta(pattern="^[a-z_]*$")]
 
 CUT_OFF = "cut_off"
 """Cause of an error: the sweep itself ended while the cell was running. What was measured by then is kept."""
@@ -34,43 +59,43 @@ class RequestRow:
     """
 
     request_id: str
-    prompt_index: int
-    seed: int
-    width: int
-    height: int
-    steps: int
-    start_s: float  # when the engine began its batch
-    queue_s: float  # waiting before the batch started; 0 offline
-    ttft_s: float | None  # to the first AR token; None without an AR stage
-    e2e_s: float  # from sending the batch until its images are returned, or until it failed
-    output_tokens: int
+    prompt_index: Number
+    seed: Annotated[int, Meta(ge=0)]
+    width: Number
+    height: Number
+    steps: Number
+    start_s: Moment  # when the engine began its batch
+    queue_s: Seconds  # waiting before the batch started; 0 offline
+    ttft_s: Seconds | None  # to the first AR token; None without an AR stage
+    e2e_s: Seconds  # from sending the batch until its images are returned, or until it failed
+    output_tokens: Number
     exit_code: int
     error: str
-    repeat: int = 0
-    batch_index: int = 0  # requests with one index were generated together
-    prompt_tokens: int = 0
+    repeat: Number = 0
+    batch_index: Number = 0  # requests with one index were generated together
+    prompt_tokens: Number = 0
     image: str = ""  # file in the cell's folder; "" for repeats
     image_hash: str = ""  # sha256 of the pixels
-    tpot_s: float | None = None  # mean time per further AR token; None without an AR stage
-    intended_s: float | None = None  # when the schedule wants it sent; None when it follows the previous request
-    sent_s: float | None = None  # when it was sent to the engine; None when the zero of the engine's clock is unknown
-    first_token_s: float | None = None  # when its first AR token was there
-    done_s: float | None = None  # when its image was there, or when it failed
-    image_fault: str = ""  # what is wrong with the pixels, a code of sweep/engines/images.py; "" for nothing
+    tpot_s: Seconds | None = None  # mean time per further AR token; None without an AR stage
+    intended_s: Moment | None = None  # when the schedule wants it sent; None when it follows the previous request
+    sent_s: Moment | None = None  # when it was sent to the engine; None when the zero of the engine's clock is unknown
+    first_token_s: Moment | None = None  # when its first AR token was there
+    done_s: Moment | None = None  # when its image was there, or when it failed
+    image_fault: Code = ""  # what is wrong with the pixels, a code of sweep/engines/images.py; "" for nothing
 
 
 @dataclass(frozen=True)
 class BatchRow:
     """Requests generated together: their time, phase by phase (rank 0), and what each rank executed."""
 
-    batch_index: int
-    repeat: int
-    latency_s: float
-    phase_ms: dict[str, float]  # phase -> total milliseconds within the batch
-    phase_count: dict[str, int]
+    batch_index: Number
+    repeat: Number
+    latency_s: Took
+    phase_ms: dict[str, Milliseconds]  # phase -> total milliseconds within the batch
+    phase_count: dict[str, Number]
     evidence: tuple[RankEvidence, ...]
-    tpot_s: float | None = None  # in results stored before requests had their own; None in later ones
-    baseline_s: float | None = None  # latency of the same batch in the interleaved baseline, right before or after
+    tpot_s: Seconds | None = None  # in results stored before requests had their own; None in later ones
+    baseline_s: Took | None = None  # latency of the same batch in the interleaved baseline, right before or after
 
 
 @dataclass(frozen=True)
@@ -79,19 +104,19 @@ class RunResult:
 
     key: str
     label: str
-    state: str  # DONE or ERROR
+    state: Literal["done", "error"]
     # Of an error: load, exception, oom, descriptors, processes, crash, timeout, not_ended, disk, interrupted, internal,
     # cut_off.
-    cause: str = ""
+    cause: Code = ""
     reason: str = ""
     device: str = ""
     started_at: str = ""  # ISO 8601, UTC
-    load_s: float | None = None
-    wall_s: float | None = None  # measured window, all batches
+    load_s: Seconds | None = None
+    wall_s: Seconds | None = None  # measured window, all batches
     requests: tuple[RequestRow, ...] = ()
     batches: tuple[BatchRow, ...] = ()
     prompts: tuple[str, ...] = ()  # by prompt_index
-    telemetry: dict[str, float | None] = field(default_factory=dict)
+    telemetry: dict[str, Reading | None] = field(default_factory=dict)
     failed: tuple[RequestRow, ...] = ()  # requests of the batch that ended the cell; part of no statistic
     foreign: tuple[
         str, ...
@@ -101,10 +126,10 @@ class RunResult:
     profile_note: str = ""  # what went wrong with it
     # Start of the first request on telemetry.csv's clock, which counts from the beginning of the measurement, while
     # requests.csv and phases.csv count from that request. None when unknown, as in older results.
-    first_request_s: float | None = None
+    first_request_s: Moment | None = None
     throttled: tuple[str, ...] = ()  # GPUs that heat or a power brake slowed down while measuring, one sentence each
     telemetry_problem: str = ""  # why there is no telemetry although there should be
-    stage_s: dict[str, float] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
+    stage_s: dict[str, Seconds] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
     measured_with: dict[str, str] = field(default_factory=dict)  # versions of packages, and git_commit; {} if unknown
     warm_up: tuple[tuple[RankEvidence, ...], ...] = ()  # what each rank executed in each batch of the warm-up
     schema_version: int = SCHEMA_VERSION
@@ -118,7 +143,9 @@ class RunResult:
             result = msgspec.json.decode(data, type=RunResult)
             if result.schema_version < SCHEMA_VERSION:
                 result = msgspec.convert(_upgraded(msgspec.json.decode(data)), RunResult)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, TypeError) as error:
             with contextlib.suppress(msgspec.MsgspecError, AttributeError):
                 version = msgspec.json.decode(data).get("schema_version", SCHEMA_VERSION)
                 if version != SCHEMA_VERSION:
@@ -130,9 +157,35 @@ class RunResult:
 
     def to_bytes(self) -> bytes:
         """As JSON, compact: a large sweep reads thousands of these."""
-        import msgspec
+        return encoded(self)
 
-        return msgspec.json.encode(self)
+
+def implausible(result: RunResult) -> str:
+    """The first thing in a result that types do not tell and no measurement can give; "" when there is none."""
+    if result.wall_s is not None and 0 < result.wall_s < 1e-9:
+        return f"wall_s is {result.wall_s:g}"
+    if not _is_local(result.trace):
+        return "trace is no file in the cell's folder"
+    for number, request in enumerate(result.requests):
+        if request.image and not _is_local(request.image):
+            return f"requests[{number}].image is no file in the cell's folder"
+    for number, batch in enumerate(result.batches):
+        if unknown := batch.phase_ms.keys() - _KNOWN_PHASES:
+            return f"batches[{number}].phase_ms has the unknown phase {min(unknown)[:40]!r}"
+        for one in batch.evidence:
+            numbers = (one.rank, *(getattr(one, name) for name in _COUNTED), *one.counts.values())
+            if min(numbers) < 0 or max(numbers) > 2**53:
+                return f"batches[{number}].evidence has a count that is negative or too large"
+    return ""
+
+
+_KNOWN_PHASES = frozenset(PHASES)
+_COUNTED = ("dit_forwards", "denoise_steps", "blocks_run", "blocks_skipped", "block_sequence", "dit_parameters")
+
+
+def _is_local(name: str) -> bool:
+    """Whether a path stays below the folder that it starts in."""
+    return "\0" not in name and not name.startswith("/") and ".." not in name.split("/")
 
 
 def _upgraded(told: dict[str, Any]) -> dict[str, Any]:

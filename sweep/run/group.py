@@ -247,14 +247,16 @@ def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None
 
 def is_finished(folder: SweepFolder, cell: Cell) -> bool:
     """Whether a cell has a result that a rerun keeps: not one that ended in ERROR or whose images are damaged."""
-    return kept_result(folder, cell) is not None
+    return kept_result(folder, cell)[0] is not None
 
 
-def kept_result(folder: SweepFolder, cell: Cell) -> RunResult | None:
-    """That result; None when the cell has to run."""
-    result = folder.load_result(cell)
-    kept = result is not None and result.state == DONE and not folder.damaged_image(cell, result)
-    return result if kept else None
+def kept_result(folder: SweepFolder, cell: Cell) -> tuple[RunResult | None, str]:
+    """That result, None when the cell has to run; and which stored file makes a finished cell run again, else ""."""
+    result, problem = folder.read_result(cell)
+    if result is None or result.state != DONE:
+        return None, problem
+    damaged = folder.damaged_image(cell, result, pixels=True)
+    return (None, damaged) if damaged else (result, "")
 
 
 Launch = Callable[[list[int]], None]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from profiling import ranges
+from profiling.printing import clean
 from sweep.analysis.proposers import proposed
 from sweep.config import ConfigError
 from sweep.engines.process.failures import one_line
@@ -24,10 +25,12 @@ from sweep.results.records import RunResult
 from sweep.run import provenance
 from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.descendants import kill_descendants
-from sweep.run.group import Launch, kept_result
+from sweep.run.group import Launch, is_finished, kept_result
 from sweep.run.interrupts import INTERRUPTED, Interrupts
 from sweep.run.manifest import facts_of, later, progress
 from sweep.run.progress import LiveTable, silence_stdout
+
+DAMAGES = 10  # cells whose damaged file is named
 
 
 def execute(plan: Plan, path: Path, launch: Launch) -> int:
@@ -46,7 +49,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     began = time.perf_counter()
     before, offset = folder.events()
     facts = facts_of(folder, plan)
-    kept = _kept(folder, plan)
+    kept, damaged = _kept(folder, plan)
     older = _older(folder, plan, kept)
     facts |= {provenance.KEPT: [dataclasses.asdict(one) for one in older]} if older else {}
     replaced = outdated(folder.load_plan(), plan) if folder.has_plan else []
@@ -78,6 +81,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         )
     if said := provenance.sentence(older):
         print(said, file=sys.stderr)
+    _say_what_is_damaged(damaged)
     done = set(kept)
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
@@ -158,15 +162,16 @@ def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], ta
             return
         plan = build_plan([*plan.cells, *added])
         folder.save_plan(plan)
-        done = set(_kept(folder, plan))
+        done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
         table.extend(plan, done - known)
         todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
 
 
-def _kept(folder: SweepFolder, plan: Plan) -> dict[str, RunResult]:
-    """Results of cells that need not run again, by key."""
-    results = {cell.key: kept_result(folder, cell) for cell in plan.cells if not cell.skip}
-    return {key: result for key, result in results.items() if result is not None}
+def _kept(folder: SweepFolder, plan: Plan) -> tuple[dict[str, RunResult], dict[str, str]]:
+    """Results of cells that need not run again, by key; and by label, which file makes a finished cell run again."""
+    found = {cell.key: kept_result(folder, cell) for cell in plan.cells if not cell.skip}
+    kept = {key: result for key, (result, _) in found.items() if result is not None}
+    return kept, {plan.cell(key).label: why for key, (_, why) in found.items() if why}
 
 
 def _older(folder: SweepFolder, plan: Plan, kept: dict[str, RunResult]) -> list[provenance.Older]:
@@ -175,6 +180,14 @@ def _older(folder: SweepFolder, plan: Plan, kept: dict[str, RunResult]) -> list[
     told = {plan.cell(key).label: result.measured_with for key, result in kept.items()}
     cells = ((label, known or provenance.told_by(last, label)) for label, known in told.items())
     return provenance.older(cells, provenance.measured_with())
+
+
+def _say_what_is_damaged(damaged: dict[str, str]) -> None:
+    """Name the stored files for whose sake finished cells are measured again."""
+    for label, why in list(damaged.items())[:DAMAGES]:
+        print(f"sweep: {clean(label)} is measured again: {clean(why)}", file=sys.stderr)
+    if len(damaged) > DAMAGES:
+        print(f"sweep: {len(damaged) - DAMAGES} more cells are measured again: files are damaged", file=sys.stderr)
 
 
 def _results(folder: SweepFolder, plan: Plan) -> dict[str, RunResult | None]:

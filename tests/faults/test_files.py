@@ -79,11 +79,26 @@ def damage(path: Path, how: str) -> None:
         path.write_text(json.dumps(stored | {"schema_version": 99}))
     elif how == "another cell":
         path.write_text(json.dumps(stored | {"key": "0123456789abcdef"}))
+    elif how == "no time":
+        batches = [batch | {"latency_s": 0} for batch in stored["batches"]]
+        path.write_text(json.dumps(stored | {"batches": batches}))
+    elif how == "an unknown phase":
+        batches = [batch | {"phase_ms": {"thinking": 1.0}} for batch in stored["batches"]]
+        path.write_text(json.dumps(stored | {"batches": batches}))
     elif how == "a part missing":
         path.write_text(json.dumps({key: value for key, value in stored.items() if key != "batches"}))
 
 
-DAMAGES = ("cut short", "not JSON", "a list", "another schema", "another cell", "a part missing")
+DAMAGES = (
+    "cut short",
+    "not JSON",
+    "a list",
+    "another schema",
+    "another cell",
+    "a part missing",
+    "no time",
+    "an unknown phase",
+)
 
 
 def test_results_that_cannot_be_read_are_said_so_and_measured_again(sweep: Sweep) -> None:
@@ -101,16 +116,22 @@ def test_results_that_cannot_be_read_are_said_so_and_measured_again(sweep: Sweep
     assert "0123456789abcdef" in sweep.reason("baseline b1 steps=5"), "the other cell"
     again = sweep.run(*arguments)
     assert again.code == 0, again.err
-    assert to_run(again.out) == (6, 1)
+    assert to_run(again.out) == (len(DAMAGES), 1)
+    assert [cell for cell in cells if f"{cell} is measured again: result.json" in again.err] == list(cells)
     assert {status for status, _ in sweep.statuses().values()} == {"PASS"}
 
 
-@pytest.mark.parametrize("rest", [0, 300], ids=["empty", "half"])
-def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Sweep, rest: int) -> None:
+@pytest.mark.parametrize("rest", [0, 300, None], ids=["empty", "half", "a bit"])
+def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Sweep, rest: int | None) -> None:
     sweep.inject("sweep.engines.noop.engine", PICTURES)
     assert sweep.run("-m", *NOOP, "batch=1,2").code == 0
     image = sweep.cell_path("baseline b2") / "images" / "prompt_1.png"
-    os.truncate(image, rest)
+    if rest is None:
+        content = bytearray(image.read_bytes())
+        content[len(content) // 2] ^= 1
+        image.write_bytes(content)
+    else:
+        os.truncate(image, rest)
     trace = image.parents[1] / WRITING.format(name="rank0")
     for half in (image.parent / ".prompt_2.png.4242", trace):
         half.write_bytes(b"left by a process that was killed")
@@ -120,6 +141,7 @@ def test_image_cut_short_is_an_error_that_names_it_and_a_rerun_heals(sweep: Swee
     again = sweep.run("-m", *NOOP, "batch=1,2")
     assert again.code == 0, again.out + again.err
     assert to_run(again.out) == (1, 1)
+    assert "baseline b2 is measured again: images/prompt_1.png" in again.err
     assert Image.open(image).getpixel((5, 5)) is not None
     assert not list(image.parent.glob(".*"))
     assert not trace.exists(), "whoever waits for the next one would wait for this"

@@ -4,17 +4,18 @@ Reads images and the cached image differences. Every number comes from the rows,
 results. `html` decides how the page looks.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from profiling.atomic_write import write_atomic
 from profiling.phases import PHASES
 from sweep.analysis.control_group import ControlGroup
 from sweep.plan.cells import Cell, Plan
 from sweep.report.page import timeline_view
 from sweep.report.page.embed import Picture
 from sweep.report.page.html import CellView, ImageView, ReportContext, render, with_section
+from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 
@@ -33,9 +34,7 @@ def write(
     control: ControlGroup | None = None,
 ) -> Path:
     """Write report.html and return its path. `rows` in the order of the plan's cells, `results` by cell key."""
-    path = folder.path / "report.html"
-    write_atomic(path, render(gather(folder, plan, rows, results, pictures, note, control)))
-    return path
+    return folder.save_page(render(gather(folder, plan, rows, results, pictures, note, control)))
 
 
 def gather(
@@ -158,11 +157,11 @@ def _images(folder: SweepFolder, cell: Cell, result: RunResult | None) -> Images
     """(prompt_index, seed) -> image of a cell's first repeat."""
     if result is None:
         return {}
-    path = folder.cell_path(cell)
-    stored = (request for request in result.requests if request.image)
-    return {
-        (request.prompt_index, request.seed): Picture(
-            path / request.image, request.image_hash or f"{cell.key}/{request.image}"
-        )
-        for request in stored
-    }
+    found = {}
+    for request in result.requests:
+        if request.image:
+            with contextlib.suppress(Unfit):
+                path = folder.image_path(cell, request.image)
+                digest = request.image_hash or f"{cell.key}/{request.image}"
+                found[request.prompt_index, request.seed] = Picture(path, digest)
+    return found

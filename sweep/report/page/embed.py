@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.results import stored_images
+from sweep.results.files import Unfit, read_regular
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -86,12 +89,9 @@ def _size(path: Path) -> int:
 
 def _longer_side(path: Path) -> int:
     """Pixels of the longer side, from the file's first bytes; 0 if it cannot be read."""
-    import PIL.Image
-
     try:
-        with PIL.Image.open(path) as image:
-            return max(image.size)
-    except (PIL.UnidentifiedImageError, OSError, PIL.Image.DecompressionBombError):
+        return max(stored_images.size(path))
+    except (OSError, Unfit):
         return 0
 
 
@@ -120,13 +120,10 @@ def _preview(path: Path, side: int) -> tuple[str, bool]:
 
 def _opened(path: Path) -> "tuple[bytes, Image] | None":
     """A file's bytes and its picture; None if it cannot be read."""
-    import PIL.Image
-
     try:
-        content = path.read_bytes()
-        with PIL.Image.open(io.BytesIO(content)) as image:
-            picture = image.convert("RGB")
-    except (PIL.UnidentifiedImageError, OSError, PIL.Image.DecompressionBombError):
+        content = read_regular(path)
+        picture = stored_images.decoded(content).convert("RGB")
+    except (OSError, Unfit):
         return None
     return content, picture
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiling.atomic_write import replaced
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, style
 from sweep.analysis import columns, paired
@@ -59,8 +60,10 @@ def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in ("png", "svg"):
                 path = folder / f"{name}.{suffix}"
-                # Without a date, the same rows give the same file.
-                figure.savefig(path, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
+                with replaced(path) as unfinished:
+                    # Without a date, the same rows give the same file.
+                    metadata = {"Date": None} if suffix == "svg" else None
+                    figure.savefig(unfinished, dpi=DPI, format=suffix, metadata=metadata)
                 figure.set_layout_engine("none")  # already laid out; once is enough
                 written.append(path)
     return written

@@ -1,0 +1,126 @@
+"""What plan.json must hold to be read back: types, bounds, and names that nothing outside the folder hides behind.
+
+The configuration of a cell is checked as far as reports read it; the rest is for the engine that runs it. Knows no
+files.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+KeyOrNone = Annotated[str, Meta(pattern="^([0-9a-f]{16})?$")]
+Count = Annotated[int, Meta(ge=0, le=2**31)]
+Price = Annotated[float, Meta(ge=0, le=1e12)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class _Model:
+    name: str
+    embedded: bool
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class _Engine:
+    name: str
+    warmup: Count
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True)
+class _Parallel:
+    name: str
+    gpus: Count | None = None
+
+
+@dataclass(frozen=True)
+class _Workload:
+    steps: Count
+    width: Count
+    height: Count
+
+
+@dataclass(frozen=True)
+class _Hardware:
+    price_per_gpu_hour: Price | None = None
+
+
+@dataclass(frozen=True)
+class _Config:
+    model: _Model
+    engine: _Engine
+    parallel: _Parallel
+    workload: _Workload
+    hardware: _Hardware
+    feature: dict[str, dict[str, Any]]
+    batch: Count
+    seed: Annotated[int, Meta(ge=0)]
+    repeat: Count | Literal["auto"] = 1
+    precision: Fraction = 0.05
+    max_repeat: Count = 4
+    profile: str = "off"
+    clip: str | None = None
+    plots: bool = True
+
+
+@dataclass(frozen=True)
+class _Skip:
+    code: str
+    text: str
+    status: str = ""
+    short: str = ""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    key: Key
+    engine_key: KeyOrNone
+    baseline_key: KeyOrNone
+    label: str
+    role: Literal["baseline", "feature", "aa", "repeat"]
+    features: tuple[str, ...]
+    gpus: Count
+    config: _Config
+    skip: _Skip | str | None = None  # a text in plans of sweep 0.1.0
+    overrides: tuple[str, ...] = ()
+    suffix: str = ""
+    device: Literal["cpu", "cuda"] = "cpu"
+    repeat: Count = 0
+    origin: KeyOrNone = ""
+    interleaved: KeyOrNone = ""
+    beside: KeyOrNone = ""  # `interleaved` in plans of sweep 0.1.0
+
+
+@dataclass(frozen=True)
+class _Group:
+    number: Count
+    engine_key: KeyOrNone
+    gpus: Count
+    cells: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    cells: tuple[_Cell, ...]
+    groups: tuple[_Group, ...] = field(default=())
+
+
+def check_plan(values: Any) -> None:
+    """Check a plan.json's values. Raises ValueError with one line that names the field."""
+    plan = msgspec.convert(values, _Plan)  # msgspec's errors are ValueErrors that end with the field's path
+    keys: set[str] = set()
+    for number, cell in enumerate(plan.cells):
+        if cell.key in keys:
+            raise ValueError(f"cells[{number}].key {cell.key} appears twice")
+        if set(cell.features) != cell.config.feature.keys():
+            raise ValueError(f"cells[{number}].features are not those of its configuration")
+        keys.add(cell.key)
+    for number, group in enumerate(plan.groups):
+        if group.number != number:
+            raise ValueError(f"groups[{number}].number is {group.number}")
+        if not keys.issuperset(group.cells):
+            raise ValueError(f"groups[{number}].cells has a key that no cell has")

@@ -1,0 +1,34 @@
+"""engine.log: what an engine printed during one cell, copied in pieces, and cut in the middle when it is very long."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from profiling.atomic_write import replaced
+
+KEPT_BYTES = 4 * 2**20
+"""Of each end of a long log: what began it, and what the engine said last."""
+
+PIECE_BYTES = 2**18
+
+
+def copy(log: BinaryIO, start: int, target: Path) -> None:
+    """Write what `log` holds from byte `start` on to `target`. Raises OSError.
+
+    The engine may be printing at the position in the log, so that position is not moved.
+    """
+    end = os.fstat(log.fileno()).st_size
+    left_out = end - start - 2 * KEPT_BYTES
+    with replaced(target) as unfinished, unfinished.open("wb") as written:
+        if left_out <= 0:
+            _copy(log, start, end, written)
+            return
+        _copy(log, start, start + KEPT_BYTES, written)
+        written.write(f"\n[{left_out:,} bytes are left out here]\n".encode())
+        _copy(log, end - KEPT_BYTES, end, written)
+
+
+def _copy(log: BinaryIO, start: int, end: int, written: BinaryIO) -> None:
+    while start < end and (piece := os.pread(log.fileno(), min(PIECE_BYTES, end - start), start)):
+        written.write(piece)
+        start += len(piece)

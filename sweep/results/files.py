@@ -1,0 +1,117 @@
+"""Files of a sweep's folder, which may come from anywhere: a copy of another machine's, a download, a damaged disk.
+
+Nothing outside the folder is read or written through it, nothing is waited for, and what is read is plain data. Knows
+no formats of the project.
+"""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from profiling.atomic_write import write_atomic
+
+MOST_BYTES = 2**30
+"""Of a file that is read whole."""
+
+DEEPEST = 64
+"""Levels of lists and objects inside each other."""
+
+
+OUTSIDE = "is outside the sweep's folder"
+
+
+class Unfit(ValueError):
+    """A file that is not read or written; what is wrong with it, to be said after its name: `is not a regular file`."""
+
+
+class ContainedFiles:
+    """Reads and writes files below `root`, none that a link would lead out of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._inside: dict[Path, bool] = {}
+
+    def check(self, path: Path) -> Path:
+        """`path` as it is, unless it leads out of the root; nothing need be there. Raises Unfit."""
+        self._check_folder(path)
+        if path.is_symlink() and not self._contains(path):
+            raise Unfit(OUTSIDE)
+        return path
+
+    def read(self, path: Path) -> bytes:
+        """A regular file's content. Raises Unfit, and OSError when it cannot be read."""
+        return read_regular(self.check(path))
+
+    def write(self, path: Path, content: str | bytes) -> None:
+        """Write the file and its folder, whole or not at all; a link there is replaced. Raises Unfit and OSError."""
+        self._check_folder(path)
+        write_atomic(path, content)
+
+    def _check_folder(self, path: Path) -> None:
+        if path.parent not in self._inside:
+            self._inside[path.parent] = self._contains(path.parent)
+        if not self._inside[path.parent]:
+            raise Unfit(OUTSIDE)
+
+    def _contains(self, path: Path) -> bool:
+        root, real = os.path.realpath(self.root), os.path.realpath(path)
+        return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Content of a regular file. Raises Unfit and OSError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise Unfit(f"has {size:,} bytes, more than the {most:,} that are read")
+        return file.read(most)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file to be read; no pipe or device is waited for. Raises Unfit and OSError."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise Unfit("is not a regular file")
+    return file
+
+
+def parsed(data: bytes) -> Any:
+    """JSON as plain values: UTF-8, not nested too deeply, integers of at most 64 bits. Raises ValueError."""
+    try:
+        values = json.loads(data.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [values]
+    for _ in range(DEEPEST):
+        level = [inner for value in level for inner in _parts(value)]
+        if not level:
+            return values
+    raise ValueError("it is nested too deeply")
+
+
+def _parts(value: Any) -> list[Any]:
+    """What is directly inside a list or an object."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("it has an integer of more than 64 bits")
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def encoded(values: Any) -> bytes:
+    """Values as JSON. Lone surrogates, which arguments that are not UTF-8 contain, become visible escapes."""
+    import msgspec
+
+    try:
+        return msgspec.json.encode(values)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_writable(msgspec.to_builtins(values)))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_writable(key): _writable(inner) for key, inner in value.items()}
+    return [_writable(inner) for inner in value] if isinstance(value, list) else value
