@@ -10,9 +10,11 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
+from profiling.printing import complain
 from sweep import __version__, config
 from sweep.arguments import prepared, without_optimisation
 from sweep.run.interrupts import Interrupts
+from sweep.streams import steady
 
 config.register()
 
@@ -38,9 +40,8 @@ def run(cfg: DictConfig) -> None:
 
 
 def refuse(message: str) -> NoReturn:
-    """Bad input: one line, exit code 2. What came from users cannot break the line or move the cursor."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    print(f"sweep: {shown}", file=sys.stderr)
+    """Bad input: one line, exit code 2."""
+    complain(f"sweep: {message}")
     raise SystemExit(2) from None
 
 
@@ -48,6 +49,7 @@ def main() -> None:
     """Run, and turn every kind of bad input into one line and exit code 2."""
     from sweep.cli_errors import explain
 
+    steady("sweep")
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on to us instead of printing them
     if "--version" in sys.argv[1:]:  # Hydra would print only its own

@@ -2,13 +2,15 @@
 
 import argparse
 import gc
-import io
 import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from profiling.printing import complain
+from sweep.streams import printed, steady
 
 if TYPE_CHECKING:
     from sweep.compare.load import Report
@@ -40,7 +42,11 @@ what is judged
   not valid Rows that a sweep marks as not valid are compared and shown, but never count as a regression of speed or
             quality.
 
-exit codes: 0 nothing in --fail-on happened, 1 something did, 2 bad input (one line says what). --best: 0 or 2."""
+exit codes: 0 nothing in --fail-on happened, 1 something did, 2 bad input (one line says what), 3 the result could not
+be printed (the reader went away, the output is closed, the disk is full). --best: 0, 2 or 3."""
+
+UNPRINTED = 3
+"""Exit code when standard output did not take everything, so that nobody takes it for a verdict."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 def refuse(message: str) -> NoReturn:
     """Report bad input in one line, with exit code 2."""
-    print(f"sweep.compare: {message}", file=sys.stderr)
+    complain(f"sweep.compare: {message}")
     raise SystemExit(2)
 
 
@@ -109,7 +115,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 if something in --fail-on happened; SystemExit(2) for bad input."""
+    """Exit code 0, or 1 if something in --fail-on happened, or UNPRINTED; SystemExit(2) for bad input."""
+    steady("sweep.compare")
     chosen = parser().parse_args(arguments)
     if len(chosen.reports) < 2 and not chosen.best:
         refuse("give two reports, before and after (or one with --best)")
@@ -121,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompareError as error:
         refuse(str(error))
     _write(text, chosen.output)
-    return code
+    return code if chosen.output or printed() else UNPRINTED
 
 
 def _compare(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[int, str]:
@@ -165,8 +172,6 @@ def _json(values: object) -> str:
 
 def _write(text: str, output: Path | None) -> None:
     if output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8
         sys.stdout.write(text)
         return
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from profiling.printing import clean
 from sweep import legacy
 from sweep.analysis.paired import Noise, Sample, Start, interleaved_noise
 from sweep.findings import STATUSES, Finding, deciding
@@ -150,11 +151,6 @@ def parse(data: Any, name: str) -> Report:
         note=weights,
         repeats=_joined(repeats),
     )
-
-
-def clean(text: str) -> str:
-    """One line without control characters, escape sequences or lone surrogates, which could trick a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def _cell(entry: Any, where: str) -> Cell:

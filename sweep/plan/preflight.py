@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import importlib.util
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from profiling.printing import complain
 from sweep.config import RunConfig, Workload, require
 from sweep.engines import registry
 from sweep.engines.checkpoint_files import fingerprint
@@ -101,7 +101,7 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
 @functools.cache
 def _warn(text: str) -> None:
     """Print it once, however many cells it applies to."""
-    print(f"sweep: {text}", file=sys.stderr)
+    complain(f"sweep: {text}")
 
 
 def check_profiler(run: RunConfig) -> str:

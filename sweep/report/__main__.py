@@ -4,8 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from profiling.printing import complain
 from sweep.config import ConfigError
+from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
+from sweep.streams import steady
 
 
 class _Columns(argparse.Action):
@@ -22,7 +25,8 @@ class _Columns(argparse.Action):
 
 
 def main() -> int:
-    """Exit code 0, or 2 when DIR is not a sweep."""
+    """Exit code 0, or 2 when DIR is not a sweep or cannot be written."""
+    steady("sweep.report")
     parser = argparse.ArgumentParser(prog="python -m sweep.report", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a sweep's folder, e.g. outputs/2026-11-21/10-00-00")
     parser.add_argument("--no-plots", action="store_true", help="skip plots and report.html")
@@ -33,7 +37,14 @@ def main() -> int:
     try:
         rebuild(SweepFolder(arguments.folder), plots=not arguments.no_plots)
     except ConfigError as error:
-        print(f"sweep.report: {error}", file=sys.stderr)
+        complain(f"sweep.report: {error}")
+        return 2
+    except Unfit as error:
+        complain(f"sweep.report: {arguments.folder} holds a folder that {error}")
+        return 2
+    except OSError as error:
+        place = error.filename or arguments.folder
+        complain(f"sweep.report: {place} cannot be written ({error.strerror}); make room, or copy the folder elsewhere")
         return 2
     return 0
 

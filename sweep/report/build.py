@@ -2,15 +2,15 @@
 
 import contextlib
 import gc
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from profiling.printing import clean, complain
 from sweep.analysis import clip_similarity, columns, image_pairs, summary
 from sweep.plan.cells import Plan
 from sweep.report.page import contents
@@ -40,7 +40,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         files = [folder.save_summary(columns.NAMES, rows)]
         files.append(folder.save_report(document(plan, found, results, manifest, note)))
     if problem:
-        print(f"sweep: {problem}", file=sys.stderr)
+        complain(f"sweep: {problem}")
     pictures: list[Path] = []
     if plots and any(row.get("latency_mean_s") is not None for row in rows):
         started = time.perf_counter()
@@ -86,19 +86,20 @@ def _print(
 ) -> None:
     """Print the table and where files are; how to resume in `folder` when the sweep was interrupted there."""
     from sweep.report.page import control_view
-    from sweep.report.terminal import summary_table
+    from sweep.report.terminal import literal, summary_table
 
     if folder:
-        again = f"to resume, run the same command with hydra.sweep.dir={escape(str(folder))}"
-        console.print(f"[yellow]interrupted[/yellow]: finished cells are kept; {again}", soft_wrap=True)
+        again = f"to resume, run the same command with hydra.sweep.dir={clean(str(folder))}"
+        said = Text.assemble(("interrupted", "yellow"), f": finished cells are kept; {again}")
+        console.print(said, soft_wrap=True)
     console.print(summary_table([dict(row) for row in found.rows], console.width))
     for line in control_view.lines(found.control):
-        console.print(line, markup=False, highlight=False)
+        console.print(literal(line))
     if note:
-        console.print(note, style="dim")
+        console.print(literal(note, "dim"))
     for path in files:
-        console.print(f"{path.name:12} {path}", soft_wrap=True, highlight=False)
+        console.print(literal(f"{path.name:12} {path}"), soft_wrap=True)
     shown = [path for path in pictures if path.suffix == ".png"]
     if shown:
         names = ", ".join(path.stem for path in shown)
-        console.print(f"{'plots':12} {shown[0].parent} ({names}; PNG and SVG)", soft_wrap=True, highlight=False)
+        console.print(literal(f"{'plots':12} {shown[0].parent} ({names}; PNG and SVG)"), soft_wrap=True)

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from sweep.findings import SKIP
 from sweep.plan.cells import Plan
-from sweep.report.terminal import together
+from sweep.report.terminal import literal, together
 from sweep.report.words import cells_words
 
 
@@ -18,7 +18,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     for group in plan.groups:
         for key in group.cells:
             cell = plan.cell(key)
-            table.add_row(f"{group.number + 1}", cell.label, str(cell.gpus))
+            table.add_row(f"{group.number + 1}", literal(cell.label), str(cell.gpus))
     if table.row_count:
         console.print(table)
     for line in together((cell.label, SKIP, cell.skip.text) for cell in plan.cells if cell.skip):

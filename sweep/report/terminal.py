@@ -5,12 +5,14 @@ Rows of summary.csv in, text out. Knows nothing about files or how rows were com
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from profiling.printing import clean
 from sweep.findings import FAIL, IMPRECISE, MORE_STARTS, PASS, SKIP, gravity, texts
 from sweep.report.words import (
     AA_EXPLAINED,
@@ -30,6 +32,11 @@ STATUS_STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "ERROR":
 WIDE = 140  # a terminal this wide has room for evidence in the table
 
 LONG = 300  # a longer table shows only this many rows: first what failed or warns, then the others
+
+
+def literal(text: str, style: str = "", **options: Any) -> Text:
+    """Text that is shown as it is: never markup, and with control characters visible. `options` as for rich's Text."""
+    return Text(clean(text), style=style, **options)
 
 
 def breakable(label: str, longest: int = 12) -> str:
@@ -74,8 +81,8 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
         )
         shown = Text(status + (" ?" if text(row, "invalid_reason") else ""), style=STATUS_STYLES.get(status, ""))
         label = text(row, "cell")
-        cells = [Text(label if wide else breakable(label)), shown, *(Text(value) for value in values)]
-        evidence = Text(text(row, "evidence"), no_wrap=True, overflow="ellipsis")
+        cells = [literal(label) if wide else Text(breakable(clean(label))), shown, *map(literal, values)]
+        evidence = literal(text(row, "evidence"), no_wrap=True, overflow="ellipsis")
         table.add_row(*cells, *([evidence] if wide else []))
     below = [*_reasons(shown_rows), *_evidence(shown_rows, wide), *_small_print(rows, len(shown_rows), wide)]
     return Group(table, *below) if table.row_count else Group(*below)
@@ -102,7 +109,9 @@ def together(found: Iterable[tuple[str, str, str]]) -> list[Text]:
         if why:
             labels_by_text.setdefault((word, why), []).append(label)
     return [
-        Text.assemble((f"{word:5} ", STATUS_STYLES.get(word, "dim")), (", ".join(labels), "bold"), f": {why}")
+        Text.assemble(
+            *((f"{word:5} ", STATUS_STYLES.get(word, "dim")), (clean(", ".join(labels)), "bold"), f": {clean(why)}")
+        )
         for (word, why), labels in labels_by_text.items()
     ]
 
@@ -114,7 +123,7 @@ _COUNTED = (IMPRECISE, MORE_STARTS)
 def _evidence(rows: Sequence[Row], wide: bool) -> list[Text]:
     """The full evidence of a single cell, and of failed cells if the table does not show it."""
     return [
-        Text.assemble(("      " + text(row, "cell"), "bold"), (f": {text(row, 'evidence')}", "dim"))
+        Text.assemble(("      " + clean(text(row, "cell")), "bold"), (f": {clean(text(row, 'evidence'))}", "dim"))
         for row in rows
         if text(row, "evidence") and (len(rows) == 1 or (text(row, "status") == FAIL and not wide))
     ]

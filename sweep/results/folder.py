@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from profiling.errors import Refusal
 from profiling.measured_cell import NoPhases, RecordedCell, read_cell
 from profiling.nsys.nsys_cli import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
-from profiling.printing import clean
+from profiling.printing import clean, complain
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError, require
 from sweep.plan.cells import Cell, Plan, outdated
@@ -209,7 +208,7 @@ class SweepFolder:
                 handle.write(line.encode("utf-8", "backslashreplace"))
         except OSError as error:
             if not self._lost_events:
-                print(f"sweep: events.jsonl is incomplete: {error.strerror}", file=sys.stderr)
+                complain(f"sweep: events.jsonl is incomplete: {error.strerror}")
             self._lost_events = True
 
     def events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -3,8 +3,6 @@
 Reads events.jsonl, which every group appends to, so it shows the same for any launcher.
 """
 
-import os
-import sys
 import threading
 import time
 from typing import Any
@@ -16,26 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.plan.cells import Cell, Plan
+from sweep.report.terminal import literal
 from sweep.report.words import cells_words
 from sweep.results.folder import SweepFolder
+from sweep.streams import say
 
 FINAL = ("done", "error")
 STYLES = {"done": "green", "error": "red", "running": "cyan", "loading": "yellow", "warm-up": "yellow"}
-
-
-def silence_stdout() -> None:
-    """Whoever read what we print went away (`| head`): print to nowhere from now on, and go on."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
-def say(line: str) -> None:
-    """Print a line at once, if anybody reads it."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        silence_stdout()
 
 
 class CellStates:
@@ -122,7 +107,7 @@ class LiveTable:
         """Cells that the sweep adds while it runs, because others want further starts."""
         new = self.states.extend(plan, kept)
         if new and self._thread is not None:
-            print(f"{len(new)} more to run: {', '.join(cell.label for cell in new)}", flush=True)
+            say(f"{len(new)} more to run: {', '.join(cell.label for cell in new)}")
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -159,14 +144,16 @@ class LiveTable:
         first = max(0, min(active - room // 2, len(rows) - room))
         for key, state in rows[first : first + room]:
             name = state["state"]
-            middle: Any = Text(str(state.get("reason") or ""), overflow="ellipsis", no_wrap=True, style="dim")
+            middle: Any = literal(str(state.get("reason") or ""), "dim", overflow="ellipsis", no_wrap=True)
             if name == "running":
                 middle = ProgressBar(total=state["total"], completed=state["done"], width=24)
             seconds = ""
             if "seen" in state and name != "waiting":
                 took = state["took"] if name in FINAL else time.perf_counter() - state["seen"]
                 seconds = f"{took:.1f} s"
-            table.add_row(self.states.cells[key].label, Text(name, style=STYLES.get(name, "dim")), middle, seconds)
+            table.add_row(
+                literal(self.states.cells[key].label), literal(name, STYLES.get(name, "dim")), middle, seconds
+            )
         elapsed = time.perf_counter() - self.states.started
         done = sum(s["state"] in FINAL for s in self.states.states.values())
         total = sum(s["state"] not in ("skipped", "kept") for s in self.states.states.values())

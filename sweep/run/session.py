@@ -7,13 +7,12 @@ groups (an exception, Ctrl-C, a killed worker), what is finished is summarised a
 import dataclasses
 import functools
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from profiling import ranges
-from profiling.printing import clean
+from profiling.printing import complain
 from sweep.analysis.proposers import proposed
 from sweep.config import ConfigError
 from sweep.engines.process.failures import one_line
@@ -28,7 +27,7 @@ from sweep.run.descendants import kill_descendants
 from sweep.run.group import Launch, is_finished, kept_result
 from sweep.run.interrupts import INTERRUPTED, Interrupts
 from sweep.run.manifest import facts_of, later, progress
-from sweep.run.progress import LiveTable, silence_stdout
+from sweep.run.progress import LiveTable
 
 DAMAGES = 10  # cells whose damaged file is named
 
@@ -67,7 +66,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
             if len(others) == 1
             else f"{len(others)} cells from other commands; they appear"
         )
-        print(f"{folder.path} also holds {what} in the tables", file=sys.stderr)
+        complain(f"{folder.path} also holds {what} in the tables")
     if replaced:
         what, they = ("1 cell", "it is") if len(replaced) == 1 else (f"{len(replaced)} cells", "they are")
         why = (
@@ -75,20 +74,14 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
             if len(replaced) == 1
             else ("were planned before their checkpoint or prompts changed")
         )
-        print(
-            f"{what} in {folder.path} {why}; {they} measured again, and the tables leave the old results out",
-            file=sys.stderr,
-        )
+        complain(f"{what} in {folder.path} {why}; {they} measured again, and the tables leave the old results out")
     if said := provenance.sentence(older):
-        print(said, file=sys.stderr)
+        complain(said)
     _say_what_is_damaged(damaged)
     done = set(kept)
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
-        print(
-            "a profiling tool is attached, so engines are spawned and not forked: it would not see forked ones",
-            file=sys.stderr,
-        )
+        complain("a profiling tool is attached, so engines are spawned and not forked: it would not see forked ones")
     interrupted = False
     failure: Exception | None = None
     with Interrupts() as interrupts:
@@ -105,7 +98,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
             kill_descendants()
             forget_imports()
         if failure is not None:
-            print(f"the launcher failed: {type(failure).__name__}: {one_line(str(failure))}", file=sys.stderr)
+            complain(f"the launcher failed: {type(failure).__name__}: {one_line(str(failure))}")
         plan = _with_further_starts(plan, folder)
         # Before anything is printed: a reader that went away (`| head`) must not cost the manifest.
         took_s = time.perf_counter() - began
@@ -129,14 +122,10 @@ def _report(folder: SweepFolder, plots: bool, interrupted: bool) -> int:
 
     try:
         return rebuild(folder, plots=plots, interrupted=interrupted)
-    except BrokenPipeError:  # files are written before anything is printed
-        silence_stdout()
-        return rebuild(folder, plots=False, interrupted=interrupted)
     except OSError as error:
-        print(
+        complain(
             f"sweep: the report could not be written ({error.strerror}); results are kept, and "
-            f"python -m sweep.report {shlex.quote(str(folder.path))} writes it again",
-            file=sys.stderr,
+            f"python -m sweep.report {shlex.quote(str(folder.path))} writes it again"
         )
         return 1
 
@@ -145,7 +134,7 @@ def _save_manifest(folder: SweepFolder, manifest: dict[str, Any]) -> None:
     try:
         folder.save_manifest(manifest)
     except OSError as error:
-        print(f"sweep: manifest.json could not be written ({error.strerror})", file=sys.stderr)
+        complain(f"sweep: manifest.json could not be written ({error.strerror})")
 
 
 def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], table: LiveTable) -> None:
@@ -185,9 +174,9 @@ def _older(folder: SweepFolder, plan: Plan, kept: dict[str, RunResult]) -> list[
 def _say_what_is_damaged(damaged: dict[str, str]) -> None:
     """Name the stored files for whose sake finished cells are measured again."""
     for label, why in list(damaged.items())[:DAMAGES]:
-        print(f"sweep: {clean(label)} is measured again: {clean(why)}", file=sys.stderr)
+        complain(f"sweep: {label} is measured again: {why}")
     if len(damaged) > DAMAGES:
-        print(f"sweep: {len(damaged) - DAMAGES} more cells are measured again: files are damaged", file=sys.stderr)
+        complain(f"sweep: {len(damaged) - DAMAGES} more cells are measured again: files are damaged")
 
 
 def _results(folder: SweepFolder, plan: Plan) -> dict[str, RunResult | None]:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
+from profiling.printing import clean
 from sweep.analysis import columns
 from sweep.analysis.columns import Column
 from sweep.analysis.control_group import ControlGroup
@@ -102,6 +104,10 @@ class _Images:
     def is_preview(self, picture: Picture | None) -> bool:
         """Whether the page shows it scaled down."""
         return picture is not None and picture.digest in self.previews
+
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no text file may hold: control characters but tab and newline, and lone surrogates."""
 
 
 def speedup_words(row: Row) -> str:
@@ -196,8 +202,7 @@ def render(context: ReportContext) -> str:
         plots=list(_plots(context.plots)),
         store=Markup(_json({names[digest]: uri for digest, uri in embedded.uris.items()})),
     )
-    # A lone surrogate (from an argument that was not UTF-8) could not be written to a file.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return CONTROL.sub(lambda found: clean(found[0]), page)
 
 
 def _json(value: Any) -> str:

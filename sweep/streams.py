@@ -1,0 +1,90 @@
+"""Standard output and error that never cost a result: what cannot be printed is said once, and the work goes on.
+
+Knows nothing of what is printed.
+"""
+
+import errno
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+from profiling.printing import clean, complain
+
+QUIET = (errno.EPIPE, errno.EBADF)
+"""Errors of a reader that went away (`| head`) and of a stream that was closed (`>&-`): whoever did so knows."""
+
+
+class Forgiving(io.FileIO):
+    """A descriptor for writing. After its first error it takes everything and writes nothing."""
+
+    def __init__(self, number: int, name: str, lost: OSError | None = None) -> None:
+        super().__init__(number, "w", closefd=False)
+        self.told_as = name  # begins the line that says so
+        self.lost = lost
+
+    def write(self, data: Any) -> int:
+        """As of any stream, but never raises OSError."""
+        size = memoryview(data).nbytes
+        if self.lost is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.lost = error
+                if error.errno not in QUIET and self.fileno() == 1:
+                    complain(f"{self.told_as}: standard output cannot be written ({error.strerror})")
+        return size
+
+
+def steady(name: str) -> None:
+    """Have this process print to streams that never raise. `name` of the command, for messages.
+
+    A closed descriptor is opened on nothing: else the next file that is opened would be taken for it. Streams that
+    somebody has put in the place of the process's own stay.
+    """
+    closed = [number for number in (0, 1, 2) if not _is_open(number)]
+    for number in closed:
+        opened = os.open(os.devnull, os.O_RDWR)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
+        os.set_inheritable(number, True)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _stream(1, sys.stdout, name, closed)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _stream(2, sys.stderr, name, closed)
+
+
+def printed() -> bool:
+    """Whether standard output has taken everything so far."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return not isinstance(raw, Forgiving) or raw.lost is None
+
+
+def say(line: str) -> None:
+    """Print one line at once, with control characters shown."""
+    print(clean(line), flush=True)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _stream(number: int, old: TextIO | None, name: str, closed: list[int]) -> TextIO:
+    """The stream that takes the place of `old`, which is None for a closed descriptor."""
+    lost = OSError(errno.EBADF, os.strerror(errno.EBADF)) if number in closed or old is None else None
+    raw = Forgiving(number, name, lost)
+    made = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=old.encoding if old else "utf-8",
+        errors="replace" if number == 1 else "backslashreplace",
+        line_buffering=number == 2 or os.isatty(number),
+        write_through=isinstance(old, io.TextIOWrapper) and old.write_through,
+    )
+    made.mode = "w"  # type: ignore[misc]
+    return made
