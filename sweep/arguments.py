@@ -3,6 +3,7 @@
 Pure: arguments in, arguments out, or ConfigError with one line. Knows Hydra's grammar, not what a field means.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -164,3 +165,12 @@ def without_optimisation() -> None:
     for name, function in vars(whole["HydraOverrideVisitor"]).items():
         if name.startswith(("visit", "is_", "_")) and not name.startswith("__"):
             setattr(visitor.HydraOverrideVisitor, name, function)
+
+
+def as_utf8(argument: str) -> str:
+    """An argument that the locale could not decode (C without UTF-8 mode), as the UTF-8 that it most likely is."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8", "surrogateescape")
+    return argument

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from profiling.printing import complain
 from sweep import __version__, config
-from sweep.arguments import prepared, without_optimisation
+from sweep.arguments import as_utf8, prepared, without_optimisation
 from sweep.run.interrupts import Interrupts
 from sweep.streams import steady
 
@@ -55,6 +55,8 @@ def main() -> None:
     if "--version" in sys.argv[1:]:  # Hydra would print only its own
         print(f"sweep {__version__} (Hydra {hydra.__version__})")
         return
+    sys.orig_argv[:] = map(as_utf8, sys.orig_argv)
+    sys.argv[1:] = map(as_utf8, sys.argv[1:])
     try:
         without_optimisation()
         sys.argv[1:] = prepared(sys.argv[1:])

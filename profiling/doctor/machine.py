@@ -204,7 +204,7 @@ def disk_finding(asked: str | None) -> Finding:
 def read_text(path: Path) -> str | None:
     """Text of a small file, or None when it cannot be read."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 
@@ -212,7 +212,7 @@ def read_text(path: Path) -> str | None:
 def read_number(path: Path) -> int | None:
     """A kernel setting, or None when the kernel has no such setting."""
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -95,7 +95,7 @@ Record = DitRecord | ArRecord | Transfer
 
 def markers(folder: Path) -> Markers:
     """Where the plugin is installed and where it failed, so far."""
-    installed = [json.loads(path.read_text()) for path in folder.glob("installed-*.json")]
+    installed = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("installed-*.json")]
     found = tuple(Installed(m["pid"], tuple(m["hooks"])) for m in sorted(installed, key=lambda m: m["pid"]))
     return Markers(found, failures(folder))
 
@@ -108,13 +108,13 @@ def paused(folder: Path) -> bool:
 def traced_to(folder: Path) -> Path | None:
     """Where to record a request that begins now; None for nowhere."""
     with contextlib.suppress(FileNotFoundError):
-        return Path((folder / TRACE).read_text())
+        return Path((folder / TRACE).read_text(encoding="utf-8"))
     return None
 
 
 def failures(folder: Path) -> tuple[str, ...]:
     """Tracebacks of the plugin in any process, so far."""
-    return tuple(path.read_text() for path in sorted(folder.glob("failed-*.txt")))
+    return tuple(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("failed-*.txt")))
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[Line], int]:

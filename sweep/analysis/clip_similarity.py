@@ -59,7 +59,12 @@ def _ask(folder: SweepFolder, plan: Plan, checkpoint: str, pairs: Mapping[tuple[
     command = [sys.executable, "-m", "sweep.analysis.clip_worker", checkpoint]
     try:
         done = subprocess.run(
-            command, input=json.dumps(list(pairs.values())), capture_output=True, text=True, timeout=TIMEOUT_S
+            command,
+            input=json.dumps(list(pairs.values())),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
         return f"CLIP similarity: no answer within {TIMEOUT_S:g} s"

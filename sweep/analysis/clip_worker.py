@@ -37,7 +37,7 @@ def preprocessing(checkpoint: Path, size: int) -> Any:
     from PIL import Image
 
     file = checkpoint / "preprocessor_config.json"
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     mean = np.array(known.get("image_mean", (0.48145466, 0.4578275, 0.40821073)))
     std = np.array(known.get("image_std", (0.26862954, 0.26130258, 0.27577711)))
 

@@ -307,7 +307,7 @@ def lose() -> None:
 
 def await_imports(timeout_s: float) -> None:
     """Wait until the started server has done its imports. Raises ServerDied and TimeoutError."""
-    with Path(os.devnull).open("w") as nowhere, contextlib.suppress(subprocess.TimeoutExpired):
+    with Path(os.devnull).open("wb") as nowhere, contextlib.suppress(subprocess.TimeoutExpired):
         Forked(_nothing, (), os.environ, nowhere.fileno(), timeout_s).wait(timeout_s)
 
 

@@ -114,7 +114,7 @@ class GlmImage(Stages):
     def __init__(self, spec: EngineSpec, folder: Path) -> None:
         super().__init__(spec)
         self._deploy = folder / "deploy.yaml"  # YAML is a superset of JSON
-        self._deploy.write_text(json.dumps(self.deploy(), indent=1))
+        self._deploy.write_text(json.dumps(self.deploy(), indent=1), encoding="utf-8")
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class Traces:
         while True:
             lost = sorted(self._plugin.glob("lost-*.txt"))
             if lost:
-                raise RuntimeError(f"the trace of {lost[0].stem.removeprefix('lost-')} was lost: {lost[0].read_text()}")
+                why = lost[0].read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"the trace of {lost[0].stem.removeprefix('lost-')} was lost: {why}")
             writing = list(folder.glob(WRITING.format(name="*")))
             ranks = range(self._ranks)
             missing = [rank for rank in ranks if not (folder / TRACE_FILE.format(name=f"rank{rank}")).is_file()]

@@ -45,8 +45,10 @@ class Workers:
             site = self.folder.parent / "site"
             metadata = site / "gen_sweep_plugin-0.dist-info"
             metadata.mkdir(parents=True)
-            (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gen-sweep-plugin\nVersion: 0\n")
-            (metadata / "entry_points.txt").write_text(ENTRY_POINT)
+            (metadata / "METADATA").write_text(
+                "Metadata-Version: 2.1\nName: gen-sweep-plugin\nVersion: 0\n", encoding="utf-8"
+            )
+            (metadata / "entry_points.txt").write_text(ENTRY_POINT, encoding="utf-8")
             sys.path.append(str(site))
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(site)]))
 

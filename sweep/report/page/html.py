@@ -178,7 +178,8 @@ def render(context: ReportContext) -> str:
     names = {digest: str(place) for place, digest in enumerate(embedded.uris)}
     images = _Images(names, embedded.previews, context.folder)
     script, look = (
-        resources.files("sweep.report.page").joinpath(f"report.{kind}").read_text() for kind in ("js", "css")
+        resources.files("sweep.report.page").joinpath(f"report.{kind}").read_text(encoding="utf-8")
+        for kind in ("js", "css")
     )
     rows = [{**cell.columns, "anchor": f"cell-{i}" if cell.section else ""} for i, cell in enumerate(context.cells)]
     anchors = {text(row, "cell_key"): text(row, "anchor") for row in rows}

@@ -1,0 +1,101 @@
+"""No text is read or written in the encoding of the locale, which differs from machine to machine."""
+
+import ast
+import json
+import locale
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment, to_run
+
+PACKAGES = ("sweep", "profiling", "hydra_plugins")
+SUBPROCESS = ("run", "Popen", "check_output")
+
+
+def without_encoding(source: str) -> Iterator[int]:
+    """Lines of calls that read, write or open text and leave the encoding to the locale."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and _is_text(node) and not {"encoding", None} & {k.arg for k in node.keywords}:
+            yield node.lineno
+
+
+def _is_text(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name in ("read_text", "write_text"):
+        return len(call.args) < (1 if name == "read_text" else 2)
+    if name in ("open", "fdopen"):
+        owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        if owner in ("Image", "PIL.Image") or (owner == "os" and name == "open"):
+            return False
+        given = [*call.args, *(k.value for k in call.keywords if k.arg == "mode")]
+        modes = [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        return not any("b" in mode for mode in modes)
+    return any(k.arg in ("text", "universal_newlines") for k in call.keywords) and name in SUBPROCESS
+
+
+def test_every_text_has_an_encoding() -> None:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert len(files) > 150
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in files
+        for line in without_encoding(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("path.read_text()", 1),
+        ("path.read_text(encoding='utf-8') + path.read_text('utf-8')", 0),
+        ("path.write_text(text)", 1),
+        ("path.write_text(text, encoding='utf-8')", 0),
+        ("open(name)", 1),
+        ("path.open('a')", 1),
+        ("path.open('rb') and open(name, mode='wb')", 0),
+        ("os.open(name, os.O_RDONLY) and Image.open(name)", 0),
+        ("subprocess.run(command, text=True)", 1),
+        ("subprocess.run(command, text=True, encoding='utf-8')", 0),
+    ],
+)
+def test_what_leaves_it_to_the_locale_is_noticed(source: str, count: int) -> None:
+    assert len(list(without_encoding(source))) == count
+
+
+def available(name: str) -> bool:
+    """Whether the machine has this locale."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, name)
+    except locale.Error:
+        return False
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name in ("C", "de_DE.ISO-8859-1", "zh_CN.GBK") if available(name)])
+def test_files_are_utf_8_and_reruns_keep_everything_in_any_locale(tmp_path: Path, name: str) -> None:
+    locales = {"LC_ALL": name, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    text = "一只猫" if name != "de_DE.ISO-8859-1" else "Käse"
+    encoding = {"de_DE.ISO-8859-1": "latin-1", "zh_CN.GBK": "gbk"}.get(name, "utf-8")
+    arguments = ("engine=noop", "workload.num_prompts=1", "workload.repeats=1", "plots=false", "aa=0")
+    swept = f"workload.prompt='{text}','a cat'"
+    command = [sys.executable, "-m", "sweep", "-m", *arguments, f"hydra.sweep.dir={tmp_path}"]
+    kept = []
+    for asked, variables in ((swept.encode(encoding), locales), (swept.encode(encoding), locales), (swept, {})):
+        done = subprocess.run([*command, asked], env=environment() | variables, capture_output=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        kept.append(to_run(done.stdout.decode(encoding)))
+    assert kept == [(2,), (0, 2), (0, 2)]
+    plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert {cell["config"]["workload"]["prompt"] for cell in plan["cells"]} == {text, "a cat"}
+    results = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*/result.json")]
+    assert sum(text in result for result in results) == 1
+    assert text in (tmp_path / "summary.csv").read_text(encoding="utf-8")
+    assert text in (tmp_path / "manifest.json").read_text(encoding="utf-8")
