@@ -267,7 +267,14 @@ COLUMNS: tuple[Column, ...] = (
     Column("speedup", SPEED, "baseline latency ÷ cell latency", heading="speed-up (95 %)", unit="×", better=HIGHER),
     Column("speedup_low", SPEED, "lower end of its 95 % interval"),
     Column("speedup_high", SPEED, "upper end of its 95 % interval"),
-    Column("called", SPEED, "verdict: faster, slower or no difference; empty if noise is unknown", heading="verdict"),
+    Column(
+        "called",
+        SPEED,
+        "verdict on this cell alone: faster, slower or no difference; empty if noise is unknown or pairs are too few",
+        heading="verdict",
+    ),
+    Column("p_value", SPEED, "two-sided p-value of no difference, for this cell alone"),
+    Column("p_holm", SPEED, "the same, adjusted for all cells that the sweep judges (Holm)"),
     Column(
         "interaction_gain",
         SPEED,

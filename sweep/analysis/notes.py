@@ -21,7 +21,8 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
     if cell.role == FEATURE and gain.ratio is not None:
         asked, width = cell.config["precision"], gain.half_width
         if why := why_not_judged(sweep, cell, mine, gain):
-            notes.append(Finding(why.code, f"{why.text}, so start-to-start noise is unknown"))
+            so = "" if gain.too_few else ", so start-to-start noise is unknown"
+            notes.append(Finding(why.code, f"{why.text}{so}"))
         elif width is not None and width > asked:
             known = f"speed-up known to ±{100 * width:.1f} % (target ±{100 * asked:.3g} %)"
             auto = cell.config["repeat"] == "auto"
@@ -48,6 +49,9 @@ def why_not_judged(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.
     """Why a feature's speed-up has no verdict; None where it has one, or where there is no speed-up."""
     if cell.role != FEATURE or gain.ratio is None or gain.called != paired.UNKNOWN:
         return None
+    if gain.too_few:
+        needed = f"at least {paired.FEWEST_PAIRS} prompts or repeats are needed"
+        return Finding("too_few_pairs", f"too few pairs ({gain.pairs}; {needed})")
     again = sweep.repeated_baselines.get(model_and_engine(cell), ())
     measured = [sweep.measured[one.key] for one in again if one.key in sweep.measured]
     if not again:
@@ -56,8 +60,6 @@ def why_not_judged(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.
         return Finding("aa_not_finished", "no A/A run finished")
     if mine.pairs and not any(one.pairs for one in measured):
         return Finding("aa_not_interleaved", "the A/A run had no interleaved baseline")
-    if mine.pairs and gain.pairs < 2:
-        return Finding("too_few_pairs", "A/A ran with too few pairs (1; at least 2 prompts or repeats are needed)")
     return Finding("aa_not_comparable", "the A/A run shares no measurement with its baseline")
 
 

@@ -23,6 +23,9 @@ SEED = 20240901  # fixed, so that a report rebuilt from the same samples shows t
 
 FASTER, SLOWER, NO_DIFFERENCE, UNKNOWN = "faster", "slower", "no difference", ""
 
+FEWEST_PAIRS = 2
+"""A single pair gets no verdict, however well start-to-start noise is known: nothing shows that it was a usual one."""
+
 Sample = tuple[int, int, int]
 """prompt_index, seed, repeat: what identifies a measurement in another cell."""
 
@@ -53,11 +56,13 @@ class Ratio:
     low: float | None = None
     high: float | None = None
     pairs: int = 0  # prompts (with seeds) that both have; with a single prompt, its repeats
-    p_value: float | None = None  # two-sided, of no difference; None unless start-to-start noise is known
+    # two-sided, of no difference; None with too few pairs, and unless start-to-start noise is known
+    p_value: float | None = None
+    too_few: bool = False  # whether only the number of pairs keeps it from a verdict
 
     @property
     def called(self) -> str:
-        """faster, slower, no difference; "" when start-to-start noise is unknown."""
+        """faster, slower, no difference; "" when start-to-start noise is unknown or there are too few pairs."""
         if self.p_value is None or self.low is None or self.high is None:
             return UNKNOWN
         return FASTER if self.low > 1 else SLOWER if self.high < 1 else NO_DIFFERENCE
@@ -129,19 +134,27 @@ def compare(
 def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
     """Baseline ÷ cell, from starts in which the baseline was interleaved with the cell, batch by batch.
 
-    `noise` is `interleaved_noise` of the A/A cells: one degree of freedom per A/A start, so with a single A/A
-    start Student's interval would be useless. It is moderated (after Smyth 2004, Statistical Applications in Genetics
-    and Molecular Biology 3:1): the assumption that processes add as much noise as prompts do counts as one further
-    observation, whose weight falls with more A/A starts. Sound where drift cancels, as it does with an interleaved
-    baseline; docs/calibration.md.
+    `noise` is `interleaved_noise` of the A/A cells. They are what the cell would be if its features did nothing, so
+    Student's interval with one degree of freedom per A/A start holds whatever the noise inside a start looks like
+    (drift, autocorrelation, how much starts differ). With a single A/A start it is 12.7 standard deviations wide:
+    that prompts agree does not tell what starts differ by. docs/calibration.md measures it.
     """
-    differences = _paired_logs(pairs)
-    if noise.sd is None or len(differences) < 2:
-        return _ratio(differences, None, 0.0)
-    expected = 2 * float(differences.var(ddof=1)) / len(differences)
-    weight = 1 / noise.df
-    df = noise.df + weight
-    return _ratio(differences, (weight * expected + noise.df * noise.sd**2 / len(pairs)) / df, df)
+    spread = None if noise.sd is None or not pairs else noise.sd**2 / len(pairs)
+    return _ratio(_paired_logs(pairs), spread, float(noise.df))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of Holm's step-down, in the order given (Holm 1979, Scand. J. Statist. 6:65).
+
+    If every value below α is taken as a difference, the chance of any wrong verdict is at most α, whatever the
+    dependence between them (cells of one sweep share their noise estimate).
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, (len(p_values) - rank) * p_values[place])
+        adjusted[place] = min(1.0, largest)
+    return adjusted
 
 
 def _paired_logs(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
@@ -216,8 +229,9 @@ def _ratio(differences: "np.ndarray", spread: float | None, df: float) -> Ratio:
         p_values.append(_two_sided(mean, math.sqrt(spread), df))
     if not lows:
         return Ratio(math.exp(mean), pairs=n)
-    known = spread is not None and df > 0
-    return Ratio(math.exp(mean), math.exp(min(lows)), math.exp(max(highs)), n, max(p_values) if known else None)
+    known, enough = spread is not None and df > 0, n >= FEWEST_PAIRS
+    p_value = max(p_values) if known and enough else None
+    return Ratio(math.exp(mean), math.exp(min(lows)), math.exp(max(highs)), n, p_value, known and not enough)
 
 
 def _bootstrap(differences: "np.ndarray") -> tuple[float, float]:

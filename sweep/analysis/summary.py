@@ -13,6 +13,7 @@ from sweep.analysis import (
     combinations,
     control_group,
     engine_starts,
+    family,
     image_faults,
     image_pairs,
     notes,
@@ -68,6 +69,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     interleaved = {key for key, one in measured.items() if one.pairs}
     validity.doubt_drift(rows, interleaved)
     validity.doubt_baselines(rows, plan.by_key, interleaved)
+    family.adjust(rows)
     for row in rows:
         _conclude(row)
     group = control_group.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
@@ -146,7 +148,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     floor = sweep.floors.get(model_and_engine(cell), Floor())
     gain = engine_starts.speedup(mine, sweep.baselines.get(cell.baseline_key, []), floor)
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
-    row |= {"called": gain.called, "starts": len(mine.results), "valid": True}
+    row |= {"called": gain.called, "p_value": gain.p_value, "starts": len(mine.results), "valid": True}
     row["notes"] += [*notes.notes_of(sweep, cell, mine, gain), *notes.said_by_trace(sweep, cell, result, row)]
     row["doubts"] += validity.own_doubts(cell, mine.results)
     if isinstance(quality, str):

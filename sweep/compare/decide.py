@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from profiling import phases
 from sweep import findings
 from sweep.analysis import paired
-from sweep.analysis.paired import Ratio
+from sweep.analysis.paired import Ratio, holm
 from sweep.analysis.status import SLOWER as SLOW
 from sweep.compare.load import Cell, Report
 from sweep.compare.relative import machine_scale, relative_starts
@@ -34,6 +34,7 @@ REGRESSION, STATUS, QUALITY = "regression", "status", "quality"
 WORSE, BETTER, LOST, OTHER, SAME = "worse", "better", "lost", "other", ""
 
 NO_AA, NOT_COMPARED, REPEATED, UNIT, PROFILED = "no_aa", "not_compared", "aa", "baseline", "profiled"
+TOO_FEW_PAIRS = "too_few_pairs"
 """Codes that say why a speed is unknown or not judged."""
 
 
@@ -141,20 +142,6 @@ def compare_reports(before: Report, others: Sequence[Report], options: Options) 
     return comparisons
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values of Holm's step-down, in the order given (Holm 1979, Scand. J. Statist. 6:65).
-
-    If every value below α is taken as a difference, the chance of any wrong verdict is at most α, whatever the
-    dependence between them (cells of one sweep share their noise estimate).
-    """
-    adjusted = [1.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, (len(p_values) - rank) * p_values[place])
-        adjusted[place] = min(1.0, largest)
-    return adjusted
-
-
 def speed_verdict(ratio: Ratio, p_holm: float | None, min_change: float) -> str:
     """The verdict on a measured ratio. `p_holm` None: not judged with the other cells, so never certain."""
     if ratio.ratio is None or ratio.called == paired.UNKNOWN:
@@ -253,7 +240,12 @@ def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[R
     ratio = paired.compare(starts[0], starts[1], noises[0], noises[1])
     if ratio.ratio is None:
         return ratio, Finding(NOT_COMPARED, "no samples in common")
-    return ratio, None if ratio.called else Finding(NO_AA, "no A/A run, so start-to-start noise is unknown")
+    if ratio.called:
+        return ratio, None
+    if ratio.too_few:
+        few = f"too few pairs for a verdict: {ratio.pairs}, and it takes {paired.FEWEST_PAIRS}"
+        return ratio, Finding(TOO_FEW_PAIRS, few)
+    return ratio, Finding(NO_AA, "no A/A run, so start-to-start noise is unknown")
 
 
 def _match(

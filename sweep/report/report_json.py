@@ -76,6 +76,8 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
             "low": row.get("speedup_low"),
             "high": row.get("speedup_high"),
             "called": row.get("called") or "",
+            "p_value": row.get("p_value"),
+            "p_holm": row.get("p_holm"),
             "interaction_gain": row.get("interaction_gain"),
         },
         "quality": {

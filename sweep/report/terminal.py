@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from profiling.printing import clean
+from sweep.analysis import family
 from sweep.findings import FAIL, IMPRECISE, MORE_STARTS, PASS, SKIP, gravity, texts
 from sweep.report.words import (
     AA_EXPLAINED,
@@ -142,6 +143,12 @@ def _small_print(rows: Sequence[Row], shown: int, wide: bool) -> list[Text]:
         lines.append(
             "Speed-ups compare each cell with its interleaved baseline (run alongside it, batch by batch), "
             "not with the baseline's row."
+        )
+    judged = family.judged(rows)
+    if judged > 1:
+        lines.append(
+            f"Each interval and verdict allows 5 % error for its cell alone; {judged} cells are judged. "
+            "The column p_holm of summary.csv is adjusted for all of them."
         )
     if mentions_aa(rows):
         lines.append(AA_EXPLAINED)

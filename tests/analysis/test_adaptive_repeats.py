@@ -43,9 +43,17 @@ def test_a_number_of_starts_is_reached_and_no_more() -> None:
     assert further_starts(made, measured(made)) == []
 
 
-@pytest.mark.parametrize(("precision", "more"), [(0.2, 0), (0.001, 4)])
-def test_auto_goes_on_until_precise(precision: float, more: int) -> None:
+@pytest.mark.parametrize(
+    ("precision", "aa", "more"),
+    [(0.2, 3, 0), (0.001, 3, 4), (0.2, 2, 4)],
+    ids=["precise", "not precise", "precise, but perhaps by luck"],
+)
+def test_auto_goes_on_until_precise_beyond_luck(precision: float, aa: int, more: int) -> None:
     made = asking(repeat="auto", precision=precision)
+    (first,) = [cell for cell in made.cells if cell.role == AA]
+    baseline = made.by_key[first.origin]
+    repeated = [dataclasses.replace(again(baseline, n), interleaved=baseline.key) for n in range(2, aa + 1)]
+    made = build_plan([*made.cells, *repeated])
     assert len(further_starts(made, measured(made))) == more
 
 

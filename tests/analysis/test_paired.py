@@ -89,6 +89,26 @@ def test_without_noise_between_starts_nothing_is_called() -> None:
     assert compare([start(*[1.0] * 9)], [start(*[2.0] * 9)], QUIET).called == "slower"
 
 
+def test_a_single_pair_gets_an_interval_but_no_verdict() -> None:
+    for one in (
+        compare([start(2.0)], [start(1.0)], QUIET),
+        compare_interleaved([(start(2.0), start(1.0))], QUIET),
+    ):
+        assert (one.called, one.too_few, one.ratio) == ("", True, 2.0)
+        assert 1.9 < one.low < 2.0 < one.high < 2.1
+    assert not compare([start(2.0, 2.0)], [start(1.0, 1.0)], QUIET).too_few
+    assert not compare([start(2.0)], [start(1.0)], Noise()).too_few, "it is the A/A that is missing"
+
+
+def test_one_aa_start_that_agrees_by_luck_does_not_narrow_the_interval_of_prompts_that_agree() -> None:
+    """Prompts agree to 0.1 %, the A/A start strays by 1 %: Student's 12.706 for one degree of freedom."""
+    seconds = [1 + prompt / 10 for prompt in range(20)]
+    cell = start(*(value * math.exp(0.05 + 0.001 * (-1) ** n) for n, value in enumerate(seconds)))
+    found = compare_interleaved([(start(*seconds), cell)], Noise(0.01, 1))
+    assert math.log(found.ratio / found.low) == pytest.approx(12.706 * 0.01, rel=1e-4)
+    assert found.called == "no difference"
+
+
 def test_noise_between_starts_widens_what_prompts_alone_would_say() -> None:
     before, after = start(1.0, 2.0, 3.0), start(0.95, 1.9, 2.85)
     assert compare([before], [after], QUIET).called == "faster"

@@ -177,12 +177,14 @@ def test_cells_status_reason_phases_and_evidence_are_told():
 def test_the_headline_names_the_fastest_that_passes_beyond_noise():
     fast = {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
     rows = [
-        shapes.row("teacache", **fast, status="FAIL"),
-        shapes.row("cache_dit", **fast, called=paired.NO_DIFFERENCE),
-        shapes.row("cfg_parallel", speedup=1.4, speedup_low=1.3, speedup_high=1.5),
+        shapes.row("teacache", **fast, status="FAIL", p_holm=0.001),
+        shapes.row("cache_dit", **fast, called=paired.FASTER, p_holm=0.06),
+        shapes.row("ring", **fast),
+        shapes.row("cfg_parallel", speedup=1.4, speedup_low=1.3, speedup_high=1.5, p_holm=0.04),
     ]
     text = Page(render(context([CellView(r["cell"], r["status"], r) for r in rows]))).text
     assert "Fastest passing cell: cfg_parallel b1 , 1.40× (1.30–1.50) with identical images." in text
+    assert "Each interval and verdict allows 5 % error for its cell alone; 3 cells are judged." in text
     assert "Fastest" not in Page(render(context([CellView("b", "PASS", shapes.row(""))]))).text
 
 

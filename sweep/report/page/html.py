@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from profiling.printing import clean
-from sweep.analysis import columns
+from sweep.analysis import columns, family
 from sweep.analysis.columns import Column
 from sweep.analysis.control_group import ControlGroup
-from sweep.analysis.paired import FASTER, NO_DIFFERENCE, UNKNOWN
-from sweep.findings import ERROR, FAIL, PASS, STATUSES, USABLE, WARN
+from sweep.analysis.paired import NO_DIFFERENCE
+from sweep.findings import ERROR, FAIL, STATUSES, USABLE, WARN
 from sweep.report import words
 from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.page import control_view
@@ -190,6 +190,7 @@ def render(context: ReportContext) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup(look),
         headline=_headline(rows),
+        judged=family.judged(rows),
         counts=_counts(context.cells),
         matrices=[_matrix(matrix) for matrix in found[:MATRICES]],
         matrices_left_out=max(0, len(found) - MATRICES),
@@ -230,16 +231,8 @@ def _counts(cells: Sequence[CellView]) -> list[tuple[str, int]]:
 
 
 def _headline(rows: Sequence[Row]) -> Row | None:
-    """The row for the headline: the fastest that passed and is faster than noise explains."""
-    passed = [
-        row
-        for row in rows
-        if text(row, "features")
-        and text(row, "status") == PASS
-        and text(row, "called") in (UNKNOWN, FASTER)
-        and (number(row, "speedup_low") or number(row, "speedup") or 0.0) > 1
-    ]
-    best = max(passed, key=lambda row: number(row, "speedup") or 0.0, default=None)
+    """The row for the headline."""
+    best = family.fastest(rows)
     if best is None:
         return None
     return {

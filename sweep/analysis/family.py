@@ -1,0 +1,38 @@
+"""All verdicts of a sweep together: which of its cells is faster whatever the number of cells that were tried.
+
+A verdict of its own allows each cell a 5 % error, so that among 20 features that do nothing one is likely to be called
+faster. What a sweep says as a whole allows 5 % for all of its cells together. Pure functions over summary rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.analysis import paired
+from sweep.findings import PASS
+from sweep.plan.cells import FEATURE
+
+ERROR = 1 - paired.CONFIDENCE
+"""Chance that anything said of the whole sweep is wrong."""
+
+
+def adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill `p_holm` into the rows of features that have a `p_value` and can be trusted."""
+    judged = [row for row in rows if row["role"] == FEATURE and row.get("p_value") is not None and not row["doubts"]]
+    for row, p_holm in zip(judged, paired.holm([row["p_value"] for row in judged]), strict=True):
+        row["p_holm"] = p_holm
+
+
+def judged(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many rows were judged together."""
+    return sum(row.get("p_holm") is not None for row in rows)
+
+
+def fastest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The fastest row that passed and is faster than its baseline beyond what chance does among so many cells."""
+    certain = [row for row in rows if row.get("status") == PASS and _p_holm(row) < ERROR and row["speedup"] > 1]
+    return max(certain, key=lambda row: row["speedup"], default=None)
+
+
+def _p_holm(row: Mapping[str, Any]) -> float:
+    found = row.get("p_holm")
+    return 1.0 if found is None else found
