@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from profiling.bounded import BoundedConnection, killed, pipe
 from profiling.child_environment import child_environment
 from profiling.telemetry import samples
-from profiling.telemetry.samples import GpuUser, TelemetrySample, TelemetryWindow, Watched
+from profiling.telemetry.samples import GpuUser, Span, TelemetrySample, TelemetryWindow, Watched
 from profiling.telemetry.worker import MARK, REST
 
 START_TIMEOUT_S = 60.0  # a driver that keeps no state between its users takes seconds a GPU to start
@@ -83,9 +83,12 @@ class ProcessTreeSampler:
             self._ask(REST)
         self._awake = False
 
-    def window(self, start_s: float, end_s: float) -> TelemetryWindow:
-        """What happened between two times of perf_counter, up to the last `mark` or `rest`; also after `stop`."""
-        return samples.window(self._samples, start_s, end_s)
+    def window(self, start_s: float, end_s: float, turns: Sequence[Span] | None = None) -> TelemetryWindow:
+        """What happened between two times of perf_counter, up to the last `mark` or `rest`; also after `stop`.
+
+        `turns`: the parts of it that the summary is about.
+        """
+        return samples.window(self._samples, start_s, end_s, turns)
 
     def gpu_users(self) -> tuple[GpuUser, ...]:
         """Every process seen on the sampled GPUs since the first mark after a rest."""

@@ -3,12 +3,16 @@
 Says nothing about single phases, because utilisation over only a few samples has no meaning. Reads no device.
 """
 
+import bisect
 import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 GB = 1e9
+
+Span = tuple[float, float]
+"""From, to, in seconds of the samples' clock."""
 
 THROTTLING = frozenset(
     {
@@ -115,32 +119,52 @@ class TelemetryWindow:
     throttled: tuple[Throttled, ...] = ()
 
 
-def window(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> TelemetryWindow:
-    """Samples and summary of the time between `start_s` and `end_s`; `samples` are in order of time."""
+def window(
+    samples: Sequence[TelemetrySample], start_s: float, end_s: float, turns: Sequence[Span] | None = None
+) -> TelemetryWindow:
+    """Samples between `start_s` and `end_s`, in order of time, and what they say of `turns`: without any, of it all.
+
+    An engine that takes turns with another is busy in its own alone, so a mean over the whole window would be of both.
+    """
+    spans = [(start_s, end_s)] if turns is None else turns
     inside = tuple(sample for sample in samples if start_s <= sample.time_s <= end_s)
-    return TelemetryWindow(inside, summarise(samples, start_s, end_s), throttled(samples, start_s, end_s))
+    return TelemetryWindow(inside, summarise(samples, spans), throttled(samples, spans))
 
 
-def levels(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> list[TelemetrySample]:
-    """Samples inside the window; if there are none, the first after it, else the last before it."""
-    inside = [sample for sample in samples if start_s <= sample.time_s <= end_s]
-    if inside or not samples:
-        return inside
-    nearest_s = next((sample.time_s for sample in samples if sample.time_s > end_s), samples[-1].time_s)
-    return [sample for sample in samples if sample.time_s == nearest_s]  # one a GPU
+def joined(spans: Sequence[Span]) -> list[Span]:
+    """The same time as spans in order that do not overlap."""
+    found: list[Span] = []
+    for start_s, end_s in sorted(spans):
+        if found and start_s <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end_s)
+        else:
+            found.append((start_s, end_s))
+    return found
 
 
-def summarise(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> TelemetrySummary:
-    """Reduce the samples, in order of time, to one row for the window; samples just outside help at its two ends."""
-    seen = levels(samples, start_s, end_s)
+def levels(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> list[TelemetrySample]:
+    """Samples inside the spans; for a span without any, the first after it, else the last before it."""
+    chosen: set[float] = set()
+    times = sorted({sample.time_s for sample in samples})
+    for start_s, end_s in spans if times else ():
+        inside = times[bisect.bisect_left(times, start_s) : bisect.bisect_right(times, end_s)]
+        after = bisect.bisect_right(times, end_s)
+        chosen.update(inside or times[after : after + 1] or times[-1:])
+    return [sample for sample in samples if sample.time_s in chosen]  # one a GPU
+
+
+def summarise(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> TelemetrySummary:
+    """Reduce the samples, in order of time, to one row for the spans; samples just outside help at their ends."""
+    spans = joined(spans)
+    seen = levels(samples, spans)
     gpu_memory = [sample.gpu_memory_gb for sample in seen if sample.gpu_memory_gb is not None]
     utilisation = [sample.gpu_util_pct for sample in seen if sample.gpu_util_pct is not None]
     capped = [not POWER_CAPS.isdisjoint(found) for sample in seen if (found := reasons(sample)) is not None]
     return TelemetrySummary(
         peak_memory_gb=max(gpu_memory or [sample.rss_gb for sample in seen], default=None),
-        cpu_pct=mean_cpu_pct(samples, start_s, end_s),
+        cpu_pct=mean_cpu_pct(samples, spans),
         gpu_util_pct=sum(utilisation) / len(utilisation) if utilisation else None,
-        energy_j=energy_used_j(samples, start_s, end_s),
+        energy_j=energy_used_j(samples, spans),
         power_capped_pct=100 * sum(capped) / len(capped) if capped else None,
     )
 
@@ -152,12 +176,12 @@ def reasons(sample: TelemetrySample) -> frozenset[str] | None:
     return frozenset(sample.throttle_reasons.split("+")) - {NO_REASON}
 
 
-def throttled(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> tuple[Throttled, ...]:
-    """GPUs that were slowed down in the window, and why (see THROTTLING). GPUs with unknown reasons are left out."""
+def throttled(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> tuple[Throttled, ...]:
+    """GPUs that were slowed down in the spans, and why (see THROTTLING). GPUs with unknown reasons are left out."""
     looked: Counter[int] = Counter()
     seen: Counter[int] = Counter()
     found: dict[int, set[str]] = {}
-    for sample in levels(samples, start_s, end_s):
+    for sample in levels(samples, joined(spans)):
         given = reasons(sample)
         if sample.gpu_index is None or given is None:
             continue
@@ -168,19 +192,24 @@ def throttled(samples: Sequence[TelemetrySample], start_s: float, end_s: float) 
     return tuple(Throttled(gpu, tuple(sorted(found[gpu])), seen[gpu], looked[gpu]) for gpu in sorted(found))
 
 
-def mean_cpu_pct(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> float | None:
-    """Mean over the window. A sample covers the time since the previous one; only the overlap counts."""
+def mean_cpu_pct(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> float | None:
+    """Mean over the spans. A sample covers the time since the previous one; only the overlap counts."""
     by_time = {sample.time_s: sample.cpu_pct for sample in samples}  # one a moment, not one a GPU
+    times = sorted(by_time)
     covered_s, weighted = 0.0, 0.0
-    for earlier, later in itertools.pairwise(sorted(by_time)):
-        overlap_s = max(0.0, min(later, end_s) - max(earlier, start_s))
-        covered_s += overlap_s
-        weighted += overlap_s * by_time[later]
+    for start_s, end_s in spans:
+        first = max(bisect.bisect_right(times, start_s), 1)
+        for number in range(first, len(times)):
+            overlap_s = min(times[number], end_s) - max(times[number - 1], start_s)
+            if overlap_s <= 0:
+                break
+            covered_s += overlap_s
+            weighted += overlap_s * by_time[times[number]]
     return weighted / covered_s if covered_s else None
 
 
-def energy_used_j(samples: Sequence[TelemetrySample], start_s: float, end_s: float) -> float | None:
-    """Difference of each GPU's energy counter between the window's ends, summed; None without two readings of any.
+def energy_used_j(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> float | None:
+    """Difference of each GPU's energy counter between the spans' ends, summed; None without two readings of any.
 
     The counter is interpolated linearly between samples; before the first and after the last it counts as constant.
     """
@@ -188,7 +217,8 @@ def energy_used_j(samples: Sequence[TelemetrySample], start_s: float, end_s: flo
     for sample in samples:
         if sample.gpu_index is not None and sample.energy_j is not None:
             readings.setdefault(sample.gpu_index, []).append((sample.time_s, sample.energy_j))
-    used = [counter_at(end_s, line) - counter_at(start_s, line) for line in readings.values() if len(line) >= 2]
+    lines = [line for line in readings.values() if len(line) >= 2]
+    used = [counter_at(end_s, line) - counter_at(start_s, line) for line in lines for start_s, end_s in spans]
     return sum(used) if used else None
 
 

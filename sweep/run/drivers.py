@@ -5,7 +5,7 @@ cells nor files; what is kept of its records is `measurement`'s business.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,12 @@ class Record:
     output: Output
     sent_s: float
     baseline_s: float | None = None
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From sending the turn until its images were there, on time.perf_counter; writing them is not part of it."""
+        began_s = self.sent_s if self.output.epoch_s is None else self.output.epoch_s + self.output.start_s
+        return self.sent_s, began_s + self.output.latency_s
 
 
 @dataclass(frozen=True)
@@ -46,22 +52,32 @@ class Driver(Protocol):
 
 
 class OfflineDriver:
-    """One turn after the other, in the cell's engine and, where there is one, in the interleaved baseline's."""
+    """One turn after the other, in the cell's engine and, where there is one, in the interleaved baseline's.
+
+    With a baseline, `moment` is called before every turn of either engine, so that telemetry which it samples tells
+    their turns apart however short they are. It returns the time (time.perf_counter).
+    """
 
     def __init__(
-        self, host: EngineHost, baseline: BaselineEngine | None, images: Path | None, timeout_s: float
+        self,
+        host: EngineHost,
+        baseline: BaselineEngine | None,
+        images: Path | None,
+        timeout_s: float,
+        moment: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.host = host
         self.baseline = baseline
         self.images = images  # the folder that takes them
         self.timeout_s = timeout_s  # for one turn
+        self.moment = time.perf_counter if baseline is None else moment
         self.failed: Failed | None = None
 
     def drive(self, turns: Iterable[Turn]) -> Iterator[Record]:
         """As Driver."""
         for turn in turns:
             before = self._by_baseline(turn) if turn.baseline_first else None
-            sent_s = time.perf_counter()
+            sent_s = self.moment()
             try:
                 folder = self.images if turn.keep_images else None
                 output = self.host.generate(turn.requests, folder, self.timeout_s, turn.doing)
@@ -79,6 +95,7 @@ class OfflineDriver:
             yield Record(turn, output, sent_s, after)
 
     def _by_baseline(self, turn: Turn) -> float | None:
+        self.moment()
         return baseline_latency(self.baseline, turn.requests, self.timeout_s, turn.doing)
 
 

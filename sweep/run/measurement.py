@@ -6,6 +6,7 @@ back is stored at once: what was measured before a failure is kept, whatever end
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from profiling import ranges
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
-from profiling.telemetry.samples import TelemetrySample
+from profiling.telemetry.samples import Span, TelemetrySample
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import Request
@@ -83,7 +84,7 @@ class Measurement:
         baseline generates every batch as well, in turns before and after.
         """
         path = self.folder.cell_path(self.cell)
-        driver = OfflineDriver(host, baseline, path, self.run.engine.request_timeout_s)
+        driver = OfflineDriver(host, baseline, path, self.run.engine.request_timeout_s, sampler.mark)
         self.start = sampler.mark()
         if baseline is not None:
             baseline.watch()
@@ -98,7 +99,7 @@ class Measurement:
             self.failed = driver.failed
             sampler.rest()
             self.wall_s = end - self.start
-            window = sampler.window(self.start, end)
+            window = sampler.window(-math.inf, math.inf, self._own_turns())
             self.telemetry = dataclasses.asdict(window.summary)
             self.telemetry_samples = tuple(dataclasses.replace(s, time_s=s.time_s - self.start) for s in window.samples)
             shared = disturbances(sampler.gpu_users(), sampler.tree_pids(), before)
@@ -107,6 +108,11 @@ class Measurement:
             self.foreign = (*shared, *watched, *doubts)
             self.throttled = tuple(map(str, window.throttled))
             self.telemetry_problem = sampler.problem
+
+    def _own_turns(self) -> list[Span]:
+        """When the cell's own engine was at work; the interleaved baseline's turns lie between them."""
+        failed = [(self.failed.sent_s, self.failed.sent_s + self.failed.took_s)] if self.failed else []
+        return [record.span for record in self.records] + failed
 
     def _announced(self) -> Iterator[Turn]:
         """The turns, each announced when the driver takes it."""

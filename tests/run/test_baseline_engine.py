@@ -37,9 +37,10 @@ class Sampler:
     def rest(self) -> None:
         assert self.marked_s, "rests before it was marked"
 
-    def window(self, start_s: float, end_s: float) -> Any:
+    def window(self, start_s: float, end_s: float, turns: Any = None) -> Any:
         seen = {"rss_gb": 1.0, "cpu_pct": 0.0, "gpu_index": self.gpu, "throttle_reasons": self.reasons}
-        return window([TelemetrySample(start_s, **seen), TelemetrySample(end_s, **seen)], start_s, end_s)
+        moments = (self.marked_s, self.marked_s + 1.0)
+        return window([TelemetrySample(at_s, **seen) for at_s in moments], start_s, end_s, turns)
 
     def gpu_users(self) -> tuple[GpuUser, ...]:
         users = (GpuUser(self.gpu, self.pid, "python", 1.0), GpuUser(self.gpu, STRANGER, "python", 3.1))

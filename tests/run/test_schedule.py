@@ -46,7 +46,7 @@ class Host:
 def driver(log: list[str], fails_at: int = -1, baseline_fails_at: int = -1) -> OfflineDriver:
     host = cast(EngineHost, Host(log, "cell", fails_at))
     baseline = BaselineEngine(cast(EngineHost, Host(log, "baseline", baseline_fails_at)))
-    return OfflineDriver(host, baseline, None, 10.0)
+    return OfflineDriver(host, baseline, None, 10.0, lambda: log.append("moment") or 7.0)
 
 
 def test_records_come_one_by_one_with_the_baselines_latency() -> None:
@@ -54,9 +54,22 @@ def test_records_come_one_by_one_with_the_baselines_latency() -> None:
     records = driver(log).drive(offline(ROUNDS, 1))
     assert isinstance(records, Iterator)
     first = next(records)
-    assert (first.baseline_s, log) == (1.0, ["baseline r0", "cell r0"]), "the second batch was not sent yet"
+    sent = [line for line in log if line != "moment"]
+    assert (first.baseline_s, sent) == (1.0, ["baseline r0", "cell r0"]), "the second batch was not sent yet"
     assert [record.turn.requests[0].request_id for record in records] == ["r2"]
-    assert log[2:] == ["cell r2", "baseline r2"]
+    sent = [line for line in log if line != "moment"]
+    assert sent[2:] == ["cell r2", "baseline r2"]
+
+
+def test_every_turn_of_either_engine_begins_with_a_moment_of_its_own() -> None:
+    log: list[str] = []
+    records = list(driver(log).drive(offline(ROUNDS, 1)))
+    assert log[::2] == ["moment"] * 4
+    assert [record.span for record in records] == [(7.0, 8.0)] * 2
+    log.clear()
+    alone = OfflineDriver(cast(EngineHost, Host(log, "cell")), None, None, 10.0, lambda: log.append("moment") or 7.0)
+    list(alone.drive(offline(ROUNDS, 1)))
+    assert log == ["cell r0", "cell r2"], "without another engine there is nothing to tell apart"
 
 
 def test_the_turn_that_failed_is_known_and_those_before_it_are_kept() -> None:
