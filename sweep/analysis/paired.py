@@ -26,6 +26,13 @@ FASTER, SLOWER, NO_DIFFERENCE, UNKNOWN = "faster", "slower", "no difference", ""
 FEWEST_PAIRS = 2
 """A single pair gets no verdict, however well start-to-start noise is known: nothing shows that it was a usual one."""
 
+TAILS = 1.25
+"""How much wider Student's interval of start-to-start noise is made.
+
+It assumes normal noise. Starts stray further: with tails as heavy as those of Student's t with 3 degrees of freedom it
+needs this to be right in 95 % of cases, and with the drift of a real machine too (docs/calibration.md).
+"""
+
 Sample = tuple[int, int, int]
 """prompt_index, seed, repeat: what identifies a measurement in another cell."""
 
@@ -136,8 +143,8 @@ def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> R
 
     `noise` is `interleaved_noise` of the A/A cells. They are what the cell would be if its features did nothing, so
     Student's interval with one degree of freedom per A/A start holds whatever the noise inside a start looks like
-    (drift, autocorrelation, how much starts differ). With a single A/A start it is 12.7 standard deviations wide:
-    that prompts agree does not tell what starts differ by. docs/calibration.md measures it.
+    (drift, autocorrelation, how much starts differ). With a single A/A start it is wide, because that prompts agree
+    does not tell what starts differ by. docs/calibration.md measures it.
     """
     spread = None if noise.sd is None or not pairs else noise.sd**2 / len(pairs)
     return _ratio(_paired_logs(pairs), spread, float(noise.df))
@@ -223,10 +230,11 @@ def _ratio(differences: "np.ndarray", spread: float | None, df: float) -> Ratio:
         error = float(differences.std(ddof=1)) / math.sqrt(n)
         p_values.append(_two_sided(mean, error, n - 1))
     if spread is not None and df > 0:
-        half = float(special.stdtrit(df, 0.5 + CONFIDENCE / 2)) * math.sqrt(spread)
+        error = TAILS * math.sqrt(spread)
+        half = float(special.stdtrit(df, 0.5 + CONFIDENCE / 2)) * error
         lows.append(mean - half)
         highs.append(mean + half)
-        p_values.append(_two_sided(mean, math.sqrt(spread), df))
+        p_values.append(_two_sided(mean, error, df))
     if not lows:
         return Ratio(math.exp(mean), pairs=n)
     known, enough = spread is not None and df > 0, n >= FEWEST_PAIRS

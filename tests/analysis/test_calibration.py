@@ -24,13 +24,13 @@ def test_the_recording_is_what_the_docs_say(starts: list[Pair]) -> None:
 def test_beside_the_baseline(starts: list[Pair], aa: int) -> None:
     found = score(starts, interleaved=True, aa=aa, prompts=20, rounds=400)
     assert found.called <= 0.05
-    assert 0.93 <= found.covered <= (0.985 if aa == 1 else 0.98)
-    assert found.found >= (0.25 if aa == 1 else 0.9), "one A/A start tells little, and its intervals say so"
+    assert 0.93 <= found.covered <= 0.99
+    assert found.found >= (0.2 if aa == 1 else 0.9), "one A/A start tells little, and its intervals say so"
 
 
 def test_before_and_after_drift_is_noise_and_intervals_say_so(starts: list[Pair]) -> None:
     found = score(starts, interleaved=False, aa=3, prompts=20, rounds=400)
-    assert found.called <= 0.1
+    assert found.called <= 0.06
     assert found.width > 0.08
 
 

@@ -136,7 +136,7 @@ def test_a_thousand_cells_that_only_differ_by_noise_do_not_fail() -> None:
 
     def swept(seed: int) -> Document:
         cells = [cell(f"f{i} b1", seed=seed + i, factor=math.exp(chance.gauss(0, 0.02))) for i in range(1000)]
-        return report(cell("baseline b1"), *cells, sd=0.02, df=4)
+        return report(cell("baseline b1"), *cells, sd=0.02, df=40)
 
     found = compared(swept(0), swept(5000))
     verdicts = {m.speed.verdict for m in found.matched}
