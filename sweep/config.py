@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+INSTALLED = (_PACKAGE / "conf").is_dir()
+"""Whether this is an installed package and no checkout."""
+
+CONF = (_PACKAGE if INSTALLED else _PACKAGE.parent) / "conf"
 """The configuration files: inside the package when installed, next to it in a checkout."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from profiling.printing import complain
-from sweep.config import RunConfig, Workload, require
+from sweep.config import INSTALLED, RunConfig, Workload, require
 from sweep.engines import registry
 from sweep.engines.checkpoint_files import fingerprint
 from sweep.engines.process.nsys_session import RecordingError, usable
@@ -73,8 +73,7 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         other = "; engine.device=cpu runs it slowly" if kind.on_cpu else ""
         return Finding("no_gpu", f"{model.name} needs a CUDA GPU{size}, but none was found{other}", SKIP)
     absent = [package for package in kind.packages if importlib.util.find_spec(package) is None]
-    extra = name.replace("_", "-")
-    require(not absent, f"engine {name} needs {', '.join(absent)}; run pip install -e '.[{extra}]' in the checkout")
+    require(not absent, f"engine {name} needs {', '.join(absent)}; run {how_to_install(name, INSTALLED)}")
     require(
         config.clip is None or (Path(config.clip) / "config.json").is_file(),
         f"clip={config.clip}: not a CLIP checkpoint (a folder with config.json); this tool downloads none",
@@ -96,6 +95,12 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     for warning in found.warnings:
         _warn(warning)
     return found.skip
+
+
+def how_to_install(engine: str, installed: bool) -> str:
+    """The command that adds what an engine needs, to an installed package or in a checkout."""
+    extra = engine.replace("_", "-")
+    return f"pip install 'gen-sweep[{extra}]'" if installed else f"pip install -e '.[{extra}]' in the checkout"
 
 
 @functools.cache

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import to_run
+from tests.conftest import ROOT, to_run
 from tests.faults.conftest import NOOP, Sweep
+from tests.faults.test_files import PICTURES
 
 HELD = """
 import time
@@ -68,3 +69,32 @@ def test_files_that_change_while_a_sweep_runs_change_nothing(sweep: Sweep, delet
         again = sweep.run(*arguments)
         assert again.code == 0, again.err
         assert to_run(again.out) == (2,), "with other prompts and another image, other cells"
+
+
+def test_control_characters_of_prompts_are_pictures_on_the_page(sweep: Sweep) -> None:
+    sweep.inject("sweep.engines.noop.engine", PICTURES)
+    prompts = ROOT / "tests" / "data" / "prompts" / "controls.txt"
+    page = (f"workload.prompts={prompts}", "plots=true")
+    done = sweep.run("-m", *NOOP, *page)
+    assert done.code == 0, done.err
+    assert "control characters" in done.err
+    shown = (sweep.folder / "report.html").read_text()
+    assert "A ␛[31mred" in shown
+    assert "teapot␀ and" in shown
+    assert not [character for character in shown if ord(character) < 32 and character not in "\t\n\r"]
+    stored = json.loads((sweep.cell_path("baseline b1") / "result.json").read_text())
+    assert stored["prompts"][0].startswith("A \x1b[31mred"), "the model gets them as they are"
+
+
+@pytest.mark.parametrize("sweeps", [False, True], ids=["single", "sweep"])
+def test_an_escaped_interpolation_in_a_prompt_is_text(sweep: Sweep, sweeps: bool) -> None:
+    """`\\${…}` is resolved once, by Hydra, and what comes of it is no interpolation; in a file nothing is one."""
+    sweep.inject("sweep.engines.noop.engine", HELD.replace("NoopEngine.load = load", ""))
+    where = f"hydra.{'sweep' if sweeps else 'run'}.dir={sweep.folder}"
+    prompt = "workload.prompt='a \\${oc.env:HOME} cat'"
+    done = sweep.run(*["-m"] * sweeps, *NOOP, prompt, "workload=image_edit", "workload.num_prompts=1", where)
+    assert done.code == 0, done.err
+    stored = json.loads((sweep.cell_path("baseline b1") / "result.json").read_text())
+    assert stored["prompts"] == ["a ${oc.env:HOME} cat"]
+    seen = [json.loads(line)[0] for line in (sweep.base / "seen.jsonl").read_text().splitlines()]
+    assert set(seen) == {"a ${oc.env:HOME} cat"}

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sweep import config
-from sweep.plan.preflight import cell_from
+from sweep.plan.preflight import cell_from, how_to_install
 from tests.conftest import Finished
 
 
@@ -49,3 +49,10 @@ def test_the_plan_says_so(sweep: Callable[..., Finished]) -> None:
     done = sweep("-m", "engine=vllm_omni", "model=glm_image", "workload=image_edit", "batch=1,2", "dry_run=true")
     assert done.code == 0, done.err
     assert "SKIP baseline b1, baseline b2: " in " ".join(done.out.split())
+
+
+def test_what_to_install_is_told_for_a_checkout_and_for_a_package() -> None:
+    assert how_to_install("vllm_omni", installed=False) == "pip install -e '.[vllm-omni]' in the checkout"
+    assert how_to_install("vllm_omni", installed=True) == "pip install 'gen-sweep[vllm-omni]'"
+    assert 'name = "gen-sweep"' in (config.CONF.parent / "pyproject.toml").read_text()
+    assert not config.INSTALLED

@@ -27,7 +27,7 @@ from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.page import control_view
 from sweep.report.page.embed import Picture, data_uri, embed
 from sweep.report.page.timeline_view import TimelineView
-from sweep.report.words import Row, digits, number, text
+from sweep.report.words import Row, digits, number, text, visible
 
 IMAGE_BUDGET = 18_000_000  # characters of all embedded images together: the page stays below 24 MB
 PLOT_BUDGET = 4_000_000
@@ -173,6 +173,7 @@ def render(context: ReportContext) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     embedded = embed(_pictures(context.cells), IMAGE_BUDGET)
     names = {digest: str(place) for place, digest in enumerate(embedded.uris)}
