@@ -98,7 +98,9 @@ def _judge_start(name: str, start: Executed, other: Executed, check: Check) -> F
     few = 0 < len(whole) < len(partly)
     where = f"in {start.named(whole)}); elsewhere" if few else f"not in {start.named(partly)}{on}); there"
     why = next(one for one in table[partly[0]].values() if one)
-    short = f"{name} engaged in {len(whole)} of {count} batches"
+    short = (
+        f"{name} engaged in {len(whole)} of {count} batches" if whole else f"{name} never engaged on all ranks at once"
+    )
     return Finding(PARTLY_ENGAGED, f"{short} ({where}, {why.text}", WARN, short)
 
 

@@ -106,7 +106,7 @@ def _control_images(folder: SweepFolder, mine: Measured, theirs: Measured) -> Im
         if damaged:
             raise ValueError(f"{damaged} in the cell of {engine}")
         if wrong := image_faults.faults(one.results):
-            raise ValueError(f"of {engine}, {texts(wrong)}")
+            raise ValueError(f"{engine}: {texts(wrong)}")
     found = image_pairs.between(folder, mine.cell, mine.results[0], theirs.cell, theirs.results[0], "the control")
     return ImageDifference(**{name: found[name] for name in IDENTICAL}) if found else None
 

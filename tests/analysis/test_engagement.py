@@ -114,6 +114,12 @@ def test_one_batch_of_twelve_and_repeats_of_the_same_requests() -> None:
     assert len(many.text) < 200
 
 
+def test_ranks_that_take_turns_are_told_apart_from_batches() -> None:
+    turns = where("teacache", run("teacache", (True, False), (False, True)))
+    assert turns
+    assert (turns.status, "0 of 2" in turns.text, "batches 1 and 2" in turns.text) == (WARN, False, True)
+
+
 def test_a_lost_branch_is_a_rank_without_forwards() -> None:
     """Half of the forwards on one rank, none on the other: the second guidance branch ran nowhere."""
     lost = tuple(dataclasses.replace(PLAIN, rank=rank, dit_forwards=forwards) for rank, forwards in ((0, 8), (1, 0)))
