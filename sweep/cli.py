@@ -10,11 +10,10 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from profiling.printing import complain
 from sweep import __version__, config
 from sweep.arguments import as_utf8, prepared, without_optimisation
 from sweep.run.interrupts import Interrupts
-from sweep.streams import steady
+from sweep.streams import refusal, steady
 
 config.register()
 
@@ -41,7 +40,7 @@ def run(cfg: DictConfig) -> None:
 
 def refuse(message: str) -> NoReturn:
     """Bad input: one line, exit code 2."""
-    complain(f"sweep: {message}")
+    refusal("sweep", message)
     raise SystemExit(2) from None
 
 

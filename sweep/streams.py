@@ -15,6 +15,9 @@ QUIET = (errno.EPIPE, errno.EBADF)
 """Errors of a reader that went away (`| head`) and of a stream that was closed (`>&-`): whoever did so knows."""
 
 
+LONGEST = 600  # characters of a refusal
+
+
 class Forgiving(io.FileIO):
     """A descriptor for writing. After its first error it takes everything and writes nothing."""
 
@@ -60,6 +63,12 @@ def printed() -> bool:
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return not isinstance(raw, Forgiving) or raw.lost is None
+
+
+def refusal(name: str, message: str) -> None:
+    """Say on standard error, in one line, why a command ends. What it quotes of a file may be of any length."""
+    short = message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
+    complain(f"{name}: {short}")
 
 
 def say(line: str) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from profiling.printing import complain
-from sweep.streams import printed, steady
+from sweep.streams import printed, refusal, steady
 
 if TYPE_CHECKING:
     from sweep.compare.load import Report
@@ -58,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 
 def refuse(message: str) -> NoReturn:
     """Report bad input in one line, with exit code 2."""
-    complain(f"sweep.compare: {message}")
+    refusal("sweep.compare", message)
     raise SystemExit(2)
 
 

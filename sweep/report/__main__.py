@@ -2,13 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from profiling.printing import complain
 from sweep.config import ConfigError
 from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
-from sweep.streams import steady
+from sweep.streams import refusal, steady
 
 
 class _Columns(argparse.Action):
@@ -24,27 +24,28 @@ class _Columns(argparse.Action):
         parser.exit()
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 when DIR is not a sweep or cannot be written."""
     steady("sweep.report")
     parser = argparse.ArgumentParser(prog="python -m sweep.report", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a sweep's folder, e.g. outputs/2026-11-21/10-00-00")
     parser.add_argument("--no-plots", action="store_true", help="skip plots and report.html")
     parser.add_argument("--columns", action=_Columns, nargs=0, help="list the columns of summary.csv")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     from sweep.report.build import rebuild
 
     try:
         rebuild(SweepFolder(arguments.folder), plots=not arguments.no_plots)
     except ConfigError as error:
-        complain(f"sweep.report: {error}")
+        refusal("sweep.report", str(error))
         return 2
     except Unfit as error:
-        complain(f"sweep.report: {arguments.folder} holds a folder that {error}")
+        refusal("sweep.report", f"{arguments.folder} holds a folder that {error}")
         return 2
     except OSError as error:
         place = error.filename or arguments.folder
-        complain(f"sweep.report: {place} cannot be written ({error.strerror}); make room, or copy the folder elsewhere")
+        advice = "make room, or copy the folder elsewhere"
+        refusal("sweep.report", f"{place} cannot be written ({error.strerror}); {advice}")
         return 2
     return 0
 

@@ -210,6 +210,17 @@ def fuzzed(counts: dict[str, int] = FUZZED) -> bool:
     return met
 
 
+def damaged_sweeps(files: int = 200, reports: int = 500) -> bool:
+    """Stored sweeps with a mutation in one file: report, load and compare end with an answer or one line."""
+    from tests.fuzz import reports as damaged
+
+    found = damaged.failures(range(files)) + damaged.failures(range(reports), damaged.REPORT)
+    print(*found, sep="\n", end="\n" * bool(found))
+    what = f"{files} damaged sweeps, {reports} damaged reports"
+    print(f"{what}\n  {len(found)} ended badly, goal none: {'met' if not found else 'MISSED'}", flush=True)
+    return not found
+
+
 def main() -> int:
     """Run all comparisons; 0 when every goal is met."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -217,7 +228,7 @@ def main() -> int:
     arguments = parser.parse_args()
     results = [help_time(), overhead(), stored(), page(), bad_overrides()]
     if not arguments.quick:
-        results += [fuzzed(), recording(), sweep_against_runs(short=True), sweep_against_runs(short=False)]
+        results += [fuzzed(), damaged_sweeps(), recording(), sweep_against_runs(True), sweep_against_runs(False)]
     return 0 if all(results) else 1
 
 
