@@ -21,15 +21,6 @@ def mentions_aa(rows: Iterable[Row]) -> bool:
     )
 
 
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {127: 0x2421}
-_PICTURES |= dict.fromkeys(range(128, 160), 0xFFFD)
-
-
-def visible(text: str) -> str:
-    """A text with pictures of its control characters (`␛` for ESC), which would end a page or move a cursor."""
-    return text.translate(_PICTURES)
-
-
 def number(row: Row, name: str) -> float | None:
     """A field as float; None if it is absent, empty, NaN or not a number."""
     value = row.get(name)

@@ -4,6 +4,7 @@ Takes plain values and files to embed. Knows nothing about outputs/, plans or ho
 """
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
@@ -27,7 +28,10 @@ from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.page import control_view
 from sweep.report.page.embed import Picture, data_uri, embed
 from sweep.report.page.timeline_view import TimelineView
-from sweep.report.words import Row, digits, number, text, visible
+from sweep.report.words import Row, digits, number, text
+
+if TYPE_CHECKING:
+    import jinja2
 
 IMAGE_BUDGET = 18_000_000  # characters of all embedded images together: the page stays below 24 MB
 PLOT_BUDGET = 4_000_000
@@ -164,17 +168,8 @@ def with_section(rows: Sequence[Row]) -> frozenset[int]:
 
 def render(context: ReportContext) -> str:
     """The page as text. Missing or unreadable files become placeholders, never errors."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweep.report.page", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
     embedded = embed(_pictures(context.cells), IMAGE_BUDGET)
     names = {digest: str(place) for place, digest in enumerate(embedded.uris)}
     images = _Images(names, embedded.previews, context.folder)
@@ -185,7 +180,7 @@ def render(context: ReportContext) -> str:
     rows = [{**cell.columns, "anchor": f"cell-{i}" if cell.section else ""} for i, cell in enumerate(context.cells)]
     anchors = {text(row, "cell_key"): text(row, "anchor") for row in rows}
     shown, found = _table_rows(context.cells), matrices(rows)
-    page = environment.get_template("report.html.j2").render(
+    page = _template().render(
         context=context,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -206,6 +201,21 @@ def render(context: ReportContext) -> str:
         store=Markup(_json({names[digest]: uri for digest, uri in embedded.uris.items()})),
     )
     return CONTROL.sub(lambda found: clean(found[0]), page)
+
+
+@functools.cache
+def _template() -> "jinja2.Template":
+    """The page's template; compiling it takes longer than filling it in."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sweep.report.page", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html.j2")
 
 
 def _json(value: Any) -> str:
