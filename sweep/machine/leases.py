@@ -5,8 +5,12 @@ A lease is one `flock` per device, all or nothing, in a fixed order, freed by th
 
 import contextlib
 import fcntl
+import functools
 import os
+import platform
 import re
+import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +24,62 @@ LEASES_VARIABLE = "SWEEP_LEASES"
 
 
 def lease_folder() -> Path:
-    """Where all sweeps of this user on this machine keep their locks, whatever their temporary folders are."""
+    """Where all sweeps of this user on this machine keep their locks, whatever their temporary folders are.
+
+    Everybody can write to /tmp, so what is there under our name may be another user's, or lead elsewhere; then it is
+    not used. Raises OSError when no place can be used.
+    """
+    if chosen := os.environ.get(LEASES_VARIABLE):
+        folder = Path(chosen)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+    usual, other = _usual(), _other()
+    if not (wrong := _wrong_with(usual)):
+        return usual
+    if wrong_too := _wrong_with(other):
+        raise OSError(f"{usual} {wrong}, and {other} {wrong_too}; name a folder with {LEASES_VARIABLE}")
+    _say(f"{usual} {wrong}, so devices are leased in {other}, where sweeps that use {usual} are not seen")
+    return other
+
+
+def _usual() -> Path:
     shared = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
-    folder = Path(os.environ.get(LEASES_VARIABLE) or shared / f"sweep-leases-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    return shared / f"sweep-leases-{os.getuid()}"
+
+
+def _other() -> Path:
+    """In the user's cache, which several machines may share."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "sweep" / f"leases-{platform.node()}"
+
+
+def _wrong_with(folder: Path) -> str:
+    """Why a folder cannot hold our locks; "" when it can. It is made, and closed to others, if need be."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        return "is no folder"
+    except OSError as error:
+        return f"cannot be made ({error.strerror})"
+    state = folder.lstat()
+    if stat.S_ISLNK(state.st_mode):
+        return "is a link"
+    if state.st_uid != os.getuid():
+        return "belongs to another user"
+    if stat.S_IMODE(state.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+        folder.chmod(0o700)
+    return ""
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Once a process."""
+    print(f"sweep: {line}", file=sys.stderr)
+
+
+def open_lock(path: Path) -> int:
+    """A lock file, made if need be, and never through a link. Raises OSError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 @contextlib.contextmanager
@@ -37,11 +92,12 @@ def lease(
     `waiting` is called once, with a message, when the devices are not free immediately.
     """
     said = False
-    locks = [lease_folder() / f"{_device_name(devices.kind, n)}.lock" for n in range(max(devices.count, count))]
+    place = lease_folder()
+    locks = [place / f"{_device_name(devices.kind, n)}.lock" for n in range(max(devices.count, count))]
     while True:
         held: list[tuple[int, int]] = []
         for number, lock in enumerate(locks):
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = open_lock(lock)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

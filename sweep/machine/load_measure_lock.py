@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from sweep.machine.leases import open_lock
+
 LOADING, MEASURING = "loading", "measuring"
 
 
@@ -35,7 +37,7 @@ def turn(kind: str, folder: Path, waiting: Callable[[str], None], poll_s: float 
 
 
 def _opened(stack: contextlib.ExitStack, path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = open_lock(path)
     stack.callback(os.close, handle)  # which unlocks it
     return handle
 
