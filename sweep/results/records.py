@@ -105,8 +105,8 @@ class RunResult:
     key: str
     label: str
     state: Literal["done", "error"]
-    # Of an error: load, exception, oom, descriptors, processes, crash, timeout, not_ended, disk, interrupted, internal,
-    # cut_off.
+    # Of an error: lease, load, exception, oom, descriptors, processes, crash, timeout, not_ended, disk, interrupted,
+    # internal, cut_off.
     cause: Code = ""
     reason: str = ""
     device: str = ""

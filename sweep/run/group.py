@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from profiling import ranges
 from profiling.telemetry.sampler import ProcessTreeSampler
-from sweep.engines.process.failures import EngineFailure, one_line
+from sweep.engines.process.failures import EngineFailure, one_line, shortage
 from sweep.engines.process.forkserver import await_imports, server_started
 from sweep.engines.process.host import EngineHost, forks, preimport
 from sweep.engines.protocol import EngineSpec
@@ -96,7 +96,7 @@ class GroupRunner:
             if self.host is not None:
                 self.host.kill()  # it is busy: asking it to end would only cost time
         except Exception as error:  # the engine's failures are all told as EngineFailure
-            failure = _our_failure(error)
+            failure = _our_failure(error, measurement.doing)
         result = dataclasses.replace(
             measurement.result(self.load_s, started_at, failure),
             profile=profile.kind,
@@ -122,15 +122,18 @@ class GroupRunner:
         )
 
     def _store(self, cell: Cell, result: RunResult, measurement: Measurement) -> None:
+        problem = None
         try:
             self.folder.save_result(cell, result, measurement.phases, measurement.telemetry_samples)
-        except OSError as error:
-            reason = result.reason or f"result could not be written: {error.strerror}"
-            cause = result.cause or "disk"
+        except (OSError, MemoryError) as error:
+            problem = shortage(error) or ("disk", getattr(error, "strerror", ""))
+        if problem is not None:  # what the failed attempt held is free by now
+            cause, what = problem
+            reason = result.reason or f"result could not be written: {what}"
             result = dataclasses.replace(
-                result, state=ERROR, cause=cause, reason=reason, requests=(), batches=(), failed=()
+                result, state=ERROR, cause=result.cause or cause, reason=reason, requests=(), batches=(), failed=()
             )
-            with contextlib.suppress(OSError):  # a short file may still fit; else the event tells
+            with contextlib.suppress(OSError, MemoryError):  # a short file may still fit; else the event tells
                 self.folder.save_result(cell, result)
         self._state(cell, result.state, reason=result.reason)
 
@@ -193,8 +196,11 @@ class GroupRunner:
         self.folder.emit("cell", key=cell.key, state=state, **values)
 
 
-def _our_failure(error: Exception) -> EngineFailure:
-    """What went wrong on the parent's side. A full disk is no bug; the engine is as good as before."""
+def _our_failure(error: Exception, doing: str) -> EngineFailure:
+    """What went wrong on the parent's side. What ran out there is no bug; the engine is as good as before."""
+    if lacking := shortage(error):
+        cause, what = lacking
+        return EngineFailure(cause, f"{what} while {doing}", alive=True)
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return EngineFailure("disk", f"files could not be written: {error.strerror}", alive=True)
     traceback.print_exception(error)
@@ -219,8 +225,9 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         try:
             gpu_ids = stack.enter_context(lease(devices, group.gpus, waiting))
         except OSError as error:
+            cause, what = shortage(error) or ("lease", str(error))
             for cell in missing:
-                folder.emit("cell", key=cell.key, state="error", reason=f"devices could not be leased: {error}")
+                _store_failure(folder, cell, EngineFailure(cause, f"devices could not be leased: {what}"))
             return
         baselines = BaselineEngines.shared() or stack.enter_context(BaselineEngines(folder, plan, [number]))
         baselines.start_group(number)
@@ -229,6 +236,15 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
             GroupRunner(folder, missing, gpu_ids, baselines, numbers).run()
         finally:
             baselines.end_group()
+
+
+def _store_failure(folder: SweepFolder, cell: Cell, failure: EngineFailure) -> None:
+    """The result of a cell that could not begin."""
+    result = RunResult(cell.key, cell.label, ERROR, failure.cause, failure.reason, cell.device)
+    with contextlib.suppress(OSError):  # else the event tells
+        folder.start_cell(cell)
+        folder.save_result(cell, dataclasses.replace(result, measured_with=measured_with()))
+    folder.emit("cell", key=cell.key, state=ERROR, reason=failure.reason)
 
 
 def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None]) -> None:

@@ -1,6 +1,12 @@
-"""How an engine can fail, in one line: the error, read from what its processes raised or printed."""
+"""How an engine can fail, in one line: the error, read from what its processes raised or printed.
 
+Also what of the machine ran out, for an engine or for the sweep itself.
+"""
+
+import errno
+import os
 import re
+import resource
 
 OOM_SIGNS = (
     "out of memory",
@@ -10,6 +16,9 @@ OOM_SIGNS = (
     "memoryerror",
     "defaultcpuallocator",
 )
+
+OOM, DESCRIPTORS, PROCESSES = "oom", "descriptors", "processes"
+"""Causes of failures: what ran out. See `shortage`."""
 
 SECOND_HAND = (
     "Orchestrator initialization failed",
@@ -43,3 +52,37 @@ def one_line(text: str, limit: int = 300) -> str:
     if met := MET_BY_DYNAMO.search(text):
         line = f"{line}: {' '.join(met[1].split())}"
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def shortage(error: BaseException) -> tuple[str, str] | None:
+    """Cause and description of what ran out in this process; None for any other error."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return OOM, "out of memory in the sweep's own process"
+    if number == errno.EMFILE:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return DESCRIPTORS, f"too many open files in the sweep's own process (the limit is {limit}; see ulimit -n)"
+    if number == errno.ENFILE:
+        return DESCRIPTORS, "too many open files on this machine"
+    if isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and str(error) == NO_THREAD):
+        limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        told = "" if limit == resource.RLIM_INFINITY else f" (the limit is {limit} for this user; see ulimit -u)"
+        return PROCESSES, f"no further process or thread can be started{told}"
+    return None
+
+
+NO_THREAD = "can't start new thread"
+"""All that Python says of it."""
+
+
+def cause_of(text: str) -> str:
+    """The cause of an engine's failure, from the error that it reported: what ran out, else exception."""
+    if any(sign in text.lower() for sign in OOM_SIGNS):
+        return OOM
+    if os.strerror(errno.EMFILE) in text or os.strerror(errno.ENFILE) in text:
+        return DESCRIPTORS
+    return "exception"
+
+
+RAN_OUT = {OOM: "out of memory while", DESCRIPTORS: "out of file descriptors while"}
+"""What an engine ran out of, as its failure begins."""

@@ -21,7 +21,16 @@ from profiling import bounded, ranges
 from profiling.child_environment import child_environment
 from sweep.engines import registry
 from sweep.engines.process import forkserver, temp_folders
-from sweep.engines.process.failures import ERROR_LINE, OOM_SIGNS, SECOND_HAND, EngineFailure, one_line
+from sweep.engines.process.failures import (
+    ERROR_LINE,
+    OOM_SIGNS,
+    RAN_OUT,
+    SECOND_HAND,
+    EngineFailure,
+    cause_of,
+    one_line,
+    shortage,
+)
 from sweep.engines.process.nsys_session import Recorded
 from sweep.engines.protocol import EngineError, EngineSpec, Output, Request
 from sweep.machine.devices import visible_as
@@ -169,8 +178,8 @@ class EngineHost:
             return kind, value
         assert isinstance(value, EngineError)
         text = self._root_cause(value)
-        cause = "oom" if any(sign in text.lower() for sign in OOM_SIGNS) else "exception"
-        prefix = "out of memory while" if cause == "oom" else "failed while"
+        cause = cause_of(text)
+        prefix = RAN_OUT.get(cause, "failed while")
         alive = cause == "exception" and value.alive
         if not alive:
             self.end()
@@ -257,7 +266,12 @@ def _told_as_failure() -> Iterator[None]:
     """Turns the reason why a process could not be started into an EngineFailure."""
     try:
         yield
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if lacking := shortage(error):
+            cause, what = lacking
+            raise EngineFailure(cause, f"the engine's process could not be started: {what}") from error
+        if not isinstance(error, OSError):
+            raise
         reason = f"the engine's process could not be started: {error}"
         if isinstance(error, forkserver.ServerDied | TimeoutError):
             log = _log_of_imports()
