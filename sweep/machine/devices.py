@@ -5,7 +5,10 @@ A device is a CUDA GPU (found through NVML) or, without one, a CPU core that run
 
 import functools
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sweep.config import EngineConfig, Hardware, Model
 
@@ -23,33 +26,90 @@ class Devices:
         return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
-@functools.cache
 def cuda_device_count() -> int:
-    """CUDA GPUs that NVML sees; 0 without driver or library. CUDA_VISIBLE_DEVICES limits it by its length."""
+    """CUDA GPUs that a process here can use; 0 without driver or library."""
+    uuids = _gpu_uuids()
+    visible = visible_gpus()
+    if uuids is None or visible is None:
+        return len(uuids or ())
+    return min(len(uuids), len(visible))
+
+
+@functools.cache
+def _gpu_uuids() -> tuple[str, ...] | None:
+    """UUIDs of all GPUs in NVML's order, "" where the driver does not tell; None without driver or library."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
         try:
-            count = int(pynvml.nvmlDeviceGetCount())
+            return tuple(_uuid(pynvml, index) for index in range(int(pynvml.nvmlDeviceGetCount())))
         finally:
             pynvml.nvmlShutdown()
     except Exception:  # no driver, no library, no permission: in each case there is no GPU that we can use
-        return 0
-    visible = visible_devices()
-    return count if visible is None else min(count, len(visible))
+        return None
 
 
-def visible_devices() -> tuple[str, ...] | None:
-    """What CUDA_VISIBLE_DEVICES names; None when it is not set."""
+def _uuid(pynvml: Any, index: int) -> str:
+    try:
+        told = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
+    except Exception:  # an old driver
+        return ""
+    return told.decode() if isinstance(told, bytes) else str(told)
+
+
+@dataclass(frozen=True)
+class VisibleGpu:
+    """A GPU that CUDA_VISIBLE_DEVICES lets a process see."""
+
+    name: str  # as the variable may name it
+    index: int | None  # NVML's; None for a MIG slice, and for a UUID where the driver tells none
+
+
+def visible_gpus() -> tuple[VisibleGpu, ...] | None:
+    """What CUDA_VISIBLE_DEVICES lets a process see; None when it is not set, which is all."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return None if told is None else tuple(part.strip() for part in told.split(",") if part.strip())
+    return None if told is None else as_cuda_reads(told, _gpu_uuids())
+
+
+def as_cuda_reads(told: str, uuids: Sequence[str] | None) -> tuple[VisibleGpu, ...]:
+    """CUDA_VISIBLE_DEVICES as CUDA reads it, on a machine with these GPUs (None: unknown ones).
+
+    Numbers, or UUIDs that may be cut short, or MIG slices, but no mixture. The first entry that names no GPU hides
+    itself and all later ones, so `-1` hides everything; a GPU named twice hides all. After
+    `torch.cuda._parse_visible_devices` and the CUDA programming guide, "CUDA Environment Variables".
+    """
+    found: list[VisibleGpu] = []
+    entries = [entry.strip() for entry in told.split(",")]
+    prefix = next((prefix for prefix in ("GPU-", "MIG-") if entries[0].startswith(prefix)), "")
+    for entry in entries:
+        gpu = _named(entry, prefix, uuids)
+        if gpu is None:
+            break
+        if any(gpu.name == other.name or (gpu.index is not None and gpu.index == other.index) for other in found):
+            return ()
+        found.append(gpu)
+    return tuple(found)
+
+
+def _named(entry: str, prefix: str, uuids: Sequence[str] | None) -> VisibleGpu | None:
+    """The GPU that one entry names; None when it names none."""
+    if not prefix:
+        number = re.match(r"\+?\d+", entry, re.ASCII)  # as strtoul does: `1gpu` is 1
+        index = int(number[0]) if number else -1
+        return VisibleGpu(str(index), index) if 0 <= index < (len(uuids) if uuids is not None else 2**31) else None
+    if not entry.startswith(prefix):
+        return None
+    if prefix == "MIG-" or not any(uuids or ()):
+        return VisibleGpu(entry, None)
+    matching = [index for index, uuid in enumerate(uuids or ()) if uuid.startswith(entry)]
+    return VisibleGpu(entry, matching[0]) if len(matching) == 1 else None
 
 
 def visible_as(gpu_ids: tuple[int, ...]) -> str:
     """CUDA_VISIBLE_DEVICES for leased devices, counted within what we ourselves may see."""
-    outer = visible_devices()
-    return ",".join(outer[i] if outer else str(i) for i in gpu_ids)
+    outer = visible_gpus()
+    return ",".join(outer[i].name if outer else str(i) for i in gpu_ids)
 
 
 def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from profiling.telemetry.gpus import open_reader
 from profiling.telemetry.samples import GpuUser
-from sweep.machine.devices import visible_devices
+from sweep.machine.devices import visible_gpus
 
 GpuPid = tuple[int, int]
 """A process on a GPU: (NVML index, process id as the driver reports it)."""
@@ -17,17 +17,18 @@ GpuPid = tuple[int, int]
 
 def nvml_indices(gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
     """NVML's indices of leased GPUs, which we count within CUDA_VISIBLE_DEVICES; () when they are unknown."""
-    outer = visible_devices()
+    outer = visible_gpus()
     if not outer:
         return gpu_ids
-    if all(part.isdigit() for part in outer):
-        return tuple(int(outer[i]) for i in gpu_ids)
+    seen = [outer[number] for number in gpu_ids]
+    if all(gpu.index is not None for gpu in seen):
+        return tuple(gpu.index for gpu in seen if gpu.index is not None)
     try:
         import pynvml
 
         pynvml.nvmlInit()
         try:
-            handles = [pynvml.nvmlDeviceGetHandleByUUID(outer[i]) for i in gpu_ids]
+            handles = [pynvml.nvmlDeviceGetHandleByUUID(gpu.name) for gpu in seen]
             return tuple(int(pynvml.nvmlDeviceGetIndex(handle)) for handle in handles)
         finally:
             pynvml.nvmlShutdown()

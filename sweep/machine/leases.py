@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sweep.machine.devices import Devices, visible_devices
+from sweep.machine.devices import Devices, visible_gpus
 from sweep.machine.gpu_neighbours import nvml_indices
 
 LEASES_VARIABLE = "SWEEP_LEASES"
@@ -125,6 +125,6 @@ def _device_name(kind: str, number: int) -> str:
     """The same for every sweep that uses this device, whatever part of the machine it sees."""
     if kind != "cuda":
         return f"{kind}{number}"
-    visible = visible_devices()
+    visible = visible_gpus()
     found = nvml_indices((number,)) if not visible or number < len(visible) else ()
-    return f"cuda{found[0]}" if found else re.sub(r"[^\w-]", "_", visible[number] if visible else f"cuda{number}")
+    return f"cuda{found[0]}" if found else re.sub(r"[^\w-]", "_", visible[number].name if visible else f"cuda{number}")
