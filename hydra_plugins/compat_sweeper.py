@@ -112,7 +112,9 @@ class CompatSweeper(Sweeper):
 
 def _varied(overrides: list[str], varying: set[str]) -> str:
     """What distinguishes a cell from the others, besides features and batch; part of its label."""
-    told = [o for o in overrides if o.split("=", 1)[0] in varying - {"batch", "feature"}]
+    from sweep.masking import masked_text
+
+    told = [masked_text(o) for o in overrides if o.split("=", 1)[0] in varying - {"batch", "feature"}]
     return " ".join(f"{o.split('=', 1)[0].rpartition('.')[2]}={o.split('=', 1)[1]}" for o in told)
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from sweep import __version__, config
 from sweep.arguments import as_utf8, prepared, without_optimisation
+from sweep.masking import masked_text
 from sweep.run.interrupts import Interrupts
 from sweep.streams import refusal, steady
 
@@ -39,8 +40,8 @@ def run(cfg: DictConfig) -> None:
 
 
 def refuse(message: str) -> NoReturn:
-    """Bad input: one line, exit code 2."""
-    refusal("sweep", message)
+    """Bad input: one line without secrets, exit code 2."""
+    refusal("sweep", masked_text(message))
     raise SystemExit(2) from None
 
 

@@ -45,7 +45,7 @@ def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | Non
 def run_launched_group(cfg: DictConfig) -> None:
     """A job of a multirun: the group with this number, from the plan in the sweep's folder."""
     folder = SweepFolder(Path(HydraConfig.get().sweep.dir))
-    made = folder.load_plan()
+    made = folder.load_plan(secrets=True)
     group.run_group(folder, made, int(cfg.group))
 
 

@@ -19,6 +19,7 @@ from sweep.config import ConfigError, RunConfig, require
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
+from sweep.masking import masked_text
 from sweep.plan import features as feature_rules
 from sweep.plan import fields
 from sweep.plan.typed import typed
@@ -247,7 +248,7 @@ def build_cell(
         gpus=need,
         skip=skip or runnable(run, found),
         config={**plain, "group": None},
-        overrides=tuple(sorted(o for o in overrides if not o.startswith("hydra"))),
+        overrides=tuple(sorted(masked_text(o) for o in overrides if not o.startswith("hydra"))),
         suffix=suffix,
         device=found.kind,
         origin=key,

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, BinaryIO
 
+from profiling.atomic_write import replaced
 from profiling.errors import Refusal
 from profiling.measured_cell import NoPhases, RecordedCell, read_cell
 from profiling.nsys.nsys_cli import KERNELS_TABLE, PHASES_TABLE
@@ -26,12 +27,16 @@ from profiling.phases import PhaseRecord
 from profiling.printing import clean, complain
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError, require
+from sweep.masking import masked, restored, secrets_of
 from sweep.plan.cells import Cell, Plan, outdated
 from sweep.plan.stored import check_plan
 from sweep.results import engine_log, stored_events, stored_images
 from sweep.results.files import ContainedFiles, Unfit, encoded, parsed
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult, implausible
 from sweep.workload.inputs import Inputs, image_bytes
+
+SECRETS = ".secrets.json"
+"""What is masked in plan.json, while the sweep runs."""
 
 RECORDS = "records.jsonl"
 """What is known of a cell while it is being measured, one line per turn."""
@@ -101,8 +106,8 @@ class SweepFolder:
     def save_plan(self, plan: Plan) -> list[Cell]:
         """Write plan.json, keeping the cells that another command put into this folder; returns those.
 
-        Cells that are `outdated` leave the plan; their folders stay. Raises ConfigError when a cell's folder is not in
-        this one.
+        Cells that are `outdated` leave the plan; their folders stay. Secrets are masked in it. Those of this plan are
+        kept apart until `forget_secrets`. Raises ConfigError when a cell's folder is not in this one.
         """
         keys = {cell.key for cell in plan.cells}
         before = self.load_plan() if self.has_plan else Plan((), ())
@@ -115,7 +120,15 @@ class SweepFolder:
             except Unfit:
                 path = self.cell_path(cell)
                 raise ConfigError(f"{path} leads out of the sweep's folder; remove it or choose another") from None
-        self._write("plan.json", json.dumps(merged.to_json(), indent=1, ensure_ascii=False))
+        told = merged.to_json()
+        secrets = {}
+        for one in told["cells"]:
+            shown = masked(one["config"])
+            if found := secrets_of(one["config"], shown):
+                secrets[one["key"]] = found
+            one["config"] = shown
+        self._keep_secrets(secrets)
+        self._write("plan.json", json.dumps(told, indent=1, ensure_ascii=False))
         return [cell for cell in earlier if cell.origin not in keys]
 
     def keep_inputs(self, plan: Plan) -> None:
@@ -144,11 +157,29 @@ class SweepFolder:
         """Whether plan.json is there."""
         return (self.path / "plan.json").is_file()
 
-    def load_plan(self) -> Plan:
-        """plan.json. Raises ConfigError when the folder is not a sweep."""
+    def _keep_secrets(self, secrets: Mapping[str, Any]) -> None:
+        """By cell key; for jobs in other processes, which read the plan. Only the owner can read the file."""
+        path = self.path / SECRETS
+        path.unlink(missing_ok=True)
+        if secrets:
+            with replaced(path) as temporary:
+                temporary.touch(mode=0o600)
+                temporary.write_text(json.dumps(secrets), encoding="utf-8")
+
+    def forget_secrets(self) -> None:
+        """Once nothing runs any more."""
+        with contextlib.suppress(OSError):
+            (self.path / SECRETS).unlink(missing_ok=True)
+
+    def load_plan(self, secrets: bool = False) -> Plan:
+        """plan.json, with `secrets` as its sweep runs it. Raises ConfigError when the folder is not a sweep."""
         try:
             values = parsed(self.files.read(self.path / "plan.json"))
             check_plan(values)
+            if secrets and (self.path / SECRETS).is_file():
+                kept = parsed(self.files.read(self.path / SECRETS))
+                for cell in values["cells"]:
+                    restored(cell["config"], kept.get(cell["key"], ()))
             return Plan.from_json(values)
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"{self.path} is not a sweep folder: it has no plan.json") from None
@@ -256,7 +287,9 @@ class SweepFolder:
         for leftover in (*halves, *recorded):
             leftover.unlink(missing_ok=True)
         hydra = path / ".hydra"
-        self.files.write(hydra / "config.yaml", yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True))
+        self.files.write(
+            hydra / "config.yaml", yaml.safe_dump(masked(cell.config), sort_keys=False, allow_unicode=True)
+        )
         self.files.write(hydra / "overrides.yaml", yaml.safe_dump(list(cell.overrides), allow_unicode=True))
         return path
 

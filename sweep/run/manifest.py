@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.checkpoints.marker import read_marker
+from sweep.masking import masked_text
 from sweep.plan.cells import Plan
 from sweep.results.folder import SweepFolder
 from sweep.run import provenance
@@ -29,7 +30,7 @@ def facts_of(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     """What is known when a run of the sweep starts."""
     started = _now()
     return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": shlex.join(["python", *map(masked_text, sys.orig_argv[1:])]),
         "versions": dict(provenance.versions()),
         "git_commit": provenance.git_commit(),
         "machine": _machine(),

@@ -41,7 +41,10 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
     folder = SweepFolder(path)
     folder.prepare()
     with folder.locked():
-        return _execute(plan, folder, launch)
+        try:
+            return _execute(plan, folder, launch)
+        finally:
+            folder.forget_secrets()
 
 
 def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
@@ -51,7 +54,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     kept, damaged = _kept(folder, plan)
     older = _older(folder, plan, kept)
     facts |= {provenance.KEPT: [dataclasses.asdict(one) for one in older]} if older else {}
-    replaced = outdated(folder.load_plan(), plan) if folder.has_plan else []
+    replaced = outdated(folder.load_plan(secrets=True), plan) if folder.has_plan else []
     try:
         others = folder.save_plan(plan)
         folder.keep_inputs(plan)
