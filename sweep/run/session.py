@@ -15,6 +15,7 @@ from profiling import ranges
 from profiling.printing import complain
 from sweep.analysis.proposers import proposed
 from sweep.config import ConfigError
+from sweep.engines.process import temp_folders
 from sweep.engines.process.failures import one_line
 from sweep.engines.process.forkserver import quiet_tracker
 from sweep.engines.process.host import can_fork, forget_imports
@@ -40,7 +41,8 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
     """
     folder = SweepFolder(path)
     folder.prepare()
-    with folder.locked():
+    temp_folders.clear_dead()
+    with folder.locked(), temp_folders.sweep_here():
         try:
             return _execute(plan, folder, launch)
         finally:
@@ -54,7 +56,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     kept, damaged = _kept(folder, plan)
     older = _older(folder, plan, kept)
     facts |= {provenance.KEPT: [dataclasses.asdict(one) for one in older]} if older else {}
-    replaced = outdated(folder.load_plan(secrets=True), plan) if folder.has_plan else []
+    replaced = outdated(folder.load_plan(), plan) if folder.has_plan else []
     try:
         others = folder.save_plan(plan)
         folder.keep_inputs(plan)

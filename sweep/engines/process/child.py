@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from profiling import ranges
 from profiling.child_signals import leave_to_parent
 from sweep.engines import registry
+from sweep.engines.process.temp_folders import name_semaphores
 from sweep.engines.protocol import Engine, EngineError, EngineSpec, Output, Traced
 
 
@@ -115,5 +116,6 @@ def process_exists(pid: int) -> bool:
 
 if __name__ == "__main__":
     where, asked_by, started_by = sys.argv[1], int(sys.argv[2]), os.getppid()  # nsys may stand between the two
+    name_semaphores()
     end_when(lambda: os.getppid() != started_by or not process_exists(asked_by))
     main(Connection(int(where) if where.isdecimal() else recorded(where)))

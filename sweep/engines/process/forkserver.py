@@ -17,6 +17,7 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from dataclasses import dataclass
 from multiprocessing import connection, forkserver, popen_forkserver, reduction, resource_tracker, spawn, util
 from pathlib import Path
 from typing import Any
+
+from sweep.engines.process import temp_folders
 
 LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
 """Names the log file for what the server's imports print."""
@@ -237,7 +240,7 @@ class Forked:
 
 _STARTING, _STARTED = threading.Lock(), threading.Event()
 
-LONGEST_FOLDER = 60
+LONGEST_FOLDER = 50
 """Bytes of a temporary folder's path that leave room for the paths of its sockets."""
 
 
@@ -252,7 +255,7 @@ def start_server(preload: str, environment: Mapping[str, str]) -> None:
         if module == preload:
             _use(socket)
             return
-        _keep_socket_paths_short()
+        _own_socket_folder()
         before = dict(os.environ)
         os.environ.update(environment)
         quiet_tracker()
@@ -323,15 +326,18 @@ def quiet_tracker() -> None:
         os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [rules, rule]))
 
 
-def _keep_socket_paths_short() -> None:
-    """A socket's path holds about 100 bytes, which a long TMPDIR exceeds; the server's sockets then go to /tmp."""
-    if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_FOLDER or not Path("/tmp").is_dir():
+def _own_socket_folder() -> None:
+    """Have multiprocessing put its sockets into a folder that is named after us, and removed when we exit.
+
+    A socket's path holds about 100 bytes, which a long TMPDIR exceeds; the folder is then in /tmp.
+    """
+    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+    if config.get("tempdir") is not None:
         return
-    kept, tempfile.tempdir = tempfile.tempdir, "/tmp"
-    try:
-        util.get_temp_dir()  # makes the folder of this process's sockets and remembers it
-    finally:
-        tempfile.tempdir = kept
+    long = len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER and Path("/tmp").is_dir()
+    folder = temp_folders.make(temp_folders.SERVER, "/tmp" if long else None)
+    util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-100)
+    config["tempdir"] = str(folder)
 
 
 def fork_instead_of_spawning() -> None:
@@ -376,7 +382,7 @@ def import_all(modules: Iterable[str]) -> None:
 def _redirect() -> Path:
     """Send what imports print to the server's log, never to the terminal; returns its path."""
     log = Path(os.environ[LOG_VARIABLE])
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)

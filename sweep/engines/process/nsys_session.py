@@ -28,6 +28,7 @@ from pathlib import Path
 from profiling import bounded, ranges
 from profiling.child_environment import child_environment
 from profiling.nsys.nsys_cli import Nsys, NsysError, end_agents, find, last_line, run
+from sweep.engines.process import temp_folders
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 900.0  # writing the trace takes about a second for a thousand ranges, minutes for millions of kernels
@@ -195,8 +196,7 @@ def take_over(address: str) -> tuple[int, int]:
 
 def _new_session() -> tuple[str, Path]:
     """A name that no other session has, and the folder of nsys's temporary files. Raises RecordingError, OSError."""
-    folder = Path(tempfile.mkdtemp(prefix="sweep-nsys-"))
-    return SESSION.format(pid=os.getpid(), number=next(_NUMBERS)), folder
+    return SESSION.format(pid=os.getpid(), number=next(_NUMBERS)), temp_folders.make(temp_folders.NSYS)
 
 
 def end_recordings_of(pids: Collection[int]) -> None:
