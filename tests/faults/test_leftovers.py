@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from sweep.engines.process import temp_folders
-from tests.faults.conftest import NOOP, Sweep
+from tests.faults.conftest import NOOP, Sweep, alive, wait_for
 from tests.faults.test_engine import in_generate
 
 HOLD = """
@@ -70,6 +71,26 @@ def test_what_a_killed_sweep_left_is_cleared_away_by_the_next_one(sweep: Sweep) 
         others[3].unlink(missing_ok=True)
         launcher.unlink(missing_ok=True)
         semaphore.unlink(missing_ok=True)
+
+
+def test_stopped_engine_of_a_killed_sweep_is_ended_by_the_next_one(sweep: Sweep) -> None:
+    """It could not end itself, and would hold its devices' memory for ever."""
+    in_generate(sweep, "if not FLAG.exists(): FLAG.touch(); import os, signal; os.kill(os.getpid(), signal.SIGSTOP)")
+    arguments = ("-m", *NOOP, "workload.num_prompts=1", "workload.repeats=1")
+    process = sweep.start(*arguments)
+    sweep.wait_until(process, sweep.flag.exists)
+    (engine,) = sweep.engine_pids()
+    wait_for(lambda: psutil.Process(engine).status() == psutil.STATUS_STOPPED)
+    process.kill()
+    process.wait()
+    time.sleep(1.5)  # it would end itself within half a second
+    assert alive(engine)
+    done = sweep.run(*arguments)
+    assert done.code == 0, done.out + done.err
+    wait_for(lambda: not alive(engine))
+    assert str(engine) in done.err
+    again = sweep.run(*arguments)
+    assert again.err == ""
 
 
 def test_folders_of_another_user_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ class EngineHost:
                 start = _record if spec.profile == "nsys" else _fork if forks(spec) else _spawn
                 self.process = start(spec, theirs, self.log.fileno(), start_timeout_s)
             undo.pop_all()
+        temp_folders.note_engine(self.pid)
 
     def __enter__(self) -> "EngineHost":
         return self
@@ -144,6 +145,7 @@ class EngineHost:
             self._stuck = True
             return False
         self._stuck = False
+        temp_folders.forget_engine(self.process.pid)
         temp_folders.clear(self.process.pid)
         return True
 

@@ -1,10 +1,12 @@
-"""What processes of a sweep leave on the machine when they are killed: folders and semaphores, named after them.
+"""What processes of a sweep leave on the machine when they are killed: folders, semaphores, engines that hang.
 
-Whatever kills a process can clean up after it, and the next sweep after all that died with their sweep. A process id
-means the same process only on one boot of one machine and in one namespace (container), so names have that as well.
+All are named after their process. Whatever kills one can clean up after it, and the next sweep after all that died
+with their sweep. A process id means the same process only on one boot of one machine and in one namespace (container),
+so names have that as well.
 Linux only: elsewhere nothing is known to be dead.
 """
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -12,7 +14,9 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,10 +36,33 @@ def make(kind: str = ENGINE, within: str | None = None) -> Path:
 def sweep_here() -> Iterator[None]:
     """This process is a sweep while the block runs; semaphores that it and its processes make are named after it."""
     name_semaphores()
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # only for whoever cleans up after us
-            stack.callback(shutil.rmtree, make(SWEEP), ignore_errors=True)
+    with contextlib.suppress(OSError):  # only for whoever cleans up after us
+        _own_folder()
+    try:
         yield
+    finally:
+        clear(os.getpid(), SWEEP)
+        _own_folder.cache_clear()
+
+
+@functools.cache
+def _own_folder() -> Path:
+    """Of this process as a sweep or a launcher's worker. Raises OSError."""
+    folder = make(SWEEP)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def note_engine(pid: int) -> None:
+    """This process started an engine, the leader of its process group: if we are killed, the next sweep may end it."""
+    with contextlib.suppress(OSError):
+        (_own_folder() / str(pid)).write_text(_started(pid))
+
+
+def forget_engine(pid: int) -> None:
+    """It has ended."""
+    with contextlib.suppress(OSError):
+        (_own_folder() / str(pid)).unlink(missing_ok=True)
 
 
 def name_semaphores() -> None:
@@ -44,18 +71,23 @@ def name_semaphores() -> None:
     config["semprefix"] = f"/mp-sweep-{_place()}-{os.getpid()}"
 
 
-def clear(pid: int) -> None:
-    """Remove the folders that an ended process has left."""
-    for _, owner, folder in _folders():
-        if owner == pid:
+def clear(pid: int, kind: str = "") -> None:
+    """Remove the folders that an ended process has left; `kind`: only these."""
+    for found, owner, folder in _folders():
+        if owner == pid and kind in ("", found):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_dead() -> None:
-    """Remove folders and semaphores of this user's processes that are gone."""
+    """Remove folders and semaphores of this user's processes that are gone, and end engines whose sweep is.
+
+    An engine ends itself when its sweep is gone, unless it is stopped or hangs in a call of the driver.
+    """
     sweeps = set()
     for kind, pid, folder in _folders():
         if not _exists(pid):
+            if kind == SWEEP:
+                _end_engines(folder)
             shutil.rmtree(folder, ignore_errors=True)
             sweeps |= {pid} if kind == SWEEP else set()
     ours = re.compile(rf"sem\.mp-sweep-{_place()}-(?P<pid>\d+)-\w+")
@@ -66,6 +98,28 @@ def clear_dead() -> None:
         if gone and _is_own(path, stat.S_ISREG):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _end_engines(folder: Path) -> None:
+    """Kill the engines that a sweep noted in its folder, with their process groups."""
+    for path in _listed(folder):
+        if not path.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            pid, started = int(path.name), path.read_text()
+            if started and started == _started(pid):  # and no later process with its id
+                os.killpg(pid, signal.SIGKILL)
+                print(f"sweep: ended an engine that a killed sweep had left (process {pid})", file=sys.stderr)
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; "" when it is gone or the system does not say."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    state, *fields = told[told.rindex(")") + 2 :].split()
+    return "" if state == "Z" else fields[18]
 
 
 def _folders() -> Iterator[tuple[str, int, Path]]:
