@@ -14,7 +14,7 @@ from sweep import config
 from sweep.plan.cells import BASELINE, FEATURE, Cell, Plan, again, build_plan
 from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
-from sweep.results.records import DONE, BatchRow, RequestRow, RunResult
+from sweep.results.records import DONE, TOKEN_TIMES, BatchRow, RequestRow, RunResult
 
 SPEEDS = {"": 1.0, "teacache": 1.6, "cache_dit": 1.4, "vae_slicing": 1.0}
 
@@ -98,7 +98,7 @@ def result_of(cell: Cell, noise: random.Random, prompts: int = 4, repeats: int =
     telemetry = {"peak_memory_gb": 0.6, "cpu_pct": 101.0, "gpu_util_pct": None, "energy_j": None}
     return RunResult(
         cell.key, cell.label, DONE, load_s=5.0, requests=tuple(requests), batches=tuple(batches), telemetry=telemetry,
-        prompts=tuple(f"prompt {n}" for n in range(prompts)),
+        prompts=tuple(f"prompt {n}" for n in range(prompts)), token_times=TOKEN_TIMES,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The promises of a sweep, through the real command line on the embedded models; faults stand in tests/faults."""
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from profiling.timeline.lanes import LEFT_OUT, NEARLY
 from sweep import __version__
+from tests import recompute
 from tests.conftest import environment, sweep_command, to_run
 
 SMALL = ["workload.num_prompts=1", "workload.repeats=1", "workload.steps=4", "plots=false"]
@@ -53,6 +55,23 @@ def test_cells_baselines_and_aa_each_engine_started_once(finished: Path) -> None
         ):
             assert row[column], (label, column)
         assert row["bottleneck"] in ("ar_decode", "denoise_step")
+
+
+def test_every_number_is_what_the_files_of_its_cell_say(finished: Path) -> None:
+    wrong, compared = recompute.differences(finished)
+    assert not wrong, "\n".join(wrong)
+    assert compared > 40 * len(summary(finished)), "AR tokens, phases, telemetry and images among them"
+
+
+def test_processor_use_is_of_the_cells_own_turns(finished: Path) -> None:
+    """An engine idles while the interleaved baseline takes its turn, which lasts about as long as its own."""
+    for label in ("teacache b1", "teacache b2"):
+        row = summary(finished)[label]
+        (folder,) = (path.parent for path in finished.glob("*/result.json") if row["cell_key"][:8] in path.parent.name)
+        with (folder / "telemetry.csv").open() as handle:
+            samples = [(float(one["time_s"]), float(one["cpu_pct"])) for one in csv.DictReader(handle)]
+        busy_s = sum((now - before) * pct / 100 for (before, _), (now, pct) in itertools.pairwise(samples))
+        assert float(row["cpu_pct"]) > 1.25 * 100 * busy_s / (samples[-1][0] - samples[0][0]), label
 
 
 def test_cfg_parallel_engages_and_is_bit_identical(finished: Path) -> None:

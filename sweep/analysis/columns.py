@@ -5,6 +5,7 @@ here. A column without `value` depends on several cells, and `summary` fills it 
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import metrics
 from sweep.plan.cells import Cell
-from sweep.plan.features import combination_name
-from sweep.results.records import BatchRow, RequestRow, RunResult
+from sweep.plan.features import combination_name, parse_features
+from sweep.results.records import TOKEN_TIMES, BatchRow, RequestRow, RunResult
 
 IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
     *("identity", "status", "metric", "phase", "speed", "quality", "fact"),
@@ -22,6 +23,7 @@ IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
 
 LOWER, HIGHER = "lower", "higher"
 
+AR_PHASES = ("ar_prefill", "ar_decode")
 PHASE_PARTS = (*EXCLUSIVE_PHASES, "dit_forward", OTHER)
 
 
@@ -44,8 +46,8 @@ class CellData:
 
     @functools.cached_property
     def wall_s(self) -> float:
-        """Seconds spent generating batches."""
-        return sum(batch.latency_s for batch in self.batches)
+        """Seconds in which requests were under way, without the interleaved baseline's turns, over all starts."""
+        return math.fsum(map(_wall_s, self.results))
 
     @functools.cached_property
     def latencies_s(self) -> list[float]:
@@ -53,18 +55,28 @@ class CellData:
         return [request.e2e_s for request in self.requests]
 
     @functools.cached_property
+    def timed(self) -> list[RunResult]:
+        """The results whose TTFT and TPOT have one definition: today's if any has, else an earlier one."""
+        return [result for result in self.results if result.token_times == TOKEN_TIMES] or list(self.results)
+
+    @functools.cached_property
     def ttfts_s(self) -> list[float]:
         """Time to first token of each request that has one."""
-        return [request.ttft_s for request in self.requests if request.ttft_s is not None]
+        return [r.ttft_s for result in self.timed for r in result.requests if r.ttft_s is not None]
 
     @functools.cached_property
     def tpots_s(self) -> list[float]:
         """Time per token of each request that has one, or of each batch in results from before requests had it."""
         found: list[float] = []
-        for result in self.results:
+        for result in self.timed:
             own = [request.tpot_s for request in result.requests if request.tpot_s is not None]
             found += own or [batch.tpot_s for batch in result.batches if batch.tpot_s is not None]
         return found
+
+    @functools.cached_property
+    def output_tokens(self) -> int:
+        """AR tokens of all requests."""
+        return sum(request.output_tokens for request in self.requests)
 
     @functools.cached_property
     def totals_ms(self) -> dict[str, float]:
@@ -149,9 +161,35 @@ def _throughput(measured: CellData) -> float | None:
     return metrics.images_per_s(len(measured.requests), measured.wall_s)
 
 
+def _wall_s(result: RunResult) -> float:
+    spans = [
+        (request.sent_s, request.done_s)
+        for request in result.requests
+        if request.sent_s is not None and request.done_s is not None
+    ]
+    if len(spans) < len(result.requests):  # the engine does not say when it began, or an earlier version stored it
+        return math.fsum(batch.latency_s for batch in result.batches)
+    return metrics.wall_s(spans)
+
+
 def _tokens_per_s(measured: CellData) -> float | None:
-    tokens = sum(request.output_tokens for request in measured.requests)
-    return tokens / measured.wall_s if tokens else None
+    return measured.output_tokens / measured.wall_s if measured.output_tokens and measured.wall_s else None
+
+
+def _ar_tokens_per_s(measured: CellData) -> float | None:
+    ar_ms = math.fsum(batch.phase_ms.get(phase, 0.0) for batch in measured.batches for phase in AR_PHASES)
+    return 1000 * measured.output_tokens / ar_ms if measured.output_tokens and ar_ms else None
+
+
+def _image_tokens_per_s(measured: CellData) -> float | None:
+    """From the longest sequence that a block saw, on all ranks that share one."""
+    features = parse_features(measured.cell.config["feature"])
+    shards = math.prod(feature.gpus for feature in features if feature.evidence == "sharded_sequence")
+    seen = max((rank.block_sequence for batch in measured.batches for rank in batch.evidence), default=0)
+    made_of_images = measured.cell.config["workload"]["task"] == "text_to_image"  # an edit's sequence holds its input
+    if measured.output_tokens or not seen or not measured.wall_s or not made_of_images:
+        return None
+    return seen * shards * len(measured.requests) / measured.wall_s
 
 
 def _energy(measured: CellData) -> float | None:
@@ -159,6 +197,8 @@ def _energy(measured: CellData) -> float | None:
 
 
 def _cost(measured: CellData) -> float | None:
+    if measured.cell.device == "cpu":
+        return None  # the price is that of a GPU
     price, images = measured.cell.config["hardware"]["price_per_gpu_hour"], len(measured.requests)
     return measured.cell.gpus * price / 3600 * measured.wall_s / images if price is not None and images else None
 
@@ -192,7 +232,16 @@ COLUMNS: tuple[Column, ...] = (
         LOWER,
     ),
     *_percentiles("latency", "latency", lambda m: m.latencies_s, (50, 90, 95, 99)),
-    Column("images_per_s", METRIC, "images ÷ time", _throughput, "throughput", "images/s", "images/s", HIGHER),
+    Column(
+        "images_per_s",
+        METRIC,
+        "images ÷ wall time of the cell's own turns",
+        _throughput,
+        "throughput",
+        "images/s",
+        "images/s",
+        HIGHER,
+    ),
     Column(
         "images_per_s_per_gpu",
         METRIC,
@@ -206,7 +255,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "ttft_mean_s",
         METRIC,
-        "mean time to the first AR token",
+        "mean time from a request's start to its first AR token",
         lambda m: metrics.mean(m.ttfts_s),
         "time to first token",
         "TTFT, s",
@@ -217,14 +266,22 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "tpot_mean_s",
         METRIC,
-        "mean time per AR token after the first",
+        "mean of (last AR token − first) ÷ (AR tokens − 1)",
         lambda m: metrics.mean(m.tpots_s),
         "time per output token",
         unit="s",
         better=LOWER,
     ),
     *_percentiles("tpot", "the time per AR token after the first", lambda m: m.tpots_s, (95, 99)),
-    Column("output_tokens_per_s", METRIC, "AR tokens ÷ time", _tokens_per_s, better=HIGHER),
+    Column("output_tokens_per_s", METRIC, "AR tokens ÷ time, the whole request's", _tokens_per_s, better=HIGHER),
+    Column("ar_tokens_per_s", METRIC, "AR tokens ÷ time in ar_prefill and ar_decode", _ar_tokens_per_s, better=HIGHER),
+    Column(
+        "image_tokens_per_s",
+        METRIC,
+        "image tokens of the DiT ÷ time, for models that write no AR tokens",
+        _image_tokens_per_s,
+        better=HIGHER,
+    ),
     *(_phase(phase) for phase in ("request", *PHASE_PARTS)),
     *(_share(phase) for phase in PHASE_PARTS),
     Column("bottleneck", FACT, "the longest exclusive phase", _bottleneck, heading="bottleneck"),
@@ -318,9 +375,8 @@ COLUMNS: tuple[Column, ...] = (
         better=HIGHER,
     ),
     Column("evidence", FACT, "what ran on which rank, as counted in the engine"),
-    Column("predicted_latency_s", METRIC, "predicted latency", unit="s"),
     Column(
-        "cost_per_image", METRIC, "price of the device time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER
+        "cost_per_image", METRIC, "price of the GPUs' time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER
     ),
     Column("trace", FACT, "the profiler's file, relative to the sweep's folder"),
     _identity("role", "baseline, feature or aa", lambda cell: cell.role),

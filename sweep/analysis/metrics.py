@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from profiling.phases import EXCLUSIVE_PHASES, NOT_EXCLUSIVE, OTHER, PHASES
+from profiling.telemetry.samples import Span, joined
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,11 @@ def interaction_gain(combination: float | None, members: Sequence[float | None])
     return combination / product if product > 0 else None
 
 
+def wall_s(spans: Sequence[Span]) -> float:
+    """Seconds in which at least one request was under way, from (sent, done) of each; what overlaps counts once."""
+    return math.fsum(end_s - start_s for start_s, end_s in joined(spans))
+
+
 def images_per_s(images: int, wall_s: float) -> float | None:
     """Completed images ÷ measured wall time in seconds; None when no time was measured."""
     return images / wall_s if wall_s > 0 else None
@@ -86,7 +92,10 @@ def energy_j_per_image(starts: Iterable[tuple[float | None, int]]) -> float | No
 
 
 def tpot(e2e_s: float | None, ttft_s: float | None, n: int) -> float | None:
-    """Time per output token in seconds: (E2E − TTFT) / (n − 1). None for n ≤ 1 or a time not measured."""
+    """Time per output token in seconds: (E2E − TTFT) / (n − 1). None for n ≤ 1 or a time not measured.
+
+    `e2e_s` is from the request's start to its last AR token: a DiT that follows writes no token.
+    """
     if e2e_s is None or ttft_s is None or n <= 1:
         return None
     return (e2e_s - ttft_s) / (n - 1)

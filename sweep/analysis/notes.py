@@ -3,11 +3,12 @@
 from typing import Any
 
 from sweep.analysis import image_pairs, paired
+from sweep.analysis.columns import CellData
 from sweep.analysis.engine_starts import Measured
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.findings import IMPRECISE, MORE_STARTS, Finding
 from sweep.plan.cells import FEATURE, Cell, model_and_engine
-from sweep.results.records import RunResult
+from sweep.results.records import TOKEN_TIMES, RunResult
 
 
 def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> list[Finding]:
@@ -40,6 +41,9 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
         images = len(image_pairs.stored_images(mine.results[0]))
         wrote = f"for {len(unlike)} of {images} images the AR stage wrote different tokens than in the baseline"
         notes.append(Finding("other_tokens", f"{wrote}; those images are not compared"))
+    notes += _token_times(mine)
+    if cell.device == "cpu" and cell.config["hardware"]["price_per_gpu_hour"] is not None:
+        notes.append(Finding("no_price", "no cost: hardware.price_per_gpu_hour is a GPU's, and this ran on CPU cores"))
     lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
     unknown = "memory, utilisation and energy are unknown"
     return notes + [Finding("no_telemetry", f"{unknown}: {problem}") for problem in lost]
@@ -61,6 +65,17 @@ def why_not_judged(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.
     if mine.pairs and not any(one.pairs for one in measured):
         return Finding("aa_not_interleaved", "the A/A run had no interleaved baseline")
     return Finding("aa_not_comparable", "the A/A run shares no measurement with its baseline")
+
+
+def _token_times(mine: Measured) -> list[Finding]:
+    """Why TTFT and TPOT are missing, or cannot be compared with those of other rows."""
+    data = CellData(mine.cell, mine.results)
+    if data.output_tokens and not data.ttfts_s and not data.tpots_s:
+        return [Finding("no_token_times", "TTFT and TPOT are unknown: nothing says when each request's tokens came")]
+    if data.ttfts_s and any(result.token_times != TOKEN_TIMES for result in data.timed):
+        said = "TTFT and TPOT were measured by an earlier version, which defined them otherwise for each engine"
+        return [Finding("older_token_times", f"{said}: do not compare them")]
+    return []
 
 
 def said_by_trace(sweep: StoredSweep, cell: Cell, result: RunResult, row: dict[str, Any]) -> list[Finding]:

@@ -70,8 +70,9 @@ class Output:
     prompt_tokens: tuple[int, ...]  # prompt length of each request in the model's tokens
     phases: tuple[PhaseRecord, ...]  # of all ranks
     evidence: tuple[RankEvidence, ...]  # one per rank
-    ttft_s: tuple[float | None, ...] = ()  # of each request, until its first AR token; () when not measured
-    tpot_s: tuple[float | None, ...] = ()  # per further AR token, likewise
+    # Of each request; () when the engine does not measure them, and they follow from the phases of rank 0.
+    ttft_s: tuple[float | None, ...] = ()  # from `start_s` to its first AR token
+    tpot_s: tuple[float | None, ...] = ()  # (its last AR token - its first) / (AR tokens - 1)
     image_faults: tuple[str, ...] = ()  # of each image, what is wrong with it (images.py); "" for nothing
     epoch_s: float | None = None  # that moment, on the machine's time.perf_counter; None when unknown
 

@@ -46,6 +46,13 @@ Reading = Annotated[float, Meta(ge=-1e15, le=1e15)]
 
 Code = Annotated[str, Meta(pattern="^[a-z_]*$")]
 
+TOKEN_TIMES = "request_start"
+"""Definition of TTFT and TPOT: both from the request's start, the first and the last AR token, on every engine.
+
+Before, TPOT was the mean decode phase on diffusers, and TTFT on vLLM-Omni counted from when its AR stage was handed the
+request.
+"""
+
 CUT_OFF = "cut_off"
 """Cause of an error: the sweep itself ended while the cell was running. What was measured by then is kept."""
 
@@ -65,8 +72,8 @@ class RequestRow:
     height: Number
     steps: Number
     start_s: Moment  # when the engine began its batch
-    queue_s: Seconds  # waiting before the batch started; 0 offline
-    ttft_s: Seconds | None  # to the first AR token; None without an AR stage
+    queue_s: Seconds | None  # waiting before the batch started; None where it is not measured, as offline
+    ttft_s: Seconds | None  # from the request's start to its first AR token; None without an AR stage
     e2e_s: Seconds  # from sending the batch until its images are returned, or until it failed
     output_tokens: Number
     exit_code: int
@@ -76,7 +83,7 @@ class RequestRow:
     prompt_tokens: Number = 0
     image: str = ""  # file in the cell's folder; "" for repeats
     image_hash: str = ""  # sha256 of the pixels
-    tpot_s: Seconds | None = None  # mean time per further AR token; None without an AR stage
+    tpot_s: Seconds | None = None  # (last AR token - first) / (AR tokens - 1); None without an AR stage
     intended_s: Moment | None = None  # when the schedule wants it sent; None when it follows the previous request
     sent_s: Moment | None = None  # when it was sent to the engine; None when the zero of the engine's clock is unknown
     first_token_s: Moment | None = None  # when its first AR token was there
@@ -120,7 +127,7 @@ class RunResult:
     failed: tuple[RequestRow, ...] = ()  # requests of the batch that ended the cell; part of no statistic
     foreign: tuple[
         str, ...
-    ] = ()  # disturbances of the measurement, such as other processes on our GPUs, one sentence each
+    ] = ()  # what disturbed the measurement, such as other processes on our GPUs, a sentence each
     profile: str = ""  # what recorded the requests: nsys or torch
     trace: str = ""  # its file in the cell's folder
     profile_note: str = ""  # what went wrong with it
@@ -132,6 +139,7 @@ class RunResult:
     stage_s: dict[str, Seconds] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
     measured_with: dict[str, str] = field(default_factory=dict)  # versions of packages, and git_commit; {} if unknown
     warm_up: tuple[tuple[RankEvidence, ...], ...] = ()  # what each rank executed in each batch of the warm-up
+    token_times: Code = ""  # definition of ttft_s and tpot_s: TOKEN_TIMES, or "" for what earlier versions measured
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod

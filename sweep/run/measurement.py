@@ -22,7 +22,7 @@ from sweep.engines.protocol import Request
 from sweep.machine.gpu_neighbours import Before, disturbances
 from sweep.plan.cells import Cell
 from sweep.results.folder import SweepFolder
-from sweep.results.records import DONE, ERROR, BatchRow, RequestRow, RunResult
+from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, RequestRow, RunResult
 from sweep.run.baseline_engine import BaselineEngine
 from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_latency
 from sweep.run.result_rows import batch_row, failed_rows, request_rows
@@ -181,6 +181,7 @@ class Measurement:
             telemetry_problem=self.telemetry_problem,
             stage_s=self.stage_s,
             warm_up=self.warm_up_evidence,
+            token_times=TOKEN_TIMES,
         )
 
     def _rows(self, number: int) -> tuple[tuple[RequestRow, ...], BatchRow]:

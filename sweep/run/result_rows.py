@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from profiling.phases import PhaseRecord
 from sweep.analysis import metrics
 from sweep.engines.protocol import Output, Request
 from sweep.results.records import BatchRow, RequestRow
@@ -22,7 +23,7 @@ def request_rows(record: Record, number: int, zero_s: float, began_s: float | No
             RequestRow(
                 **_asked(request, turn.repeat, number),
                 start_s=start_s,
-                queue_s=0.0,
+                queue_s=None,
                 ttft_s=ttft_s,
                 e2e_s=output.latency_s,
                 output_tokens=output.output_tokens,
@@ -49,7 +50,7 @@ def failed_rows(failed: Failed, number: int, began_s: float, error: str) -> tupl
         RequestRow(
             **_asked(request, failed.turn.repeat, number),
             start_s=start_s,
-            queue_s=0.0,
+            queue_s=None,
             ttft_s=None,
             e2e_s=failed.took_s,
             output_tokens=0,
@@ -93,18 +94,34 @@ def batch_row(record: Record, number: int) -> BatchRow:
 
 
 def token_times(output: Output) -> list[tuple[float | None, float | None]]:
-    """TTFT and TPOT of each request in seconds; None without an AR stage.
+    """TTFT and TPOT of each request in seconds; None without an AR stage, and where they cannot be told apart.
 
-    The engine's own where it measures them. Else those of rank 0's phases, which the requests of a batch share.
+    TTFT lasts from the request's start to its first AR token, TPOT is (last AR token - first) / (AR tokens - 1). They
+    are the engine's own where it measures them. Else they follow from rank 0's phases: a prefill ends with a first
+    token, the last decode after it with the last one. Requests that were prefilled together share both.
     """
     count = len(output.request_ids)
+    unknown: tuple[float | None, ...] = (None,) * count
     if output.ttft_s or output.tpot_s:
-        unknown = (None,) * count
         return list(zip(output.ttft_s or unknown, output.tpot_s or unknown, strict=True))
-    own = [phase for phase in output.phases if phase.rank == 0]
+    own = sorted((phase for phase in output.phases if phase.rank == 0), key=lambda phase: phase.start_s)
     request = next((phase for phase in own if phase.phase == "request"), None)
-    prefill = next((phase for phase in own if phase.phase == "ar_prefill"), None)
-    ttft_s = prefill.start_s - request.start_s + prefill.host_ms / 1000 if prefill and request else None
-    decodes = [phase.host_ms / 1000 for phase in own if phase.phase == "ar_decode"]
-    tpot_s = metrics.tpot(sum(decodes), 0.0, len(decodes) + 1)  # of the AR stage, counted from its first token
-    return [(ttft_s, tpot_s)] * count
+    runs: list[tuple[PhaseRecord, list[PhaseRecord]]] = []  # each prefill with the decodes that follow it
+    for phase in own:
+        if phase.phase == "ar_prefill":
+            runs.append((phase, []))
+        elif phase.phase == "ar_decode" and runs:
+            runs[-1][1].append(phase)
+    alternating = len(runs) == count and all(len(decodes) == output.output_tokens - 1 for _, decodes in runs)
+    if request is None or not (len(runs) == 1 or alternating):
+        return [(None, None)] * count
+    found: list[tuple[float | None, float | None]] = []
+    for prefill, decodes in runs:
+        ttft_s = _end_s(prefill) - request.start_s
+        last_s = _end_s(decodes[-1]) - request.start_s if decodes else None
+        found.append((ttft_s, metrics.tpot(last_s, ttft_s, output.output_tokens)))
+    return found * (count // len(found))
+
+
+def _end_s(phase: PhaseRecord) -> float:
+    return phase.start_s + phase.host_ms / 1000

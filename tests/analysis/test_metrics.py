@@ -28,6 +28,12 @@ def test_means():
         metrics.positive([1.0, 0.0])
 
 
+def test_wall_time_counts_what_overlaps_once_and_gaps_not_at_all():
+    assert metrics.wall_s([(0.0, 2.0), (1.0, 3.0), (1.5, 2.5)]) == 3.0
+    assert metrics.wall_s([(7.0, 8.0), (0.0, 1.0), (0.0, 1.0)]) == 2.0
+    assert metrics.wall_s([]) == 0.0
+
+
 def test_rates_and_tpot():
     assert metrics.images_per_s(6, 4.0) == 1.5
     assert metrics.images_per_s(6, 0.0) is None

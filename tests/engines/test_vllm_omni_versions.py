@@ -19,7 +19,7 @@ from PIL import Image
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import engine, stages
 from sweep.engines.vllm_omni.option_source import Source
-from sweep.engines.vllm_omni.versions import V026, V030, Version, adapter
+from sweep.engines.vllm_omni.versions import V026, V030, Generated, StageTimes, Version, adapter
 from tests.wheels import VERSIONS, wheel_source
 
 
@@ -252,6 +252,21 @@ def test_every_prompt_is_generated_with_its_own_seed(version: str, omni: Any) ->
     assert {own[0].output_kind for _, _, own in omni.engine.requests} == {"final"}
     assert parameters[0][0].output_kind == "cumulative"
     assert "add_request" not in vars(omni.engine)
+
+
+def test_ttft_counts_from_when_all_prompts_were_handed_over(version: str, omni: Any) -> None:
+    """vLLM-Omni's own counts from when it takes a prompt, which is later for the last one of a batch."""
+    made = adapter(version).generate(omni, ["a", "b"], [[Parameters(1), Parameters(1)], [Parameters(2), Parameters(2)]])
+    assert 0 < made[0].given_ms < made[1].given_ms
+    one = Generated(stages=(StageTimes(1281, 20.0, 2.0),), given_ms=5.0)
+    assert (one.ttft_ms, one.tpot_ms) == (25.0, 2.0)
+    assert Generated(stages=(StageTimes(1281, None, None),), given_ms=5.0).ttft_ms is None
+
+
+def test_tpot_of_vllm_omni_is_ours(package: Path) -> None:
+    text = (package / "outputs" / "output_processor.py").read_text()
+    assert "output_intervals = stats.num_generation_tokens - 1" in text
+    assert "decode_time_s = max(stats.last_token_ts - stats.first_token_ts, 0.0)" in text
 
 
 def test_without_the_adapter_prompts_share_a_seed(omni: Any) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from profiling.phases import PhaseRecord
+from sweep.analysis import columns
 from sweep.analysis.summary import summarise
 from sweep.engines.protocol import Output, Request
 from sweep.plan.cells import Cell
 from sweep.results.folder import SweepFolder
-from sweep.results.records import RequestRow, RunResult
+from sweep.results.records import TOKEN_TIMES, RequestRow, RunResult
 from sweep.run.drivers import Record
 from sweep.run.measurement import Measurement
 from sweep.run.schedule import Turn
@@ -33,10 +34,12 @@ def cell() -> Cell:
     return stored.template()
 
 
-def rows(cell: Cell, folder: Path, phases: tuple[PhaseRecord, ...], **times: tuple[float | None, ...]) -> RunResult:
+def rows(
+    cell: Cell, folder: Path, phases: tuple[PhaseRecord, ...], tokens: int = 261, **times: tuple[float | None, ...]
+) -> RunResult:
     """What is stored of one batch of three requests."""
     names = tuple(request.request_id for request in BATCH)
-    output = Output(names, 5.0, 1.0, ("",) * 3, ("",) * 3, 261, (12,) * 3, phases, (), **times)
+    output = Output(names, 5.0, 1.0, ("",) * 3, ("",) * 3, tokens, (12,) * 3, phases, (), **times)
     measurement = Measurement(cell, SweepFolder(folder))
     measurement.records = [Record(Turn(tuple(BATCH), 0, "generating"), output, 0.0)]
     return measurement.result(None, "", None)
@@ -57,9 +60,38 @@ def test_what_the_engine_measured_is_not_mixed_with_phases(cell: Cell, tmp_path:
     assert times_of(result.requests) == [(0.02, None), (0.03, None), (0.04, None)]
 
 
-def test_without_the_engines_own_the_batch_shares_those_of_rank_0s_phases(cell: Cell, tmp_path: Path) -> None:
+FIRST_S, LAST_S = 5.1 + 0.05 - 5.0, 5.3 + 0.004 - 5.0  # ends of the prefill and of the last decode, from the start
+
+
+def test_without_the_engines_own_a_batch_that_was_prefilled_at_once_shares_those_of_rank_0s_phases(
+    cell: Cell, tmp_path: Path
+) -> None:
     result = rows(cell, tmp_path, PHASES)
-    assert times_of(result.requests) == [(pytest.approx(0.15), pytest.approx(0.003))] * 3
+    tpot_s = (LAST_S - FIRST_S) / (261 - 1)
+    assert times_of(result.requests) == [(pytest.approx(FIRST_S), pytest.approx(tpot_s))] * 3
+    assert result.token_times == TOKEN_TIMES
+    assert result.requests[0].queue_s is None, "offline nothing measures how long a request waits"
+
+
+def one_after_the_other(tokens: int) -> tuple[PhaseRecord, ...]:
+    """Three requests with a prefill of 100 ms and decodes of 10 ms, each 0.5 s after the one before."""
+    found = [PhaseRecord(0, "request", 0, 5.0, 2000.0)]
+    for number in range(3):
+        start_s = 5.2 + number / 2
+        found.append(PhaseRecord(0, "ar_prefill", number, start_s, 100.0))
+        found += [PhaseRecord(0, "ar_decode", n, start_s + 0.1 + n / 50, 10.0) for n in range(tokens - 1)]
+    return tuple(found)
+
+
+def test_requests_that_were_prefilled_one_after_the_other_have_their_own(cell: Cell, tmp_path: Path) -> None:
+    result = rows(cell, tmp_path, one_after_the_other(3), tokens=3)
+    tpot_s = pytest.approx((0.02 + 0.01) / 2)
+    assert times_of(result.requests) == [(pytest.approx(0.3 + number / 2), tpot_s) for number in range(3)]
+
+
+def test_requests_whose_steps_mingle_have_none(cell: Cell, tmp_path: Path) -> None:
+    mingled = one_after_the_other(3)[:-1]  # decodes that belong to several requests are fewer than tokens
+    assert times_of(rows(cell, tmp_path, mingled, tokens=3).requests) == [(None, None)] * 3
 
 
 def test_without_an_ar_stage_there_are_none(cell: Cell, tmp_path: Path) -> None:
@@ -98,3 +130,69 @@ def test_a_result_stored_when_tpot_was_of_the_batch_is_still_read(tmp_path: Path
         batch["tpot_s"] = 0.001 * (1 + number % 2)
     path.write_text(json.dumps(told))
     assert summary_row(folder)["tpot_mean_s"] == pytest.approx(0.0015)
+
+
+def codes(folder: SweepFolder) -> set[str]:
+    made = folder.load_plan()
+    return {note.code for note in summarise(folder, made, folder.load_results(made)).rows[0]["notes"]}
+
+
+def test_times_of_an_earlier_definition_are_told_and_never_mixed_with_todays(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    folder = stored.store(tmp_path, made)
+    cell = made.cells[0]
+    today = folder.load_result(cell)
+    assert "older_token_times" not in codes(folder)
+    older = dataclasses.replace(
+        today, token_times="", requests=tuple(dataclasses.replace(r, ttft_s=9.0, tpot_s=9.0) for r in today.requests)
+    )
+    both = columns.CellData(cell, (older, today))
+    assert (set(both.ttfts_s), set(both.tpots_s)) == ({0.02}, {0.001})
+    folder.save_result(cell, older)
+    assert "older_token_times" in codes(folder)
+    assert summary_row(folder)["ttft_mean_s"] == 9.0
+
+
+def test_tokens_without_times_say_so(tmp_path: Path) -> None:
+    made = stored.many_cells(4)
+    folder = stored.store(tmp_path, made)
+    today = folder.load_result(made.cells[0])
+    blind = tuple(dataclasses.replace(request, ttft_s=None, tpot_s=None) for request in today.requests)
+    folder.save_result(made.cells[0], dataclasses.replace(today, requests=blind))
+    assert "no_token_times" in codes(folder)
+    assert summary_row(folder)["ttft_mean_s"] is None
+
+
+def test_tokens_are_told_per_ar_time_and_per_request_time(tmp_path: Path) -> None:
+    """Twelve requests of 261 tokens, 300 ms of them in the AR stage."""
+    folder = stored.store(tmp_path, stored.many_cells(4))
+    row = summary_row(folder)
+    assert row["ar_tokens_per_s"] == pytest.approx(261 / 0.3)
+    assert row["output_tokens_per_s"] == pytest.approx(261 * row["images_per_s"])
+    assert row["output_tokens_per_s"] < row["ar_tokens_per_s"]
+    assert row["image_tokens_per_s"] is None, "there are text tokens"
+
+
+@pytest.mark.parametrize(("task", "tokens"), [("text_to_image", 16), ("image_edit", None)])
+def test_without_text_tokens_image_tokens_are_counted(task: str, tokens: int | None) -> None:
+    """A block saw 16 image tokens; of an edit, its input image's are among them."""
+    cell = stored.template()
+    cell = dataclasses.replace(cell, config={**cell.config, "workload": {**cell.config["workload"], "task": task}})
+    result = stored.result_of(cell, random.Random(0))
+    result = dataclasses.replace(
+        result, requests=tuple(dataclasses.replace(r, output_tokens=0) for r in result.requests)
+    )
+    row = columns.computed(columns.CellData(cell, (result,)))
+    assert row["image_tokens_per_s"] == (tokens and pytest.approx(tokens * row["images_per_s"]))
+    assert (row["output_tokens_per_s"], row["ar_tokens_per_s"]) == (None, None)
+
+
+@pytest.mark.parametrize("feature", ["ulysses", "ring"])
+def test_image_tokens_of_all_shards_are_counted(feature: str) -> None:
+    cell = stored.template(feature)
+    result = stored.result_of(stored.template(), random.Random(0))
+    result = dataclasses.replace(
+        result, requests=tuple(dataclasses.replace(r, output_tokens=0) for r in result.requests)
+    )
+    row = columns.computed(columns.CellData(cell, (result,)))
+    assert row["image_tokens_per_s"] == pytest.approx(2 * 16 * row["images_per_s"])

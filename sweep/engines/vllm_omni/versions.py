@@ -6,9 +6,11 @@ Written against 0.26.0 and 0.30.0. vllm_omni is imported only inside methods. `o
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,8 +24,8 @@ class StageTimes:
     """What vLLM-Omni measured of one request in one stage; None where it did not (log_stats=True is needed)."""
 
     tokens_out: int | None
-    ttft_ms: float | None  # AR stages: to the first token
-    tpot_ms: float | None  # AR stages: mean inter-token latency, which vLLM-Omni calls TPOT
+    ttft_ms: float | None  # AR stages: from when vLLM-Omni was given the request to the first token
+    tpot_ms: float | None  # AR stages: (last token - first) / (tokens - 1); output_processor.py of vLLM-Omni
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Generated:
     images: tuple["Image.Image", ...] = ()
     error: str = ""
     stages: tuple[StageTimes, ...] = ()  # in the order of the stages
+    given_ms: float = 0.0  # from when all prompts were handed over until vLLM-Omni was given this one
 
     @property
     def ar_stage(self) -> StageTimes | None:
@@ -41,12 +44,13 @@ class Generated:
 
     @property
     def ttft_ms(self) -> float | None:
-        """Time to the first AR token."""
-        return self.ar_stage.ttft_ms if self.ar_stage else None
+        """Time from when all prompts were handed over to the first AR token of this one."""
+        ttft_ms = self.ar_stage.ttft_ms if self.ar_stage else None
+        return None if ttft_ms is None else self.given_ms + ttft_ms
 
     @property
     def tpot_ms(self) -> float | None:
-        """Time of a further AR token."""
+        """Time per AR token after the first."""
         return self.ar_stage.tpot_ms if self.ar_stage else None
 
     @property
@@ -96,13 +100,20 @@ class Version:
         """
         if len(prompts) != len(parameters):
             raise ValueError(f"{len(prompts)} prompts with {len(parameters)} lists of sampling parameters")
+        began_s = time.perf_counter()
         # Checks what a pipeline requires of its stages' parameters (0.30), and that there is one object per stage.
         resolved = [list(omni.resolve_sampling_params_list(list(own))) for own in parameters]
         with _own_parameters(omni.engine, resolved) as order:
             outputs = omni.generate(list(prompts), list(resolved[0]), use_tqdm=False)
         if len(order) != len(prompts):
             raise RuntimeError(f"vllm-omni {self.name} did not take the sampling parameters of each prompt")
-        return [self.read([output for output in outputs if output.request_id == request_id]) for request_id in order]
+        return [
+            dataclasses.replace(
+                self.read([output for output in outputs if output.request_id == request_id]),
+                given_ms=(given_s - began_s) * 1000,
+            )
+            for request_id, given_s in order
+        ]
 
     def read(self, outputs: Sequence[Any]) -> Generated:
         """The outputs of one prompt (one per requested stage, the last one final) as our record."""
@@ -177,18 +188,19 @@ def _release(version: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _own_parameters(engine: Any, parameters: Sequence[Sequence[Any]]) -> Iterator[list[str]]:
+def _own_parameters(engine: Any, parameters: Sequence[Sequence[Any]]) -> Iterator[list[tuple[str, float]]]:
     """Within the block, the n-th request that `engine` is given gets the n-th parameters.
 
     `Omni.generate` has one list of parameters for all its prompts, which then share a seed; it hands them to
-    `engine.add_request` prompt by prompt. Yields the ids of the requests, filled as they come.
+    `engine.add_request` prompt by prompt. Yields the id of each request and when it came (time.perf_counter), filled as
+    they come.
     """
-    order: list[str] = []
+    order: list[tuple[str, float]] = []
     submit = engine.add_request
 
     def add_request(*args: Any, sampling_params_list: Sequence[Any], **kwargs: Any) -> Any:
         mine = parameters[len(order)]
-        order.append(str(kwargs["request_id"] if "request_id" in kwargs else args[0]))
+        order.append((str(kwargs["request_id"] if "request_id" in kwargs else args[0]), time.perf_counter()))
         own = [_adapted(one, shared) for one, shared in zip(mine, sampling_params_list, strict=True)]
         return submit(*args, sampling_params_list=own, **kwargs)
 

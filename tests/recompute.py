@@ -1,0 +1,539 @@
+"""`python -m tests.recompute FOLDER`: every number of a sweep's summary.csv again, from the files of its cells.
+
+Written from the meaning of each column with numpy and the standard library; imports nothing of the framework, so that a
+fault of its formulas cannot hide here as well. Columns that are judgements or texts (JUDGED) are not recomputed.
+"""
+
+import csv
+import functools
+import itertools
+import json
+import math
+import statistics
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+JUDGED = {"status", "reason", "reason_code", "valid", "invalid_reason", "note", "evidence"}
+EXCLUSIVE = ("text_encode", "image_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "stage_transfer")
+PARTS = (*EXCLUSIVE, "dit_forward", "other")
+RESAMPLES, SEED, TAILS = 2000, 20240901, 1.25
+CLOSE = 1e-9
+
+Cell = dict[str, Any]
+Result = dict[str, Any]
+Start = dict[tuple[int, int, int], float]
+
+
+class Sweep:
+    """A sweep's folder: plan.json, each cell's result.json and what lies next to it, and summary.csv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cells: list[Cell] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["cells"]
+        self.by_key = {cell["key"]: cell for cell in self.cells}
+        found = {}
+        for path in sorted(folder.glob("*/result.json")):
+            result = json.loads(path.read_bytes())
+            found[result["key"]] = result | {"path": path.parent}
+        self.results: dict[str, list[Result]] = {}  # every start of a cell, by the key of its first; A/A are their own
+        for cell in self.cells:
+            if cell["key"] in found:
+                first = cell["origin"] if role(cell) == "repeat" else cell["key"]
+                self.results.setdefault(first, []).append(found[cell["key"]])
+        with (folder / "summary.csv").open(encoding="utf-8", newline="") as handle:
+            self.rows = list(csv.DictReader(handle))
+
+    def same_engine(self, cell: Cell, roles: Sequence[str]) -> list[Cell]:
+        """Measured cells of the same model and engine in these roles."""
+        name = model_engine(cell)
+        return [c for c in self.cells if c["key"] in self.results and role(c) in roles and model_engine(c) == name]
+
+
+def role(cell: Cell) -> str:
+    if cell["features"]:
+        return "repeat" if cell["repeat"] else "feature"
+    return "aa" if cell["repeat"] else "baseline"
+
+
+def model_engine(cell: Cell) -> tuple[str, str]:
+    return cell["config"]["model"]["name"], cell["config"]["engine"]["name"]
+
+
+def mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def percentile(values: Sequence[float], q: int) -> float | None:
+    least = 100 if q >= 99 else 20 if q >= 95 else 1
+    return float(np.percentile(values, q)) if len(values) >= least else None
+
+
+# -- the columns of a cell by itself
+
+
+def own_columns(cell: Cell, results: Sequence[Result], folder_of: Callable[[Result], Path]) -> dict[str, Any]:
+    config = cell["config"]
+    requests = [request for result in results for request in result["requests"]]
+    batches = [batch for result in results for batch in result["batches"]]
+    latencies = [request["e2e_s"] for request in requests]
+    wall_s = math.fsum(covered(turns(result)) for result in results)
+    row: dict[str, Any] = {
+        "cell": cell["label"],
+        "model": config["model"]["name"],
+        "engine": config["engine"]["name"],
+        "features": "+".join(sorted(cell["features"])),
+        "parallel": config["parallel"]["name"],
+        "gpus": cell["gpus"],
+        "batch": config["batch"],
+        **{name: config["workload"][name] for name in ("steps", "width", "height")},
+        "prompts": len({request["prompt_index"] for request in requests}) or None,
+        "profiled": config.get("profile", "") if config.get("profile") != "off" else None,
+        "latency_mean_s": mean(latencies),
+        **{f"latency_p{q}_s": percentile(latencies, q) for q in (50, 90, 95, 99)},
+        "images_per_s": len(requests) / wall_s if wall_s else None,
+        "requests_per_s": len(requests) / wall_s if wall_s else None,
+        "images_per_s_per_gpu": len(requests) / wall_s / cell["gpus"] if wall_s else None,
+        **token_columns(cell, results, requests, batches, wall_s),
+        **phase_columns(batches),
+        **telemetry_columns(results, folder_of),
+        "load_s": mean([result["load_s"] for result in results if result["load_s"] is not None]),
+        "baseline_beside_s": mean([s for batch in batches if (s := beside(batch)) is not None]),
+        "starts": len(results) or None,
+        "role": role(cell),
+        "cell_key": cell["key"],
+    }
+    price = config["hardware"]["price_per_gpu_hour"]
+    paid = price is not None and cell["device"] != "cpu" and bool(requests)
+    row["cost_per_image"] = cell["gpus"] * price * wall_s / 3600 / len(requests) if paid else None
+    traces = [f"{folder_of(result).name}/{result['trace']}" for result in results[:1] if result.get("trace")]
+    return row | {"trace": traces[0] if traces else None}
+
+
+def beside(batch: dict[str, Any]) -> float | None:
+    """Latency of the interleaved baseline; called reference_s by version 1."""
+    return batch.get("baseline_s", batch.get("reference_s"))
+
+
+def turns(result: Result) -> list[tuple[float, float]]:
+    """From sending to having each request, counted from the first one; laid end to end where moments are unknown."""
+    requests = result["requests"]
+    if all(request.get("sent_s") is not None and request.get("done_s") is not None for request in requests):
+        return [(request["sent_s"], request["done_s"]) for request in requests]
+    ends = list(itertools.accumulate((batch["latency_s"] for batch in result["batches"]), initial=0.0))
+    return list(itertools.pairwise(ends))
+
+
+def covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Length of their union: at each edge, whether anything is under way."""
+    edges = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    total, running = 0.0, 0
+    for (here, change), following in itertools.zip_longest(edges, edges[1:]):
+        running += change
+        if following and running > 0:
+            total += following[0] - here
+    return total
+
+
+def token_columns(
+    cell: Cell, results: Sequence[Result], requests: Sequence[Any], batches: Sequence[Any], wall_s: float
+) -> dict[str, Any]:
+    newest = [result for result in results if result.get("token_times")] or list(results)
+    ttfts = [r["ttft_s"] for result in newest for r in result["requests"] if r["ttft_s"] is not None]
+    tpots: list[float] = []
+    for result in newest:
+        own = [r["tpot_s"] for r in result["requests"] if r.get("tpot_s") is not None]
+        tpots += own or [b["tpot_s"] for b in result["batches"] if b.get("tpot_s") is not None]
+    row: dict[str, Any] = {}
+    for name, values in (("ttft", ttfts), ("tpot", tpots)):
+        row[f"{name}_mean_s"] = mean(values)
+        row |= {f"{name}_p{q}_s": percentile(values, q) for q in (95, 99)}
+    tokens = sum(request["output_tokens"] for request in requests)
+    ar_ms = sum(batch["phase_ms"].get(name, 0.0) for batch in batches for name in ("ar_prefill", "ar_decode"))
+    row["output_tokens_per_s"] = tokens / wall_s if tokens else None
+    row["ar_tokens_per_s"] = 1000 * tokens / ar_ms if tokens and ar_ms else None
+    shards = 1
+    for body in cell["config"]["feature"].values():
+        if body["evidence"] == "sharded_sequence":
+            shards *= body["gpus"]
+    seen = max((rank["block_sequence"] for batch in batches for rank in batch["evidence"]), default=0)
+    drawn = not tokens and seen and cell["config"]["workload"]["task"] == "text_to_image"
+    return row | {"image_tokens_per_s": seen * shards * len(requests) / wall_s if drawn else None}
+
+
+def phase_columns(batches: Sequence[Any]) -> dict[str, Any]:
+    names = {name for batch in batches for name in batch["phase_ms"]}
+    totals = {name: sum(batch["phase_ms"].get(name, 0.0) for batch in batches) / len(batches) for name in names}
+    if "request" in totals:
+        totals["other"] = max(0.0, totals["request"] - sum(totals.get(name, 0.0) for name in EXCLUSIVE))
+    whole = totals.get("request") or sum(totals.get(name, 0.0) for name in EXCLUSIVE)
+    row: dict[str, Any] = {f"{name}_ms": totals.get(name) for name in ("request", *PARTS)}
+    row |= {f"{name}_share": totals[name] / whole if name in totals and whole else None for name in PARTS}
+    longest = max(EXCLUSIVE, key=lambda name: totals.get(name, 0.0))
+    return row | {"bottleneck": longest if totals.get(longest) else None}
+
+
+def telemetry_columns(results: Sequence[Result], folder_of: Callable[[Result], Path]) -> dict[str, Any]:
+    seen = [telemetry(result, folder_of(result)) for result in results]
+
+    def known(name: str) -> list[float]:
+        return [one[name] for one in seen if one.get(name) is not None]
+
+    energy = [(one["energy_j"], len(result["requests"])) for one, result in zip(seen, results, strict=True)
+              if one.get("energy_j") is not None]  # fmt: skip
+    images = sum(count for _, count in energy)
+    return {
+        "peak_memory_gb": max(known("peak_memory_gb"), default=None),
+        "gpu_util_pct": mean(known("gpu_util_pct")),
+        "cpu_pct": mean(known("cpu_pct")),
+        "energy_j_per_image": sum(joules for joules, _ in energy) / images if images else None,
+    }
+
+
+def telemetry(result: Result, folder: Path) -> dict[str, float | None]:
+    """Over the cell's own turns, from telemetry.csv where it holds the samples at their edges; else as stored."""
+    own = turns(result)
+    with (folder / "telemetry.csv").open(newline="") as handle:
+        samples = list(csv.DictReader(handle))
+    if not samples or result.get("first_request_s") is None or float(samples[0]["time_s"]) > 0:
+        return dict(result["telemetry"])
+    moments = sorted({float(sample["time_s"]) - result["first_request_s"] for sample in samples})
+    if moments[0] > min(start for start, _ in own):
+        return dict(result["telemetry"])
+    at: dict[float, list[dict[str, str]]] = {}
+    for sample in samples:
+        at.setdefault(float(sample["time_s"]) - result["first_request_s"], []).append(sample)
+    busy = idle = 0.0
+    chosen: set[float] = set()
+    energy: dict[str, float] = {}
+    for start, end in sorted(set(own)):
+        for earlier, later in itertools.pairwise(moments):
+            overlap = max(0.0, min(later, end) - max(earlier, start))
+            busy += overlap * float(at[later][0]["cpu_pct"])
+            idle += overlap
+        inside = [moment for moment in moments if start <= moment <= end]
+        chosen.update(inside or [m for m in moments if m > end][:1] or moments[-1:])
+        for gpu in {sample["gpu_index"] for sample in samples if sample["energy_j"]}:
+            line = [(m, float(s["energy_j"])) for m in moments for s in at[m] if s["gpu_index"] == gpu]
+            used = np.interp(end, *zip(*line, strict=True)) - np.interp(start, *zip(*line, strict=True))
+            energy[gpu] = energy.get(gpu, 0.0) + float(used)
+    rows = [sample for moment in chosen for sample in at[moment]]
+    used_pct = [float(sample["gpu_util_pct"]) for sample in rows if sample["gpu_util_pct"]]
+    memory = [float(sample["gpu_memory_gb"]) for sample in rows if sample["gpu_memory_gb"]]
+    return {
+        "peak_memory_gb": max(memory or [float(sample["rss_gb"]) for sample in rows]),
+        "cpu_pct": busy / idle if idle else None,
+        "gpu_util_pct": mean(used_pct),
+        "energy_j": sum(energy.values()) if energy else None,
+    }
+
+
+# -- speed against the baseline
+
+
+def samples_of(result: Result, baseline: bool = False) -> Start:
+    """Seconds of each batch by (prompt, seed, repeat) of its first request."""
+    firsts: dict[int, tuple[int, int, int]] = {}
+    for request in result["requests"]:
+        firsts.setdefault(request["batch_index"], (request["prompt_index"], request["seed"], request["repeat"]))
+    timed = [(batch["batch_index"], beside(batch) if baseline else batch["latency_s"]) for batch in result["batches"]]
+    return {firsts[index]: seconds for index, seconds in timed if seconds is not None}
+
+
+def units(starts: Sequence[Start], value: Callable[[tuple[int, int, int]], float]) -> "np.ndarray":
+    """A value for each prompt and seed that all starts have: the median over repeats; over one prompt, its repeats."""
+    shared = sorted(set.intersection(*(set(start) for start in starts)))
+    groups = [list(group) for _, group in itertools.groupby(shared, key=lambda key: key[:2])]
+    if len(groups) == 1:
+        return np.array([value(key) for key in groups[0]])
+    return np.array([statistics.median(value(key) for key in group) for group in groups])
+
+
+def beside_differences(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
+    starts = [start for pair in pairs for start in pair]
+    each = [units(starts, lambda key, b=b, c=c: math.log(b[key]) - math.log(c[key])) for b, c in pairs]
+    return np.mean(each, axis=0)
+
+
+def speed(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    """ratio, low, high, p, called."""
+    unknown: dict[str, Any] = {"speedup": None, "speedup_low": None, "speedup_high": None, "p_value": None}
+    if cell["config"].get("profile", "off") not in ("off", ""):
+        return unknown | {"called": ""}
+    if role(cell) == "baseline":
+        return {"speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0, "p_value": None, "called": ""}
+    mine = sweep.results[cell["key"]]
+    pairs = [(samples_of(one, True), samples_of(one)) for one in mine]
+    pairs = [pair for pair in pairs if pair[0]]
+    spread, df = None, 0.0
+    if pairs:
+        differences = beside_differences(pairs)
+        again = [
+            float(beside_differences([(samples_of(one, True), samples_of(one))]).mean())
+            for aa in sweep.same_engine(cell, ["aa"])
+            for one in sweep.results[aa["key"]]
+            if samples_of(one, True)
+        ]
+        if again and role(cell) != "aa":
+            spread, df = sum(m * m for m in again) / len(again) / len(pairs), len(again)
+    else:
+        family = [c for c in sweep.same_engine(cell, ["baseline", "aa"]) if c["origin"] == cell["baseline_key"]]
+        if role(cell) == "aa":
+            family = [c for c in family if role(c) == "baseline"]
+        before = [samples_of(one) for c in family for one in sweep.results[c["key"]]]
+        after = [samples_of(one) for one in mine]
+        if not before:
+            return unknown | {"called": ""}
+        sides = [
+            np.mean([units([*before, *after], lambda key, s=start: math.log(s[key])) for start in side], axis=0)
+            for side in (before, after)
+        ]
+        differences = sides[0] - sides[1]
+        variance, df = starts_variance(sweep, cell)
+        if variance is not None and role(cell) != "aa":
+            spread = variance / len(before) + variance / len(after)
+    return interval(differences, spread, df)
+
+
+def starts_variance(sweep: Sweep, cell: Cell) -> tuple[float | None, int]:
+    """Pooled variance of a start's mean log latency, over baselines that were started again."""
+    families: dict[str, list[Start]] = {}
+    for one in sweep.same_engine(cell, ["baseline", "aa"]):
+        families.setdefault(one["origin"], []).extend(samples_of(result) for result in sweep.results[one["key"]])
+    squares, df = 0.0, 0
+    for starts in families.values():
+        if len(starts) > 1:
+            means = [float(units(starts, lambda key, s=start: math.log(s[key])).mean()) for start in starts]
+            squares += sum((m - sum(means) / len(means)) ** 2 for m in means)
+            df += len(means) - 1
+    return (squares / df, df) if df else (None, 0)
+
+
+def interval(differences: "np.ndarray", spread: float | None, df: float) -> dict[str, Any]:
+    n, centre = len(differences), float(differences.mean())
+    lows, highs, ps = [], [], []
+    if n > 1:
+        low, high = bootstrap(differences)
+        lows, highs = [low], [high]
+        ps.append(two_sided(centre, float(np.std(differences, ddof=1)) / math.sqrt(n), n - 1))
+    if spread is not None:
+        error = TAILS * math.sqrt(spread)
+        lows.append(centre - student_quantile(0.975, df) * error)
+        highs.append(centre + student_quantile(0.975, df) * error)
+        ps.append(two_sided(centre, error, df))
+    low, high = (math.exp(min(lows)), math.exp(max(highs))) if lows else (None, None)
+    p = max(ps) if spread is not None and n > 1 else None
+    called = ""
+    if p is not None and low is not None and high is not None:
+        called = "faster" if low > 1 else "slower" if high < 1 else "no difference"
+    return {"speedup": math.exp(centre), "speedup_low": low, "speedup_high": high, "p_value": p, "called": called}
+
+
+def bootstrap(differences: "np.ndarray") -> tuple[float, float]:
+    """Expanded percentile interval of the mean (Hesterberg 2015)."""
+    n = len(differences)
+    picks = np.random.default_rng(SEED).integers(0, n, size=(RESAMPLES, n))
+    means = np.sort(differences[picks].mean(axis=1))
+    outer = statistics.NormalDist().cdf(student_quantile(0.025, n - 1) * math.sqrt(n / (n - 1)))
+    return float(np.quantile(means, outer)), float(np.quantile(means, 1 - outer))
+
+
+def two_sided(centre: float, error: float, df: float) -> float:
+    if error == 0:
+        return 1.0 if centre == 0 else 0.0
+    return 2 * student_tail(abs(centre) / error, df)
+
+
+def student_tail(t: float, df: float) -> float:
+    """P(T > t) for t ≥ 0."""
+    return 0.5 * incomplete_beta(df / 2, 0.5, df / (df + t * t))
+
+
+@functools.cache
+def student_quantile(p: float, df: float) -> float:
+    """By bisection."""
+    if p < 0.5:
+        return -student_quantile(1 - p, df)
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_tail(middle, df) > 1 - p else (low, middle)
+    return (low + high) / 2
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """Regularised, by Lentz's continued fraction (Numerical Recipes, 6.4)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - incomplete_beta(b, a, 1 - x)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    fraction = d
+    for m in range(1, 500):
+        for step in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 / (1 + step * d)
+            c = 1 + step / c
+            fraction *= c * d
+        if abs(c * d - 1) < 1e-16:
+            break
+    return front * fraction
+
+
+# -- images against the baseline's
+
+
+def quality(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"mean_diff": None, "max_diff": None, "psnr_db": None, "ssim": None}
+    mine, theirs = (sweep.results.get(key) for key in (cell["key"], cell["baseline_key"]))
+    if not mine or not theirs or not any(r["image"] for r in mine[0]["requests"]):
+        return nothing
+    others = {(r["prompt_index"], r["seed"]): r for r in theirs[0]["requests"] if r["image"]}
+    each = []
+    for request in mine[0]["requests"]:
+        if request["image"]:
+            other = others[request["prompt_index"], request["seed"]]
+            each.append(difference(mine[0]["path"], request, theirs[0]["path"], other))
+    squared = sum(one[2] for one in each) / len(each)
+    return {
+        "mean_diff": sum(one[0] for one in each) / len(each),
+        "max_diff": max(one[1] for one in each),
+        "psnr_db": -10 * math.log10(squared) if squared else math.inf,
+        "ssim": sum(one[3] for one in each) / len(each),
+    }
+
+
+def difference(folder: Path, request: Any, other_folder: Path, other: Any) -> tuple[float, float, float, float]:
+    """mean, largest, mean squared difference, SSIM; from quality.json where the images themselves are not stored."""
+    if request["image_hash"] == other["image_hash"]:
+        return 0.0, 0.0, 0.0, 1.0
+    if not (folder / request["image"]).is_file():
+        known = json.loads((folder / "quality.json").read_text())[f"{request['image_hash']}:{other['image_hash']}"]
+        return known[0], known[1], 10 ** (-known[2] / 10), known[3]
+    one, two = (read_png(path) / 255 for path in (folder / request["image"], other_folder / other["image"]))
+    apart = np.abs(one - two)
+    return float(apart.mean()), float(apart.max()), float((apart**2).mean()), ssim(one, two)
+
+
+def read_png(path: Path) -> "np.ndarray":
+    """Height × width × 3 of an 8-bit RGB file without interlacing."""
+    data = path.read_bytes()
+    place, packed, width, height = 8, b"", 0, 0
+    while place < len(data):
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        body = data[place + 8 : place + 8 + length]
+        if kind == b"IHDR":
+            width, height = int.from_bytes(body[:4], "big"), int.from_bytes(body[4:8], "big")
+            assert tuple(body[8:]) == (8, 2, 0, 0, 0), "8-bit RGB, not interlaced"
+        packed += body if kind == b"IDAT" else b""
+        place += length + 12
+    lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, 1 + 3 * width).astype(int)
+    found = np.zeros((height + 1, 3 * (width + 1)), int)  # with a black line above and a black pixel to the left
+    for y in range(height):
+        kind = lines[y, 0]
+        for x in range(3, 3 * (width + 1)):
+            left, above, corner = found[y + 1, x - 3], found[y, x], found[y, x - 3]
+            nearest = min((left, above, corner), key=lambda one: abs(left + above - corner - one))
+            guess = (0, left, above, (left + above) // 2, nearest)[kind]
+            found[y + 1, x] = (lines[y, x - 2] + guess) % 256
+    return found[1:, 3:].reshape(height, width, 3).astype(float)
+
+
+def ssim(one: "np.ndarray", two: "np.ndarray") -> float:
+    """Wang et al. 2004 with a uniform window of 7 and sample covariance, mean over channels and whole windows."""
+    size = 7
+    windows = [np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1)) for image in (one, two)]
+    mu = [window.mean(axis=(-2, -1)) for window in windows]
+    sample = size**2 / (size**2 - 1)
+    var = [sample * ((w**2).mean(axis=(-2, -1)) - m**2) for w, m in zip(windows, mu, strict=True)]
+    cov = sample * ((windows[0] * windows[1]).mean(axis=(-2, -1)) - mu[0] * mu[1])
+    c1, c2 = 0.01**2, 0.03**2
+    upper = (2 * mu[0] * mu[1] + c1) * (2 * cov + c2)
+    return float((upper / ((mu[0] ** 2 + mu[1] ** 2 + c1) * (var[0] + var[1] + c2))).mean())
+
+
+# -- the whole table
+
+
+def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
+    """The rows that summary.csv should have, without JUDGED."""
+    rows = []
+    for shown in sweep.rows:
+        cell = sweep.by_key[shown["cell_key"]]
+        results = sweep.results.get(cell["key"], [])
+        row = own_columns(cell, results, lambda result: result["path"])
+        measured = speed(sweep, cell) | quality(sweep, cell) if results else {}
+        rows.append(row | measured)
+    family = [
+        (row["p_value"], number)
+        for number, (row, shown) in enumerate(zip(rows, sweep.rows, strict=True))
+        if row["role"] == "feature" and row.get("p_value") is not None and not shown["invalid_reason"]
+    ]
+    highest = 0.0
+    for rank, (p, number) in enumerate(sorted(family)):
+        highest = max(highest, min(1.0, p * (len(family) - rank)))
+        rows[number]["p_holm"] = highest
+    for row in rows:
+        row["interaction_gain"] = gain(sweep, row, rows)
+    return rows
+
+
+def gain(sweep: Sweep, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:
+    """Speed-up of a combination ÷ product of its members' own."""
+    cell = sweep.by_key[row["cell_key"]]
+    if len(cell["features"]) < 2 or row.get("speedup") is None:
+        return None
+    product = 1.0
+    for name, body in cell["config"]["feature"].items():
+        alone = [
+            other["speedup"]
+            for other in rows
+            if (one := sweep.by_key[other["cell_key"]])["baseline_key"] == cell["baseline_key"]
+            and one["config"]["feature"] == {name: body}
+        ]
+        if not alone or alone[0] is None:
+            return None
+        product *= alone[0]
+    return float(row["speedup"] / product)
+
+
+def differences(folder: Path) -> tuple[list[str], int]:
+    """What summary.csv says otherwise, a line each, and how many fields with a value were compared."""
+    sweep = Sweep(folder)
+    wrong, compared = [], 0
+    for shown, expected in zip(sweep.rows, recomputed(sweep), strict=True):
+        for name, text in shown.items():
+            if name in JUDGED:
+                continue
+            value = expected.get(name)
+            compared += value is not None
+            if not same(text, value):
+                wrong.append(f"{shown['cell']}: {name} is {text or 'empty'}, recomputed {value}")
+    return wrong, compared
+
+
+def same(text: str, value: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return text == (value or "")
+    try:
+        found = float(text)
+    except ValueError:
+        return False
+    return found == value or abs(found - value) <= CLOSE * max(1.0, abs(value))
+
+
+def main(folder: str) -> int:
+    """Print what differs; 1 if anything does."""
+    wrong, compared = differences(Path(folder))
+    print(*wrong, f"{compared} fields compared, {len(wrong)} differ", sep="\n")
+    return int(bool(wrong) or not compared)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
