@@ -58,6 +58,7 @@ def configure(parser):
     parser.add_argument("trace")
     parser.add_argument("--host-only", action="store_true")
     parser.add_argument("--save")
+    parser.add_argument("--format")
 
 def run(asked):
     FLAG.write_text(" ".join(sys.argv[1:]))

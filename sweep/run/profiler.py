@@ -7,13 +7,14 @@ A profile that fails costs no cell: its measurements stay, and a note says what 
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from profiling.child_environment import child_environment
 from profiling.nsys import nsys_cli
 from profiling.nsys.nsys_cli import last_line
+from profiling.printing import clean
 from profiling.torch_trace import TRACE_FILE
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
@@ -96,8 +97,9 @@ class Profile:
         """Write what the trace says next to it: nsys_phases.csv and kernels.csv. A trace of torch is for viewers."""
         if self.found.trace != NSYS_TRACE:
             return
-        command = [sys.executable, "-m", "profiling", "analyze", str(self.path / NSYS_TRACE)]
-        command += [*(["--host-only"] if device == "cpu" else []), "--save", str(self.path)]
+        trace = str(self.path / NSYS_TRACE)
+        command = [sys.executable, "-m", "profiling", "analyze", trace]
+        command += [*(["--host-only"] if device == "cpu" else []), "--save", str(self.path), "--format", "csv"]
         try:
             done = nsys_cli.run(command, ANALYSIS_TIMEOUT_S, child_environment())
         except subprocess.TimeoutExpired:
@@ -106,5 +108,11 @@ class Profile:
             why = str(error)
         else:
             why = last_line(done.stderr).removeprefix("profiling: ") if done.returncode else ""
+            self._note_left_out(done.stderr.splitlines(), f"profiling: {clean(trace)}: ")
         if why:
             self.found = Found(NSYS_TRACE, f"nsys: the trace could not be analysed: {why}")
+
+    def _note_left_out(self, lines: Sequence[str], about: str) -> None:
+        """Note what the analysis left out of the trace, which it says on lines that begin with `about`."""
+        if said := [line.removeprefix(about) for line in lines if line.startswith(about)]:
+            self.found = Found(NSYS_TRACE, f"nsys: {'; '.join(said)}")

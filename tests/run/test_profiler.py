@@ -1,8 +1,11 @@
 """`profile=`: what is recorded, how such rows are marked, and that their speed is never judged."""
 
+import contextlib
 import csv
 import gzip
 import json
+import os
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sweep.run.profiler import Found, Profile
+from tests.conftest import ROOT
 from tests.conftest import environment as of_tests
 from tests.faults.conftest import NOOP, Sweep, sweep
 from tests.nsys import STUB_OF_ANALYZE, fake_nsys, phases_of, ranges_of, real_nsys
@@ -51,7 +56,7 @@ def test_each_cell_is_a_recording_of_its_own_in_one_engine(sweep: Sweep) -> None
     assert "pip install nvidia-nvtx" in done.err, "the script is no NVTX tool"
     asked = sweep.flag.read_text().split()
     assert asked[:2] == ["analyze", str(cell / "trace.nsys-rep")]
-    assert asked[2:] == ["--host-only", "--save", str(cell)]
+    assert asked[2:] == ["--host-only", "--save", str(cell), "--format", "csv"]
 
 
 def test_the_sentence_of_the_bottleneck_is_in_the_note(sweep: Sweep) -> None:
@@ -63,6 +68,23 @@ def test_the_sentence_of_the_bottleneck_is_in_the_note(sweep: Sweep) -> None:
     (row,) = sweep.rows().values()
     assert row["bottleneck"] == "denoise_step"
     assert row["note"] == "nsys: denoise_step is 400", "of the process that spends most in it"
+
+
+def test_what_the_analysis_leaves_out_of_a_trace_is_noted(tmp_path: Path) -> None:
+    export = tmp_path / "trace.sqlite"
+    export.write_bytes(gzip.decompress((ROOT / "tests/data/traces/cuda_graph_node.sqlite.gz").read_bytes()))
+    (tmp_path / "trace.nsys-rep").write_bytes(b"older than its export")
+    os.utime(tmp_path / "trace.nsys-rep", (1, 1))
+    profile = Profile("nsys", tmp_path)
+    for changed in (0, 1):
+        with contextlib.closing(sqlite3.connect(export)) as database, database:
+            database.execute('UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET start = 0, "end" = 0 WHERE rowid <= ?', (changed,))
+        profile.found = Found("trace.nsys-rep")
+        profile.analyse("cuda")
+        assert profile.found.trace == "trace.nsys-rep"
+        assert profile.found.note.startswith("nsys: GPU operations left out") == bool(changed)
+        assert profile.found.note.endswith(": 1" if changed else "")
+    assert (tmp_path / "nsys_phases.csv").exists()
 
 
 def test_speed_of_profiled_cells_is_not_judged_and_other_cells_are_not_judged_by_them(sweep: Sweep) -> None:
