@@ -27,6 +27,11 @@ def clean(text: str, keep: str = "") -> str:
     return _ACTED_ON.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
+def for_spreadsheets(text: str) -> str:
+    """Text for a cell of a CSV file, which a spreadsheet shows instead of computing: `=cmd()` becomes `'=cmd()`."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def say(text: str = "", end: str = "\n") -> None:
     """Print text of one or more lines, with other control characters shown. Never raises.
 

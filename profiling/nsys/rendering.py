@@ -8,7 +8,7 @@ from typing import Any
 
 from profiling.nsys.phase_analysis import Analysis, Kernel, Phase
 from profiling.nsys.verdict import duration, judge, short, waiting
-from profiling.printing import clean
+from profiling.printing import clean, for_spreadsheets
 
 LONG_SHARE = 0.1  # of the longest phase; shorter phases show their kernels only with --all
 HOST_HEADER = ("phase", "process", "ranges", "on host")
@@ -187,5 +187,6 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)  # None is written as empty
+    for row in rows:  # None is written as empty
+        writer.writerow({key: for_spreadsheets(one) if isinstance(one, str) else one for key, one in row.items()})
     return out.getvalue()

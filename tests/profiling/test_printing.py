@@ -1,5 +1,6 @@
 """What commands print: control characters shown, and outputs that are gone, closed or of another encoding."""
 
+import csv
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from small_traces import profiling, simple
 
-from profiling.printing import clean, compact_json, json_text
+from profiling.doctor.command import table
+from profiling.doctor.machine import OK, Finding
+from profiling.printing import clean, compact_json, for_spreadsheets, json_text
 from tests.conftest import environment
 
 SPEAKS = """
@@ -139,6 +142,21 @@ def test_names_of_files_are_shown_too(trace: Path, tmp_path: Path) -> None:
         assert shown in done.out
     assert shown in (tmp_path / "out" / "nsys_phases.csv").read_text()
     assert shown in profiling("analyze", odd / "none").err
+
+
+def test_spreadsheets_compute_nothing_of_a_name(tmp_path: Path) -> None:
+    path = simple(tmp_path / "a.sqlite", lambda written: written.launch(30, 42, 45, "=1+1"))
+    assert profiling("analyze", path, "--save", tmp_path).code == 0
+    with (tmp_path / "kernels.csv").open(newline="") as file:
+        assert {row["kernel"] for row in csv.DictReader(file)} == {"matmul", "'=1+1"}
+    assert for_spreadsheets("a=b") == "a=b"
+    assert [for_spreadsheets(one)[0] for one in ("@x", "-x", "+x", "\tx")] == ["'"] * 4
+
+
+def test_bad_usage_and_findings_cannot_trick_a_terminal() -> None:
+    done = profiling("an\x1b[2Jalyze\n")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "\x1b" not in done.err + table([Finding("driver", OK, "GPU\x1b[2J", "do\x07")])
 
 
 def test_json_is_strict() -> None:
