@@ -13,7 +13,7 @@ import numpy as np
 
 from profiling.errors import Refusal
 from profiling.nsys.plausible import MISSING, NOTHING, Bounds, LeftOut, after_launch, gpu_bounds, host_bounds, sizes
-from profiling.nsys.sqlite_file import Tables, opened, whole
+from profiling.nsys.sqlite_file import Column, Tables, opened, whole
 from profiling.printing import clean
 
 SCHEMA_MAJOR = 3
@@ -50,8 +50,8 @@ COPY_NAMES = {1: "Host-to-Device", 2: "Device-to-Host", 8: "Device-to-Device", 9
 UNNAMED = -1
 """Stands for the number of a name that is not an integer."""
 
-START, END = whole("start", MISSING), whole('"end"', MISSING)
-"""SQL for the times of an event."""
+TIMES = Column("start", MISSING), Column('"end"', MISSING)
+"""Of an event."""
 
 NO_CORRELATION, NO_CORRELATION_OF_A_CALL = -1, -2
 """Stand for missing correlation numbers of operations and of calls, which must not match."""
@@ -241,10 +241,10 @@ class _Reader:
         domains = {(of & PROCESS, number): cleaned(name) for of, number, name in self.tables.rows(asked)}
         ended = "endGlobalTid" in self.tables.columns_of(RANGES)
         same_thread = "AND (endGlobalTid IS NULL OR endGlobalTid = globalTid)" if ended else ""
-        end = f'CASE WHEN "end" IS NOT NULL THEN {END} END'
+        end = f'CASE WHEN "end" IS NOT NULL THEN {whole(*TIMES[1])} END'
         rows = list(
             self.tables.rows(
-                f"SELECT {START}, {end}, {thread}, {text}, domainId {named} "
+                f"SELECT {whole(*TIMES[0])}, {end}, {thread}, {text}, domainId {named} "
                 f"WHERE eventType IN {RANGE_TYPES} {same_thread}"
             )
         )
@@ -261,11 +261,10 @@ class _Reader:
             return _Called(Calls(empty, empty, empty, empty.astype(bool)), (empty, empty))
         self.tables.require(CALLS, ("start", "end", "globalTid", "correlationId", "nameId"))
         self.tables.require("StringIds", ("id", "value"))
-        start, end, thread, correlation, graph = self.tables.arrays(
-            f"SELECT {START}, {END}, {whole('globalTid', 0)}, {whole('correlationId', NO_CORRELATION_OF_A_CALL)},"
-            " coalesce(nameId IN (SELECT id FROM StringIds WHERE value LIKE '%GraphLaunch%'), 0) "
-            f"FROM {CALLS} WHERE {which}"
-        )
+        launches_graph = "nameId IN (SELECT id FROM StringIds WHERE value LIKE '%GraphLaunch%')"
+        asked = [*TIMES, Column("globalTid", 0), Column("correlationId", NO_CORRELATION_OF_A_CALL)]
+        asked.append(Column(launches_graph, 0))
+        start, end, thread, correlation, graph = self.tables.arrays(asked, f"FROM {CALLS} WHERE {which}")
         return _Called(Calls(start, end, thread, graph.astype(bool)), (thread & PROCESS, correlation))
 
     def _operations(self) -> tuple[_Part, int]:
@@ -286,9 +285,9 @@ class _Reader:
             empty = np.empty(0, np.int64)
             return _Part(empty, empty, empty, empty, empty, empty, empty.astype(np.int8))
         self.tables.require(table, ["start", "end", "correlationId", "globalPid", *filter(None, (name, size))])
-        asked = [START, END, whole("correlationId", NO_CORRELATION)]
-        asked += [whole("globalPid", 0), whole(name, UNNAMED) if name else "0", whole(size, -1) if size else "0"]
-        start, end, correlation, process, number, bytes_ = self.tables.arrays(f"SELECT {', '.join(asked)} FROM {table}")
+        asked = [*TIMES, Column("correlationId", NO_CORRELATION), Column("globalPid", 0)]
+        asked += [Column(name or "0", UNNAMED), Column(size or "0", -1)]
+        start, end, correlation, process, number, bytes_ = self.tables.arrays(asked, f"FROM {table}")
         if kind == KERNEL:
             names = self.names.kernels(number)
         elif kind == COPY:

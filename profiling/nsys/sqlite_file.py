@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from profiling.errors import Refusal
+
+BATCH_ROWS = 65_536
+"""Rows that are read at a time; what is wrong in a later batch is found only then."""
 
 EXPORT_AGAIN = "export it again with nsys export"
 
@@ -20,6 +23,13 @@ EXPORT_AGAIN = "export it again with nsys export"
 def whole(column: str, otherwise: int) -> str:
     """SQL for a column's integers, and `otherwise` where it holds NULL, text, a float or a blob."""
     return f"CASE typeof({column}) WHEN 'integer' THEN {column} ELSE {otherwise} END"
+
+
+class Column(NamedTuple):
+    """An SQL expression, and what stands in place of values that are no integers."""
+
+    sql: str
+    otherwise: int
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,24 @@ class Tables:
         """Rows of a query."""
         return iter(self.connection.execute(query))
 
-    def arrays(self, query: str) -> list[np.ndarray]:
-        """Columns of a query, all of them integers and never null (see `whole`)."""
+    def arrays(self, columns: Sequence[Column], rest: str) -> list[np.ndarray]:
+        """Columns of all rows of `rest` (FROM … WHERE …), integers all of them. Raises Refusal.
+
+        To ask for the type of every value costs a third more time, so that is done only where some are no integers.
+        """
+        plain = ", ".join(f"coalesce({one.sql}, {one.otherwise})" for one in columns)
+        checked = ", ".join(whole(*one) for one in columns)
+        try:
+            return self._fetched(f"SELECT {plain} {rest}", len(columns))
+        except _Unreadable:
+            pass
+        try:
+            return self._fetched(f"SELECT {checked} {rest}", len(columns))
+        except _Unreadable as error:
+            raise Refusal(f"{self.path}: the file cannot be read ({error}); {EXPORT_AGAIN}", "unreadable") from error
+
+    def _fetched(self, query: str, width: int) -> list[np.ndarray]:
+        """Columns of a query without NULLs. Raises _Unreadable, also where a value is no integer."""
         import adbc_driver_manager
         import adbc_driver_sqlite
         import nanoarrow
@@ -70,18 +96,22 @@ class Tables:
                 adbc_driver_manager.AdbcConnection(opened) as connection,
                 adbc_driver_manager.AdbcStatement(connection) as statement,
             ):
-                statement.set_options(**{"adbc.sqlite.query.batch_rows": "65536"})
+                statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
                 statement.set_sql_query(query)
                 stream = nanoarrow.ArrayStream(statement.execute_query()[0])
-                width = len(stream.schema.fields)
                 for batch in stream:
+                    if any(field.type != nanoarrow.Type.INT64 for field in stream.schema.fields):
+                        raise _Unreadable("not all values are integers")
                     parts.append([_values(batch.child(column)) for column in range(width)])
-        except adbc_driver_manager.Error as error:
-            said = " ".join(str(error).partition("query:")[0].split())
-            raise Refusal(f"{self.path}: the file cannot be read ({said}); {EXPORT_AGAIN}", "unreadable") from error
+        except (adbc_driver_manager.Error, RuntimeError) as error:  # the latter by nanoarrow, from the second batch on
+            raise _Unreadable(" ".join(str(error).partition("query:")[0].split())) from error
         if not parts:
             return [np.empty(0, np.int64) for _ in range(width)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+class _Unreadable(Exception):
+    """A query whose rows cannot be read as integers: why."""
 
 
 def _values(column: object) -> np.ndarray:

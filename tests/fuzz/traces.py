@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from profiling.__main__ import main as profiling
+from profiling.nsys import sqlite_file
 
 TRACES = Path(__file__).resolve().parents[1] / "data" / "traces"
 BASES = ("cuda_graph_node", "cuda_graph_graph", "cuda_graph_node", "cuda_graph_graph", "vllm_omni_h200")
@@ -263,6 +264,7 @@ def failures(seeds: range, say: Callable[[str], None] = lambda _: None) -> list[
             folder = Path(name) / str(seed)
             folder.mkdir()
             path = folder / "trace.sqlite"
+            sqlite_file.BATCH_ROWS = Random(seed).choice((50, 65_536))
             done = mutate(seed, path)
             for arguments in commands(seed, path, good):
                 before, started = files_of(Path(name)), time.perf_counter()

@@ -1,5 +1,7 @@
 """Times, sizes, numbers and texts in a trace that cannot be true, and tables that are missing or named otherwise."""
 
+import gzip
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_traces import PROCESS, THREAD, Written, by_name, document_of, phases_of, profiling, refusal, simple, unpacked
+from small_traces import (
+    PROCESS,
+    RECORDED,
+    THREAD,
+    Written,
+    by_name,
+    document_of,
+    phases_of,
+    profiling,
+    refusal,
+    simple,
+    unpacked,
+)
 
-from profiling.nsys import plausible
+from profiling.nsys import export, plausible, sqlite_file
 
 KERNEL, COPY, RUNTIME = (f"CUPTI_ACTIVITY_KIND_{name}" for name in ("KERNEL", "MEMCPY", "RUNTIME"))
 IMPOSSIBLE: dict[str, tuple[object, object]] = {
@@ -65,6 +79,31 @@ def test_operations_with_impossible_times_are_left_out_and_counted(
     assert found["traces"][0]["left_out"] == {"operations": 1}
 
 
+@pytest.mark.parametrize("times", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_impossible_times_are_found_in_every_batch_that_is_read(
+    times: tuple[object, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "BATCH_ROWS", 1)
+    path = changed(three(tmp_path / "a.sqlite"), f'UPDATE {KERNEL} SET start=?, "end"=? WHERE start = 42', values=times)
+    assert export.read(path).left_out == plausible.LeftOut(operations=1)
+
+
+def test_damage_in_a_later_batch_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = unpacked("vllm_omni_h200", tmp_path)
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE {KERNEL} SET start = start + 1 WHERE rowid = 5000")  # the page that changes is late
+    database.close()
+    before, after = gzip.decompress((RECORDED / "vllm_omni_h200.sqlite.gz").read_bytes()), bytearray(path.read_bytes())
+    size = int.from_bytes(before[16:18], "big")
+    pages = [at for at in range(size, len(before), size) if before[at : at + size] != after[at : at + size]]
+    for at in pages:
+        after[at : at + size] = b"\x07" * size
+    path.write_bytes(after)
+    monkeypatch.setattr(sqlite_file, "BATCH_ROWS", 100)
+    assert len(pages) == 1
+    assert refusal("analyze", path) == "unreadable"
+
+
 def test_what_is_left_out_is_said_in_every_format(tmp_path: Path) -> None:
     path = changed(three(tmp_path / "a.sqlite"), f'UPDATE {KERNEL} SET "end"=0 WHERE start = 42')
     said = "GPU operations left out, because their times are missing, reversed or outside the recording: 1"
@@ -118,9 +157,8 @@ def test_diff_says_what_is_left_out_of_which_trace(tmp_path: Path) -> None:
     lines = profiling("diff", good, bad).out.splitlines()
     said = "GPU operations left out, because their times are missing, reversed or outside the recording: 1"
     assert f"in B, {said}" in lines
-    assert (
-        '"left_out": [\n  {},\n  {\n   "operations": 1\n  }\n ]' in profiling("diff", good, bad, "--format", "json").out
-    )
+    document = json.loads(profiling("diff", good, bad, "--format", "json").out)
+    assert document["left_out"] == [{}, {"operations": 1}]
     assert "left_out" not in profiling("diff", good, good, "--format", "json").out
 
 
