@@ -306,3 +306,21 @@ def test_processes_of_odd_threads_are_kept_apart(tmp_path: Path) -> None:
     (found,) = phases_of(path)
     assert (found["process"], found["operations"]) == (0, 0)
     assert PROCESS >> 24 & 0xFFFFFF != 0
+
+
+@pytest.mark.parametrize("number", [2**62, -(2**63), -1, 0])
+def test_correlation_numbers_may_be_any_integers(number: int, tmp_path: Path) -> None:
+    path = three(tmp_path / "a.sqlite")
+    changed(path, f"UPDATE {KERNEL} SET correlationId = ? WHERE start = 42", values=(number,))
+    changed(path, f"UPDATE {RUNTIME} SET correlationId = ? WHERE start = 30", values=(number,))
+    (request,) = phases_of(path)
+    assert (request["operations"], request["busy_ns"]) == (3, 53)
+
+
+@pytest.mark.parametrize("number", [2**62, -(2**63), "x", 1.5, None])
+def test_threads_and_processes_that_cannot_be_true_own_nothing_else(number: object, tmp_path: Path) -> None:
+    path = three(tmp_path / "a.sqlite")
+    changed(path, f"UPDATE {KERNEL} SET globalPid = ? WHERE start = 42", values=(number,))
+    changed(path, f"UPDATE {RUNTIME} SET globalTid = ? WHERE start = 30", values=(number,))
+    (request,) = phases_of(path)
+    assert (request["operations"], request["busy_ns"]) == (2, 50)
