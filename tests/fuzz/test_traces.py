@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.fuzz import traces
 def test_mutated_traces_end_in_an_answer_or_one_line() -> None:
     """In a process of its own, with a limit of time and memory, as a fault may be one of C code."""
     command = [sys.executable, "-m", "tests.fuzz.traces", "--count", "60", "--seed", "40"]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
 
 
@@ -35,6 +36,23 @@ def test_what_is_wrong_with_an_answer_is_noticed() -> None:
         (2, "", "profiling: a\nprofiling: b\n"),
     ]
     assert [one for one in bad if not traces.wrong(asked, *one)] == []
+
+
+def test_what_never_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def computes(arguments: list[str]) -> int:
+        while True:
+            pass
+
+    def waits(arguments: list[str]) -> int:
+        threading.Event().wait()
+        return 0
+
+    monkeypatch.setattr(traces, "LIMIT_S", 0.1)
+    monkeypatch.setattr(traces, "profiling", computes)
+    assert "no end" in traces.attempt([])
+    monkeypatch.setattr(traces, "WAIT_S", 0.1)
+    monkeypatch.setattr(traces, "profiling", waits)
+    assert "no end" in traces.attempt([])
 
 
 def test_what_a_command_leaves_behind_or_raises_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
