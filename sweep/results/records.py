@@ -125,9 +125,7 @@ class RunResult:
     prompts: tuple[str, ...] = ()  # by prompt_index
     telemetry: dict[str, Reading | None] = field(default_factory=dict)
     failed: tuple[RequestRow, ...] = ()  # requests of the batch that ended the cell; part of no statistic
-    foreign: tuple[
-        str, ...
-    ] = ()  # what disturbed the measurement, such as other processes on our GPUs, a sentence each
+    foreign: tuple[str, ...] = ()  # what disturbed the measurement, such as other processes on our GPUs: sentences
     profile: str = ""  # what recorded the requests: nsys or torch
     trace: str = ""  # its file in the cell's folder
     profile_note: str = ""  # what went wrong with it
