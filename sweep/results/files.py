@@ -31,7 +31,6 @@ class ContainedFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._inside: dict[Path, bool] = {}
 
     def check(self, path: Path) -> Path:
         """`path` as it is, unless it leads out of the root; nothing need be there. Raises Unfit."""
@@ -50,10 +49,16 @@ class ContainedFiles:
         write_atomic(path, content)
 
     def _check_folder(self, path: Path) -> None:
-        if path.parent not in self._inside:
-            self._inside[path.parent] = self._contains(path.parent)
-        if not self._inside[path.parent]:
+        if not self._is_inside(path.parent):
             raise Unfit(OUTSIDE)
+
+    def _is_inside(self, folder: Path) -> bool:
+        """Whether a folder, perhaps one that is not there yet, is the root or below it, wherever links lead."""
+        if folder == self.root:
+            return True
+        if folder.name in ("", "..") or folder.is_symlink():
+            return self._contains(folder)
+        return self._is_inside(folder.parent)
 
     def _contains(self, path: Path) -> bool:
         root, real = os.path.realpath(self.root), os.path.realpath(path)
@@ -84,19 +89,15 @@ def parsed(data: bytes) -> Any:
         values = json.loads(data.decode("utf-8-sig"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    level = [values]
+    inner = [values]
     for _ in range(DEEPEST):
-        level = [inner for value in level for inner in _parts(value)]
+        if any(type(value) is int and not -(2**63) < value < 2**63 for value in inner):
+            raise ValueError("it has an integer of more than 64 bits")
+        level = [value for value in inner if type(value) is dict or type(value) is list]
         if not level:
             return values
+        inner = [value for one in level for value in (one.values() if type(one) is dict else one)]
     raise ValueError("it is nested too deeply")
-
-
-def _parts(value: Any) -> list[Any]:
-    """What is directly inside a list or an object."""
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError("it has an integer of more than 64 bits")
-    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def encoded(values: Any) -> bytes:

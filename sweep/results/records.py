@@ -179,14 +179,14 @@ def implausible(result: RunResult) -> str:
         if unknown := batch.phase_ms.keys() - _KNOWN_PHASES:
             return f"batches[{number}].phase_ms has the unknown phase {min(unknown)[:40]!r}"
         for one in batch.evidence:
-            numbers = (one.rank, *(getattr(one, name) for name in _COUNTED), *one.counts.values())
+            blocks = one.blocks_run, one.blocks_skipped, one.block_sequence, *one.counts.values()
+            numbers = one.rank, one.dit_forwards, one.denoise_steps, one.dit_parameters, *blocks
             if min(numbers) < 0 or max(numbers) > 2**53:
                 return f"batches[{number}].evidence has a count that is negative or too large"
     return ""
 
 
 _KNOWN_PHASES = frozenset(PHASES)
-_COUNTED = ("dit_forwards", "denoise_steps", "blocks_run", "blocks_skipped", "block_sequence", "dit_parameters")
 
 
 def _is_local(name: str) -> bool:

@@ -181,7 +181,9 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: SweepFolder, made: 
 from pathlib import Path
 from sweep.frames import load
 from sweep.report.build import rebuild
+from sweep.report.plots import draw
 from sweep.results.folder import SweepFolder
+draw.PLOTS.clear()
 folder = SweepFolder(Path({str(folder.path)!r}))
 rebuild(folder)
 load(folder.path)
