@@ -1,11 +1,14 @@
 """Loading and measuring exclude each other, across processes; the same kind does not."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from sweep.machine.load_measure_lock import LOADING, MEASURING, turn
 from tests.conftest import environment
@@ -66,6 +69,8 @@ def test_many_processes_never_mix(tmp_path: Path) -> None:
     code = """
 import os, random, sys, time
 from pathlib import Path
+import pytest
+
 from sweep.machine.load_measure_lock import LOADING, MEASURING, turn
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 rng = random.Random(seed)
@@ -83,3 +88,21 @@ for number in range(25):
     command = [sys.executable, "-c", code, str(tmp_path)]
     running = [subprocess.Popen([*command, str(seed)], env=environment()) for seed in range(4)]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
+
+
+class Waits(Exception):
+    """Raised instead of waiting."""
+
+
+def test_a_process_that_is_stopped_while_it_checks_holds_nobody_up_without_a_word(tmp_path: Path) -> None:
+    def waiting(message: str) -> None:
+        raise Waits(message)
+
+    with (tmp_path / "door.turn").open("w") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        signal.alarm(60)
+        try:
+            with pytest.raises(Waits), turn(MEASURING, tmp_path, waiting):
+                pass
+        finally:
+            signal.alarm(0)
