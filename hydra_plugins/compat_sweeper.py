@@ -122,11 +122,13 @@ def _values(override: Override) -> list[str]:
     """The values of one override: several for a sweep, else one."""
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
-    if not override.is_discrete_sweep():
-        from sweep.config import ConfigError
+    from sweep.config import require
 
-        raise ConfigError(f"{override.input_line}: give a list of values, e.g. {override.get_key_element()}=1,2,4")
-    return list(dict.fromkeys(override.sweep_string_iterator()))
+    example = f"{override.get_key_element()}=1,2,4"
+    require(override.is_discrete_sweep(), f"{override.input_line}: give a list of values, e.g. {example}")
+    values = list(dict.fromkeys(override.sweep_string_iterator()))
+    require(bool(values), f"{override.input_line}: gives no value; choose at least one")
+    return values
 
 
 def _feature_names(value: str) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from sweep.config import CONF, ConfigError, at_home, field_names, nearest, require
 
-GROUPS = ("engine", "model", "parallel", "workload", "hardware")
-"""Fields whose value is the name of a file in conf/; `feature` takes several."""
+GROUPS = ("engine", "model", "parallel", "workload", "hardware", "study", "feature")
+"""Folders of conf/, whose files are chosen by name; `feature` takes several."""
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
@@ -64,10 +64,13 @@ def _separated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         known = [name] if name in options else [option for option in options if option.startswith(name)]
         if len({options[option].dest for option in known}) != 1:
             _refuse_flag(argument, options)
-        flags.append(argument)
         action = options[known[0]]
+        given = [argument]
         if not value and action.nargs in (None, "?"):  # a flag without a value has nargs 0
-            flags += _value(rest, action, overrides)
+            given += _value(rest, action, overrides)
+        if given == [argument] and not value and action.nargs == "?":
+            given = [f"{action.option_strings[0]}={action.const}"]  # else it would take the override after it
+        flags += given
     parser.parse_args(flags)
     return flags, overrides
 
@@ -94,7 +97,10 @@ def _refuse_flag(argument: str, options: Iterable[str]) -> NoReturn:
 def _home(override: str) -> str:
     """`hydra.sweep.dir=~/mine` with the home folder: no shell expands it there, and Hydra would make a folder `~`."""
     found = re.fullmatch(r"(\+{0,2}hydra\.(?:run|sweep)\.dir=)(['\"]?)(~[^'\"]*)\2", override)
-    return f"{found[1]}{found[2]}{at_home(found[3])}{found[2]}" if found else override
+    if found:
+        return f"{found[1]}{found[2]}{at_home(found[3])}{found[2]}"
+    other = re.fullmatch(r"(\+{0,2}[\w./]+=)(~/[^'\",]*)", override)  # Hydra takes no ~ without quotes
+    return f"{other[1]}{at_home(other[2])}" if other else override
 
 
 def _deferred(override: str) -> str:
@@ -118,15 +124,15 @@ def _check(override: str) -> None:
     field = override.partition("=")[0].lstrip("+~")
     require(bool(field.strip()), f"'{override}' names no field; write key=value, e.g. batch=2")
     require(field != "group", f"{override}: internal; it numbers the jobs of a sweep and is not for the command line")
-    if field not in (*GROUPS, "feature") and "glob(" not in override:
+    if field not in GROUPS and "glob(" not in override:
         return
     (parsed,) = OverridesParser.create().parse_overrides([override])  # says which override is wrong
     value = parsed._value
     require(
-        not isinstance(value, Glob) or field in (*GROUPS, "feature"),
+        not isinstance(value, Glob) or field in GROUPS,
         f"{override}: glob() chooses files of a group; {field} takes values, e.g. {field}=1,2",
     )
-    if parsed.is_delete() or field not in (*GROUPS, "feature") or isinstance(value, Glob):
+    if parsed.is_delete() or field not in GROUPS or isinstance(value, Glob):
         return
     for one in _elements(value):
         names = one if field == "feature" and isinstance(one, list) else [one]

@@ -53,8 +53,8 @@ def _uncomposable(error: BaseException) -> str:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         override = frame.f_locals.get("override")
         line = getattr(override, "input_line", None)
-        if line and "NoneType" in str(error):
-            parent = str(line).partition("=")[0].lstrip("+~").rpartition(".")[0]
+        parent = str(line).partition("=")[0].lstrip("+~").rpartition(".")[0]
+        if line and parent and "NoneType" in str(error):
             return f"{line}: {parent} is empty (null) here, so nothing in it can be set"
         if line:
             return f"{line}: cannot be applied ({_first_line(str(error))})"
@@ -97,6 +97,8 @@ def _composition(error: BaseException) -> str:
     full_key = getattr(cause, "full_key", None) or (key.group(1) if key else "")
     if str(full_key) == "hydra.launcher.n_jobs":
         return f"{full_key} is a field of another launcher; choose hydra/launcher=joblib first"
+    if str(full_key).startswith("engine.args."):
+        return f"{full_key} is not there yet; add it with +{full_key}=…"
     if "not in struct" in str(cause) or "is not in struct" in text or "not in '" in str(cause):
         return f"unknown field '{full_key}'{nearest(str(full_key), _fields() + _siblings(cause, str(full_key)))}"
     if present := re.match(r"Could not append to config\. An item is already at '(.*)'", text):

@@ -161,6 +161,7 @@ ODD = {
     "model.dit.heads=8": ["model.dit.heads=8:", "model.dit is empty"],
     "feature=[[teacache]]": ["feature=[[teacache]]:", "feature=[a,b]"],
     "batch=glob(*)": ["batch=glob(*):", "batch=1,2"],
+    "+study=null": ["+study=null:", "quick"],
     "=3": ["'=3'", "batch=2"],
     "group=0": ["group=0:"],
     "+seed=1": ["+seed:", "drop the +"],
@@ -184,6 +185,21 @@ ODD = {
 @pytest.mark.parametrize("argument", ODD)
 def test_odd_overrides_are_one_line(argument: str, sweeps: bool) -> None:
     refused([*["-m"] * sweeps, *["feature=teacache"] * argument.startswith("feature."), argument], *ODD[argument])
+
+
+@pytest.mark.parametrize("axis", ["model=glob(zzz*)", "feature=glob(zzz*)", "seed=range(5,1)"])
+def test_an_axis_without_values_is_refused(axis: str) -> None:
+    refused(["-m", axis], f"{axis}:")
+
+
+def test_an_engine_argument_that_is_new_is_told_to_be_added() -> None:
+    refused(["engine=vllm_omni", "model=glm_image", "engine.args.a=1"], "+engine.args.a=")
+
+
+def test_a_flag_with_an_optional_value_takes_no_override() -> None:
+    ended = overrides.run([*overrides.FIXED, "--info"])
+    assert "unrecognized" not in ended.err
+    assert ended.code == 0, ended.err
 
 
 def test_a_comma_in_a_prompt_is_told_how_to_quote() -> None:
@@ -215,6 +231,7 @@ def test_a_model_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Model(name="m", family="f", path="~/mine").path == str(tmp_path / "mine")
     assert RunConfig(clip="~/clip").clip == str(tmp_path / "clip")
+    refused(["workload.prompts=~/none.txt"], f"workload.prompts={tmp_path}/none.txt:")
 
 
 def test_python_without_asserts_reads_the_same_overrides(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
