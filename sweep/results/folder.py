@@ -183,7 +183,7 @@ class SweepFolder:
             return Plan.from_json(values)
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"{self.path} is not a sweep folder: it has no plan.json") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ConfigError(f"{self.path / 'plan.json'} cannot be read: {_why(error)}") from error
 
     def save_manifest(self, manifest: Mapping[str, Any]) -> None:

@@ -240,7 +240,13 @@ def test_folder_that_cannot_be_written_is_refused(sweep: Sweep, place: str, plai
     assert ".dir=DIR" in done.err, "the option that names another"
 
 
-@pytest.mark.parametrize("content", ['{"cells": [', "[]", '{"cells": [{"key": 1}], "groups": []}', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *('{"cells": [', "[]", '{"cells": [{"key": 1}], "groups": []}', "\x00"),
+        *('{"cells": [], "groups": [], "inputs": 1}', '{"cells": [], "groups": [], "inputs": [[]]}'),
+    ],
+)
 def test_damaged_plan_is_refused_with_one_line(sweep: Sweep, content: str) -> None:
     sweep.folder.mkdir()
     (sweep.folder / "plan.json").write_text(content)
