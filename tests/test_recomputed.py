@@ -1,6 +1,9 @@
 """summary.csv says what an independent script computes from the files of the cells, to 1e-9."""
 
+import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from sweep.report.build import rebuild
 from sweep.results.folder import SweepFolder
 from tests import recompute
+from tests.conftest import ROOT
 from tests.golden import outputs
 
 SMALL = ("-m", "engine=noop", "plots=false", "workload.num_prompts=5", "workload.repeats=4", "aa=2", "interleave=false")
@@ -35,6 +39,13 @@ def test_numbers_of_a_stored_sweep_are_what_its_files_say(tmp_path: Path) -> Non
     wrong, compared = recompute.differences(folder)
     assert not wrong, "\n".join(wrong)
     assert compared > 700
+
+
+def test_the_script_knows_nothing_of_the_framework() -> None:
+    code = "import sys, tests.recompute; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "numpy" in done.stdout
+    assert not {"sweep", "profiling", "scipy", "PIL"} & set(ast.literal_eval(done.stdout))
 
 
 @pytest.mark.parametrize("column", ["latency_p90_s", "images_per_s", "speedup_low", "p_holm", "ssim", "cpu_pct"])

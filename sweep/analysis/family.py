@@ -33,6 +33,13 @@ def fastest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return max(certain, key=lambda row: row["speedup"], default=None)
 
 
+def only_alone(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many rows that passed are called faster, although none is certain among so many."""
+    if fastest(rows) is not None:
+        return 0
+    return sum(row.get("status") == PASS and row.get("called") == paired.FASTER for row in rows)
+
+
 def _p_holm(row: Mapping[str, Any]) -> float:
     found = row.get("p_holm")
     return 1.0 if found is None else found

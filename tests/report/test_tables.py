@@ -129,6 +129,12 @@ def test_a_baseline_beside_the_cells_is_told():
     assert said not in printed([shapes.row("teacache"), shapes.row("")], 120)
 
 
+def test_that_verdicts_are_of_single_cells_is_told_where_there_are_several():
+    rows = [shapes.row(""), shapes.row("teacache", p_holm=0.2), shapes.row("tp", p_holm=0.02)]
+    assert "allows 5 % error for its cell alone; 2 cells are judged" in " ".join(printed(rows, 160).split())
+    assert "for its cell alone" not in printed(rows[:2], 160)
+
+
 def test_an_a_a_run_is_explained_to_those_who_meet_it():
     judged = shapes.row("teacache", called=paired.FASTER)
     for rows in ([judged, shapes.row("", aa=True)], [shapes.row("teacache", called=paired.UNKNOWN)]):

@@ -187,6 +187,7 @@ def render(context: ReportContext) -> str:
         style=Markup(look),
         headline=_headline(rows),
         judged=family.judged(rows),
+        only_alone=family.only_alone(rows),
         counts=_counts(context.cells),
         matrices=[_matrix(matrix) for matrix in found[:MATRICES]],
         matrices_left_out=max(0, len(found) - MATRICES),
