@@ -15,7 +15,7 @@ from pathlib import Path
 WHOLE_BYTES = 16_000_000
 """Files up to this size are read whole for a fingerprint; of larger ones, SAMPLES pieces of PIECE_BYTES bytes."""
 
-SAMPLES, PIECE_BYTES = 32, 16_384
+SAMPLES, PIECE_BYTES = 8, 16_384
 
 
 def fingerprint(path: Path) -> str:

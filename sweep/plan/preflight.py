@@ -46,10 +46,17 @@ def _devices(config: RunConfig) -> Devices:
 
 
 def _files(config: RunConfig) -> dict[str, str]:
-    """Fingerprints of the files that the engine is given by their paths: the checkpoint, and what its options name."""
+    """Fingerprints of what the engine is given by its path: the checkpoint, and files (no folders) in its options."""
     given = [] if config.model.embedded or config.model.path is None else [config.model.path]
-    given += [value for value in config.engine.args.values() if isinstance(value, str) and os.sep in value]
+    given += [value for value in config.engine.args.values() if _is_file(value)]
     return {path: found for path in given if (found := _fingerprint(path))}
+
+
+def _is_file(value: object) -> bool:
+    try:
+        return isinstance(value, str) and Path(value).is_file()
+    except OSError:  # too long for a path
+        return False
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from sweep.engines.process import temp_folders
 from sweep.engines.process.failures import one_line
 from sweep.engines.process.forkserver import quiet_tracker
 from sweep.engines.process.host import can_fork, forget_imports
-from sweep.plan.cells import Plan, build_plan, model_and_engine, outdated
+from sweep.plan.cells import Cell, Plan, build_plan, model_and_engine, outdated
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 from sweep.run import provenance
@@ -65,23 +65,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         raise ConfigError(
             f"output folder {folder.path} cannot be written ({error.strerror}); choose another with hydra.sweep.dir=DIR"
         ) from error
-    if others:
-        what = (
-            "1 cell from another command; it appears"
-            if len(others) == 1
-            else f"{len(others)} cells from other commands; they appear"
-        )
-        complain(f"{folder.path} also holds {what} in the tables")
-    if replaced:
-        what, they = ("1 cell", "it is") if len(replaced) == 1 else (f"{len(replaced)} cells", "they are")
-        why = (
-            "was planned before its checkpoint or prompts changed"
-            if len(replaced) == 1
-            else ("were planned before their checkpoint or prompts changed")
-        )
-        complain(f"{what} in {folder.path} {why}; {they} measured again, and the tables leave the old results out")
-    if said := provenance.sentence(older):
-        complain(said)
+    _say_what_the_folder_holds(folder, others, replaced, older)
     _say_what_is_damaged(damaged)
     done = set(kept)
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
@@ -119,6 +103,26 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         exit_code = INTERRUPTED if interrupted else (1 if failure else code)
         _save_manifest(folder, folder.load_manifest() | {"exit_code": exit_code})
     return exit_code
+
+
+def _say_what_the_folder_holds(
+    folder: SweepFolder, others: list[Cell], replaced: list[Cell], older: list[provenance.Older]
+) -> None:
+    """One line each: cells of other commands, cells whose files changed since, and kept cells of other versions."""
+    lines = []
+    if others:
+        it = ("1 cell from another command; it appears", f"{len(others)} cells from other commands; they appear")
+        lines.append(f"{folder.path} also holds {it[len(others) > 1]} in the tables")
+    if replaced:
+        before = (
+            "1 cell was planned before its checkpoint or prompts changed; it is",
+            f"{len(replaced)} cells were planned before their checkpoint or prompts changed; they are",
+        )
+        said = "measured again, and the tables leave the old results out"
+        lines.append(f"in {folder.path}, {before[len(replaced) > 1]} {said}")
+    lines += [provenance.sentence(older)] if older else []
+    for line in lines:
+        complain(line)
 
 
 def _report(folder: SweepFolder, plots: bool, interrupted: bool) -> int:

@@ -36,7 +36,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "another depth": lambda folder: (folder / "transformer" / "config.json").write_text('{"layers": 3}'),
     "larger weights": lambda folder: (folder / "transformer" / "model.safetensors").write_bytes(b"w" * 1001),
     "other weights of the same size": lambda folder: overwrite(folder, 0, 1000),
-    "a tensor in the middle": lambda folder: overwrite(folder, 500, 40),
+    "a tensor in the middle": lambda folder: overwrite(folder, 400, 200),
     "the last byte": lambda folder: overwrite(folder, 999, 1),
     "a file more": lambda folder: (folder / "transformer" / "more.json").write_text("{}"),
     "a file less": lambda folder: (folder / "model_index.json").unlink(),

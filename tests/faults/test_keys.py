@@ -24,7 +24,7 @@ def test_checkpoint_rebuilt_at_the_same_path_is_measured_again(sweep: Sweep) -> 
     assert rebuilt.code == 0, rebuilt.out + rebuilt.err
     assert to_run(rebuilt.out) == (2,)
     (line,) = rebuilt.err.splitlines()
-    assert line.startswith("2 cells")
+    assert line.startswith(f"in {sweep.folder}, 2 cells")
     new = [row["cell_key"] for row in json.loads((sweep.folder / "report.json").read_text())["cells"]]
     assert len(new) == 2, "the old ones are in no table"
     assert not keys & set(new)

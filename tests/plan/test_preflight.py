@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from sweep import config
+from sweep.plan import preflight
 from sweep.plan.preflight import cell_from, how_to_install
 from tests.conftest import Finished
 
@@ -17,6 +19,24 @@ def skip_of(*overrides: str) -> str:
     with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
         skip = cell_from(compose("config", list(overrides))).skip
         return skip.code if skip else ""
+
+
+def test_a_file_that_an_option_names_is_part_of_the_key(tmp_path: Path) -> None:
+    stages = tmp_path / "stages.yaml"
+    options = f"+engine.args.deploy_config={stages}", f"+engine.args.too_long_for_a_path={'x' * 300}"
+    config.register()
+
+    def key() -> str:
+        preflight._fingerprint.cache_clear()
+        with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+            return cell_from(compose("config", ["engine=vllm_omni", "model=glm_image", *options])).key
+
+    keys = [key()]
+    for text in ("one", "two"):
+        stages.write_text(text)
+        keys.append(key())
+    assert len(set(keys)) == 3
+    assert key() == keys[-1]
 
 
 def test_glm_image_is_not_asked_for_edits() -> None:
