@@ -7,6 +7,7 @@ import pytest
 
 import tests.bench
 import tests.bench.__main__ as bench
+from tests.bench import bad_input
 
 
 def test_every_module_can_be_imported() -> None:
@@ -30,6 +31,6 @@ def test_cells_against_hydra(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_mutated_inputs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.fuzzed({"traces": 2})
+    assert bad_input.traces_and_cells({"traces": 2})
     assert "2 mutated traces" in capsys.readouterr().out
-    assert not bench.fuzzed({"no_such_module": 1})
+    assert not bad_input.traces_and_cells({"no_such_module": 1})

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench import bad_input
+
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = ("[]", "teacache", "cache_dit")
 BATCHES = (1, 2, 4)
@@ -171,54 +173,10 @@ def page(cells: int = 10_000) -> bool:
     return met
 
 
-def bad_overrides(count: int = 500, seed: int = 0) -> bool:
-    """Command lines that are nearly right: each ends with exit code 0, or 2 and one line."""
-    from tests.fuzz import overrides
-
-    found = overrides.failures(count, seed)
-    met = not found
-    print(*found, sep="\n", end="\n" * bool(found))
-    print(
-        f"{count} mutated command lines\n  {len(found)} ended badly, goal none: {'met' if met else 'MISSED'}",
-        flush=True,
-    )
-    return met
-
-
 def recording() -> bool:
     """What recording phases costs a request; in a process of its own, as it loads torch."""
     code = subprocess.run([sys.executable, "-m", "tests.bench.recording"], env={**os.environ, "PYTHONPATH": str(ROOT)})
     return code.returncode == 0
-
-
-FUZZED = {"traces": 500, "cells": 100}
-"""Modules of tests/fuzz: how many inputs of each are tried."""
-
-
-def fuzzed(counts: dict[str, int] = FUZZED) -> bool:
-    """Mutated inputs, the same ones every time; no time is a goal, every answer is."""
-    met = True
-    for name, count in counts.items():
-        command = [sys.executable, "-m", f"tests.fuzz.{name}", "--count", str(count)]
-        start = time.perf_counter()
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-        seconds = time.perf_counter() - start
-        met = met and not done.returncode
-        print(f"{count} mutated {name}\n  {seconds:.0f} s: {'met' if not done.returncode else 'MISSED'}", flush=True)
-        if done.returncode:
-            print(done.stdout + done.stderr)
-    return met
-
-
-def damaged_sweeps(files: int = 200, reports: int = 500) -> bool:
-    """Stored sweeps with a mutation in one file: report, load and compare end with an answer or one line."""
-    from tests.fuzz import reports as damaged
-
-    found = damaged.failures(range(files)) + damaged.failures(range(reports), damaged.REPORT)
-    print(*found, sep="\n", end="\n" * bool(found))
-    what = f"{files} damaged sweeps, {reports} damaged reports"
-    print(f"{what}\n  {len(found)} ended badly, goal none: {'met' if not found else 'MISSED'}", flush=True)
-    return not found
 
 
 def main() -> int:
@@ -226,9 +184,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the 3×3 sweeps (minutes)")
     arguments = parser.parse_args()
-    results = [help_time(), overhead(), stored(), page(), bad_overrides()]
+    results = [help_time(), overhead(), stored(), page(), bad_input.overrides()]
     if not arguments.quick:
-        results += [fuzzed(), damaged_sweeps(), recording(), sweep_against_runs(True), sweep_against_runs(False)]
+        results += [
+            bad_input.traces_and_cells(),
+            bad_input.stored_sweeps(),
+            recording(),
+            sweep_against_runs(True),
+            sweep_against_runs(False),
+        ]
     return 0 if all(results) else 1
 
 
