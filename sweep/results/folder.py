@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
 from typing import Any, BinaryIO
 
 from profiling.atomic_write import replaced
@@ -30,7 +29,7 @@ from sweep.config import ConfigError, require
 from sweep.masking import masked, restored, secrets_of
 from sweep.plan.cells import Cell, Plan, outdated
 from sweep.plan.stored import check_plan
-from sweep.results import engine_log, stored_events, stored_images
+from sweep.results import engine_log, side_files, stored_events, stored_images
 from sweep.results.files import ContainedFiles, Unfit, encoded, parsed
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult, implausible
 from sweep.workload.inputs import Inputs, image_bytes
@@ -193,12 +192,9 @@ class SweepFolder:
     def load_manifest(self) -> dict[str, Any]:
         """manifest.json without what is not of the type that was written; {} when there is none that can be read."""
         try:
-            values = parsed(self.files.read(self.path / "manifest.json"))
+            return side_files.of_manifest(parsed(self.files.read(self.path / "manifest.json")))
         except (OSError, ValueError):
             return {}
-        if not isinstance(values, dict):
-            return {}
-        return {name: value for name, value in values.items() if isinstance(value, MANIFEST.get(name, object))}
 
     def save_summary(self, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write summary.csv."""
@@ -437,44 +433,14 @@ class SweepFolder:
         Entries that no comparison can give are left out, so that they are computed again.
         """
         try:
-            values = parsed(self.files.read(self.cell_path(cell) / "quality.json"))
+            return side_files.of_quality(parsed(self.files.read(self.cell_path(cell) / "quality.json")))
         except (OSError, ValueError):
             return {}
-        known = values.items() if isinstance(values, dict) else ()
-        return {name: value for name, value in known if _is_difference(value) or _is_similarity(value)}
 
     def save_quality(self, cell: Cell, quality: Mapping[str, Any]) -> None:
         """Store image differences: they are slow to compute and depend only on the two images."""
         with contextlib.suppress(OSError, Unfit):
             self.files.write(self.cell_path(cell) / "quality.json", json.dumps(quality))
-
-
-MANIFEST: Mapping[str, type | UnionType] = {
-    **dict.fromkeys(("command", "start", "end", "first_start"), str),
-    **dict.fromkeys(("versions", "machine", "random_weights"), dict),
-    **dict.fromkeys(("engine_starts", "engine_starts_all_runs", "exit_code"), int),
-    "git_commit": str | None,
-    "duration_s": int | float,
-    "cells": list,
-}
-"""Types of what manifest.json holds, by name."""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_difference(value: Any) -> bool:
-    """Whether it is [mean difference, largest difference, PSNR in dB, SSIM] of two images."""
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
-        return False
-    mean, largest, psnr_db, ssim = value
-    return 0 <= mean <= largest + 1e-9 <= 1.001 and psnr_db >= 0 and -1.001 <= ssim <= 1.001
-
-
-def _is_similarity(value: Any) -> bool:
-    """Whether it is a cosine."""
-    return _is_number(value) and -1.001 <= value <= 1.001
 
 
 def _why(error: Exception) -> str:
