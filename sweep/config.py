@@ -251,7 +251,7 @@ class RunConfig:
     batch: int = 1  # prompts generated at once
     seed: int = 0  # first seed; prompt i of seed s uses seed + s
     baselines: bool = True  # multirun: add the baseline of every cell
-    aa: int = 1  # multirun: A/A runs of a baseline, each in a fresh engine, to estimate start-to-start noise
+    aa: int = 2  # multirun: A/A runs of a baseline, each in a fresh engine, to estimate start-to-start noise
     interleave: str = "auto"  # multirun: interleave the baseline with each cell, batch by batch; auto: on a CPU
     repeat: int | str = 1  # multirun: engine starts per cell; auto: until `precision` is reached
     precision: float = 0.05  # target half-width of a speed-up's 95 % interval, relative (0.05 is ±5 %)

@@ -83,7 +83,7 @@ def test_a_further_start_has_a_key_of_its_own_and_an_engine_of_its_own() -> None
 def test_two_starts_through_the_command_line(sweep, tmp_path: Path) -> None:
     """The embedded model: a second engine for the feature, and one more A/A to know the noise."""
     small = ("model=tiny_qwen_image", "workload.num_prompts=1", "workload.repeats=2", "workload.steps=2", "plots=false")
-    command = ("-m", "feature=vae_slicing", "repeat=2", *small, "hydra.sweep.dir=sweep")
+    command = ("-m", "feature=vae_slicing", "aa=1", "repeat=2", *small, "hydra.sweep.dir=sweep")
     done = sweep(*command)
     assert done.code == 0, done.out + done.err
     assert "baseline b1 #2 A/A, vae_slicing b1 start 2" in done.out, "what the sweep adds"

@@ -90,7 +90,7 @@ def test_what_the_analysis_leaves_out_of_a_trace_is_noted(tmp_path: Path) -> Non
 def test_speed_of_profiled_cells_is_not_judged_and_other_cells_are_not_judged_by_them(sweep: Sweep) -> None:
     """The same sweep with and without a profiler in one folder: two sets of cells, two baselines, one noise floor."""
     with_fake_nsys(sweep)
-    few = (*FEW, QWEN, "feature=vae_slicing", f"hydra.sweep.dir={sweep.folder}")
+    few = (*FEW, QWEN, "aa=1", "feature=vae_slicing", f"hydra.sweep.dir={sweep.folder}")
     done = sweep.run("-m", *few, "profile=off,nsys", timeout_s=200)
     assert done.code == 0, done.out + done.err
     rows = sweep.rows()
