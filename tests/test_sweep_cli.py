@@ -31,7 +31,8 @@ def manifest(folder: Path) -> dict:
 def finished(tmp_path_factory) -> Path:
     """One real sweep that several tests look at."""
     folder = tmp_path_factory.mktemp("finished") / "sweep"
-    command = sweep_command("-m", "feature=cfg_parallel,teacache", "batch=1,2", "aa=1", *SMALL[:3], f"hydra.sweep.dir={folder}")
+    asked = ("feature=cfg_parallel,teacache", "batch=1,2", "aa=1", *SMALL[:3])
+    command = sweep_command("-m", *asked, f"hydra.sweep.dir={folder}")
     done = subprocess.run(command, cwd=folder.parent, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -149,7 +150,8 @@ def test_a_measured_cell_becomes_a_timeline(finished: Path, tmp_path: Path, swee
 
 
 def test_rerun_in_the_same_folder_runs_nothing_again(finished: Path) -> None:
-    command = sweep_command("-m", "batch=2,1", "feature=teacache,cfg_parallel", "aa=1", *SMALL, f"hydra.sweep.dir={finished}")
+    asked = ("batch=2,1", "feature=teacache,cfg_parallel", "aa=1", *SMALL)
+    command = sweep_command("-m", *asked, f"hydra.sweep.dir={finished}")
     done = subprocess.run(command, cwd=finished.parent, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert to_run(done.stdout) == (0, 7)

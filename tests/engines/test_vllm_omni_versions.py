@@ -325,7 +325,7 @@ def start(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setattr(engine, "ENVIRONMENT", {})
     monkeypatch.setattr(engine, "adapter", lambda: adapter(version))
     monkeypatch.setattr(Version, "omni_class", lambda self: lambda **given: given)
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix, dir: str(tmp_path))
 
     def load_engine(family: str, arguments: dict[str, Any]) -> dict[str, Any]:
         spec = EngineSpec(

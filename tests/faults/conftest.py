@@ -61,6 +61,11 @@ def path_with(faults: dict[str, str], folder: Path, path: str) -> str:
     return os.pathsep.join([str(folder), path])
 
 
+def hear_a_hang_up() -> None:
+    """In a new process: SIGHUP does what it usually does, also where the tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Sweep:
     """A sweep's folder, and commands that run in it with faults."""
 
@@ -90,6 +95,7 @@ class Sweep:
         if self.faults:
             variables["PYTHONPATH"] = path_with(self.faults, self.base / "faults", variables["PYTHONPATH"])
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        given["preexec_fn"] = hear_a_hang_up
         process = subprocess.Popen(command, cwd=self.base, env=variables, **given | options)
         self.processes.append(process)
         return process

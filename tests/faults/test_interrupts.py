@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.conftest import to_run
-from tests.faults.conftest import NOOP, Sweep, alive, group_alive, numbers, wait_for
+from tests.faults.conftest import NOOP, Sweep, alive, group_alive, hear_a_hang_up, numbers, wait_for
 from tests.faults.test_engine import in_generate
 
 STOP = "import os, time; [os.kill(pid, {signal}) for pid in ({whom})]; time.sleep(60 if {stay} else 0)"
@@ -209,7 +209,12 @@ def test_closed_terminal_is_an_interrupt_though_nothing_can_be_printed(sweep: Sw
     in_generate(sweep, "if len(requests) == 2: FLAG.touch(); import time; time.sleep(600)")
     ours, theirs = os.openpty()
     own = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
-    process = sweep.start(*ARGUMENTS, **own, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+
+    def on_its_terminal() -> None:
+        hear_a_hang_up()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = sweep.start(*ARGUMENTS, **own, preexec_fn=on_its_terminal)
     os.close(theirs)
     shown = b""
     while not sweep.flag.exists():

@@ -141,7 +141,11 @@ def test_gpu_throttled_by_heat_makes_the_row_invalid(sweep: Sweep) -> None:
     assert sweep.doubts("baseline b1") == ["throttled"]
     said = re.search(r"GPU 0\b.*\bhw_thermal_slowdown\b.*?(\d+) of (\d+)", row["invalid_reason"])
     assert said, row["invalid_reason"]
-    raw = [sample["throttle_reasons"] for sample in telemetry(sweep, "baseline b1")]
+    stored = json.loads((sweep.cell_path("baseline b1") / "result.json").read_bytes())
+    (request,) = stored["requests"]
+    begin, end = (stored["first_request_s"] + request[name] for name in ("sent_s", "done_s"))
+    samples = telemetry(sweep, "baseline b1")
+    raw = [one["throttle_reasons"] for one in samples if begin <= float(one["time_s"]) <= end]
     assert set(raw) == {"sw_power_cap", "sw_power_cap+hw_thermal_slowdown"}
     assert [int(said[1]), int(said[2])] == [raw.count("sw_power_cap+hw_thermal_slowdown"), len(raw)]
     assert len(raw) >= 3

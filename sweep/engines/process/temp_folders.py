@@ -56,7 +56,7 @@ def _own_folder() -> Path:
 def note_engine(pid: int) -> None:
     """This process started an engine, the leader of its process group: if we are killed, the next sweep may end it."""
     with contextlib.suppress(OSError):
-        (_own_folder() / str(pid)).write_text(_started(pid))
+        (_own_folder() / str(pid)).write_text(_started(pid), encoding="ascii")
 
 
 def forget_engine(pid: int) -> None:
@@ -106,7 +106,7 @@ def _end_engines(folder: Path) -> None:
         if not path.name.isdecimal():
             continue
         with contextlib.suppress(OSError):
-            pid, started = int(path.name), path.read_text()
+            pid, started = int(path.name), path.read_text(encoding="ascii")
             if started and started == _started(pid):  # and no later process with its id
                 os.killpg(pid, signal.SIGKILL)
                 print(f"sweep: ended an engine that a killed sweep had left (process {pid})", file=sys.stderr)
@@ -115,7 +115,7 @@ def _end_engines(folder: Path) -> None:
 def _started(pid: int) -> str:
     """When a process started, in ticks since boot; "" when it is gone or the system does not say."""
     try:
-        told = Path(f"/proc/{pid}/stat").read_text()
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     state, *fields = told[told.rindex(")") + 2 :].split()
@@ -148,7 +148,8 @@ def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
 
 
 def _exists(pid: int) -> bool:
-    return not Path("/proc/self").exists() or Path(f"/proc/{pid}").exists()
+    """Whether it runs, as far as known. A dead process whose parent never asks for it (a container's first) is gone."""
+    return not Path("/proc/self").exists() or bool(_started(pid))
 
 
 @functools.cache
@@ -156,6 +157,6 @@ def _place() -> str:
     """Six hex digits of this boot of this machine and of our namespace of processes."""
     told = []
     with contextlib.suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
         told.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256("".join(told).encode()).hexdigest()[:6]
