@@ -404,8 +404,12 @@ def forged_evidence(self):
     found = evidence(self)
     if "cache_dit" in self.spec.features and self.batch == 2:
         return dataclasses.replace(found, blocks_skipped=0)
-    if "cfg_parallel" in self.spec.features and self.place.rank == 1:
-        return dataclasses.replace(found, dit_forwards=2 * found.dit_forwards)
+    if "ring" in self.spec.features and self.batch == 2:
+        return dataclasses.replace(found, block_sequence=2 * found.block_sequence)
+    if self.place.rank == 1:
+        whole = {"cfg_parallel": "dit_forwards", "ulysses": "block_sequence", "tp": "dit_parameters"}
+        name = next((whole[name] for name in self.spec.features if name in whole), "rank")
+        return dataclasses.replace(found, **{name: getattr(found, name) * (1 if name == "rank" else 2)})
     return found
 
 RankRunner.__init__, RankRunner.generate, RankRunner.evidence = forged_init, forged_generate, forged_evidence
@@ -413,7 +417,7 @@ RankRunner.__init__, RankRunner.generate, RankRunner.evidence = forged_init, for
 
 
 def test_a_feature_that_engaged_somewhere_only_and_pictures_that_are_none(sweep: Sweep) -> None:
-    """TeaCache skips in the warm-up alone, Cache-DiT in the first of two batches, CFG-parallel on one of two ranks."""
+    """TeaCache skips in the warm-up alone, Cache-DiT and ring engage in one batch of two, the others on one rank."""
     sweep.inject("sweep.engines.diffusers.engine", FORGED)
     sweep.inject(
         "sweep.engines.diffusers.features.teacache",
@@ -428,7 +432,7 @@ def only_at_first(self, modulated):
 TeaCache._decide = only_at_first
 """,
     )
-    features = "feature=teacache,cache_dit,cfg_parallel,vae_slicing"
+    features = "feature=teacache,cache_dit,cfg_parallel,ulysses,ring,tp,vae_slicing"
     size = ("workload.num_prompts=2", "workload.steps=4", "workload.repeats=1", "interleave=false")
     done = sweep.run("-m", features, "model=tiny_qwen_image", "plots=false", "aa=0", *size)
     assert done.code == 1, done.out + done.err
@@ -437,9 +441,14 @@ TeaCache._decide = only_at_first
         "teacache b1": ("FAIL", "not_engaged"),
         "cache_dit b1": ("WARN", "partly_engaged"),
         "cfg_parallel b1": ("FAIL", "not_engaged"),
+        "ulysses b1": ("FAIL", "not_engaged"),
+        "ring b1": ("WARN", "partly_engaged"),
+        "tp b1": ("FAIL", "not_engaged"),
         "vae_slicing b1": ("FAIL", "images_not_finite"),
     }
     assert "warm-up alone" in sweep.reason("teacache b1")
-    assert "1 of 2 batches (not in batch 2)" in sweep.reason("cache_dit b1")
-    assert "on rank 0 but not on rank 1" in sweep.reason("cfg_parallel b1")
+    for name in ("cache_dit", "ring"):
+        assert "1 of 2 batches (not in batch 2)" in sweep.reason(f"{name} b1")
+    for name in ("cfg_parallel", "ulysses", "tp"):
+        assert "on rank 0 but not on rank 1" in sweep.reason(f"{name} b1")
     assert sweep.requests("vae_slicing b1")[0]["image_fault"] == "not_finite"
