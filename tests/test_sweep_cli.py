@@ -190,7 +190,7 @@ def test_dry_run_shows_the_plan_and_runs_nothing(sweep, tmp_path: Path) -> None:
     done = sweep("-m", "feature=cfg_parallel,teacache,cache_dit", "combine=2", "dry_run=true")
     assert done.code == 0, done.err
     assert "SKIP  cache_dit+teacache b1: " in done.out
-    assert to_run(done.out) == (7, 1, 7), "cells, skipped, engine starts"
+    assert to_run(done.out) == (8, 1, 8), "cells, skipped, engine starts"
     assert not (tmp_path / "outputs").exists()
 
 
