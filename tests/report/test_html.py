@@ -187,7 +187,7 @@ def test_the_headline_names_the_fastest_that_passes_beyond_noise():
     assert "Each interval and verdict allows 5 % error for its cell alone; 3 cells are judged." in text
     text = Page(render(context([CellView(r["cell"], r["status"], r) for r in rows[:2]]))).text
     assert "Fastest" not in text
-    assert "1 of 2 cells judged is called faster, but none beyond what chance does among so many." in text
+    assert "1 of 2 cells judged is called faster, with 5 % error each." in text
     assert "Fastest" not in Page(render(context([CellView("b", "PASS", shapes.row(""))]))).text
 
 
