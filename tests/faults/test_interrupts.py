@@ -217,7 +217,7 @@ def test_closed_terminal_is_an_interrupt_though_nothing_can_be_printed(sweep: Sw
     process = sweep.start(*ARGUMENTS, **own, preexec_fn=on_its_terminal)
     os.close(theirs)
     shown = b""
-    while not sweep.flag.exists():
+    while not (sweep.flag.exists() and b"of 4 cells" in shown) and process.poll() is None:
         if select.select([ours], [], [], 0.05)[0]:
             shown += os.read(ours, 65_536)
     os.close(ours)
