@@ -59,16 +59,32 @@ def complain(line: str) -> None:
         print(clean(line), file=sys.stderr, flush=True)
 
 
-def prepare() -> None:
-    """Make the standard streams usable: characters that their encoding lacks are replaced, closed ones are opened.
+def open_closed() -> list[int]:
+    """Open standard descriptors that are closed on nothing, and return their numbers.
 
-    A closed descriptor would otherwise be given to the next file that is opened, and be written to.
+    They would otherwise be given to the next files that are opened, and be written to.
     """
-    for descriptor in range(3):
+    closed = []
+    for number in range(3):
         try:
-            os.fstat(descriptor)
+            os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.set_inheritable(number, True)
+            closed.append(number)
+    return closed
+
+
+def to_nowhere(number: int) -> None:
+    """Have what is written to this descriptor go nowhere from now on. Raises OSError."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def prepare() -> None:
+    """Make the standard streams usable: characters that their encoding lacks are replaced, closed ones are opened."""
+    open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -101,6 +117,4 @@ def _gone(error: OSError) -> None:
     """Remember why, and print to nowhere from now on."""
     _Failure.error = _Failure.error or error
     with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        to_nowhere(sys.stdout.fileno())

@@ -1,12 +1,12 @@
 """Runs the groups of a plan, in this process or in a launcher's jobs. The seam between Hydra and the rest."""
 
-import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from profiling import ranges
+from profiling.printing import complain
 from sweep.plan import cells as plan
 from sweep.plan.cells import Plan
 from sweep.plan.preflight import cell_from
@@ -29,7 +29,7 @@ def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | Non
     from sweep.report.plan_table import print_plan
 
     for note in made.notes:
-        print(f"sweep: {note}", file=sys.stderr)
+        complain(f"sweep: {note}")
     if dry_run:
         print_plan(made)
         return 0

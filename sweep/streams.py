@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-from profiling.printing import clean, complain
+from profiling.printing import clean, complain, open_closed
 
 QUIET = (errno.EPIPE, errno.EBADF)
 """Errors of a reader that went away (`| head`) and of a stream that was closed (`>&-`): whoever did so knows."""
@@ -42,16 +42,9 @@ class Forgiving(io.FileIO):
 def steady(name: str) -> None:
     """Have this process print to streams that never raise. `name` of the command, for messages.
 
-    A closed descriptor is opened on nothing: else the next file that is opened would be taken for it. Streams that
-    somebody has put in the place of the process's own stay.
+    Closed descriptors are opened on nothing. Streams that somebody has put in the place of the process's own stay.
     """
-    closed = [number for number in (0, 1, 2) if not _is_open(number)]
-    for number in closed:
-        opened = os.open(os.devnull, os.O_RDWR)
-        if opened != number:
-            os.dup2(opened, number)
-            os.close(opened)
-        os.set_inheritable(number, True)
+    closed = open_closed()
     if sys.stdout is sys.__stdout__:
         sys.stdout = _stream(1, sys.stdout, name, closed)
     if sys.stderr is sys.__stderr__:
@@ -74,14 +67,6 @@ def refusal(name: str, message: str) -> None:
 def say(line: str) -> None:
     """Print one line at once, with control characters shown."""
     print(clean(line), flush=True)
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 def _stream(number: int, old: TextIO | None, name: str, closed: list[int]) -> TextIO:

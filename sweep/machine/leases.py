@@ -10,12 +10,12 @@ import os
 import platform
 import re
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from profiling.printing import complain
 from sweep.machine.devices import Devices, visible_gpus
 from sweep.machine.gpu_neighbours import nvml_indices
 
@@ -74,7 +74,7 @@ def _wrong_with(folder: Path) -> str:
 @functools.cache
 def _say(line: str) -> None:
     """Once a process."""
-    print(f"sweep: {line}", file=sys.stderr)
+    complain(f"sweep: {line}")
 
 
 def open_lock(path: Path) -> int:

@@ -23,7 +23,7 @@ from profiling.errors import Refusal
 from profiling.measured_cell import NoPhases, RecordedCell, read_cell
 from profiling.nsys.nsys_cli import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
-from profiling.printing import clean, complain
+from profiling.printing import clean, complain, for_spreadsheets
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError, require
 from sweep.masking import masked, restored, secrets_of
@@ -55,13 +55,8 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_harmless(value) if isinstance(value, str) else value for value in row] for row in rows)
+    writer.writerows([for_spreadsheets(clean(v)) if isinstance(v, str) else v for v in row] for row in rows)
     return buffer.getvalue()
-
-
-def _harmless(text: str) -> str:
-    shown = clean(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 class SweepFolder:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from profiling.child_signals import INTERRUPTS
+from profiling.printing import to_nowhere
 
 INTERRUPTED = 130
 """Exit code of a sweep that was interrupted, by whatever signal."""
@@ -68,9 +69,7 @@ def leave_closed_terminal() -> None:
         try:
             os.write(stream, b"")
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream)
-            os.close(nowhere)
+            to_nowhere(stream)
 
 
 def end_at_once() -> NoReturn:

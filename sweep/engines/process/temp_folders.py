@@ -16,10 +16,11 @@ import re
 import shutil
 import signal
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from profiling.printing import complain
 
 ENGINE, NSYS, SERVER, SWEEP = "engine", "nsys", "server", "main"
 """Kinds of folders: an engine's files, nsys's temporary files, sockets of what engines are forked from, a sweep's."""
@@ -109,7 +110,7 @@ def _end_engines(folder: Path) -> None:
             pid, started = int(path.name), path.read_text(encoding="ascii")
             if started and started == _started(pid):  # and no later process with its id
                 os.killpg(pid, signal.SIGKILL)
-                print(f"sweep: ended an engine that a killed sweep had left (process {pid})", file=sys.stderr)
+                complain(f"sweep: ended an engine that a killed sweep had left (process {pid})")
 
 
 def _started(pid: int) -> str:
