@@ -55,12 +55,21 @@ class CompatSweeper(Sweeper):
         refuse_if_nothing_runs(made)
         folder = Path(str(self.config.hydra.sweep.dir))
 
-        def launch(numbers: list[int]) -> None:
+        def launched(numbers: list[int]) -> None:
             jobs = [[f"group={number}", f"hydra.sweep.dir={_quoted(str(folder))}"] for number in numbers]
             for done in self.launcher.launch(jobs, initial_job_idx=0):
                 _ = done.return_value  # raises what the job raised; run_group itself does not
 
-        raise SystemExit(run_plan(made, folder, bool(self._dry_run), launch))
+        raise SystemExit(run_plan(made, folder, bool(self._dry_run), None if self._needs_no_jobs() else launched))
+
+    def _needs_no_jobs(self) -> bool:
+        """Whether Hydra would run jobs one after another in this process, and do nothing else for them.
+
+        Each job costs a composition of all configuration, which takes longer than an engine that does nothing.
+        """
+        hydra = self.config.hydra
+        own = (hydra.job.env_set, hydra.job.chdir, hydra.callbacks, hydra.output_subdir)
+        return hydra.runtime.choices["hydra/launcher"] == "basic" and not any(own)
 
     def plan(self, arguments: list[str]) -> Any:
         """All cells that the command line and the study ask for, and what they need, as a Plan."""

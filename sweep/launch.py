@@ -36,8 +36,10 @@ def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | Non
     from sweep.run.session import execute
 
     def here(numbers: list[int]) -> None:
+        sweep = SweepFolder(folder)
+        plan = sweep.load_plan(secrets=True)  # it may have grown
         for number in numbers:
-            group.run_group(SweepFolder(folder), made, number)
+            group.run_group(sweep, plan, number)
 
     return execute(made, folder, launch or here)
 

@@ -2,10 +2,9 @@
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from sweep.engines.process.forkserver import SHARED_VARIABLE
 from sweep.engines.process.host import can_fork
-from tests import fork_server
+from tests import command_server, fork_server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,19 +62,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "160", **server}
 
 
+def finished(
+    module: str,
+    arguments: Iterable[str],
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    timeout_s: float = 600,
+) -> Finished:
+    """Run `python -m MODULE …` in this folder. Raises subprocess.TimeoutExpired."""
+    done = command_server.run(module, [*arguments], folder, variables or environment(), timeout_s)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Callable[..., Finished]:
     """Run `python -m sweep` with these arguments in an empty folder."""
 
     def run(*arguments: str, timeout_s: float = 600, module: str = "sweep") -> Finished:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
+        return finished(module, arguments, tmp_path, timeout_s=timeout_s)
 
     return run

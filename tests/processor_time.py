@@ -4,6 +4,8 @@ import resource
 import time
 from collections.abc import Callable
 
+from tests import command_server
+
 
 def of(work: Callable[[], object]) -> float:
     """Seconds of this process."""
@@ -21,4 +23,4 @@ def of_commands(work: Callable[[], object]) -> float:
 
 def _ended_commands_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime + used.ru_stime + command_server.server().used_s

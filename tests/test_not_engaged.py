@@ -2,12 +2,11 @@
 
 import csv
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Finished, environment, sweep_command
+from tests.conftest import ROOT, Finished, finished
 
 QUICK = ("aa=0", "workload.num_prompts=1", "workload.repeats=1", "interleave=false", "plots=false")
 
@@ -45,9 +44,8 @@ def forced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
         "attention",
         call=("call: transformer.set_attention_backend", "call: scheduler.register_to_config"),
     )
-    command = sweep_command("-m", "--config-dir", "conf", FEATURES, *FORCED, *QUICK, "hydra.sweep.dir=sweep")
-    done = subprocess.run(command, cwd=base, env=environment(), capture_output=True, text=True, timeout=600)
-    return base / "sweep", Finished(done.returncode, done.stdout, done.stderr)
+    arguments = ("-m", "--config-dir", "conf", FEATURES, *FORCED, *QUICK, "hydra.sweep.dir=sweep")
+    return base / "sweep", finished("sweep", arguments, base)
 
 
 def test_guidance_that_is_off_leaves_cfg_parallel_nothing_to_split(forced: tuple[Path, Finished]) -> None:

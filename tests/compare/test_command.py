@@ -12,7 +12,7 @@ from sweep.compare import decide, describe, markdown
 from sweep.compare.load import parse
 from tests import processor_time
 from tests.compare.documents import Document, cell, report, slower_phase, write
-from tests.conftest import Finished, environment
+from tests.conftest import Finished, environment, finished
 
 Compare = Callable[..., Finished]
 
@@ -28,15 +28,7 @@ def compare(tmp_path: Path) -> Compare:
                 given.append(argument)
             else:
                 given.append(write(tmp_path / "abcdefgh"[number], argument).name)
-        done = subprocess.run(
-            [sys.executable, "-m", "sweep.compare", *given],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
+        return finished("sweep.compare", given, tmp_path)
 
     return run
 

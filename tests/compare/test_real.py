@@ -2,18 +2,16 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sweep.report.build import RANDOM_WEIGHTS_NOTE
-from tests.conftest import Finished, environment
+from tests.conftest import Finished, environment, finished
 from tests.faults.conftest import path_with
 
 SWEEP = (
-    *("-m", "model=tiny_qwen_image", "feature=teacache", "workload.num_prompts=2", "workload.repeats=2", "aa=2"),
+    *("-m", "model=tiny_qwen_image", "feature=teacache", "workload.num_prompts=2", "workload.repeats=1", "aa=2"),
     *("interleave=true", "workload.steps=4", "plots=false"),
 )
 DELAY_S = 5.0  # very many times a request: on a busy machine, A/A runs differ by much, and the interval says so
@@ -44,15 +42,7 @@ RankRunner.__init__ = made
 
 def run(folder: Path, module: str, *arguments: str, **variables: str) -> Finished:
     """`python -m MODULE` in this folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env=environment() | variables,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    return finished(module, arguments, folder, environment() | variables)
 
 
 @pytest.fixture(scope="module")

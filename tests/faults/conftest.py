@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pytest
 from sweep.engines.process.forkserver import SHARED_VARIABLE
 from sweep.machine.leases import LEASES_VARIABLE
 from sweep.results.folder import SweepFolder
-from tests.conftest import Finished, environment
+from tests.conftest import Finished, environment, finished
 
 NOOP = ("engine=noop", "plots=false", "aa=0")
 """A sweep whose engine does nothing and starts at once; cells of one `engine.threads_per_rank` share an engine."""
@@ -84,27 +84,32 @@ class Sweep:
         self.own_fork_server |= module == "sweep.engines.process.forkserver"
         self.faults[module] = f"import pathlib\nFLAG = pathlib.Path({str(self.flag)!r})\n{code}"
 
-    def start(self, *arguments: str, module: str = "sweep", **options: Any) -> subprocess.Popen[str]:
-        """`python -m sweep …` in this folder, with the faults injected so far."""
-        command = [sys.executable, "-m", module, *arguments]
-        if module == "sweep" and not any(".dir=" in argument for argument in arguments):
-            command.append(f"hydra.sweep.dir={self.folder}")
+    def command(self, module: str, arguments: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+        """Arguments of `python -m MODULE …` in this folder, and its environment with the faults injected so far."""
+        given = [*arguments]
+        if module == "sweep" and not any(".dir=" in argument for argument in given):
+            given.append(f"hydra.sweep.dir={self.folder}")
         variables = environment() | self.environment
         if self.own_fork_server:
             variables.pop(SHARED_VARIABLE, None)
         if self.faults:
             variables["PYTHONPATH"] = path_with(self.faults, self.base / "faults", variables["PYTHONPATH"])
-        given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        given["preexec_fn"] = hear_a_hang_up
-        process = subprocess.Popen(command, cwd=self.base, env=variables, **given | options)
+        return given, variables
+
+    def start(self, *arguments: str, module: str = "sweep", **options: Any) -> subprocess.Popen[str]:
+        """Start `python -m sweep …` in a new interpreter."""
+        given, variables = self.command(module, arguments)
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        streams["preexec_fn"] = hear_a_hang_up
+        command = [sys.executable, "-m", module, *given]
+        process = subprocess.Popen(command, cwd=self.base, env=variables, **streams | options)
         self.processes.append(process)
         return process
 
     def run(self, *arguments: str, module: str = "sweep", timeout_s: float = 240) -> Finished:
-        """Start it and wait until it ends."""
-        process = self.start(*arguments, module=module)
-        out, err = process.communicate(timeout=timeout_s)
-        return Finished(process.returncode, out, err)
+        """The same, until it ends."""
+        given, variables = self.command(module, arguments)
+        return finished(module, given, self.base, variables, timeout_s)
 
     def wait_until(self, process: "subprocess.Popen[str]", condition: Callable[[], Any]) -> Any:
         """The first true value of `condition()` while the sweep runs."""

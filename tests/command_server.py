@@ -1,0 +1,178 @@
+"""Commands forked from a process that has imported the libraries they need: half a second less, hundreds of times.
+
+A command runs as `python -m MODULE …` does in a new interpreter: with its own folder, environment, arguments, streams
+and process id. Only libraries are imported beforehand, nothing of this project, so that faults (tests/faults), lazy
+imports and a module that cannot be imported act as they would there. Tests of what an interpreter reads when it starts,
+of signals and of terminals start real ones; so does `run` where variables differ that are read at the start.
+"""
+
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    *("hydra.main", "hydra._internal.utils", "hydra._internal.hydra", "hydra.core.override_parser.overrides_parser"),
+    *("numpy", "scipy.special", "PIL.Image", "PIL.PngImagePlugin", "msgspec", "psutil", "nvtx"),
+    *("rich.console", "rich.live", "rich.table", "rich.progress", "jinja2", "pandas", "seaborn", "skimage.metrics"),
+    *("matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
+    *("asyncio", "email.message", "logging.config", "multiprocessing.forkserver", "sqlite3"),
+)
+"""What commands import sooner or later, but for what tests put something else in the place of."""
+
+READ_AT_START = ("PYTHON", "LC_", "LANG", "MPL", "OMP_", "MKL_", "OPENBLAS_")
+"""How variables begin that an interpreter reads when it starts, or a library when it is imported."""
+
+
+class Server:
+    """Forks commands, and ends with the process that made it."""
+
+    def __init__(self) -> None:
+        self.path = str(Path(tempfile.mkdtemp(prefix="sweep-tests-")) / "commands")
+        self.variables = dict(os.environ)
+        self.used_s = 0.0  # processor time of the commands that ended, and of what they waited for
+        self.lifeline, theirs = socket.socketpair()  # the server notices when it is closed
+        with theirs:
+            command = [sys.executable, str(Path(__file__)), self.path]
+            self.process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
+        if not self.lifeline.recv(1):  # sent once it listens
+            raise RuntimeError("the server that commands are forked from has not started")
+
+    def serves(self, variables: Mapping[str, str]) -> bool:
+        """Whether a fork has what a new interpreter with these variables would have read when it started."""
+        return _at_start(variables) == _at_start(self.variables)
+
+    def run(
+        self, module: str, arguments: Sequence[str], folder: Path, variables: Mapping[str, str], timeout_s: float
+    ) -> "subprocess.CompletedProcess[str]":
+        """As subprocess.run of `python -m module` with text and captured output. Raises TimeoutExpired."""
+        command = [sys.executable, "-m", module, *arguments]
+        request = {"command": command, "folder": str(folder), "variables": dict(variables)}
+        data = json.dumps(request).encode()
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as link:
+            link.connect(self.path)
+            socket.send_fds(link, [len(data).to_bytes(8, "little")], [out.fileno(), err.fileno()])
+            link.sendall(data)
+            with link.makefile("r") as answers:
+                pid = int(answers.readline())
+                if not select.select([link], [], [], timeout_s)[0]:
+                    os.kill(pid, signal.SIGKILL)
+                    raise subprocess.TimeoutExpired(command, timeout_s)
+                code, used_s = answers.readline().split()
+                self.used_s += float(used_s)
+            texts = [_text(file) for file in (out, err)]
+        return subprocess.CompletedProcess(command, int(code), *texts)
+
+
+@functools.cache
+def server() -> Server:
+    """That of this process, started at the first call."""
+    return Server()
+
+
+def run(
+    module: str, arguments: Sequence[str], folder: Path, variables: Mapping[str, str], timeout_s: float
+) -> "subprocess.CompletedProcess[str]":
+    """`python -m module` with text and captured output, forked where that is the same. Raises TimeoutExpired."""
+    if server().serves(variables):
+        return server().run(module, arguments, folder, variables, timeout_s)
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=dict(variables), capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+def _at_start(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name.startswith(READ_AT_START) and name != "PYTHONPATH"}
+
+
+def _text(file: Any) -> str:
+    file.seek(0)
+    return str(file.read().decode("utf-8"))
+
+
+def _serve(path: str) -> socket.socket:
+    """Fork for each connection. Returns only in the forks, with their connection."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # forks need not walk through it, nor copy it
+    lifeline = socket.socket(fileno=0)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        lifeline.send(b".")
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+        while True:
+            ready, _, _ = select.select([listener, lifeline], [], [])
+            if lifeline in ready:
+                Path(path).unlink()
+                Path(path).parent.rmdir()
+                raise SystemExit(0)
+            link, _ = listener.accept()
+            if os.fork() == 0:
+                break
+            link.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, lifeline.detach())
+    os.close(nowhere)
+    return link
+
+
+def _command_of(link: socket.socket) -> dict[str, Any]:
+    """Fork once more: here, wait for the command and report its exit code; there, return what is asked for."""
+    head, files, _, _ = socket.recv_fds(link, 8, 2)
+    data = b""
+    while len(data) < int.from_bytes(head, "little"):
+        data += link.recv(1 << 16)
+    if pid := os.fork():
+        for file in files:
+            os.close(file)
+        link.sendall(f"{pid}\n".encode())
+        _, status, used = os.wait4(pid, 0)
+        with contextlib.suppress(OSError):
+            link.sendall(f"{os.waitstatus_to_exitcode(status)} {used.ru_utime + used.ru_stime}\n".encode())
+        os._exit(0)
+    link.close()
+    for number, file in enumerate(files, start=1):
+        os.dup2(file, number)
+        os.close(file)
+    request: dict[str, Any] = json.loads(data)
+    return request
+
+
+def _become(command: Sequence[str], folder: str, variables: Mapping[str, str]) -> str:
+    """Give this process what a new interpreter has. Returns the module to run."""
+    _, _, module, *arguments = command
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    time.tzset()
+    tempfile.tempdir = None  # chosen anew
+    sys.argv = ["-m", *arguments]
+    sys.orig_argv[:] = command
+    places = [place for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
+    sys.path[:] = [folder, *places, *sys.path[1:]]  # the first is this file's folder
+    sites = (Path(place) / "sitecustomize.py" for place in places)
+    if site := next((site for site in sites if site.is_file()), None):
+        runpy.run_path(str(site))
+    return module
+
+
+if __name__ == "__main__":
+    name = _become(**_command_of(_serve(sys.argv[1])))
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
