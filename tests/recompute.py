@@ -267,17 +267,19 @@ def speed(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     mine = sweep.results[cell["key"]]
     pairs = [(samples_of(one, True), samples_of(one)) for one in mine]
     pairs = [pair for pair in pairs if pair[0]]
-    spread, df = None, 0.0
+    spread, df, by_chance = None, 0.0, 0.0
     if pairs:
         differences = beside_differences(pairs)
         again = [
-            float(beside_differences([(samples_of(one, True), samples_of(one))]).mean())
+            beside_differences([(samples_of(one, True), samples_of(one))])
             for aa in sweep.same_engine(cell, ["aa"])
             for one in sweep.results[aa["key"]]
             if samples_of(one, True)
         ]
         if again and role(cell) != "aa":
-            spread, df = sum(m * m for m in again) / len(again) / len(pairs), len(again)
+            spread, df = sum(float(one.mean()) ** 2 for one in again) / len(again) / len(pairs), len(again)
+            residuals = np.concatenate([one - one.mean() for one in again])
+            by_chance = float(residuals @ residuals) / max(1, len(residuals) - len(again)) / len(pairs)
     else:
         family = [c for c in sweep.same_engine(cell, ["baseline", "aa"]) if c["origin"] == cell["baseline_key"]]
         if role(cell) == "aa":
@@ -291,24 +293,33 @@ def speed(sweep: Sweep, cell: Cell) -> dict[str, Any]:
             for side in (before, after)
         ]
         differences = sides[0] - sides[1]
-        variance, df = starts_variance(sweep, cell)
+        variance, df, prompt_variance = starts_variance(sweep, cell)
         if variance is not None and role(cell) != "aa":
             spread = variance / len(before) + variance / len(after)
-    return interval(differences, spread, df)
+            by_chance = prompt_variance / len(before) + prompt_variance / len(after)
+    return interval(differences, spread, df, by_chance)
 
 
-def starts_variance(sweep: Sweep, cell: Cell) -> tuple[float | None, int]:
-    """Pooled variance of a start's mean log latency, over baselines that were started again."""
+def starts_variance(sweep: Sweep, cell: Cell) -> tuple[float | None, int, float]:
+    """Over baselines that were started again: variance of a start's mean log latency, its degrees of freedom, and the
+    variance of single prompts about the means of their start and of their prompt."""
     families: dict[str, list[Start]] = {}
     for one in sweep.same_engine(cell, ["baseline", "aa"]):
         families.setdefault(one["origin"], []).extend(samples_of(result) for result in sweep.results[one["key"]])
-    squares, df = 0.0, 0
+    squares, df, prompt_squares, prompt_df = 0.0, 0, 0.0, 0
     for starts in families.values():
         if len(starts) > 1:
-            means = [float(units(starts, lambda key, s=start: math.log(s[key])).mean()) for start in starts]
-            squares += sum((m - sum(means) / len(means)) ** 2 for m in means)
-            df += len(means) - 1
-    return (squares / df, df) if df else (None, 0)
+            table = [[float(x) for x in units(starts, lambda key, s=start: math.log(s[key]))] for start in starts]
+            of_start = [sum(line) / len(line) for line in table]
+            of_prompt = [sum(column) / len(column) for column in zip(*table, strict=True)]
+            whole = sum(of_start) / len(of_start)
+            squares += sum((m - whole) ** 2 for m in of_start)
+            df += len(table) - 1
+            for line, own in zip(table, of_start, strict=True):
+                prompt_squares += sum((x - own - p + whole) ** 2 for x, p in zip(line, of_prompt, strict=True))
+            prompt_df += (len(table) - 1) * (len(of_prompt) - 1)
+    prompt_variance = prompt_squares / prompt_df if prompt_df else 0.0
+    return (squares / df if df else None), df, prompt_variance
 
 
 # -- images against the baseline's

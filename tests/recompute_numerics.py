@@ -4,6 +4,7 @@ import functools
 import math
 import statistics
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,42 @@ import numpy as np
 RESAMPLES, SEED, TAILS = 2000, 20240901, 1.25
 
 
-def interval(differences: "np.ndarray", spread: float | None, df: float) -> dict[str, Any]:
+def interval(differences: "np.ndarray", spread: float | None, df: float, by_chance: float) -> dict[str, Any]:
+    """`spread`: variance of the mean over starts; `by_chance`: of one prompt's difference, by the same noise."""
     n, centre = len(differences), float(differences.mean())
-    lows, highs, ps = [], [], []
-    if n > 1:
-        low, high = bootstrap(differences)
-        lows, highs = [low], [high]
-        ps.append(two_sided(centre, float(np.std(differences, ddof=1)) / math.sqrt(n), n - 1))
+    low = high = p = None
     if spread is not None:
-        error = TAILS * math.sqrt(spread)
-        lows.append(centre - student_quantile(0.975, df) * error)
-        highs.append(centre + student_quantile(0.975, df) * error)
-        ps.append(two_sided(centre, error, df))
-    low, high = (math.exp(min(lows)), math.exp(max(highs))) if lows else (None, None)
-    p = max(ps) if spread is not None and n > 1 else None
+        uneven = max(0.0, float(np.var(differences, ddof=1)) - by_chance) if n > 1 else 0.0
+        errors = [(TAILS * math.sqrt(spread), df), (math.sqrt(uneven / n), n - 1)]
+        half = half_width(0.05, errors)
+        low, high = math.exp(centre - half), math.exp(centre + half)
+        p = two_sided(abs(centre), errors) if n > 1 else None
+    elif n > 1:
+        low, high = (math.exp(end) for end in bootstrap(differences))
     called = ""
     if p is not None and low is not None and high is not None:
         called = "faster" if low > 1 else "slower" if high < 1 else "no difference"
     return {"speedup": math.exp(centre), "speedup_low": low, "speedup_high": high, "p_value": p, "called": called}
+
+
+def half_width(alpha: float, errors: Sequence[tuple[float, float]]) -> float:
+    """Root of the sum of the squared half-widths of Student intervals."""
+    return math.hypot(*(error * student_quantile(1 - alpha / 2, df) for error, df in errors if error))
+
+
+def two_sided(distance: float, errors: Sequence[tuple[float, float]]) -> float:
+    """The alpha at which the half-width is `distance`, by bisection on t of the first part."""
+    real = [(error, df) for error, df in errors if error]
+    if not real:
+        return float(distance == 0)
+    error, df = real[0]
+    low, high = 0.0, distance / error
+    for _ in range(200):
+        middle = (low + high) / 2
+        tail = student_tail(middle, df)
+        others = (other * student_quantile(1 - tail, other_df) for other, other_df in real[1:])
+        low, high = (middle, high) if math.hypot(error * middle, *others) < distance else (low, middle)
+    return 2 * student_tail((low + high) / 2, df)
 
 
 def bootstrap(differences: "np.ndarray") -> tuple[float, float]:
@@ -39,12 +58,6 @@ def bootstrap(differences: "np.ndarray") -> tuple[float, float]:
     means = np.sort(differences[picks].mean(axis=1))
     outer = statistics.NormalDist().cdf(student_quantile(0.025, n - 1) * math.sqrt(n / (n - 1)))
     return float(np.quantile(means, outer)), float(np.quantile(means, 1 - outer))
-
-
-def two_sided(centre: float, error: float, df: float) -> float:
-    if error == 0:
-        return 1.0 if centre == 0 else 0.0
-    return 2 * student_tail(abs(centre) / error, df)
 
 
 def student_tail(t: float, df: float) -> float:

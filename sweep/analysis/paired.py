@@ -1,9 +1,9 @@
 """Paired comparison of latencies: how many times faster, how certain, and whether noise alone could explain it.
 
-There are two kinds of noise, each with its own interval; the wider one is reported. Over prompts: a bootstrap of
-the pairs. Over engine starts: what baseline against baseline (A/A) shows, because on a shared machine one process
-and one minute differ from the next by more than prompts do. Pure functions over plain numbers; knows nothing of
-cells or files. docs/calibration.md measures how often it is right.
+Two things make a speed-up uncertain. Engine starts differ: what baseline against baseline (A/A) shows, because on a
+shared machine one process and one minute differ from the next. And prompts gain differently: what their ratios scatter
+by beyond what the A/A shows. The interval adds both. Without A/A runs it is a bootstrap over prompts, and no verdict.
+Pure functions over plain numbers; knows nothing of cells or files. docs/calibration.md measures how often it is right.
 """
 
 import functools
@@ -26,6 +26,9 @@ FASTER, SLOWER, NO_DIFFERENCE, UNKNOWN = "faster", "slower", "no difference", ""
 FEWEST_PAIRS = 2
 """A single pair gets no verdict, however well start-to-start noise is known: nothing shows that it was a usual one."""
 
+LEAST_P = 1e-100
+"""Smallest p-value that is told apart from 0 where two parts make up the interval."""
+
 TAILS = 1.25
 """How much wider Student's interval of start-to-start noise is made.
 
@@ -46,10 +49,12 @@ class Noise:
 
     `sd` is the standard deviation of one start's mean log latency (about a relative error: 0.02 is 2 %), None
     when nothing was measured twice; `df` is the number of independent differences that it was estimated from.
+    `prompt_sd` is how far one prompt of a start strays from that mean; 0 where that is unknown, which is cautious.
     """
 
     sd: float | None = None
     df: int = 0
+    prompt_sd: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,16 +92,22 @@ def noise_between_starts(cells: Iterable[Sequence[Start]]) -> Noise:
 
     A cell with one start contributes nothing. Only samples that all starts of a cell have are used.
     """
+    import numpy as np
+
     squares, df = 0.0, 0
+    scatter = _Scatter()
     for starts in cells:
         shared = _shared(starts) if len(starts) > 1 else ()
         if not shared:
             continue
-        means = [float(_units(_logs(start, shared), shared).mean()) for start in starts]
-        centre = math.fsum(means) / len(means)
-        squares += math.fsum((mean - centre) ** 2 for mean in means)
-        df += len(means) - 1
-    return Noise(math.sqrt(squares / df), df) if df else Noise()
+        units = np.array([_units(_logs(start, shared), shared) for start in starts])
+        means = units.mean(axis=1)
+        squares += float(np.square(means - means.mean()).sum())
+        df += len(starts) - 1
+        scatter.add(
+            units - means[:, None] - (units.mean(axis=0) - units.mean()), df=(len(starts) - 1) * (units.shape[1] - 1)
+        )
+    return Noise(math.sqrt(squares / df), df, scatter.sd) if df else Noise()
 
 
 def interleaved_noise(pairs: Iterable[tuple[Start, Start]]) -> Noise:
@@ -105,8 +116,30 @@ def interleaved_noise(pairs: Iterable[tuple[Start, Start]]) -> Noise:
     Drift of the machine affects both equally and cancels; what is left is the process. `sd` is that of one pair of
     starts.
     """
-    means = [float(differences.mean()) for pair in pairs if len(differences := _paired_logs([pair]))]
-    return Noise(math.sqrt(math.fsum(m * m for m in means) / len(means)), len(means)) if means else Noise()
+    means, scatter = [], _Scatter()
+    for pair in pairs:
+        differences = _paired_logs([pair])
+        if len(differences):
+            means.append(float(differences.mean()))
+            scatter.add(differences - means[-1], df=len(differences) - 1)
+    if not means:
+        return Noise()
+    return Noise(math.sqrt(math.fsum(mean * mean for mean in means) / len(means)), len(means), scatter.sd)
+
+
+class _Scatter:
+    """A standard deviation pooled over starts."""
+
+    def __init__(self) -> None:
+        self.squares, self.df = 0.0, 0
+
+    def add(self, residuals: "np.ndarray", df: int) -> None:
+        self.squares += float((residuals * residuals).sum())
+        self.df += df
+
+    @property
+    def sd(self) -> float:
+        return math.sqrt(self.squares / self.df) if self.df else 0.0
 
 
 def compare(
@@ -132,10 +165,11 @@ def compare(
     spread, df = _sum_of_variances(variances) if len(variances) == 2 else (None, 0.0)
     if noise_after == noise_before:
         df = float(noise_before.df)  # one estimate, used twice
+    by_chance = noise_before.prompt_sd**2 / len(before) + noise_after.prompt_sd**2 / len(after)
     first, second = (
         np.mean([_units(_logs(start, shared), shared) for start in side], axis=0) for side in (before, after)
     )
-    return _ratio(first - second, spread, df)
+    return _ratio(first - second, spread, df, by_chance)
 
 
 def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
@@ -146,8 +180,10 @@ def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> R
     (drift, autocorrelation, how much starts differ). With a single A/A start it is wide, because that prompts agree
     does not tell what starts differ by. docs/calibration.md measures it.
     """
-    spread = None if noise.sd is None or not pairs else noise.sd**2 / len(pairs)
-    return _ratio(_paired_logs(pairs), spread, float(noise.df))
+    if not pairs:
+        return Ratio()
+    spread = None if noise.sd is None else noise.sd**2 / len(pairs)
+    return _ratio(_paired_logs(pairs), spread, float(noise.df), noise.prompt_sd**2 / len(pairs))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -214,32 +250,62 @@ def _repeats(keys: tuple[Sample, ...]) -> tuple[int, ...]:
     return tuple(counts.values()) if len(counts) > 1 else (1,) * len(keys)
 
 
-def _ratio(differences: "np.ndarray", spread: float | None, df: float) -> Ratio:
-    """Mean of log ratios with the wider of two intervals. `spread`: variance of the mean over engine starts."""
-    from scipy import special
+def _ratio(differences: "np.ndarray", spread: float | None, df: float, by_chance: float) -> Ratio:
+    """Mean of log ratios with its interval.
 
+    `spread`: variance of the mean over engine starts, which `df` degrees of freedom estimate; None when unknown.
+    `by_chance`: the variance of the log ratios of single prompts that the same noise explains.
+    """
     n = len(differences)
     if not n:
         return Ratio()
     mean = float(differences.mean())
-    lows, highs, p_values = [], [], []
-    if n > 1:
+    if spread is None or not df > 0:
+        if n == 1:
+            return Ratio(math.exp(mean), pairs=n)
         low, high = _bootstrap(differences)
-        lows.append(low)
-        highs.append(high)
-        error = float(differences.std(ddof=1)) / math.sqrt(n)
-        p_values.append(_two_sided(mean, error, n - 1))
-    if spread is not None and df > 0:
-        error = TAILS * math.sqrt(spread)
-        half = float(special.stdtrit(df, 0.5 + CONFIDENCE / 2)) * error
-        lows.append(mean - half)
-        highs.append(mean + half)
-        p_values.append(_two_sided(mean, error, df))
-    if not lows:
-        return Ratio(math.exp(mean), pairs=n)
-    known, enough = spread is not None and df > 0, n >= FEWEST_PAIRS
-    p_value = max(p_values) if known and enough else None
-    return Ratio(math.exp(mean), math.exp(min(lows)), math.exp(max(highs)), n, p_value, known and not enough)
+        return Ratio(math.exp(mean), math.exp(low), math.exp(high), n)
+    uneven = max(0.0, float(differences.var(ddof=1)) - by_chance) if n > 1 else 0.0
+    parts = ((TAILS * math.sqrt(spread), df), (math.sqrt(uneven / n), n - 1.0))
+    half = _half_width(1 - CONFIDENCE, parts)
+    enough = n >= FEWEST_PAIRS
+    p_value = _p_value(abs(mean), parts) if enough else None
+    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), n, p_value, not enough)
+
+
+Part = tuple[float, float]
+"""A standard error and its degrees of freedom."""
+
+
+def _half_width(alpha: float, parts: Iterable[Part]) -> float:
+    """Of the interval of level 1 − alpha for a sum of independent parts: the root of the sum of squared half-widths.
+
+    Each part keeps Student's quantile of its own degrees of freedom (MOVER; Zou, Huang and Zhang 2009, Computational
+    Statistics & Data Analysis 53:3755). Welch's single number of degrees of freedom makes it too narrow where one of
+    them is 1.
+    """
+    from scipy import special
+
+    return math.hypot(*(float(special.stdtrit(df, alpha / 2)) * error for error, df in parts if error > 0))
+
+
+def _p_value(distance: float, parts: Sequence[Part]) -> float:
+    """The alpha whose half-width is `distance`: two-sided, of no difference."""
+    from scipy import special
+
+    real = [(error, df) for error, df in parts if error > 0]
+    if not distance or not real:
+        return float(not distance)
+    if len(real) == 1:
+        ((error, df),) = real
+        return float(2 * special.stdtr(df, -distance / error))
+    low, high = LEAST_P, 1.0
+    if _half_width(low, real) <= distance:
+        return low
+    while high / low > 1 + 1e-12:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _half_width(middle, real) > distance else (low, middle)
+    return math.sqrt(low * high)
 
 
 def _bootstrap(differences: "np.ndarray") -> tuple[float, float]:
@@ -273,14 +339,6 @@ def _resamples(n: int) -> "tuple[np.ndarray, float]":
     np.add.at(weights, (np.arange(RESAMPLES)[:, None], picks), 1.0 / n)
     quantile = special.stdtrit(n - 1, 0.5 - CONFIDENCE / 2) * math.sqrt(n / (n - 1))
     return weights, float(special.ndtr(quantile))
-
-
-def _two_sided(mean: float, error: float, df: float) -> float:
-    from scipy import special
-
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * special.stdtr(df, -abs(mean) / error))
 
 
 def _sum_of_variances(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:

@@ -226,11 +226,12 @@ def _samples(rows: Any, where: str) -> dict[Sample, float]:
 
 def _floor(entry: Any, where: str, repeats: Sequence[Cell]) -> tuple[tuple[str, str], Floor]:
     _check(isinstance(entry, dict), where, "must be an object")
-    found = _numbers(entry, ("sd", "df", "mean_diff"), where)
+    found = _numbers(entry, ("sd", "df", "prompt_sd", "mean_diff"), where)
     name = _text(entry, "model", where), _text(entry, "engine", where)
     sd, df = found["sd"], int(found["df"] or 0)
-    _check(sd is None or 0 <= sd < math.inf, f"{where}.sd", "must be finite and at least 0")
-    alone = Noise() if sd is None or df < 1 else Noise(sd, df)
+    for field in ("sd", "prompt_sd"):
+        _check(0 <= (found[field] or 0.0) < math.inf, f"{where}.{field}", "must be finite and at least 0")
+    alone = Noise() if sd is None or df < 1 else Noise(sd, df, found["prompt_sd"] or 0.0)
     own = [cell for cell in repeats if (cell.model, cell.engine) == name]
     interleaved = interleaved_noise((r, s) for cell in own for s, r in zip(cell.starts, cell.interleaved, strict=True))
     return name, Floor(alone, interleaved, found["mean_diff"] or 0.0)

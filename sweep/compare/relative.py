@@ -49,7 +49,9 @@ def _baseline_starts(report: Report, cell: Cell) -> tuple[Start, ...]:
 
 
 def _scaled(noise: Noise, parts: float) -> Noise:
-    return noise if noise.sd is None else Noise(noise.sd * math.sqrt(parts), noise.df)
+    if noise.sd is None:
+        return noise
+    return Noise(noise.sd * math.sqrt(parts), noise.df, noise.prompt_sd * math.sqrt(parts))
 
 
 def geometric_mean_start(starts: Sequence[Start]) -> dict[Sample, float]:

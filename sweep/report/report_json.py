@@ -51,6 +51,7 @@ def _noise(summary: Summary) -> list[dict[str, Any]]:
                 "starts": floor.starts,
                 "sd": floor.alone.sd,
                 "df": floor.alone.df,
+                "prompt_sd": floor.alone.prompt_sd,
                 "mean_diff": pixels.mean_diff if pixels else None,
                 "max_diff": pixels.max_diff if pixels else None,
             }

@@ -109,6 +109,45 @@ def test_one_aa_start_that_agrees_by_luck_does_not_narrow_the_interval_of_prompt
     assert found.called == "no difference"
 
 
+def test_prompts_that_gain_differently_widen_the_interval_by_what_the_aa_does_not_explain() -> None:
+    """Ratios of four prompts: 0.3 ± 0.1 in logs, of which noise explains half the variance; and what starts add."""
+    logs = [0.2, 0.4, 0.2, 0.4]
+    cell = start(*(math.exp(-one) for one in logs))
+    variance = 4 * 0.01 / 3
+    noise = Noise(0.01, 5, math.sqrt(variance / 2))
+    found = compare_interleaved([(start(1.0, 1.0, 1.0, 1.0), cell)], noise)
+    starts, prompts = 2.570582 * paired.TAILS * 0.01, 3.182446 * math.sqrt(variance / 2 / 4)
+    assert math.log(found.ratio) == pytest.approx(0.3)
+    assert math.log(found.high / found.ratio) == pytest.approx(math.hypot(starts, prompts), rel=1e-6)
+    assert math.log(found.ratio / found.low) == pytest.approx(math.hypot(starts, prompts), rel=1e-6)
+    alone = compare_interleaved([(start(1.0, 1.0, 1.0, 1.0), cell)], Noise(0.01, 5, 1.0))
+    assert math.log(alone.high / alone.ratio) == pytest.approx(starts, rel=1e-6), "noise explains all of it"
+
+
+def test_the_p_value_is_where_the_interval_would_end_at_1() -> None:
+    parts = [(0.02, 2.0), (0.01, 3.0)]
+    for p in (0.9, 0.05, 1e-6):
+        assert paired._p_value(paired._half_width(p, parts), parts) == pytest.approx(p, rel=1e-9)
+        assert paired._p_value(paired._half_width(p, parts[:1]), parts[:1]) == pytest.approx(p, rel=1e-9)
+    assert (paired._p_value(0.0, parts), paired._p_value(0.1, [(0.0, 1.0)])) == (1.0, 0.0)
+    assert 0 < paired._p_value(1e200, parts) <= paired.LEAST_P
+
+
+def test_how_far_single_prompts_stray_is_that_about_the_means_of_their_start_and_prompt() -> None:
+    one, other = start(1.0, math.e, 1.0), start(*(math.exp(0.1 + one) for one in (0.02, 0.99, 0.0)))
+    logs = [(0.0, 1.0, 0.0), (0.12, 1.09, 0.1)]
+    residuals = [
+        logs[s][p] - sum(logs[s]) / 3 - sum(line[p] for line in logs) / 2 + sum(map(sum, logs)) / 6
+        for s in range(2)
+        for p in range(3)
+    ]
+    noise = noise_between_starts([[one, other]])
+    assert noise.prompt_sd == pytest.approx(math.sqrt(sum(r * r for r in residuals) / 2))
+    gains = [0.12, 0.09, 0.1]
+    scatter = sum((gain - sum(gains) / 3) ** 2 for gain in gains) / 2
+    assert interleaved_noise([(one, other)]).prompt_sd == pytest.approx(math.sqrt(scatter))
+
+
 def test_noise_between_starts_widens_what_prompts_alone_would_say() -> None:
     before, after = start(1.0, 2.0, 3.0), start(0.95, 1.9, 2.85)
     assert compare([before], [after], QUIET).called == "faster"

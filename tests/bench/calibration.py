@@ -100,13 +100,16 @@ class Wrong:
     starts: float = 1.0  # of the cell, on average
 
 
-def score_made_up(kind: str, prompts: int, aa: int, rounds: int, seed: int = 1) -> Wrong:
-    """Rounds of comparing a cell like its baseline with it, the noise known from `aa` A/A starts."""
+def score_made_up(kind: str, prompts: int, aa: int, rounds: int, seed: int = 1, uneven: float = 0.0) -> Wrong:
+    """Rounds of comparing a cell like its baseline with it, the noise known from `aa` A/A starts.
+
+    `uneven`: standard deviation of what single prompts gain or lose in the cell, in logs; 0 on average.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(rounds):
         noise = paired.interleaved_noise([made_up_noise.pair(kind, rng, prompts) for _ in range(aa)])
-        found.append(paired.compare_interleaved([made_up_noise.pair(kind, rng, prompts)], noise))
+        found.append(paired.compare_interleaved([made_up_noise.pair(kind, rng, prompts, uneven)], noise))
     return _wrong(found)
 
 
@@ -178,6 +181,13 @@ def _made_up(rounds: int) -> int:
                 worst = max(worst, one.called)
                 numbers = f"{one.covered:.1%} | {one.called:.1%} | ±{one.width:.1%}"
                 print(f"| {kind} | {prompts} | {aa} | {numbers} |", flush=True)
+    print("\nGains of single prompts differ by 10 %, in no A/A run:\n")
+    print("| noise | prompts | A/A starts | interval covers 1 | half-width |\n|---|---|---|---|---|")
+    for kind in ("quiet batches", "even", "batches only", "heavy tails"):
+        for prompts in (2, 4, 8, 20):
+            for aa in (1, 2, 3):
+                one = score_made_up(kind, prompts, aa, rounds, uneven=0.1)
+                print(f"| {kind} | {prompts} | {aa} | {one.covered:.1%} | ±{one.width:.1%} |", flush=True)
     print("\n| noise | precision | A/A starts needed | A/A called | starts |\n|---|---|---|---|---|")
     for kind in ("quiet batches", "autocorrelated"):
         for precision in (0.02, 0.05):
@@ -212,7 +222,7 @@ def _recorded(report: Path, rounds: int) -> int:
     goals = {
         "A/A called faster or slower in at most 5 %": goal.called <= 0.05,
         "10 % slowdown found in at least 90 %": goal.found >= 0.9,
-        "95 % interval covers the true ratio in 93-99 %": 0.93 <= goal.covered <= 0.99,
+        "95 % interval covers the true ratio in at least 93 %": goal.covered >= 0.93,
     }
     print("\ninterleaved, 20 prompts, 5 A/A starts:")
     for name, met in goals.items():

@@ -68,8 +68,13 @@ KINDS: dict[str, Callable[[np.random.Generator, int], Logs]] = {
 }
 
 
-def pair(kind: str, rng: np.random.Generator, prompts: int) -> tuple[Start, Start]:
-    """(baseline, cell) of one engine start: `prompts` prompts, generated REPEATS times."""
+def pair(kind: str, rng: np.random.Generator, prompts: int, uneven: float = 0.0) -> tuple[Start, Start]:
+    """(baseline, cell) of one engine start: `prompts` prompts, generated REPEATS times.
+
+    `uneven`: standard deviation, in logs, of what single prompts gain or lose in the cell.
+    """
     keys = [(prompt, prompt, repeat) for repeat in range(REPEATS) for prompt in range(prompts)]
     base, cell = KINDS[kind](rng, len(keys))
+    if uneven:
+        cell = cell + np.tile(rng.normal(0, uneven, prompts), REPEATS)
     return dict(zip(keys, np.exp(base).tolist(), strict=True)), dict(zip(keys, np.exp(cell).tolist(), strict=True))

@@ -13,8 +13,12 @@ PHASES = {"text_encode": 4.0, "ar_decode": 300.0, "denoise_step": 280.0, "vae_de
 Document = dict[str, Any]
 
 
+JITTER = 0.002
+"""Standard deviation of log latencies."""
+
+
 def samples(
-    seed: int, factor: float = 1.0, prompts: int = 4, repeats: int = 3, jitter: float = 0.002
+    seed: int, factor: float = 1.0, prompts: int = 4, repeats: int = 3, jitter: float = JITTER
 ) -> list[list[float]]:
     """Latencies about 0.6 s, each prompt its own, with `jitter` from request to request."""
     chance = random.Random(seed)
@@ -64,6 +68,7 @@ def cell(name: str = "teacache b1", **fields: Any) -> Document:
 def report(*cells: Document, sd: float | None = 0.004, df: int = 3, **fields: Any) -> Document:
     """A whole report; by default a baseline and one feature."""
     noise = {"model": MODEL, "engine": ENGINE, "starts": df + 1, "sd": sd, "df": df if sd is not None else 0}
+    noise["prompt_sd"] = JITTER
     made: Document = {
         "schema_version": 1,
         "sweep": {

@@ -15,6 +15,7 @@ from sweep.compare import decide, describe
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import parse
 from sweep.config import Feature
+from tests.compare import documents
 from tests.compare.documents import Document, cell, report, samples, slower_phase
 
 
@@ -238,7 +239,7 @@ def test_relative_finds_the_cell_that_lost_its_gain_on_another_machine() -> None
 def test_relative_noise_counts_the_baseline_too() -> None:
     loaded = parse(report(sd=0.01), "A")
     widened = decide.relative_starts(loaded, loaded.cells["key of teacache b1"])[1]
-    assert widened == Noise(pytest.approx(0.01 * math.sqrt(2)), 3)
+    assert widened == Noise(pytest.approx(0.01 * math.sqrt(2)), 3, pytest.approx(documents.JITTER * math.sqrt(2)))
 
 
 def test_relative_uses_the_baseline_beside_the_cell() -> None:

@@ -31,11 +31,14 @@ def phases(sweep: Sweep, label: str) -> dict[str, int]:
 
 
 def test_baseline_and_cache_on_one_gpu(sweep: Sweep, qwen: Path, gpu_memory: tuple[float, ...]) -> None:
-    """Twice the same requests give the same pixels; a cache skips blocks and says so."""
+    """Twice the same requests give nearly the same pixels; a cache skips blocks and says so.
+
+    Now and then an engine start chooses other kernels: two starts on an H100 were 0.0022 apart.
+    """
     code, said = run(sweep, "model=qwen_image", f"model.path={qwen}", "feature=teacache", "aa=1")
     assert code == 0, said
     found = sweep.rows()
-    assert found["baseline b1 A/A"]["mean_diff"] == "0.0", found
+    assert float(found["baseline b1 A/A"]["mean_diff"]) < 0.01, found
     assert found["teacache b1"]["status"] in ("PASS", "WARN"), found
     assert phases(sweep, "baseline b1") == {
         **{"request": 1, "text_encode": 2, "denoise_step": 20, "dit_forward": 40, "vae_decode": 1}
