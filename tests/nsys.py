@@ -68,6 +68,7 @@ def run(asked):
     rows = [f"other,1,4,{size},,,,host,other is {size}" for size in (5, 400)]
     (folder / "nsys_phases.csv").write_text(chr(10).join([head, *rows]) + chr(10))
     (folder / "kernels.csv").write_text("name" + chr(10))
+    print('{"traces": [{}]}')
     return 0
 ''', stub.__dict__)
 sys.modules["profiling.nsys.analyze"] = stub

@@ -5,16 +5,17 @@ A profile that fails costs no cell: its measurements stay, and a note says what 
 """
 
 import contextlib
+import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from profiling.child_environment import child_environment
 from profiling.nsys import nsys_cli
 from profiling.nsys.nsys_cli import last_line
-from profiling.printing import clean
 from profiling.torch_trace import TRACE_FILE
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
@@ -99,7 +100,7 @@ class Profile:
             return
         trace = str(self.path / NSYS_TRACE)
         command = [sys.executable, "-m", "profiling", "analyze", trace]
-        command += [*(["--host-only"] if device == "cpu" else []), "--save", str(self.path), "--format", "csv"]
+        command += [*(["--host-only"] if device == "cpu" else []), "--save", str(self.path), "--format", "json"]
         try:
             done = nsys_cli.run(command, ANALYSIS_TIMEOUT_S, child_environment())
         except subprocess.TimeoutExpired:
@@ -107,12 +108,15 @@ class Profile:
         except OSError as error:
             why = str(error)
         else:
-            why = last_line(done.stderr).removeprefix("profiling: ") if done.returncode else ""
-            self._note_left_out(done.stderr.splitlines(), f"profiling: {clean(trace)}: ")
+            why = last_line(done.stderr) if done.returncode else ""
         if why:
             self.found = Found(NSYS_TRACE, f"nsys: the trace could not be analysed: {why}")
+        else:
+            self._note_left_out(json.loads(done.stdout))
 
-    def _note_left_out(self, lines: Sequence[str], about: str) -> None:
-        """Note what the analysis left out of the trace, which it says on lines that begin with `about`."""
-        if said := [line.removeprefix(about) for line in lines if line.startswith(about)]:
+    def _note_left_out(self, analysis: Mapping[str, Any]) -> None:
+        """Note what the analysis, as JSON, left out of the trace."""
+        from profiling.nsys.plausible import LeftOut  # with numpy
+
+        if said := [line for trace in analysis["traces"] for line in LeftOut(**trace.get("left_out", {})).said()]:
             self.found = Found(NSYS_TRACE, f"nsys: {'; '.join(said)}")

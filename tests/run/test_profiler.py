@@ -56,7 +56,7 @@ def test_each_cell_is_a_recording_of_its_own_in_one_engine(sweep: Sweep) -> None
     assert "pip install nvidia-nvtx" in done.err, "the script is no NVTX tool"
     asked = sweep.flag.read_text().split()
     assert asked[:2] == ["analyze", str(cell / "trace.nsys-rep")]
-    assert asked[2:] == ["--host-only", "--save", str(cell), "--format", "csv"]
+    assert asked[2:] == ["--host-only", "--save", str(cell), "--format", "json"]
 
 
 def test_the_sentence_of_the_bottleneck_is_in_the_note(sweep: Sweep) -> None:
