@@ -108,8 +108,13 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is said of the prompts, once however many cells it applies to."""
+        """What is said of the prompts, once however many cells it applies to, and of baselines that find no GPU."""
         found = [note.text for cell in self.cells if cell.inputs for note in cell.inputs.notes]
+        alone = sum(_lacks_its_baseline(cell) for cell in self.cells)
+        if alone:
+            cells = "1 cell is" if alone == 1 else f"{alone} cells are"
+            few = "there are too few GPUs for both engines"
+            found.append(f"interleave=true: {cells} measured without an interleaved baseline, because {few}")
         return tuple(dict.fromkeys(found))
 
     def to_json(self) -> dict[str, Any]:
@@ -286,6 +291,14 @@ def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
         return True
     own = feature_rules.gpus_needed(()) + registry.kind(run.engine.name).stage_devices(run)
     return run.interleave == "true" and need + own <= found.count
+
+
+def _lacks_its_baseline(cell: Cell) -> bool:
+    """Whether a cell was to be interleaved with a baseline that is in the plan, and is not for lack of GPUs."""
+    if cell.role != FEATURE or cell.skip or cell.interleaved or cell.device != "cuda":
+        return False
+    run = cell.run_config
+    return run.interleave == "true" and run.baselines and run.profile == "off"
 
 
 def _skip(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> Finding | None:

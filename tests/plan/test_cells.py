@@ -151,7 +151,9 @@ def test_the_baseline_runs_beside_cells_on_a_cpu_and_on_request_on_gpus_that_hav
         split = ("engine=vllm_omni", "model.family=glm_image", "engine.placement=split", "interleave=true")
         cells = [cell(f"feature={f}", *split, devices=Devices("cuda", count)) for f in ("[]", "cache_dit")]
         assert bool(cells[1].interleaved) == room
-        assert plan.build_plan(cells).groups[-1].gpus == (4 if room else 2)
+        made = plan.build_plan(cells)
+        assert made.groups[-1].gpus == (4 if room else 2)
+        assert bool(made.notes) != room, "that it is not interleaved is said"
 
 
 def test_a_baseline_beside_a_cell_needs_a_gpu_of_its_own_and_no_core() -> None:
