@@ -245,7 +245,7 @@ def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[R
     if ratio.too_few:
         few = f"too few pairs for a verdict: {ratio.pairs}, and it takes {paired.FEWEST_PAIRS}"
         return ratio, Finding(TOO_FEW_PAIRS, few)
-    return ratio, Finding(NO_AA, "no A/A run, so start-to-start noise is unknown")
+    return ratio, Finding(NO_AA, "no A/A run finished, so start-to-start noise is unknown")
 
 
 def _match(

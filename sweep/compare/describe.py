@@ -159,7 +159,7 @@ def speed_words(speed: Speed) -> str:
     if ratio.low is not None and ratio.high is not None:
         low, high = (1 / ratio.high, 1 / ratio.low) if slower else (ratio.low, ratio.high)
         interval = f" ({low:.2f}-{high:.2f})"
-    verdict = "unknown (no A/A run)" if speed.verdict == decide.UNKNOWN else speed.verdict
+    verdict = "unknown (no A/A run finished)" if speed.verdict == decide.UNKNOWN else speed.verdict
     return f"{verdict} {shown:.2f}x{interval}"
 
 
