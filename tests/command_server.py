@@ -6,6 +6,7 @@ imports and a module that cannot be imported act as they would there. Tests of w
 of signals and of terminals start real ones; so does `run` where variables differ that are read at the start.
 """
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -48,8 +49,14 @@ class Server:
         with theirs:
             command = [sys.executable, str(Path(__file__)), self.path]
             self.process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
+        atexit.register(self.close)
         if not self.lifeline.recv(1):  # sent once it listens
             raise RuntimeError("the server that commands are forked from has not started")
+
+    def close(self) -> None:
+        """End it."""
+        self.lifeline.close()
+        self.process.wait(timeout=60)
 
     def serves(self, variables: Mapping[str, str]) -> bool:
         """Whether a fork has what a new interpreter with these variables would have read when it started."""
