@@ -165,6 +165,7 @@ def _command_of(link: socket.socket) -> dict[str, Any]:
 def _become(command: Sequence[str], folder: str, variables: Mapping[str, str]) -> str:
     """Give this process what a new interpreter has. Returns the module to run."""
     _, _, module, *arguments = command
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
