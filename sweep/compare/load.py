@@ -15,6 +15,7 @@ from profiling.printing import clean
 from sweep import legacy
 from sweep.analysis.paired import Noise, Sample, Start, interleaved_noise
 from sweep.findings import STATUSES, Finding, deciding
+from sweep.results.records import LONGEST_S, SHORTEST_S
 
 SCHEMA_VERSION = 1  # of report.json
 REPORT = "report.json"
@@ -217,10 +218,10 @@ def _samples(rows: Any, where: str) -> dict[Sample, float]:
         return {}
     try:
         samples = {(prompt, seed, repeat): float(latency) for prompt, seed, repeat, latency in rows}
-        sound = all(0 < latency < math.inf for latency in samples.values())
+        sound = all(SHORTEST_S <= latency <= LONGEST_S for latency in samples.values())
     except (TypeError, ValueError):
         raise CompareError(f"{where} must be a list of [prompt_index, seed, repeat, latency_s]") from None
-    _check(sound, where, "has a latency that is not a finite number above 0")
+    _check(sound, where, f"has a latency that is not between {SHORTEST_S:g} and {LONGEST_S:g} s")
     return samples
 
 

@@ -27,7 +27,8 @@ SCHEMA_VERSION = 2
 DONE: Literal["done"] = "done"
 ERROR: Literal["error"] = "error"
 
-Took = Annotated[float, Meta(ge=1e-9, le=1e9)]
+SHORTEST_S, LONGEST_S = 1e-9, 1e9
+Took = Annotated[float, Meta(ge=SHORTEST_S, le=LONGEST_S)]
 """Seconds that something took: neither nothing nor decades. Bounds are checked when a result is read."""
 
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
