@@ -8,7 +8,7 @@ Pure functions over plain numbers; knows nothing of cells or files. docs/calibra
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -296,16 +296,36 @@ def _p_value(distance: float, parts: Sequence[Part]) -> float:
     real = [(error, df) for error, df in parts if error > 0]
     if not distance or not real:
         return float(not distance)
+
+    def largest(reach: float) -> float:
+        """Of the p-values that single parts give to this distance."""
+        return max(float(2 * special.stdtr(df, -reach / error)) for error, df in real)
+
     if len(real) == 1:
-        ((error, df),) = real
-        return float(2 * special.stdtr(df, -distance / error))
-    low, high = LEAST_P, 1.0
-    if _half_width(low, real) <= distance:
-        return low
-    while high / low > 1 + 1e-12:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if _half_width(middle, real) > distance else (low, middle)
-    return math.sqrt(low * high)
+        return largest(distance)
+    # All parts together reach further than the furthest one, and not so far as if each were as far as that.
+    low, high = max(largest(distance), LEAST_P), max(largest(distance / math.sqrt(len(real))), LEAST_P)
+    if low >= high:
+        return high
+    return math.exp(_root(lambda log_p: _half_width(math.exp(log_p), real) - distance, math.log(low), math.log(high)))
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is 0, between `low` and `high`, to 1e-12: regula falsi, Illinois variant."""
+    at_low, at_high = function(low), function(high)
+    last = 0
+    while high - low > 1e-12 and at_low > 0 > at_high:
+        middle = high - at_high * (high - low) / (at_high - at_low)
+        value = function(middle)
+        if abs(value) <= 1e-15 * (at_low - at_high) or not low < middle < high:
+            return middle
+        if value > 0:
+            low, at_low, at_high = middle, value, at_high / 2 if last > 0 else at_high
+            last = 1
+        else:
+            high, at_high, at_low = middle, value, at_low / 2 if last < 0 else at_low
+            last = -1
+    return low if at_low <= 0 else high if at_high >= 0 else (low + high) / 2
 
 
 def _bootstrap(differences: "np.ndarray") -> tuple[float, float]:

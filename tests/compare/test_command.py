@@ -128,7 +128,7 @@ def test_nothing_in_common_says_what_differs(compare: Compare) -> None:
 
 
 @pytest.mark.parametrize("latency", [0.0, -1.0, 1e-320, 1e300])
-def test_a_latency_that_cannot_be_is_refused(compare: Compare, latency: float) -> None:
+def test_a_latency_that_no_measurement_gives_is_refused(compare: Compare, latency: float) -> None:
     """Relative to another, 1e-320 s would be infinite."""
     wrong = report()
     wrong["cells"][1]["starts"][0]["samples"][2][3] = latency
