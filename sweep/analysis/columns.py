@@ -13,7 +13,7 @@ from typing import Any
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import metrics
 from sweep.plan.cells import Cell
-from sweep.plan.features import combination_name, parse_features
+from sweep.plan.features import combination_name
 from sweep.results.records import TOKEN_TIMES, BatchRow, RequestRow, RunResult
 
 IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
@@ -183,13 +183,12 @@ def _ar_tokens_per_s(measured: CellData) -> float | None:
 
 def _image_tokens_per_s(measured: CellData) -> float | None:
     """From the longest sequence that a block saw, on all ranks that share one."""
-    features = parse_features(measured.cell.config["feature"])
-    shards = math.prod(feature.gpus for feature in features if feature.evidence == "sharded_sequence")
-    seen = max((rank.block_sequence for batch in measured.batches for rank in batch.evidence), default=0)
     made_of_images = measured.cell.config["workload"]["task"] == "text_to_image"  # an edit's sequence holds its input
-    if measured.output_tokens or not seen or not measured.wall_s or not made_of_images:
+    if measured.output_tokens or not measured.wall_s or not made_of_images:
         return None
-    return seen * shards * len(measured.requests) / measured.wall_s
+    shards = math.prod(feature.gpus for feature in measured.cell.chosen if feature.evidence == "sharded_sequence")
+    seen = max((rank.block_sequence for batch in measured.batches for rank in batch.evidence), default=0)
+    return seen * shards * len(measured.requests) / measured.wall_s if seen else None
 
 
 def _energy(measured: CellData) -> float | None:

@@ -17,7 +17,6 @@ from sweep.analysis.status import Pixels, judge_pixels
 from sweep.config import Feature
 from sweep.findings import FAIL, Finding
 from sweep.plan.cells import Cell, model_and_engine
-from sweep.plan.features import parse_features
 
 Row = dict[str, Any]
 Starts = Callable[[str], Sequence[Executed]]
@@ -41,17 +40,16 @@ def judge(
         cell = cells[row["cell_key"]]
         if len(cell.features) < 2 or (row.get("speedup") is None and not cell.profile):
             continue
-        features = parse_features(cell.config["feature"])
-        members = [alone.get(_setting(cell, feature.name)) for feature in features]
+        members = [alone.get(_setting(cell, feature.name)) for feature in cell.chosen]
         row["interaction_gain"] = metrics.interaction_gain(
             row.get("speedup"), [member.get("speedup") if member else None for member in members]
         )
         together, floor = starts(cell.key), floors.get(model_and_engine(cell), Pixels())
-        for feature, member in zip(features, members, strict=True):
+        for feature, member in zip(cell.chosen, members, strict=True):
             if member is None:
                 continue
             found = next(iter(starts(member["cell_key"])), Executed())
-            for other in features:
+            for other in cell.chosen:
                 if other is not feature and other.evidence == feature.evidence:
                     row["findings"] += _not_seen_beside(feature, other, together, found)
             row["findings"] += _lost(feature, member, floor)

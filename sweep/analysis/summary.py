@@ -31,7 +31,6 @@ from sweep.analysis.status import Pixels
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.findings import ERROR as STATUS_ERROR
 from sweep.findings import LOST, Finding, deciding, status_of, texts
-from sweep.plan import features as feature_rules
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.results.folder import SweepFolder
 from sweep.results.records import CUT_OFF, ERROR, RunResult
@@ -159,7 +158,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     if cell.baseline_key != cell.key:
         wrong = [*wrong, *image_faults.no_comparison(sweep.image_faults(cell.baseline_key))]
     row["findings"] += status.judge(
-        feature_rules.parse_features(cell.config["feature"]),
+        cell.chosen,
         sweep.starts(cell.key),
         sweep.executed(cell.baseline_key) if cell.baseline_key in sweep.measured else Executed(),
         Pixels(quality["mean_diff"], quality["max_diff"]) if quality and cell.baseline_key != cell.key else None,

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
-from sweep.config import ConfigError, RunConfig, require
+from sweep.config import ConfigError, Feature, RunConfig, require
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
@@ -73,6 +73,11 @@ class Cell:
         """What records its requests: nsys or torch; "" when nothing does."""
         asked = str(self.config.get("profile", "off"))  # plans of earlier versions have none
         return "" if asked == "off" else asked
+
+    @functools.cached_property
+    def chosen(self) -> tuple[Feature, ...]:
+        """Its features, sorted by name."""
+        return feature_rules.parse_features(self.config["feature"])
 
     @functools.cached_property
     def run_config(self) -> RunConfig:
