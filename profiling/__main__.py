@@ -62,6 +62,13 @@ def _attempted(arguments: Sequence[str]) -> int:
     except Refusal as refusal:
         complain(f"profiling: {refusal}")
         return 2
+    except ModuleNotFoundError as error:  # copied to a machine without all that it needs
+        if (error.name or "").startswith(("profiling", "sweep")):
+            raise
+        complain(
+            f"profiling: the Python package of '{error.name}' is missing; pip install gen-sweep installs it as well"
+        )
+        return 2
     except OSError as error:  # such as a full disk, or a folder without permission
         complain(f"profiling: {error.filename or 'output'}: {error.strerror or error}")
         return 2

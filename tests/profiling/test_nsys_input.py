@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,3 +294,9 @@ def test_newer_export_beside_the_recording_is_used(tmp_path: Path) -> None:
     simple(tmp_path / "trace.sqlite")
     done = profiling_process("analyze", tmp_path / "trace.nsys-rep", env=fake_nsys(tmp_path, "exit 1"))
     assert done.code == 0, done.err
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU host to which only some packages were copied."""
+    monkeypatch.setitem(sys.modules, "adbc_driver_manager", None)
+    assert "'adbc_driver_manager'" in refused("analyze", unpacked("cuda_graph_node", tmp_path))
