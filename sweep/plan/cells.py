@@ -115,7 +115,7 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What is said of the prompts, once however many cells it applies to, and of baselines that find no GPU."""
         found = [note.text for cell in self.cells if cell.inputs for note in cell.inputs.notes]
-        alone = sum(_lacks_its_baseline(cell) for cell in self.cells)
+        alone = sum(_lacks_room(cell) for cell in self.cells if cell.baseline_key in self.by_key)
         if alone:
             cells = "1 cell is" if alone == 1 else f"{alone} cells are"
             few = "there are too few GPUs for both engines"
@@ -288,9 +288,7 @@ def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
 
     On a CPU, an engine that waits costs only memory. On GPUs, each of the two engines needs its own devices.
     """
-    if run.profile != "off":
-        return False  # recording slows the cell down, so its speed is not compared
-    if run.interleave == "false" or not registry.kind(run.engine.name).generates or not run.baselines:
+    if not _may_interleave(run):
         return False
     if found.kind == "cpu":
         return True
@@ -298,12 +296,18 @@ def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
     return run.interleave == "true" and need + own <= found.count
 
 
-def _lacks_its_baseline(cell: Cell) -> bool:
-    """Whether a cell was to be interleaved with a baseline that is in the plan, and is not for lack of GPUs."""
+def _may_interleave(run: RunConfig) -> bool:
+    """Whether the baseline is interleaved with such a cell if there is room for it."""
+    if run.profile != "off":
+        return False  # recording slows the cell down, so its speed is not compared
+    return run.interleave != "false" and registry.kind(run.engine.name).generates and run.baselines
+
+
+def _lacks_room(cell: Cell) -> bool:
+    """Whether a cell was to be interleaved with its baseline and is not, for lack of GPUs."""
     if cell.role != FEATURE or cell.skip or cell.interleaved or cell.device != "cuda":
         return False
-    run = cell.run_config
-    return run.interleave == "true" and run.baselines and run.profile == "off"
+    return cell.run_config.interleave == "true" and _may_interleave(cell.run_config)
 
 
 def _skip(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> Finding | None:

@@ -165,6 +165,15 @@ def test_a_baseline_beside_a_cell_needs_a_gpu_of_its_own_and_no_core() -> None:
 
 def test_a_cell_whose_baseline_is_not_in_the_plan_runs_alone() -> None:
     assert plan.build_plan([cell("feature=teacache")]).cells[0].interleaved == ""
+    single = cell("feature=teacache", "interleave=true", devices=Devices("cuda", 4))
+    assert plan.build_plan([single]).notes == (), "no GPU is lacking"
+
+
+def test_too_few_gpus_are_no_reason_where_nothing_would_be_interleaved() -> None:
+    """An engine that generates nothing."""
+    names = ("[]", "teacache")
+    cells = [cell("engine=noop", f"feature={f}", "interleave=true", devices=Devices("cuda", 1)) for f in names]
+    assert plan.build_plan(cells).notes == ()
 
 
 def test_aa_is_measured_as_often_as_asked_and_beside_the_baseline_like_the_others() -> None:
