@@ -18,7 +18,7 @@ def interval(differences: "np.ndarray", spread: float | None, df: float, by_chan
     n, centre = len(differences), float(differences.mean())
     low = high = p = None
     if spread is not None:
-        uneven = max(0.0, float(np.var(differences, ddof=1)) - by_chance) if n > 1 else 0.0
+        uneven = max(0.0, float(np.var(differences, ddof=1)) - (by_chance if n > 2 else 0)) if n > 1 else 0.0
         errors = [(TAILS * math.sqrt(spread), df), (math.sqrt(uneven / n), n - 1)]
         half = half_width(0.05, errors)
         low, high = math.exp(centre - half), math.exp(centre + half)

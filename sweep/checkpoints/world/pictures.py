@@ -19,7 +19,7 @@ RADII = {"small": (6.0, 7.0), "large": (10.5, 12.0)}
 """Lowest and highest radius of a size; between them it is drawn at random."""
 
 SHIFT = 3  # the furthest that a thing strays from the middle of its corner, in both directions
-TEXT_SHIFT = (3, 4)  # the same for words, sideways and up or down
+TEXT_SHIFT = (0, 2)  # the same for words, sideways and up or down
 PERIOD = 4.0  # of stripes, and of dots in both directions
 
 

@@ -93,9 +93,9 @@ def free_corners(writing: Writing | None) -> tuple[int, ...]:
 
 
 def draw_asked(rng: random.Random) -> Asked:
-    """A wish at random: words in 4 of 10, several equal things in about 2 of 10."""
+    """A wish at random: words in half of them, several equal things in about 2 of 10."""
     background = "black" if rng.random() < 0.35 else "white"
-    writing = _draw_writing(rng) if rng.random() < 0.4 else None
+    writing = _draw_writing(rng) if rng.random() < 0.5 else None
     free = free_corners(writing)
     least = 0 if writing else 1
     things = rng.randint(least, len(free))
@@ -152,7 +152,7 @@ def wishes(seed: int, held: bool) -> Iterator[Asked]:
 
 
 def _draw_writing(rng: random.Random) -> Writing:
-    kind: Sequence[str] = rng.choice((LATIN, LATIN, CHINESE, LATIN[:10]))
+    kind: Sequence[str] = rng.choice((LATIN, LATIN, CHINESE, CHINESE, LATIN[:10]))
     length = rng.choice((1, 2, 2, 3, 3, 4))
     return Writing("".join(rng.choice(kind) for _ in range(length)), rng.choice([*COLOURS]), rng.choice(ROWS))
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweep.engines.diffusers.tiny_models.parts import (
     DIT_BIAS_GAINS,
@@ -14,6 +15,9 @@ from sweep.engines.diffusers.tiny_models.parts import (
     write_json,
     write_model_index,
 )
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 CODEBOOK = 1024  # GLM-Image's image tokens; also the AR head's width, so that only image tokens can be sampled
 IMAGE_START, IMAGE_END = CODEBOOK, CODEBOOK + 1  # outside the head: generation only ends at its token count
@@ -43,6 +47,11 @@ def build_glm_image(folder: Path) -> None:
     FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, base_image_seq_len=256, time_shift_type="linear"
     ).save_pretrained(folder / "scheduler")
+    write_glm_index(folder)
+
+
+def write_glm_index(folder: Path) -> None:
+    """model_index.json of a GlmImagePipeline."""
     write_model_index(
         folder,
         "GlmImagePipeline",
@@ -60,12 +69,17 @@ def build_glm_image(folder: Path) -> None:
 
 def build_glm_processor(folder: Path) -> None:
     """Tokenizer, image processor and chat template of the AR model."""
-    from transformers import PreTrainedTokenizerFast
-
     names = [f"<|code_{i}|>" for i in range(CODEBOOK)] + ["<|image_start|>", "<|image_end|>", *GLM_SPECIALS]
     vocabulary = {token: i for i, token in enumerate(names + byte_alphabet())}
+    write_glm_processor(folder, byte_tokenizer(vocabulary, ["<|image_start|>", "<|image_end|>", *GLM_SPECIALS]))
+
+
+def write_glm_processor(folder: Path, tokenizer: "Tokenizer") -> None:
+    """The same for a tokenizer whose first tokens are the image tokens, followed by GLM-Image's special ones."""
+    from transformers import PreTrainedTokenizerFast
+
     PreTrainedTokenizerFast(
-        tokenizer_object=byte_tokenizer(vocabulary, ["<|image_start|>", "<|image_end|>", *GLM_SPECIALS]),
+        tokenizer_object=tokenizer,
         bos_token="<|image_start|>",
         eos_token="<|image_end|>",
         pad_token="<|endoftext|>",

@@ -1,0 +1,130 @@
+"""Train the embedded model: `python -m sweep.checkpoints.training OUT`, or make train.
+
+Takes about 15 minutes on one H200. Interrupted, the same command goes on from what was saved in OUT/work. OUT/model is
+the folder that engines load; OUT/scores.json says what it gets right, OUT/work/log.jsonl holds every loss.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.checkpoints.training.trainer import Recipe
+
+POOL = 400_000  # scenes
+RECIPES = {
+    "ar": Recipe("ar", steps=24_000, batch=128, rate=2e-3, decay=0.02),
+    "vae": Recipe("vae", steps=6_000, batch=64, rate=1.5e-3, decay=0.0, average=0.995),
+    "dit": Recipe("dit", steps=48_000, batch=512, rate=1.5e-3),
+}
+SMOKE_POOL = 64
+SMOKE = {name: dataclasses.replace(recipe, steps=3, batch=4, warm_up=1) for name, recipe in RECIPES.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the pool, train the parts (AR beside VAE and DiT), export, score."""
+    parser = argparse.ArgumentParser(prog="python -m sweep.checkpoints.training", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the model and for what it is made from")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="", help="cuda or cpu (default: cuda where there is one)")
+    parser.add_argument("--processes", type=int, default=14, help="that draw pictures")
+    parser.add_argument("--scored", type=int, default=500, help="held-out sentences to score the model with; 0: none")
+    parser.add_argument("--smoke", action="store_true", help="three steps of each part on a few pictures: seconds")
+    parser.add_argument("--part", choices=("pool", "ar", "vae+dit"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.part == "pool":
+        _draw(options)
+        return 0
+    if options.part:
+        _train(options)
+        return 0
+    began = time.monotonic()
+    _draw(options)
+    flags = ["--seed", str(options.seed), "--device", _device(options), *(["--smoke"] if options.smoke else [])]
+    command = [sys.executable, "-m", "sweep.checkpoints.training", str(options.out), *flags]
+    running = [subprocess.Popen([*command, "--part", part]) for part in ("ar", "vae+dit")]
+    try:
+        failed = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    if any(failed):
+        print("a part failed: see above", file=sys.stderr)
+        return 1
+    _finish(options, time.monotonic() - began)
+    return 0
+
+
+def _device(options: argparse.Namespace) -> str:
+    import torch
+
+    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _draw(options: argparse.Namespace) -> None:
+    from sweep.checkpoints.training import pool, tokenizer
+
+    work = options.out / "work"
+    if (work / "pool.json").exists():
+        return
+    began = time.monotonic()
+    count = SMOKE_POOL if options.smoke else POOL
+    words = tokenizer.build(options.seed, 200 if options.smoke else tokenizer.SENTENCES)
+    pool.draw(work, words, count, options.seed, options.processes)
+    words.save(str(work / "words.json"))
+    (work / "pool.json").write_text(json.dumps({"scenes": count, "seed": options.seed}) + "\n", encoding="utf-8")
+    print(f"pool: {count:,} scenes in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _train(options: argparse.Namespace) -> None:
+    import torch
+    from tokenizers import Tokenizer
+
+    from sweep.checkpoints.training import parts, pool
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    work, recipes = options.out / "work", SMOKE if options.smoke else RECIPES
+    drawn = pool.load(work)
+    if options.part == "ar":
+        vocabulary = Tokenizer.from_file(str(work / "words.json")).get_vocab_size()
+        parts.train_autoregressive(drawn, recipes["ar"], vocabulary, options.device, options.seed, work)
+        return
+    if not (work / "vae.pt").exists():
+        parts.train_autoencoder(drawn, recipes["vae"], options.device, options.seed, work)
+    compiled = options.device == "cuda"
+    parts.train_denoiser(drawn, recipes["dit"], options.device, options.seed, work, compiled)
+
+
+def _finish(options: argparse.Namespace, seconds: float) -> None:
+    from tokenizers import Tokenizer
+
+    from sweep.checkpoints.training import scores
+    from sweep.checkpoints.training.export import export
+
+    model = options.out / "model"
+    export(options.out / "work", Tokenizer.from_file(str(options.out / "work" / "words.json")), model)
+    size = sum(file.stat().st_size for file in model.rglob("*.safetensors"))
+    print(f"{model}: {size / 1e6:.1f} MB of weights, trained in {seconds:.0f} s", flush=True)
+    count = min(options.scored, 4) if options.smoke else options.scored
+    if not count:
+        return
+    asked = scores.held_out(count)
+    pipeline = scores.load(model, _device(options))
+    said = [sentence for sentence, _ in asked]
+    tokens = scores.image_tokens(pipeline, said)
+    found = {}
+    for steps, guidance in ((8, 4.0), (20, 4.0), (8, 1.5), (1, 4.0)):
+        drawn = scores.draw(pipeline, said, tokens, steps, guidance)
+        one = scores.score(drawn, [wish for _, wish in asked])
+        found[f"{steps} steps, guidance {guidance}"] = dataclasses.asdict(one)
+        shown = f"{one.exact:.1%} of {one.pictures} pictures exact, {one.facts:.2%} of facts"
+        print(f"{steps} steps, guidance {guidance}: {shown}, words {one.english:.1%}, Chinese {one.chinese:.1%}")
+    (options.out / "scores.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

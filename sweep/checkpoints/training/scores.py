@@ -1,0 +1,122 @@
+"""What a trained model gets right, of sentences that training never saw, through the pipeline itself."""
+
+import itertools
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.checkpoints.world import checks, scenes, sentences
+from sweep.checkpoints.world.checks import Fact
+from sweep.checkpoints.world.scenes import Asked
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+SEED = 4242  # of held-out sentences
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares in [0, 1] over pictures; NaN of what no sentence asked for."""
+
+    pictures: int
+    exact: float  # pictures with every fact right
+    facts: float
+    english: float  # words of letters and digits that are right as a whole
+    chinese: float
+    kinds: Mapping[str, float]  # facts by kind
+
+
+def held_out(count: int, seed: int = SEED) -> list[tuple[str, Asked]]:
+    """Sentences that training never saw, and what they ask for."""
+    rng = random.Random(seed)
+    return [(sentences.write(asked, rng), asked) for asked in itertools.islice(scenes.wishes(seed, held=True), count)]
+
+
+def score(pictures: "Sequence[np.ndarray]", asked: Sequence[Asked]) -> Score:
+    """Check pictures (64·n, 64·n, 3) in [0, 1] against what was asked."""
+    kinds: dict[str, list[bool]] = defaultdict(list)
+    words: dict[bool, list[bool]] = defaultdict(list)
+    exact = []
+    for picture, wish in zip(pictures, asked, strict=True):
+        found = checks.facts(picture, wish)
+        exact.append(all(fact.right for fact in found))
+        for fact in found:
+            kinds[fact.kind].append(fact.right)
+            if fact.kind == "words":
+                words[fact.asked[0] in scenes.CHINESE].append(fact.right)
+    return Score(
+        len(exact),
+        _share(exact),
+        _share([right for one in kinds.values() for right in one]),
+        _share(words[False]),
+        _share(words[True]),
+        {kind: _share(rights) for kind, rights in sorted(kinds.items())},
+    )
+
+
+def wrong(picture: "np.ndarray", asked: Asked) -> list[Fact]:
+    """The facts that a picture breaks."""
+    return [fact for fact in checks.facts(picture, asked) if not fact.right]
+
+
+def _share(rights: Sequence[bool]) -> float:
+    return sum(rights) / len(rights) if rights else float("nan")
+
+
+def load(folder: Path, device: str) -> Any:
+    """The pipeline of an exported folder, in float32."""
+    import diffusers
+    import torch
+
+    pipeline = diffusers.GlmImagePipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def image_tokens(pipeline: Any, said: Sequence[str], side: int = 64, batch: int = 50, seed: int = 0) -> "torch.Tensor":
+    """(N, side² ÷ 256): target tokens that the AR stage samples, as the DiT takes them."""
+    import torch
+
+    found = []
+    for first in range(0, len(said), batch):
+        generator = torch.Generator().manual_seed(seed + first)
+        found.append(
+            pipeline.generate_prior_tokens(list(said[first : first + batch]), side, side, generator=generator)[0]
+        )
+    return torch.cat(found)
+
+
+def draw(
+    pipeline: Any,
+    said: Sequence[str],
+    tokens: "torch.Tensor",
+    steps: int,
+    guidance: float,
+    side: int = 64,
+    batch: int = 100,
+    seed: int = 100,
+) -> "list[np.ndarray]":
+    """Pictures of (side, side, 3) in [0, 1] for sentences and their image tokens."""
+    import torch
+
+    pictures: list[np.ndarray] = []
+    for first in range(0, len(said), batch):
+        part = list(said[first : first + batch])
+        generators = [torch.Generator().manual_seed(seed + first + place) for place in range(len(part))]
+        made = pipeline(
+            part,
+            height=side,
+            width=side,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            prior_token_ids=tokens[first : first + batch],
+            generator=generators,
+            output_type="np",
+        )
+        pictures += list(made.images)
+    return pictures

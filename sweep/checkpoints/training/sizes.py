@@ -1,0 +1,75 @@
+"""Sizes of the trained model: about 4.8 million parameters, so that fp16 weights stay below 10 MB. Plain data."""
+
+from typing import Any
+
+from sweep.checkpoints.world.scenes import LONGEST_TEXT
+
+CODEBOOK = 1024  # image tokens; the AR head is as wide, so that nothing else can be sampled
+IMAGE_START, IMAGE_END, PAD, GRID_START, GRID_END, IMAGE = range(CODEBOOK, CODEBOOK + 6)
+SPECIALS = ("<|image_start|>", "<|image_end|>", "<|endoftext|>", "<sop>", "<eop>", "<|image|>")
+"""Names of those, in order."""
+
+LATENT_CHANNELS = 16
+SIDE = 64  # pixels of the pictures that it is trained on
+GRID = SIDE // 32  # target tokens in a row; each covers 32×32 pixels
+LATENT_SIDE = SIDE // 8
+
+GLYPHS = LONGEST_TEXT * 3 + 4
+"""Bytes of the longest text with its end, padded so that glyphs and image tokens together are a multiple of 8."""
+
+AR: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+}
+ROTARY = 16  # of 32 dimensions of a head
+ROPE_THETA = 10.0  # with 10,000 neighbouring columns of so small a grid look alike
+ROPE_SECTIONS = (2, 3, 3)  # frequencies for time, row and column
+
+GLYPH_ENCODER: dict[str, Any] = {
+    "vocab_size": 384,
+    "d_model": 64,
+    "d_kv": 16,
+    "d_ff": 128,
+    "num_layers": 2,
+    "num_heads": 2,
+}
+DIT: dict[str, Any] = {
+    "patch_size": 2,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    "num_layers": 20,
+    "attention_head_dim": 24,
+    "num_attention_heads": 4,
+    "text_embed_dim": GLYPH_ENCODER["d_model"],
+    "time_embed_dim": 32,
+    "condition_dim": 16,
+    "prior_vq_quantizer_codebook_size": CODEBOOK,
+}
+VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (16, 32, 48, 48),
+    "layers_per_block": 1,
+    "latent_channels": LATENT_CHANNELS,
+    "norm_num_groups": 8,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "mid_block_add_attention": False,
+}
+SCHEDULER: dict[str, Any] = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.25,
+    "max_shift": 0.75,
+    "base_image_seq_len": 256,
+    "time_shift_type": "linear",
+}
+
+
+def shift(side: int = SIDE) -> float:
+    """How far the scheduler shifts noise levels for a picture of this side in pixels (GlmImagePipeline's rule)."""
+    tokens = (side // (8 * DIT["patch_size"])) ** 2
+    return float((tokens / SCHEDULER["base_image_seq_len"]) ** 0.5 * SCHEDULER["max_shift"] + SCHEDULER["base_shift"])

@@ -1,0 +1,129 @@
+"""The training recipe: its forward passes equal the pipeline's; interrupted, it goes on as if it had not been."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from sweep.checkpoints.training import forwards, networks, pool, sizes, tokenizer  # noqa: E402
+from sweep.checkpoints.training.trainer import Recipe, Trainer  # noqa: E402
+from sweep.checkpoints.world import codes  # noqa: E402
+
+VOCABULARY = sizes.IMAGE + 1 + 256
+
+
+def close(mine: "torch.Tensor", theirs: "torch.Tensor") -> None:
+    error = (mine - theirs).norm() / theirs.norm()
+    assert error < 1e-4, f"relative error {error:.1e}"
+
+
+def shaken(model: "torch.nn.Module") -> "torch.nn.Module":
+    """With every weight at random, so that no part is hidden by zeros."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for one in model.parameters():
+            one.add_(0.1 * torch.randn_like(one))
+    return model.eval()
+
+
+@torch.no_grad()
+def test_the_ar_forward_is_what_generation_does() -> None:
+    torch.manual_seed(0)
+    model = shaken(networks.autoregressive(VOCABULARY))
+    prompt = torch.randint(sizes.IMAGE + 1, VOCABULARY, (1, 9))
+    prompt[0, -1] = sizes.IMAGE_START
+    made = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        image_grid_thw=torch.tensor([[1, 2, 2], [1, 16, 16]]),
+        images_per_sample=torch.tensor([2]),
+        max_new_tokens=codes.PREVIEW + 4,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    theirs = torch.stack(made.logits, 1)
+    length = torch.tensor([prompt.shape[1]])
+    ids = torch.cat([made.sequences, torch.full((1, 3), sizes.PAD)], 1)  # longer prompts pad on the right
+    select = length[:, None] - 1 + torch.arange(codes.PREVIEW + 4)[None]
+    close(forwards.image_tokens(model, ids, forwards.token_places(length, length.item() + 3), select), theirs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["", "A", "W9", "日月木水", "ABCD"])
+def test_the_glyph_forward_is_the_encoders(text: str) -> None:
+    model = shaken(networks.glyph_encoder())
+    padded = torch.tensor([pool.glyph_ids(text)])
+    real = padded != 0
+    ids = padded[real][None]
+    assert ids[0].tolist() == [byte + 3 for byte in text.encode()] + [1]
+    close(forwards.glyphs(model, padded, real)[real][None], model(ids).last_hidden_state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("unseen", [0, 5])
+def test_the_dit_forward_is_the_models(unseen: int) -> None:
+    """Tokens that do not exist are not there at all."""
+    model = shaken(networks.denoiser())
+    latents, prior = torch.randn(2, 16, 8, 8), torch.randint(0, codes.COUNT, (2, 16))
+    text = torch.randn(2, 7, 64)
+    padded = torch.cat([torch.randn(2, unseen, 64), text], 1)
+    seen = (torch.arange(unseen + 7) >= unseen).expand(2, -1)
+    timestep, size = torch.tensor([900.0, 12.0]), torch.full((2, 2), 64.0)
+    keep = torch.tensor([1.0, 0.0])
+    theirs = model(
+        hidden_states=latents,
+        encoder_hidden_states=text,
+        prior_token_id=prior,
+        prior_token_drop=keep == 0,
+        timestep=timestep,
+        target_size=size,
+        crop_coords=torch.zeros(2, 2),
+        return_dict=False,
+    )[0]
+    mine = forwards.velocity(model, latents, padded, seen, prior, keep, timestep, size, model.rope(latents))
+    close(mine, theirs)
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    recipe = Recipe("part", steps=12, batch=4, rate=1e-2, warm_up=2)
+
+    def train(folder: Path, stop_at: int = 0) -> list[float]:
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(3)
+        model = torch.nn.Linear(5, 1)
+        done = 0
+
+        def loss() -> "torch.Tensor":
+            nonlocal done
+            done += 1
+            if done == stop_at:
+                raise KeyboardInterrupt
+            return (model(torch.randn(recipe.batch, 5)) - 1).square().mean()
+
+        Trainer(recipe, [model], loss, folder).run(every=3, save_every=0.0)
+        return model.weight.flatten().tolist()
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", stop_at=8)
+    assert train(tmp_path / "cut") == whole
+    with pytest.raises(ValueError, match="another recipe"):
+        Trainer(
+            Recipe("part", steps=13, batch=4, rate=1e-2), [torch.nn.Linear(5, 1)], lambda: None, tmp_path / "cut"
+        ).run()
+
+
+def test_the_pool_depends_on_its_seed_alone(tmp_path: Path) -> None:
+    words = tokenizer.build(1, 200)
+    for name, processes in (("one", 1), ("two", 2)):
+        pool.draw(tmp_path / name, words, 4, seed=5, processes=processes)
+    one, two = pool.load(tmp_path / "one"), pool.load(tmp_path / "two")
+    assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in vars(one))
+    assert len(one) == 4
+    assert one.codes.shape == (4, codes.PREVIEW + 4)
+    said = words.decode(one.prompts[0][: one.lengths[0]].tolist(), skip_special_tokens=True)
+    assert said.endswith("2 216 16"), "the prompt as GlmImageProcessor writes it"
