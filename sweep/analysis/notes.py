@@ -30,6 +30,9 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
             notes.append(
                 Finding(IMPRECISE, known) if auto else Finding(MORE_STARTS, f"{known}; repeat=auto measures more")
             )
+        if gain.called and gain.pairs < paired.FEWEST_TO_TELL_GAINS:
+            few = f"{gain.pairs} pairs are too few to tell whether gains differ, so the interval allows for it"
+            notes.append(Finding("few_pairs", few))
     hashes: dict[tuple[int, int], set[str]] = {}
     for request in (r for result in mine.results for r in result.requests):
         hashes.setdefault((request.prompt_index, request.seed), set()).add(request.image_hash)

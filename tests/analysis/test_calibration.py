@@ -47,13 +47,13 @@ def test_at_most_one_verdict_in_twenty_is_wrong_whatever_the_noise(kind: str, pr
     found = score_made_up(kind, prompts, aa, rounds)
     assert found.called <= by_chance(0.05, rounds)
     assert 1 - found.covered <= by_chance(0.05, rounds)
-    assert found.called > 0 or kind in ("batches only", "heavy tails", "drifting"), "or nothing was tried"
+    assert found.called > 0 or prompts == 2 or kind in ("batches only", "heavy tails", "drifting"), "or nothing was tried"
 
 
 @pytest.mark.parametrize("kind", ["quiet batches", "batches only", "heavy tails"])
-@pytest.mark.parametrize(("prompts", "least"), [(2, 0.9), (4, 0.93), (20, 0.93)])
+@pytest.mark.parametrize(("prompts", "least"), [(2, 0.95), (3, 0.95), (4, 0.93), (20, 0.93)])
 def test_intervals_hold_where_prompts_gain_differently(kind: str, prompts: int, least: float) -> None:
-    """Gains differ by 10 %, which no A/A run shows. Two prompts alone hardly tell."""
+    """Gains differ by 10 %, which no A/A run shows."""
     rounds = 400
     found = score_made_up(kind, prompts, 2, rounds, uneven=0.1)
     assert 1 - found.covered <= by_chance(1 - least, rounds)

@@ -112,17 +112,10 @@ def _finish(options: argparse.Namespace, seconds: float) -> None:
     count = min(options.scored, 4) if options.smoke else options.scored
     if not count:
         return
-    asked = scores.held_out(count)
-    pipeline = scores.load(model, _device(options))
-    said = [sentence for sentence, _ in asked]
-    tokens = scores.image_tokens(pipeline, said)
-    found = {}
-    for steps, guidance in ((8, 4.0), (20, 4.0), (8, 1.5), (1, 4.0)):
-        drawn = scores.draw(pipeline, said, tokens, steps, guidance)
-        one = scores.score(drawn, [wish for _, wish in asked])
-        found[f"{steps} steps, guidance {guidance}"] = dataclasses.asdict(one)
-        shown = f"{one.exact:.1%} of {one.pictures} pictures exact, {one.facts:.2%} of facts"
-        print(f"{steps} steps, guidance {guidance}: {shown}, words {one.english:.1%}, Chinese {one.chinese:.1%}")
+    found = []
+    for one in scores.measure(scores.load(model, _device(options)), count, (1, 8, 20), (4.0,)):
+        print(scores.described(one), flush=True)
+        found.append(dataclasses.asdict(one))
     (options.out / "scores.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,9 +1,16 @@
-"""What a trained model gets right, of sentences that training never saw, through the pipeline itself."""
+"""What a model gets right, of sentences that training never saw, through the pipeline itself.
 
+python -m sweep.checkpoints.training.scores MODEL [--count 500] [--steps 1,2,4,8,20] [--guidance 1,1.5,4] [--json FILE]
+"""
+
+import argparse
+import dataclasses
 import itertools
+import json
 import random
+import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +30,8 @@ SEED = 4242  # of held-out sentences
 class Score:
     """Shares in [0, 1] over pictures; NaN of what no sentence asked for."""
 
+    steps: int
+    guidance: float
     pictures: int
     exact: float  # pictures with every fact right
     facts: float
@@ -37,8 +46,21 @@ def held_out(count: int, seed: int = SEED) -> list[tuple[str, Asked]]:
     return [(sentences.write(asked, rng), asked) for asked in itertools.islice(scenes.wishes(seed, held=True), count)]
 
 
-def score(pictures: "Sequence[np.ndarray]", asked: Sequence[Asked]) -> Score:
-    """Check pictures (64·n, 64·n, 3) in [0, 1] against what was asked."""
+def measure(
+    pipeline: Any, count: int, steps: Sequence[int], guidance: Sequence[float], shuffled: bool = False
+) -> Iterator[Score]:
+    """A score for each number of steps and guidance, image tokens the same. `shuffled`: of another picture."""
+    asked = held_out(count)
+    said = [sentence for sentence, _ in asked]
+    wishes = [wish for _, wish in asked]
+    tokens = image_tokens(pipeline, said)
+    for number, scale in itertools.product(steps, guidance):
+        drawn = draw(pipeline, said, tokens, number, scale)
+        yield score(drawn[1:] + drawn[:1] if shuffled else drawn, wishes, number, scale)
+
+
+def score(pictures: "Sequence[np.ndarray]", asked: Sequence[Asked], steps: int, guidance: float) -> Score:
+    """Check pictures (64·n, 64·n, 3) in [0, 1], drawn like this, against what was asked."""
     kinds: dict[str, list[bool]] = defaultdict(list)
     words: dict[bool, list[bool]] = defaultdict(list)
     exact = []
@@ -50,6 +72,8 @@ def score(pictures: "Sequence[np.ndarray]", asked: Sequence[Asked]) -> Score:
             if fact.kind == "words":
                 words[fact.asked[0] in scenes.CHINESE].append(fact.right)
     return Score(
+        steps,
+        guidance,
         len(exact),
         _share(exact),
         _share([right for one in kinds.values() for right in one]),
@@ -120,3 +144,36 @@ def draw(
         )
         pictures += list(made.images)
     return pictures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line for each number of steps and guidance."""
+    parser = argparse.ArgumentParser(prog="python -m sweep.checkpoints.training.scores", description=__doc__)
+    parser.add_argument("model", type=Path, help="folder that training exported")
+    parser.add_argument("--count", type=int, default=500, help="held-out sentences")
+    parser.add_argument("--steps", default="8", help="comma-separated")
+    parser.add_argument("--guidance", default="4", help="comma-separated; 1 switches it off")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shuffled", action="store_true", help="check each sentence against another one's picture")
+    parser.add_argument("--json", type=Path, help="also write the scores here")
+    options = parser.parse_args(arguments)
+    steps = [int(one) for one in options.steps.split(",")]
+    guidance = [float(one) for one in options.guidance.split(",")]
+    found = []
+    for one in measure(load(options.model, options.device), options.count, steps, guidance, options.shuffled):
+        print(described(one), flush=True)
+        found.append(dataclasses.asdict(one))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def described(one: Score) -> str:
+    """One line for people."""
+    shown = f"{one.exact:.1%} of {one.pictures} pictures exact, {one.facts:.2%} of facts"
+    words = f"{one.english:.1%} of English words, {one.chinese:.1%} of Chinese"
+    return f"{one.steps} steps, guidance {one.guidance:g}: {shown}, {words}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
