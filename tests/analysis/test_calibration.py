@@ -47,7 +47,8 @@ def test_at_most_one_verdict_in_twenty_is_wrong_whatever_the_noise(kind: str, pr
     found = score_made_up(kind, prompts, aa, rounds)
     assert found.called <= by_chance(0.05, rounds)
     assert 1 - found.covered <= by_chance(0.05, rounds)
-    assert found.called > 0 or prompts == 2 or kind in ("batches only", "heavy tails", "drifting"), "or nothing was tried"
+    tried = found.called > 0 or prompts == 2 or kind in ("batches only", "heavy tails", "drifting")
+    assert tried, "or nothing was tried"
 
 
 @pytest.mark.parametrize("kind", ["quiet batches", "batches only", "heavy tails"])
