@@ -62,12 +62,13 @@ class Stack:
 
 @dataclass
 class Model:
-    """The model to generate with. Shapes are the published ones; `embedded` models are built from a seed."""
+    """The model to generate with. Shapes are the published ones; `embedded` models come with this package."""
 
     name: str = "???"
     family: str = "???"  # code path: glm_image, qwen_image, flux, …
     summary: str = ""  # one line for the reader
-    embedded: bool = False  # tiny random weights, built on this machine at first use
+    embedded: bool = False  # tiny: its weights are made from a seed at first use, or come with the package
+    weights: str = ""  # of an embedded model: the trained ones that it has; "" for random ones
     repo: str = ""  # where the published checkpoint lives (never downloaded by us)
     path: str | None = None  # folder of a checkpoint on this machine
     tasks: list[str] = field(default_factory=lambda: ["text_to_image"])  # text_to_image, image_edit
@@ -85,7 +86,7 @@ class Model:
         for task in self.tasks:
             require(task in TASKS, f"model.tasks: unknown task '{task}'; choose from {', '.join(TASKS)}")
         self.path = at_home(self.path)
-        own = f"model={self.name} is built from a seed and reads no checkpoint"
+        own = f"model={self.name} has weights of its own and reads no checkpoint"
         choose = f"to load model.path={self.path}, choose the model of that checkpoint"
         require(not self.embedded or self.path is None, f"{own}; {choose}")
 
@@ -105,6 +106,7 @@ class Gate:
 
     warn_mean_diff: float = 0.1
     fail_mean_diff: float = 0.25
+    fail_broken: float = 0.05  # share of pictures that may stop showing what was asked, where that can be checked
 
 
 @dataclass
@@ -190,7 +192,7 @@ class Workload:
     )
     prompts_column: str | None = None  # its column or key that holds the prompts; None: prompt, text or caption
     prompt: str | None = None  # a single prompt instead of a file
-    prompt_set: str = "short"  # shipped prompts: short, mixed, long
+    prompt_set: str = "short"  # shipped prompts: world, short, mixed, long
     num_prompts: int = 4
     prompt_tokens: int | None = None  # pad or trim each prompt to this many tokens of the model's tokenizer
     negative_prompt: str | None = " "
@@ -199,14 +201,15 @@ class Workload:
     height: int = 64  # pixels
     steps: int = 8  # denoising steps
     guidance_scale: float = 4.0  # classifier-free guidance (true_cfg_scale on Qwen-Image); 1 disables it
+    checks: bool = True  # see whether pictures show what was asked, where the model learnt a world that can be checked
     seeds_per_prompt: int = 1
     repeats: int = 3  # how often the same requests are measured
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, f"workload.task={self.task}: choose from {', '.join(TASKS)}")
         require(
-            self.prompt_set in ("short", "mixed", "long"),
-            f"workload.prompt_set={self.prompt_set}: choose short, mixed or long",
+            self.prompt_set in ("world", "short", "mixed", "long"),
+            f"workload.prompt_set={self.prompt_set}: choose world, short, mixed or long",
         )
         for name in ("num_prompts", "width", "height", "steps", "seeds_per_prompt", "repeats"):
             require(getattr(self, name) >= 1, f"workload.{name}={getattr(self, name)}: must be at least 1")

@@ -373,6 +373,24 @@ COLUMNS: tuple[Column, ...] = (
         heading="CLIP",
         better=HIGHER,
     ),
+    Column("pictures_checked", METRIC, "pictures whose prompt the model knows, checked fact by fact"),
+    Column(
+        "exact_rate",
+        METRIC,
+        "share of checked pictures that show all that was asked",
+        label="pictures that show what was asked",
+        heading="exact",
+        better=HIGHER,
+    ),
+    Column("exact_low", METRIC, "lower end of its 95 % interval (Wilson)"),
+    Column("exact_high", METRIC, "upper end of its 95 % interval"),
+    Column(
+        "facts_right",
+        METRIC,
+        "share of facts (shape, colour, place, count, words, …) that are right in checked pictures",
+        label="facts right",
+        better=HIGHER,
+    ),
     Column("evidence", FACT, "what ran on which rank, as counted in the engine"),
     Column(
         "cost_per_image", METRIC, "price of the GPUs' time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER

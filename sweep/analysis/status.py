@@ -46,13 +46,15 @@ def judge(
     floor: Pixels = Pixels(),
     images: Sequence[Finding] = (),
     unjudged: Finding | None = None,
+    kept: bool = False,
 ) -> list[Finding]:
     """Findings of a finished cell; among those of one status, the deciding one comes first.
 
     `starts` is what each engine start that measured it executed: a feature must engage in every one. `pixels` is the
     difference from the baseline's images (None: no baseline), `floor` the difference between two runs of the baseline,
     which is never charged to a feature. `called` is the verdict of `paired` on the speed-up, `unjudged` why there is
-    none although there is a speed-up. `images` is what is wrong with the images themselves (`image_faults`).
+    none although there is a speed-up. `images` is what is wrong with the images themselves (`image_faults`) or with
+    what they show (`prompt_checks`), `kept` whether the latter was looked at.
     """
     evidence = [ranks for start in starts for ranks in start.batches]
     found = [dataclasses.replace(broken, status=FAIL) for one in evidence if (broken := broken_hand_over(one))][:1]
@@ -62,7 +64,7 @@ def judge(
     if features and called == "slower":
         found.append(Finding(SLOWER, "slower than the baseline", WARN))
     if features and status_of(found) == PASS:
-        found.append(Finding("engaged", _praise(pixels), PASS))
+        found.append(Finding("engaged", _praise(pixels, kept), PASS))
     if features and unjudged and not called:
         found.append(Finding(NOT_JUDGED, f"speed not judged ({unjudged.text})", PASS))
     return found
@@ -88,13 +90,14 @@ def _check(feature: Feature, ways: int, ranks: Ranks, baseline: Ranks) -> Mappin
     return reasons(feature, ranks, baseline, ways)
 
 
-def _praise(pixels: Pixels | None) -> str:
+def _praise(pixels: Pixels | None, kept: bool) -> str:
     """The reason of a PASS."""
     if pixels is None:
         return "engaged"
     if pixels.mean_diff == 0:
         return "engaged, images identical"
-    return f"engaged, images differ by {pixels.mean_diff:.2g} on average, within the gate"
+    shown = " and show what the baseline's show" if kept else ""
+    return f"engaged, images differ by {pixels.mean_diff:.2g} on average, within the gate{shown}"
 
 
 def judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Finding | None:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.analysis import engagement, image_faults
+from sweep.analysis import engagement, image_faults, prompt_checks
 from sweep.analysis.engagement import Executed
 from sweep.analysis.engine_starts import Floor, Measured
+from sweep.analysis.prompt_checks import Checks
 from sweep.findings import Finding
 from sweep.plan.cells import AA, Cell, model_and_engine
 from sweep.results.folder import SweepFolder
@@ -28,6 +29,7 @@ class StoredSweep:
     floors: Mapping[tuple[str, str], Floor]
     ran: dict[str, Executed] = field(default_factory=dict)
     faults: dict[str, list[Finding]] = field(default_factory=dict)
+    checked: dict[str, Checks | None] = field(default_factory=dict)
 
     @functools.cached_property
     def repeated_baselines(self) -> Mapping[tuple[str, str], Sequence[Cell]]:
@@ -54,3 +56,10 @@ class StoredSweep:
         if key not in self.faults:
             self.faults[key] = image_faults.faults(self.measured[key].results) if key in self.measured else []
         return self.faults[key]
+
+    def checks(self, key: str) -> Checks | None:
+        """Whether the pictures of the cell with this key show what was asked; None where that cannot be checked."""
+        if key not in self.checked:
+            mine = self.measured.get(key)
+            self.checked[key] = prompt_checks.of(self.folder, mine.cell, mine.results[0]) if mine else None
+        return self.checked[key]

@@ -17,6 +17,7 @@ from sweep.analysis import (
     image_faults,
     image_pairs,
     notes,
+    prompt_checks,
     status,
     validity,
 )
@@ -154,6 +155,10 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))
         return row
     row |= quality or {}
+    checks, theirs = sweep.checks(cell.key), sweep.checks(cell.baseline_key)
+    if checks:
+        row |= prompt_checks.columns(checks)
+        row["notes"] += prompt_checks.notes(checks)
     wrong = sweep.image_faults(cell.key)
     if cell.baseline_key != cell.key:
         wrong = [*wrong, *image_faults.no_comparison(sweep.image_faults(cell.baseline_key))]
@@ -164,8 +169,9 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         Pixels(quality["mean_diff"], quality["max_diff"]) if quality and cell.baseline_key != cell.key else None,
         gain.called,
         pixels.get(model_and_engine(cell), Pixels()),
-        wrong,
+        [*wrong, *prompt_checks.judge(cell.chosen, checks, theirs)],
         notes.why_not_judged(sweep, cell, mine, gain),
+        kept=bool(checks and checks.pictures and theirs and theirs.pictures),
     )
     return row
 

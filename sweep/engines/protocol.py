@@ -19,8 +19,8 @@ class EngineSpec:
     engine: str  # registry name: diffusers, vllm_omni, noop
     family: str  # model family: glm_image, qwen_image
     model: str  # model name, e.g. tiny_glm_image
-    checkpoint: str  # folder to load from; "" for an embedded model, which is built from its seed
-    embedded: bool  # True: random weights, built on this machine
+    checkpoint: str  # folder to load from; "" for an embedded model
+    embedded: bool  # True: the engine knows where its checkpoint is
     device: str  # "cpu" or "cuda"
     dtype: str  # "float32" or "bfloat16"
     ranks: int  # processes that share one request

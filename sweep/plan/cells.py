@@ -33,8 +33,9 @@ feature's cell measured again. It has no row of its own: its samples join those 
 KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 """Fields of EngineConfig whose change needs another engine start, whatever the engine."""
 
-NAMES_OF_INPUTS = ("name", "prompts", "prompts_column", "input_image")
-"""Fields of Workload that only say where its content is, which has a hash of its own."""
+NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks")
+"""Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, and
+what is looked at afterwards."""
 
 CONFLICT = "conflict"
 """Code of a skip: two features exclude each other."""
@@ -228,6 +229,8 @@ def build_cell(
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
         "parallel": plain["parallel"]["gpus"],
     }
+    if run.model.weights:  # likewise not part of the key of a model without
+        engine_part["weights"] = run.model.weights
     if read := files(run):  # not part of the key where there are none, as for embedded models
         engine_part["files"] = dict(read)
     if run.profile != "off":
@@ -235,7 +238,7 @@ def build_cell(
     if engine.options and not skip:
         engine.options(chosen, ranks)  # refuses two values for one argument
     work_part = {
-        "workload": {k: v for k, v in plain["workload"].items() if k not in NAMES_OF_INPUTS},
+        "workload": {k: v for k, v in plain["workload"].items() if k not in NOT_GENERATED},
         "content": content(run),
         "batch": run.batch,
         "seed": run.seed,

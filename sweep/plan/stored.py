@@ -22,6 +22,7 @@ class _Model:
     name: str
     embedded: bool
     path: str | None = None
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from profiling.printing import clean, complain
-from sweep.analysis import clip_similarity, columns, image_pairs, summary
+from sweep.analysis import clip_similarity, columns, image_pairs, prompt_checks, summary
 from sweep.plan.cells import Plan
 from sweep.report.page import contents
 from sweep.report.report_json import document
@@ -32,11 +32,13 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         results = {key: result for key, (result, _) in loaded.items()}
         problem = clip_similarity.measure(folder, plan, results)
         image_pairs.measure(folder, plan, results)
+        prompt_checks.measure(folder, plan, results)
         found = summary.summarise(folder, plan, loaded)
         rows = found.rows
         manifest = folder.load_manifest()
-        embedded = any(cell.config["model"]["embedded"] for cell in plan.cells)
-        note = RANDOM_WEIGHTS_NOTE if embedded or manifest.get("random_weights") else ""
+        embedded = (cell.config["model"] for cell in plan.cells if cell.config["model"]["embedded"])
+        random_weights = any(not model.get("weights") for model in embedded) or manifest.get("random_weights")
+        note = RANDOM_WEIGHTS_NOTE if random_weights else ""
         files = [folder.save_summary(columns.NAMES, rows)]
         files.append(folder.save_report(document(plan, found, results, manifest, note)))
     if problem:

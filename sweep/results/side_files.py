@@ -25,9 +25,11 @@ def of_manifest(values: Any) -> dict[str, Any]:
 
 
 def of_quality(values: Any) -> dict[str, Any]:
-    """The entries of a quality.json that a comparison can give, by pair of image hashes."""
+    """The entries of a quality.json that a comparison or a check can give, by the hashes of what was compared."""
     known = values.items() if isinstance(values, dict) else ()
-    return {name: value for name, value in known if _is_difference(value) or _is_similarity(value)}
+    return {
+        name: value for name, value in known if _is_difference(value) or _is_similarity(value) or _is_checked(value)
+    }
 
 
 def _is_number(value: Any) -> bool:
@@ -45,3 +47,14 @@ def _is_difference(value: Any) -> bool:
 def _is_similarity(value: Any) -> bool:
     """Whether it is a cosine."""
     return _is_number(value) and -1.001 <= value <= 1.001
+
+
+def _is_checked(value: Any) -> bool:
+    """Whether it is how many facts of a picture were checked, and which are wrong: kind, place, asked, seen."""
+    if not isinstance(value, dict) or value.keys() != {"facts", "wrong"}:
+        return False
+    facts, wrong = value["facts"], value["wrong"]
+    whole = isinstance(facts, int) and isinstance(wrong, list) and 0 <= len(wrong) <= facts <= 1000 and facts > 0
+    return whole and all(
+        isinstance(one, list) and len(one) == 4 and all(isinstance(part, str) for part in one) for one in wrong
+    )

@@ -65,7 +65,7 @@ def _random_weights(plan: Plan) -> dict[str, Any]:
     """Models of the plan whose weights are random, each with what its checkpoint says of itself."""
     models = {cell.config["model"]["name"]: cell.config["model"] for cell in plan.cells}
     told = {name: read_marker(Path(model["path"])) for name, model in models.items() if model["path"]}
-    told |= {name: {} for name, model in models.items() if model["embedded"]}
+    told |= {name: {} for name, model in models.items() if model["embedded"] and not model["weights"]}
     return {name: marker for name, marker in sorted(told.items()) if marker is not None}
 
 

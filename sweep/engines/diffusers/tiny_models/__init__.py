@@ -1,1 +1,1 @@
-"""The embedded models: tiny, of random weights, built from a seed at first use."""
+"""The embedded models: tiny; one has learnt a small world, the others have random weights."""

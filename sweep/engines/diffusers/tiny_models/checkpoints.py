@@ -1,9 +1,9 @@
-"""Tiny random-weight checkpoints of GLM-Image and Qwen-Image, built from a seed at first use, never downloaded.
+"""The embedded models' checkpoints: one that was trained and comes with the package, others of random weights.
 
-Real architectures in diffusers' folder layout with tiny widths, so that AR prefill, AR decode, DiT and
-VAE all run on one CPU core. Weights are scaled so that the image depends on the prompt and changes
-slowly with the timestep (otherwise no cache would ever fire); they say nothing about quality.
-Knows nothing of engines or features.
+Real architectures in diffusers' folder layout with tiny widths, so that AR prefill, AR decode, DiT and VAE all run on
+one CPU core. Random weights are made from a seed at first use, scaled so that the image depends on the prompt and
+changes slowly with the timestep (otherwise no cache would ever fire); they say nothing about quality. Nothing is
+downloaded. Knows nothing of engines or features.
 """
 
 import hashlib
@@ -19,9 +19,11 @@ from sweep.engines.checkpoint_files import digests, put_in_place
 from sweep.engines.diffusers.tiny_models import glm_image, parts, qwen_image
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
-    "tiny_glm_image": glm_image.build_glm_image,
+    "tiny_glm_image_random": glm_image.build_glm_image,
     "tiny_qwen_image": qwen_image.build_qwen_image,
 }
+TRAINED = {"tiny_glm_image": Path(__file__).parent / "world_1"}
+"""Folders with trained weights, read where they are. `sweep.checkpoints.training` made them."""
 
 
 RECORD = ".sha256.json"
@@ -36,11 +38,13 @@ def cache_folder() -> Path:
 
 
 def ensure_checkpoint(name: str) -> Path:
-    """Return the folder of the tiny checkpoint `name`, building it first if need be (about two seconds).
+    """Return the folder of the tiny checkpoint `name`, building a random one first if need be (about two seconds).
 
     One that was cut short or altered is built again. Safe when several processes build at once: each builds its own
     copy, the first rename wins. Raises KeyError for an unknown name.
     """
+    if name in TRAINED:
+        return TRAINED[name]
     build = BUILDERS[name]
     folder = cache_folder() / f"{name}-{builder_version()}"
     if folder.is_dir():

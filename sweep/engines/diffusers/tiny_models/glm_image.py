@@ -145,7 +145,7 @@ def build_glm_ar(folder: Path) -> None:
             "vocab_size": GLM_VOCABULARY,
             "hidden_size": 64,
             "intermediate_size": 128,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "max_position_embeddings": 131072,
