@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 
 NAMES_OF_INPUTS = ("name", "prompts", "prompts_column", "input_image")
 """Fields of Workload that only say where its content is, which has a hash of its own."""
+
+_NOT_IN_NAMES = re.compile(r"[^\w+=.,-]")
+"""What a cell's folder has `_` for: all but letters and digits of any script, and a few signs."""
 
 CONFLICT = "conflict"
 """Code of a skip: two features exclude each other."""
@@ -65,7 +69,7 @@ class Cell:
     def folder(self) -> str:
         """Name of its folder inside the sweep's."""
         text = self.label.replace("A/A", "aa").replace(" ", "-")
-        readable = "".join(c if c.isalnum() or c in "+-_=.," else "_" for c in text)
+        readable = _NOT_IN_NAMES.sub("_", text)
         return f"{readable[:80]}-{self.key[:8]}"
 
     @property
