@@ -6,7 +6,7 @@ Knows nothing of the conclusions drawn from it.
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RankEvidence:
     """Counts are totals of one batch of requests; vLLM-Omni's plugin counts one call of a pipeline."""
 

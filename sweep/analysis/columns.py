@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
@@ -83,7 +84,7 @@ class CellData:
         """Milliseconds of a batch by phase."""
         if not self.batches:
             return {}
-        phases = [(phase, ms) for batch in self.batches for phase, ms in batch.phase_ms.items()]
+        phases = chain.from_iterable(batch.phase_ms.items() for batch in self.batches)
         return metrics.phase_totals(phases, requests=len(self.batches))
 
     @functools.cached_property
@@ -177,8 +178,10 @@ def _tokens_per_s(measured: CellData) -> float | None:
 
 
 def _ar_tokens_per_s(measured: CellData) -> float | None:
-    ar_ms = math.fsum(batch.phase_ms.get(phase, 0.0) for batch in measured.batches for phase in AR_PHASES)
-    return 1000 * measured.output_tokens / ar_ms if measured.output_tokens and ar_ms else None
+    if not measured.output_tokens:
+        return None
+    ar_ms = math.fsum([batch.phase_ms.get(phase, 0.0) for phase in AR_PHASES for batch in measured.batches])
+    return 1000 * measured.output_tokens / ar_ms if ar_ms else None
 
 
 def _image_tokens_per_s(measured: CellData) -> float | None:
@@ -410,10 +413,9 @@ def of_kind(*kinds: str) -> tuple[str, ...]:
     return tuple(column.name for column in COLUMNS if column.kind in kinds)
 
 
-def computed(measured: CellData, *kinds: str) -> dict[str, Any]:
-    """Values of the cell's own columns, or only of these kinds if any are given."""
-    return {
-        column.name: column.value(measured)
-        for column in COLUMNS
-        if column.value is not None and (not kinds or column.kind in kinds)
-    }
+def computed(measured: CellData) -> dict[str, Any]:
+    """Values of the cell's own columns."""
+    return {name: value(measured) for name, value in _COMPUTED}
+
+
+_COMPUTED = [(column.name, column.value) for column in COLUMNS if column.value is not None]

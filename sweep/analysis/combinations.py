@@ -33,6 +33,8 @@ def judge(
 
     `floors` are the pixel differences between two runs of a baseline, by model and engine.
     """
+    if all(len(cells[row["cell_key"]].features) < 2 for row in rows):
+        return
     alone = {
         _setting(cell, cell.features[0]): row for row in rows if len((cell := cells[row["cell_key"]]).features) == 1
     }

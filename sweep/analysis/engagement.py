@@ -5,7 +5,7 @@ of two, or in the warm-up alone, did not engage; one that engaged in some batche
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from profiling.evidence import RankEvidence
@@ -20,7 +20,7 @@ NAMED = 6
 """How many batches a message names at most."""
 
 Ranks = Sequence[RankEvidence]
-Check = Callable[[Ranks, Ranks], Mapping[int, Finding | None]]
+Check = Callable[[Ranks, Ranks], dict[int, Finding | None]]
 """Evidence of one batch, and of the same batch in another cell -> by rank, why a feature did not engage there."""
 
 
@@ -77,10 +77,12 @@ def judge(name: str, starts: Sequence[Executed], other: Executed, check: Check) 
 
 def _judge_start(name: str, start: Executed, other: Executed, check: Check) -> Finding | None:
     count = len(start.batches)
-    table = [dict(check(batch, other.like(number, count))) for number, batch in enumerate(start.batches)]
-    ranks = sorted({rank for found in table for rank in found})
-    for found in table:
-        found |= {rank: NO_EVIDENCE for rank in ranks if rank not in found}
+    told = [check(batch, other.like(number, count)) for number, batch in enumerate(start.batches)]
+    ranks = sorted(set[int]().union(*told))
+    table = [
+        found if len(found) == len(ranks) else found | {rank: NO_EVIDENCE for rank in ranks if rank not in found}
+        for found in told
+    ]
     if not ranks:
         return Finding(NOT_ENGAGED, f"{name} did not engage: {NO_EVIDENCE.text}", FAIL)
     never = [rank for rank in ranks if all(found[rank] for found in table)]

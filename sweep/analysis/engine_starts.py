@@ -32,7 +32,8 @@ class Measured:
     @functools.cached_property
     def pairs(self) -> list[tuple[Start, Start]]:
         """(baseline, cell) of the starts with an interleaved baseline."""
-        both = [(baseline_samples(result), samples(result)) for result in self.results]
+        known = [_first_requests(result) for result in self.results]
+        both = [(_baseline_latencies(batches), _latencies(batches)) for batches in known]
         return [(reference, own) for reference, own in both if reference]
 
 
@@ -47,15 +48,27 @@ class Floor:
 
 def samples(result: RunResult) -> Start:
     """Seconds per batch, by what identifies it in another cell: its first request and repeat."""
-    return {key: batch.latency_s for key, batch in _first_requests(result)}
+    return _latencies(_first_requests(result))
 
 
 def baseline_samples(result: RunResult) -> Start:
     """The same for the interleaved baseline; empty when there was none."""
-    return {key: batch.baseline_s for key, batch in _first_requests(result) if batch.baseline_s is not None}
+    return _baseline_latencies(_first_requests(result))
 
 
-def _first_requests(result: RunResult) -> list[tuple[paired.Sample, BatchRow]]:
+Batches = Sequence[tuple[paired.Sample, BatchRow]]
+"""Measured batches, each with the sample that its first request makes it."""
+
+
+def _latencies(batches: Batches) -> Start:
+    return {key: batch.latency_s for key, batch in batches}
+
+
+def _baseline_latencies(batches: Batches) -> Start:
+    return {key: batch.baseline_s for key, batch in batches if batch.baseline_s is not None}
+
+
+def _first_requests(result: RunResult) -> Batches:
     firsts: dict[int, paired.Sample] = {}
     for request in result.requests:
         if request.exit_code == 0:

@@ -4,6 +4,7 @@ Engines answer some unsupported features with a log line and run the baseline. S
 something that was counted or read back shows it. Knows no statuses.
 """
 
+import operator
 from collections.abc import Sequence
 
 from profiling.evidence import RankEvidence
@@ -26,23 +27,28 @@ def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvide
     for evidence in batches:
         for one in evidence:
             ranks.setdefault(one.rank, []).append(one)
-    return tuple(
-        RankEvidence(
-            rank=rank,
-            dit_forwards=sum(e.dit_forwards for e in ranks[rank]),
-            denoise_steps=sum(e.denoise_steps for e in ranks[rank]),
-            blocks_run=sum(e.blocks_run for e in ranks[rank]),
-            blocks_skipped=sum(e.blocks_skipped for e in ranks[rank]),
-            block_sequence=max(e.block_sequence for e in ranks[rank]),
-            dit_parameters=max(e.dit_parameters for e in ranks[rank]),
-            settings=ranks[rank][-1].settings,
-            counts={
-                name: max(e.counts.get(name, 0) for e in ranks[rank])
-                for name in sorted({name for e in ranks[rank] for name in e.counts})
-            },
-        )
-        for rank in sorted(ranks)
+    return tuple(_total(rank, ranks[rank]) for rank in sorted(ranks))
+
+
+def _total(rank: int, batches: Sequence[RankEvidence]) -> RankEvidence:
+    forwards, steps, run, skipped, sequences, parameters = zip(*map(_executed, batches), strict=True)
+    names = {name for one in batches for name in one.counts}
+    return RankEvidence(
+        rank=rank,
+        dit_forwards=sum(forwards),
+        denoise_steps=sum(steps),
+        blocks_run=sum(run),
+        blocks_skipped=sum(skipped),
+        block_sequence=max(sequences),
+        dit_parameters=max(parameters),
+        settings=batches[-1].settings,
+        counts={name: max(one.counts.get(name, 0) for one in batches) for name in sorted(names)},
     )
+
+
+_executed = operator.attrgetter(
+    *("dit_forwards", "denoise_steps", "blocks_run", "blocks_skipped", "block_sequence", "dit_parameters")
+)
 
 
 def forwards_per_step(evidence: Sequence[RankEvidence]) -> float:
@@ -73,20 +79,23 @@ def reasons(
     `baseline` is the evidence of the cell without features. Without one (a single run), rules that compare are
     UNVERIFIABLE. `ways` is the number of parts of the sequence when another feature of the cell splits it too.
     """
-    ranks = [e.rank for e in evidence]
     if len(evidence) < feature.gpus:
-        return dict.fromkeys(ranks, too_few_ranks(len(evidence), feature.gpus))
+        return _on_all(evidence, too_few_ranks(len(evidence), feature.gpus))
     rule = feature.evidence
-    comparison, _, name = rule.partition(" ")
     if rule in RULES_OF_ONE:
         return {e.rank: RULES_OF_ONE[rule](feature, e) for e in evidence}
+    comparison, _, name = rule.partition(" ")
     if rule not in RULES and not (comparison in COMPARISONS and name):
-        return dict.fromkeys(ranks, Finding("unknown_rule", f"its file names the unknown evidence rule '{rule}'"))
+        return _on_all(evidence, Finding("unknown_rule", f"its file names the unknown evidence rule '{rule}'"))
     if not baseline:
-        return dict.fromkeys(ranks, Finding(UNVERIFIABLE, "there is no baseline to check its evidence against"))
+        return _on_all(evidence, Finding(UNVERIFIABLE, "there is no baseline to check its evidence against"))
     if comparison in COMPARISONS:
         return counted(rule, evidence, baseline)
     return {e.rank: _RULES_OF_EXECUTION[rule](feature, e, evidence, baseline, ways) for e in evidence}
+
+
+def _on_all(evidence: Sequence[RankEvidence], why: Finding) -> dict[int, Finding | None]:
+    return {e.rank: why for e in evidence}
 
 
 def _skipped(feature: Feature, one: RankEvidence) -> Finding | None:

@@ -6,11 +6,12 @@ images are identical, so this comes before any comparison. Pure functions over s
 
 import functools
 import hashlib
+import operator
 from collections.abc import Sequence
 
 from sweep.engines.images import BLANK, NOT_FINITE
 from sweep.findings import FAIL, WARN, Finding
-from sweep.results.records import RequestRow, RunResult
+from sweep.results.records import RunResult
 
 CODES = {NOT_FINITE: "images_not_finite", BLANK: "images_blank"}
 """Code of the finding, by what is wrong."""
@@ -29,14 +30,14 @@ _TEXTS = {
 
 def faults(results: Sequence[RunResult]) -> list[Finding]:
     """What is wrong with a cell's images over all its engine starts, each kind once; [] when they are pictures."""
-    kinds: dict[tuple[int, int], set[str]] = {}
-    for request in (request for result in results for request in result.requests):
-        kinds.setdefault((request.prompt_index, request.seed), set()).add(_fault(request))
+    made = {_image(request) for result in results for request in result.requests}  # repeats make few others
+    kinds = {(prompt, seed, _fault(*image)) for prompt, seed, *image in made}
     found = []
     for kind, code in CODES.items():
-        count = sum(kind in seen for seen in kinds.values())
+        count = sum(fault == kind for _, _, fault in kinds)
         if count:
-            which = f"{count} of {len(kinds)} images" if len(kinds) > 1 else "the image"
+            images = len({(prompt, seed) for prompt, seed, _ in kinds})
+            which = f"{count} of {images} images" if images > 1 else "the image"
             found.append(Finding(code, f"{which} {_TEXTS[kind][count > 1]}", FAIL))
     return found
 
@@ -47,9 +48,13 @@ def no_comparison(baseline: Sequence[Finding]) -> list[Finding]:
     return [Finding(BASELINE, f"images cannot be judged: in the baseline, {texts}", WARN)] if baseline else []
 
 
-def _fault(request: RequestRow) -> str:
+_image = operator.attrgetter("prompt_index", "seed", "image_fault", "image_hash", "width", "height")
+"""What is known of the image that a request made."""
+
+
+def _fault(said: str, image_hash: str, width: int, height: int) -> str:
     """What the engine said; or, of results stored before engines said it, whether the image is known to be blank."""
-    return request.image_fault or (BLANK if request.image_hash in _blank(request.width, request.height) else "")
+    return said or (BLANK if image_hash in _blank(width, height) else "")
 
 
 @functools.lru_cache(maxsize=64)

@@ -163,7 +163,7 @@ def _pairs(
     mine, theirs = stored_images(result), stored_images(other)
     if mine.keys() != theirs.keys():
         raise ValueError(f"the cell has {len(mine)} images, {called} has {len(theirs)}")
-    unlike = other_tokens(result, other)
+    unlike = other_tokens(result, other) if mine else ()
     return [
         Pair(folder.image_path(cell, file), digest, folder.image_path(other_cell, theirs[key][0]), theirs[key][1])
         for key, (file, digest) in mine.items()
@@ -182,7 +182,8 @@ def other_tokens(result: RunResult, other: RunResult) -> set[tuple[int, int]]:
     In a batch its arithmetic depends on whether requests start in the same step, which is chance. So such images say
     nothing about a feature of the DiT.
     """
-    mine, theirs = _tokens(result), _tokens(other)
+    mine = _tokens(result)
+    theirs = _tokens(other) if mine else {}
     return {key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key]}
 
 

@@ -6,6 +6,7 @@ cells, engines or verdicts. `paired` compares the latencies of two cells.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -110,11 +111,10 @@ def phase_totals(durations: Iterable[tuple[str, float]], requests: int = 1) -> d
     """
     if requests < 1:
         raise ValueError(f"phase_totals: requests={requests}, must be at least 1")
-    sums: dict[str, float] = {}
+    sums: dict[str, float] = defaultdict(float)
     for phase, ms in durations:
-        sums[phase] = sums.get(phase, 0.0) + ms
-    unknown = sorted(set(sums) - set(PHASES))
-    if unknown:
+        sums[phase] += ms
+    if unknown := sorted(sums.keys() - PHASES):
         raise ValueError(f"phase_totals: unknown phase {', '.join(unknown)}; known phases are {', '.join(PHASES)}")
     totals = {phase: sums[phase] / requests for phase in PHASES if phase in sums}
     if "request" in totals:
@@ -145,7 +145,7 @@ def bottleneck(totals: Mapping[str, float]) -> Bottleneck | None:
     return Bottleneck(phase, shares[phase]) if phase and shares[phase] > 0 else None
 
 
-def positive(values: Sequence[float]) -> "np.ndarray":
+def positive(values: Sequence[float] | Sequence[Sequence[float]]) -> "np.ndarray":
     """`values` as a float64 array; ValueError unless all are finite and above 0."""
     import numpy as np
 

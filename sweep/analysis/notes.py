@@ -11,8 +11,9 @@ from sweep.plan.cells import FEATURE, Cell, model_and_engine
 from sweep.results.records import TOKEN_TIMES, RunResult
 
 
-def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio) -> list[Finding]:
-    """What a reader of the row should know although it changes no status."""
+def notes_of(sweep: StoredSweep, mine: Measured, data: CellData, gain: paired.Ratio) -> list[Finding]:
+    """What a reader of the row should know although it changes no status. `data` is of the same cell as `mine`."""
+    cell = mine.cell
     notes = []
     if cell.role == FEATURE and cell.baseline_key not in sweep.measured:
         planned = "" if cell.baseline_key in sweep.cells else " (a sweep, -m, adds one)"
@@ -33,18 +34,15 @@ def notes_of(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.Ratio)
         if gain.called and gain.pairs < paired.FEWEST_TO_TELL_GAINS:
             few = f"{gain.pairs} pairs are too few to tell whether gains differ, so the interval allows for it"
             notes.append(Finding("few_pairs", few))
-    hashes: dict[tuple[int, int], set[str]] = {}
-    for request in (r for result in mine.results for r in result.requests):
-        hashes.setdefault((request.prompt_index, request.seed), set()).add(request.image_hash)
-    if any(len(found) > 1 for found in hashes.values()):
+    made = {(r.prompt_index, r.seed, r.image_hash) for r in data.requests}
+    if len({(prompt, seed) for prompt, seed, _ in made}) < len(made):
         notes.append(Finding("images_vary", "the same seed gave different images from run to run"))
     baseline = sweep.measured.get(cell.baseline_key)
-    unlike = image_pairs.other_tokens(mine.results[0], baseline.results[0]) if baseline else ()
-    if unlike:
+    if baseline and (unlike := image_pairs.other_tokens(mine.results[0], baseline.results[0])):
         images = len(image_pairs.stored_images(mine.results[0]))
         wrote = f"for {len(unlike)} of {images} images the AR stage wrote different tokens than in the baseline"
         notes.append(Finding("other_tokens", f"{wrote}; those images are not compared"))
-    notes += _token_times(mine)
+    notes += _token_times(data)
     if cell.device == "cpu" and cell.config["hardware"]["price_per_gpu_hour"] is not None:
         notes.append(Finding("no_price", "no cost: hardware.price_per_gpu_hour is a GPU's, and this ran on CPU cores"))
     lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
@@ -70,9 +68,8 @@ def why_not_judged(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.
     return Finding("aa_not_comparable", "the A/A run shares no measurement with its baseline")
 
 
-def _token_times(mine: Measured) -> list[Finding]:
+def _token_times(data: CellData) -> list[Finding]:
     """Why TTFT and TPOT are missing, or cannot be compared with those of other rows."""
-    data = CellData(mine.cell, mine.results)
     if data.output_tokens and not data.ttfts_s and not data.tpots_s:
         return [Finding("no_token_times", "TTFT and TPOT are unknown: nothing says when each request's tokens came")]
     if data.ttfts_s and any(result.token_times != TOKEN_TIMES for result in data.timed):

@@ -9,11 +9,11 @@ status is that of the gravest finding (`findings.status_of`).
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweep.analysis import engagement
-from sweep.analysis.engagement import NOT_ENGAGED, Executed, Ranks
+from sweep.analysis.engagement import NOT_ENGAGED, Executed
 from sweep.analysis.evidence import broken_hand_over, reasons, too_few_ranks
 from sweep.config import Feature
 from sweep.findings import FAIL, PASS, WARN, Finding, status_of
@@ -80,14 +80,10 @@ def _engagement(features: Sequence[Feature], starts: Sequence[Executed], baselin
         found.append(Finding(NOT_ENGAGED, f"{names} did not engage: {too_few_ranks(ran, needed).text}", FAIL))
     ways = math.prod(feature.gpus for feature in features if feature.evidence == "sharded_sequence")
     for feature in features:
-        check = functools.partial(_check, feature, ways)
+        check = functools.partial(reasons, feature, ways=ways)
         if where := engagement.judge(feature.name, starts, baseline, check):
             found.append(where)
     return found
-
-
-def _check(feature: Feature, ways: int, ranks: Ranks, baseline: Ranks) -> Mapping[int, Finding | None]:
-    return reasons(feature, ranks, baseline, ways)
 
 
 def _praise(pixels: Pixels | None, kept: bool) -> str:

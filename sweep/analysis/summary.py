@@ -149,7 +149,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     gain = engine_starts.speedup(mine, sweep.baselines.get(cell.baseline_key, []), floor)
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
     row |= {"called": gain.called, "p_value": gain.p_value, "starts": len(mine.results), "valid": True}
-    row["notes"] += [*notes.notes_of(sweep, cell, mine, gain), *notes.said_by_trace(sweep, cell, result, row)]
+    row["notes"] += [*notes.notes_of(sweep, mine, data, gain), *notes.said_by_trace(sweep, cell, result, row)]
     row["doubts"] += validity.own_doubts(cell, mine.results)
     if isinstance(quality, str):
         row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks")
 """Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, and
 what is looked at afterwards."""
+
+_NOT_IN_NAMES = re.compile(r"[^\w+=.,-]")
+"""What a cell's folder has `_` for: all but letters and digits of any script, and a few signs."""
 
 CONFLICT = "conflict"
 """Code of a skip: two features exclude each other."""
@@ -66,7 +70,7 @@ class Cell:
     def folder(self) -> str:
         """Name of its folder inside the sweep's."""
         text = self.label.replace("A/A", "aa").replace(" ", "-")
-        readable = "".join(c if c.isalnum() or c in "+-_=.," else "_" for c in text)
+        readable = _NOT_IN_NAMES.sub("_", text)
         return f"{readable[:80]}-{self.key[:8]}"
 
     @property

@@ -46,7 +46,10 @@ def parse_feature(name: str, body: Mapping[str, Any], engine: str = "") -> Featu
 
 def parse_features(bodies: Mapping[str, Mapping[str, Any]], engine: str = "") -> tuple[Feature, ...]:
     """All chosen features, sorted by name, so that a combination has one spelling."""
-    return tuple(_parse(name, json.dumps(bodies[name], default=str), engine) for name in sorted(bodies))
+    return tuple(_parse(name, _as_json(bodies[name]), engine) for name in sorted(bodies))
+
+
+_as_json = json.JSONEncoder(default=str).encode
 
 
 @functools.lru_cache(maxsize=1024)

@@ -4,11 +4,10 @@ The configuration of a cell is checked as far as reports read it; the rest is fo
 files.
 """
 
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 KeyOrNone = Annotated[str, Meta(pattern="^([0-9a-f]{16})?$")]
@@ -17,41 +16,35 @@ Price = Annotated[float, Meta(ge=0, le=1e12)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
-class _Model:
+class _Model(Struct, frozen=True):
     name: str
     embedded: bool
     path: str | None = None
     weights: str = ""
 
 
-@dataclass(frozen=True)
-class _Engine:
+class _Engine(Struct, frozen=True):
     name: str
     warmup: Count
     dtype: str = "auto"
 
 
-@dataclass(frozen=True)
-class _Parallel:
+class _Parallel(Struct, frozen=True):
     name: str
     gpus: Count | None = None
 
 
-@dataclass(frozen=True)
-class _Workload:
+class _Workload(Struct, frozen=True):
     steps: Count
     width: Count
     height: Count
 
 
-@dataclass(frozen=True)
-class _Hardware:
+class _Hardware(Struct, frozen=True):
     price_per_gpu_hour: Price | None = None
 
 
-@dataclass(frozen=True)
-class _Config:
+class _Config(Struct, frozen=True):
     model: _Model
     engine: _Engine
     parallel: _Parallel
@@ -68,16 +61,14 @@ class _Config:
     plots: bool = True
 
 
-@dataclass(frozen=True)
-class _Skip:
+class _Skip(Struct, frozen=True):
     code: str
     text: str
     status: str = ""
     short: str = ""
 
 
-@dataclass(frozen=True)
-class _Cell:
+class _Cell(Struct, frozen=True):
     key: Key
     engine_key: KeyOrNone
     baseline_key: KeyOrNone
@@ -96,18 +87,16 @@ class _Cell:
     beside: KeyOrNone = ""  # `interleaved` in plans of sweep 0.1.0
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(Struct, frozen=True):
     number: Count
     engine_key: KeyOrNone
     gpus: Count
     cells: tuple[Key, ...]
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(Struct, frozen=True):
     cells: tuple[_Cell, ...]
-    groups: tuple[_Group, ...] = field(default=())
+    groups: tuple[_Group, ...] = ()
 
 
 def check_plan(values: Any) -> None:

@@ -66,12 +66,12 @@ class ContainedFiles:
 
 
 def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
-    """Content of a regular file. Raises Unfit and OSError."""
+    """Content of a regular file, as long as it is when it is opened. Raises Unfit and OSError."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise Unfit(f"has {size:,} bytes, more than the {most:,} that are read")
-        return file.read(most)
+        return file.read(size)  # asked for more, Python would first set that much memory aside
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -86,18 +86,36 @@ def open_regular(path: Path) -> BinaryIO:
 def parsed(data: bytes) -> Any:
     """JSON as plain values: UTF-8, not nested too deeply, integers of at most 64 bits. Raises ValueError."""
     try:
-        values = json.loads(data.decode("utf-8-sig"))
+        values = _loaded(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    inner = [values]
-    for _ in range(DEEPEST):
-        if any(type(value) is int and not -(2**63) < value < 2**63 for value in inner):
+    _check([values], DEEPEST)
+    return values
+
+
+def _check(values: dict[str, Any] | list[Any], levels: int) -> None:
+    """Refuse long integers, and lists and objects inside each other in more than `levels` levels. Raises ValueError."""
+    if not levels:
+        raise ValueError("it is nested too deeply")
+    for value in values.values() if isinstance(values, dict) else values:
+        kind = type(value)
+        if kind is dict or kind is list:
+            _check(value, levels - 1)
+        elif kind is int and not -(2**63) < value < 2**63:
             raise ValueError("it has an integer of more than 64 bits")
-        level = [value for value in inner if type(value) is dict or type(value) is list]
-        if not level:
-            return values
-        inner = [value for one in level for value in (one.values() if type(one) is dict else one)]
-    raise ValueError("it is nested too deeply")
+
+
+def _loaded(data: bytes) -> Any:
+    """As `json.loads` reads it: msgspec takes half the time for most of what that accepts, and the same from it.
+
+    What it refuses (NaN, a lone surrogate, a byte order mark) is left to `json`, and so are all messages.
+    """
+    import msgspec
+
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return json.loads(data.decode("utf-8-sig"))
 
 
 def encoded(values: Any) -> bytes:

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -47,7 +48,7 @@ class _Record:
     batch: BatchRow
 
 
-def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def to_csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """CSV text; None becomes an empty field.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay as they are.
@@ -55,8 +56,14 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([for_spreadsheets(clean(v)) if isinstance(v, str) else v for v in row] for row in rows)
+    writer.writerows([_text(value) if isinstance(value, str) else value for value in row] for row in rows)
     return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(value: str) -> str:
+    """A text as it stands in a CSV file; kept, because rows share most of theirs."""
+    return for_spreadsheets(clean(value))
 
 
 class SweepFolder:
@@ -193,7 +200,7 @@ class SweepFolder:
 
     def save_summary(self, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write summary.csv."""
-        return self._write("summary.csv", to_csv(columns, ([row.get(column) for column in columns] for row in rows)))
+        return self._write("summary.csv", to_csv(columns, (map(row.get, columns) for row in rows)))
 
     def save_report(self, report: Mapping[str, Any]) -> Path:
         """Write report.json as one line, because it can hold thousands of cells."""

@@ -5,6 +5,7 @@ can give is an error of the file.
 """
 
 import contextlib
+import operator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -58,7 +59,7 @@ CUT_OFF = "cut_off"
 """Cause of an error: the sweep itself ended while the cell was running. What was measured by then is kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RequestRow:
     """One request for an image, whatever came of it; a row of requests.csv.
 
@@ -92,7 +93,7 @@ class RequestRow:
     image_fault: Code = ""  # what is wrong with the pixels, a code of sweep/engines/images.py; "" for nothing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BatchRow:
     """Requests generated together: their time, phase by phase (rank 0), and what each rank executed."""
 
@@ -106,7 +107,7 @@ class BatchRow:
     baseline_s: Took | None = None  # latency of the same batch in the interleaved baseline, right before or after
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """Everything that was measured for one cell; `result.json`."""
 
@@ -177,17 +178,22 @@ def implausible(result: RunResult) -> str:
         if request.image and not _is_local(request.image):
             return f"requests[{number}].image is no file in the cell's folder"
     for number, batch in enumerate(result.batches):
-        if unknown := batch.phase_ms.keys() - _KNOWN_PHASES:
-            return f"batches[{number}].phase_ms has the unknown phase {min(unknown)[:40]!r}"
+        if not _KNOWN_PHASES.issuperset(batch.phase_ms):
+            unknown = min(batch.phase_ms.keys() - _KNOWN_PHASES)
+            return f"batches[{number}].phase_ms has the unknown phase {unknown[:40]!r}"
         for one in batch.evidence:
-            blocks = one.blocks_run, one.blocks_skipped, one.block_sequence, *one.counts.values()
-            numbers = one.rank, one.dit_forwards, one.denoise_steps, one.dit_parameters, *blocks
-            if min(numbers) < 0 or max(numbers) > 2**53:
+            numbers = (*_numbers(one), *one.counts.values()) if one.counts else _numbers(one)
+            if min(numbers) < 0 or max(numbers) > _MOST:
                 return f"batches[{number}].evidence has a count that is negative or too large"
     return ""
 
 
 _KNOWN_PHASES = frozenset(PHASES)
+_MOST = 2**53
+_numbers = operator.attrgetter(
+    *("rank", "dit_forwards", "denoise_steps", "dit_parameters", "blocks_run", "blocks_skipped", "block_sequence")
+)
+"""What a rank counted, but for `counts`."""
 
 
 def _is_local(name: str) -> bool:
