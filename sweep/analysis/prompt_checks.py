@@ -4,6 +4,7 @@ A fact is a shape, a colour, a place, a count, a word; `sweep.checkpoints.world`
 model. What was found is stored in the cells' quality.json, by picture and prompt.
 """
 
+import functools
 import hashlib
 import math
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.analysis import image_metrics, image_pairs
 from sweep.checkpoints.world import checks, pictures, sentences
+from sweep.checkpoints.world.scenes import Asked
 from sweep.config import Feature
 from sweep.findings import FAIL, WARN, Finding
 from sweep.plan.cells import Cell, Plan
@@ -108,15 +110,12 @@ def of(folder: SweepFolder, cell: Cell, result: RunResult) -> Checks | None:
     """What `measure` found of the first start of a cell; None where its pictures cannot be checked."""
     if not apply_to(cell):
         return None
-    known = folder.load_quality(cell)
-    checked, outside = {}, 0
-    for key, (_, digest) in image_pairs.stored_images(result).items():
-        prompt = _prompt(result, key)
-        if sentences.read(prompt) is None:
-            outside += 1
-        elif (stored := known.get(_name(digest, prompt))) is not None:
-            checked[key] = Checked(stored["facts"], tuple(Wrong(*one) for one in stored["wrong"]))
-    return Checks(checked, outside)
+    stored = image_pairs.stored_images(result)
+    names = {key: _name(digest, prompt) for key, (_, digest, prompt) in _with_prompts(stored, result)}
+    known = folder.load_quality(cell) if names else {}
+    found = {key: known[name] for key, name in names.items() if name in known}
+    checked = {key: Checked(one["facts"], tuple(Wrong(*fact) for fact in one["wrong"])) for key, one in found.items()}
+    return Checks(checked, outside=len(stored) - len(names))
 
 
 def columns(mine: Checks) -> dict[str, float | int]:
@@ -174,20 +173,36 @@ def interval(right: int, count: int) -> tuple[float, float]:
 
 
 def _missing(folder: SweepFolder, cell: Cell, result: RunResult) -> Iterator[tuple[str, Path, str, str]]:
-    known = folder.load_quality(cell)
-    for key, (file, digest) in image_pairs.stored_images(result).items():
-        prompt = _prompt(result, key)
+    known: Mapping[str, Any] | None = None
+    for _, (file, digest, prompt) in _with_prompts(image_pairs.stored_images(result), result):
+        known = folder.load_quality(cell) if known is None else known
         name = _name(digest, prompt)
-        if name not in known and sentences.read(prompt) is not None:
+        if name not in known:
             try:
                 yield name, folder.image_path(cell, file), digest, prompt
             except ValueError:  # outside the folder: `image_pairs` says so
                 continue
 
 
+def _with_prompts(
+    stored: Mapping[Key, tuple[str, str]], result: RunResult
+) -> Iterator[tuple[Key, tuple[str, str, str]]]:
+    """File, pixel hash and prompt of the stored images whose prompt the model knows."""
+    for key, (file, digest) in stored.items():
+        prompt = result.prompts[key[0]] if key[0] < len(result.prompts) else ""
+        if _asked(prompt) is not None:
+            yield key, (file, digest, prompt)
+
+
+@functools.lru_cache(maxsize=4096)
+def _asked(prompt: str) -> Asked | None:
+    """What it asks for; None where the model knows nothing of it."""
+    return sentences.read(prompt)
+
+
 def _check(path: Path, digest: str, prompt: str) -> dict[str, Any] | None:
     """As quality.json holds it; None for a picture that cannot be read, which others report."""
-    asked = sentences.read(prompt)
+    asked = _asked(prompt)
     assert asked is not None
     try:
         found = checks.facts(_picture(path, digest), asked)
@@ -203,10 +218,6 @@ def _picture(path: Path, digest: str) -> "np.ndarray":
 
     image = image_metrics.read(path, digest)
     return np.asarray(image.values, dtype=np.float32) / image_metrics.FULL_SCALE[image.mode]
-
-
-def _prompt(result: RunResult, key: Key) -> str:
-    return result.prompts[key[0]] if key[0] < len(result.prompts) else ""
 
 
 def _name(digest: str, prompt: str) -> str:
