@@ -6,6 +6,10 @@ Colour-blind safe. Knows nothing of what is drawn.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GREY, LIGHT = "#555555", "#B0B0B0"
 
@@ -40,3 +44,12 @@ def style() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         matplotlib.rcParams.update({**extra, **size})
         yield
+
+
+def lay_out(figure: "Figure", dpi: int) -> None:
+    """Give everything its place once: with a layout engine, `savefig` draws each file twice to find it again."""
+    figure.set_dpi(dpi)  # the width of text depends on it
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine(None)

@@ -30,6 +30,12 @@ LONG = (
 """Files that take longest come first: with two at a time the last one otherwise runs alone."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where there are several test processes, start what they all fork engines from, before any of them starts."""
+    if config.getoption("numprocesses", None) and can_fork("diffusers", "cpu"):
+        os.environ[SHARED_VARIABLE] = fork_server.for_all()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; tests of a file stay as they are."""
     items.sort(key=lambda item: item.path.name not in LONG)

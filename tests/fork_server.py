@@ -1,4 +1,4 @@
-"""One fork server for each test process: commands fork their engines from it, and import torch once in all.
+"""One fork server for all test processes: commands fork their engines from it, and import torch once in all.
 
 Importing it, in that server, imports what engines on a CPU need, and makes every fork read the `sitecustomize.py` of
 its PYTHONPATH as a new interpreter would: that is how faults get into engines (tests/faults).
@@ -17,13 +17,23 @@ from sweep.engines.process import forkserver
 
 
 def shared() -> str:
-    """SHARED_VARIABLE for commands that are to fork from this process's server, which is started at the first call."""
+    """SHARED_VARIABLE for commands that are to fork from the server, which is started unless it runs already."""
+    _start()
+    return f"{registry.kind('diffusers').preload['cpu']}:{forkserver.address()}"
+
+
+def for_all() -> str:
+    """SHARED_VARIABLE for test processes that are to use the server of this one, which is started."""
+    _start()
+    return f"{__name__}:{forkserver.address()}"
+
+
+def _start() -> None:
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     log = Path(tempfile.gettempdir()) / f"sweep-tests-imports-{os.getpid()}.log"  # gone once all is imported
     forkserver.start_server(
         __name__, {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", forkserver.LOG_VARIABLE: str(log)}
     )
-    return f"{registry.kind('diffusers').preload['cpu']}:{forkserver.address()}"
 
 
 def _with_site(target: Callable[..., None], *arguments: Any) -> None:

@@ -15,6 +15,7 @@ from tests import recompute
 from tests.conftest import environment, sweep_command, to_run
 
 SMALL = ["workload.num_prompts=1", "workload.repeats=1", "workload.steps=4", "plots=false"]
+QWEN = "model=tiny_qwen_image"  # without an AR stage, so that a request takes a tenth of the time
 
 
 def summary(folder: Path) -> dict[str, dict[str, str]]:
@@ -30,12 +31,22 @@ def manifest(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """One real sweep that several tests look at."""
-    folder = tmp_path_factory.mktemp("finished") / "sweep"
     asked = ("feature=cfg_parallel,teacache", "batch=1,2", "aa=1", *SMALL[:3])
-    command = sweep_command("-m", *asked, f"hydra.sweep.dir={folder}")
-    done = subprocess.run(command, cwd=folder.parent, env=environment(), capture_output=True, text=True, timeout=600)
+    return swept(tmp_path_factory.mktemp("finished"), QWEN, *asked)
+
+
+@pytest.fixture(scope="module")
+def autoregressive(tmp_path_factory) -> Path:
+    """A real sweep with an AR stage, which takes most of the time: no more cells than needed."""
+    return swept(tmp_path_factory.mktemp("autoregressive"), "feature=cfg_parallel", "aa=0", *SMALL)
+
+
+def swept(base: Path, *arguments: str) -> Path:
+    """The folder of a sweep in a new interpreter."""
+    command = sweep_command("-m", *arguments, "hydra.sweep.dir=sweep")
+    done = subprocess.run(command, cwd=base, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return base / "sweep"
 
 
 def test_cells_baselines_and_aa_each_engine_started_once(finished: Path) -> None:
@@ -45,23 +56,27 @@ def test_cells_baselines_and_aa_each_engine_started_once(finished: Path) -> None
     assert manifest(finished)["engine_starts"] == 4
     for label, row in rows.items():
         assert row["status"] in ("PASS", "WARN"), (label, row["reason"])
-        for column in (
-            "latency_mean_s",
-            "images_per_s",
-            "ttft_mean_s",
-            "tpot_mean_s",
-            "denoise_step_ms",
-            "speedup",
-            "evidence",
-        ):
+        for column in ("latency_mean_s", "images_per_s", "denoise_step_ms", "speedup", "evidence"):
+            assert row[column], (label, column)
+        assert row["bottleneck"] == "denoise_step"
+
+
+def test_an_ar_stage_has_token_times(autoregressive: Path) -> None:
+    rows = summary(autoregressive)
+    assert set(rows) == {"baseline b1", "cfg_parallel b1"}
+    for label, row in rows.items():
+        assert row["status"] in ("PASS", "WARN"), (label, row["reason"])
+        for column in ("ttft_mean_s", "tpot_mean_s", "denoise_step_ms", "speedup", "evidence"):
             assert row[column], (label, column)
         assert row["bottleneck"] in ("ar_decode", "denoise_step")
 
 
-def test_every_number_is_what_the_files_of_its_cell_say(finished: Path) -> None:
-    wrong, compared = recompute.differences(finished)
+@pytest.mark.parametrize("name", ["finished", "autoregressive"])
+def test_every_number_is_what_the_files_of_its_cell_say(name: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(name)
+    wrong, compared = recompute.differences(folder)
     assert not wrong, "\n".join(wrong)
-    assert compared > 40 * len(summary(finished)), "AR tokens, phases, telemetry and images among them"
+    assert compared > 40 * len(summary(folder)), "phases, telemetry, images and any AR tokens among them"
 
 
 def test_processor_use_is_of_the_cells_own_turns(finished: Path) -> None:
@@ -75,8 +90,9 @@ def test_processor_use_is_of_the_cells_own_turns(finished: Path) -> None:
         assert float(row["cpu_pct"]) > 1.25 * 100 * busy_s / (samples[-1][0] - samples[0][0]), label
 
 
-def test_cfg_parallel_engages_and_is_bit_identical(finished: Path) -> None:
-    row = summary(finished)["cfg_parallel b1"]
+@pytest.mark.parametrize("name", ["finished", "autoregressive"])
+def test_cfg_parallel_engages_and_is_bit_identical(name: str, request: pytest.FixtureRequest) -> None:
+    row = summary(request.getfixturevalue(name))["cfg_parallel b1"]
     assert row["evidence"].startswith("2 ranks; 1 DiT forwards/rank/step")
     assert (row["mean_diff"], row["psnr_db"]) == ("0.0", "inf")
 
@@ -87,8 +103,8 @@ def test_teacache_skips_blocks_and_changes_pixels_a_little(finished: Path) -> No
     assert 0 < float(row["mean_diff"]) < 0.1
 
 
-def test_phases_add_up_to_the_request(finished: Path) -> None:
-    row = summary(finished)["baseline b1"]
+def test_phases_add_up_to_the_request(autoregressive: Path) -> None:
+    row = summary(autoregressive)["baseline b1"]
     parts = sum(float(row[f"{p}_ms"]) for p in ("text_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode"))
     assert float(row["other_share"]) <= 0.10
     assert parts + float(row["other_ms"]) == pytest.approx(float(row["request_ms"]))
@@ -107,13 +123,13 @@ def test_report_and_plots_are_rebuilt_from_stored_results(finished: Path, sweep)
     assert (finished / "plots" / "speedup.svg").exists()
 
 
-def test_load_gives_the_same_as_data_frames(finished: Path) -> None:
+def test_load_gives_the_same_as_data_frames(autoregressive: Path) -> None:
     import pandas
 
     from sweep.frames import load
 
-    tables = load(finished)
-    stored = pandas.read_csv(finished / "summary.csv")
+    tables = load(autoregressive)
+    stored = pandas.read_csv(autoregressive / "summary.csv")
     assert list(tables.summary["cell"]) == list(stored["cell"])
     assert tables.summary["latency_mean_s"].tolist() == pytest.approx(stored["latency_mean_s"].tolist())
     one = tables.phases[(tables.phases.cell == "baseline b1") & (tables.phases.request_id == "r000.0")]
@@ -150,7 +166,7 @@ def test_a_measured_cell_becomes_a_timeline(finished: Path, tmp_path: Path, swee
 
 
 def test_rerun_in_the_same_folder_runs_nothing_again(finished: Path) -> None:
-    asked = ("batch=2,1", "feature=teacache,cfg_parallel", "aa=1", *SMALL)
+    asked = (QWEN, "batch=2,1", "feature=teacache,cfg_parallel", "aa=1", *SMALL)
     command = sweep_command("-m", *asked, f"hydra.sweep.dir={finished}")
     done = subprocess.run(command, cwd=finished.parent, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -163,6 +179,7 @@ def test_joblib_gives_the_same_cells_and_images(finished: Path, tmp_path: Path) 
     folder = tmp_path / "joblib"
     arguments = [
         "-m",
+        QWEN,
         "batch=1",
         "feature=teacache,cfg_parallel",
         "aa=1",
@@ -210,7 +227,7 @@ def test_any_prompt_runs(sweep, tmp_path: Path) -> None:
     lines = [json.dumps({"prompt": prompt}) for prompt in PROMPTS.values()]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
     small = ("workload.num_prompts=3", "workload.steps=2", "workload.repeats=1", "plots=false")
-    done = sweep("model=tiny_qwen_image", "workload.prompts=prompts.jsonl", *small, "hydra.run.dir=one")
+    done = sweep(QWEN, "workload.prompts=prompts.jsonl", *small, "hydra.run.dir=one")
     assert done.code == 0, done.out + done.err
     assert summary(tmp_path / "one")["baseline b1"]["status"] == "PASS"
     (result,) = tmp_path.glob("one/*/result.json")
@@ -253,7 +270,7 @@ def on_qwen(tmp_path_factory) -> tuple[Path, "subprocess.CompletedProcess[str]"]
     silent = shipped.replace("vae_slicing:", "silent:").replace("vae.use_slicing: true", "vae.use_other_slicing: true")
     (conf / "silent.yaml").write_text(silent)
     features = "feature=ulysses,tp,my_slicing,silent"
-    arguments = ["model=tiny_qwen_image", features, "batch=2", "aa=0", "interleave=false", *SMALL]
+    arguments = [QWEN, features, "batch=2", "aa=0", "interleave=false", *SMALL]
     command = sweep_command("-m", "--config-dir", "conf", *arguments, "hydra.sweep.dir=sweep")
     done = subprocess.run(command, cwd=base, env=environment(), capture_output=True, text=True, timeout=600)
     return base / "sweep", done

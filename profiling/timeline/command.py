@@ -57,18 +57,18 @@ def run(asked: argparse.Namespace) -> int:
 
 def write(cell: RecordedCell, window: Window, folder: Path, traced: Window) -> list[Path]:
     """Write the trace and the pictures, each completely or not at all; the trace holds `traced`. Raises Refusal."""
-    from profiling.plot_style import style
+    from profiling.plot_style import lay_out, style
     from profiling.timeline.plot import draw
     from profiling.timeline.trace import trace
 
     files = {"timeline.json": compact_json(trace(cell, traced)).encode()}
     with style():
         figure = draw(cell, window)
+        lay_out(figure, DPI)
         for kind in ("png", "svg"):
             drawn = io.BytesIO()
             # No date, so that the same cell gives the same file.
             figure.savefig(drawn, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
-            figure.set_layout_engine("none")  # the first savefig laid it out
             files[f"timeline.{kind}"] = drawn.getvalue()
     for name, content in files.items():
         try:

@@ -42,18 +42,18 @@ def only(output: Output, phase: str) -> list[PhaseRecord]:
 
 def generate_alone(pipe: Connection, model: str) -> None:
     with open_engine(model) as engine:
-        pipe.send(engine.generate([make_request()], None).image_hashes)
+        pipe.send(engine.generate([make_request(steps=2)], None).image_hashes)
 
 
 def test_same_seed_gives_the_same_bits_in_another_process(engine, tmp_path: Path) -> None:
-    here = engine.generate([make_request()], tmp_path)
+    here = engine.generate([make_request(steps=2)], tmp_path)
     assert answers(1, generate_alone, engine.spec.model) == [here.image_hashes]
     image = pixels(here, tmp_path)[0]
     assert image.shape == (64, 64, 3)
     assert image.std() > 0.05  # not flat
     assert here.image_faults == ("",)
-    other_seed = engine.generate([make_request(seed=2)], None)
-    other_prompt = engine.generate([make_request("a blue ship")], tmp_path)
+    other_seed = engine.generate([make_request(seed=2, steps=2)], None)
+    other_prompt = engine.generate([make_request("a blue ship", steps=2)], tmp_path)
     assert len({*here.image_hashes, *other_seed.image_hashes, *other_prompt.image_hashes}) == 3
     assert np.abs(pixels(other_prompt, tmp_path)[0] - image).mean() > 0.005
 
@@ -81,19 +81,19 @@ def test_evidence_and_phases_of_a_baseline(engine, tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_are_told_although_the_image_looks_black(engine, tmp_path: Path) -> None:
     with np.errstate(invalid="ignore"):  # the cast to integers
-        output = engine.generate([make_request(guidance_scale=math.inf)], tmp_path)
+        output = engine.generate([make_request(guidance_scale=math.inf, steps=2)], tmp_path)
     assert output.image_faults == (NOT_FINITE,)
     assert pixels(output, tmp_path).max() == 0
-    assert engine.generate([make_request()], None).image_faults == ("",), "the next one is not blamed"
+    assert engine.generate([make_request(steps=2)], None).image_faults == ("",), "the next one is not blamed"
 
 
 def test_batch_of_two_makes_two_images(engine, tmp_path: Path) -> None:
-    output = engine.generate([make_request(), make_request("a long-haired cat", 1, seed=7)], tmp_path)
+    output = engine.generate([make_request(steps=2), make_request("a long-haired cat", 1, seed=7, steps=2)], tmp_path)
     assert output.image_paths == ("images/prompt_00_seed_1.png", "images/prompt_01_seed_7.png")
     assert len(set(output.image_hashes)) == 2
     assert output.prompt_tokens == (9, 17)
-    assert output.evidence[0].dit_forwards == 16  # one forward serves the whole batch
-    assert engine.generate([make_request()], None).image_paths == ("",)
+    assert output.evidence[0].dit_forwards == 4  # one forward serves the whole batch
+    assert engine.generate([make_request(steps=2)], None).image_paths == ("",)
 
 
 @pytest.mark.parametrize("prompt", ODD_PROMPTS.values(), ids=ODD_PROMPTS.keys())

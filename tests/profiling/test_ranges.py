@@ -1,5 +1,6 @@
 """NVTX ranges as a profiler sees them: a real tool (an injection library) around real processes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,9 +8,12 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+
+from tests.engines.conftest import answers
 
 ROOT = Path(__file__).resolve().parents[2]
 INJECTION = ROOT / "tests" / "data" / "nvtx_injection.c"
@@ -29,33 +33,6 @@ import sys
 from profiling import ranges
 sys.modules["torch"] = None
 ranges.find_interop_library = lambda: "/nowhere/libnvtx3interop.so"
-"""
-
-GENERATE = """
-import json
-import torch
-from profiling import ranges
-from profiling.instrument import attach
-from profiling.phases import PhaseRecorder
-from tiny_pipelines import arguments, count, load
-
-pipeline = load("tiny_glm_image")
-recorder = PhaseRecorder(rank=0, device="cpu")
-attach(pipeline, recorder)
-with recorder.phase("request"):
-    pipeline(**arguments(pipeline))
-records = recorder.take()
-
-def fail(module, inputs):
-    raise MemoryError
-
-pipeline.transformer.transformer_blocks[0].register_forward_pre_hook(fail)
-try:
-    with recorder.phase("request"):
-        pipeline(**arguments(pipeline))
-except MemoryError:
-    records += recorder.take()
-print(json.dumps([ranges.backend(), [[record.phase, record.index] for record in records]]))
 """
 
 
@@ -91,9 +68,13 @@ def run(script: str, tool: Path | None, log: Path) -> tuple[object, list[Event],
         environment["NVTX_INJECTION64_PATH"] = str(tool)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), logged(log), done.stderr
+
+
+def logged(log: Path) -> list[Event]:
+    """The events that the tool saw."""
     lines = log.read_text().splitlines() if log.exists() else []
-    events = [Event(kind, domain, name, int(payload)) for _, kind, domain, name, payload in map(split, lines)]
-    return json.loads(done.stdout.splitlines()[-1]), events, done.stderr
+    return [Event(kind, domain, name, int(payload)) for _, kind, domain, name, payload in map(split, lines)]
 
 
 def split(line: str) -> list[str]:
@@ -149,13 +130,38 @@ def test_a_tool_that_cannot_be_reached_is_said_loudly_once(tmp_path: Path) -> No
     assert all(name in said for name in ("nvtx: ", "libnvtx3interop: ", "torch.cuda.nvtx: ")), "what was tried"
 
 
+def generate(pipe: Connection, tool: str, log: str) -> None:
+    """In a process of its own, with the tool: the back end of two generations, and what was recorded of them."""
+    os.environ |= {"NVTX_INJECTION64_PATH": tool, "NVTX_LOG": log}  # read when the first range is pushed
+    from profiling import ranges
+    from profiling.instrument import attach
+    from profiling.phases import PhaseRecorder
+    from tests.profiling.tiny_pipelines import arguments, load
+
+    pipeline = load("tiny_glm_image")
+    recorder = PhaseRecorder(rank=0, device="cpu")
+    attach(pipeline, recorder)
+    with recorder.phase("request"):
+        pipeline(**arguments(pipeline))
+    records = recorder.take()
+
+    def fail(module: object, inputs: object) -> None:
+        raise MemoryError
+
+    pipeline.transformer.transformer_blocks[0].register_forward_pre_hook(fail)
+    with contextlib.suppress(MemoryError), recorder.phase("request"):
+        pipeline(**arguments(pipeline))
+    records += recorder.take()
+    pipe.send((ranges.backend(), [(record.phase, record.index) for record in records]))
+
+
 def test_a_generation_seen_from_outside_is_the_one_that_was_recorded(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    printed, events, _ = run(GENERATE, compile_tool(tmp_path), tmp_path / "log")
-    assert isinstance(printed, list)
-    backend, records = printed
+    log = tmp_path / "log"
+    ((backend, records),) = answers(1, generate, str(compile_tool(tmp_path)), str(log))
+    events = logged(log)
     assert backend == "nvtx"
     seen = Counter((name, payload) for name, payload, _ in nested(events))
-    assert seen == Counter((phase, index) for phase, index in records)
+    assert seen == Counter(records)
     assert {name for name, _ in seen} >= {"request", "ar_prefill", "ar_decode", "denoise_step", "vae_decode"}
     assert sum(count for (name, _), count in seen.items() if name == "ar_decode") > 200

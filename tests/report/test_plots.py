@@ -3,6 +3,7 @@
 import itertools
 import math
 import xml.etree.ElementTree as ElementTree
+from unittest import mock
 
 import pandas
 import pytest
@@ -44,11 +45,29 @@ def texts(drawn):
     return [item.get_text() for item in drawn.findobj(Text) if item.get_text()]
 
 
-@pytest.mark.parametrize("shape", EXPECTED)
-def test_each_shape_of_sweep_gives_the_plots_that_have_something_to_show(shape, tmp_path):
-    written = draw_all(pandas.DataFrame(shapes.SHAPES[shape]()), tmp_path / "plots", note="Random weights.")
+@pytest.fixture(scope="module")
+def drawn(request, tmp_path_factory):
+    """The plots of a shape of sweep: the files, and their figures by name."""
+    figures = {}
+
+    def kept(name, draw_one):
+        def draw_and_keep(frame):
+            figures[name] = draw_one(frame)
+            return figures[name]
+
+        return draw_and_keep
+
+    folder = tmp_path_factory.mktemp(request.param) / "plots"
+    with mock.patch.dict(draw.PLOTS, {name: kept(name, one) for name, one in draw.PLOTS.items()}):
+        written = draw_all(pandas.DataFrame(shapes.SHAPES[request.param]()), folder, note="Random weights.")
+    assert sorted(written) == sorted(folder.iterdir())
+    return request.param, written, figures
+
+
+@pytest.mark.parametrize("drawn", EXPECTED, indirect=True)
+def test_each_shape_of_sweep_gives_the_plots_that_have_something_to_show(drawn):
+    shape, written, _ = drawn
     assert {path.stem for path in written} == EXPECTED[shape]
-    assert sorted(written) == sorted((tmp_path / "plots").iterdir())
     for path in written:
         if path.suffix == ".png":
             with Image.open(path) as image:
@@ -57,6 +76,22 @@ def test_each_shape_of_sweep_gives_the_plots_that_have_something_to_show(shape, 
                 assert len(image.convert("L").resize((64, 64)).getcolors()) > 5  # no empty picture
         else:
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize("drawn", ["forty", "two_models", "many_settings"], indirect=True)
+def test_no_text_is_cut_and_no_row_label_overlaps_the_next(drawn):
+    _, _, figures = drawn
+    assert len(figures) == 6
+    for name, figure in figures.items():
+        page = figure.bbox
+        for item in [*figure.legends, *figure.axes, *([figure._suptitle] if figure._suptitle else [])]:
+            box = item.get_tightbbox()
+            assert box.x0 >= page.x0 - 1, f"{name}: {item} is cut"
+            assert box.x1 <= page.x1 + 1, f"{name}: {item} is cut"
+        for axes in figure.axes:
+            boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+            boxes.sort(key=lambda box: box.y0)
+            assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes)), name
 
 
 @pytest.mark.parametrize("rows", [[], [shapes.failed("tp", "ERROR", "killed")], [{"cell": "baseline b1"}]])
@@ -172,22 +207,6 @@ def test_cells_without_numbers_and_failures_are_said(tmp_path):
     drawn = figure("speedup", shapes.with_errors())
     draw.footnote(drawn, "Random weights.", draw._clean(pandas.DataFrame(shapes.with_errors())))
     assert "Random weights. Cells without numbers are not shown: 1 SKIP, 1 ERROR." in texts(drawn)
-
-
-@pytest.mark.parametrize("shape", ["forty", "two_models", "many_settings"])
-@pytest.mark.parametrize("name", ["heatmap", "speedup", "phases", "memory", "batch", "quality"])
-def test_no_text_is_cut_and_no_row_label_overlaps_the_next(shape, name):
-    drawn = figure(name, shapes.SHAPES[shape]())
-    drawn.draw_without_rendering()
-    page = drawn.bbox
-    for item in [*drawn.legends, *drawn.axes, *([drawn._suptitle] if drawn._suptitle else [])]:
-        box = item.get_tightbbox()
-        assert box.x0 >= page.x0 - 1, f"{item} is cut"
-        assert box.x1 <= page.x1 + 1, f"{item} is cut"
-    for axes in drawn.axes:
-        boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
-        boxes.sort(key=lambda box: box.y0)
-        assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
 
 
 def test_a_long_or_foreign_label_draws(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sweep.run.profiler import Found, Profile
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Finished
 from tests.conftest import environment as of_tests
 from tests.faults.conftest import NOOP, Sweep, sweep
 from tests.nsys import STUB_OF_ANALYZE, fake_nsys, phases_of, ranges_of, real_nsys
@@ -59,17 +59,6 @@ def test_each_cell_is_a_recording_of_its_own_in_one_engine(sweep: Sweep) -> None
     assert asked[2:] == ["--host-only", "--save", str(cell), "--format", "json"]
 
 
-def test_the_sentence_of_the_bottleneck_is_in_the_note(sweep: Sweep) -> None:
-    with_fake_nsys(sweep)
-    stub = STUB_OF_ANALYZE.replace("other is", "denoise_step is").replace("other,1", "denoise_step,1")
-    sweep.inject("profiling.errors", stub)
-    done = sweep.run(*FEW, QWEN, "profile=nsys", f"hydra.run.dir={sweep.folder}")
-    assert done.code == 0, done.out + done.err
-    (row,) = sweep.rows().values()
-    assert row["bottleneck"] == "denoise_step"
-    assert row["note"] == "nsys: denoise_step is 400", "of the process that spends most in it"
-
-
 def test_what_the_analysis_leaves_out_of_a_trace_is_noted(tmp_path: Path) -> None:
     export = tmp_path / "trace.sqlite"
     export.write_bytes(gzip.decompress((ROOT / "tests/data/traces/cuda_graph_node.sqlite.gz").read_bytes()))
@@ -87,12 +76,29 @@ def test_what_the_analysis_leaves_out_of_a_trace_is_noted(tmp_path: Path) -> Non
     assert (tmp_path / "nsys_phases.csv").exists()
 
 
-def test_speed_of_profiled_cells_is_not_judged_and_other_cells_are_not_judged_by_them(sweep: Sweep) -> None:
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Finished]:
     """The same sweep with and without a profiler in one folder: two sets of cells, two baselines, one noise floor."""
+    sweep = Sweep(tmp_path_factory.mktemp("both"))
     with_fake_nsys(sweep)
+    stub = STUB_OF_ANALYZE.replace("other is", "denoise_step is").replace("other,1", "denoise_step,1")
+    sweep.inject("profiling.errors", stub)
     few = (*FEW, QWEN, "aa=1", "feature=vae_slicing", f"hydra.sweep.dir={sweep.folder}")
     done = sweep.run("-m", *few, "profile=off,nsys", timeout_s=200)
     assert done.code == 0, done.out + done.err
+    return sweep, done
+
+
+def test_the_sentence_of_the_bottleneck_is_in_the_note(both: tuple[Sweep, Finished]) -> None:
+    row = both[0].rows()["baseline b1 profile=nsys"]
+    assert row["bottleneck"] == "denoise_step"
+    assert row["note"] == "nsys: denoise_step is 400", "of the process that spends most in it"
+
+
+def test_speed_of_profiled_cells_is_not_judged_and_other_cells_are_not_judged_by_them(
+    both: tuple[Sweep, Finished],
+) -> None:
+    sweep, done = both
     rows = sweep.rows()
     profiled = {label: row for label, row in rows.items() if row["profiled"]}
     assert sorted(profiled) == ["baseline b1 profile=nsys", "vae_slicing b1 profile=nsys"], "no A/A of what is profiled"

@@ -3,6 +3,7 @@
 Ranks are forked from it as well. Not for GPUs: these imports may touch CUDA, which cannot be used after a fork.
 """
 
+import contextlib
 import os
 
 from sweep.engines.process.forkserver import LOG_VARIABLE, import_all
@@ -16,5 +17,15 @@ MODULES = (
     "sweep.engines.diffusers.engine",
 )
 
+
+def compile_patterns() -> None:
+    """The 600 patterns that transformers compiles once a process, when it first loads weights: a third of a load."""
+    with contextlib.suppress(ImportError):  # other versions
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("")
+
+
 if __name__ != "__main__" and os.environ.get(LOG_VARIABLE):
     import_all(MODULES)
+    compile_patterns()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.atomic_write import replaced
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
-from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, style
+from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, lay_out, style
 from sweep.analysis import columns, paired
 from sweep.findings import LOST
 from sweep.plan.cells import AA
@@ -58,13 +58,13 @@ def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[
                 continue
             footnote(figure, note, None if name in TELLS_ALL else frame)
             folder.mkdir(parents=True, exist_ok=True)
+            lay_out(figure, DPI)
             for suffix in ("png", "svg"):
                 path = folder / f"{name}.{suffix}"
                 with replaced(path) as unfinished:
                     # Without a date, the same rows give the same file.
                     metadata = {"Date": None} if suffix == "svg" else None
                     figure.savefig(unfinished, dpi=DPI, format=suffix, metadata=metadata)
-                figure.set_layout_engine("none")  # already laid out; once is enough
                 written.append(path)
     return written
 
