@@ -23,7 +23,7 @@ from tests.bench.engines import interval
 from tests.profiling.tiny_pipelines import arguments, load
 
 STEPS = 8
-MODELS = ("tiny_glm_image", "tiny_qwen_image")
+MODELS = ("tiny_glm_image_random", "tiny_qwen_image")
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from tests import fork_server
 if TYPE_CHECKING:
     from sweep.engines.diffusers.engine import DiffusersEngine
 
-MODELS = ("tiny_glm_image", "tiny_qwen_image")
+MODELS = ("tiny_glm_image_random", "tiny_qwen_image")
 
 
 def make_spec(model: str, ranks: int = 1, **features: dict[str, object]) -> EngineSpec:
     """The spec of an embedded model on a CPU."""
     return EngineSpec(
         engine="diffusers",
-        family=model.removeprefix("tiny_"),
+        family=model.removeprefix("tiny_").removesuffix("_random"),
         model=model,
         checkpoint="",
         embedded=True,

@@ -10,7 +10,7 @@ from profiling.evidence import RankEvidence
 from tests.engines.conftest import MODELS, make_request, open_engine, pixels
 
 SETTINGS: dict[str, object] = {"Fn": 1, "Bn": 0, "max_warmup_steps": 2, "residual_diff_threshold": 0.24}
-BLOCKS = {"tiny_glm_image": 20, "tiny_qwen_image": 8}
+BLOCKS = {"tiny_glm_image_random": 20, "tiny_qwen_image": 8}
 
 
 def full_forwards(evidence: RankEvidence, blocks: int) -> int:
@@ -50,13 +50,13 @@ def test_without_guidance_every_step_is_the_same_branch(baseline: Callable) -> N
 
 def test_threshold_zero_changes_no_bit_of_an_edit(baseline: Callable, picture: Path) -> None:
     request = make_request(input_image=str(picture))
-    plain, _ = baseline("tiny_glm_image", request)
-    with open_engine("tiny_glm_image", cache_dit=SETTINGS | {"residual_diff_threshold": 0.0}) as engine:
+    plain, _ = baseline("tiny_glm_image_random", request)
+    with open_engine("tiny_glm_image_random", cache_dit=SETTINGS | {"residual_diff_threshold": 0.0}) as engine:
         never = engine.generate([request], None)
     # All blocks run through the cache's stand-in, each with its own keys and values of the source image.
     assert never.evidence[0].blocks_skipped == 0
     assert never.image_hashes == plain.image_hashes
-    with open_engine("tiny_glm_image", cache_dit=SETTINGS) as engine:
+    with open_engine("tiny_glm_image_random", cache_dit=SETTINGS) as engine:
         cached = engine.generate([request], None)
     assert cached.evidence[0].blocks_skipped > 0
 

@@ -35,8 +35,8 @@ def test_two_ranks_halve_the_forwards_and_keep_every_bit(model: str, baseline: C
 
 def test_edit_is_split_as_well(picture: Path, baseline: Callable) -> None:
     request = make_request(input_image=str(picture))
-    plain, _ = baseline("tiny_glm_image", request)
-    with open_engine("tiny_glm_image", ranks=2, cfg_parallel={}) as engine:
+    plain, _ = baseline("tiny_glm_image_random", request)
+    with open_engine("tiny_glm_image_random", ranks=2, cfg_parallel={}) as engine:
         output = engine.generate([request], None)
     assert output.image_hashes == plain.image_hashes
     assert [evidence.dit_forwards for evidence in output.evidence] == [8, 8]
@@ -44,9 +44,9 @@ def test_edit_is_split_as_well(picture: Path, baseline: Callable) -> None:
 
 def test_together_with_teacache_it_matches_teacache_alone() -> None:
     request = make_request()
-    with open_engine("tiny_glm_image", teacache={}) as engine:
+    with open_engine("tiny_glm_image_random", teacache={}) as engine:
         alone = engine.generate([request], None)
-    with open_engine("tiny_glm_image", ranks=2, teacache={}, cfg_parallel={}) as engine:
+    with open_engine("tiny_glm_image_random", ranks=2, teacache={}, cfg_parallel={}) as engine:
         both = engine.generate([request], None)
     assert both.image_hashes == alone.image_hashes
     assert sum(evidence.blocks_skipped for evidence in both.evidence) == alone.evidence[0].blocks_skipped > 0

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from sweep.engines.diffusers.tiny_models.checkpoints import BUILDERS, RECORD, ensure_checkpoint
+from sweep.engines.diffusers.tiny_models.checkpoints import BUILDERS, RECORD, TRAINED, ensure_checkpoint
+from tests.conftest import ROOT
 from tests.engines.conftest import answers
 
-PIPELINES = {"tiny_glm_image": "GlmImagePipeline", "tiny_qwen_image": "QwenImagePipeline"}
+PIPELINES = {
+    "tiny_glm_image": "GlmImagePipeline",
+    "tiny_glm_image_random": "GlmImagePipeline",
+    "tiny_qwen_image": "QwenImagePipeline",
+}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -55,8 +60,8 @@ def test_a_damaged_checkpoint_is_built_again(
         (folder / "unet").mkdir()
         (folder / "unet" / "model.safetensors").write_bytes(b"weights")
 
-    monkeypatch.setitem(BUILDERS, "tiny_glm_image", build)
-    folder = ensure_checkpoint("tiny_glm_image")
+    monkeypatch.setitem(BUILDERS, "tiny_glm_image_random", build)
+    folder = ensure_checkpoint("tiny_glm_image_random")
     weights = folder / "unet" / "model.safetensors"
     changed = weights.stat()
     if how == "missing":
@@ -66,12 +71,12 @@ def test_a_damaged_checkpoint_is_built_again(
     else:
         weights.write_bytes(b"weight" if how == "cut short" else b"WEIGHTS")
         os.utime(weights, ns=(changed.st_atime_ns, changed.st_mtime_ns))
-    assert ensure_checkpoint("tiny_glm_image") == folder
+    assert ensure_checkpoint("tiny_glm_image_random") == folder
     assert weights.read_bytes() == b"weights"
     assert str(folder) in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [folder]
     before = weights.stat().st_ino
-    assert ensure_checkpoint("tiny_glm_image") == folder
+    assert ensure_checkpoint("tiny_glm_image_random") == folder
     assert weights.stat().st_ino == before, "one that is whole stays"
     assert capsys.readouterr().err == ""
 
@@ -92,15 +97,27 @@ def test_loads_without_network_and_without_torchvision(model: str, pipeline: str
     assert answers(1, load_offline, ensure_checkpoint(model)) == [(pipeline, [])]
 
 
+@pytest.mark.parametrize("name", sorted(TRAINED))
+def test_trained_weights_come_with_the_package(name: str) -> None:
+    """Small, without pickle, with a card and the licence of what they were trained on."""
+    folder = ensure_checkpoint(name)
+    assert folder.is_relative_to(ROOT / "sweep")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".jinja", ".md", ".safetensors"}
+    assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") <= 10e6
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(f"## {part}" in card for part in ("Data", "Recipe", "Scores", "Limits", "Licence"))
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(folder: Path) -> None:
         (folder / "half").write_text("half")
         raise RuntimeError("disk full")
 
     monkeypatch.setenv("SWEEP_CACHE", str(tmp_path))
-    monkeypatch.setitem(BUILDERS, "tiny_glm_image", fail)
+    monkeypatch.setitem(BUILDERS, "tiny_glm_image_random", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        ensure_checkpoint("tiny_glm_image")
+        ensure_checkpoint("tiny_glm_image_random")
     assert list(tmp_path.iterdir()) == []
 
 

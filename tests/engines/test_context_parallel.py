@@ -44,7 +44,7 @@ def test_each_rank_sees_half_of_the_image_and_the_image_stays(
 def test_model_without_a_plan_is_refused() -> None:
     with (
         pytest.raises(Exception, match=r"GlmImageTransformer2DModel .*_cp_plan"),
-        open_engine("tiny_glm_image", ranks=2, ulysses={"degree": 2}),
+        open_engine("tiny_glm_image_random", ranks=2, ulysses={"degree": 2}),
     ):
         pass
 

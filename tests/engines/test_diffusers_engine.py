@@ -118,19 +118,19 @@ def test_requests_that_cannot_share_a_call_are_refused(engine) -> None:
 
 def test_edit_depends_on_the_input_image(picture: Path, tmp_path: Path, baseline: Callable) -> None:
     edit = make_request(input_image=str(picture))
-    output, edited = baseline("tiny_glm_image", edit)
+    output, edited = baseline("tiny_glm_image_random", edit)
     from PIL import Image
 
     inverted = tmp_path / "inverted.png"
     Image.fromarray(255 - np.asarray(Image.open(picture))).save(inverted)
-    _, other = baseline("tiny_glm_image", make_request(input_image=str(inverted)))
-    _, from_text = baseline("tiny_glm_image", make_request())
+    _, other = baseline("tiny_glm_image_random", make_request(input_image=str(inverted)))
+    _, from_text = baseline("tiny_glm_image_random", make_request())
     assert np.abs(edited - other).mean() > 0.001
     assert np.abs(edited - from_text).mean() > 0.001
     assert output.evidence[0].dit_forwards == 16
     assert output.output_tokens == 2 * 2 + 1
     assert only(output, "image_encode")
-    pair, images = baseline("tiny_glm_image", edit, make_request("b", 1, input_image=str(inverted)))
+    pair, images = baseline("tiny_glm_image_random", edit, make_request("b", 1, input_image=str(inverted)))
     assert len(set(pair.image_hashes)) == 2
     assert images.shape == (2, 64, 64, 3)
 
@@ -139,7 +139,7 @@ def test_wrong_number_of_ranks_is_refused() -> None:
     from sweep.engines.diffusers.engine import DiffusersEngine
 
     with pytest.raises(ValueError, match=r"cfg_parallel.*\b2\b.*\b1$"):
-        DiffusersEngine(make_spec("tiny_glm_image", cfg_parallel={})).load()
+        DiffusersEngine(make_spec("tiny_glm_image_random", cfg_parallel={})).load()
 
 
 def test_missing_checkpoint_is_named(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_killed_rank_is_named_and_takes_the_engine_with_it() -> None:
 
 
 def test_an_exception_in_every_rank_reaches_the_caller(tmp_path: Path) -> None:
-    with open_engine("tiny_glm_image", ranks=2, cfg_parallel={}) as engine:
+    with open_engine("tiny_glm_image_random", ranks=2, cfg_parallel={}) as engine:
         with pytest.raises(Exception, match=r"rank \d of 2 .*missing.png"):
             engine.generate([make_request(input_image=str(tmp_path / "missing.png"))], None)
         assert not engine.alive, "the other ranks may wait in a collective"

@@ -32,8 +32,8 @@ def test_default_threshold_skips_blocks_and_changes_the_image_a_little(
 
 def test_threshold_of_zero_skips_nothing(baseline: Callable) -> None:
     request = make_request()
-    plain, _ = baseline("tiny_glm_image", request)
-    with open_engine("tiny_glm_image", teacache={"rel_l1_thresh": 0.0}) as engine:
+    plain, _ = baseline("tiny_glm_image_random", request)
+    with open_engine("tiny_glm_image_random", teacache={"rel_l1_thresh": 0.0}) as engine:
         output = engine.generate([request], None)
     assert output.evidence[0].blocks_skipped == 0
     assert output.image_hashes == plain.image_hashes
@@ -50,7 +50,7 @@ def test_higher_threshold_skips_more_but_never_the_first_and_last_step(baseline:
 
 
 def test_skips_without_guidance_too() -> None:
-    with open_engine("tiny_glm_image", teacache={}) as engine:
+    with open_engine("tiny_glm_image_random", teacache={}) as engine:
         evidence = engine.generate([make_request(guidance_scale=1.0)], None).evidence[0]
     assert evidence.dit_forwards == 8
     assert evidence.blocks_skipped > 0

@@ -37,7 +37,7 @@ def test_each_rank_holds_half_of_the_sharded_layers_and_the_image_stays(baseline
 def test_model_without_a_plan_is_refused() -> None:
     with (
         pytest.raises(Exception, match=r"GlmImageTransformer2DModel .*_tp_plan"),
-        open_engine("tiny_glm_image", ranks=2, tp={"degree": 2}),
+        open_engine("tiny_glm_image_random", ranks=2, tp={"degree": 2}),
     ):
         pass
 

@@ -13,7 +13,7 @@ from tiny_pipelines import load
 @pytest.fixture(scope="module")
 def glm() -> Iterator[Any]:
     """Tiny GLM-Image: AR, DiT, VAE."""
-    return load("tiny_glm_image")
+    return load("tiny_glm_image_random")
 
 
 @pytest.fixture(scope="module")

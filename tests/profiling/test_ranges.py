@@ -138,7 +138,7 @@ def generate(pipe: Connection, tool: str, log: str) -> None:
     from profiling.phases import PhaseRecorder
     from tests.profiling.tiny_pipelines import arguments, load
 
-    pipeline = load("tiny_glm_image")
+    pipeline = load("tiny_glm_image_random")
     recorder = PhaseRecorder(rank=0, device="cpu")
     attach(pipeline, recorder)
     with recorder.phase("request"):
