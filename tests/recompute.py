@@ -357,6 +357,33 @@ def difference(folder: Path, request: Any, other_folder: Path, other: Any) -> tu
     return float(apart.mean()), float(apart.max()), float((apart**2).mean()), ssim(one, two)
 
 
+# -- what pictures show
+
+
+def shown_facts(results: Sequence[Result]) -> dict[str, Any]:
+    """Shares of the first start's pictures and facts, and Wilson's interval solved as a quadratic equation."""
+    folder, requests = results[0]["path"], [r for r in results[0]["requests"] if r["image"]]
+    if not (folder / "quality.json").is_file():
+        return {}
+    known = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+    facts = {name.split(":")[1]: one for name, one in known.items() if name.startswith("facts:")}
+    each = [facts[r["image_hash"]] for r in requests if r["image_hash"] in facts]
+    if not each:
+        return {}
+    count, right = len(each), sum(not one["wrong"] for one in each)
+    # p with (share - p)² = z² p (1 - p) / count
+    z2, share = statistics.NormalDist().inv_cdf(0.975) ** 2, right / count
+    low, high = sorted(float(root.real) for root in np.roots([1 + z2 / count, -2 * share - z2 / count, share**2]))
+    wrong = sum(len(one["wrong"]) for one in each)
+    return {
+        "pictures_checked": count,
+        "exact_rate": share,
+        "exact_low": max(0.0, low),
+        "exact_high": min(1.0, high),
+        "facts_right": 1 - wrong / sum(one["facts"] for one in each),
+    }
+
+
 # -- the whole table
 
 
@@ -367,7 +394,7 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
         cell = sweep.by_key[shown["cell_key"]]
         results = sweep.results.get(cell["key"], [])
         row = own_columns(cell, results, lambda result: result["path"])
-        measured = speed(sweep, cell) | quality(sweep, cell) if results else {}
+        measured = speed(sweep, cell) | quality(sweep, cell) | shown_facts(results) if results else {}
         rows.append(row | measured)
     family = [
         (row["p_value"], number)

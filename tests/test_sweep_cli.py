@@ -143,9 +143,9 @@ def test_load_gives_the_same_as_data_frames(autoregressive: Path) -> None:
     assert set(tables.phases[tables.phases.cell == "cfg_parallel b1"]["rank"]) == {0, 1}
 
 
-def test_a_measured_cell_becomes_a_timeline(finished: Path, tmp_path: Path, sweep) -> None:
+def test_a_measured_cell_becomes_a_timeline(autoregressive: Path, tmp_path: Path, sweep) -> None:
     """Its telemetry lies where the processor was busy: at the requests, also when a baseline's came before."""
-    (cell,) = finished.glob("cfg_parallel-b1-*")
+    (cell,) = autoregressive.glob("cfg_parallel-b1-*")
     stored = json.loads((cell / "result.json").read_text())
     assert stored["first_request_s"] > stored["batches"][0]["baseline_s"], "the baseline generated first"
     done = sweep("timeline", str(cell), "--from", "0", "--out", str(tmp_path / "made"), module="profiling")
