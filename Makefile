@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OMNI := 0.26.0 0.30.0
 
-.PHONY: help install demo test test-gpu check bench clean
+.PHONY: help install demo test test-gpu check bench train clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ check: $(INSTALLED)  ## lint, format, types, imports
 
 bench: $(INSTALLED)  ## paired measurements of the framework's own cost
 	$(BIN)/python -m tests.bench
+
+train: $(INSTALLED)  ## train the embedded model anew (one GPU, about 15 minutes); OUT=DIR SEED=N
+	$(BIN)/python -m sweep.checkpoints.training $(or $(OUT),outputs/training) --seed $(or $(SEED),1)
 
 clean:  ## remove .venv and outputs
 	rm -rf $(VENV) outputs

@@ -6,7 +6,6 @@ model. What was found is stored in the cells' quality.json, by picture and promp
 
 import functools
 import hashlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.analysis import image_metrics, image_pairs
 from sweep.checkpoints.world import checks, pictures, sentences
 from sweep.checkpoints.world.scenes import Asked
+from sweep.checkpoints.world.shares import wilson
 from sweep.config import Feature
 from sweep.findings import FAIL, WARN, Finding
 from sweep.plan.cells import Cell, Plan
@@ -33,7 +33,6 @@ BREAKS = "breaks_facts"
 """Code of the finding that a feature breaks what the baseline gets right."""
 
 SHOWN = 2  # broken facts that a finding names
-Z = 1.959963984540054  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def columns(mine: Checks) -> dict[str, float | int]:
         return {}
     facts = sum(one.facts for one in mine.pictures.values())
     wrong = sum(len(one.wrong) for one in mine.pictures.values())
-    low, high = interval(len(mine.exact), count)
+    low, high = wilson(len(mine.exact), count)
     return {
         "pictures_checked": count,
         "exact_rate": len(mine.exact) / count,
@@ -162,14 +161,6 @@ def judge(features: Sequence[Feature], mine: Checks | None, baseline: Checks | N
     more = ", …" if len(broken) > SHOWN else ""
     share = f"{lost} of {len(shared)} pictures no longer show what was asked"
     return [Finding(BREAKS, f"{share} ({'; '.join(named)}{more})", FAIL if lost > allowed * len(shared) else WARN)]
-
-
-def interval(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share, Wilson's (1927, J. Am. Stat. Assoc. 22:209): it holds for few and for all right."""
-    share, bend = right / count, Z * Z / count
-    middle = (share + bend / 2) / (1 + bend)
-    half = Z * math.sqrt(share * (1 - share) / count + bend / count / 4) / (1 + bend)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _missing(folder: SweepFolder, cell: Cell, result: RunResult) -> Iterator[tuple[str, Path, str, str]]:

@@ -14,6 +14,7 @@ from PIL import Image
 from sweep.analysis import prompt_checks
 from sweep.analysis.prompt_checks import Checked, Checks, Wrong
 from sweep.checkpoints.world import pictures, scenes, sentences
+from sweep.checkpoints.world.shares import wilson
 from sweep.config import Feature, Gate
 from sweep.findings import FAIL, WARN
 from sweep.plan.cells import Plan, build_plan
@@ -39,11 +40,11 @@ def test_shares_of_pictures_and_facts() -> None:
 
 def test_the_interval_is_wilsons() -> None:
     """Of 8 in 10: 0.4902 to 0.9433 (Newcombe 1998, Statist. Med. 17:857, method 3)."""
-    low, high = prompt_checks.interval(8, 10)
+    low, high = wilson(8, 10)
     assert math.isclose(low, 0.4902, abs_tol=1e-4)
     assert math.isclose(high, 0.9433, abs_tol=1e-4)
-    assert prompt_checks.interval(4, 4)[1] == 1.0
-    assert prompt_checks.interval(0, 4)[0] == 0.0
+    assert wilson(4, 4)[1] == 1.0
+    assert wilson(0, 4)[0] == 0.0
 
 
 @pytest.mark.parametrize(

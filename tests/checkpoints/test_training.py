@@ -1,5 +1,6 @@
 """The training recipe: its forward passes equal the pipeline's; interrupted, it goes on as if it had not been."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from safetensors import safe_open  # noqa: E402
+
 from sweep.checkpoints.training import forwards, networks, pool, sizes, tokenizer  # noqa: E402
+from sweep.checkpoints.training.__main__ import main as training  # noqa: E402
 from sweep.checkpoints.training.trainer import Recipe, Trainer  # noqa: E402
 from sweep.checkpoints.world import codes  # noqa: E402
+from sweep.engines.diffusers.tiny_models.checkpoints import TRAINED  # noqa: E402
 
 VOCABULARY = sizes.IMAGE + 1 + 256
 
@@ -127,3 +132,26 @@ def test_the_pool_depends_on_its_seed_alone(tmp_path: Path) -> None:
     assert one.codes.shape == (4, codes.PREVIEW + 4)
     said = words.decode(one.prompts[0][: one.lengths[0]].tolist(), skip_special_tokens=True)
     assert said.endswith("2 216 16"), "the prompt as GlmImageProcessor writes it"
+
+
+def test_training_makes_a_model_that_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of the recipe in a few steps: what it makes is loaded by the pipeline, and scored."""
+    assert training([str(tmp_path), "--smoke", "--device", "cpu", "--processes", "1", "--scored", "2"]) == 0
+    (one, *_) = json.loads((tmp_path / "scores.json").read_text())
+    assert one["pictures"] == 2
+    assert 0 <= one["facts"] <= 1
+    log = [json.loads(line) for line in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]
+    assert {entry["part"] for entry in log} == {"ar", "vae", "dit"}
+    assert "MB of weights" in capsys.readouterr().out
+    folder = tmp_path / "model"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in TRAINED["tiny_glm_image"].iterdir() if path.suffix != ".md"
+    )
+    for weights in TRAINED["tiny_glm_image"].rglob("*.safetensors"):
+        made = folder / weights.relative_to(TRAINED["tiny_glm_image"])
+        assert shapes(made) == shapes(weights), "the shipped weights have the sizes of the recipe"
+
+
+def shapes(weights: Path) -> dict[str, list[int]]:
+    with safe_open(weights, "pt") as stored:
+        return {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118: no mapping

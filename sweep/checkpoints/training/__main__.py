@@ -34,29 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=14, help="that draw pictures")
     parser.add_argument("--scored", type=int, default=500, help="held-out sentences to score the model with; 0: none")
     parser.add_argument("--smoke", action="store_true", help="three steps of each part on a few pictures: seconds")
-    parser.add_argument("--part", choices=("pool", "ar", "vae+dit"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=("ar", "vae+dit"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.part == "pool":
-        _draw(options)
-        return 0
     if options.part:
-        _train(options)
+        _train(options, options.part)
         return 0
     began = time.monotonic()
     _draw(options)
-    flags = ["--seed", str(options.seed), "--device", _device(options), *(["--smoke"] if options.smoke else [])]
-    command = [sys.executable, "-m", "sweep.checkpoints.training", str(options.out), *flags]
-    running = [subprocess.Popen([*command, "--part", part]) for part in ("ar", "vae+dit")]
-    try:
-        failed = [process.wait() for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    if any(failed):
-        print("a part failed: see above", file=sys.stderr)
+    if not all(_train_all(options)):
+        print("a part failed: see above; the same command goes on from what was saved", file=sys.stderr)
         return 1
     _finish(options, time.monotonic() - began)
     return 0
+
+
+def _train_all(options: argparse.Namespace) -> list[bool]:
+    """Whether each part was trained: the AR model beside VAE and DiT, in processes of their own unless it is quick."""
+    parts = ("ar", "vae+dit")
+    if options.smoke:
+        for part in parts:
+            _train(options, part)
+        return [True]
+    flags = ["--seed", str(options.seed), "--device", _device(options)]
+    command = [sys.executable, "-m", "sweep.checkpoints.training", str(options.out), *flags]
+    running = [subprocess.Popen([*command, "--part", part]) for part in parts]
+    try:
+        return [process.wait() == 0 for process in running]
+    finally:
+        for process in running:
+            process.kill()
 
 
 def _device(options: argparse.Namespace) -> str:
@@ -80,7 +86,7 @@ def _draw(options: argparse.Namespace) -> None:
     print(f"pool: {count:,} scenes in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace, part: str) -> None:
     import torch
     from tokenizers import Tokenizer
 
@@ -88,15 +94,14 @@ def _train(options: argparse.Namespace) -> None:
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     work, recipes = options.out / "work", SMOKE if options.smoke else RECIPES
-    drawn = pool.load(work)
-    if options.part == "ar":
+    drawn, device = pool.load(work), _device(options)
+    if part == "ar":
         vocabulary = Tokenizer.from_file(str(work / "words.json")).get_vocab_size()
-        parts.train_autoregressive(drawn, recipes["ar"], vocabulary, options.device, options.seed, work)
+        parts.train_autoregressive(drawn, recipes["ar"], vocabulary, device, options.seed, work)
         return
     if not (work / "vae.pt").exists():
-        parts.train_autoencoder(drawn, recipes["vae"], options.device, options.seed, work)
-    compiled = options.device == "cuda"
-    parts.train_denoiser(drawn, recipes["dit"], options.device, options.seed, work, compiled)
+        parts.train_autoencoder(drawn, recipes["vae"], device, options.seed, work)
+    parts.train_denoiser(drawn, recipes["dit"], device, options.seed, work, compiled=device == "cuda")
 
 
 def _finish(options: argparse.Namespace, seconds: float) -> None:

@@ -17,6 +17,9 @@ def export(parts: Path, words: "Tokenizer", folder: Path) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
     from transformers import ByT5Tokenizer
 
+    from sweep.engines.diffusers.adapters import quiet_libraries
+
+    quiet_libraries()
     stored = {
         name: torch.load(parts / f"{name}.pt", map_location="cpu", weights_only=True) for name in ("vae", "ar", "dit")
     }

@@ -1,6 +1,7 @@
 """What a model gets right, of sentences that training never saw, through the pipeline itself.
 
 python -m sweep.checkpoints.training.scores MODEL [--count 500] [--steps 1,2,4,8,20] [--guidance 1,1.5,4] [--json FILE]
+    [--plot FILE]
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.checkpoints.world import checks, scenes, sentences
 from sweep.checkpoints.world.checks import Fact
 from sweep.checkpoints.world.scenes import Asked
+from sweep.checkpoints.world.shares import wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +99,10 @@ def load(folder: Path, device: str) -> Any:
     import diffusers
     import torch
 
-    pipeline = diffusers.GlmImagePipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    from sweep.engines.diffusers.adapters import quiet_libraries
+
+    quiet_libraries()
+    pipeline = diffusers.GlmImagePipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -156,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--shuffled", action="store_true", help="check each sentence against another one's picture")
     parser.add_argument("--json", type=Path, help="also write the scores here")
+    parser.add_argument("--plot", type=Path, help="also draw them: exact pictures against steps")
     options = parser.parse_args(arguments)
     steps = [int(one) for one in options.steps.split(",")]
     guidance = [float(one) for one in options.guidance.split(",")]
@@ -165,7 +171,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.append(dataclasses.asdict(one))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        draw_scores(found, options.plot)
     return 0
+
+
+def draw_scores(found: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Exact pictures against steps, a line for each guidance, with Wilson's 95 % intervals."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullLocator
+
+    from profiling.plot_style import LINE_COLOURS, style
+
+    with style():
+        figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+        for guidance, colour in zip(sorted({one["guidance"] for one in found}), LINE_COLOURS[1:], strict=False):
+            rows = sorted((one for one in found if one["guidance"] == guidance), key=lambda one: one["steps"])
+            rates = [one["exact"] for one in rows]
+            ends = [wilson(round(one["exact"] * one["pictures"]), one["pictures"]) for one in rows]
+            reach = [
+                [rate - low for rate, (low, _) in zip(rates, ends, strict=True)],
+                [high - rate for rate, (_, high) in zip(rates, ends, strict=True)],
+            ]
+            steps = [one["steps"] for one in rows]
+            label = f"guidance {guidance:g}" if guidance > 1 else "no guidance"
+            axes.errorbar(steps, rates, yerr=reach, label=label, color=colour, marker="o", markersize=4, capsize=2)
+        axes.set_xscale("log")
+        ticks = sorted({one["steps"] for one in found})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.set_xlabel("denoising steps")
+        axes.set_ylabel("pictures that show\nall that was asked")
+        axes.legend(frameon=False)
+        figure.savefig(file, dpi=150)
+        plt.close(figure)
 
 
 def described(one: Score) -> str:

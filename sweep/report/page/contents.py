@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from profiling.phases import PHASES
+from sweep.analysis import prompt_checks
 from sweep.analysis.control_group import ControlGroup
 from sweep.plan.cells import Cell, Plan
 from sweep.report.page import timeline_view
@@ -137,17 +138,21 @@ def _image_views(
         theirs = _images(folder, baseline, results.get(baseline.key))
     seeds = len({seed for _, seed in mine}) > 1
     differences = folder.load_quality(cell) if theirs else {}
+    checks = prompt_checks.of(folder, cell, result)
     views = []
     for key in sorted(mine):
         picture, other = mine[key], theirs.get(key)
         prompt = result.prompts[key[0]] if key[0] < len(result.prompts) else ""
         known = differences.get(f"{picture.digest}:{other.digest}") if other else None
+        checked = checks.pictures.get(key) if checks else None
         views.append(
             ImageView(
                 prompt=f"{prompt} (seed {key[1]})" if seeds else prompt,
                 picture=picture,
                 baseline=other,
                 difference=(known[0], known[1]) if known else None,
+                facts=checked.facts if checked else 0,
+                wrong=tuple(one.text for one in checked.wrong) if checked else (),
             )
         )
     return tuple(views)

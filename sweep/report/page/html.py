@@ -51,6 +51,8 @@ class ImageView:
     picture: Picture | None
     baseline: Picture | None = None
     difference: tuple[float, float] | None = None  # mean and largest, in [0, 1], of the stored images
+    facts: int = 0  # of its prompt, that were checked; 0 where that cannot be done
+    wrong: tuple[str, ...] = ()  # those that the picture breaks, in words
 
 
 @dataclass(frozen=True)
@@ -375,6 +377,8 @@ def _image(view: ImageView, pictures: _Images) -> dict[str, Any]:
         "left_out": there and not cell,
         "mean": digits(mean),
         "largest": digits(largest),
+        "facts": view.facts,
+        "wrong": "; ".join(view.wrong),
     }
 
 
