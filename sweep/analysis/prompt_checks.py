@@ -48,8 +48,13 @@ class Wrong:
     def text(self) -> str:
         """For people: `top left: shape is ring, not circle`."""
         where = f"{self.place}: " if self.place else ""
+        if self.kind == "presence":
+            return f"{where}nothing is there"
+        if self.kind == "empty":
+            return f"{where}{self.seen} is there"
+        name = {"words": "text", "words_colour": "colour of the text"}.get(self.kind, self.kind)
         seen = self.seen or ("unreadable" if self.kind == "words" else "none of the known")
-        return f"{where}{self.kind.replace('_', ' ')} is {seen}, not {self.asked}"
+        return f"{where}{name} is {seen}, not {self.asked}"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sweep.plan.cells import Plan
 from sweep.report.page import contents
 from sweep.report.report_json import document
 from sweep.results.folder import SweepFolder
+from sweep.results.records import RunResult
 
 RANDOM_WEIGHTS_NOTE = "Random weights: images mean nothing, and cache speed-ups are not representative."
 
@@ -48,7 +49,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         started = time.perf_counter()
         shown = Plan(tuple(plan.by_key[row["cell_key"]] for row in rows), plan.groups)
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
-            pictures = _draw(folder, rows, note)
+            pictures = _draw(folder, plan, rows, results, note)
             files.append(contents.write(folder, shown, rows, results, pictures, note, found.control))
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")
@@ -69,13 +70,20 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _draw(folder: SweepFolder, rows: Sequence[Mapping[str, Any]], note: str) -> list[Path]:
+def _draw(
+    folder: SweepFolder,
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]],
+    results: Mapping[str, RunResult | None],
+    note: str,
+) -> list[Path]:
     import pandas
 
     from sweep.report.plots.draw import draw_all
+    from sweep.report.plots.pictures import draw_pictures
 
     frame = pandas.DataFrame([dict(row) for row in rows], columns=[*columns.NAMES, "findings"])
-    return draw_all(frame, folder.plots_path(), note)
+    return draw_all(frame, folder.plots_path(), note, lambda: draw_pictures(folder, plan, rows, results))
 
 
 def _print(

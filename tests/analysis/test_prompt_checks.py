@@ -65,6 +65,23 @@ def test_a_feature_answers_for_what_it_breaks(
     assert all("top left: shape is ring, not circle" in one.text for one in found)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (Wrong("words", "bottom", "M8Q", ""), "bottom: text is unreadable, not M8Q"),
+        (Wrong("words_colour", "top", "red", "blue"), "top: colour of the text is blue, not red"),
+        (Wrong("presence", "top left", "a thing", "nothing"), "top left: nothing is there"),
+        (
+            Wrong("empty", "top right", "nothing", "small solid red circle"),
+            "top right: small solid red circle is there",
+        ),
+        (Wrong("count", "", "3", "2"), "count is 2, not 3"),
+    ],
+)
+def test_a_broken_fact_in_words(wrong: Wrong, text: str) -> None:
+    assert wrong.text == text
+
+
 def test_a_gate_may_allow_more() -> None:
     tolerant = Feature(name="teacache", gate=Gate(fail_broken=0.5))
     (found,) = prompt_checks.judge([tolerant], checks_of(True, False), checks_of(True, True))

@@ -14,6 +14,7 @@ from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, lay_out, style
 from sweep.analysis import columns, paired
 from sweep.findings import LOST
 from sweep.plan.cells import AA
+from sweep.report.plots.exactness import draw_exactness
 from sweep.report.plots.heatmap import draw_heatmap
 from sweep.report.plots.panels import (
     BASELINE,
@@ -43,11 +44,13 @@ BAR_COLOURS = {phase: PHASE_COLOURS[phase] for phase in (*EXCLUSIVE_PHASES, OTHE
 """Parts of the bar of one generation, in the order of a request."""
 
 
-def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[Path]:
+def draw_all(
+    summary: "pandas.DataFrame", folder: Path, note: str = "", pictures: "Callable[[], Figure | None] | None" = None
+) -> list[Path]:
     """Draw every plot that has something to show into `folder`; returns the files, PNG and SVG of each.
 
     `summary` has the columns of summary.csv (any may be missing). `note` is small print under each plot,
-    e.g. that weights are random.
+    e.g. that weights are random. `pictures` draws the one plot that is made from images.
     """
     frame = _clean(summary)
     written: list[Path] = []
@@ -57,15 +60,24 @@ def draw_all(summary: "pandas.DataFrame", folder: Path, note: str = "") -> list[
             if figure is None:
                 continue
             footnote(figure, note, None if name in TELLS_ALL else frame)
-            folder.mkdir(parents=True, exist_ok=True)
-            lay_out(figure, DPI)
-            for suffix in ("png", "svg"):
-                path = folder / f"{name}.{suffix}"
-                with replaced(path) as unfinished:
-                    # Without a date, the same rows give the same file.
-                    metadata = {"Date": None} if suffix == "svg" else None
-                    figure.savefig(unfinished, dpi=DPI, format=suffix, metadata=metadata)
-                written.append(path)
+            written += _save(figure, folder / name)
+        if pictures is not None and (figure := pictures()) is not None:
+            written += _save(figure, folder / "pictures")
+    return written
+
+
+def _save(figure: "Figure", file: Path) -> list[Path]:
+    """Write a figure as PNG and SVG."""
+    written = []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lay_out(figure, DPI)
+    for suffix in ("png", "svg"):
+        path = file.with_name(f"{file.name}.{suffix}")
+        with replaced(path) as unfinished:
+            # Without a date, the same rows give the same file.
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(unfinished, dpi=DPI, format=suffix, metadata=metadata)
+        written.append(path)
     return written
 
 
@@ -173,10 +185,11 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "batch": draw_batch,
     "memory": draw_memory,
     "quality": draw_quality,
+    "exactness": draw_exactness,
 }
 """File name of each plot, and the function that draws it (None: nothing to show)."""
 
-BENCHMARKS = ("speedup", "batch", "quality")
+BENCHMARKS = ("speedup", "batch", "quality", "exactness")
 """Plots of speed. They leave out profiled cells."""
 
 TELLS_ALL = ("heatmap",)
