@@ -17,7 +17,7 @@ from sweep.analysis import image_metrics, image_pairs
 from sweep.checkpoints.world import checks, pictures, sentences
 from sweep.checkpoints.world.scenes import Asked
 from sweep.checkpoints.world.shares import wilson
-from sweep.config import Feature
+from sweep.config import TASKS, Feature
 from sweep.findings import FAIL, WARN, Finding
 from sweep.plan.cells import Cell, Plan
 from sweep.results.folder import SweepFolder
@@ -83,10 +83,22 @@ class Checks:
 
 
 def apply_to(cell: Cell) -> bool:
-    """Whether the pictures of this cell can be checked: its model learnt the world, and the size is one that it has."""
+    """Whether the pictures of this cell can be checked: its model learnt the world, and such pictures."""
+    wanted = cell.config["model"].get("weights") and cell.config["workload"].get("checks")
+    return bool(wanted) and untrained(cell) is None
+
+
+def untrained(cell: Cell) -> Finding | None:
+    """What a model that learnt the world was not trained for although this cell asks for it; None for other models."""
     model, workload = cell.config["model"], cell.config["workload"]
-    square = workload["width"] == workload["height"] and workload["width"] % pictures.SIDE == 0
-    return bool(model.get("weights") and workload.get("checks") and square and workload["task"] == "text_to_image")
+    if not model.get("weights"):
+        return None
+    nothing = "so what its images show means nothing"
+    if workload.get("task", TASKS[0]) != TASKS[0]:
+        return Finding(OUTSIDE, f"this model has not learnt edits, {nothing}")
+    if (workload["width"], workload["height"]) != (pictures.SIDE, pictures.SIDE):
+        return Finding(OUTSIDE, f"this model was trained at {pictures.SIDE}×{pictures.SIDE} alone, {nothing}")
+    return None
 
 
 def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | None]) -> None:

@@ -159,6 +159,8 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     if checks:
         row |= prompt_checks.columns(checks)
         row["notes"] += prompt_checks.notes(checks)
+    elif outside := prompt_checks.untrained(cell):
+        row["notes"].append(outside)
     wrong = sweep.image_faults(cell.key)
     if cell.baseline_key != cell.key:
         wrong = [*wrong, *image_faults.no_comparison(sweep.image_faults(cell.baseline_key))]

@@ -139,9 +139,21 @@ def test_a_prompt_outside_the_world_is_said_to_be_so(stored: Callable[..., Store
     assert prompt_checks.judge([Feature(name="teacache")], found, found) == []
 
 
-@pytest.mark.parametrize("workload", [{"checks": False}, {"width": 128}, {"width": 96, "height": 96}])
-def test_pictures_of_other_kinds_are_not_checked(workload: dict[str, object], stored: Callable[..., Stored]) -> None:
-    assert checked(stored(CIRCLE, CIRCLE, **workload)) is None
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        ({"checks": False}, ""),
+        ({"width": 128, "height": 128}, "trained at 64×64 alone"),
+        ({"task": "image_edit"}, "has not learnt edits"),
+    ],
+)
+def test_pictures_that_the_model_was_not_trained_for_are_not_checked(
+    workload: dict[str, object], said: str, stored: Callable[..., Stored]
+) -> None:
+    folder, plan, result = stored(CIRCLE, CIRCLE, **workload)
+    assert checked((folder, plan, result)) is None
+    why = prompt_checks.untrained(plan.cells[0])
+    assert said in why.text if why else not said
 
 
 def test_what_is_stored_and_cannot_be_is_checked_again(stored: Callable[..., Stored]) -> None:
