@@ -229,4 +229,5 @@ def _picture(path: Path, digest: str) -> "np.ndarray":
 
 
 def _name(digest: str, prompt: str) -> str:
-    return f"facts:{digest}:{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+    asked = hashlib.sha256(f"{checks.VERSION} {prompt}".encode()).hexdigest()[:16]
+    return f"facts:{digest}:{asked}"

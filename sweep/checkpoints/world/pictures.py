@@ -54,7 +54,7 @@ def colour(rgb: tuple[int, int, int]) -> "np.ndarray":
     return np.array(rgb, dtype=np.float32) / 255
 
 
-def cover(thing: Thing, radius: float, shift: tuple[int, int], scale: int = 1) -> "np.ndarray":
+def cover(thing: Thing, radius: float, shift: tuple[float, float], scale: int = 1) -> "np.ndarray":
     """(32 · scale, 32 · scale) of float32: how much of each pixel of its corner a thing covers."""
     import numpy as np
 
