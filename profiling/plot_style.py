@@ -30,19 +30,28 @@ PHASE_COLOURS = {
 LINE_COLOURS = ("#333333", "#D55E00", "#0173B2", "#029E73", "#CC78BC", "#CA9161", "#949494", "#56B4E9")
 """Colours of lines of the same quantity, e.g. one per GPU."""
 
+CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC"),
+    *("Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+)
+"""Fonts for what the default one lacks, if the machine has one of them."""
+
 
 @contextmanager
 def style() -> Iterator[None]:
     """seaborn's white grid, only for what is drawn inside the block; labels are never parsed as math."""
     import matplotlib
     import seaborn
+    from matplotlib import font_manager
 
     extra = {"text.parse_math": False, "svg.hashsalt": "sweep", "axes.edgecolor": LIGHT, "axes.titleweight": "bold"}
     size = {"font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9.5}
     with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; no reason to stop a report.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        matplotlib.rcParams.update({**extra, **size})
+        installed = {font.name for font in font_manager.fontManager.ttflist}
+        further = [name for name in CHINESE_FONTS if name in installed][:1]
+        matplotlib.rcParams.update({**extra, **size, "font.family": [*matplotlib.rcParams["font.family"], *further]})
         yield
 
 
