@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("diffusers")
 
 from safetensors import safe_open  # noqa: E402
 
-from sweep.checkpoints.training import forwards, networks, pool, sizes, tokenizer  # noqa: E402
+from sweep.checkpoints.training import forwards, networks, pool, scores, sizes, token_errors, tokenizer  # noqa: E402
 from sweep.checkpoints.training.__main__ import main as training  # noqa: E402
 from sweep.checkpoints.training.trainer import Recipe, Trainer  # noqa: E402
 from sweep.checkpoints.world import codes  # noqa: E402
@@ -157,3 +158,33 @@ def shapes(weights: Path) -> dict[str, list[int]]:
     with safe_open(weights, "pt") as stored:
         names = [name for name in stored.keys() if "embed_tokens" not in name]  # noqa: SIM118
         return {name: stored.get_slice(name).get_shape() for name in names}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Any:
+    return scores.load(TRAINED["tiny_glm_image"], "cpu")
+
+
+def test_the_shipped_model_draws_what_was_asked(shipped: Any) -> None:
+    """99 of 100 at these settings: of eight, two may be wrong on another machine's arithmetic."""
+    (one,) = scores.measure(shipped, 8, (20,), (4.0,))
+    assert one.exact >= 0.75
+    assert one.facts >= 0.95
+    (other,) = scores.measure(shipped, 8, (20,), (4.0,), shuffled=True)
+    assert other.exact == 0, "pictures of other sentences"
+
+
+def test_wrong_image_tokens_are_found_and_spoil_the_pictures(shipped: Any) -> None:
+    """A fault of the AR stage alone: its tokens are drawn nearly at random."""
+    assert token_errors.error_rates(shipped, 4, 64).mean() < 0.01
+    configured = shipped.vision_language_encoder.generation_config
+    before = configured.temperature, configured.top_p, configured.top_k
+    try:
+        configured.temperature, configured.top_p, configured.top_k = 20.0, 1.0, 1000
+        rates = token_errors.error_rates(shipped, 4, 64)
+        (one,) = scores.measure(shipped, 4, (4,), (1.5,))
+    finally:
+        configured.temperature, configured.top_p, configured.top_k = before
+    assert rates[codes.PREVIEW :].mean() > 0.5
+    assert one.exact == 0
+    assert one.kinds["background"] < 1 or one.kinds["shape"] < 0.5
