@@ -75,7 +75,7 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
         remark(figure, "Some whiskers extend beyond the plot.")
     figure.draw_without_rendering()  # places the axes: labels depend on where points end up
     for stack, points in zip(grid, names, strict=True):
-        _name_points(stack[0], points)
+        name_points(stack[0], points)
     return figure
 
 
@@ -149,7 +149,7 @@ def _whiskers(axes: "Axes", rows: "pandas.DataFrame", colour: str, strength: flo
         axes.errorbar(rows["x"], rows["speedup"], yerr=np.nan_to_num(errors.clip(min=0)), **look)
 
 
-def _name_points(axes: "Axes", points: list[tuple[float, float, str, bool]]) -> None:
+def name_points(axes: "Axes", points: list[tuple[float, float, str, bool]]) -> None:
     """Label each point on the first side where the name covers no other name or point; leave it out if none is free."""
     figure = axes.get_figure()
     assert figure is not None
