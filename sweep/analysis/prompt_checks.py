@@ -32,6 +32,9 @@ OUTSIDE = "outside_world"
 BREAKS = "breaks_facts"
 """Code of the finding that a feature breaks what the baseline gets right."""
 
+FEWEST_BROKEN = 2
+"""A single picture that a feature breaks makes no FAIL, however few there are: one may be a matter of opinion."""
+
 SHOWN = 2  # broken facts that a finding names
 
 
@@ -163,7 +166,7 @@ def notes(mine: Checks) -> list[Finding]:
 def judge(features: Sequence[Feature], mine: Checks | None, baseline: Checks | None) -> list[Finding]:
     """What a feature breaks of the pictures that the baseline gets right, less what it mends.
 
-    FAIL from the share on that the gate of its most tolerant feature allows, WARN for any. [] for none.
+    FAIL for several that are more than the gate of its most tolerant feature allows, WARN for any; [] for none.
     """
     if mine is None or baseline is None or not features:
         return []
@@ -176,8 +179,10 @@ def judge(features: Sequence[Feature], mine: Checks | None, baseline: Checks | N
     allowed = max(feature.gate.fail_broken for feature in features)
     named = [wrong.text for key in broken for wrong in mine.pictures[key].wrong[:1]][:SHOWN]
     more = ", …" if len(broken) > SHOWN else ""
-    share = f"{lost} of {len(shared)} pictures no longer show what was asked"
-    return [Finding(BREAKS, f"{share} ({'; '.join(named)}{more})", FAIL if lost > allowed * len(shared) else WARN)]
+    show = "no longer shows" if lost == 1 else "no longer show"
+    share = f"{lost} of {len(shared)} pictures {show} what was asked"
+    grave = lost >= FEWEST_BROKEN and lost > allowed * len(shared)
+    return [Finding(BREAKS, f"{share} ({'; '.join(named)}{more})", FAIL if grave else WARN)]
 
 
 def _missing(folder: SweepFolder, cell: Cell, result: RunResult) -> Iterator[tuple[str, Path, str, str]]:
