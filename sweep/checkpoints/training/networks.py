@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sweep.checkpoints.training import sizes
+from sweep.engines.diffusers.tiny_models import glm_image
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, GlmImageTransformer2DModel
@@ -34,15 +35,8 @@ def autoregressive(vocabulary: int) -> "GlmImageForConditionalGeneration":
                 "mrope_section": list(sizes.ROPE_SECTIONS),
             },
         },
-        vision_config={
-            "depth": 1,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "image_size": 256,
-            "patch_size": 16,
-        },
-        vq_config={"num_embeddings": sizes.CODEBOOK, "embed_dim": 32, "latent_channels": 64},
+        vision_config=dict(glm_image.VISION),
+        vq_config=dict(glm_image.VISION_CODES),
         image_token_id=sizes.IMAGE,
         image_start_token_id=sizes.IMAGE_START,
         image_end_token_id=sizes.IMAGE_END,
@@ -67,18 +61,7 @@ def glyph_encoder() -> "T5EncoderModel":
     import torch
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(
-        **sizes.GLYPH_ENCODER,
-        feed_forward_proj="gated-gelu",
-        is_encoder_decoder=False,
-        use_cache=False,
-        tie_word_embeddings=False,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
-    )
-    model = T5EncoderModel(config)
+    model = T5EncoderModel(T5Config(**sizes.GLYPH_ENCODER, dropout_rate=0.0))
     with torch.no_grad():
         _initialise(model)
         model.shared.weight.normal_(0.0, 1.0)

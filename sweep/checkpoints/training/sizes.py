@@ -3,13 +3,16 @@
 from typing import Any
 
 from sweep.checkpoints.world.scenes import LONGEST_TEXT
+from sweep.engines.diffusers.tiny_models import glm_image, parts
 
-CODEBOOK = 1024  # image tokens; the AR head is as wide, so that nothing else can be sampled
-IMAGE_START, IMAGE_END, PAD, GRID_START, GRID_END, IMAGE = range(CODEBOOK, CODEBOOK + 6)
-SPECIALS = ("<|image_start|>", "<|image_end|>", "<|endoftext|>", "<sop>", "<eop>", "<|image|>")
-"""Names of those, in order."""
+# As of every tiny GLM-Image: image tokens, which alone the AR head can sample, and those after them
+CODEBOOK, IMAGE_START, IMAGE_END = glm_image.CODEBOOK, glm_image.IMAGE_START, glm_image.IMAGE_END
+PAD, IMAGE = glm_image.GLM_PAD, glm_image.GLM_IMAGE
+LATENT_CHANNELS = parts.LATENT_CHANNELS
+GLYPH_ENCODER, SCHEDULER = glm_image.GLYPH_ENCODER, glm_image.SCHEDULER
+SPECIALS = ("<|image_start|>", "<|image_end|>", *glm_image.GLM_SPECIALS)
+"""Names of the tokens that follow the image tokens, in order."""
 
-LATENT_CHANNELS = 16
 SIDE = 64  # pixels of the pictures that it is trained on
 GRID = SIDE // 32  # target tokens in a row; each covers 32×32 pixels
 LATENT_SIDE = SIDE // 8
@@ -29,14 +32,6 @@ ROTARY = 16  # of 32 dimensions of a head
 ROPE_THETA = 10.0  # with 10,000 neighbouring columns of so small a grid look alike
 ROPE_SECTIONS = (2, 3, 3)  # frequencies for time, row and column
 
-GLYPH_ENCODER: dict[str, Any] = {
-    "vocab_size": 384,
-    "d_model": 64,
-    "d_kv": 16,
-    "d_ff": 128,
-    "num_layers": 2,
-    "num_heads": 2,
-}
 DIT: dict[str, Any] = {
     "patch_size": 2,
     "in_channels": LATENT_CHANNELS,
@@ -59,13 +54,6 @@ VAE: dict[str, Any] = {
     "use_quant_conv": False,
     "use_post_quant_conv": False,
     "mid_block_add_attention": False,
-}
-SCHEDULER: dict[str, Any] = {
-    "use_dynamic_shifting": True,
-    "base_shift": 0.25,
-    "max_shift": 0.75,
-    "base_image_seq_len": 256,
-    "time_shift_type": "linear",
 }
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.engines.diffusers.tiny_models.parts import (
     DIT_BIAS_GAINS,
@@ -32,6 +32,38 @@ GLM_CHAT_TEMPLATE = (
     "{%- endfor -%}{%- endif -%}{%- endfor -%}"
 )
 
+SCHEDULER: dict[str, Any] = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.25,
+    "max_shift": 0.75,
+    "base_image_seq_len": 256,
+    "time_shift_type": "linear",
+}
+GLYPH_ENCODER: dict[str, Any] = {
+    "vocab_size": 384,
+    "d_model": TEXT_ENCODER_WIDTH,
+    "d_kv": 16,
+    "d_ff": 128,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+    "is_encoder_decoder": False,
+    "use_cache": False,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+}
+VISION: dict[str, Any] = {  # 256 learned positions, interpolated to any size
+    "depth": 1,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 2,
+    "image_size": 256,
+    "patch_size": 16,
+}
+VISION_CODES: dict[str, Any] = {"num_embeddings": CODEBOOK, "embed_dim": 32, "latent_channels": 64}
+
 
 def build_glm_image(folder: Path) -> None:
     """GLM-Image: AR model with a VQ codebook, ByT5 glyph encoder, DiT, VAE."""
@@ -44,9 +76,7 @@ def build_glm_image(folder: Path) -> None:
     build_glm_ar(folder / "vision_language_encoder")
     build_glm_dit(folder / "transformer")
     build_glm_vae(folder / "vae")
-    FlowMatchEulerDiscreteScheduler(
-        use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, base_image_seq_len=256, time_shift_type="linear"
-    ).save_pretrained(folder / "scheduler")
+    FlowMatchEulerDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
     write_glm_index(folder)
 
 
@@ -118,22 +148,7 @@ def build_glyph_encoder(folder: Path) -> None:
     """ByT5 encoder of quoted text in the prompt."""
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(
-        vocab_size=384,
-        d_model=TEXT_ENCODER_WIDTH,
-        d_kv=16,
-        d_ff=128,
-        num_layers=2,
-        num_heads=2,
-        feed_forward_proj="gated-gelu",
-        is_encoder_decoder=False,
-        use_cache=False,
-        tie_word_embeddings=False,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-    )
-    fill(T5EncoderModel(config)).save_pretrained(folder)
+    fill(T5EncoderModel(T5Config(**GLYPH_ENCODER))).save_pretrained(folder)
 
 
 def build_glm_ar(folder: Path) -> None:
@@ -161,16 +176,8 @@ def build_glm_ar(folder: Path) -> None:
                 "mrope_section": [2, 3, 3],
             },
         },
-        # 256 learned positions, interpolated to any size
-        vision_config={
-            "depth": 1,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "image_size": 256,
-            "patch_size": 16,
-        },
-        vq_config={"num_embeddings": CODEBOOK, "embed_dim": 32, "latent_channels": 64},
+        vision_config=dict(VISION),
+        vq_config=dict(VISION_CODES),
         image_token_id=GLM_IMAGE,
         image_start_token_id=IMAGE_START,
         image_end_token_id=IMAGE_END,
