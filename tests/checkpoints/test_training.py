@@ -144,6 +144,8 @@ def test_training_makes_a_model_that_draws(tmp_path: Path, capsys: pytest.Captur
     log = [json.loads(line) for line in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]
     assert {entry["part"] for entry in log} == {"ar", "vae", "dit"}
     assert "MB of weights" in capsys.readouterr().out
+    assert training([str(tmp_path), "--smoke", "--device", "cpu", "--seed", "2"]) == 2
+    assert "choose another folder" in capsys.readouterr().err, "another seed is another training"
     folder = tmp_path / "model"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         path.name for path in TRAINED["tiny_glm_image"].iterdir() if path.suffix != ".md"

@@ -40,26 +40,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _train(options, options.part)
         return 0
     began = time.monotonic()
-    _draw(options)
-    if not all(_train_all(options)):
+    try:
+        _draw(options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not _train_all(options):
         print("a part failed: see above; the same command goes on from what was saved", file=sys.stderr)
         return 1
     _finish(options, time.monotonic() - began)
     return 0
 
 
-def _train_all(options: argparse.Namespace) -> list[bool]:
-    """Whether each part was trained: the AR model beside VAE and DiT, in processes of their own unless it is quick."""
+def _train_all(options: argparse.Namespace) -> bool:
+    """Whether all parts were trained: the AR model beside VAE and DiT, in processes of their own unless it is quick."""
     parts = ("ar", "vae+dit")
     if options.smoke:
         for part in parts:
             _train(options, part)
-        return [True]
+        return True
     flags = ["--seed", str(options.seed), "--device", _device(options)]
     command = [sys.executable, "-m", "sweep.checkpoints.training", str(options.out), *flags]
     running = [subprocess.Popen([*command, "--part", part]) for part in parts]
     try:
-        return [process.wait() == 0 for process in running]
+        codes = [process.wait() for process in running]
+        return not any(codes)
     finally:
         for process in running:
             process.kill()
@@ -72,17 +77,22 @@ def _device(options: argparse.Namespace) -> str:
 
 
 def _draw(options: argparse.Namespace) -> None:
+    """Draw the pool unless it is there. ValueError for a folder that holds another one."""
     from sweep.checkpoints.training import pool, tokenizer
 
     work = options.out / "work"
+    count = SMOKE_POOL if options.smoke else POOL
+    asked = {"scenes": count, "seed": options.seed}
     if (work / "pool.json").exists():
+        there = json.loads((work / "pool.json").read_text(encoding="utf-8"))
+        if there != asked:
+            raise ValueError(f"{options.out} holds a training of {there}, not of {asked}: choose another folder")
         return
     began = time.monotonic()
-    count = SMOKE_POOL if options.smoke else POOL
     words = tokenizer.build(options.seed, 200 if options.smoke else tokenizer.SENTENCES)
     pool.draw(work, words, count, options.seed, options.processes)
     words.save(str(work / "words.json"))
-    (work / "pool.json").write_text(json.dumps({"scenes": count, "seed": options.seed}) + "\n", encoding="utf-8")
+    (work / "pool.json").write_text(json.dumps(asked) + "\n", encoding="utf-8")
     print(f"pool: {count:,} scenes in {time.monotonic() - began:.0f} s", flush=True)
 
 
