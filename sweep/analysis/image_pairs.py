@@ -91,9 +91,14 @@ def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | N
                 for key, name, values in answers:
                     found.setdefault(key, {})[name] = values
     finally:  # an interrupted one keeps what it has
-        for key, answers_by_name in found.items():
-            cell = plan.by_key[key]
-            folder.save_quality(cell, folder.load_quality(cell) | answers_by_name)
+        save(folder, plan, found)
+
+
+def save(folder: SweepFolder, plan: Plan, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add what was found, by cell key and name, to the cells' quality.json."""
+    for key, entries in found.items():
+        cell = plan.by_key[key]
+        folder.save_quality(cell, {**folder.load_quality(cell), **entries})
 
 
 Task = tuple[Path, list[tuple[str, Pair]]]

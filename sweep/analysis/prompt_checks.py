@@ -115,14 +115,14 @@ def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | N
     if not tasks:
         return
     found: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        answers = pool.map(lambda task: _check(*task[2:]), tasks)
-        for (cell, name, *_), answer in zip(tasks, answers, strict=True):
-            if answer is not None:
-                found.setdefault(cell.key, {})[name] = answer
-    for key, entries in found.items():
-        cell = plan.by_key[key]
-        folder.save_quality(cell, folder.load_quality(cell) | entries)
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            answers = pool.map(lambda task: _check(*task[2:]), tasks)
+            for (cell, name, *_), answer in zip(tasks, answers, strict=True):
+                if answer is not None:
+                    found.setdefault(cell.key, {})[name] = answer
+    finally:  # an interrupted one keeps what it has
+        image_pairs.save(folder, plan, found)
 
 
 def of(folder: SweepFolder, cell: Cell, result: RunResult) -> Checks | None:
