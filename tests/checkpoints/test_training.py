@@ -10,9 +10,21 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from diffusers.models.transformers.transformer_glm_image import GlmImageKVCache  # noqa: E402
+from PIL import Image  # noqa: E402
 from safetensors import safe_open  # noqa: E402
+from transformers.models.glm_image.image_processing_pil_glm_image import GlmImageImageProcessorPil  # noqa: E402
 
-from sweep.checkpoints.training import forwards, networks, pool, scores, sizes, token_errors, tokenizer  # noqa: E402
+from sweep.checkpoints.training import (  # noqa: E402
+    edit_scores,
+    forwards,
+    networks,
+    pool,
+    scores,
+    sizes,
+    token_errors,
+    tokenizer,
+)
 from sweep.checkpoints.training.__main__ import main as training  # noqa: E402
 from sweep.checkpoints.training.trainer import Recipe, Trainer  # noqa: E402
 from sweep.checkpoints.world import codes  # noqa: E402
@@ -58,6 +70,67 @@ def test_the_ar_forward_is_what_generation_does() -> None:
     close(forwards.image_tokens(model, ids, forwards.token_places(length, length.item() + 3), select), theirs)
 
 
+def to_edit(count: int) -> "list[np.ndarray]":
+    """Source pictures, (64, 64, 3) of uint8."""
+    return [source for source, _ in edit_scores.held_out(count)]
+
+
+def as_given(pipeline_side: "list[np.ndarray]") -> dict[str, "torch.Tensor"]:
+    """What GlmImageProcessor makes of pictures."""
+    processor = GlmImageImageProcessorPil(
+        patch_size=16,
+        temporal_patch_size=1,
+        merge_size=1,
+        size={"shortest_edge": 32 * 32, "longest_edge": 2048 * 2048},
+        image_mean=[0.5] * 3,
+        image_std=[0.25] * 3,
+    )
+    return dict(processor([Image.fromarray(one) for one in pipeline_side], return_tensors="pt"))
+
+
+def source_tokens(model: Any, given: dict[str, "torch.Tensor"]) -> "torch.Tensor":
+    """(N, 4): as the pipeline reads them."""
+    features = model.model.get_image_features(given["pixel_values"], given["image_grid_thw"]).pooler_output
+    return model.model.get_image_tokens(torch.cat(features), given["image_grid_thw"]).view(-1, 4)
+
+
+@torch.no_grad()
+def test_the_vision_forward_reads_what_the_pipeline_reads() -> None:
+    torch.manual_seed(0)
+    model = shaken(networks.autoregressive(VOCABULARY))
+    sources = to_edit(3)
+    mine = forwards.source_tokens(model, torch.tensor(np.array(sources)).permute(0, 3, 1, 2).float() / 255)
+    assert torch.equal(mine.argmax(-1), source_tokens(model, as_given(sources)))
+    assert mine.abs().max() <= 1 + 1e-5, "cosines"
+
+
+@torch.no_grad()
+def test_the_ar_forward_is_what_an_edit_does() -> None:
+    torch.manual_seed(0)
+    model = shaken(networks.autoregressive(VOCABULARY))
+    given = as_given(to_edit(1))
+    prompt = torch.randint(sizes.IMAGE + 1, VOCABULARY, (1, 13))
+    prompt[0, :6] = torch.tensor([sizes.IMAGE_START, *[sizes.IMAGE] * 4, sizes.IMAGE_END])
+    prompt[0, -1] = sizes.IMAGE_START
+    made = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        pixel_values=given["pixel_values"],
+        image_grid_thw=torch.tensor([[1, 2, 2], [1, 2, 2]]),
+        images_per_sample=torch.tensor([2]),
+        max_new_tokens=4,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    ids = torch.cat([made.sequences, torch.full((1, 3), sizes.PAD)], 1)
+    ids[:, 1:5] = source_tokens(model, given)
+    length = torch.tensor([prompt.shape[1]])
+    select = length[:, None] - 1 + torch.arange(4)[None]
+    mine = forwards.image_tokens(model, ids, forwards.edit_places(length, length.item() + 3), select)
+    close(mine, torch.stack(made.logits, 1))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("text", ["", "A", "W9", "日月木水", "ABCD"])
 def test_the_glyph_forward_is_the_encoders(text: str) -> None:
@@ -91,6 +164,44 @@ def test_the_dit_forward_is_the_models(unseen: int) -> None:
         return_dict=False,
     )[0]
     mine = forwards.velocity(model, latents, padded, seen, prior, keep, timestep, size, model.rope(latents))
+    close(mine, theirs)
+
+
+@torch.no_grad()
+def test_the_dit_forward_of_an_edit_is_the_models() -> None:
+    """The source in a pass of its own, whose keys and values the others read."""
+    model = shaken(networks.denoiser())
+    latents, before = torch.randn(2, 2, 16, 8, 8).unbind()
+    prior, old = torch.randint(0, codes.COUNT, (2, 2, 16)).unbind()
+    text, timestep, size = torch.randn(2, 7, 64), torch.tensor([900.0, 12.0]), torch.full((2, 2), 64.0)
+    cache = GlmImageKVCache(sizes.DIT["num_layers"])
+    same = {"prior_token_drop": torch.zeros(2, 16, dtype=torch.bool), "crop_coords": torch.zeros(2, 2)}
+    cache.set_mode("write")
+    for one in range(2):
+        model(
+            hidden_states=before[one : one + 1],
+            encoder_hidden_states=text[:1, :0],
+            prior_token_id=old[one : one + 1],
+            timestep=torch.zeros(1),
+            target_size=size[:1],
+            kv_caches=cache,
+            **{name: value[:1] for name, value in same.items()},
+        )
+        cache.next_sample()
+    cache.set_mode("read")
+    theirs = model(
+        hidden_states=latents,
+        encoder_hidden_states=text,
+        prior_token_id=prior,
+        timestep=timestep,
+        target_size=size,
+        kv_caches=cache,
+        return_dict=False,
+        **same,
+    )[0]
+    seen, keep = torch.ones(2, 7, dtype=torch.bool), torch.ones(2)
+    source, rope = forwards.Source(before, old), model.rope(latents)
+    mine = forwards.velocity(model, latents, text, seen, prior, keep, timestep, size, rope, source=source)
     close(mine, theirs)
 
 
@@ -131,6 +242,13 @@ def test_the_pool_depends_on_its_seed_alone(tmp_path: Path) -> None:
     assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in vars(one))
     assert len(one) == 4
     assert one.codes.shape == (4, codes.PREVIEW + 4)
+    for name in ("one", "two"):
+        pool.draw_edits(tmp_path / name / "edits", words, 4, seed=5, processes=1)
+    edits, again = pool.load_edits(tmp_path / "one" / "edits"), pool.load_edits(tmp_path / "two" / "edits")
+    assert all(np.array_equal(getattr(edits, name), getattr(again, name)) for name in vars(edits))
+    assert edits.pictures.shape == (4, 2, 64, 64, 3)
+    assert (edits.codes[:, 0] < codes.COUNT).all()
+    assert edits.prompts[0][:6].tolist() == [sizes.IMAGE_START, *[sizes.IMAGE] * 4, sizes.IMAGE_END]
     said = words.decode(one.prompts[0][: one.lengths[0]].tolist(), skip_special_tokens=True)
     assert said.endswith("2 216 16"), "the prompt as GlmImageProcessor writes it"
 
@@ -138,11 +256,13 @@ def test_the_pool_depends_on_its_seed_alone(tmp_path: Path) -> None:
 def test_training_makes_a_model_that_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All of the recipe in a few steps: what it makes is loaded by the pipeline, and scored."""
     assert training([str(tmp_path), "--smoke", "--device", "cpu", "--processes", "1", "--scored", "2"]) == 0
-    (one, *_) = json.loads((tmp_path / "scores.json").read_text())
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["edits"]["edits"] == 2
+    (one, *_) = found["pictures"]
     assert one["pictures"] == 2
     assert 0 <= one["facts"] <= 1
     log = [json.loads(line) for line in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]
-    assert {entry["part"] for entry in log} == {"ar", "vae", "dit"}
+    assert {entry["part"] for entry in log} == {"ar", "vision", "vae", "dit"}
     assert "MB of weights" in capsys.readouterr().out
     assert training([str(tmp_path), "--smoke", "--device", "cpu", "--seed", "2"]) == 2
     assert "choose another folder" in capsys.readouterr().err, "another seed is another training"

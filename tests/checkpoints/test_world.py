@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sweep.checkpoints.world import checks, edits, glyphs, pictures, scenes, sentences
+from sweep.checkpoints.world import checks, edit_checks, edits, glyphs, pictures, scenes, sentences
 from sweep.checkpoints.world.scenes import Asked, Group, Scene, Writing
 from tests.conftest import ROOT
 
@@ -179,6 +179,53 @@ def test_an_edited_picture_is_checked_like_any_other() -> None:
     undone = pictures.render(source, random.Random(0))
     assert all(fact.right for fact in checks.facts(done, edits.asked_of(edit.target)))
     assert not all(fact.right for fact in checks.facts(undone, edits.asked_of(edit.target)))
+
+
+def test_an_edited_picture_keeps_what_the_edit_does_not_name() -> None:
+    """And a picture says what it shows, so that any can be edited; an instruction says what it asks of it."""
+    for number, edit in enumerate(itertools.islice(edits.examples(2, held=True), 80)):
+        placed = pictures.place(edit.source, random.Random(number))
+        source = pictures.draw(edit.source, placed)
+        assert edit_checks.read_scene(source) == edit.source
+        assert edits.read(edit.instruction, edit.source) == edit
+        done = pictures.draw(edit.target, edits.placed(edit, placed))
+        assert [fact for fact in edit_checks.facts(source, done, edit) if not fact.right] == []
+        undone = edit_checks.facts(source, source, edit)
+        assert not all(fact.right for fact in undone)
+        assert all(fact.right for fact in undone if fact.kind == edit_checks.REST)
+        afresh = edit_checks.facts(source, pictures.render(edit.target, random.Random(-number)), edit)
+        assert all(fact.right for fact in afresh if fact.kind != edit_checks.REST)
+
+
+def test_a_thing_that_moved_by_itself_is_found() -> None:
+    red, blue = (
+        scenes.Thing(shape, colour, "solid", "large") for shape, colour in (("ring", "red"), ("square", "blue"))
+    )
+    source = Scene((red, blue, None, None), None, "white")
+    edit = edits.read("paint the red ring green", source)
+    assert edit is not None
+    before = pictures.Placement(((11.0, 0, 0), (11.0, 0, 0), None, None))
+    after = pictures.Placement(((11.0, 0, 0), (11.0, 3, 0), None, None))
+    found = edit_checks.facts(pictures.draw(source, before), pictures.draw(edit.target, after), edit)
+    assert [(fact.place, fact.seen) for fact in found if not fact.right] == [("top right", "changed")]
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        *("", "make it nicer", "make the red circle blue", "make the red ring red", "remove the green square"),
+        *("move the red ring to the top right", "move the red ring to the middle", 'change the word to "AB"'),
+        "paint the red ring green and remove it",
+    ],
+)
+def test_instructions_that_a_scene_does_not_allow_are_not_understood(instruction: str) -> None:
+    things = (
+        scenes.Thing("ring", "red", "solid", "large"),
+        scenes.Thing("square", "blue", "solid", "small"),
+        None,
+        None,
+    )
+    assert edits.read(instruction, Scene(things, None, "white")) is None
 
 
 def test_every_character_has_ink_and_looks_like_no_other() -> None:

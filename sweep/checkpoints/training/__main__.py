@@ -16,12 +16,14 @@ from pathlib import Path
 from sweep.checkpoints.training.trainer import Recipe
 
 POOL = 400_000  # scenes
+EDITS = 100_000
 RECIPES = {
+    "vision": Recipe("vision", steps=8_000, batch=256, rate=2e-3),
     "ar": Recipe("ar", steps=24_000, batch=128, rate=2e-3, decay=0.02),
     "vae": Recipe("vae", steps=6_000, batch=64, rate=1.5e-3, decay=0.0, average=0.995),
     "dit": Recipe("dit", steps=48_000, batch=512, rate=1.5e-3),
 }
-SMOKE_POOL = 64
+SMOKE_POOL = 64  # and as many edits
 SMOKE = {name: dataclasses.replace(recipe, steps=3, batch=4, warm_up=1) for name, recipe in RECIPES.items()}
 
 
@@ -81,8 +83,8 @@ def _draw(options: argparse.Namespace) -> None:
     from sweep.checkpoints.training import pool, tokenizer
 
     work = options.out / "work"
-    count = SMOKE_POOL if options.smoke else POOL
-    asked = {"scenes": count, "seed": options.seed}
+    count, edited = (SMOKE_POOL, SMOKE_POOL) if options.smoke else (POOL, EDITS)
+    asked = {"scenes": count, "edits": edited, "seed": options.seed}
     if (work / "pool.json").exists():
         there = json.loads((work / "pool.json").read_text(encoding="utf-8"))
         if there != asked:
@@ -91,9 +93,10 @@ def _draw(options: argparse.Namespace) -> None:
     began = time.monotonic()
     words = tokenizer.build(options.seed, 200 if options.smoke else tokenizer.SENTENCES)
     pool.draw(work, words, count, options.seed, options.processes)
+    pool.draw_edits(work / "edits", words, edited, options.seed, options.processes)
     words.save(str(work / "words.json"))
     (work / "pool.json").write_text(json.dumps(asked) + "\n", encoding="utf-8")
-    print(f"pool: {count:,} scenes in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"pool: {count:,} scenes, {edited:,} edits in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _train(options: argparse.Namespace, part: str) -> None:
@@ -104,20 +107,22 @@ def _train(options: argparse.Namespace, part: str) -> None:
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     work, recipes = options.out / "work", SMOKE if options.smoke else RECIPES
-    drawn, device = pool.load(work), _device(options)
+    drawn, edits, device = pool.load(work), pool.load_edits(work / "edits"), _device(options)
     if part == "ar":
         vocabulary = Tokenizer.from_file(str(work / "words.json")).get_vocab_size()
-        parts.train_autoregressive(drawn, recipes["ar"], vocabulary, device, options.seed, work)
+        if not (work / "vision.pt").exists():
+            parts.train_vision(drawn, recipes["vision"], vocabulary, device, options.seed, work)
+        parts.train_autoregressive(drawn, edits, recipes["ar"], vocabulary, device, options.seed, work)
         return
     if not (work / "vae.pt").exists():
         parts.train_autoencoder(drawn, recipes["vae"], device, options.seed, work)
-    parts.train_denoiser(drawn, recipes["dit"], device, options.seed, work, compiled=device == "cuda")
+    parts.train_denoiser(drawn, edits, recipes["dit"], device, options.seed, work, compiled=device == "cuda")
 
 
 def _finish(options: argparse.Namespace, seconds: float) -> None:
     from tokenizers import Tokenizer
 
-    from sweep.checkpoints.training import scores
+    from sweep.checkpoints.training import edit_scores, scores
     from sweep.checkpoints.training.export import export
 
     model = options.out / "model"
@@ -127,10 +132,14 @@ def _finish(options: argparse.Namespace, seconds: float) -> None:
     count = min(options.scored, 4) if options.smoke else options.scored
     if not count:
         return
-    found = []
-    for one in scores.measure(scores.load(model, _device(options)), count, (1, 8, 20), (4.0,)):
+    pipeline = scores.load(model, _device(options))
+    drawn = []
+    for one in scores.measure(pipeline, count, (1, 8, 20), (4.0,)):
         print(scores.described(one), flush=True)
-        found.append(dataclasses.asdict(one))
+        drawn.append(one)
+    edited = edit_scores.measure(pipeline, count, 20, 4.0)
+    print(edit_scores.described(edited), flush=True)
+    found = {"pictures": [dataclasses.asdict(one) for one in drawn], "edits": dataclasses.asdict(edited)}
     (options.out / "scores.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

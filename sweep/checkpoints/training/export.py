@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def export(parts: Path, words: "Tokenizer", folder: Path) -> None:
-    """Write `folder` from vae.pt, ar.pt and dit.pt; what was in it is gone."""
+    """Write `folder` from vae.pt, ar.pt, vision.pt and dit.pt; what was in it is gone."""
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler
     from transformers import ByT5Tokenizer
@@ -21,7 +21,8 @@ def export(parts: Path, words: "Tokenizer", folder: Path) -> None:
 
     quiet_libraries()
     stored = {
-        name: torch.load(parts / f"{name}.pt", map_location="cpu", weights_only=True) for name in ("vae", "ar", "dit")
+        name: torch.load(parts / f"{name}.pt", map_location="cpu", weights_only=True)
+        for name in ("vae", "ar", "vision", "dit")
     }
     shutil.rmtree(folder, ignore_errors=True)
     glm_image.write_glm_processor(folder / "processor", words)
@@ -29,6 +30,8 @@ def export(parts: Path, words: "Tokenizer", folder: Path) -> None:
     autoregressive = networks.autoregressive(words.get_vocab_size())
     encoder, denoiser, autoencoder = networks.glyph_encoder(), networks.denoiser(), networks.autoencoder()
     autoregressive.load_state_dict(stored["ar"]["weights"])
+    autoregressive.model.visual.load_state_dict(stored["vision"]["visual"])
+    autoregressive.model.vqmodel.load_state_dict(stored["vision"]["vqmodel"])
     encoder.load_state_dict(stored["dit"]["glyphs"])
     denoiser.load_state_dict(stored["dit"]["weights"])
     autoencoder.load_state_dict(stored["vae"]["weights"])

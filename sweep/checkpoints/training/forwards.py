@@ -5,6 +5,7 @@ one CUDA graph. These compute the same, which tests/checkpoints/test_training.py
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +51,48 @@ def token_places(lengths: Tensor, longest: int, grid: int = sizes.GRID) -> Tenso
     base = start + torch.where(target, codes.PREVIEW_SIDE, 0)
     image = (base.expand_as(place), base + place // side, base + place % side)
     return torch.stack([torch.where(index < start, index, one) for one in image])
+
+
+def edit_places(lengths: Tensor, longest: int, grid: int = sizes.GRID) -> Tensor:
+    """(3, B, longest + grid²): image start 0, source from 1 in rows and columns, text, target as the source."""
+    source = grid**2
+    index = torch.arange(longest + source, device=lengths.device)[None]
+    end = lengths[:, None]
+    target = index >= end
+    inside = torch.where(target, index - end, index - 1).clamp(0, source - 1)
+    base = torch.where(target, end - source + grid, 1)
+    image = (base.expand_as(inside), base + inside // grid, base + inside % grid)
+    is_image = target | ((index >= 1) & (index <= source))
+    text = torch.where(index == 0, 0, index - source + grid).expand_as(inside)
+    return torch.stack([torch.where(is_image, one, text) for one in image])
+
+
+def source_tokens(model: "GlmImageForConditionalGeneration", pictures: Tensor) -> Tensor:
+    """Cosines (B, grid², 1024) of each corner of (B, 3, 64, 64) pictures in [0, 1] to each image token: the highest is
+    what an edit reads there."""
+    tower, codes_of = model.model.visual, model.model.vqmodel
+    config = tower.config
+    half = functional.interpolate(pictures, scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
+    hidden = tower.patch_embed.proj((half - 0.5) / 0.25).flatten(2).transpose(1, 2)
+    hidden = hidden + _vision_positions(tower.embeddings.position_embedding.weight)
+    for one in tower.blocks:
+        query, key, value = one.attn.qkv(one.norm1(hidden)).unflatten(-1, (3, config.num_heads, -1)).unbind(2)
+        seen = functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
+        hidden = hidden + one.attn.proj(seen.transpose(1, 2).flatten(2))
+        hidden = hidden + one.mlp(one.norm2(hidden))
+    projected = functional.linear(hidden, codes_of.quant_conv.weight.flatten(1), codes_of.quant_conv.bias)
+    known = functional.normalize(codes_of.quantize.embedding.weight, dim=-1)
+    return functional.normalize(projected, dim=-1) @ known.T
+
+
+def _vision_positions(weight: Tensor) -> Tensor:
+    """(grid², hidden): the learned positions, interpolated to the grid."""
+    side = int(len(weight) ** 0.5)
+    line = (torch.arange(sizes.GRID, device=weight.device) + 0.5) / sizes.GRID * 2 - 1
+    places = torch.stack(torch.meshgrid(line, line, indexing="ij")[::-1], -1)[None]
+    table = weight.view(side, side, -1).permute(2, 0, 1)[None]
+    found = functional.grid_sample(table, places, mode="bilinear", align_corners=False, padding_mode="border")
+    return found[0].flatten(1).T
 
 
 def _rotations(places: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +164,14 @@ def _bucket(away: Tensor) -> Tensor:
     return torch.where(away > 0, 16, 0) + torch.where(far < 8, far, coarse.clamp(max=15))
 
 
+@dataclass(frozen=True)
+class Source:
+    """The picture that an edit starts from, as the DiT sees it."""
+
+    latents: Tensor  # (B, 16, h, w)
+    prior: Tensor  # (B, h·w ÷ 4) image tokens
+
+
 def velocity(
     model: "GlmImageTransformer2DModel",
     latents: Tensor,
@@ -133,47 +184,65 @@ def velocity(
     rope: tuple[Tensor, Tensor],
     run: "Callable[..., Tensor] | None" = None,
     bf16: bool = False,
+    source: Source | None = None,
 ) -> Tensor:
     """What the DiT predicts for `latents` (B, 16, h, w): noise minus picture.
 
     `text` (B, L, 64) and which of its tokens are `seen`; `prior` (B, h·w ÷ 4) image tokens, dropped where `keep` (B,)
     is 0; `timestep` (B,) is 1000·sigma − 1; `size` (B, 2) in pixels; `rope`: `model.rope` of the latents. `run`:
-    `block`, compiled. Text and image tokens are one sequence here, so a block is half as many operations.
+    `block`, compiled. Text, image and source are one sequence here, so a block is half as many operations.
     """
     run = run or block
     batch, _, height, width = latents.shape
     image = model.image_projector(latents)
     image = image + model.prior_projector(model.prior_token_embedding(prior) * keep[:, None, None])
     words = model.glyph_projector(text)
-    condition = model.time_condition_embed(timestep, size, torch.zeros_like(size), image.dtype)
+    conditions = [model.time_condition_embed(timestep, size, torch.zeros_like(size), image.dtype)]
+    parts = [words, image]
+    if source is not None:  # a pass of its own in the pipeline, at time 0, whose keys and values are kept
+        parts.append(model.image_projector(source.latents))
+        parts[-1] = parts[-1] + model.prior_projector(model.prior_token_embedding(source.prior))
+        still = torch.zeros_like(timestep)
+        conditions.append(model.time_condition_embed(still, size, torch.zeros_like(size), image.dtype))
+    kinds = torch.cat([torch.full((one.shape[1],), kind, device=latents.device) for kind, one in enumerate(parts)])
     length, count = words.shape[1], image.shape[1]
-    hidden_text = torch.where(seen, 0.0, MASKED)
-    bias = torch.cat([hidden_text, torch.zeros(batch, count, device=latents.device)], 1)[:, None, None]
-    dim = sizes.DIT["attention_head_dim"]
-    cos = torch.cat([torch.ones(length, dim, device=latents.device), rope[0]])[None, :, None]
-    sin = torch.cat([torch.zeros(length, dim, device=latents.device), rope[1]])[None, :, None]
-    is_text = (torch.arange(length + count, device=latents.device) < length)[None, :, None]
-    joint = torch.cat([words, image], 1).float()
+    bias = torch.zeros(batch, 1, 1, len(kinds), device=latents.device)
+    bias[..., :length] = torch.where(seen, 0.0, MASKED)[:, None, None]
+    if source is not None:
+        own = (kinds[:, None] < 2) | (kinds[None] == 2)
+        bias = torch.where(own, bias, MASKED)
+    dim, images = sizes.DIT["attention_head_dim"], len(parts) - 1
+    cos = torch.cat([torch.ones(length, dim, device=latents.device), *[rope[0]] * images])[None, :, None]
+    sin = torch.cat([torch.zeros(length, dim, device=latents.device), *[rope[1]] * images])[None, :, None]
+    joint = torch.cat(parts, 1).float()
+    condition = torch.stack(conditions, 1)
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=bf16):
         for one in model.transformer_blocks:
-            joint = run(joint, condition, bias, cos, sin, is_text, *_weights(one))
-    out = model.proj_out(model.norm_out(joint.float()[:, length:], condition))
+            joint = run(joint, condition, bias, cos, sin, kinds[None, :, None], *_weights(one))
+    out = model.proj_out(model.norm_out(joint.float()[:, length : length + count], conditions[0]))
     patch = sizes.DIT["patch_size"]
     out = out.reshape(batch, height // patch, width // patch, -1, patch, patch)
     return out.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def block(
-    joint: Tensor, condition: Tensor, bias: Tensor, cos: Tensor, sin: Tensor, is_text: Tensor, *weights: Tensor
+    joint: Tensor, condition: Tensor, bias: Tensor, cos: Tensor, sin: Tensor, kinds: Tensor, *weights: Tensor
 ) -> Tensor:
-    """One GlmImageTransformerBlock on text and image tokens together (B, S, D); `is_text` (1, S, 1)."""
+    """One GlmImageTransformerBlock on all tokens together (B, S, D); `kinds` (1, S, 1): 0 text, 1 image, 2 source.
+
+    `condition` (B, 1 or 2, D): of text and image, and of the source if there is one.
+    """
     ada, ada_bias, q, q_bias, k, k_bias, v, v_bias, out, out_bias, up, up_bias, down, down_bias = weights
     batch, length, width = joint.shape
     heads, dim = sizes.DIT["num_attention_heads"], sizes.DIT["attention_head_dim"]
-    each = functional.linear(condition, ada, ada_bias).view(batch, 6, 2, width)
-    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (
-        torch.where(is_text, each[:, number, 1, None], each[:, number, 0, None]) for number in range(6)
-    )
+    each = functional.linear(condition, ada, ada_bias).view(batch, -1, 6, 2, width)
+    made = []
+    for number in range(6):
+        one = torch.where(kinds == 0, each[:, 0, number, 1, None], each[:, 0, number, 0, None])
+        if condition.shape[1] > 1:
+            one = torch.where(kinds == 2, each[:, 1, number, 0, None], one)
+        made.append(one)
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = made
     normed = functional.layer_norm(joint, (width,), eps=1e-5) * (1 + scale) + shift
     projected = functional.linear(normed, torch.cat([q, k, v]), torch.cat([q_bias, k_bias, v_bias]))
     query, key, value = projected.view(batch, length, 3, heads, dim).unbind(2)

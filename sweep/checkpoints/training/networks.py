@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from sweep.checkpoints.training import sizes
-from sweep.engines.diffusers.tiny_models import glm_image
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, GlmImageTransformer2DModel
@@ -35,8 +34,8 @@ def autoregressive(vocabulary: int) -> "GlmImageForConditionalGeneration":
                 "mrope_section": list(sizes.ROPE_SECTIONS),
             },
         },
-        vision_config=dict(glm_image.VISION),
-        vq_config=dict(glm_image.VISION_CODES),
+        vision_config=dict(sizes.VISION),
+        vq_config=dict(sizes.VISION_CODES),
         image_token_id=sizes.IMAGE,
         image_start_token_id=sizes.IMAGE_START,
         image_end_token_id=sizes.IMAGE_END,
@@ -50,6 +49,10 @@ def autoregressive(vocabulary: int) -> "GlmImageForConditionalGeneration":
         for layer in text.layers:
             layer.post_self_attn_layernorm.weight.fill_(AR_BRANCH)
             layer.post_mlp_layernorm.weight.fill_(AR_BRANCH)
+        _initialise(model.model.visual)
+        _initialise(model.model.vqmodel)
+        model.model.visual.embeddings.position_embedding.weight.normal_(0.0, 0.1)
+        model.model.vqmodel.quantize.embedding.weight.normal_(0.0, 1.0)
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=0.9, top_p=0.75, eos_token_id=sizes.IMAGE_END, pad_token_id=sizes.PAD
     )

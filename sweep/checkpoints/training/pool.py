@@ -1,19 +1,23 @@
 """What training sees: sentences, their image tokens and pictures, drawn from a seed by several processes."""
 
+import itertools
 import multiprocessing
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.checkpoints.training import sizes, tokenizer
-from sweep.checkpoints.world import codes, pictures, scenes, sentences
+from sweep.checkpoints.world import codes, edits, pictures, scenes, sentences
 
 if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
 CHUNK = 2_000  # scenes that one job draws: what is drawn does not depend on the number of processes
+Job = tuple[int, int, int]  # seed, number, scenes
+Chunk = tuple[list[str], Any, Any, Any]  # sentences, codes, glyphs, pictures
 BYTE_OFFSET, BYTE_END = 3, 1  # of ByT5's ids
 
 
@@ -31,15 +35,41 @@ class Pool:
         return len(self.lengths)
 
 
+@dataclass(frozen=True)
+class Edits:
+    """N edits of scenes that are not held out: a picture, an instruction, and the picture that it asks for."""
+
+    prompts: "np.ndarray"  # (N, longest) of token ids, `<|image|>` where the source's tokens go, padded on the right
+    lengths: "np.ndarray"  # (N,) of prompts
+    codes: "np.ndarray"  # (N, 2, 4): target tokens of the source and of what is asked for
+    glyphs: "np.ndarray"  # (N, GLYPHS), of the instruction
+    pictures: "np.ndarray"  # (N, 2, 64, 64, 3) of uint8
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
 def draw(folder: Path, words: "Tokenizer", count: int, seed: int, processes: int) -> None:
     """Draw `count` scenes (at least CHUNK) and write them to `folder`."""
+    jobs = [(seed, number, min(CHUNK, count)) for number in range(max(1, count // CHUNK))]
+    _write(folder, words, tokenizer.prompt, _drawn(_draw_chunk, jobs, processes))
+
+
+def draw_edits(folder: Path, words: "Tokenizer", count: int, seed: int, processes: int) -> None:
+    """Draw `count` edits (at least CHUNK) and write them to `folder`."""
+    jobs = [(seed, number, min(CHUNK, count)) for number in range(max(1, count // CHUNK))]
+    _write(folder, words, tokenizer.edit_prompt, _drawn(_draw_edits, jobs, processes))
+
+
+def _drawn(chunk: Callable[[Job], Chunk], jobs: list[Job], processes: int) -> list[Chunk]:
+    with multiprocessing.get_context("fork").Pool(processes) as workers:
+        return workers.map(chunk, jobs, chunksize=1)
+
+
+def _write(folder: Path, words: "Tokenizer", prompt: Callable[[str], str], parts: list[Chunk]) -> None:
     import numpy as np
 
-    jobs = [(seed, number, min(CHUNK, count)) for number in range(max(1, count // CHUNK))]
-    with multiprocessing.get_context("fork").Pool(processes) as workers:
-        parts = workers.map(_draw_chunk, jobs, chunksize=1)
-    said = [sentence for part in parts for sentence in part[0]]
-    ids = [one.ids for one in words.encode_batch([tokenizer.prompt(sentence) for sentence in said])]
+    ids = [one.ids for one in words.encode_batch([prompt(said) for part in parts for said in part[0]])]
     prompts = np.full((len(ids), max(map(len, ids))), sizes.PAD, dtype=np.int16)
     for row, one in zip(prompts, ids, strict=True):
         row[: len(one)] = one
@@ -52,10 +82,19 @@ def draw(folder: Path, words: "Tokenizer", count: int, seed: int, processes: int
 
 def load(folder: Path) -> Pool:
     """What `draw` wrote."""
+    return Pool(*_read(folder))
+
+
+def load_edits(folder: Path) -> Edits:
+    """What `draw_edits` wrote."""
+    return Edits(*_read(folder))
+
+
+def _read(folder: Path) -> "list[np.ndarray]":
     import numpy as np
 
     names = ("prompts", "lengths", "codes", "glyphs", "pictures")
-    return Pool(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
+    return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
 
 
 def glyph_ids(text: str) -> list[int]:
@@ -64,7 +103,7 @@ def glyph_ids(text: str) -> list[int]:
     return [0] * (sizes.GLYPHS - len(real)) + real
 
 
-def _draw_chunk(job: tuple[int, int, int]) -> tuple[list[str], Any, Any, Any]:
+def _draw_chunk(job: Job) -> Chunk:
     """Sentences, codes, glyphs and pictures of one job."""
     import numpy as np
 
@@ -80,4 +119,23 @@ def _draw_chunk(job: tuple[int, int, int]) -> tuple[list[str], Any, Any, Any]:
         tokens.append(codes.encode(scene))
         glyphs.append(glyph_ids(scene.writing.text if scene.writing else ""))
         drawn[place] = np.round(pictures.render(scene, rng) * 255)
+    return said, np.array(tokens, dtype=np.int16), np.array(glyphs, dtype=np.int16), drawn
+
+
+def _draw_edits(job: Job) -> Chunk:
+    """Instructions, and codes, glyphs and pictures of their scenes before and after."""
+    import numpy as np
+
+    seed, number, count = job
+    rng = random.Random(f"edits {seed} {number}")
+    said, tokens, glyphs = [], [], []
+    drawn = np.empty((count, 2, sizes.SIDE, sizes.SIDE, 3), dtype=np.uint8)
+    for place, edit in enumerate(itertools.islice(edits.examples(rng.getrandbits(32), held=False), count)):
+        said.append(edit.instruction)
+        tokens.append([codes.target(edit.source), codes.target(edit.target)])
+        rewritten = edit.target.writing if edit.kind == "rewrite" else None
+        glyphs.append(glyph_ids(rewritten.text if rewritten else ""))
+        before = pictures.place(edit.source, rng)
+        drawn[place, 0] = np.round(pictures.draw(edit.source, before) * 255)
+        drawn[place, 1] = np.round(pictures.draw(edit.target, edits.placed(edit, before)) * 255)
     return said, np.array(tokens, dtype=np.int16), np.array(glyphs, dtype=np.int16), drawn

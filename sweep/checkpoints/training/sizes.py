@@ -16,6 +16,7 @@ SPECIALS = ("<|image_start|>", "<|image_end|>", *glm_image.GLM_SPECIALS)
 SIDE = 64  # pixels of the pictures that it is trained on
 GRID = SIDE // 32  # target tokens in a row; each covers 32×32 pixels
 LATENT_SIDE = SIDE // 8
+SOURCE_SIDE = SIDE // 2  # of a picture to edit, as GlmImageProcessor halves it for the vision tower
 
 GLYPHS = LONGEST_TEXT * 3 + 4
 """Bytes of the longest text with its end, padded so that glyphs and image tokens together are a multiple of 8."""
@@ -31,6 +32,16 @@ AR: dict[str, Any] = {
 ROTARY = 16  # of 32 dimensions of a head
 ROPE_THETA = 10.0  # with 10,000 neighbouring columns of so small a grid look alike
 ROPE_SECTIONS = (2, 3, 3)  # frequencies for time, row and column
+
+VISION: dict[str, Any] = {  # a patch of the halved picture is one image token; 4×4 positions, interpolated to the grid
+    "depth": 2,
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_heads": 4,
+    "image_size": SIDE,
+    "patch_size": SOURCE_SIDE // GRID,
+}
+VISION_CODES: dict[str, Any] = {"num_embeddings": CODEBOOK, "embed_dim": 32, "latent_channels": VISION["hidden_size"]}
 
 DIT: dict[str, Any] = {
     "patch_size": 2,

@@ -4,7 +4,6 @@ Any text can be encoded; words of the world are one token each, so that prompts 
 """
 
 import random
-import re
 from typing import TYPE_CHECKING
 
 from sweep.checkpoints.training import sizes
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SENTENCES = 20_000  # that merges are learnt from
-_QUOTED = re.compile("|".join(f"{one}[^{one}{two}]*{two}" for one, two in sentences.QUOTES))
 
 
 def build(seed: int, count: int = SENTENCES) -> "Tokenizer":
@@ -43,6 +41,12 @@ def prompt(sentence: str, grid: int = sizes.GRID) -> str:
     return f"{sentence}<sop>{grid} {grid}<eop><sop>16 16<eop><|image_start|>"
 
 
+def edit_prompt(instruction: str, grid: int = sizes.GRID) -> str:
+    """The same for an edit of a picture of grid × grid tokens, which the vision tower writes over `<|image|>`."""
+    source = f"<|image_start|>{'<|image|>' * grid**2}<|image_end|>"
+    return f"{source}{instruction}<sop>{grid} {grid}<eop><|image_start|>"
+
+
 def _corpus(seed: int, count: int) -> list[str]:
     rng = random.Random(seed)
     wishes = scenes.wishes(seed, held=False)
@@ -52,7 +56,7 @@ def _corpus(seed: int, count: int) -> list[str]:
         said.append(sentences.write(asked, rng))
         if edit := edits.draw_edit(scenes.arrange(asked, rng), rng):
             said.append(edit.instruction)
-    said = [_QUOTED.sub("", one) for one in said]
+    said = [sentences.QUOTED.sub("", one) for one in said]
     return said + [f" {one}" for one in said]
 
 

@@ -5,12 +5,25 @@ Four kinds: recolour, move, remove, replace the words. Everything else must stay
 
 import dataclasses
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sweep.checkpoints.world import scenes
+from sweep.checkpoints.world.pictures import Placement
 from sweep.checkpoints.world.scenes import Asked, Group, Scene, Thing, Writing
-from sweep.checkpoints.world.sentences import QUOTES
+from sweep.checkpoints.world.sentences import QUOTED, QUOTES, writable
+
+_NAME = rf"the (?P<colour>{'|'.join(scenes.COLOURS)}) (?P<shape>{'|'.join(scenes.SHAPES)})"
+_TO = rf"(?P<to>{'|'.join(scenes.COLOURS)})"
+_CORNER = rf"(?P<corner>{'|'.join(scenes.CORNERS)})"
+_READ = {
+    "recolour": (rf"(?:make|paint) {_NAME} {_TO}", rf"change the colour of {_NAME} to {_TO}"),
+    "move": (rf"move {_NAME} to the {_CORNER}", rf"put {_NAME} in the {_CORNER} corner"),
+    "remove": (rf"remove {_NAME}", rf"take {_NAME} away"),
+    "rewrite": ("change the word to ¶", "let the text be ¶"),
+}
+_READ_PATTERNS = [(kind, re.compile(rf"(?:please )?{one}[.]?")) for kind, ways in _READ.items() for one in ways]
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,39 @@ def draw_edit(source: Scene, rng: random.Random) -> Edit | None:
     """An edit that this scene allows, at random; None for a scene that allows none."""
     kinds: list[Callable[[Scene, random.Random], Edit | None]] = [_recolour, _move, _remove, _rewrite]
     rng.shuffle(kinds)
-    return next((edit for kind in kinds if (edit := kind(source, rng)) is not None), None)
+    edit = next((edit for kind in kinds if (edit := kind(source, rng)) is not None), None)
+    if edit is None or rng.random() < 0.75:
+        return edit
+    return dataclasses.replace(edit, instruction=f"please {edit.instruction}")
+
+
+def examples(seed: int, held: bool) -> Iterator[Edit]:
+    """Endless edits of scenes that training sees, or that are held out; the same for the same seed."""
+    rng = random.Random(seed)
+    for asked in scenes.wishes(seed, held):
+        if (edit := draw_edit(scenes.arrange(asked, rng), rng)) is not None:
+            yield edit
+
+
+def read(instruction: str, source: Scene) -> Edit | None:
+    """The edit that an instruction asks for; None if it says what this world does not have or this scene not allow."""
+    quoted = [next(text for text in found.groups() if text is not None) for found in QUOTED.finditer(instruction)]
+    said = re.sub(r"\s+", " ", QUOTED.sub("¶", instruction)).strip().lower()
+    for kind, pattern in _READ_PATTERNS:
+        if (match := pattern.fullmatch(said)) and len(quoted) == (kind == "rewrite"):
+            target = _written(source, quoted[0]) if quoted else _changed(source, kind, match.groupdict())
+            return Edit(kind, source, instruction, target) if target is not None and target != source else None
+    return None
+
+
+def placed(edit: Edit, source: Placement) -> Placement:
+    """Where things of the edited scene are: where they were, a moved one as in the corner that it comes from."""
+    left = [corner for corner, thing in enumerate(edit.target.things) if thing is None and edit.source.things[corner]]
+    things = tuple(
+        None if thing is None else source.things[corner] if edit.source.things[corner] else source.things[left[0]]
+        for corner, thing in enumerate(edit.target.things)
+    )
+    return Placement(things, source.writing)
 
 
 def asked_of(scene: Scene) -> Asked:
@@ -63,10 +108,13 @@ def _move(source: Scene, rng: random.Random) -> Edit | None:
 
 
 def _remove(source: Scene, rng: random.Random) -> Edit | None:
-    if (named := _named(source, rng)) is None or sum(thing is not None for thing in source.things) < 2:
+    if (named := _named(source, rng)) is None:
         return None
     corner, _, name = named
-    return Edit("remove", source, rng.choice((f"remove {name}", f"take {name} away")), _with(source, {corner: None}))
+    target = _with(source, {corner: None})
+    if not any(target.things) and not target.writing:
+        return None
+    return Edit("remove", source, rng.choice((f"remove {name}", f"take {name} away")), target)
 
 
 def _rewrite(source: Scene, rng: random.Random) -> Edit | None:
@@ -91,6 +139,35 @@ def _named(source: Scene, rng: random.Random) -> tuple[int, Thing, str] | None:
         return None
     corner, thing = rng.choice(alone)
     return corner, thing, f"the {thing.colour} {thing.shape}"
+
+
+def _changed(source: Scene, kind: str, said: dict[str, str | None]) -> Scene | None:
+    """None where no single thing has that name, the place is taken or nothing would be left."""
+    named = [
+        (corner, thing)
+        for corner, thing in enumerate(source.things)
+        if thing is not None and (thing.colour, thing.shape) == (said["colour"], said["shape"])
+    ]
+    if len(named) != 1:
+        return None
+    (corner, thing), *_ = named
+    if kind == "recolour":
+        return _with(source, {corner: dataclasses.replace(thing, colour=said["to"] or "")})
+    if kind == "remove":
+        target = _with(source, {corner: None})
+        return target if any(target.things) or target.writing else None
+    place = scenes.CORNERS.index(said["corner"] or "")
+    if place not in scenes.free_corners(source.writing) or source.things[place] is not None:
+        return None
+    return _with(source, {corner: None, place: thing})
+
+
+def _written(source: Scene, text: str) -> Scene | None:
+    """None where there are no words, or the new ones cannot be written or are not as long."""
+    old = source.writing
+    if old is None or not writable(text) or len(text) != len(old.text):
+        return None
+    return dataclasses.replace(source, writing=Writing(text, old.colour, old.row))
 
 
 def _with(scene: Scene, changed: dict[int, Thing | None]) -> Scene:

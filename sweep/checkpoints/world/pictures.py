@@ -5,6 +5,7 @@ A picture is 64×64 pixels or a whole multiple; all lengths here are pixels at 6
 
 import math
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.checkpoints.world import glyphs, scenes
@@ -23,22 +24,48 @@ TEXT_SHIFT = (0, 2)  # the same for words, sideways and up or down
 PERIOD = 4.0  # of stripes, and of dots in both directions
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where things of a scene are exactly, which no sentence says. Lengths in pixels at 64×64."""
+
+    things: tuple[tuple[float, int, int] | None, ...]  # by corner: radius, and shift from its middle across and down
+    writing: tuple[int, int] = (0, 0)  # shift of the words across and down
+
+
+def place(scene: Scene, rng: random.Random) -> Placement:
+    """Radii and offsets at random."""
+    things = tuple(
+        None
+        if thing is None
+        else (rng.uniform(*RADII[thing.size]), rng.randint(-SHIFT, SHIFT), rng.randint(-SHIFT, SHIFT))
+        for thing in scene.things
+    )
+    if scene.writing is None:
+        return Placement(things)
+    across, down = (rng.randint(-reach, reach) for reach in TEXT_SHIFT)
+    return Placement(things, (across, down))
+
+
 def render(scene: Scene, rng: random.Random, scale: int = 1) -> "np.ndarray":
     """(64 · scale, 64 · scale, 3) of float32 in [0, 1]: offsets and radii are drawn from `rng`."""
+    return draw(scene, place(scene, rng), scale)
+
+
+def draw(scene: Scene, placed: Placement, scale: int = 1) -> "np.ndarray":
+    """The same with everything placed."""
     import numpy as np
 
     back = colour(scenes.BACKGROUNDS[scene.background])
     picture = np.broadcast_to(back, (SIDE * scale, SIDE * scale, 3)).copy()
-    for corner, thing in enumerate(scene.things):
-        if thing is not None:
-            radius = rng.uniform(*RADII[thing.size])
-            shift = rng.randint(-SHIFT, SHIFT), rng.randint(-SHIFT, SHIFT)
+    for corner, (thing, where) in enumerate(zip(scene.things, placed.things, strict=True)):
+        if thing is not None and where is not None:
+            radius, *shift = where
             y, x = (CELL * scale * place for place in divmod(corner, 2))
-            paint(picture[y : y + CELL * scale, x : x + CELL * scale], cover(thing, radius, shift, scale), thing.colour)
+            covered = cover(thing, radius, (shift[0], shift[1]), scale)
+            paint(picture[y : y + CELL * scale, x : x + CELL * scale], covered, thing.colour)
     if scene.writing is not None:
-        across, down = (rng.randint(-reach, reach) for reach in TEXT_SHIFT)
         top = CELL * scenes.ROWS.index(scene.writing.row) * scale
-        paint(picture[top : top + CELL * scale], ink(scene.writing, across, down, scale), scene.writing.colour)
+        paint(picture[top : top + CELL * scale], ink(scene.writing, *placed.writing, scale), scene.writing.colour)
     return picture
 
 

@@ -26,7 +26,7 @@ _NAMES = _PLURALS | {shape: shape for shape in scenes.SHAPES}
 _COLOUR = "|".join(scenes.COLOURS)
 _ROW = "top|bottom"
 
-_QUOTED = re.compile("|".join(f"{one}([^{one}{two}]*){two}" for one, two in QUOTES))
+QUOTED = re.compile("|".join(f"{one}([^{one}{two}]*){two}" for one, two in QUOTES))
 _WRITING = re.compile(
     rf"the (?:(?P<before>{_COLOUR}) )?(?:word|text|number|sign) ¶(?: in (?P<after>{_COLOUR}))? at the (?P<row>{_ROW})"
 )
@@ -60,7 +60,7 @@ def write(asked: Asked, rng: random.Random) -> str:
 def read(sentence: str) -> Asked | None:
     """What a sentence asks for; None where it says what this world does not have, or contradicts itself."""
     quoted = [next(text for text in found if text is not None) for found in _texts(sentence)]
-    rest = re.sub(r"\s+", " ", _QUOTED.sub("¶", sentence)).strip().lower()
+    rest = re.sub(r"\s+", " ", QUOTED.sub("¶", sentence)).strip().lower()
     if len(quoted) > 1 or "¶" in sentence:
         return None
     taken: list[re.Match[str]] = []
@@ -81,7 +81,7 @@ def read(sentence: str) -> Asked | None:
     if writings:
         (match,) = writings
         colour = match["before"] or match["after"]
-        if bool(match["before"]) == bool(match["after"]) or not _writable(quoted[0]):
+        if bool(match["before"]) == bool(match["after"]) or not writable(quoted[0]):
             return None
         writing = Writing(quoted[0], colour, match["row"])
     asked = Asked(tuple(group for group in groups if group), writing, backgrounds.pop() if backgrounds else "white")
@@ -128,7 +128,7 @@ def _writing(writing: Writing, rng: random.Random) -> str:
 
 
 def _texts(sentence: str) -> list[tuple[str | None, ...]]:
-    return [match.groups() for match in _QUOTED.finditer(sentence)]
+    return [match.groups() for match in QUOTED.finditer(sentence)]
 
 
 def _read_group(match: re.Match[str]) -> Group | None:
@@ -145,7 +145,8 @@ def _read_group(match: re.Match[str]) -> Group | None:
     return Group(_NAMES[match["shape"]], match["colour"], count, texture, sizes.pop() if sizes else "", corner)
 
 
-def _writable(text: str) -> bool:
+def writable(text: str) -> bool:
+    """Whether the world can write this: one to four of its characters."""
     return 0 < len(text) <= scenes.LONGEST_TEXT and set(text) <= set(scenes.CHARACTERS)
 
 
