@@ -92,6 +92,7 @@ class Model:
 
 
 TASKS = ("text_to_image", "image_edit")
+PROMPT_SETS = ("world", "world_edits", "short", "mixed", "long")
 PROFILES = ("off", "nsys", "torch")
 MOST_STARTS = 1000
 """Largest number of engine starts of one cell; each is a cell of the plan."""
@@ -192,7 +193,7 @@ class Workload:
     )
     prompts_column: str | None = None  # its column or key that holds the prompts; None: prompt, text or caption
     prompt: str | None = None  # a single prompt instead of a file
-    prompt_set: str = "short"  # shipped prompts: world, short, mixed, long
+    prompt_set: str = "short"  # shipped prompts: world, world_edits, short, mixed, long
     num_prompts: int = 4
     prompt_tokens: int | None = None  # pad or trim each prompt to this many tokens of the model's tokenizer
     negative_prompt: str | None = " "
@@ -208,8 +209,8 @@ class Workload:
     def __post_init__(self) -> None:
         require(self.task in TASKS, f"workload.task={self.task}: choose from {', '.join(TASKS)}")
         require(
-            self.prompt_set in ("world", "short", "mixed", "long"),
-            f"workload.prompt_set={self.prompt_set}: choose world, short, mixed or long",
+            self.prompt_set in PROMPT_SETS,
+            f"workload.prompt_set={self.prompt_set}: choose world, world_edits, short, mixed or long",
         )
         for name in ("num_prompts", "width", "height", "steps", "seeds_per_prompt", "repeats"):
             require(getattr(self, name) >= 1, f"workload.{name}={getattr(self, name)}: must be at least 1")

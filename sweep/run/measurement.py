@@ -23,12 +23,13 @@ from sweep.machine.gpu_neighbours import Before, disturbances
 from sweep.plan.cells import Cell
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, RequestRow, RunResult
+from sweep.run import source_pictures
 from sweep.run.baseline_engine import BaselineEngine
 from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_latency
 from sweep.run.result_rows import batch_row, failed_rows, request_rows
 from sweep.run.schedule import Turn, offline
 from sweep.workload.inputs import read_inputs
-from sweep.workload.requests import batches, build_requests, make_input_image
+from sweep.workload.requests import batches, build_requests
 
 
 class Measurement:
@@ -136,7 +137,7 @@ class Measurement:
         if given is None:
             image = path / "inputs" / f"seed_{request.seed}.png"
             if not image.exists():
-                make_input_image(image, request.seed, (request.width, request.height))
+                source_pictures.make(image, request.seed, (request.width, request.height))
             given = str(image)
         return dataclasses.replace(request, input_image=given)
 

@@ -11,8 +11,8 @@ from sweep.config import Workload, require
 from sweep.workload.prompt_files import is_text, read_prompt_file
 
 SHIPPED = Path(__file__).parent / "prompts.jsonl"
-"""Shipped prompts, one JSON object per line: id, lang (en, zh), set (world, short, long), text; long ones also
-`tokens`, their length in tokens as `estimate_tokens` counts it (512, 1,024, 2,048, 2,560, within 2 %)."""
+"""Shipped prompts, one JSON object per line: id, lang (en, zh), set (world, world_edits, short, long), text; long ones
+also `tokens`, their length in tokens as `estimate_tokens` counts it (512, 1,024, 2,048, 2,560, within 2 %)."""
 
 ENGLISH_TOKENS_PER_WORD = 1.3
 CHINESE_CHARACTERS_PER_TOKEN = 1.5
@@ -41,13 +41,14 @@ def all_prompts(workload: Workload) -> list[str]:
 
 
 def shipped_prompts(prompt_set: str) -> list[str]:
-    """Texts of the shipped set `prompt_set`: world, short, long, or mixed (short and long by turns, then the rest).
+    """Texts of the shipped set `prompt_set`: world, world_edits, short, long, or mixed (short and long by turns).
 
-    Sentences of the world are what the embedded trained model knows; it has not seen these.
+    Sentences of the world are what the embedded trained model knows; it has not seen these. Its edits are about the
+    picture that is made when no `workload.input_image` is given.
     """
     rows = shipped_rows()
-    if prompt_set == "world":
-        return [row["text"] for row in rows if row["set"] == "world"]
+    if prompt_set.startswith("world"):
+        return [row["text"] for row in rows if row["set"] == prompt_set]
     short = [row["text"] for row in rows if row["set"] == "short"]
     long = [row["text"] for row in rows if row["set"] == "long"]
     if prompt_set == "mixed":

@@ -1,14 +1,11 @@
-"""Requests of a workload: which prompt with which seed, grouped into full batches; input images for edits.
+"""Requests of a workload: which prompt with which seed, grouped into full batches.
 
 The list depends only on the workload, the batch and the first seed, so that a cell and its baseline run
 exactly the same requests and can be paired. Knows nothing of engines.
 """
 
-import random
 from collections.abc import Sequence
-from pathlib import Path
 
-from profiling.atomic_write import replaced
 from sweep.config import Workload, require
 from sweep.engines.protocol import Request
 from sweep.workload.inputs import Inputs, read_inputs
@@ -54,29 +51,3 @@ def batches(requests: Sequence[Request], batch: int) -> list[list[Request]]:
     """`requests` in order, `batch` at a time."""
     require(batch >= 1, f"batch={batch}: must be at least 1")
     return [list(requests[start : start + batch]) for start in range(0, len(requests), batch)]
-
-
-def make_input_image(path: Path, seed: int, size: tuple[int, int]) -> Path:
-    """Write a synthetic image of `size` (width, height) pixels as PNG: a gradient with shapes, fixed by `seed`.
-
-    Written to a temporary name and renamed, so that two processes may generate the same image.
-    """
-    from PIL import Image, ImageDraw
-
-    width, height = size
-    rng = random.Random(seed)
-    top, bottom = (tuple(rng.randrange(256) for _ in range(3)) for _ in range(2))
-    image = Image.new("RGB", size)
-    draw = ImageDraw.Draw(image)
-    for y in range(height):
-        share = y / max(1, height - 1)
-        colour = tuple(round(a + (b - a) * share) for a, b in zip(top, bottom, strict=True))
-        draw.line([(0, y), (width - 1, y)], fill=colour)
-    for number in range(6):
-        across = sorted(rng.randrange(width) for _ in range(2))
-        down = sorted(rng.randrange(height) for _ in range(2))
-        shape = draw.ellipse if number % 2 else draw.rectangle
-        shape((across[0], down[0], across[1], down[1]), fill=tuple(rng.randrange(256) for _ in range(3)))
-    with replaced(path) as unfinished:
-        image.save(unfinished, format="PNG")
-    return path

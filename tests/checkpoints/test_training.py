@@ -221,7 +221,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
                 raise KeyboardInterrupt
             return (model(torch.randn(recipe.batch, 5)) - 1).square().mean()
 
-        Trainer(recipe, [model], loss, folder).run(every=3, save_every=0.0)
+        Trainer(recipe, [model], [loss], folder).run(every=3, save_every=0.0)
         return model.weight.flatten().tolist()
 
     whole = train(tmp_path / "whole")
@@ -229,9 +229,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
         train(tmp_path / "cut", stop_at=8)
     assert train(tmp_path / "cut") == whole
     with pytest.raises(ValueError, match="another recipe"):
-        Trainer(
-            Recipe("part", steps=13, batch=4, rate=1e-2), [torch.nn.Linear(5, 1)], lambda: None, tmp_path / "cut"
-        ).run()
+        Trainer(Recipe("part", steps=13, batch=4, rate=1e-2), [torch.nn.Linear(5, 1)], [], tmp_path / "cut").run()
 
 
 def test_the_pool_depends_on_its_seed_alone(tmp_path: Path) -> None:

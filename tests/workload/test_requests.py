@@ -3,13 +3,12 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from sweep.config import ConfigError, Workload
+from sweep.run import source_pictures
 from sweep.workload.prompts import shipped_prompts
-from sweep.workload.requests import batches, build_requests, make_input_image
+from sweep.workload.requests import batches, build_requests
 
 
 def pairs(workload: Workload, batch: int = 1, seed: int = 0) -> list[tuple[int, int]]:
@@ -66,7 +65,7 @@ def test_batch_of_zero_is_refused() -> None:
 
 
 def test_given_picture_reaches_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = make_input_image(tmp_path / "cat.PNG", 0, (16, 16))
+    picture = source_pictures.make(tmp_path / "cat.PNG", 0, (16, 16))
     monkeypatch.chdir(tmp_path)
     requests = build_requests(Workload(task="image_edit", input_image="cat.PNG"), 1, 0)
     assert {r.input_image for r in requests} == {str(picture.resolve())}  # an engine may run in another folder
@@ -89,26 +88,6 @@ def test_folder_as_picture_is_refused(tmp_path: Path) -> None:
 
 
 def test_picture_for_text_to_image_is_refused(tmp_path: Path) -> None:
-    picture = make_input_image(tmp_path / "cat.png", 0, (16, 16))
+    picture = source_pictures.make(tmp_path / "cat.png", 0, (16, 16))
     with pytest.raises(ConfigError, match=r"workload\.input_image=.* workload\.task=text_to_image\b"):
         build_requests(Workload(input_image=str(picture)), 1, 0)
-
-
-def test_made_picture_depends_on_the_seed_alone(tmp_path: Path) -> None:
-    def pixels(name: str, seed: int) -> np.ndarray:
-        with Image.open(make_input_image(tmp_path / "deep" / name, seed, (64, 32))) as image:
-            assert image.format == "PNG"
-            assert image.mode == "RGB"
-            return np.asarray(image)
-
-    first = pixels("a.png", 3)
-    assert first.shape == (32, 64, 3)
-    assert first.std() > 5
-    assert np.array_equal(first, pixels("b.png", 3))
-    assert not np.array_equal(first, pixels("c.png", 4))
-    assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["a.png", "b.png", "c.png"]
-
-
-def test_smallest_picture(tmp_path: Path) -> None:
-    with Image.open(make_input_image(tmp_path / "dot.png", 0, (1, 1))) as image:
-        assert image.size == (1, 1)

@@ -4,6 +4,7 @@ Deterministic from its seed as far as the device allows: steps are counted, not 
 saved holds the random state, so it goes on as if it had not been interrupted.
 """
 
+import functools
 import json
 import math
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 LOG = "log.jsonl"
+Loss = Callable[[], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,12 @@ class Recipe:
 
 
 class Trainer:
-    """Trains `modules` on what `loss` returns: a scalar on the device, made from static shapes."""
+    """Trains `modules` on what `losses` return by turns: scalars on the device, made from static shapes."""
 
     def __init__(
-        self, recipe: Recipe, modules: Sequence[torch.nn.Module], loss: Callable[[], torch.Tensor], folder: Path
+        self, recipe: Recipe, modules: Sequence[torch.nn.Module], losses: Sequence[Loss], folder: Path
     ) -> None:
-        self.recipe, self._loss, self._folder = recipe, loss, folder
+        self.recipe, self._losses, self._folder = recipe, losses, folder
         self._parameters = [one for module in modules for one in module.parameters() if one.requires_grad]
         self._device = self._parameters[0].device
         self._on_gpu = self._device.type == "cuda"
@@ -56,13 +58,13 @@ class Trainer:
     def run(self, every: int = 1000, save_every: float = 60.0) -> None:
         """Train to the last step, from where an earlier run saved; then put the average into the modules."""
         step = self._resume()
-        advance = self._captured(step) if self._on_gpu and step < self.recipe.steps else self._step
+        advance = self._captured(step) if self._on_gpu and step < self.recipe.steps else self._eager()
         total = torch.zeros((), device=self._device)
         began = saved = time.monotonic()
         since = step
         while step < self.recipe.steps:
             self._set_rate(step)
-            total += advance()
+            total += advance[self._losses[step % len(self._losses)]]()
             step += 1
             if step % every == 0 or step == self.recipe.steps or step == 1:
                 loss, now = total.item() / (step - since), time.monotonic()
@@ -78,9 +80,12 @@ class Trainer:
             for parameter, average in zip(self._parameters, self._average, strict=True):
                 parameter.copy_(average)
 
-    def _step(self) -> torch.Tensor:
+    def _eager(self) -> dict[Loss, Loss]:
+        return {loss: functools.partial(self._step, loss) for loss in self._losses}
+
+    def _step(self, of: Loss) -> torch.Tensor:
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._loss()
+        loss = of()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip, foreach=True)
         self._optimizer.step()
@@ -88,21 +93,25 @@ class Trainer:
             torch._foreach_lerp_(self._average, [one.detach() for one in self._parameters], 1 - self.recipe.average)
         return loss.detach()
 
-    def _captured(self, step: int) -> Callable[[], torch.Tensor]:
-        """A step as a CUDA graph. Steps that warm it up are undone."""
+    def _captured(self, step: int) -> dict[Loss, Loss]:
+        """For each loss, a step as a CUDA graph. Steps that warm it up are undone."""
         before = self._state(step)
+        captured = {loss: self._graph(loss) for loss in dict.fromkeys(self._losses)}
+        self._restore(before)
+        return captured
+
+    def _graph(self, of: Loss) -> Loss:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
-                self._step()
+                self._step(of)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         self._optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph):
-            loss = self._step()
-        self._restore(before)
+            loss = self._step(of)
 
         def advance() -> torch.Tensor:
             graph.replay()

@@ -36,6 +36,12 @@ class Edit:
     target: Scene
 
 
+EXAMPLE = Scene(
+    (Thing("ring", "orange", "solid", "large"), None, None, None), Writing("GO", "purple", "bottom"), "white"
+)
+"""A scene that allows every kind. The shipped instructions, `workload.prompt_set=world_edits`, are about it."""
+
+
 def draw_edit(source: Scene, rng: random.Random) -> Edit | None:
     """An edit that this scene allows, at random; None for a scene that allows none."""
     kinds: list[Callable[[Scene, random.Random], Edit | None]] = [_recolour, _move, _remove, _rewrite]

@@ -22,7 +22,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "tiny_glm_image_random": glm_image.build_glm_image,
     "tiny_qwen_image": qwen_image.build_qwen_image,
 }
-TRAINED = {"tiny_glm_image": Path(__file__).parent / "world_1"}
+TRAINED = {"tiny_glm_image": Path(__file__).parent / "world_2"}
 """Folders with trained weights, read where they are. `sweep.checkpoints.training` made them."""
 
 
