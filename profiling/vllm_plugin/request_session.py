@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from profiling.image_tokens import received
 from profiling.phases import PhaseRecorder
 from profiling.vllm_plugin import pipeline_facts
 from profiling.vllm_plugin.record_files import Place, append_line, paused, timings
 from profiling.vllm_plugin.tracing import Tracing
-from profiling.vllm_plugin.transfer import received
 from profiling.vllm_plugin.writer import writer
 
 Evidence = dict[str, Any]

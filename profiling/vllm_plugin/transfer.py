@@ -1,64 +1,17 @@
-"""The hand-over from GLM-Image's AR stage to its DiT: which ids were sent, which arrived.
+"""The hand-over from GLM-Image's AR stage to its DiT in vLLM-Omni: which ids were sent.
 
-GLM-Image's AR emits a preview, the image's ids at 1/32 of its size, and an end mark. vLLM-Omni's `ar2diffusion` slices
-out the image's ids and doubles them in both directions for the DiT. Both sides reduce their ids to "count:hash" of the
-ids at 1/32. Each fingerprint is computed here from the raw ids, without vLLM-Omni's code, so equal fingerprints mean
-that the DiT received what the AR wrote. Knows the layout (transformers' GlmImage processor); no torch.
+vLLM-Omni's `ar2diffusion` slices out the image's ids and doubles them for the DiT. What was sent is computed from the
+raw ids (`profiling.image_tokens`), without vLLM-Omni's code. No torch.
 """
 
 import functools
-import hashlib
-import math
 import os
-import struct
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from profiling.image_tokens import fingerprint, image_ids
 from profiling.vllm_plugin.record_files import Place, append_line
-
-FACTOR = 32
-"""Pixels an AR id covers in each direction."""
-
-END = 16385
-"""The id that ends an image."""
-
-
-def fingerprint(ids: Sequence[int]) -> str:
-    """ "count:hash": how many ids, and the first 16 digits of the SHA-256 of them as little-endian int64."""
-    packed = struct.pack(f"<{len(ids)}q", *ids)
-    return f"{len(ids)}:{hashlib.sha256(packed).hexdigest()[:16]}"
-
-
-def image_ids(emitted: Sequence[int], height: int, width: int, edit: bool = False) -> Sequence[int]:
-    """The ids of the image itself among those that the AR emitted for `height` x `width` pixels.
-
-    Text-to-image puts a preview of about 16 x 16 ids before them; an edit does so only if it emitted enough ids for
-    both. The result is too short for the image if ids are missing.
-    """
-    rows, columns = height // FACTOR, width // FACTOR
-    ratio = rows / columns if columns else 1.0
-    half = FACTOR // 2
-    preview = max(1, int(math.sqrt(ratio) * half)) * max(1, int(math.sqrt(1 / ratio) * half))
-    count = len(emitted) - (1 if emitted and emitted[-1] == END else 0)
-    start = 0 if edit and count < preview + rows * columns else preview
-    return emitted[start : start + rows * columns]
-
-
-def halved(ids: Sequence[int], rows: int, columns: int) -> Sequence[int] | None:
-    """Undo the doubling of `rows` x `columns` ids; None unless every 2 x 2 square holds one id."""
-    if len(ids) != rows * columns or rows % 2 or columns % 2:
-        return None
-    lines = [ids[start : start + columns] for start in range(0, len(ids), columns)]
-    if lines[::2] != lines[1::2] or any(line[::2] != line[1::2] for line in lines):
-        return None
-    return [single for line in lines[::2] for single in line[::2]]
-
-
-def received(ids: Sequence[int], rows: int, columns: int) -> str:
-    """Fingerprint of the ids that a DiT of `rows` x `columns` positions received; "count:uneven" if not doubled."""
-    single = halved(ids, rows, columns)
-    return f"{len(ids)}:uneven" if single is None else fingerprint(single)
 
 
 def sent(output: Any, prompt: Any) -> str:

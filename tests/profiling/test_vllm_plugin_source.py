@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from profiling.vllm_plugin import pipeline_facts, transfer
+from profiling import image_tokens
+from profiling.vllm_plugin import pipeline_facts
 from profiling.vllm_plugin.diffusion import DUMMY
 from profiling.vllm_plugin.hooks import HOOKS
 from tests.wheels import VERSIONS, wheel_source
@@ -126,8 +127,8 @@ def test_the_hand_over_is_as_we_wrap_it(version: str) -> None:
 def test_glm_images_ids_have_the_layout_that_we_slice(version: str) -> None:
     source = text(version, "vllm_omni.model_executor.stage_input_processors.glm_image")
     assert "output.cumulative_token_ids" in source
-    assert f"eos_token_id = {transfer.END}" in source
-    assert f"factor: int = {transfer.FACTOR}" in source
+    assert f"eos_token_id = {image_tokens.END}" in source
+    assert f"factor: int = {image_tokens.FACTOR}" in source
     assert "small_token_h = max(1, int(math.sqrt(ratio) * (factor // 2)))" in source
     assert "large_start = small_image_tokens" in source
     pipeline = text(version, "vllm_omni.diffusion.models.glm_image.pipeline_glm_image")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from omni_doubles import Here
 
+from profiling.image_tokens import END, fingerprint, halved, image_ids, received
 from profiling.vllm_plugin.record_files import Transfer, read_lines, transfer
-from profiling.vllm_plugin.transfer import END, fingerprint, halved, hook_orchestrator, image_ids, received, sent
+from profiling.vllm_plugin.transfer import hook_orchestrator, sent
 
 
 def doubled(ids: list[int], rows: int, columns: int) -> list[int]:
