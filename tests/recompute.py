@@ -5,6 +5,7 @@ fault of its formulas cannot hide here as well. Columns that are judgements or t
 """
 
 import csv
+import hashlib
 import itertools
 import json
 import math
@@ -375,13 +376,23 @@ def shown_facts(results: Sequence[Result]) -> dict[str, Any]:
     z2, share = statistics.NormalDist().inv_cdf(0.975) ** 2, right / count
     low, high = sorted(float(root.real) for root in np.roots([1 + z2 / count, -2 * share - z2 / count, share**2]))
     wrong = sum(len(one["wrong"]) for one in each)
+    said = [one for r in requests if (one := said_by_tokens(known, results[0], r))]
     return {
         "pictures_checked": count,
         "exact_rate": share,
         "exact_low": max(0.0, low),
         "exact_high": min(1.0, high),
         "facts_right": 1 - wrong / sum(one["facts"] for one in each),
+        "tokens_right": sum(not one["wrong"] for one in said) / len(said) if said else None,
     }
+
+
+def said_by_tokens(known: dict[str, Any], result: Result, request: Any) -> dict[str, Any] | None:
+    """What quality.json has of a request's image tokens: its names hold the tokens and a hash of the prompt."""
+    prompt = result["prompts"][request["prompt_index"]]
+    hashes = [hashlib.sha256(f"{version} {prompt}".encode()).hexdigest()[:16] for version in range(1, 10)]
+    tokens = "-".join(map(str, request.get("image_tokens", ())))
+    return next((known[name] for one in hashes if (name := f"tokens:{tokens}:{one}") in known), None)
 
 
 # -- the whole table

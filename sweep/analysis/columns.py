@@ -394,6 +394,13 @@ COLUMNS: tuple[Column, ...] = (
         label="facts right",
         better=HIGHER,
     ),
+    Column(
+        "tokens_right",
+        METRIC,
+        "share of checked pictures whose image tokens, as the AR stage wrote them, say all that was asked",
+        label="AR tokens that say what was asked",
+        better=HIGHER,
+    ),
     Column("evidence", FACT, "what ran on which rank, as counted in the engine"),
     Column(
         "cost_per_image", METRIC, "price of the GPUs' time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER

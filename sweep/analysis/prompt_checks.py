@@ -1,20 +1,23 @@
 """Whether pictures show what their prompts ask for, fact by fact, for models that learnt a world whose truth is known.
 
 A fact is a shape, a colour, a place, a count, a word; `sweep.checkpoints.world` reads it from the picture without any
-model. What was found is stored in the cells' quality.json, by picture and prompt.
+model. So is what the AR stage's image tokens say, where the engine kept them. What was found is stored in the cells'
+quality.json, by picture or tokens and prompt.
 """
 
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.analysis import image_metrics, image_pairs
-from sweep.checkpoints.world import checks, pictures, sentences
+from sweep.analysis import broken_stage, image_metrics, image_pairs
+from sweep.analysis.evidence import broken_hand_over
+from sweep.checkpoints.world import checks, pictures, sentences, token_checks
+from sweep.checkpoints.world.checks import Fact
 from sweep.checkpoints.world.scenes import Asked
 from sweep.checkpoints.world.shares import wilson
 from sweep.config import TASKS, Feature
@@ -38,6 +41,10 @@ FEWEST_BROKEN = 2
 SHOWN = 2  # broken facts that a finding names
 
 
+NAMES = {"words": "text", "words_colour": "colour of the text", "length": "length of the text"}
+"""Of facts whose kind is no word for people."""
+
+
 @dataclass(frozen=True)
 class Wrong:
     """A fact that a picture breaks."""
@@ -55,7 +62,7 @@ class Wrong:
             return f"{where}nothing is there"
         if self.kind == "empty":
             return f"{where}{self.seen} is there"
-        name = {"words": "text", "words_colour": "colour of the text"}.get(self.kind, self.kind)
+        name = NAMES.get(self.kind, self.kind)
         seen = self.seen or ("unreadable" if self.kind == "words" else "none of the known")
         return f"{where}{name} is {seen}, not {self.asked}"
 
@@ -78,11 +85,18 @@ class Checks:
 
     pictures: Mapping[Key, Checked]
     outside: int = 0
+    tokens: Mapping[Key, tuple[Wrong, ...]] = field(default_factory=dict)  # of pictures whose AR tokens are known
+    handed_over: bool = True  # whether the DiT stage was given the tokens that the AR stage wrote, as far as is known
 
     @property
     def exact(self) -> frozenset[Key]:
         """Pictures with every fact right."""
         return frozenset(key for key, one in self.pictures.items() if not one.wrong)
+
+    @property
+    def said_wrong(self) -> dict[Key, list[str]]:
+        """Of pictures whose tokens are known, what these say otherwise than was asked."""
+        return {key: [wrong.text for wrong in found] for key, found in self.tokens.items()}
 
 
 def apply_to(cell: Cell) -> bool:
@@ -99,26 +113,28 @@ def untrained(cell: Cell) -> Finding | None:
     nothing = "so what its images show means nothing"
     if workload.get("task", TASKS[0]) != TASKS[0]:
         return Finding(OUTSIDE, f"this model has not learnt edits, {nothing}")
+    if workload.get("prompt_tokens") is not None:
+        return Finding(OUTSIDE, f"this model has not learnt prompts that are cut or lengthened, {nothing}")
     if (workload["width"], workload["height"]) != (pictures.SIDE, pictures.SIDE):
         return Finding(OUTSIDE, f"this model was trained at {pictures.SIDE}×{pictures.SIDE} alone, {nothing}")
     return None
 
 
 def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | None]) -> None:
-    """Check all pictures that were not checked yet and store what is found."""
+    """Check all pictures and tokens that were not checked yet and store what is found."""
     tasks = [
-        (cell, name, path, digest, prompt)
+        (cell, name, check)
         for cell in plan.cells
         if apply_to(cell) and (result := results.get(cell.key)) is not None
-        for name, path, digest, prompt in _missing(folder, cell, result)
+        for name, check in _missing(folder, cell, result)
     ]
     if not tasks:
         return
     found: dict[str, dict[str, Any]] = {}
     try:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            answers = pool.map(lambda task: _check(*task[2:]), tasks)
-            for (cell, name, *_), answer in zip(tasks, answers, strict=True):
+            answers = pool.map(lambda task: task[2](), tasks)
+            for (cell, name, _), answer in zip(tasks, answers, strict=True):
                 if answer is not None:
                     found.setdefault(cell.key, {})[name] = answer
     finally:  # an interrupted one keeps what it has
@@ -129,12 +145,12 @@ def of(folder: SweepFolder, cell: Cell, result: RunResult) -> Checks | None:
     """What `measure` found of the first start of a cell; None where its pictures cannot be checked."""
     if not apply_to(cell):
         return None
-    stored = image_pairs.stored_images(result)
-    names = {key: _name(digest, prompt) for key, (_, digest, prompt) in _with_prompts(stored, result)}
-    known = folder.load_quality(cell) if names else {}
-    found = {key: known[name] for key, name in names.items() if name in known}
-    checked = {key: Checked(one["facts"], tuple(Wrong(*fact) for fact in one["wrong"])) for key, one in found.items()}
-    return Checks(checked, outside=len(stored) - len(names))
+    made = list(_with_prompts(result))
+    known = folder.load_quality(cell) if made else {}
+    found = {one.key: _checked(known[one.name]) for one in made if one.name in known}
+    tokens = {one.key: _checked(known[one.tokens_name]).wrong for one in made if one.tokens_name in known}
+    handed_over = all(broken_hand_over(batch.evidence) is None for batch in result.batches)
+    return Checks(found, len(image_pairs.stored_images(result)) - len(made), tokens, handed_over)
 
 
 def columns(mine: Checks) -> dict[str, float | int]:
@@ -145,31 +161,44 @@ def columns(mine: Checks) -> dict[str, float | int]:
     facts = sum(one.facts for one in mine.pictures.values())
     wrong = sum(len(one.wrong) for one in mine.pictures.values())
     low, high = wilson(len(mine.exact), count)
+    said = [not wrong for wrong in mine.tokens.values()]
     return {
         "pictures_checked": count,
         "exact_rate": len(mine.exact) / count,
         "exact_low": low,
         "exact_high": high,
         "facts_right": 1 - wrong / facts,
+        **({"tokens_right": sum(said) / len(said)} if said else {}),
     }
 
 
 def notes(mine: Checks) -> list[Finding]:
-    """What a reader should know of the prompts."""
+    """What a reader should know of the prompts, and of pictures that do not show what their tokens say."""
+    found = broken_stage.drawn_wrong(mine.pictures.keys() - mine.exact, mine.said_wrong, mine.handed_over)
+    found += [one for one in broken_stage.judge(mine.said_wrong) if not one.status]
     if not mine.outside:
-        return []
+        return found
     whole = mine.outside + len(mine.pictures)
     which = f"{mine.outside} of {whole} prompts are" if whole > 1 else "the prompt is"
-    return [Finding(OUTSIDE, f"{which} outside what this model knows, so what it shows there means nothing")]
+    return [
+        *found,
+        Finding(OUTSIDE, f"{which} outside what this model knows, so what it shows there means nothing"),
+    ]
 
 
 def judge(features: Sequence[Feature], mine: Checks | None, baseline: Checks | None) -> list[Finding]:
-    """What a feature breaks of the pictures that the baseline gets right, less what it mends.
+    """What a feature breaks of the pictures that the baseline gets right, and whether the AR stage says what was asked.
 
-    FAIL for several that are more than the gate of its most tolerant feature allows, WARN for any; [] for none.
+    The former is less what the feature mends: FAIL for several that are more than the gate of its most tolerant feature
+    allows, WARN for any. The latter is FAIL for many pictures, whatever the baseline's say.
     """
-    if mine is None or baseline is None or not features:
+    if mine is None:
         return []
+    broken = _broken(features, mine, baseline) if features and baseline is not None else []
+    return [*broken, *(one for one in broken_stage.judge(mine.said_wrong) if one.status)]
+
+
+def _broken(features: Sequence[Feature], mine: Checks, baseline: Checks) -> list[Finding]:
     shared = mine.pictures.keys() & baseline.pictures.keys()
     broken = sorted((baseline.exact & shared) - mine.exact)
     mended = (mine.exact & shared) - baseline.exact
@@ -182,29 +211,58 @@ def judge(features: Sequence[Feature], mine: Checks | None, baseline: Checks | N
     show = "no longer shows" if lost == 1 else "no longer show"
     share = f"{lost} of {len(shared)} pictures {show} what was asked"
     grave = lost >= FEWEST_BROKEN and lost > allowed * len(shared)
-    return [Finding(BREAKS, f"{share} ({'; '.join(named)}{more})", FAIL if grave else WARN)]
+    code, why = broken_stage.cause(broken, mine.said_wrong, mine.handed_over)
+    text = f"{share} ({'; '.join(named)}{more})" + (f"; {why}" if why else "")
+    return [Finding(code or BREAKS, text, FAIL if grave else WARN)]
 
 
-def _missing(folder: SweepFolder, cell: Cell, result: RunResult) -> Iterator[tuple[str, Path, str, str]]:
+@dataclass(frozen=True)
+class _Made:
+    """A stored image whose prompt the model knows."""
+
+    key: Key
+    file: str
+    digest: str  # of its pixels
+    tokens: tuple[int, ...]  # that the AR stage wrote for it; () where they were not kept
+    prompt: str
+
+    @property
+    def name(self) -> str:
+        """Of what its picture shows, in quality.json."""
+        return f"facts:{self.digest}:{_hash(checks.VERSION, self.prompt)}"
+
+    @property
+    def tokens_name(self) -> str:
+        """Of what its tokens say."""
+        return f"tokens:{'-'.join(map(str, self.tokens))}:{_hash(token_checks.VERSION, self.prompt)}"
+
+
+def _missing(
+    folder: SweepFolder, cell: Cell, result: RunResult
+) -> Iterator[tuple[str, Callable[[], dict[str, Any] | None]]]:
+    """Names of what quality.json lacks, and what finds it."""
     known: Mapping[str, Any] | None = None
-    for _, (file, digest, prompt) in _with_prompts(image_pairs.stored_images(result), result):
+    for one in _with_prompts(result):
         known = folder.load_quality(cell) if known is None else known
-        name = _name(digest, prompt)
-        if name not in known:
+        if one.tokens and one.tokens_name not in known:
+            yield one.tokens_name, functools.partial(_check_tokens, one.tokens, one.prompt)
+        if one.name not in known:
             try:
-                yield name, folder.image_path(cell, file), digest, prompt
+                path = folder.image_path(cell, one.file)
             except ValueError:  # outside the folder: `image_pairs` says so
                 continue
+            yield one.name, functools.partial(_check, path, one.digest, one.prompt)
 
 
-def _with_prompts(
-    stored: Mapping[Key, tuple[str, str]], result: RunResult
-) -> Iterator[tuple[Key, tuple[str, str, str]]]:
-    """File, pixel hash and prompt of the stored images whose prompt the model knows."""
-    for key, (file, digest) in stored.items():
-        prompt = result.prompts[key[0]] if key[0] < len(result.prompts) else ""
-        if _asked(prompt) is not None:
-            yield key, (file, digest, prompt)
+def _with_prompts(result: RunResult) -> Iterator[_Made]:
+    """The stored images whose prompt the model knows."""
+    for request in result.requests:
+        if request.image:
+            index = request.prompt_index
+            prompt = result.prompts[index] if index < len(result.prompts) else ""
+            if _asked(prompt) is not None:
+                key = index, request.seed
+                yield _Made(key, request.image, request.image_hash, request.image_tokens, prompt)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -221,8 +279,27 @@ def _check(path: Path, digest: str, prompt: str) -> dict[str, Any] | None:
         found = checks.facts(_picture(path, digest), asked)
     except (ValueError, OSError):
         return None
+    return _stored(found)
+
+
+def _check_tokens(tokens: Sequence[int], prompt: str) -> dict[str, Any] | None:
+    """The same for image tokens; None for a number of them that is no picture's."""
+    asked = _asked(prompt)
+    assert asked is not None
+    try:
+        return _stored(token_checks.facts(tokens, asked))
+    except ValueError:
+        return None
+
+
+def _stored(found: Sequence[Fact]) -> dict[str, Any]:
     wrong = [[fact.kind, fact.place, fact.asked, fact.seen] for fact in found if not fact.right]
     return {"facts": len(found), "wrong": wrong}
+
+
+def _checked(stored: Mapping[str, Any]) -> Checked:
+    """Inverse of `_stored`."""
+    return Checked(stored["facts"], tuple(Wrong(*fact) for fact in stored["wrong"]))
 
 
 def _picture(path: Path, digest: str) -> "np.ndarray":
@@ -233,6 +310,5 @@ def _picture(path: Path, digest: str) -> "np.ndarray":
     return np.asarray(image.values, dtype=np.float32) / image_metrics.FULL_SCALE[image.mode]
 
 
-def _name(digest: str, prompt: str) -> str:
-    asked = hashlib.sha256(f"{checks.VERSION} {prompt}".encode()).hexdigest()[:16]
-    return f"facts:{digest}:{asked}"
+def _hash(version: int, prompt: str) -> str:
+    return hashlib.sha256(f"{version} {prompt}".encode()).hexdigest()[:16]

@@ -74,6 +74,7 @@ class Output:
     ttft_s: tuple[float | None, ...] = ()  # from `start_s` to its first AR token
     tpot_s: tuple[float | None, ...] = ()  # (its last AR token - its first) / (AR tokens - 1)
     image_faults: tuple[str, ...] = ()  # of each image, what is wrong with it (images.py); "" for nothing
+    image_tokens: tuple[tuple[int, ...], ...] = ()  # of each image, those that an AR stage wrote for it; () if not kept
     epoch_s: float | None = None  # that moment, on the machine's time.perf_counter; None when unknown
 
 

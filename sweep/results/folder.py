@@ -49,15 +49,21 @@ class _Record:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """CSV text; None becomes an empty field.
+    """CSV text; None becomes an empty field, a tuple its values with spaces between.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay as they are.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_text(value) if isinstance(value, str) else value for value in row] for row in rows)
+    writer.writerows([_field(value) for value in row] for row in rows)
     return buffer.getvalue()
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return _text(value) if isinstance(value, str) else value
 
 
 @functools.lru_cache(maxsize=4096)

@@ -91,6 +91,7 @@ class RequestRow:
     first_token_s: Moment | None = None  # when its first AR token was there
     done_s: Moment | None = None  # when its image was there, or when it failed
     image_fault: Code = ""  # what is wrong with the pixels, a code of sweep/engines/images.py; "" for nothing
+    image_tokens: tuple[Number, ...] = ()  # what the AR stage wrote for its image; () if not kept
 
 
 @dataclass(frozen=True, slots=True)

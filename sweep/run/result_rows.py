@@ -38,6 +38,7 @@ def request_rows(record: Record, number: int, zero_s: float, began_s: float | No
                 first_token_s=None if ttft_s is None else start_s + ttft_s,
                 done_s=start_s + output.latency_s,
                 image_fault=output.image_faults[position] if output.image_faults else "",
+                image_tokens=output.image_tokens[position] if output.image_tokens else (),
             )
         )
     return tuple(rows)

@@ -73,16 +73,22 @@ def facts(picture: "np.ndarray", asked: Asked) -> list[Fact]:
         written = seen.rows[scenes.ROWS.index(asked.writing.row)] or Writing("", "", asked.writing.row)
         found.append(Fact("words", asked.writing.row, asked.writing.text, written.text))
         found.append(Fact("words_colour", asked.writing.row, asked.writing.colour, written.colour))
+    return found + of_things(seen.things, asked)
+
+
+def of_things(things: tuple[Thing | None, ...], asked: Asked) -> list[Fact]:
+    """The facts of a wish that are about things, for what is in each corner; a shape of "" is a blot."""
+    found: list[Fact] = []
     corners = {group.corner: group for group in asked.groups if group.corner is not None}
     for corner, group in sorted(corners.items()):
-        found += _of_thing(group, seen.things[corner], scenes.CORNERS[corner])
+        found += _of_thing(group, things[corner], scenes.CORNERS[corner])
     left = [corner for corner in scenes.free_corners(asked.writing) if corner not in corners]
     anywhere = [group for group in asked.groups if group.corner is None]
     if anywhere:
-        found += _anywhere(anywhere, {corner: seen.things[corner] for corner in left})
+        found += _anywhere(anywhere, {corner: things[corner] for corner in left})
     else:
         for corner in left:
-            thing = seen.things[corner]
+            thing = things[corner]
             found.append(Fact("empty", scenes.CORNERS[corner], "nothing", _described(thing) if thing else "nothing"))
     return found
 

@@ -28,6 +28,7 @@ from sweep.engines.diffusers.block_counters import BlockCounters
 from sweep.engines.diffusers.decoded_images import DecodedImages
 from sweep.engines.diffusers.families import FEATURES, FORWARD_FEATURES
 from sweep.engines.diffusers.features import cfg_parallel, method_call
+from sweep.engines.diffusers.hand_over import HandOver, Tokens, with_hand_over
 from sweep.engines.diffusers.rank_context import MESH_DIMS, RankContext, mesh_shape
 from sweep.engines.diffusers.step_clock import StepClock
 from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
@@ -63,6 +64,7 @@ class RankResult:
     output_tokens: int
     phases: tuple[PhaseRecord, ...]
     evidence: RankEvidence
+    tokens: Tokens
     images: tuple[Image.Image, ...] = ()
     finite: tuple[bool, ...] = ()  # of each image, whether the values that it was made from are finite
 
@@ -80,6 +82,7 @@ class RankRunner:
         self.pipe = load_pipeline(spec.checkpoint, getattr(torch, spec.dtype)).to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.adapter = make_adapter(spec.family, self.pipe, spec.embedded)
+        self.hand_over = HandOver(self.pipe, self.adapter.is_branch)
         self.clock = StepClock()
         self.cfg_active = False
         self.trace: TorchTrace | None = None
@@ -141,6 +144,7 @@ class RankRunner:
         self.clock.reset(first.steps)
         self.counters.reset()
         self.attention.reset()
+        self.hand_over.reset()
         self.recorder.abort()  # whatever a failed request left open
         self.recorder.take()
         self.recorder.epoch = command.epoch_s
@@ -157,6 +161,7 @@ class RankRunner:
             output_tokens=self.adapter.output_tokens(),
             phases=tuple(replace(record, request_id=first.request_id) for record in self.recorder.take()),
             evidence=self.evidence(),
+            tokens=self.hand_over.tokens(requests),
             images=tuple(images) if self.place.rank == 0 else (),
             finite=self.decoded.finite(len(images)) if self.place.rank == 0 else (),
         )
@@ -251,7 +256,8 @@ class DiffusersEngine:
             prompt_tokens=tuple(adapter.count_tokens(prompt) for prompt in prompts),
             phases=tuple(record for result in results for record in result.phases),
             image_faults=tuple(fault_of(image, finite) for image, finite in zip(own.images, own.finite, strict=True)),
-            evidence=tuple(result.evidence for result in results),
+            evidence=tuple(with_hand_over(r.evidence, own.tokens.written, r.tokens.received) for r in results),
+            image_tokens=own.tokens.kept,
             epoch_s=self._epoch_s,
         )
 
