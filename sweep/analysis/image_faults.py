@@ -1,4 +1,4 @@
-"""Images that are no pictures: blank ones, and those made from values that are not finite.
+"""Images that are no pictures: blank ones, those made from values that are not finite, and those of another size.
 
 Engines look at each image when they make it (`sweep/engines/images.py`); here is what follows for a cell. Two blank
 images are identical, so this comes before any comparison. Pure functions over stored values.
@@ -9,11 +9,11 @@ import hashlib
 import operator
 from collections.abc import Sequence
 
-from sweep.engines.images import BLANK, NOT_FINITE
+from sweep.engines.images import BLANK, NOT_FINITE, WRONG_SIZE
 from sweep.findings import FAIL, WARN, Finding
 from sweep.results.records import RunResult
 
-CODES = {NOT_FINITE: "images_not_finite", BLANK: "images_blank"}
+CODES = {NOT_FINITE: "images_not_finite", BLANK: "images_blank", WRONG_SIZE: "images_wrong_size"}
 """Code of the finding, by what is wrong."""
 
 BASELINE = "baseline_images"
@@ -25,6 +25,7 @@ LARGEST = 1 << 24
 _TEXTS = {
     NOT_FINITE: ("was decoded from values that are not finite", "were decoded from values that are not finite"),
     BLANK: ("is blank (one colour everywhere)", "are blank (one colour everywhere)"),
+    WRONG_SIZE: ("does not have the requested size", "do not have the requested size"),
 }
 
 

@@ -19,6 +19,7 @@ from sweep.analysis import (
     notes,
     prompt_checks,
     status,
+    step_counts,
     validity,
 )
 from sweep.analysis import evidence as evidence_rules
@@ -66,6 +67,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     pixels = _pixel_floors(plan, quality)
     rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
     combinations.judge(rows, plan.by_key, sweep.starts, pixels)
+    step_counts.compare(rows, measured)
     interleaved = {key for key, one in measured.items() if one.pairs}
     validity.doubt_drift(rows, interleaved)
     validity.doubt_baselines(rows, plan.by_key, interleaved)
@@ -171,7 +173,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         Pixels(quality["mean_diff"], quality["max_diff"]) if quality and cell.baseline_key != cell.key else None,
         gain.called,
         pixels.get(model_and_engine(cell), Pixels()),
-        [*wrong, *prompt_checks.judge(cell.chosen, checks, theirs)],
+        [*step_counts.judge(mine.results), *wrong, *prompt_checks.judge(cell.chosen, checks, theirs)],
         notes.why_not_judged(sweep, cell, mine, gain),
         kept=bool(checks and checks.pictures and theirs and theirs.pictures),
     )

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-NOT_FINITE, BLANK = "not_finite", "blank"
-"""What is wrong with an image: its decoded values held NaN or infinity; all its pixels have one colour."""
+NOT_FINITE, BLANK, WRONG_SIZE = "not_finite", "blank", "wrong_size"
+"""What is wrong with an image: its decoded values held NaN or infinity; all its pixels have one colour; it has another
+width or height than was asked for."""
 
 BLANK_SPREAD = 1  # values between which rounding may move a channel that is the same everywhere, as stored
 
 
-def fault_of(image: "Image.Image", finite: bool = True) -> str:
-    """NOT_FINITE, BLANK or "". `finite` is whether the values were finite that the image was made from.
+def fault_of(image: "Image.Image", request: Request, finite: bool = True) -> str:
+    """NOT_FINITE, BLANK, WRONG_SIZE or "". `finite` is whether the values were finite that the image was made from.
 
     Pixels are integers: what was NaN is black there, so only the engine's own values show it for certain.
     """
@@ -29,7 +30,9 @@ def fault_of(image: "Image.Image", finite: bool = True) -> str:
     if not finite:
         return NOT_FINITE
     channels = np.asarray(image).reshape(image.width * image.height, -1)
-    return BLANK if (channels.max(axis=0) - channels.min(axis=0)).max() <= BLANK_SPREAD else ""
+    if (channels.max(axis=0) - channels.min(axis=0)).max() <= BLANK_SPREAD:
+        return BLANK
+    return "" if image.size == (request.width, request.height) else WRONG_SIZE
 
 
 def read_input(request: Request) -> "Image.Image":

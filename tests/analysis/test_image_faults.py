@@ -13,7 +13,7 @@ from PIL import Image
 
 from sweep.analysis import image_faults, summary
 from sweep.analysis.engine_starts import Measured
-from sweep.engines.images import BLANK, NOT_FINITE
+from sweep.engines.images import BLANK, NOT_FINITE, WRONG_SIZE
 from sweep.plan.cells import Cell, Plan, build_plan
 from sweep.report.build import rebuild
 from sweep.results.folder import SweepFolder
@@ -55,19 +55,28 @@ def blank(request: RequestRow) -> RequestRow:
     return dataclasses.replace(request, image_fault=BLANK, image_hash="black")
 
 
-def test_a_cell_whose_images_are_no_pictures_fails_alone(sweep: tuple[SweepFolder, Plan]) -> None:
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (NOT_FINITE, "images_not_finite", "1 of 4 images was "),
+        (WRONG_SIZE, "images_wrong_size", "1 of 4 images does not have the requested size"),
+    ],
+)
+def test_a_cell_whose_images_are_no_pictures_fails_alone(
+    fault: str, code: str, said: str, sweep: tuple[SweepFolder, Plan]
+) -> None:
     folder, made = sweep
     assert {one["status"] for one in told(folder).values()} == {"PASS"}
     hit = [cell for cell in made.cells if cell.features == ("teacache",)]
 
     def second(request: RequestRow) -> RequestRow:
-        return dataclasses.replace(request, image_fault=NOT_FINITE if request.prompt_index == 1 else "")
+        return dataclasses.replace(request, image_fault=fault if request.prompt_index == 1 else "")
 
     change(folder, hit, second)
     cells = told(folder)
     found = cells.pop(hit[0].label)
-    assert (found["status"], found["codes"]) == ("FAIL", ["images_not_finite"])
-    assert found["reason"].startswith("1 of 4 images was ")
+    assert (found["status"], found["codes"]) == ("FAIL", [code])
+    assert found["reason"].startswith(said)
     assert found["quality"]["identical"] is None, "not compared, although its pixels are the baseline's"
     assert {one["status"] for one in cells.values()} == {"PASS"}
     assert all(one["quality"]["identical"] for one in cells.values())

@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 
 from sweep.engines.diffusers.decoded_images import DecodedImages
-from sweep.engines.images import BLANK, NOT_FINITE, fault_of
+from sweep.engines.images import BLANK, NOT_FINITE, WRONG_SIZE, fault_of
+from tests.engines.conftest import make_request
 
 NOISE = np.random.default_rng(0).integers(100, 103, (16, 16, 3), dtype=np.uint8)  # three values: dim, but a picture
+
+SQUARE = make_request(width=16, height=16)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +32,15 @@ NOISE = np.random.default_rng(0).integers(100, 103, (16, 16, 3), dtype=np.uint8)
     ],
 )
 def test_an_image_of_one_colour_is_blank(image: Image.Image, fault: str) -> None:
-    assert fault_of(image) == fault
-    assert fault_of(image, finite=False) == NOT_FINITE
+    assert fault_of(image, SQUARE) == fault
+    assert fault_of(image, SQUARE, finite=False) == NOT_FINITE
+
+
+@pytest.mark.parametrize(("width", "height", "fault"), [(16, 16, ""), (16, 32, WRONG_SIZE), (8, 16, WRONG_SIZE)])
+def test_an_image_of_another_size_is_no_answer(width: int, height: int, fault: str) -> None:
+    asked = make_request(width=width, height=height)
+    assert fault_of(Image.fromarray(NOISE), asked) == fault
+    assert fault_of(Image.new("RGB", (16, 16)), asked) == BLANK, "that is graver"
 
 
 def test_values_are_looked_at_before_they_become_pixels() -> None:

@@ -134,6 +134,10 @@ class Sweep:
         report = json.loads((self.folder / "report.json").read_text())
         return [one["code"] for cell in report["cells"] if cell["cell"] == label for one in cell[kind]]
 
+    def findings(self, label: str) -> list[str]:
+        """Codes of all that a cell's status follows from."""
+        return self._codes(label, "findings")
+
     def notes(self, label: str) -> list[str]:
         """Codes of a cell's notes."""
         return self._codes(label, "notes")

@@ -452,3 +452,36 @@ TeaCache._decide = only_at_first
     for name in ("cfg_parallel", "ulysses", "tp"):
         assert "on rank 0 but not on rank 1" in sweep.reason(f"{name} b1")
     assert sweep.requests("vae_slicing b1")[0]["image_fault"] == "not_finite"
+
+
+def test_steps_that_are_ignored_and_images_of_another_size(sweep: Sweep) -> None:
+    sweep.inject(
+        "sweep.engines.diffusers.engine",
+        """
+from sweep.engines.diffusers.adapters import Adapter
+
+_arguments, _generate = Adapter.shared_arguments, RankRunner.generate
+
+def always_two_steps(self, requests, prompts):
+    return _arguments(self, requests, prompts) | {"num_inference_steps": 2}
+
+def doubled_in_batches(self, command):
+    found = _generate(self, command)
+    if len(command.requests) == 1:
+        return found
+    return replace(found, images=tuple(one.resize((2 * one.width, one.height)) for one in found.images))
+
+Adapter.shared_arguments, RankRunner.generate = always_two_steps, doubled_in_batches
+""",
+    )
+    size = ("workload.num_prompts=2", "workload.repeats=1", "interleave=false", "aa=0", "plots=false")
+    done = sweep.run("-m", "batch=1,2", "workload.steps=2,4", "model=tiny_qwen_image", *size)
+    assert done.code == 1, done.out + done.err
+    assert sweep.statuses() == {
+        "baseline b1 steps=2": ("PASS", ""),
+        "baseline b1 steps=4": ("FAIL", "steps_without_effect"),
+        "baseline b2 steps=2": ("FAIL", "images_wrong_size"),
+        "baseline b2 steps=4": ("FAIL", "other_steps"),
+    }
+    assert numbers(sweep.reason("baseline b2 steps=4")) == [2, 4]
+    assert sweep.findings("baseline b1 steps=4") == ["steps_without_effect", "other_steps"]

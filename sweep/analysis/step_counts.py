@@ -1,0 +1,82 @@
+"""Whether the number of denoising steps that was asked for took effect. Pure functions over stored values.
+
+Two signs that it did not: the engine counted another number of steps, or another number makes the very same pictures.
+The second also works where nothing is counted.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.analysis import image_pairs
+from sweep.analysis.engine_starts import Measured
+from sweep.findings import FAIL, Finding
+from sweep.plan.cells import AA, Cell
+from sweep.results.records import RunResult
+
+OTHER_STEPS = "other_steps"
+"""Code: the engine ran another number of denoising steps than was asked for."""
+
+NO_EFFECT = "steps_without_effect"
+"""Code: fewer steps make pictures with the same pixels."""
+
+ONE_LESS = 1
+"""Some samplers leave out the last step, whose noise is 0."""
+
+ORDER = 2
+"""Samplers of second order call the DiT twice for each step that was asked for."""
+
+
+def judge(results: Sequence[RunResult]) -> list[Finding]:
+    """FAIL where a batch ran another number of steps than its requests asked for; [] where it is right or not known."""
+    for result in results:
+        asked = {request.batch_index: request.steps for request in result.requests}
+        for batch in result.batches:
+            ran = max((_of_a_call(one.denoise_steps, one.settings) for one in batch.evidence), default=0.0)
+            wanted = asked.get(batch.batch_index, 0)
+            if ran and wanted and not wanted - ONE_LESS <= ran <= ORDER * wanted:
+                return [Finding(OTHER_STEPS, f"{ran:g} denoising steps ran, {wanted} were requested", FAIL)]
+    return []
+
+
+def _of_a_call(steps: int, settings: Mapping[str, str]) -> float:
+    """Steps of one call of the pipeline: vLLM-Omni's may take the requests of a batch one by one."""
+    calls = settings.get("pipeline_calls", "1")
+    return steps / int(calls) if calls.isdigit() and int(calls) else 0.0
+
+
+def compare(rows: Sequence[dict[str, Any]], measured: Mapping[str, Measured]) -> None:
+    """Add a FAIL to the rows of cells whose pictures are those of a cell that differs in having fewer steps alone."""
+    alike: dict[tuple[object, ...], list[tuple[dict[str, Any], Cell]]] = {}
+    for row in rows:
+        one = measured.get(row["cell_key"])
+        if one and one.cell.role != AA and (pictures := _pictures(one.results[0])):
+            alike.setdefault(pictures, []).append((row, one.cell))
+    for group in alike.values():
+        if len({_steps(cell) for _, cell in group}) < 2:
+            continue
+        fewest: dict[str, int] = {}
+        for row, cell in sorted(group, key=lambda both: _steps(both[1])):
+            steps = fewest.setdefault(_without_steps(cell), _steps(cell))
+            if steps < _steps(cell):
+                fewer = "1 step makes" if steps == 1 else f"{steps} steps make"
+                text = f"the number of steps has no effect: {fewer} the same pictures"
+                row["findings"].insert(0, Finding(NO_EFFECT, text, FAIL))
+
+
+def _steps(cell: Cell) -> int:
+    steps: int = cell.config["workload"]["steps"]
+    return steps
+
+
+def _without_steps(cell: Cell) -> str:
+    """The same for cells that differ in their number of steps alone."""
+    workload = {name: value for name, value in cell.config["workload"].items() if name != "steps"}
+    return json.dumps({**cell.config, "workload": workload}, sort_keys=True, default=str)
+
+
+def _pictures(result: RunResult) -> tuple[object, ...]:
+    """What the stored pictures are; () if one is no picture, since two black ones are always the same."""
+    if any(request.image_fault for request in result.requests):
+        return ()
+    return tuple(sorted((*key, digest) for key, (_, digest) in image_pairs.stored_images(result).items()))
