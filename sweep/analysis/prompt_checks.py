@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.analysis import broken_stage, image_metrics, image_pairs
+from sweep.analysis import broken_stage, image_metrics, image_pairs, world_questions
 from sweep.analysis.evidence import broken_hand_over
-from sweep.checkpoints.world import checks, pictures, sentences, token_checks
+from sweep.analysis.world_questions import Question
+from sweep.checkpoints.world import pictures, token_checks
 from sweep.checkpoints.world.checks import Fact
-from sweep.checkpoints.world.scenes import Asked
+from sweep.checkpoints.world.edit_checks import REST
 from sweep.checkpoints.world.shares import wilson
 from sweep.config import TASKS, Feature
 from sweep.findings import FAIL, WARN, Finding
@@ -41,7 +42,7 @@ FEWEST_BROKEN = 2
 SHOWN = 2  # broken facts that a finding names
 
 
-NAMES = {"words": "text", "words_colour": "colour of the text", "length": "length of the text"}
+NAMES = {"words": "text", "words_colour": "colour of the text", "length": "length of the text", REST: "what was there"}
 """Of facts whose kind is no word for people."""
 
 
@@ -111,7 +112,7 @@ def untrained(cell: Cell) -> Finding | None:
     if not model.get("weights"):
         return None
     nothing = "so what its images show means nothing"
-    if workload.get("task", TASKS[0]) != TASKS[0]:
+    if workload.get("task", TASKS[0]) != TASKS[0] and model["weights"] == "world_1":
         return Finding(OUTSIDE, f"this model has not learnt edits, {nothing}")
     if workload.get("prompt_tokens") is not None:
         return Finding(OUTSIDE, f"this model has not learnt prompts that are cut or lengthened, {nothing}")
@@ -145,7 +146,7 @@ def of(folder: SweepFolder, cell: Cell, result: RunResult) -> Checks | None:
     """What `measure` found of the first start of a cell; None where its pictures cannot be checked."""
     if not apply_to(cell):
         return None
-    made = list(_with_prompts(result))
+    made = list(_known(folder, cell, result))
     known = folder.load_quality(cell) if made else {}
     found = {one.key: _checked(known[one.name]) for one in made if one.name in known}
     tokens = {one.key: _checked(known[one.tokens_name]).wrong for one in made if one.tokens_name in known}
@@ -172,9 +173,13 @@ def columns(mine: Checks) -> dict[str, float | int]:
     }
 
 
-def notes(mine: Checks) -> list[Finding]:
-    """What a reader should know of the prompts, and of pictures that do not show what their tokens say."""
-    found = broken_stage.drawn_wrong(mine.pictures.keys() - mine.exact, mine.said_wrong, mine.handed_over)
+def notes(features: Sequence[Feature], mine: Checks) -> list[Finding]:
+    """What a reader should know of the prompts, and of pictures that do not show what their tokens say.
+
+    The latter is said of cells without features: what a feature breaks, `judge` says.
+    """
+    inexact = set() if features else mine.pictures.keys() - mine.exact
+    found = broken_stage.drawn_wrong(inexact, mine.said_wrong, mine.handed_over)
     found += [one for one in broken_stage.judge(mine.said_wrong) if not one.status]
     if not mine.outside:
         return found
@@ -218,23 +223,23 @@ def _broken(features: Sequence[Feature], mine: Checks, baseline: Checks) -> list
 
 @dataclass(frozen=True)
 class _Made:
-    """A stored image whose prompt the model knows."""
+    """A stored image of a request that the model knows."""
 
     key: Key
     file: str
     digest: str  # of its pixels
     tokens: tuple[int, ...]  # that the AR stage wrote for it; () where they were not kept
-    prompt: str
+    question: Question
 
     @property
     def name(self) -> str:
         """Of what its picture shows, in quality.json."""
-        return f"facts:{self.digest}:{_hash(checks.VERSION, self.prompt)}"
+        return f"facts:{self.digest}:{_hash(self.question.text)}"
 
     @property
     def tokens_name(self) -> str:
         """Of what its tokens say."""
-        return f"tokens:{'-'.join(map(str, self.tokens))}:{_hash(token_checks.VERSION, self.prompt)}"
+        return f"tokens:{'-'.join(map(str, self.tokens))}:{_hash(f'{token_checks.VERSION} {self.question.text}')}"
 
 
 def _missing(
@@ -242,52 +247,38 @@ def _missing(
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any] | None]]]:
     """Names of what quality.json lacks, and what finds it."""
     known: Mapping[str, Any] | None = None
-    for one in _with_prompts(result):
+    for one in _known(folder, cell, result):
         known = folder.load_quality(cell) if known is None else known
         if one.tokens and one.tokens_name not in known:
-            yield one.tokens_name, functools.partial(_check_tokens, one.tokens, one.prompt)
+            yield one.tokens_name, functools.partial(_check_tokens, one.tokens, one.question)
         if one.name not in known:
             try:
                 path = folder.image_path(cell, one.file)
             except ValueError:  # outside the folder: `image_pairs` says so
                 continue
-            yield one.name, functools.partial(_check, path, one.digest, one.prompt)
+            yield one.name, functools.partial(_check, path, one.digest, one.question)
 
 
-def _with_prompts(result: RunResult) -> Iterator[_Made]:
-    """The stored images whose prompt the model knows."""
+def _known(folder: SweepFolder, cell: Cell, result: RunResult) -> Iterator[_Made]:
+    """The stored images of requests that the model knows."""
     for request in result.requests:
-        if request.image:
-            index = request.prompt_index
-            prompt = result.prompts[index] if index < len(result.prompts) else ""
-            if _asked(prompt) is not None:
-                key = index, request.seed
-                yield _Made(key, request.image, request.image_hash, request.image_tokens, prompt)
+        if request.image and (question := world_questions.of(folder, cell, result, request)) is not None:
+            key = request.prompt_index, request.seed
+            yield _Made(key, request.image, request.image_hash, request.image_tokens, question)
 
 
-@functools.lru_cache(maxsize=4096)
-def _asked(prompt: str) -> Asked | None:
-    """What it asks for; None where the model knows nothing of it."""
-    return sentences.read(prompt)
-
-
-def _check(path: Path, digest: str, prompt: str) -> dict[str, Any] | None:
+def _check(path: Path, digest: str, question: Question) -> dict[str, Any] | None:
     """As quality.json holds it; None for a picture that cannot be read, which others report."""
-    asked = _asked(prompt)
-    assert asked is not None
     try:
-        found = checks.facts(_picture(path, digest), asked)
+        return _stored(question.facts(_picture(path, digest)))
     except (ValueError, OSError):
         return None
-    return _stored(found)
 
 
-def _check_tokens(tokens: Sequence[int], prompt: str) -> dict[str, Any] | None:
+def _check_tokens(tokens: Sequence[int], question: Question) -> dict[str, Any] | None:
     """The same for image tokens; None for a number of them that is no picture's."""
-    asked = _asked(prompt)
-    assert asked is not None
     try:
-        return _stored(token_checks.facts(tokens, asked))
+        return _stored(token_checks.facts(tokens, question.asked))
     except ValueError:
         return None
 
@@ -310,5 +301,5 @@ def _picture(path: Path, digest: str) -> "np.ndarray":
     return np.asarray(image.values, dtype=np.float32) / image_metrics.FULL_SCALE[image.mode]
 
 
-def _hash(version: int, prompt: str) -> str:
-    return hashlib.sha256(f"{version} {prompt}".encode()).hexdigest()[:16]
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

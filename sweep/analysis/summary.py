@@ -160,7 +160,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     checks, theirs = sweep.checks(cell.key), sweep.checks(cell.baseline_key)
     if checks:
         row |= prompt_checks.columns(checks)
-        row["notes"] += prompt_checks.notes(checks)
+        row["notes"] += prompt_checks.notes(cell.chosen, checks)
     elif outside := prompt_checks.untrained(cell):
         row["notes"].append(outside)
     wrong = sweep.image_faults(cell.key)

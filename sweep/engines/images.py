@@ -37,11 +37,16 @@ def fault_of(image: "Image.Image", request: Request, finite: bool = True) -> str
 
 def read_input(request: Request) -> "Image.Image":
     """The request's input image in RGB, resized to the size of the output."""
+    assert request.input_image is not None
+    return read_picture(Path(request.input_image), (request.width, request.height))
+
+
+def read_picture(path: Path, size: tuple[int, int]) -> "Image.Image":
+    """A picture as it is edited: in RGB, resized to `size` (width, height)."""
     from PIL import Image
 
-    assert request.input_image is not None
-    with Image.open(request.input_image) as image:
-        return image.convert("RGB").resize((request.width, request.height), Image.Resampling.BICUBIC)
+    with Image.open(path) as image:
+        return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
 def store(image: "Image.Image", request: Request, folder: Path | None) -> str:

@@ -151,6 +151,10 @@ class SweepFolder:
             )
             self.files.write(kept, data)
 
+    def made_input(self, cell: Cell, seed: int) -> Path:
+        """The image that a cell edits with this seed when none was given."""
+        return self.cell_path(cell) / "inputs" / f"seed_{seed}.png"
+
     def input_image(self, cell: Cell) -> Path | None:
         """The copy of the image that a cell edits; None when it has none."""
         return self._kept_image(cell.inputs) if cell.inputs and cell.inputs.image else None

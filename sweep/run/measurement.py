@@ -9,7 +9,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from profiling import ranges
 from profiling.evidence import RankEvidence
@@ -64,8 +63,7 @@ class Measurement:
         requests = build_requests(run.workload, run.batch, run.seed, inputs)
         self.prompts = inputs.prompts
         if run.workload.task == "image_edit":
-            path = self.folder.cell_path(self.cell)
-            requests = [self._with_input_image(request, path) for request in requests]
+            requests = [self._with_input_image(request) for request in requests]
         self.turns = offline(batches(requests, run.batch), run.workload.repeats)
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
@@ -131,11 +129,11 @@ class Measurement:
         finally:
             self.stage_s[stage] = time.perf_counter() - began
 
-    def _with_input_image(self, request: Request, path: Path) -> Request:
+    def _with_input_image(self, request: Request) -> Request:
         kept = self.folder.input_image(self.cell)
         given = request.input_image if kept is None else str(kept)
         if given is None:
-            image = path / "inputs" / f"seed_{request.seed}.png"
+            image = self.folder.made_input(self.cell, request.seed)
             if not image.exists():
                 source_pictures.make(image, request.seed, (request.width, request.height))
             given = str(image)

@@ -56,7 +56,7 @@ def test_an_ar_stage_that_often_says_something_else_fails_whatever_the_baseline_
     tokens: str, status: str | None
 ) -> None:
     mine = checks_of("r" * len(tokens), tokens)
-    found = [*prompt_checks.judge([], mine, mine), *prompt_checks.notes(mine)]
+    found = [*prompt_checks.judge([], mine, mine), *prompt_checks.notes([], mine)]
     assert [(one.code, one.status) for one in found] == ([] if status is None else [(broken_stage.AR_TOKENS, status)])
     assert all("top left: shape is ring, not circle" in one.text for one in found)
 
@@ -74,7 +74,7 @@ def test_an_ar_stage_that_often_says_something_else_fails_whatever_the_baseline_
 def test_pictures_that_do_not_show_what_their_tokens_say_are_noted(
     pictures: str, tokens: str, handed_over: bool, noted: bool
 ) -> None:
-    assert has(prompt_checks.notes(checks_of(pictures, tokens, handed_over)), broken_stage.DRAWN_WRONG) == noted
+    assert has(prompt_checks.notes([], checks_of(pictures, tokens, handed_over)), broken_stage.DRAWN_WRONG) == noted
 
 
 PROMPTS = ("a red circle in the top left", "two blue crosses", "the word 'AB' in blue at the top")
@@ -109,7 +109,7 @@ def row_of(tmp_path, said: tuple[str, ...], broken: bool = False, **workload: ob
     plan = build_plan([cell])
     folder = store(tmp_path, plan)
     result = with_tokens(result_of(cell, random.Random(1), prompts=len(PROMPTS), repeats=1), said, broken)
-    exact = {one.name: {"facts": 3, "wrong": []} for one in prompt_checks._with_prompts(result)}
+    exact = {one.name: {"facts": 3, "wrong": []} for one in prompt_checks._known(folder, plan.cells[0], result)}
     folder.save_quality(cell, exact)
     prompt_checks.measure(folder, plan, {cell.key: result})
     (row,) = summarise(folder, plan, {cell.key: (result, "")}).rows

@@ -13,13 +13,14 @@ from PIL import Image
 
 from sweep.analysis import prompt_checks
 from sweep.analysis.prompt_checks import Checked, Checks, Wrong
-from sweep.checkpoints.world import pictures, scenes, sentences
+from sweep.checkpoints.world import edits, pictures, scenes, sentences
 from sweep.checkpoints.world.shares import wilson
 from sweep.config import Feature, Gate
 from sweep.findings import FAIL, WARN
 from sweep.plan.cells import Plan, build_plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
+from sweep.run import source_pictures
 from tests.stored import result_of, store, template
 
 RIGHT = Checked(4, ())
@@ -136,7 +137,7 @@ def test_what_a_picture_shows_is_stored_with_the_cell(stored: Callable[..., Stor
 def test_a_prompt_outside_the_world_is_said_to_be_so(stored: Callable[..., Stored]) -> None:
     found = checked(stored("A red fox asleep on a mossy log", CIRCLE))
     assert found == Checks({}, outside=1)
-    assert [one.code for one in prompt_checks.notes(found)] == ["outside_world"]
+    assert [one.code for one in prompt_checks.notes([], found)] == ["outside_world"]
     assert prompt_checks.judge([Feature(name="teacache")], found, found) == []
 
 
@@ -145,7 +146,6 @@ def test_a_prompt_outside_the_world_is_said_to_be_so(stored: Callable[..., Store
     [
         ({"checks": False}, ""),
         ({"width": 128, "height": 128}, "trained at 64×64 alone"),
-        ({"task": "image_edit"}, "has not learnt edits"),
     ],
 )
 def test_pictures_that_the_model_was_not_trained_for_are_not_checked(
@@ -155,6 +155,56 @@ def test_pictures_that_the_model_was_not_trained_for_are_not_checked(
     assert checked((folder, plan, result)) is None
     why = prompt_checks.untrained(plan.cells[0])
     assert said in why.text if why else not said
+
+
+def test_weights_of_before_have_not_learnt_edits(stored: Callable[..., Stored]) -> None:
+    _, plan, _ = stored(CIRCLE, CIRCLE, task="image_edit")
+    (cell,) = plan.cells
+    assert prompt_checks.untrained(cell) is None
+    before = dataclasses.replace(cell, config={**cell.config, "model": {**cell.config["model"], "weights": "world_1"}})
+    why = prompt_checks.untrained(before)
+    assert why is not None
+    assert "has not learnt edits" in why.text
+
+
+EDIT = "paint the orange ring blue"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "done", "wrong"),
+    [
+        (EDIT, EDIT, []),
+        (EDIT, "", ["top left: colour is orange, not blue"]),
+        ('change the word to "NO"', 'change the word to "NO"', []),
+        (EDIT, 'change the word to "NO"', ["bottom: text is NO, not GO", "top left: colour is orange, not blue"]),
+        ("make it nicer", EDIT, None),
+        ("remove the blue square", EDIT, None),
+    ],
+)
+def test_an_edit_is_checked_against_its_source(
+    instruction: str, done: str, wrong: list[str] | None, stored: Callable[..., Stored]
+) -> None:
+    """Which the engine edited: the picture that was made for its seed."""
+    folder, plan, result = stored(instruction, CIRCLE, task="image_edit")
+    (cell,), (request,) = plan.cells, result.requests
+    source_pictures.make(folder.made_input(cell, request.seed), request.seed, (64, 64))
+    placed = pictures.place(edits.EXAMPLE, random.Random(request.seed))
+    edit = edits.read(done, edits.EXAMPLE)
+    picture = pictures.draw(edit.target, edits.placed(edit, placed)) if edit else pictures.draw(edits.EXAMPLE, placed)
+    drawn = Image.fromarray((picture * 255).round().astype("uint8"))
+    drawn.save(folder.cell_path(cell) / "one.png")
+    request = dataclasses.replace(request, image_hash=hashlib.sha256(drawn.tobytes()).hexdigest())
+    found = checked((folder, plan, dataclasses.replace(result, requests=(request,))))
+    assert found is not None
+    if wrong is None:
+        assert found == Checks({}, outside=1)
+        return
+    (one,) = found.pictures.values()
+    assert sorted(fact.text for fact in one.wrong if "changed" not in fact.text) == wrong
+
+
+def test_an_edit_without_its_source_is_not_checked(stored: Callable[..., Stored]) -> None:
+    assert checked(stored(EDIT, CIRCLE, task="image_edit")) == Checks({}, outside=1)
 
 
 def test_what_is_stored_and_cannot_be_is_checked_again(stored: Callable[..., Stored]) -> None:

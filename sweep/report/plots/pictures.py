@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY
-from sweep.analysis import image_metrics, image_pairs, prompt_checks
-from sweep.plan.cells import AA, Plan
+from sweep.analysis import image_metrics, image_pairs, prompt_checks, world_questions
+from sweep.plan.cells import AA, Cell, Plan
 from sweep.report.plots.panels import BAD
 from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
@@ -47,6 +47,8 @@ def draw_pictures(
     first = results.get(shown[0]["cell_key"])
     if len(columns) < 2 or not keys or first is None:
         return None
+    if sources := _sources(folder, plan.by_key[shown[0]["cell_key"]], keys):
+        columns.insert(0, Column("before the edit", sources))
     return _figure(columns, keys, [first.prompts[key[0]] for key in keys])
 
 
@@ -68,6 +70,13 @@ def _column(folder: SweepFolder, plan: Plan, row: Row, results: Mapping[str, Run
     exact = f"{row['exact_rate']:.0%} exact"
     name = "\n".join(textwrap.wrap(str(row["cell"]).replace("=", "= "), 18)).replace("= ", "=")
     return Column("\n".join(filter(None, (name, f"{speed}, {exact}" if speed else exact))), found)
+
+
+def _sources(folder: SweepFolder, cell: Cell, keys: Sequence[Key]) -> "dict[Key, tuple[np.ndarray, str]]":
+    """The pictures that a cell edits; {} where there are none."""
+    found = {key: world_questions.source_picture(folder, cell, key[1]) for key in keys}
+    whole = {key: (picture, "") for key, picture in found.items() if picture is not None}
+    return whole if len(whole) == len(keys) else {}
 
 
 def _figure(columns: Sequence[Column], keys: Sequence[Key], prompts: Sequence[str]) -> "Figure":
