@@ -261,6 +261,7 @@ class RunConfig:
     precision: float = 0.05  # target half-width of a speed-up's 95 % interval, relative (0.05 is ±5 %)
     max_repeat: int = 4  # most engine starts per cell with repeat=auto
     clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to the baseline's image
+    ocr: bool = False  # read the text in pictures whose prompts quote text; needs the extra `ocr`
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also all triples, …
     profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Speed is then not judged
     dry_run: bool = False  # print the plan and run nothing

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -395,6 +396,24 @@ def said_by_tokens(known: dict[str, Any], result: Result, request: Any) -> dict[
     return next((known[name] for one in hashes if (name := f"tokens:{tokens}:{one}") in known), None)
 
 
+QUOTES = (('"', '"'), ("“", "”"), ("「", "」"), ("『", "』"))
+
+
+def read_text(results: Sequence[Result]) -> dict[str, Any]:
+    """The share of the first start's pictures in which the quoted text was read; of prompts with these marks alone."""
+    folder, shown = results[0]["path"], []
+    known = json.loads((folder / "quality.json").read_text()) if (folder / "quality.json").is_file() else {}
+    for request in results[0]["requests"]:
+        prompt = results[0]["prompts"][request["prompt_index"]]
+        found = known.get(f"text:{request['image_hash']}")
+        wanted = [text for one, two in QUOTES for text in re.findall(f"{one}([^{two}]+){two}", prompt)]
+        if request["image"] and found and wanted:
+            said = ["".join(line.split()) for line in found["lines"]]
+            parts = ["".join(said[a:b]) for a, b in itertools.combinations(range(len(said) + 1), 2)]
+            shown.append(all("".join(text.split()) in parts for text in wanted))
+    return {"text_right": sum(shown) / len(shown)} if shown else {}
+
+
 # -- the whole table
 
 
@@ -405,7 +424,9 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
         cell = sweep.by_key[shown["cell_key"]]
         results = sweep.results.get(cell["key"], [])
         row = own_columns(cell, results, lambda result: result["path"])
-        measured = speed(sweep, cell) | quality(sweep, cell) | shown_facts(results) if results else {}
+        measured = (
+            speed(sweep, cell) | quality(sweep, cell) | shown_facts(results) | read_text(results) if results else {}
+        )
         rows.append(row | measured)
     family = [
         (row["p_value"], number)

@@ -401,6 +401,14 @@ COLUMNS: tuple[Column, ...] = (
         label="AR tokens that say what was asked",
         better=HIGHER,
     ),
+    Column(
+        "text_right",
+        METRIC,
+        "share of pictures that show the text which their prompt quotes, as OCR reads it (ocr=true)",
+        label="pictures with the quoted text",
+        heading="text",
+        better=HIGHER,
+    ),
     Column("evidence", FACT, "what ran on which rank, as counted in the engine"),
     Column(
         "cost_per_image", METRIC, "price of the GPUs' time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER

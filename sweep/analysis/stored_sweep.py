@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.analysis import engagement, image_faults, prompt_checks
+from sweep.analysis import engagement, image_faults, picture_text, prompt_checks
 from sweep.analysis.engagement import Executed
 from sweep.analysis.engine_starts import Floor, Measured
+from sweep.analysis.picture_text import Readings
 from sweep.analysis.prompt_checks import Checks
 from sweep.findings import Finding
 from sweep.plan.cells import AA, Cell, model_and_engine
@@ -30,6 +31,7 @@ class StoredSweep:
     ran: dict[str, Executed] = field(default_factory=dict)
     faults: dict[str, list[Finding]] = field(default_factory=dict)
     checked: dict[str, Checks | None] = field(default_factory=dict)
+    read: dict[str, Readings] = field(default_factory=dict)
 
     @functools.cached_property
     def repeated_baselines(self) -> Mapping[tuple[str, str], Sequence[Cell]]:
@@ -63,3 +65,10 @@ class StoredSweep:
             mine = self.measured.get(key)
             self.checked[key] = prompt_checks.of(self.folder, mine.cell, mine.results[0]) if mine else None
         return self.checked[key]
+
+    def texts(self, key: str) -> Readings:
+        """What was read in the pictures of the cell with this key; {} where nothing was."""
+        if key not in self.read:
+            mine = self.measured.get(key)
+            self.read[key] = picture_text.of(self.folder, mine.cell, mine.results[0]) if mine else {}
+        return self.read[key]

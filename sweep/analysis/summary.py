@@ -17,6 +17,7 @@ from sweep.analysis import (
     image_faults,
     image_pairs,
     notes,
+    picture_text,
     prompt_checks,
     status,
     step_counts,
@@ -163,6 +164,8 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         row["notes"] += prompt_checks.notes(cell.chosen, checks)
     elif outside := prompt_checks.untrained(cell):
         row["notes"].append(outside)
+    texts_shown = sweep.texts(cell.key)
+    row |= picture_text.columns(texts_shown)
     wrong = sweep.image_faults(cell.key)
     if cell.baseline_key != cell.key:
         wrong = [*wrong, *image_faults.no_comparison(sweep.image_faults(cell.baseline_key))]
@@ -173,7 +176,12 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         Pixels(quality["mean_diff"], quality["max_diff"]) if quality and cell.baseline_key != cell.key else None,
         gain.called,
         pixels.get(model_and_engine(cell), Pixels()),
-        [*step_counts.judge(mine.results), *wrong, *prompt_checks.judge(cell.chosen, checks, theirs)],
+        [
+            *step_counts.judge(mine.results),
+            *wrong,
+            *prompt_checks.judge(cell.chosen, checks, theirs),
+            *picture_text.judge(cell.chosen, texts_shown, sweep.texts(cell.baseline_key)),
+        ],
         notes.why_not_judged(sweep, cell, mine, gain),
         kept=bool(checks and checks.pictures and theirs and theirs.pictures),
     )

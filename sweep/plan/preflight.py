@@ -24,6 +24,9 @@ from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
 from sweep.workload.inputs import Inputs, read_inputs
 
+OCR = ("rapidocr", "onnxruntime")
+"""Packages that ocr=true needs."""
+
 
 def cell_from(
     cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "", read: Callable[[Workload], Inputs] = read_inputs
@@ -85,6 +88,8 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         config.clip is None or (Path(config.clip) / "config.json").is_file(),
         f"clip={config.clip}: not a CLIP checkpoint (a folder with config.json); this tool downloads none",
     )
+    unread = [package for package in OCR if config.ocr and importlib.util.find_spec(package) is None]
+    require(not unread, f"ocr=true needs {' and '.join(unread)}; run {how_to_install('ocr', INSTALLED)}")
     if model.embedded and not kind.embedded:
         why = f"engine {name} cannot run the embedded {model.name}; build a checkpoint with python -m sweep.checkpoints"
         return Finding("embedded_model", why, SKIP)
@@ -105,7 +110,7 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
 
 
 def how_to_install(engine: str, installed: bool) -> str:
-    """The command that adds what an engine needs, to an installed package or in a checkout."""
+    """The command that adds what an engine or another extra needs, to an installed package or in a checkout."""
     extra = engine.replace("_", "-")
     return f"pip install 'gen-sweep[{extra}]'" if installed else f"pip install -e '.[{extra}]' in the checkout"
 

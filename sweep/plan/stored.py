@@ -58,6 +58,7 @@ class _Config(Struct, frozen=True):
     max_repeat: Count = 4
     profile: str = "off"
     clip: str | None = None
+    ocr: bool = False
     plots: bool = True
 
 

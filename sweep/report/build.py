@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from profiling.printing import clean, complain
-from sweep.analysis import clip_similarity, columns, image_pairs, prompt_checks, summary
+from sweep.analysis import clip_similarity, columns, image_pairs, picture_text, prompt_checks, summary
 from sweep.plan.cells import Plan
 from sweep.report.page import contents
 from sweep.report.report_json import document
@@ -31,7 +31,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         plan = folder.load_plan()
         loaded = folder.load_results(plan)
         results = {key: result for key, (result, _) in loaded.items()}
-        problem = clip_similarity.measure(folder, plan, results)
+        problems = [clip_similarity.measure(folder, plan, results), picture_text.measure(folder, plan, results)]
         image_pairs.measure(folder, plan, results)
         prompt_checks.measure(folder, plan, results)
         found = summary.summarise(folder, plan, loaded)
@@ -42,7 +42,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         note = RANDOM_WEIGHTS_NOTE if random_weights else ""
         files = [folder.save_summary(columns.NAMES, rows)]
         files.append(folder.save_report(document(plan, found, results, manifest, note)))
-    if problem:
+    for problem in filter(None, problems):
         complain(f"sweep: {problem}")
     pictures: list[Path] = []
     if plots and any(row.get("latency_mean_s") is not None for row in rows):

@@ -28,7 +28,9 @@ def of_quality(values: Any) -> dict[str, Any]:
     """The entries of a quality.json that a comparison or a check can give, by the hashes of what was compared."""
     known = values.items() if isinstance(values, dict) else ()
     return {
-        name: value for name, value in known if _is_difference(value) or _is_similarity(value) or _is_checked(value)
+        name: value
+        for name, value in known
+        if _is_difference(value) or _is_similarity(value) or _is_checked(value) or _is_reading(value)
     }
 
 
@@ -47,6 +49,12 @@ def _is_difference(value: Any) -> bool:
 def _is_similarity(value: Any) -> bool:
     """Whether it is a cosine."""
     return _is_number(value) and -1.001 <= value <= 1.001
+
+
+def _is_reading(value: Any) -> bool:
+    """Whether it is the lines of text that were read in a picture."""
+    lines = value.get("lines") if isinstance(value, dict) and len(value) == 1 else None
+    return isinstance(lines, list) and len(lines) <= 1000 and all(isinstance(line, str) for line in lines)
 
 
 def _is_checked(value: Any) -> bool:

@@ -55,5 +55,13 @@ def test_every_column_is_filled_somewhere() -> None:
     by_summary = {"status", "reason", "reason_code", "valid", "invalid_reason", "trace", "evidence", "note", "starts"}
     by_summary |= {"speedup", "speedup_low", "speedup_high", "called", "p_value", "p_holm", "interaction_gain"}
     by_summary |= {"mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"}
-    by_summary |= {"pictures_checked", "exact_rate", "exact_low", "exact_high", "facts_right", "tokens_right"}
+    by_summary |= {
+        "pictures_checked",
+        "exact_rate",
+        "exact_low",
+        "exact_high",
+        "facts_right",
+        "tokens_right",
+        "text_right",
+    }
     assert {column.name for column in columns.COLUMNS if column.value is None} == by_summary
