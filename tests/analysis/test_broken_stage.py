@@ -74,7 +74,10 @@ def test_an_ar_stage_that_often_says_something_else_fails_whatever_the_baseline_
 def test_pictures_that_do_not_show_what_their_tokens_say_are_noted(
     pictures: str, tokens: str, handed_over: bool, noted: bool
 ) -> None:
-    assert has(prompt_checks.notes([], checks_of(pictures, tokens, handed_over)), broken_stage.DRAWN_WRONG) == noted
+    mine = checks_of(pictures, tokens, handed_over)
+    assert has(prompt_checks.notes([], mine), broken_stage.DRAWN_WRONG) == noted
+    feature = [Feature(name="teacache")]
+    assert not has(prompt_checks.notes(feature, mine), broken_stage.DRAWN_WRONG), "a feature's row has a reason"
 
 
 PROMPTS = ("a red circle in the top left", "two blue crosses", "the word 'AB' in blue at the top")

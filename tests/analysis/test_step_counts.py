@@ -17,37 +17,43 @@ CELLS = many_cells(8).cells
 TWO_AND_ONE = [next(cell for cell in CELLS if cell.label == f"teacache b1 steps={steps}") for steps in (2, 1)]
 
 
-def ran(steps: int, settings: dict[str, str], asked: int = 20) -> RunResult:
-    """A result whose engine counted this number of steps in its last batch."""
+def ran(steps: int, calls: str | None, asked: int = 20, batch: int = 1) -> RunResult:
+    """A result whose engine counted this number of steps in its last batch, of so many calls of its pipeline."""
     cell = dataclasses.replace(CELLS[0], config={**CELLS[0].config, "workload": {"steps": asked}})
     result = result_of(cell, random.Random(0))
     last = result.batches[-1]
+    settings = {} if calls is None else {"pipeline_calls": calls}
     evidence = tuple(dataclasses.replace(one, denoise_steps=steps, settings=settings) for one in last.evidence)
     batches = (*result.batches[:-1], dataclasses.replace(last, evidence=evidence))
-    return dataclasses.replace(result, batches=batches)
+    requests = (*result.requests, *[result.requests[-1]] * (batch - 1))
+    return dataclasses.replace(result, batches=batches, requests=requests)
 
 
 @pytest.mark.parametrize(
-    ("steps", "settings", "right"),
+    ("steps", "calls", "batch", "right"),
     [
-        (20, {}, True),
-        (10, {}, False),
-        (50, {}, False),
-        (19, {}, True),  # a sampler that leaves out the last one
-        (39, {}, True),  # of second order
-        (0, {}, True),  # nothing was counted
-        (80, {"pipeline_calls": "4"}, True),
-        (40, {"pipeline_calls": "4"}, False),
-        (20, {"pipeline_calls": "unknown"}, True),
+        (20, None, 1, True),
+        (20, None, 4, True),
+        (10, None, 1, False),
+        (50, None, 1, False),
+        (80, None, 4, False),
+        (19, None, 1, True),  # a sampler that leaves out the last one
+        (39, None, 1, True),  # of second order
+        (0, None, 1, True),  # nothing was counted
+        (20, "1", 4, True),  # vLLM-Omni, all requests together
+        (80, "4", 4, True),  # one by one
+        (80, "1", 4, True),  # each joined when the one before was almost done
+        (40, "4", 4, False),
+        (10, "1", 4, False),
+        (200, "4", 4, False),
+        (20, "unknown", 1, True),
     ],
 )
-def test_steps_that_an_engine_did_not_run(steps: int, settings: dict[str, str], right: bool) -> None:
-    found = step_counts.judge([ran(20, {}), ran(steps, settings)])
+def test_steps_that_an_engine_did_not_run(steps: int, calls: str | None, batch: int, right: bool) -> None:
+    found = step_counts.judge([ran(20, None), ran(steps, calls, batch=batch)])
     assert [one.code for one in found] == ([] if right else ["other_steps"])
-    assert (
-        right
-        or found[0].text == f"{steps / int(settings.get('pipeline_calls', 1)):g} denoising steps ran, 20 were requested"
-    )
+    ran_each = steps / int(calls or 1) if calls != "unknown" else steps
+    assert all(one.text == f"{ran_each:g} denoising steps ran, 20 were requested" for one in found)
 
 
 def compared(*digests: str, fault: str = "", **config: object) -> list[list[Finding]]:
@@ -87,5 +93,5 @@ def test_the_row_of_an_engine_that_ignores_steps_fails(tmp_path) -> None:
     plan = build_plan([cell])
     folder = store(tmp_path, plan)
     wanted = cell.config["workload"]["steps"]
-    (row,) = summarise(folder, plan, {cell.key: (ran(4 * wanted, {}, wanted), "")}).rows
+    (row,) = summarise(folder, plan, {cell.key: (ran(4 * wanted, None, wanted), "")}).rows
     assert (row["status"], row["reason_code"]) == ("FAIL", "other_steps")

@@ -13,7 +13,7 @@ from PIL import Image
 from profiling.vllm_plugin import record_files
 from sweep.analysis.engagement import Executed
 from sweep.analysis.status import judge
-from sweep.engines.images import BLANK
+from sweep.engines.images import BLANK, WRONG_SIZE
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import engine as engine_module
 from sweep.engines.vllm_omni import stages, worker_records
@@ -243,7 +243,7 @@ def test_an_exception_of_vllm_omni_ends_the_engine(tmp_path: Path, monkeypatch: 
     assert not engine.alive
 
 
-def test_images_of_one_colour_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_one_colour_or_another_size_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 
     class Version:
@@ -257,4 +257,6 @@ def test_images_of_one_colour_are_told(tmp_path: Path, monkeypatch: pytest.Monke
     engine._omni = SimpleNamespace(default_sampling_params_list=[SimpleNamespace()], close=lambda: None)
     engine._stages = stages.describe(QWEN, tmp_path)
     monkeypatch.setattr(stages.Stages, "count_tokens", lambda *_: 3)
-    assert engine.generate([REQUEST, replace(REQUEST, request_id="r001")], None).image_faults == ("", BLANK)
+    small = replace(REQUEST, width=8, height=8)
+    assert engine.generate([small, replace(small, request_id="r001")], None).image_faults == ("", BLANK)
+    assert engine.generate([REQUEST, replace(REQUEST, request_id="r001")], None).image_faults == (WRONG_SIZE, BLANK)
