@@ -60,6 +60,9 @@ def main() -> None:
     try:
         without_optimisation()
         sys.argv[1:] = prepared(sys.argv[1:])
+        from sweep.composing import compose_less  # imports more than --version needs
+
+        compose_less()
         with Interrupts():
             run()
     except KeyboardInterrupt:
