@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.composing import compose_less
 from sweep.engines.process.forkserver import SHARED_VARIABLE
 from sweep.engines.process.host import can_fork
 from tests import command_server, fork_server
@@ -22,6 +23,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every command would compile the framework anew
+sys.dont_write_bytecode = False  # as would this process the tests, whose assertions pytest rewrites
 
 LONG = (
     *("test_sweep_cli.py", "test_real.py", "test_engine.py"),
@@ -34,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Where there are several test processes, start what they all fork engines from, before any of them starts."""
     if config.getoption("numprocesses", None) and can_fork("diffusers", "cpu"):
         os.environ[SHARED_VARIABLE] = fork_server.for_all()
+    else:
+        compose_less()  # as commands do
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,8 @@
 """Sweeps as they lie on disk, of any size, written by the project's own writer from made-up measurements."""
 
+import copy
 import dataclasses
+import functools
 import hashlib
 import itertools
 import random
@@ -25,6 +27,11 @@ def key_of(*parts: object) -> str:
 
 def template(*features: str) -> Cell:
     """A cell as the command line composes it."""
+    return copy.deepcopy(_composed(features))
+
+
+@functools.cache
+def _composed(features: tuple[str, ...]) -> Cell:
     config.register()
     with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
         return cell_from(compose("config", [f"feature=[{','.join(features)}]", "workload.num_prompts=4"]))
