@@ -52,8 +52,7 @@ def run_launched_group(cfg: DictConfig) -> None:
 
 
 def plain(cfg: DictConfig) -> DictConfig:
-    """A copy without Hydra's own node, so that it matches RunConfig."""
-    copied = cfg.copy()
-    OmegaConf.set_struct(copied, False)
-    copied.pop("hydra", None)
-    return copied
+    """The same configuration, which loses Hydra's own node, so that it matches RunConfig."""
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra", None)
+    return cfg
