@@ -4,13 +4,12 @@ import ast
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment, to_run
+from tests.conftest import ROOT, environment, sweep_command, to_run
 
 PACKAGES = ("sweep", "profiling", "hydra_plugins")
 SUBPROCESS = ("run", "Popen", "check_output")
@@ -83,7 +82,7 @@ COMPILED = {"de_DE.ISO-8859-1": ("de_DE", "ISO-8859-1"), "zh_CN.GBK": ("zh_CN", 
 
 @pytest.mark.parametrize("name", ["C", *COMPILED])
 def test_files_are_utf_8_and_reruns_keep_everything_in_any_locale(
-    tmp_path: Path, name: str, request: pytest.FixtureRequest
+    sweep, tmp_path: Path, name: str, request: pytest.FixtureRequest
 ) -> None:
     variables = {"LC_ALL": name, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     if name in COMPILED:
@@ -92,13 +91,16 @@ def test_files_are_utf_8_and_reruns_keep_everything_in_any_locale(
     encoding = {"de_DE.ISO-8859-1": "latin-1", "zh_CN.GBK": "gbk"}.get(name, "utf-8")
     arguments = ("engine=noop", "workload.num_prompts=1", "workload.repeats=1", "plots=false", "aa=0")
     swept = f"workload.prompt='{text}','a cat'"
-    command = [sys.executable, "-m", "sweep", "-m", *arguments, f"hydra.sweep.dir={tmp_path}"]
+    given = ["-m", *arguments, f"hydra.sweep.dir={tmp_path}"]
     kept = []
-    for own, spoken in ((variables, encoding), (variables, encoding), ({}, "utf-8")):
-        asked = swept.encode(spoken)
-        done = subprocess.run([*command, asked], env=environment() | own, capture_output=True, timeout=240)
+    for _ in range(2):
+        command = [*sweep_command(*given), swept.encode(encoding)]
+        done = subprocess.run(command, env=environment() | variables, capture_output=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        kept.append(to_run(done.stdout.decode(spoken)))
+        kept.append(to_run(done.stdout.decode(encoding)))
+    usual = sweep(*given, swept)
+    assert usual.code == 0, usual.err
+    kept.append(to_run(usual.out))
     assert kept == [(2,), (0, 2), (0, 2)]
     plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     assert {cell["config"]["workload"]["prompt"] for cell in plan["cells"]} == {text, "a cat"}

@@ -12,8 +12,8 @@ from tests.profiling.test_ranges import compile_tool
 def test_phases_csv_and_nvtx_ranges_have_the_same_counts_in_every_process(tmp_path: Path) -> None:
     """Two ranks, no warm-up, one request: every range pushed is a row, every push has its pop."""
     tool, log = compile_tool(tmp_path), tmp_path / "nvtx.log"
-    arguments = ["feature=cfg_parallel", "engine.warmup=0", "workload.num_prompts=1", "workload.repeats=1"]
-    arguments += ["workload.steps=2", "plots=false", "hydra.run.dir=one"]
+    arguments = ["model=tiny_glm_image_random", "feature=cfg_parallel", "engine.warmup=0", "workload.num_prompts=1"]
+    arguments += ["workload.repeats=1", "workload.steps=2", "plots=false", "hydra.run.dir=one"]
     done = subprocess.run(
         sweep_command(*arguments),
         cwd=tmp_path,

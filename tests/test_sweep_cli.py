@@ -165,12 +165,11 @@ def test_a_measured_cell_becomes_a_timeline(autoregressive: Path, tmp_path: Path
     assert (tmp_path / "made" / "timeline.png").stat().st_size > 10_000
 
 
-def test_rerun_in_the_same_folder_runs_nothing_again(finished: Path) -> None:
+def test_rerun_in_the_same_folder_runs_nothing_again(finished: Path, sweep) -> None:
     asked = (QWEN, "batch=2,1", "feature=teacache,cfg_parallel", "aa=1", *SMALL)
-    command = sweep_command("-m", *asked, f"hydra.sweep.dir={finished}")
-    done = subprocess.run(command, cwd=finished.parent, env=environment(), capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert to_run(done.stdout) == (0, 7)
+    done = sweep("-m", *asked, f"hydra.sweep.dir={finished}")
+    assert done.code == 0, done.out + done.err
+    assert to_run(done.out) == (0, 7)
     assert manifest(finished)["engine_starts"] == 0
 
 

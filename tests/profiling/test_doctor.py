@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 import types
@@ -20,7 +19,7 @@ from profiling.doctor.command import NAMES_ONLY, NO_LIBRARY, NOT_RECORDED, RECOR
 from profiling.doctor.machine import LITTLE_ROOM, MISSING, NO_DRIVER, NO_PACKAGE, NOT_WRITABLE, OK, WARNING
 from profiling.doctor.nsys_self_test import Trial
 from profiling.nsys import nsys_cli
-from tests.conftest import Finished, environment
+from tests.conftest import Finished, environment, finished
 
 FAKE = """#!{python}
 import pathlib, sqlite3, subprocess, sys, time
@@ -61,14 +60,7 @@ def nsys(tmp_path: Path) -> Callable[..., dict[str, str]]:
 
 
 def doctor(*arguments: str, **variables: str) -> Finished:
-    done = subprocess.run(
-        [sys.executable, "-m", "profiling", "doctor", *arguments],
-        env=environment() | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    return finished("profiling", ["doctor", *arguments], Path.cwd(), environment() | variables, timeout_s=120)
 
 
 def findings(*arguments: str, **variables: str) -> dict[str, dict[str, str]]:
