@@ -11,8 +11,8 @@ import pytest
 
 from profiling.timeline.lanes import LEFT_OUT, NEARLY
 from sweep import __version__
-from tests import recompute
-from tests.conftest import environment, sweep_command, to_run
+from tests import conftest, recompute
+from tests.conftest import Finished, environment, sweep_command, to_run
 
 SMALL = ["workload.num_prompts=1", "workload.repeats=1", "workload.steps=4", "plots=false"]
 QWEN = "model=tiny_qwen_image"  # without an AR stage, so that a request takes a tenth of the time
@@ -30,22 +30,21 @@ def manifest(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """One real sweep that several tests look at."""
-    asked = ("feature=cfg_parallel,teacache", "batch=1,2", "aa=1", *SMALL[:3])
-    return swept(tmp_path_factory.mktemp("finished"), QWEN, *asked)
+    """One real sweep that several tests look at, in a new interpreter."""
+    base = tmp_path_factory.mktemp("finished")
+    asked = (QWEN, "feature=cfg_parallel,teacache", "batch=1,2", "aa=1", *SMALL[:3])
+    command = sweep_command("-m", *asked, "hydra.sweep.dir=sweep")
+    done = subprocess.run(command, cwd=base, env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return base / "sweep"
 
 
 @pytest.fixture(scope="module")
 def autoregressive(tmp_path_factory) -> Path:
     """A real sweep with an AR stage, which takes most of the time: no more cells than needed."""
-    return swept(tmp_path_factory.mktemp("autoregressive"), "feature=cfg_parallel", "aa=0", *SMALL)
-
-
-def swept(base: Path, *arguments: str) -> Path:
-    """The folder of a sweep in a new interpreter."""
-    command = sweep_command("-m", *arguments, "hydra.sweep.dir=sweep")
-    done = subprocess.run(command, cwd=base, env=environment(), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    base = tmp_path_factory.mktemp("autoregressive")
+    done = conftest.finished("sweep", ["-m", "feature=cfg_parallel", "aa=0", *SMALL, "hydra.sweep.dir=sweep"], base)
+    assert done.code == 0, done.out + done.err
     return base / "sweep"
 
 
@@ -259,7 +258,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
 
 
 @pytest.fixture(scope="module")
-def on_qwen(tmp_path_factory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+def on_qwen(tmp_path_factory) -> tuple[Path, Finished]:
     """A sweep of Qwen-Image: features that need two ranks, and two of the user's own."""
     base = tmp_path_factory.mktemp("qwen")
     conf = base / "conf" / "feature"
@@ -270,8 +269,7 @@ def on_qwen(tmp_path_factory) -> tuple[Path, "subprocess.CompletedProcess[str]"]
     (conf / "silent.yaml").write_text(silent)
     features = "feature=ulysses,tp,my_slicing,silent"
     arguments = [QWEN, features, "batch=2", "aa=0", "interleave=false", *SMALL]
-    command = sweep_command("-m", "--config-dir", "conf", *arguments, "hydra.sweep.dir=sweep")
-    done = subprocess.run(command, cwd=base, env=environment(), capture_output=True, text=True, timeout=600)
+    done = conftest.finished("sweep", ["-m", "--config-dir", "conf", *arguments, "hydra.sweep.dir=sweep"], base)
     return base / "sweep", done
 
 
@@ -279,16 +277,16 @@ def test_feature_added_by_one_file_runs_and_is_judged(on_qwen) -> None:
     """The worked example of CONTRIBUTING, and the same with a setting that nothing reads."""
     folder, done = on_qwen
     rows = summary(folder)
-    assert rows["my_slicing b2"]["status"] in ("PASS", "WARN"), done.stdout
+    assert rows["my_slicing b2"]["status"] in ("PASS", "WARN"), done.out
     assert rows["silent b2"]["status"] == "FAIL"
     assert rows["silent b2"]["reason_code"] == "not_engaged"
-    assert done.returncode == 1
+    assert done.code == 1
 
 
 def test_sequence_and_tensor_parallel_on_tiny_qwen_image(on_qwen) -> None:
     folder, done = on_qwen
     rows = summary(folder)
-    assert {rows[f"{name} b2"]["status"] for name in ("ulysses", "tp")} <= {"PASS", "WARN"}, done.stdout
+    assert {rows[f"{name} b2"]["status"] for name in ("ulysses", "tp")} <= {"PASS", "WARN"}, done.out
     assert "8 image tokens a block" in rows["ulysses b2"]["evidence"], "half of 16"
     assert float(rows["ulysses b2"]["mean_diff"]) < 1e-3
     assert "3.28 M DiT parameters a rank" in rows["tp b2"]["evidence"], "of 4.86 M"
