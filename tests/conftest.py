@@ -28,6 +28,7 @@ sys.dont_write_bytecode = False  # as would this process the tests, whose assert
 LONG = (
     *("test_sweep_cli.py", "test_real.py", "test_engine.py"),
     *("test_profiler.py", "test_adaptive_repeats.py", "test_interrupts.py"),
+    *("test_training.py", "test_plots.py", "test_cli_errors.py", "test_phases_from_outside.py"),
 )
 """Files that take longest come first: with two at a time the last one otherwise runs alone."""
 
