@@ -20,8 +20,10 @@ width or height than was asked for."""
 BLANK_SPREAD = 1  # values between which rounding may move a channel that is the same everywhere, as stored
 
 
-def fault_of(image: "Image.Image", request: Request, finite: bool = True) -> str:
-    """NOT_FINITE, BLANK, WRONG_SIZE or "". `finite` is whether the values were finite that the image was made from.
+def fault_of(image: "Image.Image", size: tuple[int, int], finite: bool = True) -> str:
+    """NOT_FINITE, BLANK, WRONG_SIZE or "". `size` is the requested (width, height).
+
+    `finite` is whether the values were finite that the image was made from.
 
     Pixels are integers: what was NaN is black there, so only the engine's own values show it for certain.
     """
@@ -32,13 +34,13 @@ def fault_of(image: "Image.Image", request: Request, finite: bool = True) -> str
     channels = np.asarray(image).reshape(image.width * image.height, -1)
     if (channels.max(axis=0) - channels.min(axis=0)).max() <= BLANK_SPREAD:
         return BLANK
-    return "" if image.size == (request.width, request.height) else WRONG_SIZE
+    return "" if image.size == size else WRONG_SIZE
 
 
 def read_input(request: Request) -> "Image.Image":
     """The request's input image in RGB, resized to the size of the output."""
     assert request.input_image is not None
-    return read_picture(Path(request.input_image), (request.width, request.height))
+    return read_picture(Path(request.input_image), request.size)
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> "Image.Image":

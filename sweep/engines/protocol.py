@@ -55,6 +55,11 @@ class Request:
     prompt_tokens: int | None = None  # pad or trim the prompt to this many tokens of the model's tokenizer
     input_image: str | None = None  # path of the image to edit; None for text-to-image
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
 
 @dataclass(frozen=True)
 class Output:

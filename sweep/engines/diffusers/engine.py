@@ -255,7 +255,7 @@ class DiffusersEngine:
             output_tokens=own.output_tokens,
             prompt_tokens=tuple(adapter.count_tokens(prompt) for prompt in prompts),
             phases=tuple(record for result in results for record in result.phases),
-            image_faults=tuple(map(fault_of, own.images, requests, own.finite)),
+            image_faults=tuple(map(fault_of, own.images, (r.size for r in requests), own.finite)),
             evidence=tuple(with_hand_over(r.evidence, own.tokens.written, r.tokens.received) for r in results),
             image_tokens=own.tokens.kept,
             epoch_s=self._epoch_s,

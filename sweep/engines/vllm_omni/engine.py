@@ -110,7 +110,7 @@ class VllmOmniEngine:
             evidence=evidence,
             ttft_s=ttft_s,
             tpot_s=tpot_s,
-            image_faults=tuple(map(fault_of, images, requests)),
+            image_faults=tuple(map(fault_of, images, (r.size for r in requests))),
             epoch_s=self._epoch_s,
         )
 

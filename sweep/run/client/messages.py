@@ -1,0 +1,59 @@
+"""What the load generator is told, and what it tells: plain records, as JSON over pipes."""
+
+from typing import Any
+
+import msgspec
+
+
+class Due(msgspec.Struct, frozen=True):
+    """One request to send."""
+
+    id: str
+    body: dict[str, Any]
+    size: tuple[int, int]  # width and height that its pictures must have
+    intended_s: float | None = None  # seconds after the start; None: as soon as another one is done
+    image: str = ""  # file for its picture; "" keeps none
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A load: requests in the order in which they are sent."""
+
+    url: str
+    path: str  # of the endpoint
+    requests: list[Due]
+    timeout_s: float
+    concurrency: int | None = None  # most requests in flight
+    headers: dict[str, str] = {}
+    decoders: int = 1  # processes that look at pictures; 0: none is looked at
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of one request. Times in seconds after the start of the load."""
+
+    id: str
+    intended_s: float
+    sent_s: float
+    done_s: float  # last byte, or when it failed
+    status: int  # of HTTP; 0 where there was no reply
+    first_byte_s: float | None = None
+    error: str = ""
+    fault: str = ""  # what is wrong with its picture (`sweep/engines/images.py`)
+    image_hash: str = ""  # sha256 of the pixels
+    metrics: dict[str, Any] = {}  # the server's own, of its reply
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The load generator's own state over the whole load."""
+
+    began_s: float  # its start, on time.perf_counter, which all processes of a machine share
+    wall_s: float
+    cpu_s: float  # of the generator without its decoders
+    loop_lag_s: float  # 99th percentile of how late its event loop was
+    send_lag_s: float  # the same of requests with an intended time
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One line of output: either."""
+
+    answer: Answer | None = None
+    ended: Ended | None = None
