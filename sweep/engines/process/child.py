@@ -1,8 +1,8 @@
 """Entry point of an engine's process: `python -m sweep.engines.process.child FD PARENT`.
 
 Reads commands from the pipe FD (or from one that it fetches, see `nsys_session`). Answers each with any number of
-("record", Output), then ("ok", value) or ("error", EngineError). Leads its own process group and ends it when the
-parent is gone, however it died.
+("record", Output), then ("ok", value) or ("error", EngineError); records of what it serves over HTTP follow the "ok".
+Leads its own process group and ends it when the parent is gone, however it died.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from profiling.child_signals import leave_to_parent
 from sweep.engines import registry
 from sweep.engines.process.temp_folders import name_semaphores
 from sweep.engines.protocol import Engine, EngineError, EngineSpec, Output, Traced
+from sweep.engines.serving.settings import ServeSettings
 
 
 def create(spec: EngineSpec) -> Engine:
@@ -59,6 +60,11 @@ def serve(pipe: Connection) -> None:
                 for output in [made] if isinstance(made, Output) else made:
                     pipe.send(("record", output))
                 pipe.send(("ok", None))
+            elif command == "serve":
+                assert engine is not None
+                serve_http(engine, pipe, *arguments)
+            elif command == "stop":
+                pipe.send(("ok", None))
             elif command == "trace":
                 if not isinstance(engine, Traced):
                     raise ValueError("this engine cannot record a trace of itself")
@@ -73,6 +79,18 @@ def serve(pipe: Connection) -> None:
             pipe.send(("error", EngineError(type(error).__name__, str(error), alive)))
     if engine is not None:
         engine.close()
+
+
+def serve_http(engine: Engine, pipe: Connection, settings: ServeSettings) -> None:
+    """Answer requests over HTTP until another command comes; hand over what comes of each batch."""
+    from sweep.engines.serving.server import Server
+
+    server = Server(engine, settings)
+    try:
+        pipe.send(("ok", server.url))
+        server.run(pipe.poll, lambda output: pipe.send(("record", output)))
+    finally:
+        server.stop()
 
 
 def main(pipe: Connection) -> None:

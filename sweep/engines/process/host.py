@@ -33,6 +33,7 @@ from sweep.engines.process.failures import (
 )
 from sweep.engines.process.nsys_session import Recorded
 from sweep.engines.protocol import EngineError, EngineSpec, Output, Request
+from sweep.engines.serving.settings import ServeSettings
 from sweep.machine.devices import visible_as
 
 CLOSE_TIMEOUT_S = 5.0
@@ -100,6 +101,27 @@ class EngineHost:
             if kind != "record":
                 return
             yield value
+
+    def serve(self, settings: ServeSettings, timeout_s: float) -> str:
+        """Have the engine answer requests over HTTP; returns its URL. Raises EngineFailure."""
+        url: str = self._ask("starting the server", timeout_s, self.log_size(), "serve", settings)
+        return url
+
+    def served(self, timeout_s: float) -> Iterator[Output]:
+        """What comes of each batch while it serves, until `stop_serving`. Raises EngineFailure.
+
+        `timeout_s` is for the whole wait for one, so it is at least as long as the load is silent.
+        """
+        doing = "serving"
+        while True:
+            kind, value = self._answer(doing, timeout_s)
+            if kind != "record":
+                return
+            yield value
+
+    def stop_serving(self, timeout_s: float) -> None:
+        """End the server, after the batch that it generates; `served` ends then. Raises EngineFailure."""
+        self._send("stopping the server", timeout_s, self.log_size(), "stop")
 
     def trace(self, folder: Path | None, timeout_s: float) -> None:
         """Have the engine begin to record itself into `folder`, or end it and write (None). Raises EngineFailure."""
