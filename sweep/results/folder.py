@@ -317,7 +317,9 @@ class SweepFolder:
     ) -> None:
         """Write a cell's CSV files, then result.json, so that a reader who sees result.json sees everything."""
         path = self.cell_path(cell)
-        self.files.write(path / "requests.csv", _rows_csv(RequestRow, result.requests + result.failed))
+        self.files.write(
+            path / "requests.csv", _rows_csv(RequestRow.__struct_fields__, result.requests + result.failed)
+        )
         self.files.write(
             path / "phases.csv",
             to_csv(
@@ -325,7 +327,7 @@ class SweepFolder:
                 ((p.request_id, p.rank, p.phase, p.index, p.start_s, p.gpu_ms, p.host_ms) for p in phases),
             ),
         )
-        self.files.write(path / "telemetry.csv", _rows_csv(TelemetrySample, telemetry))
+        self.files.write(path / "telemetry.csv", _rows_csv(_TELEMETRY, telemetry))
         self.files.write(path / "result.json", result.to_bytes())
         (path / RECORDS).unlink(missing_ok=True)
 
@@ -464,6 +466,9 @@ def _why(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _rows_csv(kind: type, rows: Sequence[Any]) -> str:
-    columns = [f.name for f in dataclasses.fields(kind)]
+_TELEMETRY = tuple(field.name for field in dataclasses.fields(TelemetrySample))
+"""Columns of telemetry.csv."""
+
+
+def _rows_csv(columns: Sequence[str], rows: Sequence[Any]) -> str:
     return to_csv(columns, ([getattr(row, column) for column in columns] for row in rows))

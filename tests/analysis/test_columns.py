@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from sweep.analysis import columns
 from sweep.analysis.columns import CellData
@@ -23,10 +24,10 @@ def priced(device: str) -> Cell:
 def with_moments(result: RunResult, apart_s: float) -> RunResult:
     """Its requests as if one had been sent every `apart_s` seconds and each had taken two seconds."""
     requests = tuple(
-        dataclasses.replace(request, sent_s=n * apart_s, done_s=n * apart_s + 2.0, e2e_s=2.0)
+        structs.replace(request, sent_s=n * apart_s, done_s=n * apart_s + 2.0, e2e_s=2.0)
         for n, request in enumerate(result.requests)
     )
-    batches = tuple(dataclasses.replace(batch, latency_s=2.0) for batch in result.batches)
+    batches = tuple(structs.replace(batch, latency_s=2.0) for batch in result.batches)
     return dataclasses.replace(result, requests=requests, batches=batches)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from sweep.analysis import control_group, paired
@@ -55,8 +56,8 @@ def both(shape: Cell = BASE, **changes: Any) -> list[Cell]:
 def result(one: Cell, factor: float = 1.0, seed: int = 0) -> RunResult:
     """Measurements whose latencies are `factor` times those of `seed`, exactly."""
     made = stored.result_of(one, random.Random(seed))
-    batches = tuple(dataclasses.replace(b, latency_s=b.latency_s * factor, baseline_s=None) for b in made.batches)
-    requests = tuple(dataclasses.replace(r, e2e_s=r.e2e_s * factor) for r in made.requests)
+    batches = tuple(structs.replace(b, latency_s=b.latency_s * factor, baseline_s=None) for b in made.batches)
+    requests = tuple(structs.replace(r, e2e_s=r.e2e_s * factor) for r in made.requests)
     return dataclasses.replace(made, batches=batches, requests=requests)
 
 
@@ -213,7 +214,7 @@ def draw(folder: SweepFolder, one: Cell, colour: int, side: int = 8) -> None:
         if name:
             (folder.cell_path(one) / "images").mkdir(exist_ok=True)
             Image.new("RGB", (side, side), (colour, 0, 0)).save(folder.cell_path(one) / name)
-        rows.append(dataclasses.replace(request, image=name, image_hash=f"{colour} {side}" if name else ""))
+        rows.append(structs.replace(request, image=name, image_hash=f"{colour} {side}" if name else ""))
     folder.save_result(one, dataclasses.replace(found, requests=tuple(rows)))
 
 

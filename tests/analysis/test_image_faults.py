@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from sweep.analysis import image_faults, summary
@@ -52,7 +53,7 @@ def told(folder: SweepFolder) -> dict[str, dict[str, Any]]:
 
 
 def blank(request: RequestRow) -> RequestRow:
-    return dataclasses.replace(request, image_fault=BLANK, image_hash="black")
+    return structs.replace(request, image_fault=BLANK, image_hash="black")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_cell_whose_images_are_no_pictures_fails_alone(
     hit = [cell for cell in made.cells if cell.features == ("teacache",)]
 
     def second(request: RequestRow) -> RequestRow:
-        return dataclasses.replace(request, image_fault=fault if request.prompt_index == 1 else "")
+        return structs.replace(request, image_fault=fault if request.prompt_index == 1 else "")
 
     change(folder, hit, second)
     cells = told(folder)
@@ -114,7 +115,7 @@ def test_black_and_white_images_of_results_without_the_engines_word(
     folder, made = sweep
     image = Image.new("RGB", (64, 64), colour)
     digest = hashlib.sha256(image.tobytes()).hexdigest()
-    change(folder, list(made.cells), lambda request: dataclasses.replace(request, image_hash=digest))
+    change(folder, list(made.cells), lambda request: structs.replace(request, image_hash=digest))
     assert {(one["status"], one["codes"][0]) for one in told(folder).values()} == {("FAIL", "images_blank")}
 
 

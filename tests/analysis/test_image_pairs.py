@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from sweep.analysis import image_metrics, image_pairs
@@ -44,7 +45,7 @@ def draw(folder: SweepFolder, cell: Cell, change: int, prompts: int = PROMPTS) -
             pixels = drawn.astype(np.uint8)
             name = f"images/prompt_{request.prompt_index:02}.png"
             Image.fromarray(pixels).save(folder.cell_path(cell) / name)
-            request = dataclasses.replace(request, image=name, image_hash=hashlib.sha256(pixels.tobytes()).hexdigest())
+            request = structs.replace(request, image=name, image_hash=hashlib.sha256(pixels.tobytes()).hexdigest())
         rows.append(request)
     folder.save_result(cell, dataclasses.replace(result, requests=tuple(rows)))
 
@@ -130,7 +131,7 @@ def test_what_cannot_be_compared_is_said_of_its_cell_alone(
     else:
         result = folder.load_result(cell)
         assert result is not None
-        fewer = [dataclasses.replace(r, image="") if r.prompt_index == 2 else r for r in result.requests]
+        fewer = [structs.replace(r, image="") if r.prompt_index == 2 else r for r in result.requests]
         folder.save_result(cell, dataclasses.replace(result, requests=tuple(fewer)))
     rebuild(folder, plots=False)
     cells = {one["cell_key"]: one for one in json.loads((folder.path / "report.json").read_text())["cells"]}
@@ -194,7 +195,7 @@ def hand_over(folder: SweepFolder, cell: Cell, *tokens: str) -> None:
     result = folder.load_result(cell)
     assert result is not None
     told = [
-        dataclasses.replace(
+        structs.replace(
             batch,
             evidence=tuple(
                 dataclasses.replace(one, settings={**one.settings, "tokens_sent": sent}) for one in batch.evidence
@@ -221,7 +222,7 @@ def test_images_painted_from_other_tokens_of_the_ar_stage_are_not_compared(
     Image.new("RGB", (24, 24)).save(folder.cell_path(cell) / "images" / "prompt_01.png")
     result = folder.load_result(cell)
     assert result is not None
-    requests = [dataclasses.replace(r, image_hash="black") if r.prompt_index == 1 else r for r in result.requests]
+    requests = [structs.replace(r, image_hash="black") if r.prompt_index == 1 else r for r in result.requests]
     folder.save_result(cell, dataclasses.replace(result, requests=tuple(requests)))
     hand_over(folder, made.by_key[cell.baseline_key], "4:aa", "4:aa", "4:aa")
     hand_over(folder, cell, "4:aa", sent, "4:aa")

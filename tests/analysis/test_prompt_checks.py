@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from sweep.analysis import prompt_checks
@@ -109,7 +110,7 @@ def stored(tmp_path: Path) -> Callable[..., Stored]:
         drawn.save(folder.cell_path(cell) / "one.png")
         result = result_of(cell, rng, prompts=1, repeats=1)
         digest = hashlib.sha256(drawn.tobytes()).hexdigest()
-        request = dataclasses.replace(result.requests[0], image="one.png", image_hash=digest)
+        request = structs.replace(result.requests[0], image="one.png", image_hash=digest)
         return folder, plan, dataclasses.replace(result, requests=(request,), prompts=(asked,))
 
     return made

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from sweep.analysis import columns
@@ -147,7 +148,7 @@ def test_drift_makes_plain_speedups_invalid_but_not_those_beside_the_baseline(tm
         repeat = next(cell for cell in plan.cells if cell.role == "aa")
         result = folder.load_result(repeat)
         assert result is not None
-        slow = [dataclasses.replace(batch, latency_s=batch.latency_s * 1.3) for batch in result.batches]
+        slow = [structs.replace(batch, latency_s=batch.latency_s * 1.3) for batch in result.batches]
         folder.save_result(repeat, dataclasses.replace(result, batches=tuple(slow)))
         row = next(row for row in summary_of(folder).rows if row["features"] == "teacache")
         assert row["valid"] is valid
@@ -160,7 +161,7 @@ def test_same_seed_other_image_is_a_note_and_no_loss(tmp_path: Path) -> None:
     cell = made.cells[0]
     result = folder.load_result(cell)
     assert result is not None
-    requests = (dataclasses.replace(result.requests[0], image_hash="other"), *result.requests[1:])
+    requests = (structs.replace(result.requests[0], image_hash="other"), *result.requests[1:])
     folder.save_result(cell, dataclasses.replace(result, requests=requests))
     row = summary_of(folder).rows[0]
     assert (row["status"], [note.code for note in row["notes"]]) == ("PASS", ["images_vary"])
@@ -190,7 +191,7 @@ def with_images(folder: SweepFolder, cell: Cell, count: int, colour: int) -> Non
         if name and request.prompt_index < count:
             (folder.cell_path(cell) / "images").mkdir(exist_ok=True)
             Image.new("RGB", (8, 8), (colour, 0, 0)).save(folder.cell_path(cell) / name)
-            request = dataclasses.replace(request, image=name, image_hash=str(colour))
+            request = structs.replace(request, image=name, image_hash=str(colour))
         rows.append(request)
     folder.save_result(cell, dataclasses.replace(result, requests=tuple(rows)))
 

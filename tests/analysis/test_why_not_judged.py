@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from sweep.analysis.summary import summarise
 from sweep.plan.cells import AA, FEATURE, Plan, build_plan
@@ -43,7 +44,7 @@ def test_why_a_speed_up_of_a_fifth_is_not_judged(case: str, code: str, why: str,
     for cell in made.cells:
         result = results[cell.key]
         if cell.role == FEATURE:
-            slow = [dataclasses.replace(b, latency_s=8 * b.latency_s) for b in result.batches]
+            slow = [structs.replace(b, latency_s=8 * b.latency_s) for b in result.batches]
             results[cell.key] = dataclasses.replace(result, batches=tuple(slow))
         if cell.role == AA and case == "failed A/A":
             results[cell.key] = dataclasses.replace(result, state=ERROR, batches=(), requests=())

@@ -5,6 +5,7 @@ import hashlib
 import io
 from pathlib import Path
 
+from msgspec import structs
 from PIL import Image
 from rich.console import Console
 
@@ -45,7 +46,7 @@ def _complete(folder: SweepFolder, cell: Cell, shade: int) -> None:
             name = f"images/prompt_{request.prompt_index:02}.png"
             image.save(folder.cell_path(cell) / name)
             digest = hashlib.sha256(image.tobytes()).hexdigest()
-            request = dataclasses.replace(request, image=name, image_hash=digest)
+            request = structs.replace(request, image=name, image_hash=digest)
         rows.append(request)
     phases = [
         PhaseRecord(0, name, 0, start_s, took_ms, None, "p0.0")

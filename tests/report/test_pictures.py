@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from sweep.analysis import columns, prompt_checks
@@ -37,7 +38,7 @@ def shown(folder: SweepFolder, plan: Plan, wrong: bool) -> dict[str, RunResult |
             image = Image.fromarray((world.render(scenes.arrange(wish, rng), rng) * 255).round().astype("uint8"))
             image.save(folder.cell_path(cell) / f"{place}.png")
             digest = hashlib.sha256(image.tobytes()).hexdigest()
-            requests.append(dataclasses.replace(result.requests[place], image=f"{place}.png", image_hash=digest))
+            requests.append(structs.replace(result.requests[place], image=f"{place}.png", image_hash=digest))
         results[cell.key] = dataclasses.replace(result, requests=tuple(requests), prompts=PROMPTS)
     return results
 

@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from profiling.atomic_write import write_atomic
@@ -64,7 +65,7 @@ def with_image(sweep: SweepFolder, cell: Cell, shade: int, name: str = "images/p
     path.parent.mkdir(exist_ok=True)
     image = Image.new("RGB", (8, 8), (shade, 0, 0))
     image.save(path)
-    first = dataclasses.replace(result.requests[0], image=name, image_hash=hashlib.sha256(image.tobytes()).hexdigest())
+    first = structs.replace(result.requests[0], image=name, image_hash=hashlib.sha256(image.tobytes()).hexdigest())
     sweep.save_result(cell, dataclasses.replace(result, requests=(first, *result.requests[1:])))
 
 

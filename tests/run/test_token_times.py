@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from profiling.phases import PhaseRecord
 from sweep.analysis import columns
@@ -110,7 +111,7 @@ def test_percentiles_are_of_requests_and_not_of_batches(tmp_path: Path) -> None:
     result = stored.result_of(made.cells[0], random.Random(0), prompts=7)
     took_s = (3.0, 2.0, *[0.02] * 19)
     requests = tuple(
-        dataclasses.replace(request, batch_index=0, ttft_s=ttft_s, tpot_s=ttft_s / 10)
+        structs.replace(request, batch_index=0, ttft_s=ttft_s, tpot_s=ttft_s / 10)
         for request, ttft_s in zip(result.requests, took_s, strict=True)
     )
     folder.save_result(made.cells[0], dataclasses.replace(result, requests=requests, batches=result.batches[:1]))
@@ -144,7 +145,7 @@ def test_times_of_an_earlier_definition_are_told_and_never_mixed_with_todays(tmp
     today = folder.load_result(cell)
     assert "older_token_times" not in codes(folder)
     older = dataclasses.replace(
-        today, token_times="", requests=tuple(dataclasses.replace(r, ttft_s=9.0, tpot_s=9.0) for r in today.requests)
+        today, token_times="", requests=tuple(structs.replace(r, ttft_s=9.0, tpot_s=9.0) for r in today.requests)
     )
     both = columns.CellData(cell, (older, today))
     assert (set(both.ttfts_s), set(both.tpots_s)) == ({0.02}, {0.001})
@@ -157,7 +158,7 @@ def test_tokens_without_times_say_so(tmp_path: Path) -> None:
     made = stored.many_cells(4)
     folder = stored.store(tmp_path, made)
     today = folder.load_result(made.cells[0])
-    blind = tuple(dataclasses.replace(request, ttft_s=None, tpot_s=None) for request in today.requests)
+    blind = tuple(structs.replace(request, ttft_s=None, tpot_s=None) for request in today.requests)
     folder.save_result(made.cells[0], dataclasses.replace(today, requests=blind))
     assert "no_token_times" in codes(folder)
     assert summary_row(folder)["ttft_mean_s"] is None
@@ -179,9 +180,7 @@ def test_without_text_tokens_image_tokens_are_counted(task: str, tokens: int | N
     cell = stored.template()
     cell = dataclasses.replace(cell, config={**cell.config, "workload": {**cell.config["workload"], "task": task}})
     result = stored.result_of(cell, random.Random(0))
-    result = dataclasses.replace(
-        result, requests=tuple(dataclasses.replace(r, output_tokens=0) for r in result.requests)
-    )
+    result = dataclasses.replace(result, requests=tuple(structs.replace(r, output_tokens=0) for r in result.requests))
     row = columns.computed(columns.CellData(cell, (result,)))
     assert row["image_tokens_per_s"] == (tokens and pytest.approx(tokens * row["images_per_s"]))
     assert (row["output_tokens_per_s"], row["ar_tokens_per_s"]) == (None, None)
@@ -191,8 +190,6 @@ def test_without_text_tokens_image_tokens_are_counted(task: str, tokens: int | N
 def test_image_tokens_of_all_shards_are_counted(feature: str) -> None:
     cell = stored.template(feature)
     result = stored.result_of(stored.template(), random.Random(0))
-    result = dataclasses.replace(
-        result, requests=tuple(dataclasses.replace(r, output_tokens=0) for r in result.requests)
-    )
+    result = dataclasses.replace(result, requests=tuple(structs.replace(r, output_tokens=0) for r in result.requests))
     row = columns.computed(columns.CellData(cell, (result,)))
     assert row["image_tokens_per_s"] == pytest.approx(2 * 16 * row["images_per_s"])
