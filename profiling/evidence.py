@@ -3,11 +3,10 @@
 Knows nothing of the conclusions drawn from it.
 """
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 
-@dataclass(frozen=True, slots=True)
-class RankEvidence:
+class RankEvidence(Struct, frozen=True):
     """Counts are totals of one batch of requests; vLLM-Omni's plugin counts one call of a pipeline."""
 
     rank: int

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from msgspec import structs
 
 from profiling.atomic_write import write_atomic
 from profiling.evidence import RankEvidence
@@ -98,7 +99,7 @@ def result_of(cell: Cell, noise: random.Random, prompts: int = 4, repeats: int =
         evidence = RankEvidence(
             0, 2 * steps, steps, 4 * steps, 4 * steps if name in ("teacache", "cache_dit") else 0, 16, 9
         )
-        evidence = dataclasses.replace(evidence, settings={"vae_slicing": "on"})
+        evidence = structs.replace(evidence, settings={"vae_slicing": "on"})
         beside = base_s * noise.gauss(1, 0.02) if cell.interleaved else None
         counts = dict.fromkeys(phases, 1)
         batches.append(BatchRow(number, repeat, seconds, phases, counts, (evidence,), baseline_s=beside))

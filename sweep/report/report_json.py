@@ -3,10 +3,11 @@
 Plain values in, plain values out; reads and writes no files.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from msgspec import structs
 
 from sweep.analysis.columns import IDENTITY, METRIC, PHASE, STATUS, of_kind
 from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Missing, Side
@@ -154,7 +155,7 @@ def _ranks(measured: Measured | None) -> list[dict[str, Any]]:
     if measured is None:
         return []
     whole = total_evidence([b.evidence for b in measured.results[0].batches])
-    return [dataclasses.asdict(rank) for rank in whole]
+    return [structs.asdict(rank) for rank in whole]
 
 
 def _samples(measured: Measured | None) -> list[tuple[Start, Start]]:

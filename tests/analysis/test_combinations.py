@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from profiling.evidence import RankEvidence
 from sweep.analysis import combinations
@@ -105,7 +106,7 @@ def test_what_a_member_does_not_lose_alone_is_no_loss(single: dict, floor: Pixel
 
 def tiles(count: int) -> tuple[RankEvidence, ...]:
     (one,) = skipping(0, 64)
-    return (dataclasses.replace(one, counts={"vae_decoder_calls": count}),)
+    return (structs.replace(one, counts={"vae_decoder_calls": count}),)
 
 
 @pytest.mark.parametrize(

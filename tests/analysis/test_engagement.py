@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import pytest
+from msgspec import structs
 
 from profiling.evidence import RankEvidence
 from sweep.analysis import engagement, status
@@ -31,7 +32,7 @@ SHOWN = {
 }
 """What each feature leaves on a rank where it engaged, by the rules in its file."""
 
-BASELINE = Executed(((dataclasses.replace(PLAIN, settings={"attention_backend": "native"}),),) * 4)
+BASELINE = Executed(((structs.replace(PLAIN, settings={"attention_backend": "native"}),),) * 4)
 
 
 @functools.cache
@@ -42,8 +43,8 @@ def feature(name: str) -> Feature:
 
 def batch(name: str, *engaged: bool) -> tuple[RankEvidence, ...]:
     """A batch on as many ranks as there are arguments, each of which says whether the feature engaged on that rank."""
-    left = dataclasses.replace(PLAIN, settings={"vae_slicing": "off", "attention_backend": "native"})
-    return tuple(dataclasses.replace(left, rank=r, **(SHOWN[name] if on else {})) for r, on in enumerate(engaged))
+    left = structs.replace(PLAIN, settings={"vae_slicing": "off", "attention_backend": "native"})
+    return tuple(structs.replace(left, rank=r, **(SHOWN[name] if on else {})) for r, on in enumerate(engaged))
 
 
 ON, OFF = (True, True), (False, False)
@@ -122,7 +123,7 @@ def test_ranks_that_take_turns_are_told_apart_from_batches() -> None:
 
 def test_a_lost_branch_is_a_rank_without_forwards() -> None:
     """Half of the forwards on one rank, none on the other: the second guidance branch ran nowhere."""
-    lost = tuple(dataclasses.replace(PLAIN, rank=rank, dit_forwards=forwards) for rank, forwards in ((0, 8), (1, 0)))
+    lost = tuple(structs.replace(PLAIN, rank=rank, dit_forwards=forwards) for rank, forwards in ((0, 8), (1, 0)))
     found = where("cfg_parallel", Executed((lost,) * 4))
     assert found
     assert (found.status, "not on rank 1: 0 DiT forwards" in found.text) == (FAIL, True)
@@ -149,16 +150,16 @@ def test_no_start_no_evidence_and_a_batch_without_are_not_engaged() -> None:
     ],
 )
 def test_uneven_ranks_are_no_false_alarm(name: str, ranks: list[dict]) -> None:
-    uneven = tuple(dataclasses.replace(PLAIN, rank=rank, **changes) for rank, changes in enumerate(ranks))
+    uneven = tuple(structs.replace(PLAIN, rank=rank, **changes) for rank, changes in enumerate(ranks))
     assert where(name, Executed((uneven, uneven[:2]))) is None
 
 
 def test_a_count_of_work_that_one_rank_does_alone_is_asked_of_that_rank() -> None:
     """Where only rank 0 decodes images, rank 1 has no decoder calls to raise; but quantised layers it must have."""
     base, tiles = {"vae_decoder_calls": 1, "quantized_layers": 0}, {"vae_decoder_calls": 9, "quantized_layers": 4}
-    before = (dataclasses.replace(PLAIN, counts=base),)
+    before = (structs.replace(PLAIN, counts=base),)
     ranks = tuple(
-        dataclasses.replace(PLAIN, rank=rank, counts=counts)
+        structs.replace(PLAIN, rank=rank, counts=counts)
         for rank, counts in enumerate((tiles, {"vae_decoder_calls": 0, "quantized_layers": 0}))
     )
     assert not any(counted("more vae_decoder_calls", ranks, before).values())
@@ -178,8 +179,8 @@ def test_evidence_of_a_stored_result_is_kept_by_batch_and_with_its_warm_up() -> 
 def test_a_batch_is_compared_with_the_same_batch() -> None:
     """A baseline whose last batch is smaller decodes less in it."""
     counts = [{"vae_decoder_calls": number} for number in (1, 4)]
-    other = Executed(tuple((dataclasses.replace(PLAIN, counts=one),) for one in counts))
-    ran = Executed(tuple((dataclasses.replace(PLAIN, counts={"vae_decoder_calls": n}),) for n in (2, 8)))
+    other = Executed(tuple((structs.replace(PLAIN, counts=one),) for one in counts))
+    ran = Executed(tuple((structs.replace(PLAIN, counts={"vae_decoder_calls": n}),) for n in (2, 8)))
     check = functools.partial(counted, "more vae_decoder_calls")
     assert engagement.judge("tiles", [ran], other, check) is None
     assert engagement.judge("tiles", [Executed(ran.batches[:1])], other, check), "then with all of them"

@@ -198,7 +198,7 @@ def hand_over(folder: SweepFolder, cell: Cell, *tokens: str) -> None:
         structs.replace(
             batch,
             evidence=tuple(
-                dataclasses.replace(one, settings={**one.settings, "tokens_sent": sent}) for one in batch.evidence
+                structs.replace(one, settings={**one.settings, "tokens_sent": sent}) for one in batch.evidence
             ),
         )
         for batch, sent in zip(result.batches, tokens, strict=False)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+from msgspec import structs
 
 from profiling.evidence import RankEvidence
 from sweep.analysis import status
@@ -22,7 +23,7 @@ CFG = Feature(name="cfg_parallel", gpus=2, evidence="fewer_forwards_per_rank")
 CACHE = Feature(name="teacache", lossy=True, evidence="skipped_blocks")
 SP = Feature(name="ulysses", gpus=2, evidence="sharded_sequence")
 TP = Feature(name="tp", gpus=2, evidence="sharded_parameters")
-SKIPPING = (dataclasses.replace(BASE[0], blocks_skipped=4),)
+SKIPPING = (structs.replace(BASE[0], blocks_skipped=4),)
 SAME = Pixels(0.0, 0.0)
 ATTENTION = Feature(name="attention", evidence="attention_backend", options={"backend": "flash"})
 
@@ -43,15 +44,15 @@ def code(*arguments) -> str:
 
 
 def ranks(**changes: int) -> tuple[RankEvidence, ...]:
-    return tuple(dataclasses.replace(BASE[0], rank=rank, **changes) for rank in range(2))
+    return tuple(structs.replace(BASE[0], rank=rank, **changes) for rank in range(2))
 
 
 def counted(ranks: int = 1, **counts: int) -> tuple[RankEvidence, ...]:
-    return tuple(dataclasses.replace(BASE[0], rank=rank, counts=counts) for rank in range(ranks))
+    return tuple(structs.replace(BASE[0], rank=rank, counts=counts) for rank in range(ranks))
 
 
 def on(backend: str) -> tuple[RankEvidence, ...]:
-    return (dataclasses.replace(BASE[0], settings={"attention_backend": backend}),)
+    return (structs.replace(BASE[0], settings={"attention_backend": backend}),)
 
 
 def test_half_the_forwards_on_two_ranks_is_engaged() -> None:
@@ -63,7 +64,7 @@ def test_half_the_forwards_on_two_ranks_is_engaged() -> None:
 def test_two_features_that_cut_the_sequence_cut_it_in_four(seen: int, expected: str) -> None:
     """Half is what one of them does; a part may be padded."""
     ring = dataclasses.replace(SP, name="ring")
-    four = tuple(dataclasses.replace(BASE[0], rank=rank, block_sequence=seen) for rank in range(4))
+    four = tuple(structs.replace(BASE[0], rank=rank, block_sequence=seen) for rank in range(4))
     assert status_for([ring, SP], [four], BASE, SAME) == expected
 
 
@@ -147,7 +148,7 @@ def test_a_combination_needs_the_ranks_of_all_and_shared_ranks_once() -> None:
     assert status_for([CFG, shards], [ranks(dit_forwards=10, dit_parameters=500)], BASE, SAME) == PASS, (
         "they share ranks"
     )
-    assert code(shards, (dataclasses.replace(BASE[0], dit_parameters=500),), BASE) == "too_few_ranks"
+    assert code(shards, (structs.replace(BASE[0], dit_parameters=500),), BASE) == "too_few_ranks"
     two = deciding(judge([CFG, SP], [ranks(dit_forwards=10, block_sequence=32)], BASE, SAME))
     assert [(one.status, one.code) for one in two] == [(FAIL, "not_engaged")]
     assert {"cfg_parallel", "ulysses", "2", "4"} <= set(two[0].text.split())
@@ -188,7 +189,7 @@ def test_what_two_runs_of_the_baseline_differ_by_is_no_loss() -> None:
     ],
 )
 def test_a_difference_that_is_not_a_number_never_passes(feature: Feature, pixels: Pixels, floor: Pixels) -> None:
-    evidence = tuple(dataclasses.replace(one, blocks_skipped=4) for one in ranks(block_sequence=32))
+    evidence = tuple(structs.replace(one, blocks_skipped=4) for one in ranks(block_sequence=32))
     assert status_for([feature], [evidence], BASE, SAME) == PASS
     assert status_for([feature], [evidence], BASE, pixels, floor=floor) == FAIL
 

@@ -378,7 +378,7 @@ def test_sweeper_killed_leaves_no_engine_and_a_rerun_does_what_is_missing(sweep:
 
 
 FORGED = """
-import dataclasses
+from msgspec import structs
 from torch import nan
 
 init, generate, evidence = RankRunner.__init__, RankRunner.generate, RankRunner.evidence
@@ -403,13 +403,13 @@ def forged_generate(self, command):
 def forged_evidence(self):
     found = evidence(self)
     if "cache_dit" in self.spec.features and self.batch == 2:
-        return dataclasses.replace(found, blocks_skipped=0)
+        return structs.replace(found, blocks_skipped=0)
     if "ring" in self.spec.features and self.batch == 2:
-        return dataclasses.replace(found, block_sequence=2 * found.block_sequence)
+        return structs.replace(found, block_sequence=2 * found.block_sequence)
     if self.place.rank == 1:
         whole = {"cfg_parallel": "dit_forwards", "ulysses": "block_sequence", "tp": "dit_parameters"}
         name = next((whole[name] for name in self.spec.features if name in whole), "rank")
-        return dataclasses.replace(found, **{name: getattr(found, name) * (1 if name == "rank" else 2)})
+        return structs.replace(found, **{name: getattr(found, name) * (1 if name == "rank" else 2)})
     return found
 
 RankRunner.__init__, RankRunner.generate, RankRunner.evidence = forged_init, forged_generate, forged_evidence

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import structs
+
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.vllm_plugin import record_files
@@ -153,7 +155,7 @@ def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
     flow = _flow(records)
     if merged and (ar or flow.sent):
         settings = {f"ar_{name}": value for name, value in (ar[-1].settings if ar else {}).items()}
-        merged[0] = dataclasses.replace(
+        merged[0] = structs.replace(
             merged[0],
             settings={**merged[0].settings, **settings, **flow.settings},
             counts={**merged[0].counts, "ar_steps": sum(record.steps for record in ar), **flow.counts},
