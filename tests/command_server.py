@@ -30,7 +30,7 @@ from typing import Any
 
 LIBRARIES = (
     *("hydra.main", "hydra._internal.utils", "hydra._internal.hydra", "hydra.core.override_parser.overrides_parser"),
-    *("numpy", "scipy.special", "PIL.Image", "PIL.PngImagePlugin", "msgspec", "psutil", "nvtx"),
+    *("numpy", "scipy.special.cython_special", "PIL.Image", "PIL.PngImagePlugin", "msgspec", "psutil", "nvtx"),
     *("rich.console", "rich.live", "rich.table", "rich.progress", "jinja2", "pandas", "seaborn", "skimage.metrics"),
     *("matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
     *("asyncio", "email.message", "logging.config", "multiprocessing.forkserver", "sqlite3"),

@@ -4,7 +4,6 @@ summary.csv, the page, the plots, report.json and pandas frames are made from th
 here. A column without `value` depends on several cells, and `summary` fills it in. `metrics` holds the formulas.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import metrics
+from sweep.cached import cached_property
 from sweep.plan.cells import Cell
 from sweep.plan.features import combination_name
 from sweep.results.records import TOKEN_TIMES, BatchRow, RequestRow, RunResult
@@ -35,37 +35,37 @@ class CellData:
     cell: Cell
     results: tuple[RunResult, ...]
 
-    @functools.cached_property
+    @cached_property
     def requests(self) -> list[RequestRow]:
         """Requests of all starts."""
         return [request for result in self.results for request in result.requests]
 
-    @functools.cached_property
+    @cached_property
     def batches(self) -> list[BatchRow]:
         """Batches of all starts."""
         return [batch for result in self.results for batch in result.batches]
 
-    @functools.cached_property
+    @cached_property
     def wall_s(self) -> float:
         """Seconds in which requests were under way, without the interleaved baseline's turns, over all starts."""
         return math.fsum(map(_wall_s, self.results))
 
-    @functools.cached_property
+    @cached_property
     def latencies_s(self) -> list[float]:
         """Latency of each request."""
         return [request.e2e_s for request in self.requests]
 
-    @functools.cached_property
+    @cached_property
     def timed(self) -> list[RunResult]:
         """The results whose TTFT and TPOT have one definition: today's if any has, else an earlier one."""
         return [result for result in self.results if result.token_times == TOKEN_TIMES] or list(self.results)
 
-    @functools.cached_property
+    @cached_property
     def ttfts_s(self) -> list[float]:
         """Time to first token of each request that has one."""
         return [r.ttft_s for result in self.timed for r in result.requests if r.ttft_s is not None]
 
-    @functools.cached_property
+    @cached_property
     def tpots_s(self) -> list[float]:
         """Time per token of each request that has one, or of each batch in results from before requests had it."""
         found: list[float] = []
@@ -74,12 +74,12 @@ class CellData:
             found += own or [batch.tpot_s for batch in result.batches if batch.tpot_s is not None]
         return found
 
-    @functools.cached_property
+    @cached_property
     def output_tokens(self) -> int:
         """AR tokens of all requests."""
         return sum(request.output_tokens for request in self.requests)
 
-    @functools.cached_property
+    @cached_property
     def totals_ms(self) -> dict[str, float]:
         """Milliseconds of a batch by phase."""
         if not self.batches:
@@ -87,7 +87,7 @@ class CellData:
         phases = chain.from_iterable(batch.phase_ms.items() for batch in self.batches)
         return metrics.phase_totals(phases, requests=len(self.batches))
 
-    @functools.cached_property
+    @cached_property
     def shares(self) -> dict[str, float]:
         """Share of a batch by phase."""
         return metrics.phase_shares(self.totals_ms)
@@ -123,18 +123,19 @@ def _identity(name: str, meaning: str, value: Callable[[Cell], Any]) -> Column:
 
 def _percentiles(name: str, what: str, values: Callable[[CellData], list[float]], qs: tuple[int, ...]) -> list[Column]:
     """Percentiles of one distribution, e.g. `latency_p90_s`. `qs` in [0, 100]."""
-    return [
-        Column(
+
+    def column(q: int) -> Column:
+        return Column(
             f"{name}_p{q}_s",
             METRIC,
             f"{q}th percentile of {what}" + (f"; needs {metrics.samples_needed(q)} samples" if q >= 95 else ""),
-            functools.partial(lambda m, q: metrics.percentile(values(m), q), q=q),
+            lambda m: metrics.percentile(values(m), q),
             unit="s",
             better=LOWER,
             **({"label": "latency, p95", "heading": "p95, s"} if (name, q) == ("latency", 95) else {}),
         )
-        for q in qs
-    ]
+
+    return [column(q) for q in qs]
 
 
 def _phase(phase: str) -> Column:
@@ -154,7 +155,7 @@ def _share(phase: str) -> Column:
 
 
 def _bottleneck(measured: CellData) -> str | None:
-    worst = metrics.bottleneck(measured.totals_ms)
+    worst = metrics.bottleneck(measured.shares)
     return worst.phase if worst else None
 
 

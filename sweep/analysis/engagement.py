@@ -4,12 +4,12 @@
 of two, or in the warm-up alone, did not engage; one that engaged in some batches of several engaged partly.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from profiling.evidence import RankEvidence
 from sweep.analysis.evidence import NO_EVIDENCE, UNVERIFIABLE, total_evidence
+from sweep.cached import cached_property
 from sweep.findings import FAIL, WARN, Finding
 from sweep.results.records import RunResult
 
@@ -32,15 +32,14 @@ class Executed:
     warm_up: tuple[tuple[RankEvidence, ...], ...] = ()
     repeats: tuple[int, ...] = ()  # of each measured batch: how often the same requests were sent before
 
-    @functools.cached_property
+    @cached_property
     def total(self) -> tuple[RankEvidence, ...]:
         """Over all measured batches, as `total_evidence` adds them."""
         return total_evidence(self.batches)
 
-    def like(self, number: int, count: int) -> Ranks:
-        """Evidence to compare batch `number` of `count` with: that of the same batch where there is one, else all."""
-        same = self.batches[number] if len(self.batches) == count else ()
-        return same or self.total
+    def like(self, count: int) -> Sequence[Ranks]:
+        """Evidence to compare each of `count` batches with: that of the same batch where there is one, else all."""
+        return [same or self.total for same in self.batches] if len(self.batches) == count else [self.total] * count
 
     def named(self, numbers: Sequence[int]) -> str:
         """`batch 4`, `batches 1 and 3`; `batch 4 of every repeat` where the same requests were sent several times."""
@@ -77,7 +76,7 @@ def judge(name: str, starts: Sequence[Executed], other: Executed, check: Check) 
 
 def _judge_start(name: str, start: Executed, other: Executed, check: Check) -> Finding | None:
     count = len(start.batches)
-    told = [check(batch, other.like(number, count)) for number, batch in enumerate(start.batches)]
+    told = [check(batch, same) for batch, same in zip(start.batches, other.like(count), strict=True)]
     ranks = sorted(set[int]().union(*told))
     table = [
         found if len(found) == len(ranks) else found | {rank: NO_EVIDENCE for rank in ranks if rank not in found}

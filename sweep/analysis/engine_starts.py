@@ -4,12 +4,12 @@ Joins stored results by cell: a cell's own result and those of its repeats. Turn
 `paired` compares. Reads no files; knows result records, but no statuses.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sweep.analysis import paired
 from sweep.analysis.paired import Noise, Ratio, Start
+from sweep.cached import cached_property
 from sweep.plan.cells import AA, BASELINE, FEATURE, REPEAT, Cell, Plan, model_and_engine
 from sweep.results.records import DONE, BatchRow, RunResult
 
@@ -24,12 +24,12 @@ class Measured:
     cell: Cell
     results: tuple[RunResult, ...]
 
-    @functools.cached_property
+    @cached_property
     def starts(self) -> list[Start]:
         """Latencies by sample, one mapping per start."""
         return [samples(result) for result in self.results]
 
-    @functools.cached_property
+    @cached_property
     def pairs(self) -> list[tuple[Start, Start]]:
         """(baseline, cell) of the starts with an interleaved baseline."""
         known = [_first_requests(result) for result in self.results]

@@ -134,23 +134,22 @@ def phase_shares(totals: Mapping[str, float]) -> dict[str, float]:
     return {phase: ms / whole for phase, ms in totals.items() if phase != "request"}
 
 
-def bottleneck(totals: Mapping[str, float]) -> Bottleneck | None:
-    """The phase to work on first: the longest exclusive one, from ms per phase (`phase_totals`).
+def bottleneck(shares: Mapping[str, float]) -> Bottleneck | None:
+    """The phase to work on first: the longest exclusive one, from the phases' shares (`phase_shares`).
 
     `dit_forward` (inside `denoise_step`), `request` (the whole) and `other` (no phase) are never it.
     None when no phase took time.
     """
-    shares = {phase: share for phase, share in phase_shares(totals).items() if phase in EXCLUSIVE_PHASES}
-    phase = max(shares, key=shares.__getitem__, default="")
+    exclusive = [phase for phase in shares if phase in EXCLUSIVE_PHASES]
+    phase = max(exclusive, key=shares.__getitem__, default="")
     return Bottleneck(phase, shares[phase]) if phase and shares[phase] > 0 else None
 
 
-def positive(values: Sequence[float] | Sequence[Sequence[float]]) -> "np.ndarray":
-    """`values` as a float64 array; ValueError unless all are finite and above 0."""
+def positive(rows: Sequence[Sequence[float]]) -> "np.ndarray":
+    """`rows`, all of one length, as a float64 array; ValueError unless all values are finite and above 0."""
     import numpy as np
 
-    array = np.asarray(values, dtype=np.float64)
-    wrong = array[~(np.isfinite(array) & (array > 0))]
-    if wrong.size:
+    wrong = [value for row in rows for value in row if not 0 < value < math.inf]
+    if wrong:
         raise ValueError(f"expected finite values above 0, got {float(wrong[0])}")
-    return array
+    return np.array(rows, dtype=np.float64)

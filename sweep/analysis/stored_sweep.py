@@ -1,6 +1,5 @@
 """What summary rows are computed from: a sweep's plan, results, and what follows from several of them."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from sweep.analysis.engagement import Executed
 from sweep.analysis.engine_starts import Floor, Measured
 from sweep.analysis.picture_text import Readings
 from sweep.analysis.prompt_checks import Checks
+from sweep.cached import cached_property
 from sweep.findings import Finding
 from sweep.plan.cells import AA, Cell, model_and_engine
 from sweep.results.folder import SweepFolder
@@ -33,7 +33,7 @@ class StoredSweep:
     checked: dict[str, Checks | None] = field(default_factory=dict)
     read: dict[str, Readings] = field(default_factory=dict)
 
-    @functools.cached_property
+    @cached_property
     def repeated_baselines(self) -> Mapping[tuple[str, str], Sequence[Cell]]:
         """The A/A cells that were planned, by model and engine."""
         found: dict[tuple[str, str], list[Cell]] = {}

@@ -5,7 +5,6 @@ Pure: configurations in, a Plan out. Runs nothing, reads no outputs. A Plan roun
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import re
@@ -16,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
+from sweep.cached import cached_property
 from sweep.config import ConfigError, Feature, RunConfig, require
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
@@ -66,7 +66,7 @@ class Cell:
     interleaved: str = ""  # key of the baseline interleaved with it, batch by batch; "" when there is none
     inputs: Inputs | None = None  # prompts and image as they were when it was planned; None in earlier plans
 
-    @functools.cached_property
+    @cached_property
     def folder(self) -> str:
         """Name of its folder inside the sweep's."""
         text = self.label.replace("A/A", "aa").replace(" ", "-")
@@ -79,12 +79,12 @@ class Cell:
         asked = str(self.config.get("profile", "off"))  # plans of earlier versions have none
         return "" if asked == "off" else asked
 
-    @functools.cached_property
+    @cached_property
     def chosen(self) -> tuple[Feature, ...]:
         """Its features, sorted by name."""
         return feature_rules.parse_features(self.config["feature"])
 
-    @functools.cached_property
+    @cached_property
     def run_config(self) -> RunConfig:
         """The typed configuration."""
         return typed(self.config, RunConfig, f"configuration of {self.label}")
@@ -111,7 +111,7 @@ class Plan:
         """The cell with this key."""
         return self.by_key[key]
 
-    @functools.cached_property
+    @cached_property
     def by_key(self) -> dict[str, Cell]:
         """Cells by their key."""
         return {cell.key: cell for cell in self.cells}

@@ -25,7 +25,7 @@ def test_means():
     assert metrics.mean([]) is None
     assert metrics.mean([1.0, 2.0, 6.0]) == 3.0
     with pytest.raises(ValueError, match=r"\b0\.0\b"):
-        metrics.positive([1.0, 0.0])
+        metrics.positive([[1.0, 0.0]])
 
 
 def test_wall_time_counts_what_overlaps_once_and_gaps_not_at_all():
@@ -80,10 +80,10 @@ def test_phases_and_other_make_up_the_request():
 
 
 def test_bottleneck_is_never_the_nested_phase_nor_the_request_nor_other():
-    assert metrics.bottleneck(metrics.phase_totals(TIMELINE)) == Bottleneck("denoise_step", 0.6)
+    assert metrics.bottleneck(metrics.phase_shares(metrics.phase_totals(TIMELINE))) == Bottleneck("denoise_step", 0.6)
     nested = {"request": 100.0, "denoise_step": 20.0, "dit_forward": 70.0, "other": 80.0}
-    assert metrics.bottleneck(nested) == Bottleneck("denoise_step", 0.2)
-    assert metrics.bottleneck({"request": 5.0, "other": 5.0}) is None
+    assert metrics.bottleneck(metrics.phase_shares(nested)) == Bottleneck("denoise_step", 0.2)
+    assert metrics.bottleneck(metrics.phase_shares({"request": 5.0, "other": 5.0})) is None
     assert metrics.bottleneck({}) is None
 
 
