@@ -32,7 +32,7 @@ def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvide
 
 def _total(rank: int, batches: Sequence[RankEvidence]) -> RankEvidence:
     forwards, steps, run, skipped, sequences, parameters = zip(*map(_executed, batches), strict=True)
-    names = {name for one in batches for name in one.counts}
+    counted = [one.counts for one in batches if one.counts]
     return RankEvidence(
         rank=rank,
         dit_forwards=sum(forwards),
@@ -42,7 +42,7 @@ def _total(rank: int, batches: Sequence[RankEvidence]) -> RankEvidence:
         block_sequence=max(sequences),
         dit_parameters=max(parameters),
         settings=batches[-1].settings,
-        counts={name: max(one.counts.get(name, 0) for one in batches) for name in sorted(names)},
+        counts={name: max(one.get(name, 0) for one in counted) for name in sorted(set().union(*counted))},
     )
 
 
@@ -215,12 +215,12 @@ def describe_evidence(evidence: Sequence[RankEvidence]) -> str:
     if not evidence:
         return ""
     parts = [f"{len(evidence)} rank{'s' if len(evidence) > 1 else ''}"]
-    if any(e.dit_forwards for e in evidence):
+    forwards, _, run, skipped, sequences, parameters = zip(*map(_executed, evidence), strict=True)
+    if any(forwards):
         parts.append(f"{forwards_per_step(evidence):g} DiT forwards/rank/step")
-        run, skipped = sum(e.blocks_run for e in evidence), sum(e.blocks_skipped for e in evidence)
-        parts.append(f"{skipped} of {run + skipped} blocks skipped")
-        parts.append(f"{max(e.block_sequence for e in evidence)} image tokens a block")
-        held = max(e.dit_parameters for e in evidence)
+        parts.append(f"{sum(skipped)} of {sum(run) + sum(skipped)} blocks skipped")
+        parts.append(f"{max(sequences)} image tokens a block")
+        held = max(parameters)
         amount = f"{held / 1e6:.3g} M" if held < 1e9 else f"{held / 1e9:.3g} B"
         parts.append(f"{amount} DiT parameters a rank")
     for name in sorted({name for e in evidence for name, count in e.counts.items() if count}):

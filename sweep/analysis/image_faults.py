@@ -33,6 +33,8 @@ def faults(results: Sequence[RunResult]) -> list[Finding]:
     """What is wrong with a cell's images over all its engine starts, each kind once; [] when they are pictures."""
     made = {_image(request) for result in results for request in result.requests}  # repeats make few others
     kinds = {(prompt, seed, _fault(*image)) for prompt, seed, *image in made}
+    if not any(fault for _, _, fault in kinds):
+        return []
     found = []
     for kind, code in CODES.items():
         count = sum(fault == kind for _, _, fault in kinds)

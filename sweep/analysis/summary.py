@@ -64,9 +64,8 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     unfinished = any(result is None or result.cause == CUT_OFF for result in results.values())
     states = folder.last_states() if unfinished else {}
     sweep = StoredSweep(folder, plan.by_key, results, problems, states, measured, baselines, floors)
-    quality = {cell.key: _quality(sweep, cell) for cell in plan.cells if cell.role != REPEAT}
-    pixels = _pixel_floors(plan, quality)
-    rows = [_row(sweep, cell, quality[cell.key], pixels) for cell in plan.cells if cell.role != REPEAT]
+    pixels = _pixel_floors(sweep, plan)
+    rows = [_row(sweep, cell, _quality(sweep, cell), pixels) for cell in plan.cells if cell.role != REPEAT]
     combinations.judge(rows, plan.by_key, sweep.starts, pixels)
     step_counts.compare(rows, measured)
     interleaved = {key for key, one in measured.items() if one.pairs}
@@ -114,12 +113,12 @@ def _control_images(folder: SweepFolder, mine: Measured, theirs: Measured) -> Im
     return ImageDifference(**{name: found[name] for name in IDENTICAL}) if found else None
 
 
-def _pixel_floors(plan: Plan, quality: Mapping[str, Quality]) -> dict[tuple[str, str], Pixels]:
+def _pixel_floors(sweep: StoredSweep, plan: Plan) -> dict[tuple[str, str], Pixels]:
     """By model and engine, the largest difference between A/A cells and their baselines."""
     found: dict[tuple[str, str], Pixels] = {}
     for cell in plan.cells:
-        known = quality.get(cell.key)
-        if cell.role == AA and isinstance(known, Mapping):
+        known = _quality(sweep, cell) if cell.role == AA else None
+        if isinstance(known, Mapping):
             before = found.get(model_and_engine(cell), Pixels())
             found[model_and_engine(cell)] = Pixels(
                 max(before.mean_diff, known["mean_diff"]), max(before.max_diff, known["max_diff"])
@@ -130,7 +129,7 @@ def _pixel_floors(plan: Plan, quality: Mapping[str, Quality]) -> dict[tuple[str,
 def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple[str, str], Pixels]) -> Row:
     mine, result = sweep.measured.get(cell.key), sweep.results.get(cell.key)
     data = CellData(cell, mine.results if mine else (result,) if result else ())
-    row: Row = {"findings": [], "doubts": [], "notes": [], **columns.computed(data)}
+    row: Row = columns.computed(data) | {"findings": [], "doubts": [], "notes": []}
     if cell.skip:
         row["findings"].append(cell.skip)
         return row

@@ -7,6 +7,7 @@ no formats of the project.
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,16 +68,16 @@ class ContainedFiles:
 
 def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
     """Content of a regular file, as long as it is when it is opened. Raises Unfit and OSError."""
-    with open_regular(path) as file:
+    with open_regular(path, buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise Unfit(f"has {size:,} bytes, more than the {most:,} that are read")
         return file.read(size)  # asked for more, Python would first set that much memory aside
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
     """A regular file to be read; no pipe or device is waited for. Raises Unfit and OSError."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise Unfit("is not a regular file")
@@ -93,13 +94,15 @@ def parsed(data: bytes) -> Any:
     return values
 
 
-def _check(values: dict[str, Any] | list[Any], levels: int) -> None:
+def _check(values: Iterable[Any], levels: int) -> None:
     """Refuse long integers, and lists and objects inside each other in more than `levels` levels. Raises ValueError."""
     if not levels:
         raise ValueError("it is nested too deeply")
-    for value in values.values() if isinstance(values, dict) else values:
+    for value in values:
         kind = type(value)
-        if kind is dict or kind is list:
+        if kind is dict:
+            _check(value.values(), levels - 1)
+        elif kind is list:
             _check(value, levels - 1)
         elif kind is int and not -(2**63) < value < 2**63:
             raise ValueError("it has an integer of more than 64 bits")
