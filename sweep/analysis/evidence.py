@@ -4,7 +4,6 @@ Engines answer some unsupported features with a log line and run the baseline. S
 something that was counted or read back shows it. Knows no statuses.
 """
 
-import operator
 from collections.abc import Sequence
 
 from profiling.evidence import RankEvidence
@@ -31,24 +30,18 @@ def total_evidence(batches: Sequence[Sequence[RankEvidence]]) -> tuple[RankEvide
 
 
 def _total(rank: int, batches: Sequence[RankEvidence]) -> RankEvidence:
-    forwards, steps, run, skipped, sequences, parameters = zip(*map(_executed, batches), strict=True)
     counted = [one.counts for one in batches if one.counts]
     return RankEvidence(
         rank=rank,
-        dit_forwards=sum(forwards),
-        denoise_steps=sum(steps),
-        blocks_run=sum(run),
-        blocks_skipped=sum(skipped),
-        block_sequence=max(sequences),
-        dit_parameters=max(parameters),
+        dit_forwards=sum([one.dit_forwards for one in batches]),
+        denoise_steps=sum([one.denoise_steps for one in batches]),
+        blocks_run=sum([one.blocks_run for one in batches]),
+        blocks_skipped=sum([one.blocks_skipped for one in batches]),
+        block_sequence=max([one.block_sequence for one in batches]),
+        dit_parameters=max([one.dit_parameters for one in batches]),
         settings=batches[-1].settings,
         counts={name: max(one.get(name, 0) for one in counted) for name in sorted(set().union(*counted))},
     )
-
-
-_executed = operator.attrgetter(
-    *("dit_forwards", "denoise_steps", "blocks_run", "blocks_skipped", "block_sequence", "dit_parameters")
-)
 
 
 def forwards_per_step(evidence: Sequence[RankEvidence]) -> float:
@@ -215,12 +208,12 @@ def describe_evidence(evidence: Sequence[RankEvidence]) -> str:
     if not evidence:
         return ""
     parts = [f"{len(evidence)} rank{'s' if len(evidence) > 1 else ''}"]
-    forwards, _, run, skipped, sequences, parameters = zip(*map(_executed, evidence), strict=True)
-    if any(forwards):
+    if any(e.dit_forwards for e in evidence):
         parts.append(f"{forwards_per_step(evidence):g} DiT forwards/rank/step")
-        parts.append(f"{sum(skipped)} of {sum(run) + sum(skipped)} blocks skipped")
-        parts.append(f"{max(sequences)} image tokens a block")
-        held = max(parameters)
+        run, skipped = sum([e.blocks_run for e in evidence]), sum([e.blocks_skipped for e in evidence])
+        parts.append(f"{skipped} of {run + skipped} blocks skipped")
+        parts.append(f"{max([e.block_sequence for e in evidence])} image tokens a block")
+        held = max([e.dit_parameters for e in evidence])
         amount = f"{held / 1e6:.3g} M" if held < 1e9 else f"{held / 1e9:.3g} B"
         parts.append(f"{amount} DiT parameters a rank")
     for name in sorted({name for e in evidence for name, count in e.counts.items() if count}):

@@ -6,7 +6,6 @@ images are identical, so this comes before any comparison. Pure functions over s
 
 import functools
 import hashlib
-import operator
 from collections.abc import Sequence
 
 from sweep.engines.images import BLANK, NOT_FINITE, WRONG_SIZE
@@ -31,8 +30,15 @@ _TEXTS = {
 
 def faults(results: Sequence[RunResult]) -> list[Finding]:
     """What is wrong with a cell's images over all its engine starts, each kind once; [] when they are pictures."""
-    made = {_image(request) for result in results for request in result.requests}  # repeats make few others
-    kinds = {(prompt, seed, _fault(*image)) for prompt, seed, *image in made}
+    made = {  # repeats make few others
+        (r.prompt_index, r.seed, r.image_fault, r.image_hash, r.width, r.height)
+        for result in results
+        for r in result.requests
+    }
+    kinds = {
+        (prompt, seed, _fault(said, image_hash, width, height))
+        for prompt, seed, said, image_hash, width, height in made
+    }
     if not any(fault for _, _, fault in kinds):
         return []
     found = []
@@ -49,10 +55,6 @@ def no_comparison(baseline: Sequence[Finding]) -> list[Finding]:
     """What a cell's row says of a baseline with these faults; [] where it has none."""
     texts = "; ".join(one.text for one in baseline)
     return [Finding(BASELINE, f"images cannot be judged: in the baseline, {texts}", WARN)] if baseline else []
-
-
-_image = operator.attrgetter("prompt_index", "seed", "image_fault", "image_hash", "width", "height")
-"""What is known of the image that a request made."""
 
 
 def _fault(said: str, image_hash: str, width: int, height: int) -> str:

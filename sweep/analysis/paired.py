@@ -247,7 +247,7 @@ def _logs(starts: Sequence[Start], keys: Sequence[Sample]) -> "np.ndarray":
     """Log latencies, starts × samples. Raises as `positive`."""
     import numpy as np
 
-    return np.log(positive([list(map(start.__getitem__, keys)) for start in starts]))
+    return np.log(positive([[start[key] for key in keys] for start in starts]))
 
 
 def _units(values: "np.ndarray", keys: tuple[Sample, ...]) -> "np.ndarray":

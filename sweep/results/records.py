@@ -8,6 +8,7 @@ fills those faster than dataclasses.
 import contextlib
 import operator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -182,9 +183,9 @@ def implausible(result: RunResult) -> str:
             unknown = min(batch.phase_ms.keys() - _KNOWN_PHASES)
             return f"batches[{number}].phase_ms has the unknown phase {unknown[:40]!r}"
         for one in batch.evidence:
-            numbers = (*_numbers(one), *one.counts.values()) if one.counts else _numbers(one)
-            if min(numbers) < 0 or max(numbers) > _MOST:
-                return f"batches[{number}].evidence has a count that is negative or too large"
+            for count in chain(_numbers(one), one.counts.values()):
+                if not 0 <= count <= _MOST:
+                    return f"batches[{number}].evidence has a count that is negative or too large"
     return ""
 
 
