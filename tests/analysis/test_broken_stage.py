@@ -4,6 +4,7 @@ import dataclasses
 import random
 
 import pytest
+from msgspec import structs
 
 from profiling.evidence import RankEvidence
 from profiling.image_tokens import fingerprint
@@ -92,16 +93,16 @@ def with_tokens(result: RunResult, said: tuple[str, ...], broken: bool = False) 
         assert asked is not None
         tokens.append(tuple(codes.target(scenes.arrange(asked, random.Random(1)))))
     requests = tuple(
-        dataclasses.replace(one, image=f"{one.prompt_index}.png", image_tokens=tokens[one.prompt_index])
+        structs.replace(one, image=f"{one.prompt_index}.png", image_tokens=tokens[one.prompt_index])
         for one in result.requests
     )
     told = {"tokens_sent": fingerprint(tokens[0]), "tokens_received": fingerprint((1,))}
 
     def counted(one: RankEvidence) -> RankEvidence:
         counts = {"hand_overs": 1, "hand_overs_broken": int(broken)}
-        return dataclasses.replace(one, settings=one.settings | (told if broken else {}), counts=counts)
+        return structs.replace(one, settings=one.settings | (told if broken else {}), counts=counts)
 
-    batches = tuple(dataclasses.replace(one, evidence=tuple(map(counted, one.evidence))) for one in result.batches)
+    batches = tuple(structs.replace(one, evidence=tuple(map(counted, one.evidence))) for one in result.batches)
     return dataclasses.replace(result, requests=requests, batches=batches, prompts=PROMPTS)
 
 

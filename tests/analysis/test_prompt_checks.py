@@ -194,7 +194,7 @@ def test_an_edit_is_checked_against_its_source(
     picture = pictures.draw(edit.target, edits.placed(edit, placed)) if edit else pictures.draw(edits.EXAMPLE, placed)
     drawn = Image.fromarray((picture * 255).round().astype("uint8"))
     drawn.save(folder.cell_path(cell) / "one.png")
-    request = dataclasses.replace(request, image_hash=hashlib.sha256(drawn.tobytes()).hexdigest())
+    request = structs.replace(request, image_hash=hashlib.sha256(drawn.tobytes()).hexdigest())
     found = checked((folder, plan, dataclasses.replace(result, requests=(request,))))
     assert found is not None
     if wrong is None:

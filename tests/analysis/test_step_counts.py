@@ -4,6 +4,7 @@ import dataclasses
 import random
 
 import pytest
+from msgspec import structs
 
 from sweep.analysis import step_counts
 from sweep.analysis.engine_starts import Measured
@@ -23,8 +24,8 @@ def ran(steps: int, calls: str | None, asked: int = 20, batch: int = 1) -> RunRe
     result = result_of(cell, random.Random(0))
     last = result.batches[-1]
     settings = {} if calls is None else {"pipeline_calls": calls}
-    evidence = tuple(dataclasses.replace(one, denoise_steps=steps, settings=settings) for one in last.evidence)
-    batches = (*result.batches[:-1], dataclasses.replace(last, evidence=evidence))
+    evidence = tuple(structs.replace(one, denoise_steps=steps, settings=settings) for one in last.evidence)
+    batches = (*result.batches[:-1], structs.replace(last, evidence=evidence))
     requests = (*result.requests, *[result.requests[-1]] * (batch - 1))
     return dataclasses.replace(result, batches=batches, requests=requests)
 
@@ -63,7 +64,7 @@ def compared(*digests: str, fault: str = "", **config: object) -> list[list[Find
     for cell, digest in zip(TWO_AND_ONE, digests, strict=True):
         result = result_of(cell, random.Random(0), prompts=1, repeats=1)
         requests = tuple(
-            dataclasses.replace(one, image="a.png", image_hash=digest, image_fault=fault) for one in result.requests
+            structs.replace(one, image="a.png", image_hash=digest, image_fault=fault) for one in result.requests
         )
         changed = cell if cell is TWO_AND_ONE[1] else dataclasses.replace(cell, config=cell.config | config)
         measured[cell.key] = Measured(changed, (dataclasses.replace(result, requests=requests),))

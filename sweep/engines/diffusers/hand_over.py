@@ -5,10 +5,11 @@ tokens (`profiling.image_tokens`); knows nothing of what they mean.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from msgspec import structs
 
 from profiling.evidence import RankEvidence
 from profiling.image_tokens import fingerprint, image_ids, received
@@ -85,4 +86,4 @@ def with_hand_over(evidence: RankEvidence, written: Sequence[Sequence[int]], giv
     wrong = len(sent) if len(sent) != len(given) else sum(one != other for one, other in zip(sent, given, strict=True))
     told = {"tokens_sent": ";".join(sent), "tokens_received": ";".join(given) or "none"} if wrong else {}
     counts = {**evidence.counts, "hand_overs": len(sent), "hand_overs_broken": wrong}
-    return replace(evidence, settings={**evidence.settings, **told}, counts=counts)
+    return structs.replace(evidence, settings={**evidence.settings, **told}, counts=counts)
