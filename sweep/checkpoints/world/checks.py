@@ -6,7 +6,7 @@ Things are found by the best of all their possible pictures (template matching),
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from sweep.checkpoints.world.scenes import Asked, Group, Thing, Writing
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 2
+VERSION = 3
 """Of what is found in a picture; raise it when the same picture gives other facts."""
 
 LIMIT = 0.5
@@ -30,6 +30,9 @@ STRAY = 1  # pixels by which things may stray further than they are drawn
 CANDIDATES = 400  # best poses that are looked at, of about 7,000
 DOUBT = 0.15  # things whose errors differ by less are compared again, by steps of half a pixel
 FINER = 0.5  # pixels
+TIE = 0.03
+"""Things whose errors differ by less look alike: a picture gets the benefit of the doubt, so that a difference that
+nobody sees breaks no fact."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Seen:
 
 def facts(picture: "np.ndarray", asked: Asked) -> list[Fact]:
     """Every fact of a wish. `picture`: (64 · n, 64 · n, 3) in [0, 1]; ValueError for other shapes."""
-    seen = look(picture, asked.background, asked.writing.row if asked.writing else "")
+    seen = look(picture, asked.background, asked.writing.row if asked.writing else "", asked.groups)
     found = [Fact("background", "", asked.background, seen.background)]
     if asked.writing:
         written = seen.rows[scenes.ROWS.index(asked.writing.row)] or Writing("", "", asked.writing.row)
@@ -124,8 +127,11 @@ def _described(thing: Thing) -> str:
     return " ".join(filter(None, (thing.size, thing.texture, thing.colour, thing.shape or "blot")))
 
 
-def look(picture: "np.ndarray", background: str, writing_row: str) -> Seen:
-    """What a picture shows, if it is on this background and has words in this row at most ("" for none)."""
+def look(picture: "np.ndarray", background: str, writing_row: str, groups: Sequence[Group] = ()) -> Seen:
+    """What a picture shows, if it is on this background and has words in this row at most ("" for none).
+
+    Of things that look alike in a corner it shows one of `groups`, if that may be there.
+    """
     picture = _at_64(picture)
     back = pictures.colour(scenes.BACKGROUNDS[background])
     rows = tuple(
@@ -134,14 +140,23 @@ def look(picture: "np.ndarray", background: str, writing_row: str) -> Seen:
     )
     taken = scenes.corners_of_row(writing_row) if writing_row else ()
     things = tuple(
-        None if corner in taken else read_corner(picture[y : y + CELL, x : x + CELL], back)
+        None if corner in taken else read_corner(picture[y : y + CELL, x : x + CELL], back, _possible(groups, corner))
         for corner, (y, x) in enumerate(itertools.product((0, CELL), repeat=2))
     )
     return Seen(_background(picture), things, rows)
 
 
-def read_corner(cell: "np.ndarray", back: "np.ndarray") -> Thing | None:
-    """The thing in a corner (32, 32, 3); None for nothing, a shape of "" for what is no thing."""
+def _possible(groups: Sequence[Group], corner: int) -> list[Group]:
+    """Those that ask for this corner; else those that ask for none."""
+    here = [group for group in groups if group.corner == corner]
+    return here or [group for group in groups if group.corner is None]
+
+
+def read_corner(cell: "np.ndarray", back: "np.ndarray", possible: Sequence[Group] = ()) -> Thing | None:
+    """The thing in a corner (32, 32, 3); None for nothing, a shape of "" for what is no thing.
+
+    Of things that look alike (TIE) it is one of `possible`.
+    """
     colour, covered, area = _ink(cell, back)
     if area < LEAST_AREA:
         return None
@@ -157,7 +172,18 @@ def read_corner(cell: "np.ndarray", back: "np.ndarray") -> Thing | None:
     if len(close) > 1:
         close = [(_finer(flat, pose), pose) for _, pose in close]
     least, pose = min(close, key=lambda one: one[0])
-    return dataclasses.replace(pose.thing, colour=colour) if least < LIMIT else Thing("", colour, "", "")
+    if least >= LIMIT:
+        return Thing("", colour, "", "")
+    alike = [other.thing for error, other in close if error < least + TIE and _is_one_of(other.thing, possible)]
+    return dataclasses.replace(alike[0] if alike else pose.thing, colour=colour)
+
+
+def _is_one_of(thing: Thing, groups: Sequence[Group]) -> bool:
+    """Whatever its colour."""
+    return any(
+        (thing.shape, thing.texture) == (group.shape, group.texture) and group.size in ("", thing.size)
+        for group in groups
+    )
 
 
 def _finer(flat: "np.ndarray", pose: "_Pose") -> float:
