@@ -51,6 +51,8 @@ def status_of(findings: Sequence[Finding]) -> str:
 
 def deciding(findings: Sequence[Finding]) -> list[Finding]:
     """Findings of the gravest status: all of them for PASS and WARN, else the first."""
+    if not findings:
+        return []
     status = status_of(findings)
     grave = [finding for finding in findings if finding.status == status]
     return grave if status in USABLE else grave[:1]

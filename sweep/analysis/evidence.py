@@ -75,8 +75,8 @@ def reasons(
     if len(evidence) < feature.gpus:
         return _on_all(evidence, too_few_ranks(len(evidence), feature.gpus))
     rule = feature.evidence
-    if rule in RULES_OF_ONE:
-        return {e.rank: RULES_OF_ONE[rule](feature, e) for e in evidence}
+    if of_one := RULES_OF_ONE.get(rule):
+        return {e.rank: of_one(feature, e) for e in evidence}
     comparison, _, name = rule.partition(" ")
     if rule not in RULES and not (comparison in COMPARISONS and name):
         return _on_all(evidence, Finding("unknown_rule", f"its file names the unknown evidence rule '{rule}'"))

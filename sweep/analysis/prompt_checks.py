@@ -146,12 +146,15 @@ def of(folder: SweepFolder, cell: Cell, result: RunResult) -> Checks | None:
     """What `measure` found of the first start of a cell; None where its pictures cannot be checked."""
     if not apply_to(cell):
         return None
+    stored = image_pairs.stored_images(result)
+    if not stored:
+        return Checks({})
     made = list(_known(folder, cell, result))
     known = folder.load_quality(cell) if made else {}
     found = {one.key: _checked(known[one.name]) for one in made if one.name in known}
     tokens = {one.key: _checked(known[one.tokens_name]).wrong for one in made if one.tokens_name in known}
     handed_over = all(broken_hand_over(batch.evidence) is None for batch in result.batches)
-    return Checks(found, len(image_pairs.stored_images(result)) - len(made), tokens, handed_over)
+    return Checks(found, len(stored) - len(made), tokens, handed_over)
 
 
 def columns(mine: Checks) -> dict[str, float | int]:
@@ -205,6 +208,8 @@ def judge(features: Sequence[Feature], mine: Checks | None, baseline: Checks | N
 
 def _broken(features: Sequence[Feature], mine: Checks, baseline: Checks) -> list[Finding]:
     shared = mine.pictures.keys() & baseline.pictures.keys()
+    if not shared:
+        return []
     broken = sorted((baseline.exact & shared) - mine.exact)
     mended = (mine.exact & shared) - baseline.exact
     lost = len(broken) - len(mended)

@@ -73,7 +73,7 @@ class Cell:
         readable = _NOT_IN_NAMES.sub("_", text)
         return f"{readable[:80]}-{self.key[:8]}"
 
-    @property
+    @cached_property
     def profile(self) -> str:
         """What records its requests: nsys or torch; "" when nothing does."""
         asked = str(self.config.get("profile", "off"))  # plans of earlier versions have none
