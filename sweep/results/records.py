@@ -155,7 +155,7 @@ class RunResult:
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, TypeError) as error:
-            with contextlib.suppress(msgspec.MsgspecError, AttributeError):
+            with contextlib.suppress(msgspec.MsgspecError, AttributeError, RecursionError):
                 version = msgspec.json.decode(data).get("schema_version", SCHEMA_VERSION)
                 if version != SCHEMA_VERSION:
                     raise ValueError(_other_schema(version)) from error

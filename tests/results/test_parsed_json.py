@@ -6,6 +6,7 @@ import re
 import pytest
 
 from sweep.results.files import DEEPEST, parsed
+from sweep.results.records import RunResult
 
 TEXTS = (
     '{"a": [1, -0.0, 1e-320, "é", null]}',
@@ -38,3 +39,8 @@ def test_long_integers_and_deep_nesting_are_refused() -> None:
             parsed(text.encode())
     with pytest.raises(ValueError, match="more than 64 bits"):
         parsed(b'{"a": [9223372036854775808]}')
+
+
+def test_a_result_of_brackets_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected `object`, got `array`"):
+        RunResult.from_bytes(b"[" * 100_000)
