@@ -19,6 +19,9 @@ from sweep.engines.process import forkserver
 def shared() -> str:
     """SHARED_VARIABLE for commands that are to fork from the server, which is started unless it runs already."""
     _start()
+    module, _, everyones = os.environ.get(forkserver.SHARED_VARIABLE, "").partition(":")
+    if module == __name__ and everyones != forkserver.address():
+        raise AssertionError("a test of this process started a fork server of its own, into whose forks no fault gets")
     return f"{registry.kind('diffusers').preload['cpu']}:{forkserver.address()}"
 
 

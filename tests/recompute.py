@@ -391,7 +391,8 @@ def shown_facts(results: Sequence[Result]) -> dict[str, Any]:
 def said_by_tokens(known: dict[str, Any], result: Result, request: Any) -> dict[str, Any] | None:
     """What quality.json has of a request's image tokens: its names hold the tokens and a hash of the prompt."""
     prompt = result["prompts"][request["prompt_index"]]
-    hashes = [hashlib.sha256(f"{version} {prompt}".encode()).hexdigest()[:16] for version in range(1, 10)]
+    versions = itertools.product(range(1, 10), repeat=2)  # of what is read from tokens, and of what is asked
+    hashes = [hashlib.sha256(f"{one} {other} {prompt}".encode()).hexdigest()[:16] for one, other in versions]
     tokens = "-".join(map(str, request.get("image_tokens", ())))
     return next((known[name] for one in hashes if (name := f"tokens:{tokens}:{one}") in known), None)
 

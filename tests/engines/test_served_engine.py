@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("fastapi")
 
 from sweep.engines.process.failures import EngineFailure
+from sweep.engines.process.forkserver import SHARED_VARIABLE
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import Output
 from sweep.engines.serving.settings import ServeSettings
+from tests import fork_server
 from tests.engines.conftest import make_request, make_spec
 
 
@@ -23,6 +25,12 @@ def post(url: str, seed: int) -> dict[str, object]:
     asked.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(asked, timeout=120) as reply:
         return dict(json.load(reply))
+
+
+@pytest.fixture(autouse=True)
+def forked_as_commands_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the server of all tests: a process has one for life."""
+    monkeypatch.setenv(SHARED_VARIABLE, fork_server.shared())
 
 
 def test_it_serves_and_hands_over_what_its_batches_were(tmp_path: Path) -> None:

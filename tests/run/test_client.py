@@ -83,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
         self.server.log.append((prompt, came, time.perf_counter(), self.headers.get("Authorization")))  # type: ignore[attr-defined]
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -169,15 +169,15 @@ def test_as_many_are_in_flight_as_may_be(server: ThreadingHTTPServer) -> None:
 def test_requests_are_sent_when_they_are_due_and_timed_as_the_server_times_them(server: ThreadingHTTPServer) -> None:
     """However late: what counts is that later ones are not moved."""
     times = list(itertools.islice(arrivals.times("poisson", 40.0, 1), 60))
-    answers, ended = send(url_of(server), ["right"] * 60, times)
+    answers, ended = send(url_of(server), [f"number {number}" for number in range(60)], times)
     assert [one.intended_s for one in answers] == times
     assert all(one.sent_s >= one.intended_s for one in answers)
     late = sorted(one.sent_s - one.intended_s for one in answers)
     assert ended.send_lag_s == pytest.approx(late[-1], abs=1e-6)
-    log = sorted(server.log, key=lambda entry: entry[1])  # type: ignore[attr-defined]
-    sent = sorted(answers, key=lambda one: one.sent_s)
-    assert all(came > ended.began_s + one.sent_s - 1e-3 for one, (_, came, _, _) in zip(sent, log, strict=True))
-    assert all(one.done_s - one.sent_s >= went - came for one, (_, came, went, _) in zip(sent, log, strict=True))
+    log = sorted(server.log, key=lambda entry: int(entry[0].split()[1]))  # type: ignore[attr-defined]
+    for one, (_, came, went, _) in zip(answers, log, strict=True):
+        assert ended.began_s + one.sent_s < came
+        assert one.done_s - one.sent_s > went - came
 
 
 def test_a_stall_delays_what_is_due_meanwhile_and_nothing_else(server: ThreadingHTTPServer) -> None:
