@@ -56,14 +56,18 @@ def to_csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_field(value) for value in row] for row in rows)
+    writer.writerows(
+        [
+            _text(value) if isinstance(value, str) else _spaced(value) if isinstance(value, tuple) else value
+            for value in row
+        ]
+        for row in rows
+    )
     return buffer.getvalue()
 
 
-def _field(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return _text(value) if isinstance(value, str) else value
+def _spaced(values: tuple[Any, ...]) -> str:
+    return " ".join(map(str, values))
 
 
 @functools.lru_cache(maxsize=4096)
