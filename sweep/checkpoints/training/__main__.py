@@ -1,6 +1,6 @@
 """Train the embedded model: `python -m sweep.checkpoints.training OUT`, or make train.
 
-Takes about 15 minutes on one H200. If interrupted, the same command resumes from what OUT/work holds. OUT/model is
+Takes about 20 minutes on one H200. If interrupted, the same command resumes from what OUT/work holds. OUT/model is
 the folder that engines load; OUT/scores.json says what it gets right, OUT/work/log.jsonl holds every loss.
 """
 
