@@ -7,6 +7,7 @@ or the VAE broke the picture, unless the DiT stage was given other tokens than t
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
+from sweep.analysis.evidence import OTHER_TOKENS
 from sweep.findings import FAIL, Finding
 
 AR, HAND_OVER, DIT = "ar_breaks_facts", "hand_over_breaks_facts", "dit_breaks_facts"
@@ -22,7 +23,9 @@ GRAVE = 0.25
 """Share of a cell's pictures from which on wrong ones are more than a trained model's few mistakes."""
 
 FEWEST = 2
-"""A single wrong picture is never grave."""
+"""A single wrong picture is never grave, however few there are: one may be a matter of opinion."""
+
+SHOWN = 2  # broken facts that a finding names
 
 Tokens = Mapping[Any, Sequence[str]]
 """Picture → what its image tokens say otherwise than was asked, a sentence each; only where its tokens are known."""
@@ -39,7 +42,7 @@ def cause(broken: Collection[Hashable], tokens: Tokens, handed_over: bool) -> tu
     if already == len(broken):
         return AR, "the AR stage's tokens already say so"
     if not handed_over:
-        return HAND_OVER, "the DiT stage received different tokens from those the AR stage sent"
+        return HAND_OVER, OTHER_TOKENS
     if already:
         return "", f"in {already} of {len(broken)} the AR stage's tokens already say so"
     return DIT, "the AR stage's tokens are right, so the DiT stage or the VAE broke them"
@@ -51,7 +54,7 @@ def judge(tokens: Tokens) -> list[Finding]:
     if not wrong:
         return []
     which = f"in {len(wrong)} of {len(tokens)} pictures" if len(tokens) > 1 else "in the picture"
-    named = "; ".join(said[0] for said in wrong[:FEWEST]) + (", …" if len(wrong) > FEWEST else "")
+    named = "; ".join(said[0] for said in wrong[:SHOWN]) + (", …" if len(wrong) > SHOWN else "")
     status = FAIL if grave(len(wrong), len(tokens)) else ""
     return [Finding(AR_TOKENS, f"the AR stage's tokens do not say what was asked {which} ({named})", status)]
 

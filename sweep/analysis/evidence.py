@@ -17,6 +17,9 @@ UNEVEN = 1.5  # a padded part of a sequence may be this much longer than its sha
 UNVERIFIABLE = "unverifiable"
 """Code: the rule compares with a baseline, and none was measured."""
 
+OTHER_TOKENS = "the DiT stage received different tokens from those the AR stage sent"
+"""What a broken hand-over is, for people."""
+
 NO_EVIDENCE = Finding("no_evidence", "no evidence was recorded")
 
 
@@ -161,7 +164,7 @@ def broken_hand_over(evidence: Sequence[RankEvidence]) -> Finding | None:
         if wrong:
             sent, received = (one.settings.get(f"tokens_{way}", "") for way in ("sent", "received"))
             last = f" (sent {sent}, received {received})" if sent != received else ""
-            why = "hand-over broken: the DiT stage received different tokens from those the AR stage sent"
+            why = f"hand-over broken: {OTHER_TOKENS}"
             return Finding("hand_over_broken", f"{why}, for {wrong} request{'s' * (wrong > 1)} of a batch{last}")
     return None
 

@@ -36,11 +36,6 @@ OUTSIDE = "outside_world"
 BREAKS = "breaks_facts"
 """Code of the finding that a feature breaks what the baseline gets right."""
 
-FEWEST_BROKEN = 2
-"""A single picture that a feature breaks makes no FAIL, however few there are: one may be a matter of opinion."""
-
-SHOWN = 2  # broken facts that a finding names
-
 
 NAMES = {"words": "text", "words_colour": "colour of the text", "length": "length of the text", REST: "what was there"}
 """Of facts whose kind is no word for people."""
@@ -216,11 +211,11 @@ def _broken(features: Sequence[Feature], mine: Checks, baseline: Checks) -> list
     if lost <= 0:
         return []
     allowed = max(feature.gate.fail_broken for feature in features)
-    named = [wrong.text for key in broken for wrong in mine.pictures[key].wrong[:1]][:SHOWN]
-    more = ", …" if len(broken) > SHOWN else ""
+    named = [wrong.text for key in broken for wrong in mine.pictures[key].wrong[:1]][: broken_stage.SHOWN]
+    more = ", …" if len(broken) > broken_stage.SHOWN else ""
     show = "no longer shows" if lost == 1 else "no longer show"
     share = f"{lost} of {len(shared)} pictures {show} what was asked"
-    grave = lost >= FEWEST_BROKEN and lost > allowed * len(shared)
+    grave = lost >= broken_stage.FEWEST and lost > allowed * len(shared)
     code, why = broken_stage.cause(broken, mine.said_wrong, mine.handed_over)
     text = f"{share} ({'; '.join(named)}{more})" + (f"; {why}" if why else "")
     return [Finding(code or BREAKS, text, FAIL if grave else WARN)]

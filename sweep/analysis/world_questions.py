@@ -82,12 +82,8 @@ def _of_edit(source: Path, size: tuple[int, int], instruction: str) -> Question 
     edit = edits.read(instruction, scene) if scene else None
     if edit is None:
         return None
-    facts = functools.partial(_edit_facts, picture, edit)
+    facts = functools.partial(edit_checks.facts, picture, edit=edit)
     return Question(f"{edit_checks.VERSION} {digest} {instruction}", edits.asked_of(edit.target), facts)
-
-
-def _edit_facts(source: "np.ndarray", edit: edits.Edit, picture: "np.ndarray") -> list[Fact]:
-    return edit_checks.facts(source, picture, edit)
 
 
 @functools.lru_cache(maxsize=64)

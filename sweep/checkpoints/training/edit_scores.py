@@ -93,15 +93,11 @@ def score(
         steps,
         guidance,
         len(made),
-        _share(done),
-        _share(kept),
-        _share([one and other for one, other in zip(done, kept, strict=True)]),
-        {kind: _share(rights) for kind, rights in sorted(kinds.items())},
+        scores.share(done),
+        scores.share(kept),
+        scores.share([one and other for one, other in zip(done, kept, strict=True)]),
+        {kind: scores.share(rights) for kind, rights in sorted(kinds.items())},
     )
-
-
-def _share(rights: Sequence[bool]) -> float:
-    return sum(rights) / len(rights) if rights else float("nan")
 
 
 def described(one: EditScore) -> str:

@@ -51,17 +51,16 @@ class Edits:
 
 def draw(folder: Path, words: "Tokenizer", count: int, seed: int, processes: int) -> None:
     """Draw `count` scenes (at least CHUNK) and write them to `folder`."""
-    jobs = [(seed, number, min(CHUNK, count)) for number in range(max(1, count // CHUNK))]
-    _write(folder, words, tokenizer.prompt, _drawn(_draw_chunk, jobs, processes))
+    _write(folder, words, tokenizer.prompt, _drawn(_draw_chunk, count, seed, processes))
 
 
 def draw_edits(folder: Path, words: "Tokenizer", count: int, seed: int, processes: int) -> None:
     """Draw `count` edits (at least CHUNK) and write them to `folder`."""
+    _write(folder, words, tokenizer.edit_prompt, _drawn(_draw_edits, count, seed, processes))
+
+
+def _drawn(chunk: Callable[[Job], Chunk], count: int, seed: int, processes: int) -> list[Chunk]:
     jobs = [(seed, number, min(CHUNK, count)) for number in range(max(1, count // CHUNK))]
-    _write(folder, words, tokenizer.edit_prompt, _drawn(_draw_edits, jobs, processes))
-
-
-def _drawn(chunk: Callable[[Job], Chunk], jobs: list[Job], processes: int) -> list[Chunk]:
     with multiprocessing.get_context("fork").Pool(processes) as workers:
         return workers.map(chunk, jobs, chunksize=1)
 

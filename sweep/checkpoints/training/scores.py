@@ -77,11 +77,11 @@ def score(pictures: "Sequence[np.ndarray]", asked: Sequence[Asked], steps: int, 
         steps,
         guidance,
         len(exact),
-        _share(exact),
-        _share([right for one in kinds.values() for right in one]),
-        _share(words[False]),
-        _share(words[True]),
-        {kind: _share(rights) for kind, rights in sorted(kinds.items())},
+        share(exact),
+        share([right for one in kinds.values() for right in one]),
+        share(words[False]),
+        share(words[True]),
+        {kind: share(rights) for kind, rights in sorted(kinds.items())},
     )
 
 
@@ -90,7 +90,8 @@ def wrong(picture: "np.ndarray", asked: Asked) -> list[Fact]:
     return [fact for fact in checks.facts(picture, asked) if not fact.right]
 
 
-def _share(rights: Sequence[bool]) -> float:
+def share(rights: Sequence[bool]) -> float:
+    """In [0, 1]; NaN of none."""
     return sum(rights) / len(rights) if rights else float("nan")
 
 

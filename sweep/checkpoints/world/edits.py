@@ -44,9 +44,10 @@ EXAMPLE = Scene(
 
 def draw_edit(source: Scene, rng: random.Random) -> Edit | None:
     """An edit that this scene allows, at random; None for a scene that allows none."""
-    kinds: list[Callable[[Scene, random.Random], Edit | None]] = [_recolour, _move, _remove, _rewrite]
+    kinds: list[Callable[[Scene, random.Random], str]] = [_recolour, _move, _remove, _rewrite]
     rng.shuffle(kinds)
-    edit = next((edit for kind in kinds if (edit := kind(source, rng)) is not None), None)
+    said = next(filter(None, (kind(source, rng) for kind in kinds)), "")
+    edit = read(said, source)
     if edit is None or rng.random() < 0.75:
         return edit
     return dataclasses.replace(edit, instruction=f"please {edit.instruction}")
@@ -91,60 +92,53 @@ def asked_of(scene: Scene) -> Asked:
     return Asked(groups, scene.writing, scene.background)
 
 
-def _recolour(source: Scene, rng: random.Random) -> Edit | None:
+def _recolour(source: Scene, rng: random.Random) -> str:
+    """An instruction; "" where the scene allows none of this kind."""
     if (named := _named(source, rng)) is None:
-        return None
-    corner, thing, name = named
+        return ""
+    thing, name = named
     colour = rng.choice([other for other in scenes.COLOURS if other != thing.colour])
-    said = rng.choice((f"make {name} {colour}", f"paint {name} {colour}", f"change the colour of {name} to {colour}"))
-    return Edit("recolour", source, said, _with(source, {corner: dataclasses.replace(thing, colour=colour)}))
+    return rng.choice((f"make {name} {colour}", f"paint {name} {colour}", f"change the colour of {name} to {colour}"))
 
 
-def _move(source: Scene, rng: random.Random) -> Edit | None:
+def _move(source: Scene, rng: random.Random) -> str:
     named = _named(source, rng)
     empty = [corner for corner in scenes.free_corners(source.writing) if source.things[corner] is None]
     if named is None or not empty:
-        return None
-    corner, thing, name = named
-    place = rng.choice(empty)
-    said = rng.choice(
-        (f"move {name} to the {scenes.CORNERS[place]}", f"put {name} in the {scenes.CORNERS[place]} corner")
-    )
-    return Edit("move", source, said, _with(source, {corner: None, place: thing}))
+        return ""
+    name, place = named[1], scenes.CORNERS[rng.choice(empty)]
+    return rng.choice((f"move {name} to the {place}", f"put {name} in the {place} corner"))
 
 
-def _remove(source: Scene, rng: random.Random) -> Edit | None:
-    if (named := _named(source, rng)) is None:
-        return None
-    corner, _, name = named
-    target = _with(source, {corner: None})
-    if not any(target.things) and not target.writing:
-        return None
-    return Edit("remove", source, rng.choice((f"remove {name}", f"take {name} away")), target)
+def _remove(source: Scene, rng: random.Random) -> str:
+    named = _named(source, rng)
+    alone = sum(thing is not None for thing in source.things) == 1 and not source.writing
+    if named is None or alone:
+        return ""
+    return rng.choice((f"remove {named[1]}", f"take {named[1]} away"))
 
 
-def _rewrite(source: Scene, rng: random.Random) -> Edit | None:
+def _rewrite(source: Scene, rng: random.Random) -> str:
     if source.writing is None:
-        return None
+        return ""
     old = source.writing
     alphabet = scenes.CHINESE if old.text[0] in scenes.CHINESE else scenes.LATIN
     text = "".join(rng.choice(alphabet) for _ in old.text)
     if text == old.text:
-        return None
+        return ""
     one, two = rng.choice(QUOTES)
-    said = rng.choice((f"change the word to {one}{text}{two}", f"let the text be {one}{text}{two}"))
-    return Edit("rewrite", source, said, dataclasses.replace(source, writing=Writing(text, old.colour, old.row)))
+    return rng.choice((f"change the word to {one}{text}{two}", f"let the text be {one}{text}{two}"))
 
 
-def _named(source: Scene, rng: random.Random) -> tuple[int, Thing, str] | None:
+def _named(source: Scene, rng: random.Random) -> tuple[Thing, str] | None:
     """A thing that its colour and shape tell from the others, with its name."""
-    there = [(corner, thing) for corner, thing in enumerate(source.things) if thing is not None]
-    looks = [(thing.colour, thing.shape) for _, thing in there]
-    alone = [one for one, look in zip(there, looks, strict=True) if looks.count(look) == 1]
+    there = [thing for thing in source.things if thing is not None]
+    looks = [(thing.colour, thing.shape) for thing in there]
+    alone = [thing for thing, look in zip(there, looks, strict=True) if looks.count(look) == 1]
     if not alone:
         return None
-    corner, thing = rng.choice(alone)
-    return corner, thing, f"the {thing.colour} {thing.shape}"
+    thing = rng.choice(alone)
+    return thing, f"the {thing.colour} {thing.shape}"
 
 
 def _changed(source: Scene, kind: str, said: dict[str, str | None]) -> Scene | None:

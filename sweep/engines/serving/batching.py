@@ -26,7 +26,6 @@ class Served:
     output: Output  # of its whole batch
     position: int  # in it
     queued_s: float
-    took_s: float  # from the batch's start to its images, which were read back and encoded by then
 
 
 @dataclass(frozen=True)
