@@ -21,7 +21,7 @@ RECIPES = {
     "vision": Recipe("vision", steps=8_000, batch=256, rate=2e-3),
     "ar": Recipe("ar", steps=24_000, batch=128, rate=2e-3, decay=0.02),
     "vae": Recipe("vae", steps=6_000, batch=64, rate=1.5e-3, decay=0.0, average=0.995),
-    "dit": Recipe("dit", steps=64_000, batch=512, rate=1.5e-3),
+    "dit": Recipe("dit", steps=72_000, batch=512, rate=1.5e-3),
 }
 SMOKE_POOL = 64  # and as many edits
 SMOKE = {name: dataclasses.replace(recipe, steps=9, batch=4, warm_up=1) for name, recipe in RECIPES.items()}
