@@ -24,30 +24,31 @@ class BoundedConnection(Connection):
     After a TimeoutError an object may be cut in the middle, so the connection is of no use any more.
     """
 
-    _deadline: float | None = None  # on time.monotonic; None: no limit
+    _send_by: float | None = None  # on time.monotonic; None: no limit
+    _recv_by: float | None = None  # another one, because one thread may send while another waits
 
     def send_within(self, value: Any, timeout_s: float) -> None:
         """Send an object. Raises TimeoutError, and another OSError when the other end is closed."""
-        self._deadline = time.monotonic() + timeout_s
+        self._send_by = time.monotonic() + timeout_s
         try:
             self.send(value)
         finally:
-            self._deadline = None
+            self._send_by = None
 
     def recv_within(self, timeout_s: float) -> Any:
         """The next object. Raises TimeoutError, and EOFError or another OSError when the other end is closed."""
-        self._deadline = time.monotonic() + timeout_s
+        self._recv_by = time.monotonic() + timeout_s
         try:
             return self.recv()
         finally:
-            self._deadline = None
+            self._recv_by = None
 
     def _send(self, buf: Any, write: object = None) -> None:
         rest = memoryview(buf)
         end = socket.socket(fileno=self.fileno())
         try:
             while rest:
-                self._await(select.POLLOUT)
+                self._await(select.POLLOUT, self._send_by)
                 try:
                     rest = rest[end.send(rest[:_PIECE], socket.MSG_DONTWAIT) :]
                 except BlockingIOError:  # less room than a piece takes
@@ -58,18 +59,18 @@ class BoundedConnection(Connection):
     def _recv(self, size: int, read: object = None) -> io.BytesIO:
         got = io.BytesIO()
         while got.tell() < size:
-            self._await(select.POLLIN)
+            self._await(select.POLLIN, self._recv_by)
             piece = os.read(self.fileno(), min(size - got.tell(), _PIECE))
             if not piece:
                 raise OSError("got end of file during message") if got.tell() else EOFError
             got.write(piece)
         return got
 
-    def _await(self, event: int) -> None:
-        """Wait until the socket can be read or written."""
+    def _await(self, event: int, deadline: float | None) -> None:
+        """Wait until the socket can be read or written, at most until `deadline`."""
         poller = select.poll()
         poller.register(self.fileno(), event)
-        left_ms = None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000
+        left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
         if not poller.poll(left_ms):
             raise TimeoutError("the other end does not answer")
 
