@@ -8,17 +8,14 @@ Leads its own process group and ends it when the parent is gone, however it died
 import contextlib
 import importlib
 import os
-import signal
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from profiling import ranges
 from profiling.child_signals import leave_to_parent
 from sweep.engines import registry
+from sweep.engines.process.orphans import end_when, process_exists
 from sweep.engines.process.temp_folders import name_semaphores
 from sweep.engines.protocol import Engine, EngineError, EngineSpec, Output, Traced
 from sweep.engines.serving.settings import ServeSettings
@@ -29,17 +26,6 @@ def create(spec: EngineSpec) -> Engine:
     module, _, name = registry.kind(spec.engine).engine.partition(":")
     engine: Engine = getattr(importlib.import_module(module), name)(spec)
     return engine
-
-
-def end_when(orphaned: Callable[[], bool], interval_s: float = 0.5) -> None:
-    """Kill our whole process group once `orphaned()`: the process that asked for the engine is gone."""
-
-    def watch() -> None:
-        while not orphaned():
-            time.sleep(interval_s)
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def serve(pipe: Connection) -> None:
@@ -121,15 +107,6 @@ def recorded(address: str) -> int:
         os.dup2(output, stream)
     os.close(output)
     return pipe
-
-
-def process_exists(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 if __name__ == "__main__":
