@@ -103,6 +103,12 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 
 def send(url: str, prompts: list[str], times: list[float] | None = None, **job: object) -> tuple[list[Answer], Ended]:
+    return send_and_begin(url, prompts, times, **job)[:2]
+
+
+def send_and_begin(
+    url: str, prompts: list[str], times: list[float] | None = None, **job: object
+) -> tuple[list[Answer], Ended, float]:
     due = [
         Due(f"r{number}", {"prompt": prompt}, (16, 16), times[number] if times else None)
         for number, prompt in enumerate(prompts)
@@ -115,7 +121,8 @@ def send(url: str, prompts: list[str], times: list[float] | None = None, **job: 
     (ended,) = [one.ended for one in told if one.ended]
     answers = sorted((one.answer for one in told if one.answer), key=lambda one: int(one.id[1:]))
     assert [one.id for one in answers] == [f"r{number}" for number in range(len(prompts))], "each is answered once"
-    return answers, ended
+    (began_s,) = [one.began_s for one in told if one.began_s is not None]
+    return answers, ended, began_s
 
 
 def url_of(server: ThreadingHTTPServer) -> str:
@@ -149,6 +156,18 @@ def test_what_comes_back_is_told_as_what_it_is(server: ThreadingHTTPServer) -> N
     assert right.first_byte_s is not None
     assert right.sent_s <= right.first_byte_s <= right.done_s
     assert answers[-2].status == 0
+    assert [one.failure for one in answers] == ["", *["reply"] * 5, "", "", "http", "refused", "timeout", "connection"]
+
+
+def test_replies_of_an_engine_without_pictures_are_read_for_their_metrics(server: ThreadingHTTPServer) -> None:
+    (one,), _ = send(url_of(server), ["text"], pictures=False)
+    assert (one.error, one.fault, one.metrics) == ("", "", {"batch_size": 1})
+
+
+def test_warm_up_comes_first_and_is_not_told_of(server: ThreadingHTTPServer) -> None:
+    answers, _ = send(url_of(server), ["right"], warm_up=[Due("w0", {"prompt": "wait0.1"}, (16, 16))])
+    assert [prompt for prompt, *_ in server.log] == ["wait0.1", "right"]  # type: ignore[attr-defined]
+    assert answers[0].done_s < 0.1
 
 
 def test_no_server_is_an_error_of_every_request() -> None:
@@ -169,14 +188,14 @@ def test_as_many_are_in_flight_as_may_be(server: ThreadingHTTPServer) -> None:
 def test_requests_are_sent_when_they_are_due_and_timed_as_the_server_times_them(server: ThreadingHTTPServer) -> None:
     """However late: what counts is that later ones are not moved."""
     times = list(itertools.islice(arrivals.times("poisson", 40.0, 1), 60))
-    answers, ended = send(url_of(server), [f"number {number}" for number in range(60)], times)
+    answers, ended, began_s = send_and_begin(url_of(server), [f"number {number}" for number in range(60)], times)
     assert [one.intended_s for one in answers] == times
     assert all(one.sent_s >= one.intended_s for one in answers)
     late = sorted(one.sent_s - one.intended_s for one in answers)
     assert ended.send_lag_s == pytest.approx(late[-1], abs=1e-6)
     log = sorted(server.log, key=lambda entry: int(entry[0].split()[1]))  # type: ignore[attr-defined]
     for one, (_, came, went, _) in zip(answers, log, strict=True):
-        assert ended.began_s + one.sent_s < came
+        assert began_s + one.sent_s < came
         assert one.done_s - one.sent_s > went - came
 
 

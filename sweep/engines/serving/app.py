@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from sweep.engines.serving.settings import ServeSettings
 
 MOST_IMAGES = 16  # of one request
 RETRY_S = 1  # what a client that is refused is told to wait
+_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+"""What a client may call its request in X-Request-Id."""
 
 
 class Generation(BaseModel):
@@ -35,6 +38,7 @@ class Generation(BaseModel):
     guidance_scale: float = Field(4.0, ge=0, allow_inf_nan=False)
     true_cfg_scale: float | None = Field(None, ge=0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**63)
+    prompt_tokens: int | None = Field(None, ge=1, le=1_000_000)  # pad or trim the prompt to as many; ours alone
     response_format: str = Field("b64_json", pattern="^b64_json$")
 
 
@@ -59,11 +63,13 @@ def make_app(queue: BatchQueue, settings: ServeSettings, counts: Counts, check: 
     started = int(time.time())
     uploads = Path(tempfile.mkdtemp(prefix="sweep-uploads-"))
 
-    async def generate(body: Generation, source: Path | None = None) -> JSONResponse:
+    async def generate(asked: HttpRequest, body: Generation, source: Path | None = None) -> JSONResponse:
         counts.received += 1
         if body.model not in (None, settings.model):
             return _error(404, "model_not_found", f"the model {body.model!r} does not exist; it is {settings.model!r}")
-        requests = [_request(body, counts.received, number, source) for number in range(body.n)]
+        name = asked.headers.get("x-request-id", "")
+        name = name if _NAME.fullmatch(name) else f"q{counts.received}"
+        requests = [_request(body, name, counts.received, number, source) for number in range(body.n)]
         if why := next(filter(None, map(check, requests)), ""):
             return _error(400, "invalid_request_error", why)
         began = time.perf_counter()
@@ -87,11 +93,12 @@ def make_app(queue: BatchQueue, settings: ServeSettings, counts: Counts, check: 
         return JSONResponse(_reply(served, body.size))
 
     @app.post("/v1/images/generations")
-    async def generations(body: Generation) -> JSONResponse:
-        return await generate(body)
+    async def generations(asked: HttpRequest, body: Generation) -> JSONResponse:
+        return await generate(asked, body)
 
     @app.post("/v1/images/edits")
     async def edits(
+        asked: HttpRequest,
         image: UploadFile,
         prompt: str = Form(),
         size: str = Form("64x64"),
@@ -101,19 +108,21 @@ def make_app(queue: BatchQueue, settings: ServeSettings, counts: Counts, check: 
         model: str | None = Form(None),
         negative_prompt: str | None = Form(" "),
         n: int = Form(1),
+        prompt_tokens: int | None = Form(None),
     ) -> JSONResponse:
-        asked = {
+        fields = {
             **{"prompt": prompt, "model": model, "size": size, "n": n, "num_inference_steps": num_inference_steps},
             **{"guidance_scale": guidance_scale, "seed": seed, "negative_prompt": negative_prompt},
+            **{"prompt_tokens": prompt_tokens},
         }
         try:
-            body = Generation.model_validate(asked)
+            body = Generation.model_validate(fields)
         except ValueError as error:
             return _error(400, "invalid_request_error", _one_line(error))
         with tempfile.NamedTemporaryFile(dir=uploads, suffix=".png") as file:
             file.write(await image.read())
             file.flush()
-            return await generate(body, Path(file.name))
+            return await generate(asked, body, Path(file.name))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -141,11 +150,11 @@ def make_app(queue: BatchQueue, settings: ServeSettings, counts: Counts, check: 
     return app
 
 
-def _request(body: Generation, number: int, image: int, source: Path | None) -> Request:
+def _request(body: Generation, name: str, number: int, image: int, source: Path | None) -> Request:
     width, height = map(int, body.size.split("x"))
     scale = body.guidance_scale if body.true_cfg_scale is None else body.true_cfg_scale
     return Request(
-        request_id=f"q{number}.{image}",
+        request_id=f"{name}.{image}" if image else name,
         prompt=body.prompt,
         prompt_index=number,
         seed=body.seed + image,
@@ -154,6 +163,7 @@ def _request(body: Generation, number: int, image: int, source: Path | None) -> 
         steps=body.num_inference_steps,
         guidance_scale=scale,
         negative_prompt=body.negative_prompt,
+        prompt_tokens=body.prompt_tokens,
         input_image=None if source is None else str(source),
     )
 

@@ -4,15 +4,20 @@ from typing import Any
 
 import msgspec
 
+REFUSED, HTTP, TIMEOUT, CONNECTION, REPLY = "refused", "http", "timeout", "connection", "reply"
+"""Why a request failed: the server was full (429), answered with another status, did not answer in time, could not be
+reached or hung up, or sent what is no picture."""
+
 
 class Due(msgspec.Struct, frozen=True):
     """One request to send."""
 
-    id: str
+    id: str  # also sent as X-Request-Id
     body: dict[str, Any]
     size: tuple[int, int]  # width and height that its pictures must have
     intended_s: float | None = None  # seconds after the start; None: as soon as another one is done
     image: str = ""  # file for its picture; "" keeps none
+    upload: str = ""  # file of the picture to edit; the body is sent as a form then
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -22,9 +27,11 @@ class Job(msgspec.Struct, frozen=True):
     path: str  # of the endpoint
     requests: list[Due]
     timeout_s: float
+    warm_up: list[Due] = []  # sent before the load begins, and not told of
     concurrency: int | None = None  # most requests in flight
     headers: dict[str, str] = {}
-    decoders: int = 1  # processes that look at pictures; 0: none is looked at
+    decoders: int = 1  # processes that look at replies; 0: none is looked at
+    pictures: bool = True  # whether replies hold any
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -37,6 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
     status: int  # of HTTP; 0 where there was no reply
     first_byte_s: float | None = None
     error: str = ""
+    failure: str = ""  # the same as a code, one of the above
     fault: str = ""  # what is wrong with its picture (`sweep/engines/images.py`)
     image_hash: str = ""  # sha256 of the pixels
     metrics: dict[str, Any] = {}  # the server's own, of its reply
@@ -45,7 +53,6 @@ class Answer(msgspec.Struct, frozen=True):
 class Ended(msgspec.Struct, frozen=True):
     """The load generator's own state over the whole load."""
 
-    began_s: float  # its start, on time.perf_counter, which all processes of a machine share
     wall_s: float
     cpu_s: float  # of the generator without its decoders
     loop_lag_s: float  # 99th percentile of how late its event loop was
@@ -53,7 +60,8 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """One line of output: either."""
+    """One line of output: one of these."""
 
+    began_s: float | None = None  # start of the load on time.perf_counter, which all processes of a machine share
     answer: Answer | None = None
     ended: Ended | None = None

@@ -13,15 +13,31 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 
-from sweep.run.client.messages import Answer, Due, Ended, Job, Told
+from sweep.engines.process.orphans import end_when, process_exists
+from sweep.run.client.messages import CONNECTION, HTTP, REFUSED, REPLY, TIMEOUT, Answer, Due, Ended, Job, Told
 from sweep.run.client.replies import Looked, look
 
 TICK_S = 0.01  # between two looks at how late the loop is
 SHOWN = 120  # characters of a server's error
+TOO_MANY = 429
+
+
+@dataclass(frozen=True)
+class Came:
+    """What came back of a request, before it is looked at."""
+
+    status: int
+    first_s: float | None
+    error: str = ""
+    failure: str = ""
+    reply: bytes = b""
 
 
 class Generator:
@@ -31,6 +47,7 @@ class Generator:
         self._job, self._pool = job, pool
         self._room = asyncio.Semaphore(job.concurrency) if job.concurrency else contextlib.nullcontext()
         self._began_s = 0.0
+        self._uploads: dict[str, bytes] = {}
         self._loop_lags: list[float] = []
         self._send_lags: list[float] = []
 
@@ -39,16 +56,19 @@ class Generator:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=600)
         timeout = aiohttp.ClientTimeout(total=self._job.timeout_s)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._job.headers) as session:
+            for one in self._job.warm_up:
+                await self._asked(session, one)
             ticking = asyncio.create_task(self._tick())
             cpu_s = time.process_time()
             self._began_s = time.perf_counter()
+            _tell(Told(began_s=self._began_s))
             if any(one.intended_s is not None for one in self._job.requests):
                 await self._open(session)
             else:
                 await self._closed(session)
             wall_s, cpu_s = self._now(), time.process_time() - cpu_s
             ticking.cancel()
-        lags = Ended(self._began_s, wall_s, cpu_s, _p99(self._loop_lags), _p99(self._send_lags))
+        lags = Ended(wall_s, cpu_s, _p99(self._loop_lags), _p99(self._send_lags))
         _tell(Told(ended=lags))
 
     async def _open(self, session: aiohttp.ClientSession) -> None:
@@ -76,38 +96,59 @@ class Generator:
             intended_s = sent_s if one.intended_s is None else one.intended_s
             if one.intended_s is not None:
                 self._send_lags.append(sent_s - intended_s)
-            status, first_s, error, reply = 0, None, "", b""
-            try:
-                async with session.post(self._job.url + self._job.path, json=one.body) as response:
-                    status, first_s = response.status, self._now()
-                    reply = await response.read()
-            except TimeoutError:
-                error = f"no reply within {self._job.timeout_s:g} s"
-            except (aiohttp.ClientError, OSError) as caught:
-                error = _one_line(caught)
+            came = await self._asked(session, one)
             done_s = self._now()
-        looked = await self._looked(one, reply) if status == 200 and not error else Looked(error)
-        if status not in (0, 200):
-            looked = Looked(f"HTTP {status}: {_message(reply)}")
+        looked, failure = Looked(came.error), came.failure
+        if not failure:
+            looked = await self._looked(one, came.reply)
+            failure = REPLY if looked.error else ""
         answer = Answer(
             id=one.id,
             intended_s=intended_s,
             sent_s=sent_s,
             done_s=done_s,
-            status=status,
-            first_byte_s=first_s,
+            status=came.status,
+            first_byte_s=came.first_s,
             error=looked.error,
+            failure=failure,
             fault=looked.fault,
             image_hash=looked.image_hash,
             metrics=looked.metrics,
         )
-        _tell(Told(answer))
+        _tell(Told(answer=answer))
+
+    async def _asked(self, session: aiohttp.ClientSession, one: Due) -> "Came":
+        """Send a request and wait for the last byte of its reply."""
+        status, first_s = 0, None
+        sent: dict[str, Any] = {"data": self._form(one)} if one.upload else {"json": one.body}
+        try:
+            url, own = self._job.url + self._job.path, {"X-Request-Id": one.id}
+            async with session.post(url, headers=own, **sent) as response:
+                status, first_s = response.status, self._now()
+                reply = await response.read()
+        except TimeoutError:
+            return Came(status, first_s, f"no reply within {self._job.timeout_s:g} s", TIMEOUT)
+        except (aiohttp.ClientError, OSError) as caught:
+            return Came(status, first_s, _one_line(caught), CONNECTION)
+        if status != 200:
+            code = REFUSED if status == TOO_MANY else HTTP
+            return Came(status, first_s, f"HTTP {status}: {_message(reply)}", code)
+        return Came(status, first_s, reply=reply)
+
+    def _form(self, one: Due) -> aiohttp.FormData:
+        """An edit: the picture and what is asked for."""
+        if one.upload not in self._uploads:
+            self._uploads[one.upload] = Path(one.upload).read_bytes()
+        form = aiohttp.FormData({name: str(value) for name, value in one.body.items() if value is not None})
+        form.add_field("image", self._uploads[one.upload], filename="image.png", content_type="image/png")
+        return form
 
     async def _looked(self, one: Due, reply: bytes) -> Looked:
         if self._pool is None:
             return Looked()
+        size = one.size if self._job.pictures else None
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, look, reply, one.size, one.image)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, look, reply, size, one.image)
         except BrokenProcessPool:
             return Looked("the process that looks at pictures died")
 
@@ -148,6 +189,10 @@ def main() -> None:
     """Read a job from standard input and do it."""
     import uvloop
 
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)  # Ctrl-C is for who started us
+    started_by = os.getppid()
+    end_when(lambda: os.getppid() != started_by or not process_exists(started_by))
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     context = multiprocessing.get_context("fork")
     with contextlib.ExitStack() as stack:

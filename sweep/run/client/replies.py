@@ -21,8 +21,11 @@ class Looked(msgspec.Struct, frozen=True):
     metrics: dict[str, Any] = {}
 
 
-def look(reply: bytes, size: tuple[int, int], file: str) -> Looked:
-    """Parse, decode and check the reply of an image endpoint; keep its first picture in `file` ("": nowhere)."""
+def look(reply: bytes, size: tuple[int, int] | None, file: str) -> Looked:
+    """Parse, decode and check the reply of an image endpoint; keep its first picture in `file` ("": nowhere).
+
+    `size` is what width and height were asked for; None: there are no pictures to look at.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -31,6 +34,8 @@ def look(reply: bytes, size: tuple[int, int], file: str) -> Looked:
         metrics = told.get("metrics") or {}
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         return Looked(f"the reply is no list of pictures: {reply[:80]!r}" if reply else "the reply is empty")
+    if size is None:
+        return Looked(metrics=metrics)
     if not encoded:
         return Looked("the reply holds no picture", metrics=metrics)
     fault = digest = ""
