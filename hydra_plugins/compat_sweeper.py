@@ -119,12 +119,18 @@ class CompatSweeper(Sweeper):
             require(used, f"{override}: the sweep has no cell with feature '{name}'; add it to feature=…")
 
 
+SAID = {"load": "{}", "load.max_concurrency": "{} in flight", "load.request_rate": "{}/s"}
+"""What labels say instead of `name=value`."""
+
+
 def _varied(overrides: list[str], varying: set[str]) -> str:
     """What distinguishes a cell from the others, besides features and batch; part of its label."""
     from sweep.masking import masked_text
 
-    told = [masked_text(o) for o in overrides if o.split("=", 1)[0] in varying - {"batch", "feature"}]
-    return " ".join(f"{o.split('=', 1)[0].rpartition('.')[2]}={o.split('=', 1)[1]}" for o in told)
+    offline = "load=offline" in overrides  # whatever else is said of loads
+    own = [o for o in overrides if not (offline and o.startswith("load."))]
+    told = [masked_text(o).split("=", 1) for o in own if o.split("=", 1)[0] in varying - {"batch", "feature"}]
+    return " ".join(SAID.get(name, f"{name.rpartition('.')[2]}={{}}").format(value) for name, value in told)
 
 
 def _values(override: Override) -> list[str]:

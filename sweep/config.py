@@ -226,6 +226,65 @@ class Workload:
         )
 
 
+LOADS = ("offline", "closed", "open")
+LAWS = ("constant", "poisson", "gamma", "burst")
+
+
+@dataclass
+class Slo:
+    """What a request under load has to meet, each in milliseconds; None: no limit."""
+
+    ttft: float | None = None  # from sending it to its first AR token
+    tpot: float | None = None  # per AR token after the first
+    e2el: float | None = None  # from when it was due until its last byte
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(value is None or value > 0, f"load.slo.{name}={value}: must be more than 0 ms")
+
+
+@dataclass
+class Load:
+    """How requests arrive. Offline the engine is given one batch after another; else it is served over HTTP."""
+
+    name: str = "offline"  # offline, closed (as many in flight as may be), open (due at times of their own)
+    max_concurrency: int | None = None  # most requests in flight; closed needs it, open has no limit without it
+    request_rate: float | None = None  # open: requests a second, on average
+    arrivals: str = "poisson"  # open: constant, poisson, gamma, burst
+    burstiness: float = 1.0  # gamma: below 1 arrivals cluster, 1 is poisson
+    burst: int = 8  # burst: requests that come at once, for half of the rate
+    trace: str | None = None  # open: file of recorded arrival times instead of a rate
+    num_requests: int | None = None  # None: enough for a steady state (`requests`)
+    warmup_requests: int = 2  # sent first and left out
+    batch_wait_ms: float = 0.0  # how long the first request of a batch waits for company
+    queue: int = 1024  # requests that may wait in the server; it answers more with 429
+    slo: Slo = field(default_factory=Slo)
+
+    def __post_init__(self) -> None:
+        require(self.name in LOADS, f"load={self.name}: choose {', '.join(LOADS[:-1])} or {LOADS[-1]}")
+        require(self.arrivals in LAWS, f"load.arrivals={self.arrivals}: choose {', '.join(LAWS[:-1])} or {LAWS[-1]}")
+        for name in ("num_requests", "burst", "queue"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"load.{name}={value}: must be at least 1")
+        for name in ("warmup_requests", "batch_wait_ms"):
+            require(getattr(self, name) >= 0, f"load.{name}={getattr(self, name)}: must be 0 or more")
+        for name in ("max_concurrency", "request_rate", "burstiness"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"load.{name}={value}: must be more than 0")
+        self.trace = at_home(self.trace)
+        if self.name == "closed":
+            require(self.max_concurrency is not None, "load=closed needs load.max_concurrency=N, or several: 1,2,4,8")
+            require(self.request_rate is None, "load.request_rate goes with load=open; load=closed has a concurrency")
+        if self.name == "open":
+            paced = (self.request_rate is None) != (self.trace is None)
+            require(paced, "load=open needs load.request_rate=R (requests a second) or load.trace=FILE, and not both")
+
+    @property
+    def requests(self) -> int:
+        """How many are sent: as asked, else 24 after the first ones that fill a server and before the last ones."""
+        return self.num_requests or (64 if self.max_concurrency is None else 24 + 3 * self.max_concurrency)
+
+
 @dataclass
 class Hardware:
     """The machine. None means that the value is discovered."""
@@ -251,6 +310,7 @@ class RunConfig:
     feature: dict[str, Any] = field(default_factory=dict)  # name -> keys of conf/feature/NAME.yaml
     parallel: Parallel = field(default_factory=Parallel)
     workload: Workload = field(default_factory=Workload)
+    load: Load = field(default_factory=Load)
     hardware: Hardware = field(default_factory=Hardware)
     batch: int = 1  # prompts generated at once
     seed: int = 0  # first seed; prompt i of seed s uses seed + s

@@ -7,15 +7,13 @@ here. A column without `value` depends on several cells, and `summary` fills it 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
-from sweep.analysis import metrics
-from sweep.cached import cached_property
+from sweep.analysis import load_metrics, metrics
+from sweep.analysis.cell_data import CellData
 from sweep.plan.cells import Cell
 from sweep.plan.features import combination_name
-from sweep.results.records import TOKEN_TIMES, BatchRow, RequestRow, RunResult
 
 IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
     *("identity", "status", "metric", "phase", "speed", "quality", "fact"),
@@ -26,75 +24,6 @@ LOWER, HIGHER = "lower", "higher"
 
 AR_PHASES = ("ar_prefill", "ar_decode")
 PHASE_PARTS = (*EXCLUSIVE_PHASES, "dit_forward", OTHER)
-
-
-@dataclass(frozen=True)
-class CellData:
-    """The input of a cell's own columns: its results, one for each engine start."""
-
-    cell: Cell
-    results: tuple[RunResult, ...]
-
-    @cached_property
-    def requests(self) -> list[RequestRow]:
-        """Requests of all starts."""
-        return [request for result in self.results for request in result.requests]
-
-    @cached_property
-    def batches(self) -> list[BatchRow]:
-        """Batches of all starts."""
-        return [batch for result in self.results for batch in result.batches]
-
-    @cached_property
-    def wall_s(self) -> float:
-        """Seconds in which requests were under way, without the interleaved baseline's turns, over all starts."""
-        return math.fsum(map(_wall_s, self.results))
-
-    @cached_property
-    def latencies_s(self) -> list[float]:
-        """Latency of each request."""
-        return [request.e2e_s for request in self.requests]
-
-    @cached_property
-    def timed(self) -> list[RunResult]:
-        """The results whose TTFT and TPOT have one definition: today's if any has, else an earlier one."""
-        return [result for result in self.results if result.token_times == TOKEN_TIMES] or list(self.results)
-
-    @cached_property
-    def ttfts_s(self) -> list[float]:
-        """Time to first token of each request that has one."""
-        return [r.ttft_s for result in self.timed for r in result.requests if r.ttft_s is not None]
-
-    @cached_property
-    def tpots_s(self) -> list[float]:
-        """Time per token of each request that has one, or of each batch in results from before requests had it."""
-        found: list[float] = []
-        for result in self.timed:
-            own = [request.tpot_s for request in result.requests if request.tpot_s is not None]
-            found += own or [batch.tpot_s for batch in result.batches if batch.tpot_s is not None]
-        return found
-
-    @cached_property
-    def output_tokens(self) -> int:
-        """AR tokens of all requests."""
-        return sum(request.output_tokens for request in self.requests)
-
-    @cached_property
-    def totals_ms(self) -> dict[str, float]:
-        """Milliseconds of a batch by phase."""
-        if not self.batches:
-            return {}
-        phases = chain.from_iterable(batch.phase_ms.items() for batch in self.batches)
-        return metrics.phase_totals(phases, requests=len(self.batches))
-
-    @cached_property
-    def shares(self) -> dict[str, float]:
-        """Share of a batch by phase."""
-        return metrics.phase_shares(self.totals_ms)
-
-    def telemetry(self, name: str) -> list[float]:
-        """A telemetry figure of each start that has it."""
-        return [value for result in self.results if (value := result.telemetry.get(name)) is not None]
 
 
 @dataclass(frozen=True)
@@ -160,22 +89,12 @@ def _bottleneck(measured: CellData) -> str | None:
 
 
 def _throughput(measured: CellData) -> float | None:
-    return metrics.images_per_s(len(measured.requests), measured.wall_s)
-
-
-def _wall_s(result: RunResult) -> float:
-    spans = [
-        (request.sent_s, request.done_s)
-        for request in result.requests
-        if request.sent_s is not None and request.done_s is not None
-    ]
-    if len(spans) < len(result.requests):  # the engine does not say when it began, or an earlier version stored it
-        return math.fsum(batch.latency_s for batch in result.batches)
-    return metrics.wall_s(spans)
+    return metrics.images_per_s(len(measured.completed), measured.wall_s)
 
 
 def _tokens_per_s(measured: CellData) -> float | None:
-    return measured.output_tokens / measured.wall_s if measured.output_tokens and measured.wall_s else None
+    tokens = sum(request.output_tokens for request in measured.completed)
+    return tokens / measured.wall_s if tokens and measured.wall_s else None
 
 
 def _ar_tokens_per_s(measured: CellData) -> float | None:
@@ -192,7 +111,7 @@ def _image_tokens_per_s(measured: CellData) -> float | None:
         return None
     shards = math.prod(feature.gpus for feature in measured.cell.chosen if feature.evidence == "sharded_sequence")
     seen = max((rank.block_sequence for batch in measured.batches for rank in batch.evidence), default=0)
-    return seen * shards * len(measured.requests) / measured.wall_s if seen else None
+    return seen * shards * len(measured.completed) / measured.wall_s if seen else None
 
 
 def _energy(measured: CellData) -> float | None:
@@ -202,7 +121,7 @@ def _energy(measured: CellData) -> float | None:
 def _cost(measured: CellData) -> float | None:
     if measured.cell.device == "cpu":
         return None  # the price is that of a GPU
-    price, images = measured.cell.config["hardware"]["price_per_gpu_hour"], len(measured.requests)
+    price, images = measured.cell.config["hardware"]["price_per_gpu_hour"], len(measured.completed)
     return measured.cell.gpus * price / 3600 * measured.wall_s / images if price is not None and images else None
 
 
@@ -214,6 +133,19 @@ COLUMNS: tuple[Column, ...] = (
     _identity("parallel", "choice from the configuration group parallel", lambda cell: cell.config["parallel"]["name"]),
     _identity("gpus", "devices that the cell needs", lambda cell: cell.gpus),
     _identity("batch", "prompts generated at once", lambda cell: cell.config["batch"]),
+    Column("load", FACT, "how requests arrive; empty offline", lambda m: load_metrics.described(m.cell)),
+    Column(
+        "concurrency",
+        FACT,
+        "most requests in flight (load.max_concurrency)",
+        lambda m: load_metrics.asked(m.cell, "max_concurrency"),
+    ),
+    Column(
+        "request_rate",
+        FACT,
+        "requests a second that were asked for",
+        lambda m: load_metrics.asked(m.cell, "request_rate"),
+    ),
     _identity("steps", "denoising steps", lambda cell: cell.config["workload"]["steps"]),
     _identity("width", "image width in pixels", lambda cell: cell.config["workload"]["width"]),
     _identity("height", "image height in pixels", lambda cell: cell.config["workload"]["height"]),
@@ -249,12 +181,51 @@ COLUMNS: tuple[Column, ...] = (
         "images_per_s_per_gpu",
         METRIC,
         "images ÷ time ÷ devices",
-        lambda m: metrics.images_per_s_per_gpu(len(m.requests), m.wall_s, m.cell.gpus),
+        lambda m: metrics.images_per_s_per_gpu(len(m.completed), m.wall_s, m.cell.gpus),
         heading="images/s/GPU",
         unit="images/s",
         better=HIGHER,
     ),
     Column("requests_per_s", METRIC, "requests ÷ time; a request makes one image", _throughput, better=HIGHER),
+    Column(
+        "queue_mean_s",
+        METRIC,
+        "mean time that a request waits in the server before its batch begins, under load",
+        lambda m: metrics.mean(load_metrics.queued_s(m)),
+        "waiting in the server",
+        "queue, s",
+        "s",
+        LOWER,
+    ),
+    Column(
+        "e2e_with_queue_mean_s",
+        METRIC,
+        "mean time from when a request was due until its last byte, with load=open",
+        lambda m: metrics.mean(load_metrics.with_queue_s(m)),
+        "latency from when it was due",
+        unit="s",
+        better=LOWER,
+    ),
+    *_percentiles("e2e_with_queue", "the same", load_metrics.with_queue_s, (50, 90, 95, 99)),
+    Column(
+        "goodput_per_s",
+        METRIC,
+        "requests a second that meet load.slo",
+        load_metrics.goodput_per_s,
+        "goodput",
+        "goodput/s",
+        "requests/s",
+        HIGHER,
+    ),
+    Column("goodput_share", METRIC, "requests that meet load.slo ÷ all, failed ones included", load_metrics.goodput),
+    Column("goodput_low", METRIC, "lower end of its 95 % interval (Wilson)", load_metrics.goodput_low),
+    Column("goodput_high", METRIC, "upper end of its 95 % interval", load_metrics.goodput_high),
+    Column("in_flight", METRIC, "requests under way, on average over time", load_metrics.in_flight),
+    Column("batch_mean", METRIC, "requests in a batch of the server, on average", load_metrics.batch_mean),
+    Column("requests_sent", FACT, "requests under load, failed ones included", load_metrics.sent),
+    Column("requests_failed", FACT, "of them, those without a usable reply", load_metrics.failed),
+    Column("requests_judged", FACT, "of them, those of the steady state: latencies are theirs", load_metrics.judged),
+    Column("window_s", FACT, "seconds of the steady state", load_metrics.window_s),
     Column(
         "ttft_mean_s",
         METRIC,

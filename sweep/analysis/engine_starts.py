@@ -4,10 +4,14 @@ Joins stored results by cell: a cell's own result and those of its repeats. Turn
 `paired` compares. Reads no files; knows result records, but no statuses.
 """
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sweep.analysis import paired
+from sweep.analysis.cell_data import CellData
+from sweep.analysis.load_metrics import taken_s
 from sweep.analysis.paired import Noise, Ratio, Start
 from sweep.cached import cached_property
 from sweep.plan.cells import AA, BASELINE, FEATURE, REPEAT, Cell, Plan, model_and_engine
@@ -27,7 +31,7 @@ class Measured:
     @cached_property
     def starts(self) -> list[Start]:
         """Latencies by sample, one mapping per start."""
-        return [samples(result) for result in self.results]
+        return [load_samples(self.cell, one) if self.cell.under_load else samples(one) for one in self.results]
 
     @cached_property
     def pairs(self) -> list[tuple[Start, Start]]:
@@ -51,10 +55,28 @@ def samples(result: RunResult) -> Start:
     return _latencies(_first_requests(result))
 
 
+def load_samples(cell: Cell, result: RunResult) -> Start:
+    """The same under load: seconds from due to last byte, as means of consecutive requests of the steady state.
+
+    Requests that overlap wait for one another, so single ones are no samples that are independent; means of many are
+    nearly so (the method of batch means, e.g. Law, "Simulation Modeling and Analysis").
+    """
+    judged = CellData(cell, (result,)).judged
+    count = min(BLOCKS, len(judged) // FEWEST_IN_BLOCK)
+    if not count:
+        return {}
+    edges = [number * len(judged) // count for number in range(count + 1)]
+    blocks = [judged[low:high] for low, high in itertools.pairwise(edges)]
+    return {(number, 0, 0): math.fsum(map(taken_s, block)) / len(block) for number, block in enumerate(blocks)}
+
+
 def baseline_samples(result: RunResult) -> Start:
     """The same for the interleaved baseline; empty when there was none."""
     return _baseline_latencies(_first_requests(result))
 
+
+BLOCKS, FEWEST_IN_BLOCK = 10, 3
+"""Most means of a load, and the fewest requests that one is of."""
 
 Batches = Sequence[tuple[paired.Sample, BatchRow]]
 """Measured batches, each with the sample that its first request makes it."""

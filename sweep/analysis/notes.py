@@ -3,7 +3,7 @@
 from typing import Any
 
 from sweep.analysis import image_pairs, paired
-from sweep.analysis.columns import CellData
+from sweep.analysis.cell_data import CellData
 from sweep.analysis.engine_starts import Measured
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.findings import IMPRECISE, MORE_STARTS, Finding

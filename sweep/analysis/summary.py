@@ -16,6 +16,8 @@ from sweep.analysis import (
     family,
     image_faults,
     image_pairs,
+    ladders,
+    load_checks,
     notes,
     picture_text,
     prompt_checks,
@@ -24,12 +26,13 @@ from sweep.analysis import (
     validity,
 )
 from sweep.analysis import evidence as evidence_rules
-from sweep.analysis.columns import CellData
+from sweep.analysis.cell_data import CellData
 from sweep.analysis.control_group import ControlGroup
 from sweep.analysis.engagement import Executed
 from sweep.analysis.engine_starts import Floor, Measured
 from sweep.analysis.image_metrics import ImageDifference
 from sweep.analysis.image_pairs import IDENTICAL
+from sweep.analysis.ladders import Ladder, Serving
 from sweep.analysis.status import Pixels
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.findings import ERROR as STATUS_ERROR
@@ -52,6 +55,8 @@ class Summary:
     floors: dict[tuple[str, str], Floor]  # by model and engine
     pixels: dict[tuple[str, str], Pixels]  # between two runs of the same baseline
     control: ControlGroup = field(default_factory=ControlGroup)  # other engines against the native pipeline
+    ladders: list[Ladder] = field(default_factory=list)  # configurations under several loads
+    serving: list[Serving] = field(default_factory=list)  # what serving them costs
 
 
 def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunResult | None, str]]) -> Summary:
@@ -75,7 +80,8 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     for row in rows:
         _conclude(row)
     group = control_group.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
-    return Summary(rows, floors, pixels, group)
+    loads = ladders.ladders(rows, plan.by_key), ladders.serving(rows, plan.by_key)
+    return Summary(rows, floors, pixels, group, *loads)
 
 
 Quality = Mapping[str, float] | str | None
@@ -153,6 +159,9 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     row |= {"called": gain.called, "p_value": gain.p_value, "starts": len(mine.results), "valid": True}
     row["notes"] += [*notes.notes_of(sweep, mine, data, gain), *notes.said_by_trace(sweep, cell, result, row)]
     row["doubts"] += validity.own_doubts(cell, mine.results)
+    if broken := load_checks.law(data, row["in_flight"], row["requests_per_s"]):
+        row["doubts"].append(broken)
+    row["notes"] += load_checks.notes(data)
     if isinstance(quality, str):
         row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))
         return row
@@ -176,6 +185,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         gain.called,
         pixels.get(model_and_engine(cell), Pixels()),
         [
+            *load_checks.judge(data),
             *step_counts.judge(mine.results),
             *wrong,
             *prompt_checks.judge(cell.chosen, checks, theirs),

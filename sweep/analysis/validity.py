@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from sweep.analysis import load_checks
 from sweep.engines import registry
 from sweep.findings import Finding, texts
-from sweep.plan.cells import AA, FEATURE, Cell
+from sweep.plan.cells import AA, FEATURE, Cell, noise_engine
 from sweep.results.records import RunResult
 
 DRIFT_LIMIT = 0.10
@@ -20,6 +21,7 @@ def own_doubts(cell: Cell, results: Sequence[RunResult]) -> list[Finding]:
         for code, part in (("disturbed", result.foreign), ("throttled", result.throttled))
         for said in part
     ]
+    found += load_checks.doubts(results)
     kind = registry.find(cell.config["engine"]["name"])
     if cell.config["engine"]["warmup"] == 0 and (kind is None or kind.generates):
         found.append(Finding("no_warm_up", "measured without warm-up"))
@@ -31,14 +33,18 @@ def doubt_drift(rows: Sequence[dict[str, Any]], interleaved: Set[str]) -> None:
     drift: dict[tuple[str, str], float] = {}
     for row in rows:
         if row["role"] == AA and row.get("speedup") is not None:
-            name = row["model"], row["engine"]
+            name = _noise(row)
             drift[name] = max(drift.get(name, 1.0), row["speedup"], 1 / row["speedup"])
     for row in rows:
-        worst = drift.get((row["model"], row["engine"]), 1.0)
+        worst = drift.get(_noise(row), 1.0)
         exposed = row["role"] == FEATURE and row.get("speedup") is not None and row["cell_key"] not in interleaved
         if exposed and worst > 1 + DRIFT_LIMIT:
             said = f"A/A drift: two engine starts of the same baseline differed by {worst:.2f}x"
             row["doubts"].append(Finding("drift", said))
+
+
+def _noise(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["model"], noise_engine(row["engine"], bool(row.get("load")))
 
 
 def doubt_baselines(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], interleaved: Set[str]) -> None:

@@ -51,11 +51,16 @@ def read_picture(path: Path, size: tuple[int, int]) -> "Image.Image":
         return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
+def image_name(request: Request) -> str:
+    """Where the picture of a request is kept, relative to the cell's folder."""
+    return f"images/prompt_{request.prompt_index:02d}_seed_{request.seed}.png"
+
+
 def store(image: "Image.Image", request: Request, folder: Path | None) -> str:
     """Write `image` as PNG under folder/images, whole or not at all; returns its path relative to `folder`."""
     if folder is None:
         return ""
-    name = f"images/prompt_{request.prompt_index:02d}_seed_{request.seed}.png"
+    name = image_name(request)
     with replaced(folder / name) as unfinished:
         image.save(unfinished, format="PNG")
     return name

@@ -59,6 +59,7 @@ class EngineKind:
     torch_profile: Callable[[RunConfig], str] | None = None
     """Why profile=torch cannot record it as configured, or ""; None: it never can."""
 
+    serves: bool = False  # it can be served over HTTP, which a load needs
     generates: bool = True  # False: it only measures the framework, and accepts every model, feature and setting
     embedded: bool = True  # it runs the embedded models
     on_cpu: bool = False  # it also runs real models on a CPU, slowly
@@ -107,6 +108,10 @@ def check(run: RunConfig) -> None:
         f"batch={run.batch}: {name} runs at most {most} requests as one batch; "
         f"raise the limit with engine.max_num_seqs={run.batch}",
     )
+    if run.load.name != "offline":
+        serving = [other for other in names() if kind(other).serves]
+        require(engine.serves, f"load={run.load.name}: engine {name} cannot be served yet; {' and '.join(serving)} can")
+        require(run.profile == "off", f"profile={run.profile} with load={run.load.name}: profile the cell offline")
     if run.profile == "torch":
         require(
             engine.torch_profile is not None,

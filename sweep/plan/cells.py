@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +25,7 @@ from sweep.masking import masked_text
 from sweep.plan import features as feature_rules
 from sweep.plan import fields
 from sweep.plan.typed import typed
+from sweep.workload.arrivals import recorded
 from sweep.workload.inputs import Inputs
 
 BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
@@ -37,6 +39,12 @@ KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks")
 """Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, and
 what is looked at afterwards."""
+
+OFFLINE = "offline"
+"""Name of the load in which an engine is given one batch after another."""
+
+NOT_UNDER_LOAD = ("num_prompts", "seeds_per_prompt", "repeats")
+"""Fields of Workload that a load has its own number of requests for. `num_prompts` is in what its prompts hash to."""
 
 _NOT_IN_NAMES = re.compile(r"[^\w+=.,-]")
 """What a cell's folder has `_` for: all but letters and digits of any script, and a few signs."""
@@ -78,6 +86,11 @@ class Cell:
         """What records its requests: nsys or torch; "" when nothing does."""
         asked = str(self.config.get("profile", "off"))  # plans of earlier versions have none
         return "" if asked == "off" else asked
+
+    @cached_property
+    def under_load(self) -> bool:
+        """Whether its engine is served over HTTP."""
+        return bool(self.config.get("load", {}).get("name", OFFLINE) != OFFLINE)  # plans of earlier versions have none
 
     @cached_property
     def chosen(self) -> tuple[Feature, ...]:
@@ -241,13 +254,18 @@ def build_cell(
         engine_part["profile"] = run.profile
     if engine.options and not skip:
         engine.options(chosen, ranks)  # refuses two values for one argument
+    loaded = run.load.name != OFFLINE
+    left_out = NOT_GENERATED + (NOT_UNDER_LOAD if loaded else ())
     work_part = {
-        "workload": {k: v for k, v in plain["workload"].items() if k not in NOT_GENERATED},
+        "workload": {k: v for k, v in plain["workload"].items() if k not in left_out},
         "content": content(run),
         "batch": run.batch,
         "seed": run.seed,
         "warmup": run.engine.warmup,
     }
+    if loaded:  # what was promised to users changes nothing of what is measured
+        work_part["load"] = {k: v for k, v in plain["load"].items() if k not in ("slo", "trace")}
+        work_part["arrivals"] = recorded(Path(run.load.trace)) if run.load.trace else []
     arguments = feature_rules.engine_arguments(chosen, run.engine.name)
     engine_key = _hash({**engine_part, "features": arguments})
     key = _hash({**engine_part, **work_part, "features": arguments})
@@ -305,8 +323,8 @@ def _interleaved(run: RunConfig, found: Devices, need: int) -> bool:
 
 def _may_interleave(run: RunConfig) -> bool:
     """Whether the baseline is interleaved with such a cell if there is room for it."""
-    if run.profile != "off":
-        return False  # recording slows the cell down, so its speed is not compared
+    if run.profile != "off" or run.load.name != OFFLINE:
+        return False  # recording slows the cell down, so its speed is not compared; a load is a whole by itself
     return run.interleave != "false" and registry.kind(run.engine.name).generates and run.baselines
 
 
@@ -375,7 +393,9 @@ def _cell_order(cell: Cell) -> tuple[Any, ...]:
     config = cell.config
     name, features = config["model"]["name"], (len(cell.features), *cell.features)
     later = cell.repeat - (cell.role == AA)  # the first A/A belongs to the first starts
-    return (later, role, name, features, config["batch"], cell.label, cell.key)
+    load = config["load"] if cell.under_load else {}
+    level = load.get("max_concurrency") or 0, load.get("request_rate") or 0.0
+    return (later, role, name, features, config["batch"], level, cell.label, cell.key)
 
 
 def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
@@ -396,8 +416,13 @@ def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def model_and_engine(cell: Cell) -> tuple[str, str]:
-    """What noise is estimated for."""
-    return cell.config["model"]["name"], cell.config["engine"]["name"]
+    """What noise is estimated for: a model and an engine, offline and under load apart."""
+    return cell.config["model"]["name"], noise_engine(cell.config["engine"]["name"], cell.under_load)
+
+
+def noise_engine(engine: str, under_load: bool) -> str:
+    """How noise names an engine."""
+    return f"{engine} under load" if under_load else engine
 
 
 def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[str, ...]]:

@@ -59,3 +59,5 @@ def refuse_too_many(run: RunConfig) -> None:
         most * work.repeats <= MOST_REQUESTS,
         f"{asked}: a cell measures at most {MOST_REQUESTS:,} requests; choose smaller numbers",
     )
+    sent = run.load.requests
+    require(sent <= MOST_REQUESTS, f"load: a cell sends at most {MOST_REQUESTS:,} requests, not {sent:,}")

@@ -27,6 +27,9 @@ from sweep.workload.inputs import Inputs, read_inputs
 OCR = ("rapidocr", "onnxruntime")
 """Packages that ocr=true needs."""
 
+SERVING = ("fastapi", "uvicorn", "python_multipart", "aiohttp", "uvloop")
+"""Packages that a load needs: of the server, and of the load generator."""
+
 
 def cell_from(
     cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "", read: Callable[[Workload], Inputs] = read_inputs
@@ -72,6 +75,11 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     """Why this machine or engine cannot run the model; None when it can. Raises ConfigError for a bad path."""
     model, name = config.model, config.engine.name
     kind = registry.kind(name)
+    if config.load.name != plan.OFFLINE:
+        absent = _absent(SERVING)
+        require(
+            not absent, f"load={config.load.name} needs {', '.join(absent)}; run {how_to_install('serve', INSTALLED)}"
+        )
     if not kind.generates:
         return None
     if missing := kind.lacks(config):
@@ -82,13 +90,13 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         size = f" with about {model.memory_gb:.0f} GB for its weights" if model.path is None else ""
         other = "; engine.device=cpu runs it slowly" if kind.on_cpu else ""
         return Finding("no_gpu", f"{model.name} needs a CUDA GPU{size}, but none was found{other}", SKIP)
-    absent = [package for package in kind.packages if importlib.util.find_spec(package) is None]
+    absent = _absent(kind.packages)
     require(not absent, f"engine {name} needs {', '.join(absent)}; run {how_to_install(name, INSTALLED)}")
     require(
         config.clip is None or (Path(config.clip) / "config.json").is_file(),
         f"clip={config.clip}: not a CLIP checkpoint (a folder with config.json); this tool downloads none",
     )
-    unread = [package for package in OCR if config.ocr and importlib.util.find_spec(package) is None]
+    unread = _absent(OCR) if config.ocr else []
     require(not unread, f"ocr=true needs {' and '.join(unread)}; run {how_to_install('ocr', INSTALLED)}")
     if model.embedded and not kind.embedded:
         why = f"engine {name} cannot run the embedded {model.name}; build a checkpoint with python -m sweep.checkpoints"
@@ -107,6 +115,10 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     for warning in found.warnings:
         _warn(warning)
     return found.skip
+
+
+def _absent(packages: Sequence[str]) -> list[str]:
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def how_to_install(engine: str, installed: bool) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from profiling.printing import clean, complain
 from sweep.analysis import clip_similarity, columns, image_pairs, picture_text, prompt_checks, summary
 from sweep.plan.cells import Plan
+from sweep.report import load_view
 from sweep.report.page import contents
 from sweep.report.report_json import document
 from sweep.results.folder import SweepFolder
@@ -40,6 +41,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         embedded = (cell.config["model"] for cell in plan.cells if cell.config["model"]["embedded"])
         random_weights = any(not model.get("weights") for model in embedded) or manifest.get("random_weights")
         note = RANDOM_WEIGHTS_NOTE if random_weights else ""
+        loads = load_view.lines(found.ladders, found.serving)
         files = [folder.save_summary(columns.NAMES, rows)]
         files.append(folder.save_report(document(plan, found, results, manifest, note)))
     for problem in filter(None, problems):
@@ -50,10 +52,10 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         shown = Plan(tuple(plan.by_key[row["cell_key"]] for row in rows), plan.groups)
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
             pictures = _draw(folder, plan, rows, results, note)
-            files.append(contents.write(folder, shown, rows, results, pictures, note, found.control))
+            files.append(contents.write(folder, shown, rows, results, pictures, note, found.control, loads))
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")
-    _print(console, found, note, folder.path if interrupted else None, files, pictures)
+    _print(console, found, loads, note, folder.path if interrupted else None, files, pictures)
     return summary.exit_code(rows)
 
 
@@ -89,6 +91,7 @@ def _draw(
 def _print(
     console: Console,
     found: summary.Summary,
+    loads: Sequence[load_view.Line],
     note: str,
     folder: Path | None,
     files: Sequence[Path],
@@ -105,6 +108,8 @@ def _print(
     console.print(summary_table([dict(row) for row in found.rows], console.width))
     for line in control_view.lines(found.control):
         console.print(literal(line))
+    for name, about in loads:
+        console.print(Text.assemble((clean(name), "bold"), f": {clean(about)}"))
     if note:
         console.print(literal(note, "dim"))
     for path in files:

@@ -3,6 +3,7 @@
 Plain values in, plain values out; reads and writes no files.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from msgspec import structs
 
 from sweep.analysis.columns import IDENTITY, METRIC, PHASE, STATUS, of_kind
 from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Missing, Side
-from sweep.analysis.engine_starts import Measured, baseline_samples, measured_cells, samples
+from sweep.analysis.engine_starts import Measured, baseline_samples, measured_cells
 from sweep.analysis.evidence import total_evidence
 from sweep.analysis.paired import Start
 from sweep.analysis.summary import Row, Summary
@@ -23,6 +24,10 @@ SCHEMA_VERSION = 1
 _METRICS, _PHASES = of_kind(METRIC), of_kind(PHASE)
 _FIRST = ("cell", "cell_key", "role", "model", "engine", "parallel", "gpus", "batch", "width", "height", "steps")
 _IDENTITY = tuple(dict.fromkeys((*_FIRST, *of_kind(IDENTITY))))
+
+
+_LOAD = ("load", "concurrency", "request_rate", "requests_sent", "requests_failed", "requests_judged", "window_s")
+"""What a cell under load has besides."""
 
 
 def document(
@@ -38,7 +43,28 @@ def document(
         "noise": _noise(summary),
         "cells": [_cell(row, plan.by_key[row["cell_key"]], measured.get(row["cell_key"])) for row in summary.rows],
         **group,
+        **_loads(summary),
     }
+
+
+def _loads(summary: Summary) -> dict[str, Any]:
+    """Nothing for a sweep without loads."""
+    found: dict[str, Any] = {}
+    if summary.ladders:
+        found["ladders"] = [
+            {
+                "name": one.name,
+                "level": one.level,
+                "cells": [row["cell_key"] for row in one.rows],
+                "code": one.code,
+                "knee": one.knee,
+                "text": one.text,
+            }
+            for one in summary.ladders
+        ]
+    if summary.serving:
+        found["serving"] = [dataclasses.asdict(one) for one in summary.serving]
+    return found
 
 
 def _noise(summary: Summary) -> list[dict[str, Any]]:
@@ -92,6 +118,7 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         },
         "phases_ms": {name.removesuffix("_ms"): row[name] for name in _PHASES if row.get(name) is not None},
         "bottleneck": row.get("bottleneck"),
+        **({name: row[name] for name in _LOAD} if row.get("load") else {}),
         "metrics": {name: row[name] for name in _METRICS if row.get(name) is not None},
         "evidence": {"text": row.get("evidence") or "", "ranks": _ranks(measured)},
         "starts": [_start(*both) for both in _samples(measured)],
@@ -159,7 +186,9 @@ def _ranks(measured: Measured | None) -> list[dict[str, Any]]:
 
 
 def _samples(measured: Measured | None) -> list[tuple[Start, Start]]:
-    return [(samples(result), baseline_samples(result)) for result in measured.results] if measured else []
+    if measured is None:
+        return []
+    return [(own, baseline_samples(result)) for own, result in zip(measured.starts, measured.results, strict=True)]
 
 
 def _start(own: Start, reference: Start) -> dict[str, Any]:

@@ -45,7 +45,7 @@ RECORDS = "records.jsonl"
 @dataclass(frozen=True)
 class _Record:
     requests: tuple[RequestRow, ...]
-    batch: BatchRow
+    batch: BatchRow | None
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -335,8 +335,11 @@ class SweepFolder:
         self.files.write(path / "result.json", result.to_bytes())
         (path / RECORDS).unlink(missing_ok=True)
 
-    def append_record(self, cell: Cell, requests: Sequence[RequestRow], batch: BatchRow) -> None:
-        """Keep the result of a turn while the cell is still being measured; `save_result` replaces it."""
+    def append_record(self, cell: Cell, requests: Sequence[RequestRow], batch: BatchRow | None) -> None:
+        """Keep the result of a turn while the cell is still being measured; `save_result` replaces it.
+
+        Without a batch, the requests got no usable reply.
+        """
         line = encoded({"requests": requests, "batch": batch}) + b"\n"
         path = self.cell_path(cell)
         path.mkdir(parents=True, exist_ok=True)
@@ -348,6 +351,7 @@ class SweepFolder:
         import msgspec
 
         requests: list[RequestRow] = []
+        failed: list[RequestRow] = []
         batches: list[BatchRow] = []
         try:
             lines = self.files.read(self.cell_path(cell) / RECORDS).splitlines()
@@ -356,14 +360,21 @@ class SweepFolder:
         for line in lines:
             with contextlib.suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):  # it may be cut
                 record = msgspec.json.decode(line, type=_Record)
+                if record.batch is None:
+                    failed += record.requests
+                    continue
                 requests += record.requests
                 batches.append(record.batch)
         if not batches:
             return None
         count = "1 batch was" if len(batches) == 1 else f"{len(batches)} batches were"
         reason = f"the sweep ended while the cell was running; {count} kept"
-        rows = tuple(requests), tuple(batches)
-        kept = RunResult(cell.key, cell.label, ERROR, CUT_OFF, reason, cell.device, requests=rows[0], batches=rows[1])
+        kept = RunResult(
+            *(cell.key, cell.label, ERROR, CUT_OFF, reason, cell.device),
+            requests=tuple(requests),
+            batches=tuple(batches),
+            failed=tuple(failed),
+        )
         return None if implausible(kept) else kept
 
     def load_result(self, cell: Cell) -> RunResult | None:

@@ -93,6 +93,7 @@ class RequestRow(Struct, frozen=True):
     done_s: Moment | None = None  # when its image was there, or when it failed
     image_fault: Code = ""  # what is wrong with the pixels, a code of sweep/engines/images.py; "" for nothing
     image_tokens: tuple[Number, ...] = ()  # what the AR stage wrote for its image; () if not kept
+    failure: Code = ""  # under load, why it failed: refused, http, timeout, connection or reply
 
 
 class BatchRow(Struct, frozen=True):
@@ -108,6 +109,15 @@ class BatchRow(Struct, frozen=True):
     baseline_s: Took | None = None  # latency of the same batch in the interleaved baseline, right before or after
 
 
+class LoadFacts(Struct, frozen=True):
+    """How the load generator itself did, in seconds: whether it, and not the server, was the bottleneck."""
+
+    wall_s: Seconds  # from its start to its last answer
+    cpu_s: Seconds  # that it used, without the processes that look at pictures
+    loop_lag_s: Seconds  # 99th percentile of how late its event loop was
+    send_lag_s: Seconds  # the same of sending requests that were due at a time of their own
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """Everything that was measured for one cell; `result.json`."""
@@ -116,7 +126,7 @@ class RunResult:
     label: str
     state: Literal["done", "error"]
     # Of an error: lease, load, exception, oom, descriptors, processes, crash, timeout, not_ended, disk, interrupted,
-    # internal, cut_off.
+    # internal, cut_off; client, requests (under load: the load generator ended early, no request succeeded).
     cause: Code = ""
     reason: str = ""
     device: str = ""
@@ -127,7 +137,8 @@ class RunResult:
     batches: tuple[BatchRow, ...] = ()
     prompts: tuple[str, ...] = ()  # by prompt_index
     telemetry: dict[str, Reading | None] = field(default_factory=dict)
-    failed: tuple[RequestRow, ...] = ()  # requests of the batch that ended the cell; part of no statistic
+    # Requests of the batch that ended the cell, or that got no usable reply under load; part of no statistic.
+    failed: tuple[RequestRow, ...] = ()
     foreign: tuple[str, ...] = ()  # what disturbed the measurement, such as other processes on our GPUs: sentences
     profile: str = ""  # what recorded the requests: nsys or torch
     trace: str = ""  # its file in the cell's folder
@@ -140,6 +151,7 @@ class RunResult:
     stage_s: dict[str, Seconds] = field(default_factory=dict)  # seconds in warm_up and measure, the baseline's included
     measured_with: dict[str, str] = field(default_factory=dict)  # versions of packages, and git_commit; {} if unknown
     warm_up: tuple[tuple[RankEvidence, ...], ...] = ()  # what each rank executed in each batch of the warm-up
+    load: LoadFacts | None = None  # None offline
     token_times: Code = ""  # definition of ttft_s and tpot_s: TOKEN_TIMES, or "" for what earlier versions measured
     schema_version: int = SCHEMA_VERSION
 

@@ -5,7 +5,7 @@ cells nor files; what is kept of its records is `measurement`'s business.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,17 +14,24 @@ from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import Output, Request
 from sweep.run.baseline_engine import BaselineEngine, failure_of_baseline
+from sweep.run.client.messages import Answer
 from sweep.run.schedule import Turn
 
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one turn. `sent_s` on time.perf_counter, `baseline_s` a duration; None without a baseline."""
+    """What came of one turn. `sent_s` on time.perf_counter, `baseline_s` a duration; None without a baseline.
+
+    Under load it is a batch of the server: `answers` are what the load generator knows of its requests, in their order,
+    and `began_s` is when the load began.
+    """
 
     turn: Turn
     output: Output
     sent_s: float
     baseline_s: float | None = None
+    answers: tuple[Answer, ...] = ()
+    began_s: float = 0.0
 
     @property
     def span(self) -> tuple[float, float]:
@@ -47,7 +54,7 @@ class Driver(Protocol):
 
     failed: Failed | None
 
-    def drive(self, turns: Iterable[Turn]) -> Iterator[Record]:
+    def drive(self, turns: Iterable[Turn]) -> Generator[Record]:
         """Yield a record a turn, in the order in which they are done. Raises EngineFailure."""
 
 
@@ -73,7 +80,7 @@ class OfflineDriver:
         self.moment = time.perf_counter if baseline is None else moment
         self.failed: Failed | None = None
 
-    def drive(self, turns: Iterable[Turn]) -> Iterator[Record]:
+    def drive(self, turns: Iterable[Turn]) -> Generator[Record]:
         """As Driver."""
         for turn in turns:
             before = self._by_baseline(turn) if turn.baseline_first else None

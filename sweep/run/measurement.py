@@ -9,25 +9,30 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from profiling import ranges
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import Span, TelemetrySample
+from sweep.engines import registry
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import Request
+from sweep.engines.serving.settings import ServeSettings
 from sweep.machine.gpu_neighbours import Before, disturbances
 from sweep.plan.cells import Cell
 from sweep.results.folder import SweepFolder
-from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, RequestRow, RunResult
-from sweep.run import source_pictures
+from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, LoadFacts, RequestRow, RunResult
+from sweep.run import schedule, source_pictures
 from sweep.run.baseline_engine import BaselineEngine
 from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_latency
-from sweep.run.result_rows import batch_row, failed_rows, request_rows
-from sweep.run.schedule import Turn, offline
-from sweep.workload.inputs import read_inputs
+from sweep.run.load_driver import LoadDriver, Lost
+from sweep.run.result_rows import batch_row, failed_rows, lost_rows, request_rows
+from sweep.run.schedule import Turn
+from sweep.workload import arrivals
+from sweep.workload.inputs import Inputs, read_inputs
 from sweep.workload.requests import batches, build_requests
 
 
@@ -42,6 +47,8 @@ class Measurement:
         self.turns: tuple[Turn, ...] = ()
         self.records: list[Record] = []
         self.failed: Failed | None = None
+        self.lost: tuple[Lost, ...] = ()
+        self.load_facts: LoadFacts | None = None
         self.start = 0.0
         self.foreign: tuple[str, ...] = ()
         self.throttled: tuple[str, ...] = ()
@@ -62,12 +69,12 @@ class Measurement:
         inputs = self.cell.inputs or read_inputs(run.workload)
         requests = build_requests(run.workload, run.batch, run.seed, inputs)
         self.prompts = inputs.prompts
-        if run.workload.task == "image_edit":
-            requests = [self._with_input_image(request) for request in requests]
-        self.turns = offline(batches(requests, run.batch), run.workload.repeats)
+        requests = self._with_input_images(requests)
+        rounds = batches(requests, run.batch)
+        self.turns = self._load(inputs) if self.cell.under_load else schedule.offline(rounds, run.workload.repeats)
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
-        first = self.turns[0].requests
+        first = tuple(rounds[0])
         with self._timed("warm_up"):
             for _ in range(run.engine.warmup):
                 baseline_latency(baseline, first, run.engine.warmup_timeout_s, self.doing)
@@ -82,17 +89,17 @@ class Measurement:
         `sampler` watches the engine, `before` is what was on the GPUs before the engine was there. The interleaved
         baseline generates every batch as well, in turns before and after.
         """
-        path = self.folder.cell_path(self.cell)
-        driver = OfflineDriver(host, baseline, path, self.run.engine.request_timeout_s, sampler.mark)
+        driver = self._driver(host, baseline, sampler)
         self.start = sampler.mark()
         if baseline is not None:
             baseline.watch()
         try:
-            with self._timed("measure"):
-                for record in driver.drive(self._announced()):
+            with self._timed("measure"), contextlib.closing(driver.drive(self._announced())) as records:
+                for record in records:
                     self.records.append(record)
                     requests, batch = self._rows(len(self.records) - 1)
                     self.folder.append_record(self.cell, requests, batch)
+            self._end_load(driver)
         finally:
             end = time.perf_counter()
             self.failed = driver.failed
@@ -108,13 +115,58 @@ class Measurement:
             self.throttled = tuple(map(str, window.throttled))
             self.telemetry_problem = sampler.problem
 
+    def _driver(
+        self, host: EngineHost, baseline: BaselineEngine | None, sampler: ProcessTreeSampler
+    ) -> OfflineDriver | LoadDriver:
+        path, run = self.folder.cell_path(self.cell).resolve(), self.run
+        if not self.cell.under_load:
+            return OfflineDriver(host, baseline, path, run.engine.request_timeout_s, sampler.mark)
+        settings = ServeSettings(run.model.name, run.batch, run.load.batch_wait_ms, run.load.queue)
+        generates = registry.kind(run.engine.name).generates
+        return LoadDriver(host, run.load, settings, path, run.engine.request_timeout_s, self._answered, generates)
+
+    def _load(self, inputs: Inputs) -> tuple[Turn, ...]:
+        """As many requests as the load has, when they are due: prompts again and again with further seeds."""
+        run, asked = self.run, self.run.load
+        due_s = None
+        if asked.name == "open":
+            due_s = (
+                iter(arrivals.recorded(Path(asked.trace)))
+                if asked.trace
+                else arrivals.times(asked.arrivals, asked.request_rate or 1.0, run.seed, asked.burstiness, asked.burst)
+            )
+        work = dataclasses.replace(run.workload, num_prompts=asked.requests, seeds_per_prompt=1)
+        requests = self._with_input_images(build_requests(work, 1, run.seed, inputs))
+        return schedule.load(requests, due_s)
+
+    def _end_load(self, driver: OfflineDriver | LoadDriver) -> None:
+        """Take over what only a load has. Raises EngineFailure when no request succeeded."""
+        if not isinstance(driver, LoadDriver):
+            return
+        self.lost, ended = tuple(driver.lost), driver.ended
+        if ended is not None:
+            self.load_facts = LoadFacts(ended.wall_s, ended.cpu_s, ended.loop_lag_s, ended.send_lag_s)
+        if self.lost:
+            self.folder.append_record(self.cell, self._lost_rows(), None)
+        if not any(requests for requests, _ in map(self._rows, range(len(self.records)))):
+            why = self.lost[0].answer.error if self.lost else "there was none"
+            raise EngineFailure("requests", f"none of {len(self.turns)} requests succeeded: {why}", alive=True)
+
+    def _answered(self, done: int, total: int) -> None:
+        self.folder.emit("cell", key=self.cell.key, state="running", done=done, total=total)
+
     def _own_turns(self) -> list[Span]:
         """When the cell's own engine was at work; the interleaved baseline's turns lie between them."""
         failed = [(self.failed.sent_s, self.failed.sent_s + self.failed.took_s)] if self.failed else []
         return [record.span for record in self.records] + failed
 
     def _announced(self) -> Iterator[Turn]:
-        """The turns, each announced when the driver takes it."""
+        """The turns, each announced when the driver takes it; a load is announced as a whole."""
+        if self.cell.under_load:
+            self.doing = f"serving {len(self.turns)} requests"
+            self._answered(0, len(self.turns))
+            yield from self.turns
+            return
         for number, turn in enumerate(self.turns):
             self.doing = turn.doing
             self.folder.emit("cell", key=self.cell.key, state="running", done=number, total=len(self.turns))
@@ -128,6 +180,10 @@ class Measurement:
             yield
         finally:
             self.stage_s[stage] = time.perf_counter() - began
+
+    def _with_input_images(self, requests: list[Request]) -> list[Request]:
+        edits = self.run.workload.task == "image_edit"
+        return [self._with_input_image(request) for request in requests] if edits else requests
 
     def _with_input_image(self, request: Request) -> Request:
         kept = self.folder.input_image(self.cell)
@@ -155,10 +211,10 @@ class Measurement:
     def result(self, load_s: float | None, started_at: str, failure: EngineFailure | None) -> RunResult:
         """What was measured, as it will be stored."""
         rows = [self._rows(number) for number in range(len(self.records))]
-        failed: tuple[RequestRow, ...] = ()
+        failed = self._lost_rows()
         if failure and self.failed:
             began_s = self.start + (self._first_request_s() or 0.0)
-            failed = failed_rows(self.failed, len(self.records), began_s, failure.reason)
+            failed += failed_rows(self.failed, len(self.records), began_s, failure.reason)
         return RunResult(
             key=self.cell.key,
             label=self.cell.label,
@@ -180,6 +236,7 @@ class Measurement:
             telemetry_problem=self.telemetry_problem,
             stage_s=self.stage_s,
             warm_up=self.warm_up_evidence,
+            load=self.load_facts,
             token_times=TOKEN_TIMES,
         )
 
@@ -188,6 +245,9 @@ class Measurement:
         record, first_s = self.records[number], self._first_request_s()
         began_s = None if first_s is None else self.start + first_s
         return request_rows(record, number, self._zero_s, began_s), batch_row(record, number)
+
+    def _lost_rows(self) -> tuple[RequestRow, ...]:
+        return lost_rows(self.lost, self.start + (self._first_request_s() or 0.0))
 
     @property
     def _zero_s(self) -> float:

@@ -1,5 +1,6 @@
 """From records of a driver to the rows that are stored: requests with their times, batches, token times. Pure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from profiling.phases import PhaseRecord
@@ -7,6 +8,7 @@ from sweep.analysis import metrics
 from sweep.engines.protocol import Output, Request
 from sweep.results.records import BatchRow, RequestRow
 from sweep.run.drivers import Failed, Record
+from sweep.run.load_driver import Lost
 
 
 def request_rows(record: Record, number: int, zero_s: float, began_s: float | None) -> tuple[RequestRow, ...]:
@@ -17,6 +19,8 @@ def request_rows(record: Record, number: int, zero_s: float, began_s: float | No
     """
     output, turn = record.output, record.turn
     start_s = output.start_s - zero_s
+    if record.answers:
+        return _answered_rows(record, number, start_s, began_s)
     rows = []
     for position, (request, (ttft_s, tpot_s)) in enumerate(zip(turn.requests, token_times(output), strict=True)):
         rows.append(
@@ -39,6 +43,65 @@ def request_rows(record: Record, number: int, zero_s: float, began_s: float | No
                 done_s=start_s + output.latency_s,
                 image_fault=output.image_faults[position] if output.image_faults else "",
                 image_tokens=output.image_tokens[position] if output.image_tokens else (),
+            )
+        )
+    return tuple(rows)
+
+
+def _answered_rows(record: Record, number: int, start_s: float, began_s: float | None) -> tuple[RequestRow, ...]:
+    """The same under load, of those requests that got a usable reply. Its times are those of the load generator."""
+    output, rows = record.output, []
+    times = zip(record.turn.requests, record.answers, token_times(output), strict=True)
+    for position, (request, answer, (ttft_s, tpot_s)) in enumerate(times):
+        if answer.failure:
+            continue
+        sent_s = start_s if began_s is None else record.began_s + answer.sent_s - began_s
+        queued_ms = answer.metrics.get("stage_durations", {}).get("queue_wait_ms")
+        first_s = None if ttft_s is None else start_s + ttft_s
+        rows.append(
+            RequestRow(
+                **_asked(request, record.turn.repeat, number),
+                start_s=start_s,
+                queue_s=None if queued_ms is None else queued_ms / 1e3,
+                ttft_s=None if first_s is None else max(0.0, first_s - sent_s),
+                e2e_s=answer.done_s - answer.sent_s,
+                output_tokens=output.output_tokens,
+                exit_code=0,
+                error="",
+                prompt_tokens=output.prompt_tokens[position],
+                image=output.image_paths[position],
+                image_hash=answer.image_hash,
+                tpot_s=tpot_s,
+                intended_s=sent_s + answer.intended_s - answer.sent_s,
+                sent_s=sent_s,
+                first_token_s=first_s,
+                done_s=sent_s + answer.done_s - answer.sent_s,
+                image_fault=answer.fault,
+                image_tokens=output.image_tokens[position] if output.image_tokens else (),
+            )
+        )
+    return tuple(rows)
+
+
+def lost_rows(lost: Sequence[Lost], began_s: float) -> tuple[RequestRow, ...]:
+    """Rows of requests that got no usable reply under load. `began_s` as for `request_rows`."""
+    rows = []
+    for one in lost:
+        answer, sent_s = one.answer, one.began_s + one.answer.sent_s - began_s
+        rows.append(
+            RequestRow(
+                **_asked(one.request, 0, 0),
+                start_s=sent_s,
+                queue_s=None,
+                ttft_s=None,
+                e2e_s=answer.done_s - answer.sent_s,
+                output_tokens=0,
+                exit_code=1,
+                error=answer.error or "the engine did not say what became of it",
+                intended_s=sent_s + answer.intended_s - answer.sent_s,
+                sent_s=sent_s,
+                done_s=sent_s + answer.done_s - answer.sent_s,
+                failure=answer.failure or "reply",
             )
         )
     return tuple(rows)

@@ -1,6 +1,6 @@
-"""The order in which a cell's requests are sent. Pure: requests in, turns out."""
+"""The order in which a cell's requests are sent, and when. Pure: requests in, turns out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sweep.engines.protocol import Request
@@ -34,3 +34,24 @@ def offline(rounds: Sequence[Sequence[Request]], repeats: int) -> tuple[Turn, ..
         for repeat in range(repeats)
         for number, requests in enumerate(rounds)
     )
+
+
+def load(requests: Sequence[Request], due_s: Iterator[float] | None) -> tuple[Turn, ...]:
+    """A turn a request, each due at its time; without times, as soon as it may be sent.
+
+    Images are kept of the first request of each prompt, which is also the first one offline.
+    """
+    seen: set[int] = set()
+    turns = []
+    for request in requests:
+        turns.append(
+            Turn(
+                requests=(request,),
+                repeat=0,
+                doing="serving",
+                keep_images=request.prompt_index not in seen,
+                intended_s=None if due_s is None else next(due_s),
+            )
+        )
+        seen.add(request.prompt_index)
+    return tuple(turns)

@@ -10,9 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sweep.config import ConfigError, require
-
-LAWS = ("constant", "poisson", "gamma", "burst")
+from sweep.config import LAWS, ConfigError, require
 
 
 def times(law: str, rate: float, seed: int, burstiness: float = 1.0, burst: int = 8) -> Iterator[float]:

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from sweep.analysis import columns
-from sweep.analysis.columns import CellData
+from sweep.analysis.cell_data import CellData
 from sweep.analysis.summary import summarise
 from sweep.plan.cells import Cell, build_plan
 from sweep.results.records import RunResult

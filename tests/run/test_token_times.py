@@ -10,6 +10,7 @@ from msgspec import structs
 
 from profiling.phases import PhaseRecord
 from sweep.analysis import columns
+from sweep.analysis.cell_data import CellData
 from sweep.analysis.summary import summarise
 from sweep.engines.protocol import Output, Request
 from sweep.plan.cells import Cell
@@ -147,7 +148,7 @@ def test_times_of_an_earlier_definition_are_told_and_never_mixed_with_todays(tmp
     older = dataclasses.replace(
         today, token_times="", requests=tuple(structs.replace(r, ttft_s=9.0, tpot_s=9.0) for r in today.requests)
     )
-    both = columns.CellData(cell, (older, today))
+    both = CellData(cell, (older, today))
     assert (set(both.ttfts_s), set(both.tpots_s)) == ({0.02}, {0.001})
     folder.save_result(cell, older)
     assert "older_token_times" in codes(folder)
@@ -181,7 +182,7 @@ def test_without_text_tokens_image_tokens_are_counted(task: str, tokens: int | N
     cell = dataclasses.replace(cell, config={**cell.config, "workload": {**cell.config["workload"], "task": task}})
     result = stored.result_of(cell, random.Random(0))
     result = dataclasses.replace(result, requests=tuple(structs.replace(r, output_tokens=0) for r in result.requests))
-    row = columns.computed(columns.CellData(cell, (result,)))
+    row = columns.computed(CellData(cell, (result,)))
     assert row["image_tokens_per_s"] == (tokens and pytest.approx(tokens * row["images_per_s"]))
     assert (row["output_tokens_per_s"], row["ar_tokens_per_s"]) == (None, None)
 
@@ -191,5 +192,5 @@ def test_image_tokens_of_all_shards_are_counted(feature: str) -> None:
     cell = stored.template(feature)
     result = stored.result_of(stored.template(), random.Random(0))
     result = dataclasses.replace(result, requests=tuple(structs.replace(r, output_tokens=0) for r in result.requests))
-    row = columns.computed(columns.CellData(cell, (result,)))
+    row = columns.computed(CellData(cell, (result,)))
     assert row["image_tokens_per_s"] == pytest.approx(2 * 16 * row["images_per_s"])

@@ -27,4 +27,5 @@ KIND = EngineKind(
     torch_profile=lambda run: "",
     on_cpu=True,
     control=True,
+    serves=True,
 )

@@ -2,4 +2,4 @@
 
 from sweep.engines.registry import EngineKind
 
-KIND = EngineKind(engine="sweep.engines.noop.engine:NoopEngine", generates=False)
+KIND = EngineKind(engine="sweep.engines.noop.engine:NoopEngine", generates=False, serves=True)

@@ -33,9 +33,10 @@ def write(
     pictures: Sequence[Path],
     note: str = "",
     control: ControlGroup | None = None,
+    loads: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write report.html and return its path. `rows` in the order of the plan's cells, `results` by cell key."""
-    return folder.save_page(render(gather(folder, plan, rows, results, pictures, note, control)))
+    return folder.save_page(render(gather(folder, plan, rows, results, pictures, note, control, loads)))
 
 
 def gather(
@@ -46,6 +47,7 @@ def gather(
     pictures: Sequence[Path],
     note: str = "",
     control: ControlGroup | None = None,
+    loads: Sequence[tuple[str, str]] = (),
 ) -> ReportContext:
     """Everything on the page, as plain values."""
     cells = {cell.key: cell for cell in plan.cells}
@@ -81,6 +83,7 @@ def gather(
         cells=tuple(views),
         plots=tuple(picture for picture in pictures if picture.suffix == ".png"),
         control=control or ControlGroup(),
+        loads=tuple(loads),
         folder=folder.path,
     )
 

@@ -85,6 +85,7 @@ class ReportContext:
     cells: Sequence[CellView] = ()
     plots: Sequence[Path] = ()  # PNG
     control: ControlGroup = field(default_factory=ControlGroup)
+    loads: Sequence[tuple[str, str]] = ()  # configurations under load, and what is said of each
     folder: Path | None = None  # the page's own folder; files in it are linked
 
 

@@ -16,6 +16,7 @@ from sweep.findings import LOST
 from sweep.plan.cells import AA
 from sweep.report.plots.exactness import draw_exactness
 from sweep.report.plots.heatmap import draw_heatmap
+from sweep.report.plots.loads import draw_concurrency, draw_rate
 from sweep.report.plots.panels import (
     BASELINE,
     CONTEXT,
@@ -34,7 +35,18 @@ if TYPE_CHECKING:
 
 DPI = 150
 NUMBERS = (
-    *("batch", "width", "height", "steps", "speedup", "speedup_low", "speedup_high", "interaction_gain"),
+    *(
+        "batch",
+        "concurrency",
+        "request_rate",
+        "width",
+        "height",
+        "steps",
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+        "interaction_gain",
+    ),
     *columns.of_kind(columns.METRIC, columns.PHASE, columns.QUALITY),
 )
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
@@ -149,7 +161,7 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
 
 def draw_batch(frame: "pandas.DataFrame") -> "Figure | None":
     """Latency and throughput by batch size, one line for each feature set; needs two batch sizes."""
-    rows = frame[frame["latency_mean_s"].notna() & frame["batch"].notna()]
+    rows = frame[frame["latency_mean_s"].notna() & frame["batch"].notna() & (frame["load"] == "")]
     if rows["batch"].nunique() < 2:
         return None
     names = [name for name in ("latency_mean_s", "images_per_s") if rows[name].notna().any()]
@@ -165,7 +177,7 @@ def draw_memory(frame: "pandas.DataFrame") -> "Figure | None":
     if rows.empty:
         return None
     label = columns.BY_NAME["peak_memory_gb"].axis
-    if rows["batch"].nunique() >= 2:
+    if rows["batch"].nunique() >= 2 and (rows["load"] == "").all():
         return line_panels(rows, {"peak_memory_gb": label}, "Peak memory by batch size")
     figure, panels = bar_panels(rows, "Peak memory")
     reach = rows["peak_memory_gb"].max()
@@ -184,12 +196,14 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "phases": draw_phases,
     "batch": draw_batch,
     "memory": draw_memory,
+    "concurrency": draw_concurrency,
+    "rate": draw_rate,
     "quality": draw_quality,
     "exactness": draw_exactness,
 }
 """File name of each plot, and the function that draws it (None: nothing to show)."""
 
-BENCHMARKS = ("speedup", "batch", "quality", "exactness")
+BENCHMARKS = ("speedup", "batch", "concurrency", "rate", "quality", "exactness")
 """Plots of speed. They leave out profiled cells."""
 
 TELLS_ALL = ("heatmap",)
@@ -205,7 +219,19 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     import pandas
 
     frame = summary.copy()
-    for name in ("cell", "role", "model", "engine", "features", "parallel", "status", "reason", "called", "profiled"):
+    for name in (
+        "cell",
+        "role",
+        "model",
+        "engine",
+        "features",
+        "parallel",
+        "status",
+        "reason",
+        "called",
+        "profiled",
+        "load",
+    ):
         frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
     for name in NUMBERS:
         frame[name] = pandas.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")

@@ -106,11 +106,17 @@ def bar_panels(rows: "pandas.DataFrame", title: str) -> "tuple[Figure, list[tupl
     return figure, list(zip(column, panels, places, strict=True))
 
 
-def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -> "Figure":
-    """A panel for each context, with one pair of axes for each column; a line by batch size for each feature set.
+def line_panels(
+    rows: "pandas.DataFrame",
+    columns: dict[str, str],
+    title: str,
+    by: str = "batch",
+    by_words: str = "batch size (prompts generated together)",
+) -> "Figure":
+    """A panel for each context, with one pair of axes for each column; a line over `by` for each feature set.
 
     If there are very many feature sets, only single features and the fastest combinations are drawn. A/A runs are not:
-    they have one batch size.
+    they have one batch size and load.
     """
     rows, of_lines = _telling_series(rows[~rows["aa"]])
     panels, of_panels = first_panels(rows)
@@ -118,11 +124,11 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
     figure, grid = panel_grid(panels, len(columns), title, height=2.7 if len(columns) > 1 else 3.4)
     remark(figure, f"{of_lines} {of_panels}".strip())
     looks = looks_of(rows)
-    ticks = sorted(rows["batch"].unique())
+    ticks = sorted(rows[by].unique())
     for place, panel in enumerate(panels):
         for axes, (column, label) in zip(grid[place], columns.items(), strict=True):
             for name, part in panel.rows.groupby("series", sort=False):
-                points = part[part[column].notna()].groupby("batch")[column].mean()
+                points = part[part[column].notna()].groupby(by)[column].mean()
                 colour, marker = looks[str(name)]
                 # Later lines have smaller markers, so that both show where two coincide.
                 size = max(5.0, 9.0 - 0.9 * list(looks).index(str(name)))
@@ -134,15 +140,15 @@ def line_panels(rows: "pandas.DataFrame", columns: dict[str, str], title: str) -
                 }
                 axes.plot(points.index, points, linewidth=1.7, zorder=3, **style)
                 failed = part[part["status"].isin(LOST)]
-                axes.plot(failed["batch"], failed[column], "X", color=BAD, markeredgecolor="white", zorder=4)
+                axes.plot(failed[by], failed[column], "X", color=BAD, markeredgecolor="white", zorder=4)
             axes.set_xscale("log", base=2)
-            axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
             axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
             axes.set_ylim(0, rows[column].max() * 1.08 or 1.0)
             if place % PANELS_IN_A_ROW == 0:
                 axes.set_ylabel(label)
-        grid[place][-1].set_xlabel("batch size (prompts generated together)")
+        grid[place][-1].set_xlabel(by_words)
     _legend_of_lines(figure, looks, failed=bool(rows["status"].isin(LOST).any()))
     return figure
 

@@ -1,0 +1,150 @@
+"""What the loads of a sweep say together: where throughput stops growing, and what serving costs. Pure, over rows.
+
+A ladder is one configuration under loads that differ only in how many requests are in flight, or in how many come a
+second. Its knee is where more load stops being worth it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.findings import USABLE
+from sweep.plan.cells import AA, Cell
+
+NEAR_BEST = 0.95
+"""Share of the highest throughput from which a rung counts as having it."""
+
+KEPT_UP = 0.95
+"""Requests done ÷ requests that came, from which a server keeps up with a rate."""
+
+KNEE, GROWS, SATURATED, SERVING = "knee", "still_grows", "saturated", "serving_cost"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One configuration under several loads, lightest first."""
+
+    name: str  # its features, batch and whatever else the sweep varies
+    level: str  # column that differs: concurrency or request_rate
+    rows: tuple[Row, ...]
+    code: str  # KNEE, GROWS (the knee is higher up) or SATURATED (the lightest load is too much)
+    text: str  # for people, with the evidence
+    knee: float | None = None  # the load at the knee
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What serving over HTTP costs: one configuration offline and with one request in flight."""
+
+    name: str
+    offline_s: float
+    served_s: float
+    text: str
+
+
+def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
+    """The ladders of a sweep, in the order of its cells; those with one rung are none."""
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        cell = cells[row["cell_key"]]
+        if cell.under_load and row["role"] != AA and row["status"] in USABLE and row.get("images_per_s"):
+            families.setdefault(_family(cell), []).append(row)
+    found = []
+    for family in families.values():
+        level = "concurrency" if str(family[0]["load"]).startswith("closed") else "request_rate"
+        rungs = sorted((row for row in family if row[level] is not None), key=lambda row: float(row[level]))
+        if len(rungs) > 1:
+            judged = _closed if level == "concurrency" else _open
+            found.append(judged(_name(cells[rungs[0]["cell_key"]]), rungs))
+    return found
+
+
+def _closed(name: str, rungs: Sequence[Row]) -> Ladder:
+    best = max(rungs, key=lambda row: float(row["images_per_s"]))
+    knee = next(row for row in rungs if row["images_per_s"] >= NEAR_BEST * best["images_per_s"])
+    last, level = rungs[-1], "concurrency"
+    if knee is last:
+        before = rungs[-2]
+        gain = last["images_per_s"] / before["images_per_s"] - 1
+        text = (
+            f"no knee up to {last[level]} in flight: from {before[level]} to {last[level]}, throughput still grows by "
+            f"{gain:.0%}, to {last['images_per_s']:.3g} images/s; try more"
+        )
+        return Ladder(name, level, tuple(rungs), GROWS, text)
+    share = knee["images_per_s"] / best["images_per_s"]
+    most = "the most" if knee is best else f"{share:.0%} of the most ({best['images_per_s']:.3g} at {best[level]})"
+    slower = last["latency_mean_s"] / knee["latency_mean_s"]
+    text = (
+        f"knee at {knee[level]} in flight: {knee['images_per_s']:.3g} images/s, {most}, at "
+        f"{knee['latency_mean_s']:.3g} s; from there to {last[level]} latency grows {slower:.2g}×"
+    )
+    return Ladder(name, level, tuple(rungs), KNEE, text, float(knee[level]))
+
+
+def _open(name: str, rungs: Sequence[Row]) -> Ladder:
+    level = "request_rate"
+    kept = [row for row in rungs if row["images_per_s"] >= KEPT_UP * _came(row)]
+    best = max(row["images_per_s"] for row in rungs)
+    if not kept:
+        text = f"already {rungs[0][level]:g} requests/s are too many: at most {best:.3g}/s were done"
+        return Ladder(name, level, tuple(rungs), SATURATED, text)
+    knee = kept[-1]
+    if knee is rungs[-1]:
+        text = f"keeps up with all rates up to {knee[level]:g} requests/s; try more"
+        return Ladder(name, level, tuple(rungs), GROWS, text)
+    over = next(row for row in rungs if row[level] > knee[level])
+    latency = "e2e_with_queue_mean_s"
+    text = (
+        f"keeps up with {knee[level]:g} requests/s at {knee[latency]:.3g} s from when they are due, and not with "
+        f"{over[level]:g}/s: {best:.3g}/s at most"
+    )
+    return Ladder(name, level, tuple(rungs), KNEE, text, float(knee[level]))
+
+
+def _came(row: Row) -> float:
+    """Requests a second that really came in the steady state: those of a law vary."""
+    return float(row["requests_judged"] / row["window_s"]) if row.get("window_s") else float(row["request_rate"])
+
+
+def serving(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Serving]:
+    """For every configuration that ran offline and with one request in flight, one prompt at a time in both."""
+    offline: dict[str, Row] = {}
+    for row in rows:
+        cell = cells[row["cell_key"]]
+        if not cell.under_load and row["role"] != AA and row["status"] in USABLE and row.get("latency_mean_s"):
+            offline.setdefault(_family(cell, loads=False), row)
+    found = []
+    for row in rows:
+        cell = cells[row["cell_key"]]
+        alone = cell.under_load and row["concurrency"] == 1 and row["batch"] == 1
+        same = offline.get(_family(cell, loads=False)) if alone and row["role"] != AA else None
+        if same is not None and row["status"] in USABLE:
+            before, after = float(same["latency_mean_s"]), float(row["latency_mean_s"])
+            text = (
+                f"serving costs {after / before - 1:+.1%} of latency: {before:.3g} s offline, {after:.3g} s over HTTP "
+                f"with one request in flight"
+            )
+            found.append(Serving(_name(cell), before, after, text))
+    return found
+
+
+def _family(cell: Cell, loads: bool = True) -> str:
+    """What a ladder's cells share: all of their configuration but the level; without `loads`, but the load."""
+    config = {name: value for name, value in cell.config.items() if name not in ("load", "group")}
+    if loads:
+        config["load"] = {
+            name: value
+            for name, value in cell.config["load"].items()
+            if name not in ("max_concurrency", "request_rate", "num_requests")
+            or (name == "max_concurrency" and cell.config["load"]["name"] == "open")
+        }
+    return json.dumps(config, sort_keys=True, default=str)
+
+
+def _name(cell: Cell) -> str:
+    """The label without the load."""
+    said = cell.label.removesuffix(cell.suffix).strip() if cell.suffix else cell.label
+    return said

@@ -1,0 +1,107 @@
+"""What is wrong with a load: requests that failed, a server that fell behind, a load generator too slow. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sweep.analysis.cell_data import CellData
+from sweep.analysis.metrics import mean
+from sweep.findings import FAIL, WARN, Finding
+from sweep.results.records import RunResult
+
+BUSY = 0.9
+"""Share of a core from which the load generator is said to be the bottleneck: it has one."""
+
+LAG_S, LAG_SHARE = 0.010, 0.05
+"""How late it may be: these seconds, or this share of the mean latency where that is more."""
+
+KEPT_UP = 0.9
+"""Requests done ÷ requests that came, in the steady state, below which a server falls behind."""
+
+LITTLE = 0.2
+"""How far in-flight requests may be from rate × latency, relative (Little's law)."""
+
+FEWEST_FOR_LAW = 20
+"""Requests from which that is looked at: at the edges of a window the law holds only on average."""
+
+CAUSES = {
+    "refused": "refused because the server was full",
+    "http": "answered with an error",
+    "timeout": "not answered in time",
+    "connection": "cut off",
+    "reply": "answered with what is no picture",
+}
+
+
+def judge(data: CellData) -> list[Finding]:
+    """Findings of a cell under load; [] offline."""
+    if not data.cell.under_load:
+        return []
+    return [*_failed(data.results), *_behind(data)]
+
+
+def _failed(results: Sequence[RunResult]) -> list[Finding]:
+    rows = [row for result in results for row in result.failed]
+    if not rows:
+        return []
+    count = sum(len(result.requests) for result in results) + len(rows)
+    kinds = Counter(row.failure for row in rows).most_common()
+    first = {kind: next(row.error for row in rows if row.failure == kind) for kind, _ in kinds}
+    parts = [f"{number} {CAUSES.get(kind, 'failed')} ({first[kind]})" for kind, number in kinds]
+    return [Finding("requests_failed", f"{len(rows)} of {count} requests failed: {'; '.join(parts)}", FAIL)]
+
+
+def _behind(data: CellData) -> list[Finding]:
+    """An open load that comes faster than the server works: its latency depends on how long it lasted."""
+    if data.cell.config["load"]["name"] != "open" or any(window.whole for window in data.windows):
+        return []
+    came, done, seconds = len(data.judged), len(data.completed), data.wall_s
+    if not seconds or done >= KEPT_UP * came:
+        return []
+    rates = f"{came / seconds:.3g} requests/s came and {done / seconds:.3g}/s were done"
+    why = f"over-saturated: {rates}, so requests wait the longer the later they come, and mean latency says little"
+    return [Finding("over_saturated", why, WARN)]
+
+
+def doubts(results: Sequence[RunResult]) -> list[Finding]:
+    """Why times under load cannot be trusted."""
+    return [found for result in results if (found := _client(result))]
+
+
+def _client(result: RunResult) -> Finding | None:
+    own = result.load
+    if own is None or not own.wall_s:
+        return None
+    latency_s = mean([one.e2e_s for one in result.requests]) or 0.0
+    allowed_s = max(LAG_S, LAG_SHARE * latency_s)
+    said = []
+    if own.cpu_s > BUSY * own.wall_s:
+        said.append(f"it used {own.cpu_s / own.wall_s:.0%} of a core")
+    if own.loop_lag_s > allowed_s:
+        said.append(f"its event loop was {1e3 * own.loop_lag_s:.0f} ms late (p99)")
+    if own.send_lag_s > allowed_s:
+        said.append(f"it sent {1e3 * own.send_lag_s:.0f} ms late (p99)")
+    return Finding("client_bottleneck", f"the client was the bottleneck: {', '.join(said)}") if said else None
+
+
+def law(data: CellData, in_flight: float | None, rate: float | None) -> Finding | None:
+    """Where in-flight requests, rate and latency contradict each other (Little 1961), one of them is wrong."""
+    latency_s = mean(data.latencies_s)
+    short = min(len(data.judged), len(data.completed)) < FEWEST_FOR_LAW or any(one.whole for one in data.windows)
+    if short or not in_flight or not rate or not latency_s:
+        return None
+    expected = rate * latency_s
+    if abs(in_flight / expected - 1) <= LITTLE:
+        return None
+    told = f"{in_flight:.3g} requests in flight, but {rate:.3g}/s × {latency_s:.3g} s = {expected:.3g}"
+    return Finding("littles_law", f"Little's law does not hold: {told}; the load was not steady")
+
+
+def notes(data: CellData) -> list[Finding]:
+    """Whether the figures are of the whole load, because it has no steady part."""
+    found = []
+    for window, result in zip(data.windows, data.results, strict=False):
+        count = len(result.requests)
+        if window.whole:
+            so = "so its beginning and end are in the figures; load.num_requests=N sends more"
+            found.append(Finding("load_short", f"{count} requests are too few for a steady state, {so}"))
+    return list(dict.fromkeys(found))

@@ -1,0 +1,137 @@
+"""Figures that only a load has: waiting, goodput, what was in flight. Pure functions of a cell's results.
+
+None offline. Which requests count is `steady_state`'s to say.
+"""
+
+from typing import Any
+
+from sweep.analysis import steady_state
+from sweep.analysis.cell_data import CellData
+from sweep.checkpoints.world.shares import wilson
+from sweep.plan.cells import Cell
+from sweep.results.records import RequestRow
+
+
+def described(cell: Cell) -> str | None:
+    """`closed, 4 in flight`, `open, 2/s poisson`; None offline."""
+    if not cell.under_load:
+        return None
+    load = cell.config["load"]
+    if load["name"] == "closed":
+        return f"closed, {load['max_concurrency']} in flight"
+    if load["trace"]:
+        return f"open, {load['trace']}"
+    return f"open, {load['request_rate']:g}/s {load['arrivals']}"
+
+
+def asked(cell: Cell, name: str) -> Any:
+    """A setting of the load; None offline."""
+    return cell.config["load"][name] if cell.under_load else None
+
+
+def queued_s(measured: CellData) -> list[float]:
+    """What each request waited in the server, where the server says so."""
+    return [one.queue_s for one in measured.judged if one.queue_s is not None] if measured.cell.under_load else []
+
+
+def with_queue_s(measured: CellData) -> list[float]:
+    """From when each request was due until its last byte; [] where none is due at a time of its own."""
+    if not measured.cell.under_load or measured.cell.config["load"]["name"] != "open":
+        return []
+    return [taken_s(one) for one in measured.judged]
+
+
+def taken_s(request: RequestRow) -> float:
+    """Seconds from when a request was due until its last byte."""
+    if request.intended_s is None or request.done_s is None:
+        return request.e2e_s
+    return request.done_s - request.intended_s
+
+
+def meets(request: RequestRow, slo: dict[str, float | None]) -> bool:
+    """Whether a request meets every limit of load.slo, in ms. Of what was not measured, it meets none."""
+    took_s = {"ttft": request.ttft_s, "tpot": request.tpot_s, "e2el": taken_s(request)}
+    for name, limit in slo.items():
+        took = took_s[name]
+        if limit is not None and (took is None or 1e3 * took > limit):
+            return False
+    return True
+
+
+def _slo(measured: CellData) -> dict[str, float | None]:
+    """The limits; {} where there are none."""
+    found = measured.cell.config["load"]["slo"] if measured.cell.under_load else {}
+    return dict(found) if any(limit is not None for limit in found.values()) else {}
+
+
+def goodput_per_s(measured: CellData) -> float | None:
+    """Requests done within the steady state that meet the SLO, a second."""
+    slo = _slo(measured)
+    if not slo or not measured.wall_s:
+        return None
+    return sum(meets(one, slo) for one in measured.completed) / measured.wall_s
+
+
+def _counts(measured: CellData) -> tuple[int, int] | None:
+    """Requests that meet the SLO, and all that were sent in the steady state or failed."""
+    slo = _slo(measured)
+    if not slo:
+        return None
+    lost = failed(measured) or 0
+    return sum(meets(one, slo) for one in measured.judged), len(measured.judged) + lost
+
+
+def goodput(measured: CellData) -> float | None:
+    """Share of requests that meet the SLO."""
+    counts = _counts(measured)
+    return counts[0] / counts[1] if counts and counts[1] else None
+
+
+def goodput_low(measured: CellData) -> float | None:
+    """Lower end of the 95 % interval of that share."""
+    counts = _counts(measured)
+    return wilson(*counts)[0] if counts and counts[1] else None
+
+
+def goodput_high(measured: CellData) -> float | None:
+    """Upper end of it."""
+    counts = _counts(measured)
+    return wilson(*counts)[1] if counts and counts[1] else None
+
+
+def in_flight(measured: CellData) -> float | None:
+    """Requests under way, over time."""
+    seconds = sum(window.seconds for window in measured.windows)
+    return (
+        sum(steady_state.in_flight(window) * window.seconds for window in measured.windows) / seconds
+        if seconds
+        else None
+    )
+
+
+def batch_mean(measured: CellData) -> float | None:
+    """Requests in a batch of the server."""
+    if not measured.cell.under_load or not measured.batches:
+        return None
+    return len(measured.requests) / len(measured.batches)
+
+
+def sent(measured: CellData) -> int | None:
+    """Requests under load."""
+    lost = failed(measured)
+    return None if lost is None else len(measured.requests) + lost
+
+
+def failed(measured: CellData) -> int | None:
+    """Those that got no usable reply."""
+    return sum(len(result.failed) for result in measured.results) if measured.cell.under_load else None
+
+
+def judged(measured: CellData) -> int | None:
+    """Those that latencies are of."""
+    return len(measured.judged) if measured.cell.under_load else None
+
+
+def window_s(measured: CellData) -> float | None:
+    """Seconds of the steady state, over all starts."""
+    return measured.wall_s if measured.cell.under_load else None

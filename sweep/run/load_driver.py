@@ -1,0 +1,240 @@
+"""The driver of loads: the engine is served over HTTP, a load generator sends the requests, and both sides are joined.
+
+The generator is a process of its own and knows when each request was due, was sent and was answered; the engine hands
+over what each of its batches was. A record is a batch with the answers of its requests.
+"""
+
+import contextlib
+import functools
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from profiling.child_environment import child_environment
+from sweep.config import Load
+from sweep.engines.images import image_name
+from sweep.engines.process.failures import EngineFailure, one_line
+from sweep.engines.process.host import EngineHost
+from sweep.engines.protocol import Output, Request
+from sweep.engines.serving.settings import ServeSettings
+from sweep.run.client.messages import Answer, Due, Ended, Job, Told
+from sweep.run.drivers import Failed, Record
+from sweep.run.schedule import Turn
+
+START_S = 60.0  # for the server to listen, and for it to stop once its last batch is done
+SLACK_S = 30.0  # for the load generator to start and to end
+TELL_S = 0.25  # between two notes of progress
+WARM_UP = "w"
+"""What the ids of requests begin with that come before the load."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A request that got no usable reply."""
+
+    request: Request
+    answer: Answer
+    began_s: float  # of the load, on time.perf_counter
+
+
+class LoadDriver:
+    """Sends turns of one request each when they are due, or so many at a time."""
+
+    def __init__(
+        self,
+        host: EngineHost,
+        load: Load,
+        settings: ServeSettings,
+        images: Path,
+        timeout_s: float,
+        progress: Callable[[int, int], None],
+        pictures: bool = True,
+    ) -> None:
+        self._host, self._load, self._settings = host, load, settings
+        self._images = images  # the folder that takes them
+        self._timeout_s = timeout_s  # for one request
+        self._progress, self._pictures = progress, pictures
+        self.failed: Failed | None = None
+        self.lost: list[Lost] = []
+        self.ended: Ended | None = None
+        self.began_s = 0.0
+
+    def drive(self, turns: Iterable[Turn]) -> Generator[Record]:
+        """As Driver; `lost` and `ended` are complete when it is. Raises EngineFailure."""
+        sent = {turn.requests[0].request_id: turn for turn in turns}
+        url = self._host.serve(self._settings, START_S)
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        silence_s = self._timeout_s + SLACK_S + _longest_gap([turn.intended_s for turn in sent.values()])
+        watching = threading.Thread(target=_watch, args=(self._host, silence_s, told), daemon=True)
+        watching.start()
+        with contextlib.ExitStack() as ending:
+            client = ending.enter_context(_client(self._job(url, list(sent.values())), told))
+            ending.push(functools.partial(self._stop, watching))
+            yield from self._joined(sent, told, client)
+
+    def _job(self, url: str, turns: Sequence[Turn]) -> Job:
+        ordered = [self._due(turn) for turn in turns]
+        first = [replace(turns[0].requests[0], request_id=f"{WARM_UP}{n}") for n in range(self._load.warmup_requests)]
+        return Job(
+            url=url,
+            path="/v1/images/edits" if turns[0].requests[0].input_image else "/v1/images/generations",
+            requests=ordered,
+            warm_up=[self._due(Turn((one,), 0, "")) for one in first],
+            timeout_s=self._timeout_s,
+            concurrency=self._load.max_concurrency,
+            pictures=self._pictures,
+        )
+
+    def _due(self, turn: Turn) -> Due:
+        (request,) = turn.requests
+        kept = str(self._images / image_name(request)) if turn.keep_images else ""
+        body = {
+            "model": self._settings.model,
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "size": f"{request.width}x{request.height}",
+            "num_inference_steps": request.steps,
+            "guidance_scale": request.guidance_scale,
+            "seed": request.seed,
+        }
+        if request.prompt_tokens is not None:
+            body["prompt_tokens"] = request.prompt_tokens
+        upload = request.input_image or ""
+        return Due(request.request_id, body, request.size, turn.intended_s, kept, upload)
+
+    def _joined(
+        self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]", client: "subprocess.Popen[bytes]"
+    ) -> Iterator[Record]:
+        """Records, as batches are done and their requests answered."""
+        answers: dict[str, Answer] = {}
+        open_batches: list[Output] = []
+        joined: set[str] = set()
+        noted = 0.0
+        while True:
+            event = told.get()
+            if isinstance(event, BaseException):
+                raise event
+            if event is None:  # the server has stopped, so everything was told
+                break
+            if isinstance(event, Output):
+                if not event.request_ids[0].startswith(WARM_UP):
+                    open_batches.append(event)
+            elif event.began_s is not None:
+                self.began_s = event.began_s
+            elif event.answer is not None:
+                answers[event.answer.id] = event.answer
+                if time.monotonic() > noted + TELL_S or len(answers) == len(sent):
+                    noted = time.monotonic()
+                    self._progress(len(answers), len(sent))
+            else:
+                self.ended = event.ended
+                with contextlib.suppress(EngineFailure):  # `_watch` says what became of the engine
+                    self._host.stop_serving(START_S + self._timeout_s)
+            for output in [one for one in open_batches if answers.keys() >= set(one.request_ids)]:
+                open_batches.remove(output)
+                joined |= set(output.request_ids)
+                yield self._record(output, sent, answers)
+        for key, answer in answers.items():
+            if answer.failure or key not in joined:
+                self.lost.append(Lost(sent[key].requests[0], answer, self.began_s))
+
+    def _record(self, output: Output, sent: Mapping[str, Turn], answers: Mapping[str, Answer]) -> Record:
+        own = tuple(answers[key] for key in output.request_ids)
+        turns = [sent[key] for key in output.request_ids]
+        together = Turn(
+            requests=tuple(turn.requests[0] for turn in turns),
+            repeat=0,
+            doing=turns[0].doing,
+        )
+        images = tuple(image_name(turn.requests[0]) if turn.keep_images else "" for turn in turns)
+        output = replace(output, image_paths=images)
+        return Record(
+            together, output, self.began_s + min(one.sent_s for one in own), answers=own, began_s=self.began_s
+        )
+
+    def _stop(self, watching: threading.Thread, kind: type[BaseException] | None, *_: object) -> None:
+        """Whatever happened, the engine serves no more; it is asked in vain where it is gone.
+
+        After Ctrl-C it is killed, and not waited for.
+        """
+        if kind is KeyboardInterrupt:
+            return
+        if self.ended is None:
+            with contextlib.suppress(EngineFailure, OSError, ValueError):
+                self._host.stop_serving(START_S)
+        watching.join(START_S + self._timeout_s)
+
+
+def _watch(host: EngineHost, timeout_s: float, told: "queue.SimpleQueue[Any]") -> None:
+    """Hand over what the engine hands over; None when it has stopped serving."""
+    try:
+        for output in host.served(timeout_s):
+            told.put(output)
+        told.put(None)
+    except BaseException as error:  # raised where it is waited for
+        told.put(error)
+
+
+@contextlib.contextmanager
+def _client(job: Job, told: "queue.SimpleQueue[Any]") -> "Iterator[subprocess.Popen[bytes]]":
+    """The load generator at work; what it tells is put into `told`."""
+    for folder in {Path(one.image).parent for one in job.requests if one.image}:
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(prefix="sweep-client-") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweep.run.client.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=child_environment(),
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        reading = threading.Thread(target=_read, args=(process, log, told), daemon=True)
+        reading.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # `_read` says why it ended
+                process.stdin.write(msgspec.json.encode(job))
+                process.stdin.close()
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            reading.join()
+            process.stdout.close()
+
+
+def _read(process: "subprocess.Popen[bytes]", log: IO[bytes], told: "queue.SimpleQueue[Any]") -> None:
+    """Hand over the lines of the load generator; a failure when it ends without having ended the load."""
+    ended = False
+    decode = msgspec.json.Decoder(Told).decode
+    assert process.stdout is not None
+    for line in process.stdout:
+        one = decode(line)
+        ended = ended or one.ended is not None
+        told.put(one)
+    if not ended:
+        code = process.wait()
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines()
+        why = one_line(said[-1]) if said else f"exit code {code}"
+        told.put(EngineFailure("client", f"the load generator ended early ({why})", alive=True))
+
+
+def _longest_gap(times: Sequence[float | None]) -> float:
+    known = [0.0, *(one for one in times if one is not None)]
+    return max((after - before for before, after in pairwise(known)), default=0.0)

@@ -1,0 +1,175 @@
+"""Cells under load through the command line: next to offline ones, in every table, with what follows from them."""
+
+import csv
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Finished, finished
+from tests.test_cli_errors import check_refused
+
+pytest.importorskip("fastapi")
+pytest.importorskip("aiohttp")
+pytest.importorskip("uvloop")
+
+NOOP = ("-m", "engine=noop", "aa=0")
+Run = Callable[..., Finished]
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "summary.csv").open() as handle:
+        return {row["cell"]: row for row in csv.DictReader(handle)}
+
+
+def requests(folder: Path, cell: str) -> list[dict[str, str]]:
+    (path,) = [one for one in folder.iterdir() if one.name.rpartition("-")[0] == cell.replace(" ", "-")]
+    with (path / "requests.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real engine offline and served, one prompt at a time, with a feature."""
+    base = tmp_path_factory.mktemp("served")
+    work = ("model=tiny_qwen_image", "workload.steps=4", "workload.num_prompts=2", "workload.repeats=2")
+    load = ("load=offline,closed", "load.max_concurrency=1,2", "load.num_requests=20", "load.slo.e2el=60000")
+    done = finished("sweep", ("-m", "feature=teacache", "aa=1", *work, *load, "hydra.sweep.dir=sweep"), base)
+    assert done.code == 0, done.out + done.err
+    (base / "printed").write_text(done.out)
+    return base / "sweep"
+
+
+def test_served_pictures_are_those_of_offline_and_are_kept(served: Path) -> None:
+    offline = requests(served, "baseline b1 offline")
+    first = {(row["prompt_index"], row["seed"]): row["image_hash"] for row in offline if row["repeat"] == "0"}
+    load = requests(served, "baseline b1 closed 2 in flight")
+    assert len(load) == 20
+    assert {row["seed"] for row in load} == {str(seed) for seed in range(10)}, "prompts come again with new seeds"
+    same = {(row["prompt_index"], row["seed"]): row["image_hash"] for row in load}
+    assert first.items() <= same.items()
+    assert [bool(row["image"]) for row in sorted(load, key=lambda row: row["request_id"])] == [True] * 2 + [False] * 18
+
+
+def test_a_feature_engages_and_is_judged_under_load_as_offline(served: Path) -> None:
+    found = rows(served)
+    for load in ("offline", "closed 1 in flight", "closed 2 in flight"):
+        row = found[f"teacache b1 {load}"]
+        assert row["status"] in ("PASS", "WARN"), row["reason"]
+        assert "blocks skipped" in row["evidence"]
+        assert float(row["mean_diff"]) > 0
+        assert row["speedup"]
+
+
+def test_noise_is_of_the_load_that_it_is_used_for(served: Path) -> None:
+    noise = json.loads((served / "report.json").read_text())["noise"]
+    assert [(one["engine"], one["starts"]) for one in noise] == [("diffusers", 2), ("diffusers under load", 3)]
+
+
+def test_times_of_a_request_follow_one_another(served: Path) -> None:
+    for row in requests(served, "teacache b1 closed 2 in flight"):
+        sent, start, done = (float(row[f"{name}_s"]) for name in ("sent", "start", "done"))
+        assert sent < start < done
+        assert float(row["e2e_s"]) == pytest.approx(done - sent)
+        assert float(row["queue_s"]) <= start - sent + 1e-3
+        assert float(row["intended_s"]) == pytest.approx(sent)
+
+
+def test_what_loads_say_together_is_said_everywhere(served: Path) -> None:
+    report = json.loads((served / "report.json").read_text())
+    assert [(one["name"], one["level"]) for one in report["ladders"]] == [
+        ("baseline b1", "concurrency"),
+        ("teacache b1", "concurrency"),
+    ]
+    assert all(one["code"] in ("knee", "still_grows") for one in report["ladders"]), "which one is the machine's to say"
+    assert [one["name"] for one in report["serving"]] == ["baseline b1", "teacache b1"]
+    printed = " ".join((served.parent / "printed").read_text().split())
+    page = (served / "report.html").read_text()
+    for one in (*report["ladders"], *report["serving"]):
+        assert one["text"] in printed
+        assert one["text"] in page
+    assert (served / "plots" / "concurrency.png").exists()
+
+
+def test_columns_of_a_load_are_filled_and_offline_they_are_empty(served: Path) -> None:
+    found = rows(served)
+    offline, load = found["baseline b1 offline"], found["baseline b1 closed 2 in flight"]
+    own = (
+        "load",
+        "concurrency",
+        "queue_mean_s",
+        "goodput_per_s",
+        "in_flight",
+        "batch_mean",
+        "requests_sent",
+        "window_s",
+    )
+    assert not any(offline[name] for name in own)
+    assert all(load[name] for name in own)
+    assert load["load"] == "closed, 2 in flight"
+    assert 1 <= float(load["in_flight"]) <= 2
+    assert float(load["goodput_share"]) == 1
+    assert float(load["goodput_per_s"]) == pytest.approx(float(load["requests_per_s"]))
+    assert float(load["in_flight"]) == pytest.approx(
+        float(load["requests_per_s"]) * float(load["latency_mean_s"]), rel=0.2
+    )
+
+
+def test_an_open_load_sends_at_its_rate_and_counts_from_when_requests_were_due(sweep: Run, tmp_path: Path) -> None:
+    rate = ("load=open", "load.request_rate=50,200", "load.arrivals=constant", "load.num_requests=60")
+    done = sweep(*NOOP, *rate, "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    found = rows(tmp_path / "sweep")
+    assert [row["load"] for row in found.values()] == ["open, 50/s constant", "open, 200/s constant"]
+    sent = sorted(float(row["intended_s"]) for row in requests(tmp_path / "sweep", "baseline b1 50_s"))
+    gaps = [after - before for before, after in itertools.pairwise(sent)]
+    assert gaps == pytest.approx([0.02] * 59)
+    for row in found.values():
+        assert float(row["e2e_with_queue_mean_s"]) >= float(row["latency_mean_s"])
+    assert (tmp_path / "sweep" / "plots" / "rate.png").exists()
+
+
+def test_batches_wait_for_company_when_told_to(sweep: Run, tmp_path: Path) -> None:
+    wait = "load.batch_wait_ms=0,500"
+    done = sweep(
+        *NOOP, "batch=4", "load=closed", "load.max_concurrency=4", wait, "plots=false", "hydra.sweep.dir=sweep"
+    )
+    assert done.code == 0, done.out + done.err
+    found = rows(tmp_path / "sweep")
+    assert float(found["baseline b4 batch_wait_ms=500"]["batch_mean"]) == 4
+    assert float(found["baseline b4 batch_wait_ms=0"]["batch_mean"]) <= 4
+
+
+def test_edits_are_uploaded(sweep: Run, tmp_path: Path) -> None:
+    work = ("workload=image_edit", "workload.steps=2", "workload.num_prompts=1", "model=tiny_glm_image")
+    load = ("load=offline,closed", "load.max_concurrency=1", "load.num_requests=2", "workload.repeats=1")
+    done = sweep("-m", *work, *load, "plots=false", "aa=0", "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    (offline,) = requests(tmp_path / "sweep", "baseline b1 offline")
+    load_first = requests(tmp_path / "sweep", "baseline b1 closed")[0]
+    assert load_first["image_hash"] == offline["image_hash"]
+
+
+BAD = {
+    ("load=closed", "load.max_concurrency=null"): ["load=closed", "load.max_concurrency=N"],
+    ("load=closed", "load.max_concurrency=0"): ["load.max_concurrency=0:"],
+    ("load=open", "load.request_rate=null"): ["load=open", "load.request_rate=R"],
+    ("load=open", "load.arrivals=sometimes"): ["load.arrivals=sometimes:", "poisson"],
+    ("load=open", "load.trace=missing.txt", "load.request_rate=null"): ["load.trace=missing.txt:"],
+    ("load=closed", "load.slo.ttft=-1"): ["load.slo.ttft=-1"],
+    ("load=closed", "load.num_requests=0"): ["load.num_requests=0:"],
+    ("load=closed", "load.num_requests=9999999"): ["1,000,000"],
+    ("load=closed", "profile=torch"): ["profile=torch", "load=closed"],
+    ("load=closed", "engine=vllm_omni"): ["load=closed", "vllm_omni", "diffusers"],
+    ("load=close",): ["close", "closed"],
+}
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_a_bad_load_is_one_line(
+    sweep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_refused(sweep("-m", *arguments), tmp_path, BAD[arguments])
