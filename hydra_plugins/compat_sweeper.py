@@ -73,6 +73,7 @@ class CompatSweeper(Sweeper):
 
     def plan(self, arguments: list[str]) -> Any:
         """All cells that the command line and the study ask for, and what they need, as a Plan."""
+        from sweep.engines import registry
         from sweep.plan.cells import FEATURE, build_plan, pairs_and_more, repeats_of_baselines
         from sweep.plan.preflight import cell_from
         from sweep.workload.inputs import ReadOnce
@@ -99,7 +100,8 @@ class CompatSweeper(Sweeper):
                 mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
                 cfg = self._compose(mine) if names else bare
                 these.append(cell_from(cfg, mine, _varied(mine, varying), read))
-            if bare.baselines and any(cell.role == FEATURE and not cell.skip for cell in these):
+            attached = registry.kind(bare.engine.name).attaches  # whose features are not ours to leave out
+            if bare.baselines and not attached and any(cell.role == FEATURE and not cell.skip for cell in these):
                 mine = [*common, "feature=[]"]
                 these.append(cell_from(bare, mine, _varied(mine, varying), read))
             cells += these

@@ -35,9 +35,12 @@ class BoundedConnection(Connection):
         finally:
             self._send_by = None
 
-    def recv_within(self, timeout_s: float) -> Any:
-        """The next object. Raises TimeoutError, and EOFError or another OSError when the other end is closed."""
-        self._recv_by = time.monotonic() + timeout_s
+    def recv_within(self, timeout_s: float | None) -> Any:
+        """The next object. Raises TimeoutError, and EOFError or another OSError when the other end is closed.
+
+        None: no limit.
+        """
+        self._recv_by = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             return self.recv()
         finally:

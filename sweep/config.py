@@ -156,6 +156,10 @@ class EngineConfig:
     max_num_seqs: int = 8  # largest number of requests that run as one batch
     placement: str = "shared"  # shared: AR and DiT stage on the same GPUs; split: the AR stage on a GPU of its own
     plugin: bool = True  # record phases and evidence inside the workers
+    # endpoint only
+    url: str | None = None  # http://HOST:PORT of the server
+    served_model: str | None = None  # what it calls its model; None: the first that it names
+    api_key_env: str | None = None  # environment variable that holds its key
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda"), f"engine.device={self.device}: choose auto, cpu or cuda")

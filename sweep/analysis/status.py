@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sweep.analysis import engagement
 from sweep.analysis.engagement import NOT_ENGAGED, Executed
-from sweep.analysis.evidence import broken_hand_over, reasons, too_few_ranks
+from sweep.analysis.evidence import UNVERIFIABLE, broken_hand_over, reasons, too_few_ranks
 from sweep.config import Feature
 from sweep.findings import FAIL, PASS, WARN, Finding, status_of
 from sweep.plan.features import gpus_needed
@@ -47,6 +47,7 @@ def judge(
     images: Sequence[Finding] = (),
     unjudged: Finding | None = None,
     kept: bool = False,
+    attached: bool = False,
 ) -> list[Finding]:
     """Findings of a finished cell; among those of one status, the deciding one comes first.
 
@@ -54,11 +55,12 @@ def judge(
     difference from the baseline's images (None: no baseline), `floor` the difference between two runs of the baseline,
     which is never charged to a feature. `called` is the verdict of `paired` on the speed-up, `unjudged` why there is
     none although there is a speed-up. `images` is what is wrong with the images themselves (`image_faults`) or with
-    what they show (`prompt_checks`), `kept` whether the latter was looked at.
+    what they show (`prompt_checks`), `kept` whether the latter was looked at. `attached` is whether the cell ran on a
+    server that was there before, of which nobody here knows what it runs.
     """
     evidence = [ranks for start in starts for ranks in start.batches]
     found = [dataclasses.replace(broken, status=FAIL) for one in evidence if (broken := broken_hand_over(one))][:1]
-    found += [*images, *_engagement(features, starts, baseline)]
+    found += [*images, *(_unverifiable(features) if attached else _engagement(features, starts, baseline))]
     if features and pixels is not None and (outside := judge_pixels(features, pixels, floor)):
         found.append(outside)
     if features and called == "slower":
@@ -84,6 +86,12 @@ def _engagement(features: Sequence[Feature], starts: Sequence[Executed], baselin
         if where := engagement.judge(feature.name, starts, baseline, check):
             found.append(where)
     return found
+
+
+def _unverifiable(features: Sequence[Feature]) -> list[Finding]:
+    names = " and ".join(feature.name for feature in features)
+    why = f"{names}: whether it engages is unverifiable, because a server that runs already does not say what it runs"
+    return [Finding(UNVERIFIABLE, why, WARN)] if features else []
 
 
 def _praise(pixels: Pixels | None, kept: bool) -> str:

@@ -35,6 +35,7 @@ from sweep.analysis.image_pairs import IDENTICAL
 from sweep.analysis.ladders import Ladder, Serving
 from sweep.analysis.status import Pixels
 from sweep.analysis.stored_sweep import StoredSweep
+from sweep.engines import registry
 from sweep.findings import ERROR as STATUS_ERROR
 from sweep.findings import LOST, Finding, deciding, status_of, texts
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
@@ -192,9 +193,15 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
             *picture_text.judge(cell.chosen, texts_shown, sweep.texts(cell.baseline_key)),
         ],
         notes.why_not_judged(sweep, cell, mine, gain),
+        attached=_attached(cell),
         kept=bool(checks and checks.pictures and theirs and theirs.pictures),
     )
     return row
+
+
+def _attached(cell: Cell) -> bool:
+    kind = registry.find(cell.config["engine"]["name"])
+    return kind is not None and kind.attaches
 
 
 def _conclude(row: Row) -> None:

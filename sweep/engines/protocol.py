@@ -35,6 +35,9 @@ class EngineSpec:
     plugin: bool = True  # vllm_omni: record phases and evidence inside its workers
     fork: bool = True  # fork its processes from one that has imported everything, where the engine has one
     profile: str = "off"  # nsys: started under nsys; torch: records itself; see RunConfig
+    url: str = ""  # endpoint: of the server that runs already
+    served_model: str = ""  # endpoint: what it calls its model; "" for the first that it names
+    api_key_env: str = ""  # endpoint: environment variable that holds its key
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 

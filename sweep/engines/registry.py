@@ -60,6 +60,7 @@ class EngineKind:
     """Why profile=torch cannot record it as configured, or ""; None: it never can."""
 
     serves: bool = False  # it can be served over HTTP, which a load needs
+    attaches: bool = False  # it is a server that runs already: what it runs is neither chosen nor known here
     generates: bool = True  # False: it only measures the framework, and accepts every model, feature and setting
     embedded: bool = True  # it runs the embedded models
     on_cpu: bool = False  # it also runs real models on a CPU, slowly

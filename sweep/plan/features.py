@@ -98,7 +98,7 @@ def gpus_needed(features: Sequence[Feature]) -> int:
 def unsupported(features: Sequence[Feature], engine: str, model: Model) -> Finding | None:
     """Why `engine` cannot run this combination on `model`, or None."""
     for feature in features:
-        if registry.kind(engine).generates and engine not in feature.engines:
+        if registry.kind(engine).generates and not registry.kind(engine).attaches and engine not in feature.engines:
             return Finding("feature_not_in_engine", f"{feature.name} is not available with engine {engine}", SKIP)
         families = feature.families.get(engine)
         if families is not None and model.family not in families:

@@ -76,10 +76,9 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     model, name = config.model, config.engine.name
     kind = registry.kind(name)
     if config.load.name != plan.OFFLINE:
-        absent = _absent(SERVING)
-        require(
-            not absent, f"load={config.load.name} needs {', '.join(absent)}; run {how_to_install('serve', INSTALLED)}"
-        )
+        require_serving(f"load={config.load.name}")
+    if kind.attaches:
+        return kind.preflight(config, feature_rules.parse_features(config.feature, name)).skip
     if not kind.generates:
         return None
     if missing := kind.lacks(config):
@@ -115,6 +114,12 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     for warning in found.warnings:
         _warn(warning)
     return found.skip
+
+
+def require_serving(what: str) -> None:
+    """Check that the packages of a load are there. Raises ConfigError."""
+    absent = _absent(SERVING)
+    require(not absent, f"{what} needs {', '.join(absent)}; run {how_to_install('serve', INSTALLED)}")
 
 
 def _absent(packages: Sequence[str]) -> list[str]:

@@ -24,6 +24,8 @@ import msgspec
 
 from profiling.child_environment import child_environment
 from sweep.config import Load
+from sweep.engines.endpoint.bodies import body_of
+from sweep.engines.endpoint.server import headers, model_of
 from sweep.engines.images import image_name
 from sweep.engines.process.failures import EngineFailure, one_line
 from sweep.engines.process.host import EngineHost
@@ -70,19 +72,28 @@ class LoadDriver:
         self.lost: list[Lost] = []
         self.ended: Ended | None = None
         self.began_s = 0.0
+        self._noted = 0.0  # when progress was last told of
 
     def drive(self, turns: Iterable[Turn]) -> Generator[Record]:
         """As Driver; `lost` and `ended` are complete when it is. Raises EngineFailure."""
         sent = {turn.requests[0].request_id: turn for turn in turns}
-        url = self._host.serve(self._settings, START_S)
         told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        if self._host.spec.url:  # of a server that runs already, only what the load generator sees is known
+            try:
+                self._settings = replace(self._settings, model=model_of(self._host.spec))
+            except RuntimeError as error:
+                raise EngineFailure("exception", str(error), alive=True) from None
+            with _client(self._job(self._host.spec.url.rstrip("/"), list(sent.values())), told):
+                yield from self._seen(sent, told)
+            return
+        url = self._host.serve(self._settings, START_S)
         silence_s = self._timeout_s + SLACK_S + _longest_gap([turn.intended_s for turn in sent.values()])
         watching = threading.Thread(target=_watch, args=(self._host, silence_s, told), daemon=True)
         watching.start()
         with contextlib.ExitStack() as ending:
-            client = ending.enter_context(_client(self._job(url, list(sent.values())), told))
+            ending.enter_context(_client(self._job(url, list(sent.values())), told))
             ending.push(functools.partial(self._stop, watching))
-            yield from self._joined(sent, told, client)
+            yield from self._joined(sent, told)
 
     def _job(self, url: str, turns: Sequence[Turn]) -> Job:
         ordered = [self._due(turn) for turn in turns]
@@ -94,34 +105,48 @@ class LoadDriver:
             warm_up=[self._due(Turn((one,), 0, "")) for one in first],
             timeout_s=self._timeout_s,
             concurrency=self._load.max_concurrency,
+            headers=headers(self._host.spec),
             pictures=self._pictures,
         )
 
     def _due(self, turn: Turn) -> Due:
         (request,) = turn.requests
         kept = str(self._images / image_name(request)) if turn.keep_images else ""
-        body = {
-            "model": self._settings.model,
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "size": f"{request.width}x{request.height}",
-            "num_inference_steps": request.steps,
-            "guidance_scale": request.guidance_scale,
-            "seed": request.seed,
-        }
-        if request.prompt_tokens is not None:
-            body["prompt_tokens"] = request.prompt_tokens
-        upload = request.input_image or ""
-        return Due(request.request_id, body, request.size, turn.intended_s, kept, upload)
+        body = body_of(request, self._settings.model)
+        return Due(request.request_id, body, request.size, turn.intended_s, kept, request.input_image or "")
 
-    def _joined(
-        self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]", client: "subprocess.Popen[bytes]"
-    ) -> Iterator[Record]:
+    def _seen(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:
+        """Records of one request each, as the load generator sees them."""
+        answers: dict[str, Answer] = {}
+        while self.ended is None:
+            event = told.get()
+            if isinstance(event, BaseException):
+                raise event
+            answer = self._taken(event, answers, len(sent))
+            if answer is None:
+                continue
+            if answer.failure:
+                self.lost.append(Lost(sent[answer.id].requests[0], answer, self.began_s))
+            else:
+                yield self._record(_output(answer, self.began_s), sent, answers)
+
+    def _taken(self, event: Told, answers: dict[str, Answer], count: int) -> Answer | None:
+        """Take in what the load generator tells; the answer if it is one."""
+        if event.began_s is not None:
+            self.began_s = event.began_s
+        self.ended = event.ended or self.ended
+        if event.answer is not None:
+            answers[event.answer.id] = event.answer
+            if time.monotonic() > self._noted + TELL_S or len(answers) == count:
+                self._noted = time.monotonic()
+                self._progress(len(answers), count)
+        return event.answer
+
+    def _joined(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:
         """Records, as batches are done and their requests answered."""
         answers: dict[str, Answer] = {}
         open_batches: list[Output] = []
         joined: set[str] = set()
-        noted = 0.0
         while True:
             event = told.get()
             if isinstance(event, BaseException):
@@ -131,15 +156,7 @@ class LoadDriver:
             if isinstance(event, Output):
                 if not event.request_ids[0].startswith(WARM_UP):
                     open_batches.append(event)
-            elif event.began_s is not None:
-                self.began_s = event.began_s
-            elif event.answer is not None:
-                answers[event.answer.id] = event.answer
-                if time.monotonic() > noted + TELL_S or len(answers) == len(sent):
-                    noted = time.monotonic()
-                    self._progress(len(answers), len(sent))
-            else:
-                self.ended = event.ended
+            elif self._taken(event, answers, len(sent)) is None and event.ended is not None:
                 with contextlib.suppress(EngineFailure):  # `_watch` says what became of the engine
                     self._host.stop_serving(START_S + self._timeout_s)
             for output in [one for one in open_batches if answers.keys() >= set(one.request_ids)]:
@@ -175,6 +192,22 @@ class LoadDriver:
             with contextlib.suppress(EngineFailure, OSError, ValueError):
                 self._host.stop_serving(START_S)
         watching.join(START_S + self._timeout_s)
+
+
+def _output(answer: Answer, began_s: float) -> Output:
+    """A request that a server answered of which nothing else is known: as if it had been a batch by itself."""
+    return Output(
+        request_ids=(answer.id,),
+        start_s=began_s + answer.sent_s,
+        latency_s=answer.done_s - answer.sent_s,
+        image_paths=("",),
+        image_hashes=(answer.image_hash,),
+        output_tokens=0,
+        prompt_tokens=(0,),
+        phases=(),
+        evidence=(),
+        epoch_s=0.0,
+    )
 
 
 def _watch(host: EngineHost, timeout_s: float, told: "queue.SimpleQueue[Any]") -> None:

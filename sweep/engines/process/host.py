@@ -107,10 +107,10 @@ class EngineHost:
         url: str = self._ask("starting the server", timeout_s, self.log_size(), "serve", settings)
         return url
 
-    def served(self, timeout_s: float) -> Iterator[Output]:
+    def served(self, timeout_s: float | None) -> Iterator[Output]:
         """What comes of each batch while it serves, until `stop_serving`. Raises EngineFailure.
 
-        `timeout_s` is for the whole wait for one, so it is at least as long as the load is silent.
+        `timeout_s` is for the whole wait for one, so it is at least as long as the load is silent; None: no limit.
         """
         doing = "serving"
         while True:
@@ -190,12 +190,12 @@ class EngineHost:
             raise self._death(doing) from error
         self._log_from = log_from
 
-    def _answer(self, doing: str, timeout_s: float) -> tuple[str, Any]:
+    def _answer(self, doing: str, timeout_s: float | None) -> tuple[str, Any]:
         """The next "ok" or "record" with its value. Raises EngineFailure."""
         try:
             kind, value = self._pipe.recv_within(timeout_s)
         except TimeoutError:
-            raise self._ended_for("timeout", _no_answer(doing, timeout_s), ": killed") from None
+            raise self._ended_for("timeout", _no_answer(doing, timeout_s or 0.0), ": killed") from None
         except (EOFError, OSError) as error:
             raise self._death(doing) from error
         if kind != "error":

@@ -1,0 +1,1 @@
+"""A server that runs already, and that nobody here has started."""

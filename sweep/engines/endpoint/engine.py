@@ -1,0 +1,62 @@
+"""The engine that attaches to a server: sees that it is there and what its model is called, and sends the warm-up."""
+
+import base64
+import binascii
+import hashlib
+import io
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweep.engines.endpoint.bodies import body_of
+from sweep.engines.endpoint.server import asked, model_of
+from sweep.engines.images import fault_of
+from sweep.engines.protocol import EngineSpec, Output, Request
+
+
+class EndpointEngine:
+    """A server at `spec.url`."""
+
+    alive = True  # whatever it answers, it can be asked again
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self.model = spec.served_model
+
+    def load(self) -> Mapping[str, float] | None:
+        """Nothing is loaded. Raises RuntimeError when there is no server, or none with this model."""
+        self.model = model_of(self.spec)
+        return None
+
+    def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
+        """One request after another, which warms the server up. No picture is kept."""
+        from PIL import Image
+
+        began = time.perf_counter()
+        faults, hashes = [], []
+        for request in requests:
+            told = asked(self.spec, "/v1/images/generations", body_of(request, self.model))
+            try:
+                data = base64.b64decode(told["data"][0]["b64_json"], validate=True)
+                with Image.open(io.BytesIO(data)) as image:
+                    image.load()
+                    faults.append(fault_of(image, request.size))
+                    hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
+            except (LookupError, TypeError, ValueError, OSError, binascii.Error) as error:
+                raise RuntimeError(f"the server's reply holds no picture ({type(error).__name__})") from error
+        return Output(
+            request_ids=tuple(request.request_id for request in requests),
+            start_s=began,
+            latency_s=time.perf_counter() - began,
+            image_paths=tuple("" for _ in requests),
+            image_hashes=tuple(hashes),
+            output_tokens=0,
+            prompt_tokens=tuple(0 for _ in requests),
+            phases=(),
+            evidence=(),
+            image_faults=tuple(faults),
+            epoch_s=0.0,
+        )
+
+    def close(self) -> None:
+        """The server goes on."""

@@ -1,0 +1,38 @@
+"""`endpoint` attaches to a server that runs already: everything is measured, and nothing is known of what it runs."""
+
+import os
+import urllib.parse
+from collections.abc import Sequence
+
+from sweep.config import Feature, RunConfig, require
+from sweep.engines.registry import EngineKind, Preflight
+
+
+def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
+    """Where it is, and the key that it wants. Raises ConfigError."""
+    url, name = run.engine.url, run.engine.api_key_env
+    require(bool(url), "engine=endpoint needs engine.url=http://HOST:PORT, the server that it attaches to")
+    try:
+        parts = urllib.parse.urlsplit(url or "")
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    require(whole, f"engine.url={url}: not a URL such as http://127.0.0.1:8000")
+    require(not parts.username, "engine.url: a key does not belong into a URL; name its variable: engine.api_key_env")
+    require(
+        run.load.name != "offline", "engine=endpoint measures a server; say how it is used: load=closed or load=open"
+    )
+    require(
+        name is None or bool(os.environ.get(name)),
+        f"the environment variable {name}, which engine.api_key_env names, is not set or empty",
+    )
+    return Preflight()
+
+
+KIND = EngineKind(
+    engine="sweep.engines.endpoint.engine:EndpointEngine",
+    key_fields=("url", "served_model"),
+    preflight=preflight,
+    serves=True,
+    attaches=True,
+)

@@ -1,0 +1,54 @@
+"""What a server that runs already is asked besides its load: which models it has, and whether it takes our key.
+
+The key is read from the environment where it is sent, and written nowhere.
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.engines.protocol import EngineSpec
+
+ANSWER_S = 60.0  # for what costs a server nothing
+
+
+def headers(spec: EngineSpec) -> dict[str, str]:
+    """What every request carries for the server's key; nothing without one."""
+    key = os.environ.get(spec.api_key_env, "") if spec.api_key_env else ""
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def model_of(spec: EngineSpec) -> str:
+    """What the server calls its model. Raises RuntimeError when there is no server, or none with the one asked for."""
+    told = asked(spec, "/v1/models", timeout_s=ANSWER_S)
+    names = [str(one.get("id")) for one in told.get("data", []) if isinstance(one, dict)]
+    wanted = spec.served_model
+    if wanted and wanted not in names:
+        raise RuntimeError(f"{spec.url} serves {', '.join(names) or 'no model'}, not {wanted!r}")
+    if not names:
+        raise RuntimeError(f"{spec.url} names no model; give it with engine.served_model=NAME")
+    return wanted or names[0]
+
+
+def asked(
+    spec: EngineSpec, path: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """The JSON object that the server answers. Raises RuntimeError, which says what to do."""
+    url = spec.url.rstrip("/") + path
+    data = None if body is None else json.dumps(body).encode()
+    own = headers(spec) | ({"Content-Type": "application/json"} if data else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, own), timeout=timeout_s) as reply:
+            told = json.load(reply)
+    except urllib.error.HTTPError as error:
+        said = " ".join(error.read(400).decode("utf-8", "replace").split())
+        key = "; is the key in engine.api_key_env right?" if error.code in (401, 403) else ""
+        raise RuntimeError(f"{url} answered {error.code}: {said}{key}") from None
+    except urllib.error.URLError as error:
+        raise RuntimeError(f"no server answers at {url} ({error.reason}); start it, or mend engine.url") from None
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"{url}: the reply cannot be read ({type(error).__name__}: {error})") from None
+    return told if isinstance(told, dict) else {}
