@@ -42,7 +42,7 @@ check: $(INSTALLED)  ## lint, format, types, imports
 bench: $(INSTALLED)  ## paired measurements of the framework's own cost
 	$(BIN)/python -m tests.bench
 
-train: $(INSTALLED)  ## train the embedded model anew (one GPU, about 20 minutes); OUT=DIR SEED=N
+train: $(INSTALLED)  ## train the embedded model anew (one GPU, about 18 minutes); OUT=DIR SEED=N
 	$(BIN)/python -m sweep.checkpoints.training $(or $(OUT),outputs/training) --seed $(or $(SEED),1)
 
 clean:  ## remove .venv and outputs

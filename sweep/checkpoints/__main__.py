@@ -5,9 +5,11 @@ import sys
 import time
 from pathlib import Path
 
+from sweep.checkpoints import shipped
 from sweep.checkpoints.marker import read_marker
 from sweep.checkpoints.recipe import FAMILIES, CheckpointError, Recipe, resolve
 from sweep.engines.diffusers.families import FAMILIES as ADAPTED
+from sweep.engines.diffusers.tiny_models.checkpoints import cache_folder
 
 PARTS = {"dit": "DiT blocks", "ar": "AR layers", "text": "text encoder layers", "vision": "vision tower layers"}
 
@@ -17,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     depths = {part: getattr(asked, part) for part in PARTS}
     try:
+        if asked.model == shipped.NAME:
+            return copy_shipped(asked.out)
         recipe = resolve(asked.model, depths, asked.tiny, asked.seed)
         folder = (asked.out or default_folder(recipe)).expanduser().absolute()
         make(recipe, folder)
@@ -40,10 +44,10 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m sweep.checkpoints",
         description="Build a random-weight checkpoint at real widths, for vLLM-Omni and diffusers. "
         "Its images are noise, and cache speed-ups measured on it are not representative.",
-        epilog=f"models:\n{models}",
+        epilog=f"models:\n{models}\n  {shipped.NAME:<16} no random weights: the trained embedded model, for vLLM-Omni",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("model", choices=FAMILIES, metavar="MODEL", help=", ".join(FAMILIES))
+    made.add_argument("model", choices=(*FAMILIES, shipped.NAME), metavar="MODEL", help=", ".join(FAMILIES))
     for part, what in PARTS.items():
         names = [f"--{part}-layers"] + (["--layers"] if part == "dit" else [])
         made.add_argument(*names, dest=part, type=int, metavar="N", help=what)
@@ -53,10 +57,16 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def copy_shipped(out: Path | None) -> int:
+    """Copy the trained model to where vLLM-Omni can load it."""
+    folder = shipped.copy((out or cache_folder() / shipped.NAME).expanduser().absolute())
+    print(f"{folder}: the trained embedded model, for text-to-image")
+    print(shipped.command(folder))
+    return 0
+
+
 def default_folder(recipe: Recipe) -> Path:
     """Next to the embedded models: in $SWEEP_CACHE, else in the user's cache."""
-    from sweep.engines.diffusers.tiny_models.checkpoints import cache_folder
-
     return cache_folder() / recipe.name
 
 

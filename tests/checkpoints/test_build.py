@@ -11,9 +11,11 @@ import yaml
 
 from sweep.checkpoints import build as builder
 from sweep.checkpoints import shards
+from sweep.checkpoints.__main__ import main
 from sweep.checkpoints.build import build, layout_of
 from sweep.checkpoints.recipe import FAMILIES, CheckpointError, resolve
 from sweep.config import CONF
+from sweep.engines.diffusers.tiny_models.checkpoints import TRAINED
 from tests.checkpoints.conftest import MODELS
 from tests.conftest import Finished
 
@@ -188,3 +190,16 @@ def test_command_line_builds_says_how_to_use_it_and_does_it_once(
     assert (refused.code, refused.out) == (2, "")
     assert all(fact in refused.err for fact in ("--ar-layers", "qwen_image", "--dit-layers"))
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
+
+
+def test_the_trained_model_is_copied_for_vllm_omni(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of it as it is, but for what vLLM asks its processor at start."""
+    folder = tmp_path / "mine"
+    assert main(["world", "--out", str(folder)]) == 0
+    assert f"engine=vllm_omni model=glm_image model.path={folder} model.weights=world_2" in capsys.readouterr().out
+    source = TRAINED["tiny_glm_image"]
+    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file() and path.suffix != ".md"}
+    other = {name for name in files if (folder / name).read_bytes() != (source / name).read_bytes()}
+    assert other == {Path("processor/preprocessor_config.json")}
+    assert main(["world", "--out", str(folder)]) == 2
+    assert "is already there" in capsys.readouterr().err
