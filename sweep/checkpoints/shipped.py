@@ -27,7 +27,8 @@ def copy(folder: Path) -> Path:
         config["size"]["shortest_edge"] = PROFILED_PIXELS
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written ({error.strerror}); choose another with --out DIR") from error
+        why = f"{folder} cannot be written ({error.strerror}); choose another with --out DIR"
+        raise CheckpointError(why) from error
     return folder
 
 
