@@ -232,6 +232,7 @@ class Workload:
 
 LOADS = ("offline", "closed", "open")
 LAWS = ("constant", "poisson", "gamma", "burst")
+SEARCHES = ("", "concurrency", "slo")
 
 
 @dataclass
@@ -263,6 +264,12 @@ class Load:
     batch_wait_ms: float = 0.0  # how long the first request of a batch waits for company
     queue: int = 1024  # requests that may wait in the server; it answers more with 429
     slo: Slo = field(default_factory=Slo)
+    attain: float = 0.95  # share of requests that has to meet the SLO
+    # What else to measure: concurrency (twice as many in flight until throughput stops growing) or slo (the highest
+    # request rate that meets the SLO); "" for nothing.
+    search: str = ""
+    precision: float = 0.05  # search=slo: ends when that rate is known to this, relative
+    most: float = 64  # of max_concurrency or request_rate that a search goes up to
 
     def __post_init__(self) -> None:
         require(self.name in LOADS, f"load={self.name}: choose {', '.join(LOADS[:-1])} or {LOADS[-1]}")
@@ -276,12 +283,32 @@ class Load:
             value = getattr(self, name)
             require(value is None or value > 0, f"load.{name}={value}: must be more than 0")
         self.trace = at_home(self.trace)
+        self._check_search()
         if self.name == "closed":
             require(self.max_concurrency is not None, "load=closed needs load.max_concurrency=N, or several: 1,2,4,8")
             require(self.request_rate is None, "load.request_rate goes with load=open; load=closed has a concurrency")
         if self.name == "open":
             paced = (self.request_rate is None) != (self.trace is None)
             require(paced, "load=open needs load.request_rate=R (requests a second) or load.trace=FILE, and not both")
+
+    def _check_search(self) -> None:
+        require(self.search in SEARCHES, f"load.search={self.search}: choose concurrency or slo")
+        require(0 < self.attain <= 1, f"load.attain={self.attain}: must be more than 0 and at most 1")
+        require(0.001 <= self.precision < 1, f"load.precision={self.precision}: must be from 0.001 to 1 (0.05 is 5 %)")
+        require(self.most > 0, f"load.most={self.most}: must be more than 0")
+        right = {"": self.name, "concurrency": "closed", "slo": "open"}[self.search]
+        require(self.name == right, f"load.search={self.search} needs load={right}")
+        if self.search == "slo":
+            limits = any(value is not None for value in vars(self.slo).values())
+            require(limits, "load.search=slo needs a limit, in ms: load.slo.e2el=2000, load.slo.ttft or load.slo.tpot")
+            require(self.trace is None, "load.search=slo chooses rates itself; drop load.trace")
+
+    @property
+    def level(self) -> str:
+        """How heavy it is: `4 in flight`, `2/s`; "" offline and for a recorded trace."""
+        if self.name == "closed":
+            return f"{self.max_concurrency} in flight"
+        return "" if self.name != "open" or self.request_rate is None else f"{self.request_rate:g}/s"
 
     @property
     def requests(self) -> int:

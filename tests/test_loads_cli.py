@@ -1,14 +1,22 @@
 """Cells under load through the command line: next to offline ones, in every table, with what follows from them."""
 
+import base64
 import csv
+import io
 import itertools
 import json
+import threading
+import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.conftest import Finished, finished
+from tests.conftest import Finished, finished, to_run
 from tests.test_cli_errors import check_refused
 
 pytest.importorskip("fastapi")
@@ -17,6 +25,13 @@ pytest.importorskip("uvloop")
 
 NOOP = ("-m", "engine=noop", "aa=0")
 Run = Callable[..., Finished]
+
+
+def _png() -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -173,3 +188,67 @@ def test_a_bad_load_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     check_refused(sweep("-m", *arguments), tmp_path, BAD[arguments])
+
+
+def test_a_search_measures_on_in_the_same_engine_and_a_rerun_measures_nothing(sweep: Run, tmp_path: Path) -> None:
+    asked = (*NOOP, "load=closed", "load.max_concurrency=1", "load.search=concurrency", "load.most=4", "plots=false")
+    first = sweep(*asked, "hydra.sweep.dir=sweep")
+    assert first.code == 0, first.out + first.err
+    found = rows(tmp_path / "sweep")
+    assert [row["concurrency"] for row in found.values()] == ["1", "2", "4"][: len(found)]
+    assert len(found) >= 2, "one is always compared with twice as many"
+    report = json.loads((tmp_path / "sweep" / "report.json").read_text())
+    assert report["sweep"]["engine_starts"] == 1
+    assert len(report["ladders"]) == 1
+    again = sweep(*asked, "hydra.sweep.dir=sweep")
+    assert again.code == 0, again.out + again.err
+    assert to_run(again.out)[0] == 0
+    assert "other command" not in again.out + again.err
+    assert rows(tmp_path / "sweep").keys() == found.keys()
+
+
+class OneAtATime(BaseHTTPRequestHandler):
+    """A server that takes 50 ms for each picture, one after another."""
+
+    protocol_version = "HTTP/1.1"
+    turn = threading.Lock()
+    picture = base64.b64encode(_png()).decode()
+
+    def do_GET(self) -> None:
+        self._answer({"data": [{"id": "fixed"}]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.turn:
+            time.sleep(0.05)
+        self._answer({"data": [{"b64_json": self.picture}]})
+
+    def _answer(self, told: dict[str, Any]) -> None:
+        body = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_rate_that_meets_an_slo_is_searched_and_said(sweep: Run, tmp_path: Path) -> None:
+    """Never more than the server can do. How much less depends on how busy this machine is."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OneAtATime)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    load = ("+study=slo", "load.request_rate=10", "load.slo.e2el=300", "load.arrivals=constant", "load.precision=0.2")
+    asked = ("-m", "engine=endpoint", f"engine.url={url}", *load, "load.num_requests=60", "plots=false")
+    try:
+        done = sweep(*asked, "hydra.sweep.dir=sweep")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.code == 0, done.out + done.err
+    (ladder,) = json.loads((tmp_path / "sweep" / "report.json").read_text())["ladders"]
+    assert ladder["code"] in ("slo_attained", "saturated")
+    assert ladder["knee"] is None or ladder["knee"] <= 22
+    assert "e2el 300 ms for 95% of requests" in ladder["text"]
+    assert ladder["text"] in " ".join(done.out.split())

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.config import Load
 from sweep.findings import USABLE
 from sweep.plan.cells import AA, Cell
 
@@ -18,7 +19,7 @@ NEAR_BEST = 0.95
 KEPT_UP = 0.95
 """Requests done ÷ requests that came, from which a server keeps up with a rate."""
 
-KNEE, GROWS, SATURATED, SERVING = "knee", "still_grows", "saturated", "serving_cost"
+KNEE, GROWS, SATURATED, ATTAINED = "knee", "still_grows", "saturated", "slo_attained"
 
 Row = Mapping[str, Any]
 
@@ -30,9 +31,9 @@ class Ladder:
     name: str  # its features, batch and whatever else the sweep varies
     level: str  # column that differs: concurrency or request_rate
     rows: tuple[Row, ...]
-    code: str  # KNEE, GROWS (the knee is higher up) or SATURATED (the lightest load is too much)
+    code: str  # KNEE, ATTAINED (the SLO), GROWS (it is higher up) or SATURATED (the lightest load is too much)
     text: str  # for people, with the evidence
-    knee: float | None = None  # the load at the knee
+    knee: float | None = None  # the load at the knee, or the highest that meets the SLO
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,13 @@ def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
         level = "concurrency" if str(family[0]["load"]).startswith("closed") else "request_rate"
         rungs = sorted((row for row in family if row[level] is not None), key=lambda row: float(row[level]))
         if len(rungs) > 1:
-            judged = _closed if level == "concurrency" else _open
-            found.append(judged(_name(cells[rungs[0]["cell_key"]]), rungs))
+            cell = cells[rungs[0]["cell_key"]]
+            if level == "concurrency":
+                found.append(_closed(_name(cell), rungs))
+            elif all(row.get("goodput_share") is not None for row in rungs):
+                found.append(_attained(_name(cell), rungs, cell.run_config.load))
+            else:
+                found.append(_open(_name(cell), rungs))
     return found
 
 
@@ -104,6 +110,26 @@ def _open(name: str, rungs: Sequence[Row]) -> Ladder:
     return Ladder(name, level, tuple(rungs), KNEE, text, float(knee[level]))
 
 
+def _attained(name: str, rungs: Sequence[Row], load: Load) -> Ladder:
+    """The highest rate at which enough requests meet the SLO, below the lowest at which they do not."""
+    level = "request_rate"
+    limits = ", ".join(f"{limit} {value:g} ms" for limit, value in vars(load.slo).items() if value is not None)
+    slo = f"the SLO ({limits} for {load.attain:.0%} of requests)"
+    missed = [row for row in rungs if row["goodput_share"] < load.attain]
+    least = missed[0][level] if missed else float("inf")
+    met = [row for row in rungs if row["goodput_share"] >= load.attain and row[level] < least]
+    if not met:
+        text = f"misses {slo} already at {least:g} requests/s, where {missed[0]['goodput_share']:.0%} met it"
+        return Ladder(name, level, tuple(rungs), SATURATED, text)
+    best = met[-1]
+    share = f"{best['goodput_share']:.0%} did (95 % interval {best['goodput_low']:.0%} to {best['goodput_high']:.0%})"
+    text = f"meets {slo} up to {best[level]:g} requests/s, where {share}"
+    if not missed:
+        return Ladder(name, level, tuple(rungs), GROWS, f"{text}; try more")
+    text += f"; at {least:g}/s {missed[0]['goodput_share']:.0%} did"
+    return Ladder(name, level, tuple(rungs), ATTAINED, text, float(best[level]))
+
+
 def _came(row: Row) -> float:
     """Requests a second that really came in the steady state: those of a law vary."""
     return float(row["requests_judged"] / row["window_s"]) if row.get("window_s") else float(row["request_rate"])
@@ -146,5 +172,5 @@ def _family(cell: Cell, loads: bool = True) -> str:
 
 def _name(cell: Cell) -> str:
     """The label without the load."""
-    said = cell.label.removesuffix(cell.suffix).strip() if cell.suffix else cell.label
-    return said
+    load = cell.run_config.load
+    return " ".join(cell.label.replace(load.level, "").removesuffix(f" {load.name} ").split())

@@ -7,7 +7,7 @@ until none has anything to add. `repeat=auto` is the first (`adaptive_repeats`).
 from collections.abc import Callable
 from typing import Protocol
 
-from sweep.analysis import adaptive_repeats
+from sweep.analysis import adaptive_repeats, load_search
 from sweep.analysis.engine_starts import Results
 from sweep.plan.cells import Cell, Plan
 
@@ -34,7 +34,19 @@ class FurtherStarts:
         return adaptive_repeats.further_starts(plan, results)
 
 
-PROPOSERS: tuple[Proposer, ...] = (FurtherStarts(),)
+class Loads:
+    """Further loads, for searches (`load.search`). Groups have measured most of them by themselves when they end."""
+
+    def applies(self, plan: Plan) -> bool:
+        """As Proposer."""
+        return bool(load_search.searches(plan.cells))
+
+    def propose(self, plan: Plan, results: Results) -> list[Cell]:
+        """As Proposer."""
+        return load_search.proposed(plan.cells, results)
+
+
+PROPOSERS: tuple[Proposer, ...] = (Loads(), FurtherStarts())
 
 
 def proposed(plan: Plan, results: Callable[[], Results]) -> list[Cell]:

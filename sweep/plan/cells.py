@@ -40,6 +40,10 @@ NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks")
 """Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, and
 what is looked at afterwards."""
 
+NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most")
+"""Fields of Load that change nothing of what is sent: what users were promised, what is measured besides; and a trace,
+whose times are in the key."""
+
 OFFLINE = "offline"
 """Name of the load in which an engine is given one batch after another."""
 
@@ -71,6 +75,7 @@ class Cell:
     device: str = "cpu"  # cpu or cuda
     repeat: int = 0  # number of the engine start; 0 is the first
     origin: str = ""  # key of the cell that it measures again; for a first start its own
+    root: str = ""  # key of the cell whose search added it; "" for what was asked for
     interleaved: str = ""  # key of the baseline interleaved with it, batch by batch; "" when there is none
     inputs: Inputs | None = None  # prompts and image as they were when it was planned; None in earlier plans
 
@@ -264,13 +269,15 @@ def build_cell(
         "warmup": run.engine.warmup,
     }
     if loaded:  # what was promised to users changes nothing of what is measured
-        work_part["load"] = {k: v for k, v in plain["load"].items() if k not in ("slo", "trace")}
+        work_part["load"] = {k: v for k, v in plain["load"].items() if k not in NOT_SENT}
         work_part["arrivals"] = recorded(Path(run.load.trace)) if run.load.trace else []
     arguments = feature_rules.engine_arguments(chosen, run.engine.name)
     engine_key = _hash({**engine_part, "features": arguments})
     key = _hash({**engine_part, **work_part, "features": arguments})
     baseline_key = _hash({**engine_part, **work_part, "features": {}})
 
+    if run.load.search and run.load.level not in suffix:
+        suffix = f"{suffix} {run.load.level}".strip()
     label = f"{feature_rules.combination_name(names) or BASELINE} b{run.batch}"
     label += f" {suffix}" if suffix else ""
     return Cell(
@@ -288,6 +295,27 @@ def build_cell(
         device=found.kind,
         origin=key,
         interleaved="" if not names or not _interleaved(run, found, need) else baseline_key,
+    )
+
+
+def at_level(root: Cell, level: float) -> Cell:
+    """The same cell under a heavier or lighter load: with so many requests in flight, or so many a second."""
+    load = root.run_config.load
+    if load.name == "closed":
+        changed = dataclasses.replace(load, max_concurrency=int(level))
+    else:
+        changed = dataclasses.replace(load, request_rate=level)
+    suffix = root.suffix.replace(load.level, changed.level)
+    key = _hash({"at": root.key, "level": changed.level})
+    return dataclasses.replace(
+        root,
+        key=key,
+        baseline_key=_hash({"at": root.baseline_key, "level": changed.level}),
+        label=f"{root.label.removesuffix(root.suffix)}{suffix}",
+        suffix=suffix,
+        origin=key,
+        root=root.key,
+        config={**root.config, "load": dataclasses.asdict(changed)},
     )
 
 

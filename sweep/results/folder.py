@@ -140,7 +140,7 @@ class SweepFolder:
             one["config"] = shown
         self._keep_secrets(secrets)
         self._write("plan.json", json.dumps(told, indent=1, ensure_ascii=False))
-        return [cell for cell in earlier if cell.origin not in keys]
+        return [cell for cell in earlier if cell.origin not in keys and cell.root not in keys]
 
     def keep_inputs(self, plan: Plan) -> None:
         """Copy the images that the plan's cells edit, so that all cells edit the same. Raises ConfigError, OSError."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from sweep.results.files import parsed
 
-NUMBERS = ("t", "clock_s", "done", "total")
-TEXTS = ("event", "key", "state", "reason")
+NUMBERS = ("t", "clock_s", "done", "total", "level")
+TEXTS = ("event", "key", "state", "reason", "root")
 
 
 def parse(lines: bytes) -> Iterator[dict[str, Any]]:
@@ -26,7 +26,7 @@ def _is_event(event: dict[str, Any]) -> bool:
         return False
     if not all(_is_finite(event[name]) for name in NUMBERS if name in event):
         return False
-    needed = {"cell": ("key", "state", "clock_s")}.get(str(event.get("event")), ("event",))
+    needed = {"cell": ("key", "state", "clock_s"), "added": ("root", "level")}.get(str(event.get("event")), ("event",))
     if event.get("event") == "cell" and event.get("state") == "running":
         needed = (*needed, "done", "total")
     return all(name in event for name in needed)

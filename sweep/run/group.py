@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 from profiling import ranges
 from profiling.telemetry.sampler import ProcessTreeSampler
+from sweep.analysis import load_search
 from sweep.engines.process.failures import EngineFailure, one_line, shortage
 from sweep.engines.process.forkserver import await_imports, server_started
 from sweep.engines.process.host import EngineHost, forks, preimport
@@ -45,9 +46,11 @@ class GroupRunner:
         gpu_ids: tuple[int, ...],
         baselines: BaselineEngines,
         numbers: Mapping[str, int],
+        group: list[Cell] | None = None,
     ) -> None:
         self.folder = folder
         self.cells = cells
+        self.group = group or list(cells)  # all of its cells, finished ones too
         self.gpu_ids = gpu_ids
         self.baselines = baselines
         self.numbers = numbers  # of the cells within the plan, by key: for NVTX ranges
@@ -60,15 +63,30 @@ class GroupRunner:
     def run(self) -> None:
         """Run every cell that has no result yet."""
         try:
-            for cell in self.cells:
-                self._run_cell(cell)
+            cells = self.cells
+            while cells:
+                for cell in cells:
+                    self._run_cell(cell)
+                cells = self._further()
             if self.host is not None and self.baselines.keep(self.cells[0].engine_key, self.host):
                 self.host = None
         finally:
             self._stop()
 
+    def _further(self) -> list[Cell]:
+        """Loads that a search adds and that have no result yet, for the engine that is loaded."""
+        if self.load_failure is not None or not load_search.searches(self.group):
+            return []
+        results = {cell.key: self.folder.load_result(cell) for cell in self.group}
+        added = load_search.proposed(self.group, results)
+        for cell in added:
+            self.folder.emit("added", root=cell.root, level=load_search.level_of(cell))
+        self.group += added
+        missing = [cell for cell in added if not is_finished(self.folder, cell)]
+        return missing or (self._further() if added else [])
+
     def _run_cell(self, cell: Cell) -> None:
-        number = self.numbers[cell.key]
+        number = self.numbers.get(cell.key, len(self.numbers))
         log_start = self.host.log_size() if self.host else 0
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         measurement = Measurement(cell, self.folder)
@@ -210,7 +228,8 @@ def _our_failure(error: Exception, doing: str) -> EngineFailure:
 def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
     """Run group `number` of the plan: what is missing of it, in one engine. Never raises for a cell's failure."""
     group = plan.groups[number]
-    missing = [cell for key in group.cells if (cell := plan.cell(key)) and not is_finished(folder, cell)]
+    cells = [plan.cell(key) for key in group.cells]
+    missing = [cell for cell in cells if not is_finished(folder, cell)]
     if not missing:
         return
     run = missing[0].run_config
@@ -233,7 +252,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
         baselines.start_group(number)
         try:
             numbers = {cell.key: place for place, cell in enumerate(plan.cells)}
-            GroupRunner(folder, missing, gpu_ids, baselines, numbers).run()
+            GroupRunner(folder, missing, gpu_ids, baselines, numbers, cells).run()
         finally:
             baselines.end_group()
 

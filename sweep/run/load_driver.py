@@ -111,7 +111,7 @@ class LoadDriver:
 
     def _due(self, turn: Turn) -> Due:
         (request,) = turn.requests
-        kept = str(self._images / image_name(request)) if turn.keep_images else ""
+        kept = str(self._images / image_name(request)) if turn.keep_images and self._pictures else ""
         body = body_of(request, self._settings.model)
         return Due(request.request_id, body, request.size, turn.intended_s, kept, request.input_image or "")
 
@@ -175,7 +175,8 @@ class LoadDriver:
             repeat=0,
             doing=turns[0].doing,
         )
-        images = tuple(image_name(turn.requests[0]) if turn.keep_images else "" for turn in turns)
+        kept = [turn.keep_images and self._pictures for turn in turns]
+        images = tuple(image_name(turn.requests[0]) if keep else "" for turn, keep in zip(turns, kept, strict=True))
         output = replace(output, image_paths=images)
         return Record(
             together, output, self.began_s + min(one.sent_s for one in own), answers=own, began_s=self.began_s

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell, Plan, at_level
 from sweep.report.terminal import literal
 from sweep.report.words import cells_words
 from sweep.results.folder import SweepFolder
@@ -45,11 +45,19 @@ class CellStates:
             self.states[cell.key] = {"state": state, "reason": cell.skip.text if cell.skip else ""}
         return [cell for cell in new if not cell.skip and cell.key not in kept]
 
+    def _add(self, cell: Cell) -> None:
+        """A cell that a group adds to itself."""
+        if cell.key not in self.states:
+            self.cells[cell.key] = cell
+            self.states[cell.key] = {"state": "pending", "reason": ""}
+
     def update(self) -> list[tuple[Cell, dict[str, Any]]]:
         """Take in new events; returns the cells whose state changed."""
         events, self.offset = self.folder.events(self.offset)
         changed = []
         for event in events:
+            if event["event"] == "added" and event["root"] in self.cells:
+                self._add(at_level(self.cells[event["root"]], event["level"]))
             if event["event"] != "cell" or event["key"] not in self.cells:
                 continue
             before = self.states[event["key"]]

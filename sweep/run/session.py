@@ -211,7 +211,8 @@ def _waves(plan: Plan, todo: list[int]) -> list[list[int]]:
 def _with_further_starts(plan: Plan, folder: SweepFolder) -> Plan:
     """The plan as it grew while it ran, without what earlier sweeps left in the folder."""
     grown = folder.load_plan()
-    return Plan(tuple(cell for cell in grown.cells if cell.origin in plan.by_key), grown.groups)
+    mine = (cell for cell in grown.cells if cell.origin in plan.by_key or cell.root in plan.by_key)
+    return Plan(tuple(mine), grown.groups)
 
 
 def plan_wants_plots(plan: Plan) -> bool:
