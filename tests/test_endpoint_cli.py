@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -149,3 +150,12 @@ def test_a_server_that_cannot_be_started_says_why(sweep: Run, bad: str) -> None:
     done = sweep(bad, module="sweep.serve")
     assert done.code == 2
     assert len(done.err.strip().splitlines()) == 1, done.err
+
+
+def test_a_port_in_use_is_said(sweep: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = sweep("--port", str(port), "engine=noop", module="sweep.serve")
+    assert done.code == 2, done.out + done.err
+    assert "in use" in done.err
+    assert len(done.err.strip().splitlines()) == 1

@@ -150,8 +150,8 @@ def _reply(served, size):
 
 
 def test_ctrl_c_ends_a_load_at_once_and_the_same_command_completes_it(sweep: Sweep) -> None:
-    in_generate(sweep, "import time; time.sleep(0.02)")
-    process = sweep.start(*LOAD, "load.num_requests=4000")
+    in_generate(sweep, "import time; time.sleep(0 if FLAG.exists() else 0.1)")
+    process = sweep.start(*LOAD, "load.num_requests=400")
     sweep.wait_until(process, lambda: sweep.is_running(CELL) and list(sweep.folder.glob("*/records.jsonl")))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -159,6 +159,10 @@ def test_ctrl_c_ends_a_load_at_once_and_the_same_command_completes_it(sweep: Swe
     assert not processes_of(sweep)
     assert sweep.statuses()[CELL] == ("ERROR", "interrupted")
     assert [row for row in sweep.requests(CELL) if row["exit_code"] == "0"], "what was answered is kept"
+    sweep.flag.touch()
+    done = sweep.run(*LOAD, "load.num_requests=400")
+    assert done.code == 0, done.out + done.err
+    assert sweep.rows()[CELL]["requests_sent"] == "400"
 
 
 def test_a_sweep_killed_under_load_leaves_its_records_and_no_process(sweep: Sweep) -> None:
