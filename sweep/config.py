@@ -232,7 +232,7 @@ class Workload:
 
 LOADS = ("offline", "closed", "open")
 LAWS = ("constant", "poisson", "gamma", "burst")
-SEARCHES = ("", "concurrency", "slo")
+SEARCHES = ("", "concurrency", "slo", "soak")
 
 
 @dataclass
@@ -265,11 +265,14 @@ class Load:
     queue: int = 1024  # requests that may wait in the server; it answers more with 429
     slo: Slo = field(default_factory=Slo)
     attain: float = 0.95  # share of requests that has to meet the SLO
-    # What else to measure: concurrency (twice as many in flight until throughput stops growing) or slo (the highest
-    # request rate that meets the SLO); "" for nothing.
+    # What else to measure: concurrency (twice as many in flight until throughput stops growing), slo (the highest
+    # request rate that meets the SLO) or soak (the same load again and again, part by part); "" for nothing.
     search: str = ""
     precision: float = 0.05  # search=slo: ends when that rate is known to this, relative
     most: float = 64  # of max_concurrency or request_rate that a search goes up to
+    duration_s: float | None = None  # how long requests are sent; None: until num_requests are
+    parts: int = 24  # search=soak: how often; each is kept when it is done
+    part: int = 0  # search=soak: which one this is, counted from 0
 
     def __post_init__(self) -> None:
         require(self.name in LOADS, f"load={self.name}: choose {', '.join(LOADS[:-1])} or {LOADS[-1]}")
@@ -292,12 +295,18 @@ class Load:
             require(paced, "load=open needs load.request_rate=R (requests a second) or load.trace=FILE, and not both")
 
     def _check_search(self) -> None:
-        require(self.search in SEARCHES, f"load.search={self.search}: choose concurrency or slo")
+        require(
+            self.search in SEARCHES, f"load.search={self.search}: choose {', '.join(SEARCHES[1:-1])} or {SEARCHES[-1]}"
+        )
         require(0 < self.attain <= 1, f"load.attain={self.attain}: must be more than 0 and at most 1")
         require(0.001 <= self.precision < 1, f"load.precision={self.precision}: must be from 0.001 to 1 (0.05 is 5 %)")
         require(self.most > 0, f"load.most={self.most}: must be more than 0")
-        right = {"": self.name, "concurrency": "closed", "slo": "open"}[self.search]
-        require(self.name == right, f"load.search={self.search} needs load={right}")
+        require(
+            self.duration_s is None or self.duration_s > 0, f"load.duration_s={self.duration_s}: must be more than 0"
+        )
+        require(self.parts >= 1, f"load.parts={self.parts}: must be at least 1")
+        right = {"concurrency": ("closed",), "slo": ("open",), "soak": ("closed", "open")}.get(self.search, LOADS)
+        require(self.name in right, f"load.search={self.search} needs load={right[0]}")
         if self.search == "slo":
             limits = any(value is not None for value in vars(self.slo).values())
             require(limits, "load.search=slo needs a limit, in ms: load.slo.e2el=2000, load.slo.ttft or load.slo.tpot")
@@ -305,7 +314,9 @@ class Load:
 
     @property
     def level(self) -> str:
-        """How heavy it is: `4 in flight`, `2/s`; "" offline and for a recorded trace."""
+        """How heavy it is: `4 in flight`, `2/s`; "" offline and for a recorded trace. Of a soak, which part it is."""
+        if self.search == "soak":
+            return f"part {self.part + 1}"
         if self.name == "closed":
             return f"{self.max_concurrency} in flight"
         return "" if self.name != "open" or self.request_rate is None else f"{self.request_rate:g}/s"

@@ -1,4 +1,5 @@
-"""Loads that a search adds: twice as many in flight until throughput stops growing, or the highest rate within the SLO.
+"""Loads that a search adds: more in flight until throughput stops growing, the highest rate within the SLO, or the same
+load again, part by part, for hours.
 
 Pure decisions over what was measured so far. An engine asks after its cells, and goes on without being started again.
 """
@@ -50,7 +51,8 @@ def proposed(cells: Sequence[Cell], results: Results) -> list[Cell]:
         family = [cell for cell in cells if root.key in (cell.key, cell.root) and cell.role == root.role]
         rungs = [_rung(cell, results) for cell in family]
         level = following(_load(root), [rung for rung in rungs if rung is not None])
-        if level is None or len(family) >= MOST_RUNGS or len(rungs) > sum(rung is not None for rung in rungs):
+        limit = MOST_RUNGS if _load(root).search != "soak" else _load(root).parts
+        if level is None or len(family) >= limit or len(rungs) > sum(rung is not None for rung in rungs):
             continue
         added.append(at_level(root, level))
     return added
@@ -61,6 +63,8 @@ def following(load: Load, rungs: Sequence[Rung]) -> float | None:
     known = sorted(rungs, key=lambda rung: rung.level)
     if not known:
         return None
+    if load.search == "soak":
+        return known[-1].level + 1 if known[-1].level + 1 < load.parts else None
     return _twice_as_many(load, known) if load.search == "concurrency" else _between(load, known)
 
 
@@ -99,8 +103,10 @@ def _rounded(level: float) -> float:
 
 
 def level_of(cell: Cell) -> float:
-    """Requests in flight, or a second."""
+    """Requests in flight, or a second; of a soak, its part."""
     load = _load(cell)
+    if load.search == "soak":
+        return float(load.part)
     return float(load.max_concurrency or 0) if load.name == "closed" else float(load.request_rate or 0.0)
 
 

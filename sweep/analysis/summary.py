@@ -23,6 +23,7 @@ from sweep.analysis import (
     prompt_checks,
     status,
     step_counts,
+    trends,
     validity,
 )
 from sweep.analysis import evidence as evidence_rules
@@ -35,6 +36,7 @@ from sweep.analysis.image_pairs import IDENTICAL
 from sweep.analysis.ladders import Ladder, Serving
 from sweep.analysis.status import Pixels
 from sweep.analysis.stored_sweep import StoredSweep
+from sweep.analysis.trends import Trend
 from sweep.engines import registry
 from sweep.findings import ERROR as STATUS_ERROR
 from sweep.findings import LOST, Finding, deciding, status_of, texts
@@ -58,6 +60,7 @@ class Summary:
     control: ControlGroup = field(default_factory=ControlGroup)  # other engines against the native pipeline
     ladders: list[Ladder] = field(default_factory=list)  # configurations under several loads
     serving: list[Serving] = field(default_factory=list)  # what serving them costs
+    trends: list[Trend] = field(default_factory=list)  # long loads: leaks and degradation
 
 
 def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunResult | None, str]]) -> Summary:
@@ -78,11 +81,15 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     validity.doubt_drift(rows, interleaved)
     validity.doubt_baselines(rows, plan.by_key, interleaved)
     family.adjust(rows)
+    soaks = trends.trends(plan.cells, results)
+    roots = {one.root: one for one in soaks}
     for row in rows:
+        if row["cell_key"] in roots:
+            row["findings"] += roots[row["cell_key"]].findings
         _conclude(row)
     group = control_group.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
     loads = ladders.ladders(rows, plan.by_key), ladders.serving(rows, plan.by_key)
-    return Summary(rows, floors, pixels, group, *loads)
+    return Summary(rows, floors, pixels, group, *loads, soaks)
 
 
 Quality = Mapping[str, float] | str | None

@@ -40,7 +40,7 @@ NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks")
 """Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, and
 what is looked at afterwards."""
 
-NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most")
+NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most", "parts")
 """Fields of Load that change nothing of what is sent: what users were promised, what is measured besides; and a trace,
 whose times are in the key."""
 
@@ -301,7 +301,9 @@ def build_cell(
 def at_level(root: Cell, level: float) -> Cell:
     """The same cell under a heavier or lighter load: with so many requests in flight, or so many a second."""
     load = root.run_config.load
-    if load.name == "closed":
+    if load.search == "soak":
+        changed = dataclasses.replace(load, part=int(level))
+    elif load.name == "closed":
         changed = dataclasses.replace(load, max_concurrency=int(level))
     else:
         changed = dataclasses.replace(load, request_rate=level)
@@ -422,7 +424,7 @@ def _cell_order(cell: Cell) -> tuple[Any, ...]:
     name, features = config["model"]["name"], (len(cell.features), *cell.features)
     later = cell.repeat - (cell.role == AA)  # the first A/A belongs to the first starts
     load = config["load"] if cell.under_load else {}
-    level = load.get("max_concurrency") or 0, load.get("request_rate") or 0.0
+    level = load.get("max_concurrency") or 0, load.get("request_rate") or 0.0, load.get("part", 0)
     return (later, role, name, features, config["batch"], level, cell.label, cell.key)
 
 

@@ -41,7 +41,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         embedded = (cell.config["model"] for cell in plan.cells if cell.config["model"]["embedded"])
         random_weights = any(not model.get("weights") for model in embedded) or manifest.get("random_weights")
         note = RANDOM_WEIGHTS_NOTE if random_weights else ""
-        loads = load_view.lines(found.ladders, found.serving)
+        loads = load_view.lines(found)
         files = [folder.save_summary(columns.NAMES, rows)]
         files.append(folder.save_report(document(plan, found, results, manifest, note)))
     for problem in filter(None, problems):

@@ -64,6 +64,18 @@ def _loads(summary: Summary) -> dict[str, Any]:
         ]
     if summary.serving:
         found["serving"] = [dataclasses.asdict(one) for one in summary.serving]
+    if summary.trends:
+        found["trends"] = [
+            {
+                "name": one.name,
+                "cell_key": one.root,
+                "parts": one.parts,
+                "hours": one.hours,
+                "findings": [_finding(each) for each in one.findings],
+                "text": one.text,
+            }
+            for one in summary.trends
+        ]
     return found
 
 

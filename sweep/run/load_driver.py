@@ -31,7 +31,7 @@ from sweep.engines.process.failures import EngineFailure, one_line
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import Output, Request
 from sweep.engines.serving.settings import ServeSettings
-from sweep.run.client.messages import Answer, Due, Ended, Job, Told
+from sweep.run.client.messages import AGAIN, Answer, Due, Ended, Job, Told
 from sweep.run.drivers import Failed, Record
 from sweep.run.schedule import Turn
 
@@ -105,6 +105,7 @@ class LoadDriver:
             warm_up=[self._due(Turn((one,), 0, "")) for one in first],
             timeout_s=self._timeout_s,
             concurrency=self._load.max_concurrency,
+            duration_s=self._load.duration_s if turns[0].intended_s is None else None,
             headers=headers(self._host.spec),
             pictures=self._pictures,
         )
@@ -126,7 +127,7 @@ class LoadDriver:
             if answer is None:
                 continue
             if answer.failure:
-                self.lost.append(Lost(sent[answer.id].requests[0], answer, self.began_s))
+                self.lost.append(Lost(sent[first_id(answer.id)].requests[0], answer, self.began_s))
             else:
                 yield self._record(_output(answer, self.began_s), sent, answers)
 
@@ -139,7 +140,11 @@ class LoadDriver:
             answers[event.answer.id] = event.answer
             if time.monotonic() > self._noted + TELL_S or len(answers) == count:
                 self._noted = time.monotonic()
-                self._progress(len(answers), count)
+                whole = self._load.duration_s
+                spent_s = time.perf_counter() - self.began_s
+                self._progress(
+                    *((len(answers), count) if whole is None else (int(min(spent_s, whole)), int(whole) or 1))
+                )
         return event.answer
 
     def _joined(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:
@@ -165,18 +170,20 @@ class LoadDriver:
                 yield self._record(output, sent, answers)
         for key, answer in answers.items():
             if answer.failure or key not in joined:
-                self.lost.append(Lost(sent[key].requests[0], answer, self.began_s))
+                self.lost.append(Lost(sent[first_id(key)].requests[0], answer, self.began_s))
 
     def _record(self, output: Output, sent: Mapping[str, Turn], answers: Mapping[str, Answer]) -> Record:
         own = tuple(answers[key] for key in output.request_ids)
-        turns = [sent[key] for key in output.request_ids]
+        turns = [sent[first_id(key)] for key in output.request_ids]
         together = Turn(
             requests=tuple(turn.requests[0] for turn in turns),
             repeat=0,
             doing=turns[0].doing,
         )
-        kept = [turn.keep_images and self._pictures for turn in turns]
-        images = tuple(image_name(turn.requests[0]) if keep else "" for turn, keep in zip(turns, kept, strict=True))
+        images = tuple(
+            image_name(turn.requests[0]) if turn.keep_images and self._pictures and not repeat_of(key) else ""
+            for turn, key in zip(turns, output.request_ids, strict=True)
+        )
         output = replace(output, image_paths=images)
         return Record(
             together, output, self.began_s + min(one.sent_s for one in own), answers=own, began_s=self.began_s
@@ -193,6 +200,16 @@ class LoadDriver:
             with contextlib.suppress(EngineFailure, OSError, ValueError):
                 self._host.stop_serving(START_S)
         watching.join(START_S + self._timeout_s)
+
+
+def first_id(key: str) -> str:
+    """Id of the request that was sent again under this one."""
+    return key.partition(AGAIN)[0]
+
+
+def repeat_of(key: str) -> int:
+    """How often the same request was sent before the one with this id."""
+    return int(key.partition(AGAIN)[2] or 0)
 
 
 def _output(answer: Answer, began_s: float) -> Output:

@@ -6,6 +6,7 @@ back is stored at once: what was measured before a failure is kept, whatever end
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -135,7 +136,11 @@ class Measurement:
                 if asked.trace
                 else arrivals.times(asked.arrivals, asked.request_rate or 1.0, run.seed, asked.burstiness, asked.burst)
             )
-        work = dataclasses.replace(run.workload, num_prompts=asked.requests, seeds_per_prompt=1)
+        count = asked.requests
+        if due_s is not None and asked.duration_s is not None:
+            times = list(itertools.takewhile(lambda due: due < (asked.duration_s or 0.0), due_s)) or [0.0]
+            count, due_s = len(times), iter(times)
+        work = dataclasses.replace(run.workload, num_prompts=count, seeds_per_prompt=1)
         requests = self._with_input_images(build_requests(work, 1, run.seed, inputs))
         return schedule.load(requests, due_s)
 

@@ -8,7 +8,7 @@ from sweep.analysis import metrics
 from sweep.engines.protocol import Output, Request
 from sweep.results.records import BatchRow, RequestRow
 from sweep.run.drivers import Failed, Record
-from sweep.run.load_driver import Lost
+from sweep.run.load_driver import Lost, repeat_of
 
 
 def request_rows(record: Record, number: int, zero_s: float, began_s: float | None) -> tuple[RequestRow, ...]:
@@ -60,7 +60,7 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
         first_s = None if ttft_s is None else start_s + ttft_s
         rows.append(
             RequestRow(
-                **_asked(request, record.turn.repeat, number),
+                **_asked(request, repeat_of(answer.id), number),
                 start_s=start_s,
                 queue_s=None if queued_ms is None else queued_ms / 1e3,
                 ttft_s=None if first_s is None else max(0.0, first_s - sent_s),
@@ -90,7 +90,7 @@ def lost_rows(lost: Sequence[Lost], began_s: float) -> tuple[RequestRow, ...]:
         answer, sent_s = one.answer, one.began_s + one.answer.sent_s - began_s
         rows.append(
             RequestRow(
-                **_asked(one.request, 0, 0),
+                **_asked(one.request, repeat_of(answer.id), 0),
                 start_s=sent_s,
                 queue_s=None,
                 ttft_s=None,

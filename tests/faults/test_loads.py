@@ -175,3 +175,24 @@ def test_a_sweep_killed_under_load_leaves_its_records_and_no_process(sweep: Swee
     done = sweep.run(str(sweep.folder), module="sweep.report")
     assert done.code == 0, done.out + done.err
     assert sweep.statuses()[CELL] == ("ERROR", "cut_off")
+
+
+SOAK = ("-m", *NOOP, "+study=soak", "load.max_concurrency=2", "load.duration_s=1.5", "load.parts=6")
+LEAKING = "globals().setdefault('kept', []).append(b'x' * 1_000_000)\nimport time; time.sleep(0.01)"
+
+
+def test_a_server_that_leaks_is_named_after_a_kill_and_a_rerun_in_one_report(sweep: Sweep) -> None:
+    in_generate(sweep, LEAKING)
+    process = sweep.start(*SOAK)
+    sweep.wait_until(process, lambda: len(list(sweep.folder.glob("*/result.json"))) >= 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: not processes_of(sweep))
+    kept = {path: path.read_bytes() for path in sweep.folder.glob("*/result.json")}
+    done = sweep.run(*SOAK)
+    assert done.code == 0, done.out + done.err
+    assert all(path.read_bytes() == data for path, data in kept.items()), "what was measured stays"
+    assert len(sweep.rows()) == 6
+    assert "memory_grows" in sweep.findings("baseline b1 part 1")
+    assert sweep.statuses()["baseline b1 part 1"][0] == "WARN"
+    assert "MB a request" in " ".join(done.out.split())

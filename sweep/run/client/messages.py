@@ -9,6 +9,10 @@ REFUSED, HTTP, TIMEOUT, CONNECTION, REPLY = "refused", "http", "timeout", "conne
 reached or hung up, or sent what is no picture."""
 
 
+AGAIN = "-"
+"""What stands between a request's id and how often it was sent before, where that is more than never."""
+
+
 class Due(msgspec.Struct, frozen=True):
     """One request to send."""
 
@@ -29,6 +33,7 @@ class Job(msgspec.Struct, frozen=True):
     timeout_s: float
     warm_up: list[Due] = []  # sent before the load begins, and not told of
     concurrency: int | None = None  # most requests in flight
+    duration_s: float | None = None  # requests without a time of their own come again and again for so long
     headers: dict[str, str] = {}
     decoders: int = 1  # processes that look at replies; 0: none is looked at
     pictures: bool = True  # whether replies hold any

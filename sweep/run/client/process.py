@@ -6,6 +6,7 @@ sent at theirs. Nothing is decoded in the event loop.
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -21,7 +22,7 @@ import aiohttp
 import msgspec
 
 from sweep.engines.process.orphans import end_when, process_exists
-from sweep.run.client.messages import CONNECTION, HTTP, REFUSED, REPLY, TIMEOUT, Answer, Due, Ended, Job, Told
+from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, REPLY, TIMEOUT, Answer, Due, Ended, Job, Told
 from sweep.run.client.replies import Looked, look
 
 TICK_S = 0.01  # between two looks at how late the loop is
@@ -81,10 +82,19 @@ class Generator:
 
     async def _closed(self, session: aiohttp.ClientSession) -> None:
         """As many at a time as may be in flight; the next when one is done."""
-        left = iter(self._job.requests)
+        left = self._again() if self._job.duration_s else iter(self._job.requests)
         async with asyncio.TaskGroup() as workers:
             for _ in range(self._job.concurrency or 1):
                 workers.create_task(self._work(session, left))
+
+    def _again(self) -> Iterator[Due]:
+        """The requests, round after round with names of their own, until the time is over. Pictures are kept once."""
+        for number in itertools.count():
+            for one in self._job.requests:
+                if self._now() >= (self._job.duration_s or 0.0):
+                    return
+                again = msgspec.structs.replace(one, id=f"{one.id}{AGAIN}{number}", image="")
+                yield again if number else one
 
     async def _work(self, session: aiohttp.ClientSession, left: Iterator[Due]) -> None:
         for one in left:
