@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tests import recompute_loads
 from tests.recompute_numerics import interval, read_png, ssim
 
 JUDGED = {"status", "reason", "reason_code", "valid", "invalid_reason", "note", "evidence"}
@@ -43,6 +44,7 @@ class Sweep:
         self.results: dict[str, list[Result]] = {}  # every start of a cell, by the key of its first; A/A are their own
         for cell in self.cells:
             if cell["key"] in found:
+                found[cell["key"]]["cell"] = cell
                 first = cell["origin"] if role(cell) == "repeat" else cell["key"]
                 self.results.setdefault(first, []).append(found[cell["key"]])
         with (folder / "summary.csv").open(encoding="utf-8", newline="") as handle:
@@ -60,8 +62,10 @@ def role(cell: Cell) -> str:
     return "aa" if cell["repeat"] else "baseline"
 
 
-def model_engine(cell: Cell) -> tuple[str, str]:
-    return cell["config"]["model"]["name"], cell["config"]["engine"]["name"]
+def model_engine(cell: Cell) -> tuple[str, str, bool]:
+    """What noise is of; loads apart."""
+    config = cell["config"]
+    return config["model"]["name"], config["engine"]["name"], recompute_loads.under_load(cell)
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -111,6 +115,9 @@ def own_columns(cell: Cell, results: Sequence[Result], folder_of: Callable[[Resu
     paid = price is not None and cell["device"] != "cpu" and bool(requests)
     row["cost_per_image"] = cell["gpus"] * price * wall_s / 3600 / len(requests) if paid else None
     traces = [f"{folder_of(result).name}/{result['trace']}" for result in results[:1] if result.get("trace")]
+    row |= (
+        recompute_loads.columns(cell, results, mean, percentile) if results and recompute_loads.under_load(cell) else {}
+    )
     return row | {"trace": traces[0] if traces else None}
 
 
@@ -196,7 +203,7 @@ def telemetry_columns(results: Sequence[Result], folder_of: Callable[[Result], P
 
 def telemetry(result: Result, folder: Path) -> dict[str, float | None]:
     """Over the cell's own turns, from telemetry.csv where it holds the samples at their edges; else as stored."""
-    own = turns(result)
+    own = recompute_loads.apart(turns(result))
     with (folder / "telemetry.csv").open(newline="") as handle:
         samples = list(csv.DictReader(handle))
     if not samples or result.get("first_request_s") is None or float(samples[0]["time_s"]) > 0:
@@ -236,7 +243,9 @@ def telemetry(result: Result, folder: Path) -> dict[str, float | None]:
 
 
 def samples_of(result: Result, baseline: bool = False) -> Start:
-    """Seconds of each batch by (prompt, seed, repeat) of its first request."""
+    """Seconds of each batch by (prompt, seed, repeat) of its first request; of a load, of each of its parts."""
+    if recompute_loads.under_load(result["cell"]):
+        return {} if baseline else recompute_loads.samples(result["cell"], result)
     firsts: dict[int, tuple[int, int, int]] = {}
     for request in result["requests"]:
         firsts.setdefault(request["batch_index"], (request["prompt_index"], request["seed"], request["repeat"]))

@@ -153,8 +153,8 @@ def test_batches_wait_for_company_when_told_to(sweep: Run, tmp_path: Path) -> No
     )
     assert done.code == 0, done.out + done.err
     found = rows(tmp_path / "sweep")
-    assert float(found["baseline b4 batch_wait_ms=500"]["batch_mean"]) == 4
-    assert float(found["baseline b4 batch_wait_ms=0"]["batch_mean"]) <= 4
+    assert float(found["baseline b4 batch_wait_ms=500 4 in flight"]["batch_mean"]) == 4
+    assert float(found["baseline b4 batch_wait_ms=0 4 in flight"]["batch_mean"]) <= 4
 
 
 def test_edits_are_uploaded(sweep: Run, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_edits_are_uploaded(sweep: Run, tmp_path: Path) -> None:
     done = sweep("-m", *work, *load, "plots=false", "aa=0", "hydra.sweep.dir=sweep")
     assert done.code == 0, done.out + done.err
     (offline,) = requests(tmp_path / "sweep", "baseline b1 offline")
-    load_first = requests(tmp_path / "sweep", "baseline b1 closed")[0]
+    load_first = requests(tmp_path / "sweep", "baseline b1 closed 1 in flight")[0]
     assert load_first["image_hash"] == offline["image_hash"]
 
 

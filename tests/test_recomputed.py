@@ -57,3 +57,20 @@ def test_a_number_that_is_wrong_is_seen(column: str, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(value, str(float(value) * (1 + 1e-8))))
     wrong, _ = recompute.differences(folder)
     assert any(f": {column} is" in line for line in wrong)
+
+
+def test_numbers_of_loads_are_what_their_files_say(sweep, tmp_path: Path) -> None:
+    """Closed and open ones with noise of their own, next to an offline cell."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvloop")
+    loads = ("load=closed", "load.max_concurrency=1,3", "load.num_requests=60", "load.slo={ttft: null, e2el: 8}")
+    done = sweep(*SMALL, "feature=teacache", *loads, "hydra.sweep.dir=out")
+    assert done.code == 1, "a feature cannot engage in an engine that does nothing"
+    rate = ("load=open", "load.request_rate=100", "load.num_requests=80", "batch=2", "load.batch_wait_ms=5")
+    sweep(*SMALL, *rate, "hydra.sweep.dir=out")
+    sweep(*SMALL, "hydra.sweep.dir=out")
+    wrong, compared = recompute.differences(tmp_path / "out")
+    assert not wrong, "\n".join(wrong)
+    assert compared > 300
+    rows = recompute.Sweep(tmp_path / "out").rows
+    assert {row["load"] for row in rows} == {"", "closed, 1 in flight", "closed, 3 in flight", "open, 100/s poisson"}

@@ -38,7 +38,7 @@ def searches(cells: Iterable[Cell]) -> list[Cell]:
         cell
         for cell in cells
         if cell.under_load
-        and cell.config["load"]["search"]
+        and cell.config["load"].get("search")
         and cell.role in (BASELINE, FEATURE)
         and not (cell.root or cell.skip)
     ]

@@ -83,7 +83,7 @@ def trends(cells: Sequence[Cell], results: Mapping[str, RunResult | None]) -> li
     """One for each long load that has at least two finished parts."""
     found = []
     for root in cells:
-        if root.root or root.role == AA or not root.under_load or root.config["load"]["search"] != "soak":
+        if root.root or root.role == AA or not root.under_load or root.config["load"].get("search") != "soak":
             continue
         parts = [cell for cell in cells if root.key in (cell.key, cell.root) and cell.role == root.role]
         parts.sort(key=lambda cell: int(cell.config["load"]["part"]))

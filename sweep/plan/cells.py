@@ -276,7 +276,7 @@ def build_cell(
     key = _hash({**engine_part, **work_part, "features": arguments})
     baseline_key = _hash({**engine_part, **work_part, "features": {}})
 
-    if run.load.search and run.load.level not in suffix:
+    if loaded and run.load.level not in suffix:
         suffix = f"{suffix} {run.load.level}".strip()
     label = f"{feature_rules.combination_name(names) or BASELINE} b{run.batch}"
     label += f" {suffix}" if suffix else ""

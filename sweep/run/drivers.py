@@ -36,6 +36,8 @@ class Record:
     @property
     def span(self) -> tuple[float, float]:
         """From sending the turn until its images were there, on time.perf_counter; writing them is not part of it."""
+        if self.answers:
+            return self.sent_s, self.began_s + max(answer.done_s for answer in self.answers)
         began_s = self.sent_s if self.output.epoch_s is None else self.output.epoch_s + self.output.start_s
         return self.sent_s, began_s + self.output.latency_s
 

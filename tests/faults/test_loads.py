@@ -15,7 +15,7 @@ pytest.importorskip("aiohttp")
 pytest.importorskip("uvloop")
 
 LOAD = ("-m", *NOOP, "load=closed", "load.max_concurrency=2", "load.num_requests=40")
-CELL = "baseline b1"
+CELL = "baseline b1 2 in flight"
 COUNTED = "globals().setdefault('count', [0]); count[0] += 1\n"
 
 
@@ -60,8 +60,9 @@ def test_a_full_server_refuses_and_that_is_said(sweep: Sweep) -> None:
     in_generate(sweep, "import time; time.sleep(0.02)")
     done = sweep.run(*LOAD, "load.max_concurrency=8", "load.queue=1")
     assert done.code == 1, done.out + done.err
-    assert sweep.statuses()[CELL] == ("FAIL", "requests_failed")
-    assert "refused because the server was full" in sweep.reason(CELL)
+    (cell,) = sweep.statuses()
+    assert sweep.statuses()[cell] == ("FAIL", "requests_failed")
+    assert "refused because the server was full" in sweep.reason(cell)
 
 
 def test_a_server_that_hangs_costs_its_time_limit_and_no_more(sweep: Sweep) -> None:
