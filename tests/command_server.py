@@ -135,12 +135,14 @@ def _text(file: Any) -> str:
 
 def _serve(path: str) -> socket.socket:
     """Fork for each connection. Returns only in the forks, with their connection. Two processes do it: see PROJECT."""
+    gc.disable()  # nothing that is imported is garbage
     for name in LIBRARIES:
         importlib.import_module(name)
     _warm_up_parsers()
     if os.fork() == 0:
         path = _with_project(path)
         _import_project()
+    gc.enable()
     gc.collect()
     gc.freeze()  # forks need not walk through it, nor copy it
     lifeline = socket.socket(fileno=0)

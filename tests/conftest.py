@@ -1,10 +1,11 @@
 """Shared by all tests: the real command line, in a folder of the test's own."""
 
+import gc
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[SHARED_VARIABLE] = fork_server.for_all()
     else:
         compose_less()  # as commands do
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Without garbage collection, and with none later of what was imported: there is much of it, and it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

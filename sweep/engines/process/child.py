@@ -6,10 +6,12 @@ Leads its own process group and ends it when the parent is gone, however it died
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from profiling import ranges
@@ -28,6 +30,18 @@ def create(spec: EngineSpec) -> Engine:
     return engine
 
 
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause garbage collection: a spawned engine imports thousands of modules, none of them garbage, and passes over
+    them take a sixth of the time. What is there afterwards stays, so no later pass scans it."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 def serve(pipe: Connection) -> None:
     """Answer commands until ("close",) or until the pipe is closed."""
     engine: Engine | None = None
@@ -38,8 +52,10 @@ def serve(pipe: Connection) -> None:
             break
         try:
             if command == "load":
-                engine = create(arguments[0])
-                pipe.send(("ok", engine.load()))
+                with collector_paused():
+                    engine = create(arguments[0])
+                    loaded = engine.load()
+                pipe.send(("ok", loaded))
             elif command == "generate":
                 assert engine is not None
                 made = engine.generate(*arguments)
