@@ -90,6 +90,14 @@ def test_every_fact_of_a_true_picture_is_right(scale: int) -> None:
     }
 
 
+def test_what_a_picture_is_compared_with_is_what_is_drawn() -> None:
+    made, poses, energy = checks._templates()
+    assert len(made) == len(poses) > 5_000
+    for row, pose in zip(made[::7], poses[::7], strict=True):
+        assert np.array_equal(row, pictures.cover(pose.thing, pose.radius, pose.shift).ravel()), pose
+    assert np.array_equal(energy, (made * made).sum(1))
+
+
 def test_facts_of_another_sentence_are_right_by_chance_only() -> None:
     right, of = Counter[str](), Counter[str]()
     exact = 0
@@ -183,7 +191,7 @@ def test_an_edited_picture_is_checked_like_any_other() -> None:
 
 def test_an_edited_picture_keeps_what_the_edit_does_not_name() -> None:
     """And a picture says what it shows, so that any can be edited; an instruction says what it asks of it."""
-    for number, edit in enumerate(itertools.islice(edits.examples(2, held=True), 80)):
+    for number, edit in enumerate(itertools.islice(edits.examples(2, held=True), 30)):
         placed = pictures.place(edit.source, random.Random(number))
         source = pictures.draw(edit.source, placed)
         assert edit_checks.read_scene(source) == edit.source

@@ -270,18 +270,23 @@ def _at_64(picture: "np.ndarray") -> "np.ndarray":
 
 @functools.cache
 def _templates() -> tuple["np.ndarray", list["_Pose"], "np.ndarray"]:
-    """Every picture that a thing can be, as rows of 1024 pixels; what each shows; its energy."""
+    """Every picture that a thing can be, as rows of 1024 pixels; what each shows; its energy.
+
+    Each is drawn once with room around it: a shift by whole pixels is another part of that.
+    """
     import numpy as np
 
     made, poses = [], []
     reach = pictures.SHIFT + STRAY
     shifts = [(x, y) for x in range(-reach, reach + 1) for y in range(-reach, reach + 1)]
+    line = pictures.along(-reach, CELL + reach)
     for shape, (texture, size) in itertools.product(scenes.SHAPES, scenes.LOOKS):
         low, high = pictures.RADII[size]
         for radius in np.linspace(low, high, 3 if size == "small" else 4):
-            for shift in shifts:
-                pose = _Pose(Thing(shape, "", texture, size), float(radius), shift)
-                made.append(pictures.cover(pose.thing, pose.radius, shift).ravel())
-                poses.append(pose)
+            thing = Thing(shape, "", texture, size)
+            whole = pictures.cover_at(thing, float(radius), line[None], line[:, None])
+            for x, y in shifts:
+                made.append(whole[reach - y : reach - y + CELL, reach - x : reach - x + CELL].ravel())
+                poses.append(_Pose(thing, float(radius), (x, y)))
     table = np.stack(made)
     return table, poses, (table * table).sum(1)

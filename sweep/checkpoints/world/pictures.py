@@ -83,10 +83,21 @@ def colour(rgb: tuple[int, int, int]) -> "np.ndarray":
 
 def cover(thing: Thing, radius: float, shift: tuple[float, float], scale: int = 1) -> "np.ndarray":
     """(32 · scale, 32 · scale) of float32: how much of each pixel of its corner a thing covers."""
+    line = along(0, CELL, scale)
+    return cover_at(thing, radius, line[None] - shift[0], line[:, None] - shift[1], scale)
+
+
+def along(first: int, end: int, scale: int = 1) -> "np.ndarray":
+    """Where the middles of pixels lie, counted from the middle of a corner, from pixel `first` of it to `end`."""
     import numpy as np
 
-    line = (np.arange(CELL * scale, dtype=np.float32) + 0.5) / scale - CELL / 2
-    x, y = line[None] - shift[0], line[:, None] - shift[1]
+    return (np.arange(first * scale, end * scale, dtype=np.float32) + 0.5) / scale - CELL / 2
+
+
+def cover_at(thing: Thing, radius: float, x: "np.ndarray", y: "np.ndarray", scale: int = 1) -> "np.ndarray":
+    """How much of each pixel a thing about the origin covers, for pixels in columns `x` and rows `y`."""
+    import numpy as np
+
     inside = np.clip(0.5 - distance(thing.shape, x, y, radius) * scale, 0, 1)
     if thing.texture == "striped":
         inside = inside * np.clip(0.5 - (np.abs(_phase(y)) - PERIOD / 4) * scale, 0, 1)
