@@ -268,7 +268,7 @@ def on_qwen(tmp_path_factory) -> tuple[Path, Finished]:
     silent = shipped.replace("vae_slicing:", "silent:").replace("vae.use_slicing: true", "vae.use_other_slicing: true")
     (conf / "silent.yaml").write_text(silent)
     features = "feature=ulysses,tp,my_slicing,silent"
-    arguments = [QWEN, features, "batch=2", "aa=0", "interleave=false", *SMALL]
+    arguments = [QWEN, features, "batch=2", "aa=0", "interleave=false", *SMALL, "workload.steps=2"]
     done = conftest.finished("sweep", ["-m", "--config-dir", "conf", *arguments, "hydra.sweep.dir=sweep"], base)
     return base / "sweep", done
 

@@ -35,7 +35,7 @@ def test_similarity_is_a_column_of_cells_that_differ_and_1_where_images_are_iden
         "model=tiny_qwen_image",
         "workload.num_prompts=2",
         "workload.repeats=1",
-        "workload.steps=6",
+        "workload.steps=4",
         "aa=0",
         "interleave=false",
         "plots=false",

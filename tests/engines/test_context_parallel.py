@@ -21,10 +21,13 @@ def test_each_rank_sees_half_of_the_image_and_the_image_stays(
     """Also with a build of torch for CUDA on a machine without a GPU, where torch.accelerator names a device that
     nothing can be put on."""
     cases = {  # batch, image tokens of each rank
-        "square": ([make_request()], [8, 8]),
-        "odd": ([make_request(height=80, width=48)], [8, 7]),  # 5 x 3 patches
-        "mixed": ([make_request(), make_request("two cats on a very long mat", 1, seed=2)], [8, 8]),  # needs a mask
-        "empty": ([make_request("")], [8, 8]),  # one text token for two ranks
+        "square": ([make_request(steps=2)], [8, 8]),
+        "odd": ([make_request(height=80, width=48, steps=2)], [8, 7]),  # 5 x 3 patches
+        "mixed": (  # needs a mask
+            [make_request(steps=2), make_request("two cats on a very long mat", 1, seed=2, steps=2)],
+            [8, 8],
+        ),
+        "empty": ([make_request("", steps=2)], [8, 8]),  # one text token for two ranks
     }
     for batch, _ in cases.values():  # an engine leaves the process group when it closes: baselines come first
         baseline("tiny_qwen_image", *batch)

@@ -24,7 +24,7 @@ def sharded_parameters() -> int:
 
 
 def test_each_rank_holds_half_of_the_sharded_layers_and_the_image_stays(baseline: Callable, tmp_path: Path) -> None:
-    batch = [make_request(), make_request("two cats on a very long mat", 1, seed=2)]
+    batch = [make_request(steps=2), make_request("two cats on a very long mat", 1, seed=2, steps=2)]
     plain, plain_pixels = baseline("tiny_qwen_image", *batch)
     with open_engine("tiny_qwen_image", ranks=2, tp={"degree": 2}) as engine:
         output = engine.generate(batch, tmp_path)

@@ -6,9 +6,12 @@ from tests.faults.conftest import Sweep
 
 TRAINED = (
     *("-m", "interleave=false", "aa=0", "plots=false", "engine.warmup=0"),
-    *("workload.num_prompts=2", "workload.repeats=1", "workload.steps=2"),
+    *("workload.num_prompts=2", "batch=2", "workload.repeats=1", "workload.steps=2"),
 )
-"""Steps are too few for pictures: the AR stage and the hand-over are judged by tokens alone."""
+"""Both prompts go through one AR stage.
+
+Steps are too few for pictures: the AR stage and the hand-over are judged by tokens alone.
+"""
 
 AFTER_LOADING = """
 _made = RankRunner.__init__
@@ -51,8 +54,8 @@ def test_a_stage_that_is_broken_in_the_whole_sweep_is_named(
     sweep.inject(ENGINE, fault + AFTER_LOADING.format(where="True"))
     done = sweep.run(*TRAINED)
     assert done.code == 1, done.out + done.err
-    assert sweep.statuses() == {"baseline b1": ("FAIL", code)}
-    assert (float(sweep.rows()["baseline b1"]["tokens_right"]) > 0.5) == tokens_right
+    assert sweep.statuses() == {"baseline b2": ("FAIL", code)}
+    assert (float(sweep.rows()["baseline b2"]["tokens_right"]) > 0.5) == tokens_right
 
 
 def test_a_stage_that_is_broken_in_one_cell_is_named_in_its_row(sweep: Sweep) -> None:
@@ -62,9 +65,9 @@ def test_a_stage_that_is_broken_in_one_cell_is_named_in_its_row(sweep: Sweep) ->
     done = sweep.run(*TRAINED, "feature=vae_slicing,cache_dit")
     assert done.code == 1, done.out + done.err
     rows, found = sweep.rows(), sweep.statuses()
-    assert found["baseline b1"][0] == "PASS"
-    assert found["vae_slicing b1"] in {("FAIL", "ar_tokens_wrong"), ("FAIL", "ar_breaks_facts")}
-    assert "AR stage" in sweep.reason("vae_slicing b1")
-    assert found["cache_dit b1"] == ("FAIL", "hand_over_broken")
-    right = [float(rows[f"{name} b1"]["tokens_right"]) > 0.5 for name in ("baseline", "vae_slicing", "cache_dit")]
+    assert found["baseline b2"][0] == "PASS"
+    assert found["vae_slicing b2"] in {("FAIL", "ar_tokens_wrong"), ("FAIL", "ar_breaks_facts")}
+    assert "AR stage" in sweep.reason("vae_slicing b2")
+    assert found["cache_dit b2"] == ("FAIL", "hand_over_broken")
+    right = [float(rows[f"{name} b2"]["tokens_right"]) > 0.5 for name in ("baseline", "vae_slicing", "cache_dit")]
     assert right == [True, False, True]

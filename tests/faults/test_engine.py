@@ -433,7 +433,7 @@ TeaCache._decide = only_at_first
 """,
     )
     features = "feature=teacache,cache_dit,cfg_parallel,ulysses,ring,tp,vae_slicing"
-    size = ("workload.num_prompts=2", "workload.steps=4", "workload.repeats=1", "interleave=false")
+    size = ("workload.num_prompts=2", "workload.steps=3", "workload.repeats=1", "interleave=false")
     done = sweep.run("-m", features, "model=tiny_qwen_image", "plots=false", "aa=0", *size)
     assert done.code == 1, done.out + done.err
     assert sweep.statuses() == {

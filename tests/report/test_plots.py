@@ -20,7 +20,6 @@ from sweep.report.plots.pareto import front_of
 from tests.report import shapes
 
 EXPECTED = {
-    "full": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
     "only_baseline": {"phases", "memory"},
     "one_cell": {"speedup", "phases", "memory", "quality"},
     "errors": {"heatmap", "speedup", "phases", "memory", "quality"},
