@@ -2,7 +2,8 @@
 
 A command runs as `python -m MODULE …` does in a new interpreter: with its own folder, environment, arguments, streams
 and process id. Where PYTHONPATH names more than this checkout, as for faults (tests/faults) and for a module in the
-place of another, only libraries are imported beforehand, nothing of this project, so that they act as they would there.
+place of another, only libraries are imported beforehand, nothing of this project, so that they act as they would there;
+unless all those faults are in what engines alone import.
 Tests of what an interpreter reads when it starts, of signals and of terminals start real ones; so does `run` where
 variables differ that are read at the start.
 """
@@ -43,6 +44,9 @@ PROJECT = (
 )
 """What most commands import of the project."""
 
+IN_ENGINES = ("sweep.engines.noop.engine", "sweep.engines.diffusers.")
+"""Modules that engines import and commands do not: faults in them find nothing that was imported beforehand."""
+
 ROOT = str(Path(__file__).resolve().parents[1])
 
 READ_AT_START = ("PYTHON", "LC_", "LANG", "MPL", "OMP_", "MKL_", "OPENBLAS_")
@@ -75,6 +79,13 @@ class Server:
         """Whether a fork has what a new interpreter with these variables would have read when it started."""
         return _at_start(variables) == _at_start(self.variables)
 
+    def _as_it_is(self, places: list[str]) -> bool:
+        """Whether a command finds all that it imports of the project unchanged."""
+        if places[1:] != self.places:
+            return places == self.places
+        faults = Path(places[0]) / "faults.json"
+        return faults.is_file() and all(name.startswith(IN_ENGINES) for name in json.loads(faults.read_text()))
+
     def run(
         self, module: str, arguments: Sequence[str], folder: Path, variables: Mapping[str, str], timeout_s: float
     ) -> "subprocess.CompletedProcess[str]":
@@ -83,7 +94,7 @@ class Server:
         request = {"command": command, "folder": str(folder), "variables": dict(variables)}
         data = json.dumps(request).encode()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as link:
-            link.connect(_with_project(self.path) if _places(variables) == self.places else self.path)
+            link.connect(_with_project(self.path) if self._as_it_is(_places(variables)) else self.path)
             socket.send_fds(link, [len(data).to_bytes(8, "little")], [out.fileno(), err.fileno()])
             link.sendall(data)
             with link.makefile("r") as answers:
