@@ -3,7 +3,7 @@
 Plain frozen dataclasses, picklable, no torch. Knows nothing of Hydra, cells or verdicts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -42,9 +42,26 @@ class EngineSpec:
     gpu_ids: tuple[int, ...] = ()
 
 
+NO_TEXT = "this model writes no text"
+"""What is said of a request for text that an engine has no AR stage for."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is wanted of an AR stage that writes text instead of an image's tokens."""
+
+    max_tokens: int  # as many are written
+    prompt_ids: tuple[int, ...] = ()  # the prompt as tokens of the model; () for `Request.prompt`
+    messages: tuple[tuple[str, str], ...] = ()  # a chat instead of a prompt: role and text of each
+    temperature: float = 1.0  # 0 takes the likeliest token
+
+
 @dataclass(frozen=True)
 class Request:
-    """One image to generate. `height` and `width` in pixels; `seed` fixes the initial noise and AR sampling."""
+    """One image to generate. `height` and `width` in pixels; `seed` fixes the initial noise and AR sampling.
+
+    With `text` it is a text to write: no image, and 0 for what only images have.
+    """
 
     request_id: str
     prompt: str
@@ -57,6 +74,7 @@ class Request:
     negative_prompt: str | None = None
     prompt_tokens: int | None = None  # pad or trim the prompt to this many tokens of the model's tokenizer
     input_image: str | None = None  # path of the image to edit; None for text-to-image
+    text: Text | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,3 +137,22 @@ class Traced(Protocol):
 
     def trace(self, folder: Path | None) -> None:
         """Record the next batch; or, without a folder, write one trace per rank into the folder given before."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A text that is being written: `tokens` are the texts of its tokens, made as they are taken."""
+
+    prompt_tokens: int
+    tokens: Iterator[str]
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """An engine whose AR stage can write text, token by token."""
+
+    def refusal(self, request: Request) -> str:
+        """Why it cannot write this text, in one line; "" if it can. Called by any thread."""
+
+    def write(self, request: Request) -> Writing:
+        """Begin a text. Whoever takes no more of its tokens ends it."""

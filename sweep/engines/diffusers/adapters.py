@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from sweep.engines.diffusers import writing
 from sweep.engines.diffusers.rank_context import RankContext
 from sweep.engines.images import read_input
-from sweep.engines.protocol import Request
+from sweep.engines.protocol import NO_TEXT, Request, Writing
 from sweep.engines.tokens import fit_tokens
 
 
@@ -41,6 +42,14 @@ class Adapter(ABC):
     def output_tokens(self) -> int:
         """AR tokens generated per request by the last call; 0 without an AR stage."""
         return 0
+
+    def refusal(self, request: Request) -> str:
+        """Why its AR stage cannot write a text, in one line; "" if it can."""
+        return NO_TEXT
+
+    def write(self, request: Request) -> Writing:
+        """Begin a text that is not refused."""
+        raise ValueError(NO_TEXT)
 
     def share_ar(self, context: RankContext) -> None:
         """Make rank 0 alone run the AR stage, if there is one, and send its tokens to the other ranks."""
@@ -129,6 +138,24 @@ class GlmImageAdapter(Adapter):
 
     def output_tokens(self) -> int:
         return self._generated
+
+    def refusal(self, request: Request) -> str:
+        return writing.refusal(self.pipe.vision_language_encoder, request)
+
+    def write(self, request: Request) -> Writing:
+        return writing.write(self.pipe.vision_language_encoder, self.tokenizer, self._prompt_ids(request), request)
+
+    def _prompt_ids(self, request: Request) -> list[int]:
+        assert request.text is not None
+        if request.text.prompt_ids:
+            return list(request.text.prompt_ids)
+        control = [token for token in self.tokenizer.all_special_tokens if token]
+        prompt = spell_out(request.prompt, control)
+        if request.text.messages:
+            chat = [{"role": role, "content": spell_out(text, control)} for role, text in request.text.messages]
+            prompt = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        found: list[int] = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        return found
 
 
 class QwenImageAdapter(Adapter):

@@ -33,7 +33,7 @@ from sweep.engines.diffusers.rank_context import MESH_DIMS, RankContext, mesh_sh
 from sweep.engines.diffusers.step_clock import StepClock
 from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
 from sweep.engines.images import fault_of, store
-from sweep.engines.protocol import EngineSpec, Output, Request
+from sweep.engines.protocol import NO_TEXT, EngineSpec, Output, Request, Writing
 
 TRACE_TIMEOUT_S = 900.0  # for the other ranks to write theirs
 LOAD_TIMEOUT_S = 600.0  # for the other ranks to load; the host's own watchdog is stricter
@@ -260,6 +260,20 @@ class DiffusersEngine:
             image_tokens=own.tokens.kept,
             epoch_s=self._epoch_s,
         )
+
+    def refusal(self, request: Request) -> str:
+        """As sweep.engines.protocol.Writes."""
+        if self._runner is None:
+            return NO_TEXT
+        if self.spec.ranks > 1:
+            return f"a text is written on one device, and this engine has {self.spec.ranks}"
+        return self._runner.adapter.refusal(request)
+
+    def write(self, request: Request) -> Writing:
+        """As sweep.engines.protocol.Writes: the AR stage's tokens, as text."""
+        if self._runner is None:
+            raise RuntimeError("write called before load")
+        return self._runner.adapter.write(request)
 
     def trace(self, folder: Path | None) -> None:
         """As sweep.engines.protocol.Traced: one trace per rank."""

@@ -1,13 +1,14 @@
 """An engine that does nothing: it measures the overhead of the framework itself (`make bench`)."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
-from sweep.engines.protocol import EngineSpec, Output, Request
+from sweep.engines.protocol import EngineSpec, Output, Request, Writing
 
 
 class NoopEngine:
@@ -39,6 +40,16 @@ class NoopEngine:
             evidence=(RankEvidence(0, 0, 0, 0, 0, 0, 0),),
             epoch_s=0.0,
         )
+
+    def refusal(self, request: Request) -> str:
+        """It writes any text."""
+        return ""
+
+    def write(self, request: Request) -> Writing:
+        """The same word again and again, at once. A token of the prompt is a word."""
+        assert request.text is not None
+        said = request.prompt.split() + [word for _, text in request.text.messages for word in text.split()]
+        return Writing(len(request.text.prompt_ids) or len(said), itertools.repeat(" noop", request.text.max_tokens))
 
     def close(self) -> None:
         """Nothing to close."""

@@ -30,11 +30,15 @@ class Served:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A request that waits: since when (time.perf_counter), and who waits for it."""
+    """A request that waits: since when (time.perf_counter), and who waits for it.
+
+    `tell` is given each token of a text, in the engine's thread; it says whether anyone still waits for more.
+    """
 
     request: Request
     since_s: float
     answer: "Future[Served]" = field(compare=False)
+    tell: Callable[[str], bool] = field(default=lambda token: True, compare=False)
 
 
 class BatchQueue:
@@ -46,14 +50,14 @@ class BatchQueue:
         self._changed = threading.Condition()
         self._stopped = False
 
-    def submit(self, request: Request) -> "Future[Served]":
-        """Wait in line. Raises Full, Stopped."""
+    def submit(self, request: Request, tell: Callable[[str], bool] | None = None) -> "Future[Served]":
+        """Wait in line. `tell` as in Waiting. Raises Full, Stopped."""
         with self._changed:
             if self._stopped:
                 raise Stopped
             if len(self._waiting) >= self._most:
                 raise Full
-            one = Waiting(request, self._clock(), Future())
+            one = Waiting(request, self._clock(), Future(), *([tell] if tell else []))
             self._waiting.append(one)
             self._changed.notify()
         return one.answer
@@ -104,7 +108,9 @@ class BatchQueue:
 
 
 def together(one: Request, other: Request) -> bool:
-    """Whether one call of the pipeline can generate both."""
+    """Whether one call of the pipeline can generate both. A text is written alone."""
+    if one.text is not None or other.text is not None:
+        return one is other
     same = ("height", "width", "steps", "guidance_scale", "negative_prompt", "prompt_tokens")
     both_edit = (one.input_image is None) == (other.input_image is None)
     return both_edit and all(getattr(one, name) == getattr(other, name) for name in same)

@@ -11,9 +11,11 @@ from pathlib import Path
 import uvicorn
 
 from sweep.engines.protocol import Engine, Output, Request
-from sweep.engines.serving.app import Counts, make_app
+from sweep.engines.serving.app import make_app
 from sweep.engines.serving.batching import BatchQueue, Served, Waiting
+from sweep.engines.serving.replies import Counts
 from sweep.engines.serving.settings import ServeSettings
+from sweep.engines.serving.writing import refusal, written
 
 START_S = 30.0  # for uvicorn to listen
 IDLE_S = 0.05  # between two looks at whether to stop
@@ -32,7 +34,7 @@ class Server:
         self._images = Path(tempfile.mkdtemp(prefix="sweep-served-"))
         listening = socket.create_server((settings.host, settings.port))  # OSError: the port is in use
         self.url = f"http://{settings.host}:{listening.getsockname()[1]}"
-        app = make_app(self._queue, settings, self._counts, check)
+        app = make_app(self._queue, settings, self._counts, check, lambda request: refusal(engine, request))
         self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_keep_alive=600))
         self._thread = threading.Thread(target=self._uvicorn.run, kwargs={"sockets": [listening]}, daemon=True)
         self._thread.start()
@@ -73,8 +75,11 @@ class Server:
 
     def _generate(self, batch: list[Waiting]) -> Output:
         began = time.perf_counter()
-        made = self._engine.generate([one.request for one in batch], self._images)
-        output = made if isinstance(made, Output) else next(iter(made))
+        if batch[0].request.text is not None:
+            output = written(self._engine, batch[0])
+        else:
+            made = self._engine.generate([one.request for one in batch], self._images)
+            output = made if isinstance(made, Output) else next(iter(made))
         self._counts.batches += 1
         self._counts.by_size[len(batch)] = self._counts.by_size.get(len(batch), 0) + 1
         for position, one in enumerate(batch):
