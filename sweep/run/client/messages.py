@@ -6,7 +6,7 @@ import msgspec
 
 REFUSED, HTTP, TIMEOUT, CONNECTION, REPLY = "refused", "http", "timeout", "connection", "reply"
 """Why a request failed: the server was full (429), answered with another status, did not answer in time, could not be
-reached or hung up, or sent what is no picture."""
+reached or hung up, or sent what is no picture or text."""
 
 
 AGAIN = "-"
@@ -37,6 +37,7 @@ class Job(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     decoders: int = 1  # processes that look at replies; 0: none is looked at
     pictures: bool = True  # whether replies hold any
+    streams: bool = False  # replies are texts, as events
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -53,6 +54,15 @@ class Answer(msgspec.Struct, frozen=True):
     fault: str = ""  # what is wrong with its picture (`sweep/engines/images.py`)
     image_hash: str = ""  # sha256 of the pixels
     metrics: dict[str, Any] = {}  # the server's own, of its reply
+    # Of a text:
+    chunks_s: list[float] = []  # when each chunk of it was there
+    output_tokens: int = 0
+    prompt_tokens: int = 0
+
+    @property
+    def first_token_s(self) -> float | None:
+        """When the first chunk of a text was there; None where there is none."""
+        return self.chunks_s[0] if self.chunks_s else None
 
 
 class Ended(msgspec.Struct, frozen=True):

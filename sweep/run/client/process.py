@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ import msgspec
 from sweep.engines.process.orphans import end_when, process_exists
 from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, REPLY, TIMEOUT, Answer, Due, Ended, Job, Told
 from sweep.run.client.replies import Looked, look
+from sweep.run.client.streams import Heard
 
 TICK_S = 0.01  # between two looks at how late the loop is
 SHOWN = 120  # characters of a server's error
-TOO_MANY = 429
+OK, TOO_MANY = 200, 429
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Came:
     error: str = ""
     failure: str = ""
     reply: bytes = b""
+    heard: Heard = field(default_factory=Heard)  # of a reply that streams
 
 
 class Generator:
@@ -108,8 +110,8 @@ class Generator:
                 self._send_lags.append(sent_s - intended_s)
             came = await self._asked(session, one)
             done_s = self._now()
-        looked, failure = Looked(came.error), came.failure
-        if not failure:
+        looked, failure = Looked(came.error, metrics=came.heard.metrics), came.failure
+        if not failure and not self._job.streams:
             looked = await self._looked(one, came.reply)
             failure = REPLY if looked.error else ""
         answer = Answer(
@@ -124,26 +126,41 @@ class Generator:
             fault=looked.fault,
             image_hash=looked.image_hash,
             metrics=looked.metrics,
+            chunks_s=[round(at, 6) for at in came.heard.chunks_s],
+            output_tokens=came.heard.output_tokens,
+            prompt_tokens=came.heard.prompt_tokens,
         )
         _tell(Told(answer=answer))
 
     async def _asked(self, session: aiohttp.ClientSession, one: Due) -> "Came":
         """Send a request and wait for the last byte of its reply."""
-        status, first_s = 0, None
+        status, first_s, heard, reply = 0, None, Heard(), b""
         sent: dict[str, Any] = {"data": self._form(one)} if one.upload else {"json": one.body}
         try:
             url, own = self._job.url + self._job.path, {"X-Request-Id": one.id}
             async with session.post(url, headers=own, **sent) as response:
                 status, first_s = response.status, self._now()
-                reply = await response.read()
+                if self._job.streams and status == OK:
+                    await self._listen(response, heard)
+                else:
+                    reply = await response.read()
         except TimeoutError:
-            return Came(status, first_s, f"no reply within {self._job.timeout_s:g} s", TIMEOUT)
+            what = f"only {heard.said} of the reply" if heard.chunks_s else "no reply"
+            return Came(status, first_s, f"{what} within {self._job.timeout_s:g} s", TIMEOUT, heard=heard)
         except (aiohttp.ClientError, OSError) as caught:
-            return Came(status, first_s, _one_line(caught), CONNECTION)
-        if status != 200:
+            after = f"after {heard.said}: " if heard.chunks_s else ""
+            return Came(status, first_s, f"{after}{_one_line(caught)}", CONNECTION, heard=heard)
+        if status != OK:
             code = REFUSED if status == TOO_MANY else HTTP
             return Came(status, first_s, f"HTTP {status}: {_message(reply)}", code)
-        return Came(status, first_s, reply=reply)
+        return Came(status, first_s, heard.error, heard.failure, reply, heard)
+
+    async def _listen(self, response: aiohttp.ClientResponse, heard: Heard) -> None:
+        """Read a stream to its end, or to what is wrong with it."""
+        async for data in response.content.iter_any():
+            if not heard.take(data, self._now()):
+                return
+        heard.end(self._now())
 
     def _form(self, one: Due) -> aiohttp.FormData:
         """An edit: the picture and what is asked for."""
