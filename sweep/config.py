@@ -71,7 +71,7 @@ class Model:
     weights: str = ""  # of an embedded model: the trained ones that it has; "" for random ones
     repo: str = ""  # where the published checkpoint lives (never downloaded by us)
     path: str | None = None  # folder of a checkpoint on this machine
-    tasks: list[str] = field(default_factory=lambda: ["text_to_image"])  # text_to_image, image_edit
+    tasks: list[str] = field(default_factory=lambda: ["text_to_image"])  # text_to_image, image_edit, text
     size_multiple: int = 16  # width and height must be multiples of this, pixels
     max_pixels: int = 2048 * 2048
     patch: int = 2  # DiT patch, latent pixels
@@ -91,11 +91,17 @@ class Model:
         require(not self.embedded or self.path is None, f"{own}; {choose}")
 
 
-TASKS = ("text_to_image", "image_edit")
+TEXT = "text"
+"""Task of an AR stage that writes text and no image."""
+
+TASKS = ("text_to_image", "image_edit", TEXT)
 PROMPT_SETS = ("world", "world_edits", "short", "mixed", "long")
 PROFILES = ("off", "nsys", "torch")
 MOST_STARTS = 1000
 """Largest number of engine starts of one cell; each is a cell of the plan."""
+
+LONGEST_TEXT = 131_072
+"""Most tokens of a prompt, and of what is written after it."""
 
 LARGEST_SEED = 2**63 - 2**32
 """Seeds are counted up from the first one and must fit into 64 bits with a sign."""
@@ -191,7 +197,7 @@ class Workload:
     """The requests of a cell: which prompts, what size, how many steps, which seeds."""
 
     name: str = "text_to_image"
-    task: str = "text_to_image"  # or image_edit
+    task: str = "text_to_image"  # image_edit, or text, which is measured under load
     prompts: str | None = (
         None  # file of prompts: .txt (one per line), .jsonl, .json, .csv, .tsv; None: the shipped ones
     )
@@ -209,6 +215,11 @@ class Workload:
     checks: bool = True  # see whether pictures show what was asked, where the model learnt a world that can be checked
     seeds_per_prompt: int = 1
     repeats: int = 3  # how often the same requests are measured
+    # text only
+    input_len: int | None = None  # tokens of random prompts, where neither prompt nor prompts is given
+    output_len: int | None = None  # tokens to write; None: as many as the reply in a ShareGPT file has, else 128
+    prompt_ids: bool | None = None  # send random prompts as tokens, which makes input_len exact; None: if embedded
+    temperature: float = 1.0  # 0 takes the likeliest token
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, f"workload.task={self.task}: choose from {', '.join(TASKS)}")
@@ -227,6 +238,22 @@ class Workload:
         require(
             self.prompt_tokens is None or self.prompt_tokens >= 1,
             f"workload.prompt_tokens={self.prompt_tokens}: must be at least 1",
+        )
+        self._check_text()
+
+    def _check_text(self) -> None:
+        for name in ("input_len", "output_len"):
+            value = getattr(self, name)
+            require(value is None or self.task == TEXT, f"workload.{name}={value}: goes with workload=text")
+            require(
+                value is None or 1 <= value <= LONGEST_TEXT,
+                f"workload.{name}={value}: must be from 1 to {LONGEST_TEXT:,} tokens",
+            )
+        require(0 <= self.temperature <= 2, f"workload.temperature={self.temperature}: must be from 0 to 2")
+        given = self.prompt is not None or self.prompts is not None or self.input_len is not None
+        require(
+            self.task != TEXT or given,
+            "workload.task=text needs workload.input_len=N for random prompts, or workload.prompts=FILE",
         )
 
 

@@ -88,6 +88,11 @@ class CellData:
         return found
 
     @cached_property
+    def gaps_s(self) -> list[float]:
+        """Gaps between the chunks of all texts that are judged."""
+        return [gap for request in self.judged for gap in request.itl_s]
+
+    @cached_property
     def output_tokens(self) -> int:
         """AR tokens of all requests."""
         return sum(request.output_tokens for request in self.requests)

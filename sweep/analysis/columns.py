@@ -12,6 +12,7 @@ from typing import Any
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import load_metrics, metrics
 from sweep.analysis.cell_data import CellData
+from sweep.config import TEXT
 from sweep.plan.cells import Cell
 from sweep.plan.features import combination_name
 
@@ -88,8 +89,37 @@ def _bottleneck(measured: CellData) -> str | None:
     return worst.phase if worst else None
 
 
+def _writes(measured: CellData) -> bool:
+    """Whether it makes texts and no images."""
+    return bool(measured.cell.config["workload"].get("task") == TEXT)
+
+
+def _images(measured: CellData) -> int:
+    return 0 if _writes(measured) else len(measured.completed)
+
+
 def _throughput(measured: CellData) -> float | None:
+    return None if _writes(measured) else metrics.images_per_s(_images(measured), measured.wall_s)
+
+
+def _per_gpu(measured: CellData) -> float | None:
+    if _writes(measured):
+        return None
+    return metrics.images_per_s_per_gpu(_images(measured), measured.wall_s, measured.cell.gpus)
+
+
+def _requests_per_s(measured: CellData) -> float | None:
     return metrics.images_per_s(len(measured.completed), measured.wall_s)
+
+
+def _read_per_s(measured: CellData) -> float | None:
+    if not _writes(measured) or not measured.wall_s:
+        return None
+    return sum(request.prompt_tokens for request in measured.completed) / measured.wall_s
+
+
+def _of_image(name: str) -> Callable[[Cell], int]:
+    return lambda cell: 0 if cell.config["workload"].get("task") == TEXT else cell.config["workload"][name]
 
 
 def _tokens_per_s(measured: CellData) -> float | None:
@@ -115,13 +145,15 @@ def _image_tokens_per_s(measured: CellData) -> float | None:
 
 
 def _energy(measured: CellData) -> float | None:
+    if _writes(measured):
+        return None
     return metrics.energy_j_per_image([(r.telemetry.get("energy_j"), len(r.requests)) for r in measured.results])
 
 
 def _cost(measured: CellData) -> float | None:
     if measured.cell.device == "cpu":
         return None  # the price is that of a GPU
-    price, images = measured.cell.config["hardware"]["price_per_gpu_hour"], len(measured.completed)
+    price, images = measured.cell.config["hardware"]["price_per_gpu_hour"], _images(measured)
     return measured.cell.gpus * price / 3600 * measured.wall_s / images if price is not None and images else None
 
 
@@ -146,9 +178,9 @@ COLUMNS: tuple[Column, ...] = (
         "requests a second that were asked for",
         lambda m: load_metrics.asked(m.cell, "request_rate"),
     ),
-    _identity("steps", "denoising steps", lambda cell: cell.config["workload"]["steps"]),
-    _identity("width", "image width in pixels", lambda cell: cell.config["workload"]["width"]),
-    _identity("height", "image height in pixels", lambda cell: cell.config["workload"]["height"]),
+    _identity("steps", "denoising steps; 0 for texts", _of_image("steps")),
+    _identity("width", "image width in pixels; 0 for texts", _of_image("width")),
+    _identity("height", "image height in pixels; 0 for texts", _of_image("height")),
     Column("prompts", FACT, "distinct prompts", lambda m: len({r.prompt_index for r in m.requests}) or None),
     Column("status", STATUS, "PASS, WARN, FAIL, ERROR or SKIP"),
     Column("reason", STATUS, "why the cell has this status, in one line", heading="reason"),
@@ -181,12 +213,12 @@ COLUMNS: tuple[Column, ...] = (
         "images_per_s_per_gpu",
         METRIC,
         "images ÷ time ÷ devices",
-        lambda m: metrics.images_per_s_per_gpu(len(m.completed), m.wall_s, m.cell.gpus),
+        _per_gpu,
         heading="images/s/GPU",
         unit="images/s",
         better=HIGHER,
     ),
-    Column("requests_per_s", METRIC, "requests ÷ time; a request makes one image", _throughput, better=HIGHER),
+    Column("requests_per_s", METRIC, "requests ÷ time; each makes one image or text", _requests_per_s, better=HIGHER),
     Column(
         "queue_mean_s",
         METRIC,
@@ -247,6 +279,17 @@ COLUMNS: tuple[Column, ...] = (
         better=LOWER,
     ),
     *_percentiles("tpot", "the time per AR token after the first", lambda m: m.tpots_s, (95, 99)),
+    Column(
+        "itl_mean_s",
+        METRIC,
+        "mean gap between chunks of a text that streams",
+        lambda m: metrics.mean(m.gaps_s),
+        "time between chunks",
+        unit="s",
+        better=LOWER,
+    ),
+    *_percentiles("itl", "the gaps between chunks, of all texts together", lambda m: m.gaps_s, (95, 99)),
+    Column("input_tokens_per_s", METRIC, "tokens of prompts ÷ time, for texts", _read_per_s, better=HIGHER),
     Column("output_tokens_per_s", METRIC, "AR tokens ÷ time, the whole request's", _tokens_per_s, better=HIGHER),
     Column("ar_tokens_per_s", METRIC, "AR tokens ÷ time in ar_prefill and ar_decode", _ar_tokens_per_s, better=HIGHER),
     Column(

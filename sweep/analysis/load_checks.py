@@ -28,7 +28,7 @@ CAUSES = {
     "http": "answered with an error",
     "timeout": "not answered in time",
     "connection": "cut off",
-    "reply": "answered with what is no picture",
+    "reply": "answered with what cannot be used",
 }
 
 

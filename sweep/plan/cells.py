@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
 from sweep.cached import cached_property
-from sweep.config import ConfigError, Feature, RunConfig, require
+from sweep.config import TEXT, ConfigError, Feature, RunConfig, require
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
@@ -49,6 +49,10 @@ OFFLINE = "offline"
 
 NOT_UNDER_LOAD = ("num_prompts", "seeds_per_prompt", "repeats")
 """Fields of Workload that a load has its own number of requests for. `num_prompts` is in what its prompts hash to."""
+
+ONLY_OF_TEXTS = ("input_len", "output_len", "prompt_ids", "temperature")
+ONLY_OF_IMAGES = ("prompt_set", "prompt_tokens", "negative_prompt", "width", "height", "steps", "guidance_scale")
+"""Fields of Workload that change nothing of the other kind of work."""
 
 _NOT_IN_NAMES = re.compile(r"[^\w+=.,-]")
 """What a cell's folder has `_` for: all but letters and digits of any script, and a few signs."""
@@ -194,6 +198,9 @@ def check_run(config: RunConfig) -> None:
     """Rules that involve more than one field. Raises ConfigError with one line for the user."""
     registry.check(config)
     model, work = config.model, config.workload
+    if work.task == TEXT:
+        _check_text(config)
+        return
     for name in ("width", "height"):
         value = getattr(work, name)
         multiple = model.size_multiple
@@ -210,6 +217,19 @@ def check_run(config: RunConfig) -> None:
     require(
         work.task in model.tasks,
         f"workload.task={work.task}: {model.name} supports only {', '.join(model.tasks)}",
+    )
+
+
+def _check_text(config: RunConfig) -> None:
+    kind, model = registry.kind(config.engine.name), config.model
+    require(
+        config.load.name != OFFLINE,
+        f"workload.task={TEXT} is measured under load; say how requests arrive: load=closed or load=open",
+    )
+    anything = kind.attaches or not kind.generates
+    require(
+        anything or TEXT in model.tasks,
+        f"workload.task={TEXT}: {model.name} supports only {', '.join(model.tasks)}",
     )
 
 
@@ -261,6 +281,7 @@ def build_cell(
         engine.options(chosen, ranks)  # refuses two values for one argument
     loaded = run.load.name != OFFLINE
     left_out = NOT_GENERATED + (NOT_UNDER_LOAD if loaded else ())
+    left_out += ONLY_OF_IMAGES if run.workload.task == TEXT else ONLY_OF_TEXTS
     work_part = {
         "workload": {k: v for k, v in plain["workload"].items() if k not in left_out},
         "content": content(run),

@@ -16,6 +16,10 @@ MOST_REQUESTS = 1_000_000
 """Largest number of measured requests of a cell; each is a row of its result."""
 
 
+MOST_TOKENS = 100_000_000
+"""Largest number of random tokens of a cell: they are in memory before the first is sent."""
+
+
 def refuse_unknown(config: DictConfig) -> None:
     """Check that every field is one of the schema: `+workload.step=3` adds any. Raises ConfigError.
 
@@ -61,3 +65,6 @@ def refuse_too_many(run: RunConfig) -> None:
     )
     sent = run.load.requests
     require(sent <= MOST_REQUESTS, f"load: a cell sends at most {MOST_REQUESTS:,} requests, not {sent:,}")
+    tokens = sent * (work.input_len or 0)
+    asked = f"workload.input_len={work.input_len}, {sent:,} requests"
+    require(tokens <= MOST_TOKENS, f"{asked}: a cell sends at most {MOST_TOKENS:,} tokens of random prompts")

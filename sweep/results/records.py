@@ -62,7 +62,7 @@ CUT_OFF = "cut_off"
 
 
 class RequestRow(Struct, frozen=True):
-    """One request for an image, whatever came of it; a row of requests.csv.
+    """One request for an image or, with no size, for a text, whatever came of it; a row of requests.csv.
 
     Moments and durations in seconds; moments count from when the engine began with the cell's first request. A batch is
     a fact about requests: those of one share `start_s`, `done_s` and `e2e_s`.
@@ -94,6 +94,7 @@ class RequestRow(Struct, frozen=True):
     image_fault: Code = ""  # what is wrong with the pixels, a code of sweep/engines/images.py; "" for nothing
     image_tokens: tuple[Number, ...] = ()  # what the AR stage wrote for its image; () if not kept
     failure: Code = ""  # under load, why it failed: refused, http, timeout, connection or reply
+    itl_s: tuple[Seconds, ...] = ()  # of a text that streams, the gaps between its chunks; () without chunks
 
 
 class BatchRow(Struct, frozen=True):

@@ -24,7 +24,7 @@ import msgspec
 
 from profiling.child_environment import child_environment
 from sweep.config import Load
-from sweep.engines.endpoint.bodies import body_of
+from sweep.engines.endpoint.bodies import body_of, path_of
 from sweep.engines.endpoint.server import headers, model_of
 from sweep.engines.images import image_name
 from sweep.engines.process.failures import EngineFailure, one_line
@@ -97,17 +97,20 @@ class LoadDriver:
 
     def _job(self, url: str, turns: Sequence[Turn]) -> Job:
         ordered = [self._due(turn) for turn in turns]
+        texts = turns[0].requests[0].text is not None
         first = [replace(turns[0].requests[0], request_id=f"{WARM_UP}{n}") for n in range(self._load.warmup_requests)]
         return Job(
             url=url,
-            path="/v1/images/edits" if turns[0].requests[0].input_image else "/v1/images/generations",
+            path=path_of(turns[0].requests[0]),
             requests=ordered,
             warm_up=[self._due(Turn((one,), 0, "")) for one in first],
             timeout_s=self._timeout_s,
             concurrency=self._load.max_concurrency,
             duration_s=self._load.duration_s if turns[0].intended_s is None else None,
             headers=headers(self._host.spec),
+            decoders=0 if texts else 1,
             pictures=self._pictures,
+            streams=texts,
         )
 
     def _due(self, turn: Turn) -> Due:
@@ -220,8 +223,8 @@ def _output(answer: Answer, began_s: float) -> Output:
         latency_s=answer.done_s - answer.sent_s,
         image_paths=("",),
         image_hashes=(answer.image_hash,),
-        output_tokens=0,
-        prompt_tokens=(0,),
+        output_tokens=answer.output_tokens,
+        prompt_tokens=(answer.prompt_tokens,),
         phases=(),
         evidence=(),
         epoch_s=0.0,

@@ -17,6 +17,7 @@ from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import Span, TelemetrySample
+from sweep.config import TEXT
 from sweep.engines import registry
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
@@ -35,6 +36,7 @@ from sweep.run.schedule import Turn
 from sweep.workload import arrivals
 from sweep.workload.inputs import Inputs, read_inputs
 from sweep.workload.requests import batches, build_requests
+from sweep.workload.texts import text_requests
 
 
 class Measurement:
@@ -68,16 +70,15 @@ class Measurement:
         """
         run = self.run
         inputs = self.cell.inputs or read_inputs(run.workload)
-        requests = build_requests(run.workload, run.batch, run.seed, inputs)
         self.prompts = inputs.prompts
-        requests = self._with_input_images(requests)
+        texts = run.workload.task == TEXT  # a load warms up for itself, and texts have nothing else
+        requests = [] if texts else self._with_input_images(build_requests(run.workload, run.batch, run.seed, inputs))
         rounds = batches(requests, run.batch)
         self.turns = self._load(inputs) if self.cell.under_load else schedule.offline(rounds, run.workload.repeats)
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
-        first = tuple(rounds[0])
         with self._timed("warm_up"):
-            for _ in range(run.engine.warmup):
+            for first in [tuple(rounds[0])] * run.engine.warmup if rounds else []:
                 baseline_latency(baseline, first, run.engine.warmup_timeout_s, self.doing)
                 output = host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
                 self.warm_up_evidence += (output.evidence,)
@@ -140,6 +141,11 @@ class Measurement:
         if due_s is not None and asked.duration_s is not None:
             times = list(itertools.takewhile(lambda due: due < (asked.duration_s or 0.0), due_s)) or [0.0]
             count, due_s = len(times), iter(times)
+        if run.workload.task == TEXT:
+            as_tokens = run.workload.prompt_ids
+            if as_tokens is None:
+                as_tokens = not registry.kind(run.engine.name).attaches
+            return schedule.load(text_requests(run.workload, count, run.seed, inputs, as_tokens), due_s)
         work = dataclasses.replace(run.workload, num_prompts=count, seeds_per_prompt=1)
         requests = self._with_input_images(build_requests(work, 1, run.seed, inputs))
         return schedule.load(requests, due_s)

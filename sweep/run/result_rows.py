@@ -1,12 +1,14 @@
 """From records of a driver to the rows that are stored: requests with their times, batches, token times. Pure."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from profiling.phases import PhaseRecord
 from sweep.analysis import metrics
 from sweep.engines.protocol import Output, Request
 from sweep.results.records import BatchRow, RequestRow
+from sweep.run.client.messages import Answer
 from sweep.run.drivers import Failed, Record
 from sweep.run.load_driver import Lost, repeat_of
 
@@ -58,6 +60,11 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
         sent_s = start_s if began_s is None else record.began_s + answer.sent_s - began_s
         queued_ms = answer.metrics.get("stage_durations", {}).get("queue_wait_ms")
         first_s = None if ttft_s is None else start_s + ttft_s
+        written = output.output_tokens
+        if answer.first_token_s is not None:  # a text, of which its client sees every chunk
+            written = answer.output_tokens
+            first_s = sent_s + answer.first_token_s - answer.sent_s
+            tpot_s = metrics.tpot(answer.chunks_s[-1], answer.first_token_s, written)
         rows.append(
             RequestRow(
                 **_asked(request, repeat_of(answer.id), number),
@@ -65,7 +72,7 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
                 queue_s=None if queued_ms is None else queued_ms / 1e3,
                 ttft_s=None if first_s is None else max(0.0, first_s - sent_s),
                 e2e_s=answer.done_s - answer.sent_s,
-                output_tokens=output.output_tokens,
+                output_tokens=written,
                 exit_code=0,
                 error="",
                 prompt_tokens=output.prompt_tokens[position],
@@ -78,9 +85,14 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
                 done_s=sent_s + answer.done_s - answer.sent_s,
                 image_fault=answer.fault,
                 image_tokens=output.image_tokens[position] if output.image_tokens else (),
+                itl_s=_gaps_s(answer),
             )
         )
     return tuple(rows)
+
+
+def _gaps_s(answer: Answer) -> tuple[float, ...]:
+    return tuple(round(max(0.0, after - before), 6) for before, after in pairwise(answer.chunks_s))
 
 
 def lost_rows(lost: Sequence[Lost], began_s: float) -> tuple[RequestRow, ...]:

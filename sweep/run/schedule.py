@@ -49,7 +49,7 @@ def load(requests: Sequence[Request], due_s: Iterator[float] | None) -> tuple[Tu
                 requests=(request,),
                 repeat=0,
                 doing="serving",
-                keep_images=request.prompt_index not in seen,
+                keep_images=request.text is None and request.prompt_index not in seen,
                 intended_s=None if due_s is None else next(due_s),
             )
         )

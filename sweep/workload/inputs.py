@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ConfigError, Workload, require
+from sweep.config import TEXT, ConfigError, Workload, require
 from sweep.findings import Finding
-from sweep.workload.prompts import all_prompts
+from sweep.workload.prompts import all_prompts, estimate_tokens
+from sweep.workload.sharegpt import read_conversations
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -26,23 +27,32 @@ class Inputs:
     content: str  # hash of prompts and image
     image: str = ""  # absolute path of the image to edit; "" when there is none or when one is generated
     image_sha256: str = ""  # of the file
+    output_lens: tuple[int, ...] = ()  # tokens of the reply to each prompt, estimated; () where there are no replies
     notes: tuple[Finding, ...] = ()  # how the prompts differ from what was asked for; without a status
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Inputs":
         """Inverse of `dataclasses.asdict`."""
         notes = tuple(Finding(**note) for note in data["notes"])
-        return Inputs(**{**data, "prompts": tuple(data["prompts"]), "notes": notes})
+        lens = tuple(data.get("output_lens", ()))  # plans of earlier versions have none
+        return Inputs(**{**data, "prompts": tuple(data["prompts"]), "output_lens": lens, "notes": notes})
 
 
 def read_inputs(workload: Workload) -> Inputs:
     """Read the files that `workload` names. Raises ConfigError with one line for the user."""
-    asked = all_prompts(workload)
+    if random_texts(workload):
+        return Inputs((), hashlib.sha256().hexdigest()[:16])
+    replies = conversations(workload)
+    asked = [question for question, _ in replies] or all_prompts(workload)
     distinct = list(dict.fromkeys(asked))
     prompts = tuple(distinct[: workload.num_prompts])
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(prompt.encode("utf-8", "surrogatepass") + b"\0")
+    lens = {question: max(1, round(estimate_tokens(reply))) for question, reply in reversed(replies)}
+    written = tuple(lens[prompt] for prompt in prompts if lens)
+    if written:
+        digest.update(str(written).encode())
     image = check_input_image(workload) or ""
     sha256 = ""
     if image:
@@ -50,7 +60,18 @@ def read_inputs(workload: Workload) -> Inputs:
         digest.update(data)
         sha256 = hashlib.sha256(data).hexdigest()
     notes = tuple(_notes(workload, asked, distinct))
-    return Inputs(prompts, digest.hexdigest()[:16], image, sha256, notes)
+    return Inputs(prompts, digest.hexdigest()[:16], image, sha256, written, notes)
+
+
+def random_texts(workload: Workload) -> bool:
+    """Whether prompts are random tokens, which no file holds."""
+    return workload.task == TEXT and workload.prompt is None and workload.prompts is None
+
+
+def conversations(workload: Workload) -> list[tuple[str, str]]:
+    """Questions and answers of a ShareGPT file; [] where there is none. Raises ConfigError."""
+    named = workload.task == TEXT and workload.prompt is None and workload.prompts_column is None
+    return read_conversations(workload.prompts) if named and workload.prompts is not None else []
 
 
 def check_input_image(workload: Workload) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sweep.config import Feature, RunConfig
+from sweep.config import TEXT, Feature, RunConfig
 from sweep.engines.diffusers.families import FAMILIES, FEATURES
 from sweep.engines.registry import EngineKind, Preflight
 from sweep.findings import SKIP, Finding
@@ -14,6 +14,9 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
         if feature.name not in FEATURES and "call" not in (feature.engines.get("diffusers") or {}):
             why = f"engine diffusers has no module for {feature.name}, and its file names no method to call"
             return Preflight(Finding("feature_without_code", f"{why} (engines.diffusers.call)", SKIP))
+    if run.workload.task == TEXT and (several := [feature.name for feature in features if feature.gpus > 1]):
+        why = f"engine diffusers writes texts on one device, and {' and '.join(several)} needs several"
+        return Preflight(Finding("text_on_one_device", why, SKIP))
     return Preflight()
 
 

@@ -1,12 +1,30 @@
-"""Requests as OpenAI's image endpoints take them, with the fields that vLLM-Omni adds."""
+"""Requests as OpenAI's endpoints take them, with the fields that vLLM and vLLM-Omni add."""
 
 from typing import Any
 
 from sweep.engines.protocol import Request
 
 
+def path_of(request: Request) -> str:
+    """The endpoint that takes it."""
+    if request.text is not None:
+        return "/v1/completions"
+    return "/v1/images/edits" if request.input_image else "/v1/images/generations"
+
+
 def body_of(request: Request, model: str) -> dict[str, Any]:
-    """JSON body of POST /v1/images/generations; of an edit, the fields of its form besides the picture."""
+    """JSON body of a request for a text, which streams, or an image; of an edit, its form besides the picture."""
+    if request.text is not None:
+        return {
+            "model": model,
+            "prompt": list(request.text.prompt_ids) or request.prompt,
+            "max_tokens": request.text.max_tokens,
+            "ignore_eos": True,  # vLLM's and SGLang's: as much is written as was asked for
+            "temperature": request.text.temperature,
+            "seed": request.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
     body: dict[str, Any] = {
         "model": model,
         "prompt": request.prompt,
