@@ -37,6 +37,7 @@ from sweep.run.schedule import Turn
 
 START_S = 60.0  # for the server to listen, and for it to stop once its last batch is done
 SLACK_S = 30.0  # for the load generator to start and to end
+LAST_S = 5.0  # for the load generator to tell what was answered before the engine was gone
 TELL_S = 0.25  # between two notes of progress
 WARM_UP = "w"
 """What the ids of requests begin with that come before the load."""
@@ -155,22 +156,34 @@ class LoadDriver:
         answers: dict[str, Answer] = {}
         open_batches: list[Output] = []
         joined: set[str] = set()
+        gone: EngineFailure | None = None
+        until = 0.0
         while True:
-            event = told.get()
+            try:
+                event = told.get(timeout=max(0.0, until - time.monotonic()) if gone else None)
+            except queue.Empty:
+                break
+            if isinstance(event, EngineFailure) and gone is None and not event.alive:
+                gone, until = event, time.monotonic() + LAST_S  # what was answered before may still be looked at
+                continue
             if isinstance(event, BaseException):
-                raise event
+                raise gone or event
             if event is None:  # the server has stopped, so everything was told
                 break
             if isinstance(event, Output):
                 if not event.request_ids[0].startswith(WARM_UP):
                     open_batches.append(event)
-            elif self._taken(event, answers, len(sent)) is None and event.ended is not None:
+            elif self._taken(event, answers, len(sent)) is None and event.ended is not None and not gone:
                 with contextlib.suppress(EngineFailure):  # `_watch` says what became of the engine
                     self._host.stop_serving(START_S + self._timeout_s)
             for output in [one for one in open_batches if answers.keys() >= set(one.request_ids)]:
                 open_batches.remove(output)
                 joined |= set(output.request_ids)
                 yield self._record(output, sent, answers)
+            if gone and self.ended:
+                break
+        if gone:
+            raise gone
         for key, answer in answers.items():
             if answer.failure or key not in joined:
                 self.lost.append(Lost(sent[first_id(key)].requests[0], answer, self.began_s))

@@ -1,7 +1,7 @@
 """Entry point of the load generator: `python -m sweep.run.client.process` reads a Job and writes a line an answer.
 
 Intended times are kept whatever happens: a request that is sent late is late against its own time, and later ones are
-sent at theirs. Nothing is decoded in the event loop.
+sent at theirs. Nothing is decoded here (`lookers`).
 """
 
 import asyncio
@@ -12,9 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Lock
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ import aiohttp
 import msgspec
 
 from sweep.engines.process.orphans import end_when, process_exists
-from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, REPLY, TIMEOUT, Answer, Due, Ended, Job, Told
-from sweep.run.client.replies import Looked, look
+from sweep.run.client.lookers import Lookers, Parcel, tell
+from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, TIMEOUT, Answer, Due, Ended, Job, Told
 from sweep.run.client.streams import Heard
 
 TICK_S = 0.01  # between two looks at how late the loop is
@@ -46,8 +45,8 @@ class Came:
 class Generator:
     """Sends the requests of a job."""
 
-    def __init__(self, job: Job, pool: ProcessPoolExecutor | None) -> None:
-        self._job, self._pool = job, pool
+    def __init__(self, job: Job, lookers: Lookers | None, telling: Lock) -> None:
+        self._job, self._lookers, self._telling = job, lookers, telling
         self._room = asyncio.Semaphore(job.concurrency) if job.concurrency else contextlib.nullcontext()
         self._began_s = 0.0
         self._uploads: dict[str, bytes] = {}
@@ -58,21 +57,25 @@ class Generator:
         """Send all, write every answer as it comes, then how the generator itself did."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=600)
         timeout = aiohttp.ClientTimeout(total=self._job.timeout_s)
+        if self._lookers is not None:
+            await self._lookers.begin()
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._job.headers) as session:
             for one in self._job.warm_up:
                 await self._asked(session, one)
             ticking = asyncio.create_task(self._tick())
             cpu_s = time.process_time()
             self._began_s = time.perf_counter()
-            _tell(Told(began_s=self._began_s))
+            tell(Told(began_s=self._began_s), self._telling)
             if any(one.intended_s is not None for one in self._job.requests):
                 await self._open(session)
             else:
                 await self._closed(session)
             wall_s, cpu_s = self._now(), time.process_time() - cpu_s
             ticking.cancel()
+        if self._lookers is not None:
+            await self._lookers.end()
         lags = Ended(wall_s, cpu_s, _p99(self._loop_lags), _p99(self._send_lags))
-        _tell(Told(ended=lags))
+        tell(Told(ended=lags), self._telling)
 
     async def _open(self, session: aiohttp.ClientSession) -> None:
         """Each when it is due, whether others are done or not."""
@@ -110,10 +113,6 @@ class Generator:
                 self._send_lags.append(sent_s - intended_s)
             came = await self._asked(session, one)
             done_s = self._now()
-        looked, failure = Looked(came.error, metrics=came.heard.metrics), came.failure
-        if not failure and not self._job.streams:
-            looked = await self._looked(one, came.reply)
-            failure = REPLY if looked.error else ""
         answer = Answer(
             id=one.id,
             intended_s=intended_s,
@@ -121,16 +120,17 @@ class Generator:
             done_s=done_s,
             status=came.status,
             first_byte_s=came.first_s,
-            error=looked.error,
-            failure=failure,
-            fault=looked.fault,
-            image_hash=looked.image_hash,
-            metrics=looked.metrics,
+            error=came.error,
+            failure=came.failure,
+            metrics=came.heard.metrics,
             chunks_s=[round(at, 6) for at in came.heard.chunks_s],
             output_tokens=came.heard.output_tokens,
             prompt_tokens=came.heard.prompt_tokens,
         )
-        _tell(Told(answer=answer))
+        if came.failure or self._job.streams or self._lookers is None:
+            tell(Told(answer=answer), self._telling)
+        else:
+            await self._lookers.hand(Parcel(answer, one.size if self._job.pictures else None, one.image), came.reply)
 
     async def _asked(self, session: aiohttp.ClientSession, one: Due) -> "Came":
         """Send a request and wait for the last byte of its reply."""
@@ -170,15 +170,6 @@ class Generator:
         form.add_field("image", self._uploads[one.upload], filename="image.png", content_type="image/png")
         return form
 
-    async def _looked(self, one: Due, reply: bytes) -> Looked:
-        if self._pool is None:
-            return Looked()
-        size = one.size if self._job.pictures else None
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, look, reply, size, one.image)
-        except BrokenProcessPool:
-            return Looked("the process that looks at pictures died")
-
     async def _tick(self) -> None:
         while True:
             due = time.perf_counter() + TICK_S
@@ -187,11 +178,6 @@ class Generator:
 
     def _now(self) -> float:
         return time.perf_counter() - self._began_s
-
-
-def _tell(told: Told) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
-    sys.stdout.buffer.flush()
 
 
 def _p99(values: list[float]) -> float:
@@ -221,13 +207,9 @@ def main() -> None:
     started_by = os.getppid()
     end_when(lambda: os.getppid() != started_by or not process_exists(started_by))
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
-    context = multiprocessing.get_context("fork")
-    with contextlib.ExitStack() as stack:
-        pool = None
-        if job.decoders:
-            pool = stack.enter_context(ProcessPoolExecutor(job.decoders, context))
-            pool.submit(os.getpid).result()  # forks them now, before the loop has threads
-        uvloop.run(Generator(job, pool).run())
+    telling = multiprocessing.get_context("fork").Lock()
+    lookers = Lookers(job.decoders, telling) if job.decoders and not job.streams else None
+    uvloop.run(Generator(job, lookers, telling).run())
 
 
 if __name__ == "__main__":
