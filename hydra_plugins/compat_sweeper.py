@@ -79,7 +79,8 @@ class CompatSweeper(Sweeper):
         from sweep.workload.inputs import ReadOnce
 
         read = ReadOnce()
-        given = [f"{key}={value}" for key, value in self.params.items()]
+        combos, arguments = _combos(arguments)
+        given = [f"{key}={value}" for key, value in {**self.params, **combos}.items()]
         parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides([*given, *arguments])
         axes = {override.get_key_element(): _values(override) for override in parsed}  # the command line wins
         varying = {key for key, values in axes.items() if len(values) > 1}
@@ -133,6 +134,17 @@ def _varied(overrides: list[str], varying: set[str]) -> str:
     own = [o for o in overrides if not (offline and o.startswith("load."))]
     told = [masked_text(o).split("=", 1) for o in own if o.split("=", 1)[0] in varying - {"batch", "feature"}]
     return " ".join(SAID.get(name, f"{name.rpartition('.')[2]}={{}}").format(value) for name, value in told)
+
+
+def _combos(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The parameters of the files that `+combos=FILE` names, and the other arguments. Raises ConfigError."""
+    from sweep.plan.combos import parameters
+
+    named = [one for one in arguments if one.startswith("+combos=")]
+    found: dict[str, str] = {}
+    for one in named:
+        found |= parameters(Path(one.partition("=")[2].strip("'\"")))
+    return found, [one for one in arguments if one not in named]
 
 
 def _values(override: Override) -> list[str]:

@@ -395,6 +395,7 @@ class RunConfig:
     profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Speed is then not judged
     dry_run: bool = False  # print the plan and run nothing
     plots: bool = True  # draw plots and report.html when the sweep ends
+    metadata: dict[str, Any] = field(default_factory=dict)  # whatever describes the run; kept with every result
     group: int | None = None  # internal: number of the group that a launched job runs
 
     def __post_init__(self) -> None:

@@ -146,6 +146,14 @@ def test_an_open_load_sends_at_its_rate_and_counts_from_when_requests_were_due(s
     assert (tmp_path / "sweep" / "plots" / "rate.png").exists()
 
 
+def test_metadata_is_kept_with_the_sweep(sweep: Run, tmp_path: Path) -> None:
+    told = ("+metadata.model_version=v1.0", "+metadata.hardware=8xDCU")
+    done = sweep(*NOOP, "load=closed", "load.max_concurrency=1", *told, "plots=false", "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    manifest = json.loads((tmp_path / "sweep" / "manifest.json").read_text())
+    assert manifest["metadata"] == {"model_version": "v1.0", "hardware": "8xDCU"}
+
+
 def test_batches_wait_for_company_when_told_to(sweep: Run, tmp_path: Path) -> None:
     wait = "load.batch_wait_ms=0,500"
     done = sweep(

@@ -35,6 +35,7 @@ def facts_of(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
         "git_commit": provenance.git_commit(),
         "machine": _machine(),
         "random_weights": _random_weights(plan),
+        "metadata": {name: value for cell in plan.cells for name, value in cell.config.get("metadata", {}).items()},
         "start": started,
         "first_start": folder.load_manifest().get("first_start", started),
     }
