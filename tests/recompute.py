@@ -414,7 +414,7 @@ def read_text(results: Sequence[Result]) -> dict[str, Any]:
     folder, shown = results[0]["path"], []
     known = json.loads((folder / "quality.json").read_text()) if (folder / "quality.json").is_file() else {}
     for request in results[0]["requests"]:
-        prompt = results[0]["prompts"][request["prompt_index"]]
+        prompt = dict(enumerate(results[0]["prompts"])).get(request["prompt_index"], "")  # random ones are not kept
         found = known.get(f"text:{request['image_hash']}")
         wanted = [text for one, two in QUOTES for text in re.findall(f"{one}([^{two}]+){two}", prompt)]
         if request["image"] and found and wanted:

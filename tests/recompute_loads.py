@@ -67,6 +67,7 @@ def columns(cell: Row, results: Sequence[Row], mean: Any, percentile: Any) -> Ro
     latencies = [one["e2e_s"] for one in sent]
     due = [taken(one) for one in sent] if load["name"] == "open" else []
     tokens = sum(one["output_tokens"] for one in ended)
+    texts = cell["config"]["workload"]["task"] == "text"
     named = {"closed": f"closed, {load['max_concurrency']} in flight"}
     asked = load["trace"] or f"{load['request_rate'] or 0:g}/s {load['arrivals']}"
     row: Row = {
@@ -77,9 +78,9 @@ def columns(cell: Row, results: Sequence[Row], mean: Any, percentile: Any) -> Ro
         **{f"latency_p{q}_s": percentile(latencies, q) for q in (50, 90, 95, 99)},
         "e2e_with_queue_mean_s": mean(due),
         **{f"e2e_with_queue_p{q}_s": percentile(due, q) for q in (50, 90, 95, 99)},
-        "images_per_s": len(ended) / wall_s,
+        "images_per_s": None if texts else len(ended) / wall_s,
         "requests_per_s": len(ended) / wall_s,
-        "images_per_s_per_gpu": len(ended) / wall_s / cell["gpus"],
+        "images_per_s_per_gpu": None if texts else len(ended) / wall_s / cell["gpus"],
         "output_tokens_per_s": tokens / wall_s if tokens else None,
         "queue_mean_s": mean([one["queue_s"] for one in sent if one["queue_s"] is not None]),
         "batch_mean": len(every) / sum(len(result["batches"]) for result in results),
@@ -92,6 +93,12 @@ def columns(cell: Row, results: Sequence[Row], mean: Any, percentile: Any) -> Ro
     for name in ("ttft", "tpot"):
         values = [one[f"{name}_s"] for one in sent if one[f"{name}_s"] is not None]
         row |= {f"{name}_mean_s": mean(values)} | {f"{name}_p{q}_s": percentile(values, q) for q in (95, 99)}
+    if texts:
+        gaps = [gap for one in sent for gap in one["itl_s"]]
+        row |= {"itl_mean_s": mean(gaps)} | {f"itl_p{q}_s": percentile(gaps, q) for q in (95, 99)}
+        row["input_tokens_per_s"] = sum(one["prompt_tokens"] for one in ended) / wall_s
+        row |= dict.fromkeys(("steps", "width", "height"), 0)
+        row |= dict.fromkeys(("energy_j_per_image", "cost_per_image"))
     seen = max((rank["block_sequence"] for r in results for b in r["batches"] for rank in b["evidence"]), default=0)
     drawn = seen and not tokens and cell["config"]["workload"]["task"] == "text_to_image"
     row["image_tokens_per_s"] = seen * len(ended) / wall_s if drawn else None

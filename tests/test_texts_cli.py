@@ -9,7 +9,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
+from tests import recompute
 from tests.conftest import ROOT, Finished, environment, finished
 from tests.test_cli_errors import check_refused
 from tests.test_loads_cli import requests, rows
@@ -20,7 +22,7 @@ pytest.importorskip("uvloop")
 
 NOOP = ("-m", "workload=text", "engine=noop", "aa=0", "plots=false", "load=closed", "load.max_concurrency=2")
 SCHEMA = json.loads((ROOT / "sweep" / "report" / "report.schema.json").read_text())
-CELL = "baseline b1"
+CELL = "baseline b1 2 in flight"
 Run = Callable[..., Finished]
 
 
@@ -56,6 +58,12 @@ def test_a_text_has_every_time_of_its_tokens_and_no_image(written: Path) -> None
     assert not list(written.glob("*/images"))
 
 
+def test_numbers_of_texts_are_what_their_files_say(written: Path) -> None:
+    wrong, compared = recompute.differences(written)
+    assert not wrong, "\n".join(wrong)
+    assert compared > 50
+
+
 def test_times_of_a_text_follow_one_another(written: Path) -> None:
     found = requests(written, CELL)
     assert {(row["prompt_tokens"], row["output_tokens"]) for row in found} == {("24", "12")}
@@ -85,7 +93,7 @@ def test_an_engine_that_writes_at_once_is_as_fast_as_its_client(sweep: Run, tmp_
     found = rows(tmp_path / "sweep")
     assert len(found) == 2
     for length in (8, 16):
-        row = found[f"{CELL} input_len={length}"]
+        row = next(row for name, row in found.items() if f"input_len={length}" in name)
         assert float(row["input_tokens_per_s"]) == pytest.approx(length / 5 * float(row["output_tokens_per_s"]))
 
 
@@ -97,10 +105,10 @@ def test_conversations_are_sent_with_the_length_of_their_replies(sweep: Run, tmp
     file = ("workload.prompts=shared.json", "workload.output_len=null")
     done = sweep(*NOOP[:-2], *load, *file, "hydra.sweep.dir=sweep")
     assert done.code == 0, done.out + done.err
-    asked = requests(tmp_path / "sweep", CELL)
+    (row,) = rows(tmp_path / "sweep").values()
+    asked = requests(tmp_path / "sweep", row["cell"].replace("/", "_"))
     assert {(row["prompt_tokens"], row["output_tokens"]) for row in asked} == {("3", "3"), ("1", "13")}
     assert {row["seed"] for row in asked} == {str(seed) for seed in range(6)}
-    row = rows(tmp_path / "sweep")[CELL]
     assert float(row["goodput_share"]) == 1
     assert float(row["e2e_with_queue_mean_s"]) >= float(row["latency_mean_s"])
 
@@ -135,6 +143,53 @@ def test_a_server_that_runs_already_is_sent_words_unless_it_may_be_sent_tokens(
     assert (row["status"], row["requests_failed"]) == ("PASS", "0")
     assert float(row["ttft_mean_s"]) > 0
     assert float(row["queue_mean_s"]) >= 0
+
+
+TIERS = {
+    "text_smoke": "5",
+    "text_functional": "100",
+    "text_baseline": "1000",
+    "text_slo": "1000",
+    "customer_service": "500",
+    "content_platform": "1000",
+    "code_assistant": "500",
+}
+"""Presets, and how many texts each sends."""
+
+
+@pytest.mark.parametrize("study", TIERS)
+def test_a_preset_is_one_command(sweep: Run, tmp_path: Path, study: str) -> None:
+    """Here with fewer and shorter texts."""
+    smaller = ("load.num_requests=5", "workload.output_len=2", "load.slo.e2el=60000", "plots=false")
+    done = sweep("-m", f"+study={study}", "engine=noop", *smaller, "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    (row,) = rows(tmp_path / "sweep").values()
+    assert (row["status"], row["requests_sent"], row["requests_failed"]) == ("PASS", "5", "0")
+    assert float(row["ttft_mean_s"]) > 0
+
+
+@pytest.mark.parametrize(("study", "sent"), TIERS.items())
+def test_a_preset_sends_as_many_texts_as_its_tier_says(study: str, sent: str) -> None:
+    chosen = yaml.safe_load((ROOT / "conf" / "study" / f"{study}.yaml").read_text())
+    assert str(chosen["load"]["num_requests"]) == sent
+
+
+def test_the_first_tier_runs_on_a_server_that_runs_already(sweep: Run, tmp_path: Path, url: str) -> None:
+    done = sweep("-m", "+study=text_smoke", "engine=endpoint", f"engine.url={url}", "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    (row,) = rows(tmp_path / "sweep").values()
+    assert (row["status"], row["requests_sent"], row["requests_failed"]) == ("PASS", "5", "0")
+    found = requests(tmp_path / "sweep", row["cell"])
+    assert {one["output_tokens"] for one in found} == {"20"}
+
+
+def test_a_ladder_of_texts_names_its_knee(sweep: Run, tmp_path: Path) -> None:
+    smaller = ("load.num_requests=40", "load.max_concurrency=1,2,4", "workload.output_len=2", "plots=false")
+    done = sweep("-m", "+study=text_ramp", "engine=noop", *smaller, "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    (ladder,) = json.loads((tmp_path / "sweep" / "report.json").read_text())["ladders"]
+    assert ladder["level"] == "concurrency"
+    assert "requests/s" in ladder["text"]
 
 
 BAD = {

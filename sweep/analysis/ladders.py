@@ -51,7 +51,7 @@ def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
     families: dict[str, list[Row]] = {}
     for row in rows:
         cell = cells[row["cell_key"]]
-        if cell.under_load and row["role"] != AA and row["status"] in USABLE and row.get("images_per_s"):
+        if cell.under_load and row["role"] != AA and row["status"] in USABLE and _rate(row):
             families.setdefault(_family(cell), []).append(row)
     found = []
     for family in families.values():
@@ -69,22 +69,23 @@ def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
 
 
 def _closed(name: str, rungs: Sequence[Row]) -> Ladder:
-    best = max(rungs, key=lambda row: float(row["images_per_s"]))
-    knee = next(row for row in rungs if row["images_per_s"] >= NEAR_BEST * best["images_per_s"])
+    best = max(rungs, key=_rate)
+    knee = next(row for row in rungs if _rate(row) >= NEAR_BEST * _rate(best))
     last, level = rungs[-1], "concurrency"
+    unit = "images/s" if best.get("images_per_s") else "requests/s"
     if knee is last:
         before = rungs[-2]
-        gain = last["images_per_s"] / before["images_per_s"] - 1
+        gain = _rate(last) / _rate(before) - 1
         text = (
             f"no knee up to {last[level]} in flight: from {before[level]} to {last[level]}, throughput still grows by "
-            f"{gain:.0%}, to {last['images_per_s']:.3g} images/s; try more"
+            f"{gain:.0%}, to {_rate(last):.3g} {unit}; try more"
         )
         return Ladder(name, level, tuple(rungs), GROWS, text)
-    share = knee["images_per_s"] / best["images_per_s"]
-    most = "the most" if knee is best else f"{share:.0%} of the most ({best['images_per_s']:.3g} at {best[level]})"
+    share = _rate(knee) / _rate(best)
+    most = "the most" if knee is best else f"{share:.0%} of the most ({_rate(best):.3g} at {best[level]})"
     slower = last["latency_mean_s"] / knee["latency_mean_s"]
     text = (
-        f"knee at {knee[level]} in flight: {knee['images_per_s']:.3g} images/s, {most}, at "
+        f"knee at {knee[level]} in flight: {_rate(knee):.3g} {unit}, {most}, at "
         f"{knee['latency_mean_s']:.3g} s; from there to {last[level]} latency grows {slower:.2g}×"
     )
     return Ladder(name, level, tuple(rungs), KNEE, text, float(knee[level]))
@@ -92,8 +93,8 @@ def _closed(name: str, rungs: Sequence[Row]) -> Ladder:
 
 def _open(name: str, rungs: Sequence[Row]) -> Ladder:
     level = "request_rate"
-    kept = [row for row in rungs if row["images_per_s"] >= KEPT_UP * _came(row)]
-    best = max(row["images_per_s"] for row in rungs)
+    kept = [row for row in rungs if _rate(row) >= KEPT_UP * _came(row)]
+    best = max(_rate(row) for row in rungs)
     if not kept:
         text = f"already {rungs[0][level]:g} requests/s are too many: at most {best:.3g}/s were done"
         return Ladder(name, level, tuple(rungs), SATURATED, text)
@@ -128,6 +129,11 @@ def _attained(name: str, rungs: Sequence[Row], load: Load) -> Ladder:
         return Ladder(name, level, tuple(rungs), GROWS, f"{text}; try more")
     text += f"; at {least:g}/s {missed[0]['goodput_share']:.0%} did"
     return Ladder(name, level, tuple(rungs), ATTAINED, text, float(best[level]))
+
+
+def _rate(row: Row) -> float:
+    """Images a second, or texts; 0 where there are none."""
+    return float(row.get("images_per_s") or row.get("requests_per_s") or 0.0)
 
 
 def _came(row: Row) -> float:

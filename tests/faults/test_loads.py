@@ -197,3 +197,50 @@ def test_a_server_that_leaks_is_named_after_a_kill_and_a_rerun_in_one_report(swe
     assert "memory_grows" in sweep.findings("baseline b1 part 1")
     assert sweep.statuses()["baseline b1 part 1"][0] == "WARN"
     assert "MB a request" in " ".join(done.out.split())
+
+
+def test_texts_that_break_off_are_counted_with_how_far_they_came(sweep: Sweep) -> None:
+    code = """
+_write = NoopEngine.write
+
+def write(self, request):
+    writing = _write(self, request)
+    return Writing(writing.prompt_tokens, broken(request.request_id, writing.tokens))
+
+def broken(name, tokens):
+    for number, token in enumerate(tokens):
+        if number == 2 and name in ("r003", "r007"):
+            raise ValueError("no such luck")
+        yield token
+
+NoopEngine.write = write
+"""
+    sweep.inject("sweep.engines.noop.engine", code)
+    done = sweep.run(*LOAD, "workload=text", "workload.input_len=5", "workload.output_len=4")
+    assert done.code == 1, done.out + done.err
+    assert sweep.statuses()[CELL] == ("FAIL", "requests_failed")
+    assert "2 of 40 requests failed" in sweep.reason(CELL)
+    assert "after 2 chunks: ValueError: no such luck" in sweep.reason(CELL)
+    failed = [row for row in sweep.requests(CELL) if row["exit_code"] == "1"]
+    assert {(row["request_id"], row["failure"]) for row in failed} == {("r003.0", "http"), ("r007.0", "http")}
+    assert {row["output_tokens"] for row in sweep.requests(CELL) if row["exit_code"] == "0"} == {"4"}
+
+
+def test_an_engine_killed_while_it_writes_is_a_crash_and_what_was_answered_is_kept(sweep: Sweep) -> None:
+    code = """
+_write = NoopEngine.write
+
+def write(self, request):
+    if request.request_id == "r020":
+        import os
+        os.kill(os.getpid(), 9)
+    return _write(self, request)
+
+NoopEngine.write = write
+"""
+    sweep.inject("sweep.engines.noop.engine", code)
+    done = sweep.run(*LOAD, "workload=text", "workload.input_len=5", "workload.output_len=4")
+    assert done.code == 1, done.out + done.err
+    assert sweep.statuses()[CELL] == ("ERROR", "crash")
+    assert len([row for row in sweep.requests(CELL) if row["exit_code"] == "0"]) >= 15
+    assert not processes_of(sweep)
