@@ -52,7 +52,7 @@ def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
     for row in rows:
         cell = cells[row["cell_key"]]
         if cell.under_load and row["role"] != AA and row["status"] in USABLE and _rate(row):
-            families.setdefault(_family(cell), []).append(row)
+            families.setdefault(family_of(cell), []).append(row)
     found = []
     for family in families.values():
         level = "concurrency" if str(family[0]["load"]).startswith("closed") else "request_rate"
@@ -60,11 +60,11 @@ def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
         if len(rungs) > 1:
             cell = cells[rungs[0]["cell_key"]]
             if level == "concurrency":
-                found.append(_closed(_name(cell), rungs))
+                found.append(_closed(name_of(cell), rungs))
             elif all(row.get("goodput_share") is not None for row in rungs):
-                found.append(_attained(_name(cell), rungs, cell.run_config.load))
+                found.append(_attained(name_of(cell), rungs, cell.run_config.load))
             else:
-                found.append(_open(_name(cell), rungs))
+                found.append(_open(name_of(cell), rungs))
     return found
 
 
@@ -147,23 +147,23 @@ def serving(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Serving]:
     for row in rows:
         cell = cells[row["cell_key"]]
         if not cell.under_load and row["role"] != AA and row["status"] in USABLE and row.get("latency_mean_s"):
-            offline.setdefault(_family(cell, loads=False), row)
+            offline.setdefault(family_of(cell, loads=False), row)
     found = []
     for row in rows:
         cell = cells[row["cell_key"]]
         alone = cell.under_load and row["concurrency"] == 1 and row["batch"] == 1
-        same = offline.get(_family(cell, loads=False)) if alone and row["role"] != AA else None
+        same = offline.get(family_of(cell, loads=False)) if alone and row["role"] != AA else None
         if same is not None and row["status"] in USABLE:
             before, after = float(same["latency_mean_s"]), float(row["latency_mean_s"])
             text = (
                 f"serving costs {after / before - 1:+.1%} of latency: {before:.3g} s offline, {after:.3g} s over HTTP "
                 f"with one request in flight"
             )
-            found.append(Serving(_name(cell), before, after, text))
+            found.append(Serving(name_of(cell), before, after, text))
     return found
 
 
-def _family(cell: Cell, loads: bool = True) -> str:
+def family_of(cell: Cell, loads: bool = True) -> str:
     """What a ladder's cells share: all of their configuration but the level; without `loads`, but the load."""
     config = {name: value for name, value in cell.config.items() if name not in ("load", "group")}
     if loads:
@@ -176,7 +176,7 @@ def _family(cell: Cell, loads: bool = True) -> str:
     return json.dumps(config, sort_keys=True, default=str)
 
 
-def _name(cell: Cell) -> str:
+def name_of(cell: Cell) -> str:
     """The label without the load."""
     load = cell.run_config.load
     return " ".join(cell.label.replace(load.level, "").removesuffix(f" {load.name} ").split())

@@ -3,9 +3,8 @@
 import contextlib
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -13,13 +12,13 @@ from rich.text import Text
 from profiling.printing import clean, complain
 from sweep.analysis import clip_similarity, columns, image_pairs, picture_text, prompt_checks, summary
 from sweep.plan.cells import Plan
-from sweep.report import load_view
+from sweep.report import drawing, stored
 from sweep.report.page import contents
 from sweep.report.report_json import document
+from sweep.report.stored import RANDOM_WEIGHTS_NOTE, Stored
 from sweep.results.folder import SweepFolder
-from sweep.results.records import RunResult
 
-RANDOM_WEIGHTS_NOTE = "Random weights: images mean nothing, and cache speed-ups are not representative."
+__all__ = ["RANDOM_WEIGHTS_NOTE", "collector_paused", "rebuild"]
 
 
 def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, console: Console | None = None) -> int:
@@ -35,15 +34,10 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         problems = [clip_similarity.measure(folder, plan, results), picture_text.measure(folder, plan, results)]
         image_pairs.measure(folder, plan, results)
         prompt_checks.measure(folder, plan, results)
-        found = summary.summarise(folder, plan, loaded)
-        rows = found.rows
-        manifest = folder.load_manifest()
-        embedded = (cell.config["model"] for cell in plan.cells if cell.config["model"]["embedded"])
-        random_weights = any(not model.get("weights") for model in embedded) or manifest.get("random_weights")
-        note = RANDOM_WEIGHTS_NOTE if random_weights else ""
-        loads = load_view.lines(found)
+        found = stored.gathered(folder, plan, loaded)
+        rows = found.summary.rows
         files = [folder.save_summary(columns.NAMES, rows)]
-        files.append(folder.save_report(document(plan, found, results, manifest, note)))
+        files.append(folder.save_report(document(plan, found.summary, results, found.manifest, found.note)))
     for problem in filter(None, problems):
         complain(f"sweep: {problem}")
     pictures: list[Path] = []
@@ -51,11 +45,12 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         started = time.perf_counter()
         shown = Plan(tuple(plan.by_key[row["cell_key"]] for row in rows), plan.groups)
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
-            pictures = _draw(folder, plan, rows, results, note)
-            files.append(contents.write(folder, shown, rows, results, pictures, note, found.control, loads))
+            pictures = drawing.draw(found)
+            more = found.note, found.summary.control, found.load_lines
+            files.append(contents.write(folder, shown, rows, results, pictures, *more))
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")
-    _print(console, found, loads, note, folder.path if interrupted else None, files, pictures)
+    _print(console, found, folder.path if interrupted else None, files, pictures)
     return summary.exit_code(rows)
 
 
@@ -72,27 +67,9 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _draw(
-    folder: SweepFolder,
-    plan: Plan,
-    rows: Sequence[Mapping[str, Any]],
-    results: Mapping[str, RunResult | None],
-    note: str,
-) -> list[Path]:
-    import pandas
-
-    from sweep.report.plots.draw import draw_all
-    from sweep.report.plots.pictures import draw_pictures
-
-    frame = pandas.DataFrame([dict(row) for row in rows], columns=[*columns.NAMES, "findings"])
-    return draw_all(frame, folder.plots_path(), note, lambda: draw_pictures(folder, plan, rows, results))
-
-
 def _print(
     console: Console,
-    found: summary.Summary,
-    loads: Sequence[load_view.Line],
-    note: str,
+    found: Stored,
     folder: Path | None,
     files: Sequence[Path],
     pictures: Sequence[Path],
@@ -103,17 +80,24 @@ def _print(
 
     if folder:
         again = f"to resume, run the same command with hydra.sweep.dir={clean(str(folder))}"
-        said = Text.assemble(("interrupted", "yellow"), f": finished cells are kept; {again}")
-        console.print(said, soft_wrap=True)
-    console.print(summary_table([dict(row) for row in found.rows], console.width))
-    for line in control_view.lines(found.control):
+        interrupted = Text.assemble(("interrupted", "yellow"), f": finished cells are kept; {again}")
+        console.print(interrupted, soft_wrap=True)
+    console.print(summary_table([dict(row) for row in found.summary.rows], console.width))
+    for line in control_view.lines(found.summary.control):
         console.print(literal(line))
-    for name, about in loads:
+    for name, about in found.load_lines:
         console.print(Text.assemble((clean(name), "bold"), f": {clean(about)}"))
-    if note:
-        console.print(literal(note, "dim"))
+    if found.note:
+        console.print(literal(found.note, "dim"))
     for path in files:
         console.print(literal(f"{path.name:12} {path}"), soft_wrap=True)
+    print_pictures(console, pictures)
+
+
+def print_pictures(console: Console, pictures: Sequence[Path]) -> None:
+    """Say which plots were drawn, and where; nothing when none were."""
+    from sweep.report.terminal import literal
+
     shown = [path for path in pictures if path.suffix == ".png"]
     if shown:
         names = ", ".join(path.stem for path in shown)

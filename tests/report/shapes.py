@@ -126,6 +126,16 @@ def one_cell() -> list[dict[str, Any]]:
     return [row(""), row("teacache", speedup_low=None, speedup_high=None)]
 
 
+def ladder(offline: float = 2.5) -> list[dict[str, Any]]:
+    """One configuration offline, and closed with 1, 2, 4 and 8 in flight; the knee is at 4."""
+    rows = [row("", images_per_s=offline)]
+    for level, rate in ((1, 1.0), (2, 1.7), (4, 2.0), (8, 2.02)):
+        load = {"load": f"closed, {level} in flight", "concurrency": level, "knee": level == 4}
+        load |= {"requests_per_s": rate}
+        rows.append(row("", images_per_s=rate, latency_mean_s=level / rate, queue_mean_s=level / 10, **load))
+    return rows
+
+
 SHAPES = {
     "full": full,
     "only_baseline": lambda: [row("")],
@@ -134,4 +144,5 @@ SHAPES = {
     "forty": forty,
     "two_models": two_models,
     "many_settings": many_settings,
+    "ladder": ladder,
 }

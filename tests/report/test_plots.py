@@ -26,6 +26,7 @@ EXPECTED = {
     "forty": {"heatmap", "speedup", "phases", "batch", "memory", "quality", "exactness"},
     "two_models": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
     "many_settings": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
+    "ladder": {"phases", "memory", "concurrency"},
 }
 
 
@@ -270,3 +271,45 @@ def test_what_a_profiler_recorded_is_in_no_plot_of_speed_and_said_to_be_profiled
     assert {path.stem for path in written} == {"heatmap", "phases", "memory"}
     assert any("profiled" in text for text in texts(figure("phases", rows)))
     assert "profiled" in texts(figure("heatmap", rows))
+
+
+def test_what_a_load_does_offline_is_a_line_and_the_knee_has_a_ring():
+    drawn = figure("concurrency", shapes.ladder())
+    throughput, latency = drawn.axes[:2]
+    dotted = [line for line in throughput.lines if line.get_linestyle() == ":"]
+    assert [set(line.get_ydata()) for line in dotted] == [{2.5}]
+    assert "offline, full batches" in texts(drawn)
+    for axes, value in ((throughput, 2.0), (latency, 2.0)):
+        (ring,) = [line for line in axes.lines if line.get_label() == "knee" and len(line.get_xdata())]
+        assert tuple(ring.get_data()) == ([4.0], [value])
+    assert throughput.get_ylim()[1] > 2.5
+    assert "Rings: the knee" in drawn.get_supxlabel()
+
+
+def test_an_offline_rate_far_above_is_said_and_flattens_nothing():
+    drawn = figure("concurrency", shapes.ladder(offline=6000.0))
+    assert drawn.axes[0].get_ylim()[1] < 5
+    assert "baseline offline, full batches: 6e+03 images/s, far above." in drawn.get_supxlabel()
+
+
+def test_a_ladder_without_knee_and_offline_cell_has_neither():
+    drawn = figure("concurrency", [row | {"knee": False} for row in shapes.ladder()[1:]])
+    assert not [line for line in drawn.axes[0].lines if line.get_linestyle() == ":"]
+    assert "knee" not in drawn.get_supxlabel()
+
+
+def test_loads_with_several_batches_are_drawn_by_batch():
+    larger = [row | {"batch": 4, "images_per_s": 2 * row["images_per_s"]} for row in shapes.ladder()[1:]]
+    rows = shapes.ladder()[1:] + larger
+    drawn = figure("batch_under_load", rows)
+    assert [axes.get_ylabel().partition(",")[0] for axes in drawn.axes] == ["throughput", "latency", "peak memory"]
+    assert {"baseline, closed, 4 in flight", "baseline, closed, 1 in flight"} <= set(texts(drawn))
+    assert (1.0, 2.0) in {tuple(line.get_ydata()) for line in drawn.axes[0].lines}
+    assert figure("batch_under_load", shapes.ladder()) is None
+
+
+def test_texts_have_throughput_in_requests():
+    rows = [row | {"images_per_s": None} for row in shapes.ladder()[1:]]
+    axes = figure("concurrency", rows).axes[0]
+    assert axes.get_ylabel().startswith("requests/s")
+    assert tuple(axes.lines[0].get_ydata()) == (1.0, 1.7, 2.0, 2.02)

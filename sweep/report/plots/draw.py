@@ -4,8 +4,9 @@ Each plot says which direction is better and leaves out cells without numbers. A
 not drawn. Colours are safe for the colour-blind and never the only cue. Knows nothing about how rows were computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from profiling.atomic_write import replaced
@@ -16,7 +17,7 @@ from sweep.findings import LOST
 from sweep.plan.cells import AA
 from sweep.report.plots.exactness import draw_exactness
 from sweep.report.plots.heatmap import draw_heatmap
-from sweep.report.plots.loads import draw_concurrency, draw_rate
+from sweep.report.plots.loads import draw_batch_under_load, draw_concurrency, draw_rate
 from sweep.report.plots.panels import (
     BASELINE,
     CONTEXT,
@@ -57,24 +58,33 @@ BAR_COLOURS = {phase: PHASE_COLOURS[phase] for phase in (*EXCLUSIVE_PHASES, OTHE
 
 
 def draw_all(
-    summary: "pandas.DataFrame", folder: Path, note: str = "", pictures: "Callable[[], Figure | None] | None" = None
+    summary: "pandas.DataFrame",
+    folder: Path,
+    note: str = "",
+    more: "Mapping[str, Callable[[], Figure | None]]" = MappingProxyType({}),
+    only: Collection[str] | None = None,
 ) -> list[Path]:
     """Draw every plot that has something to show into `folder`; returns the files, PNG and SVG of each.
 
-    `summary` has the columns of summary.csv (any may be missing). `note` is small print under each plot,
-    e.g. that weights are random. `pictures` draws the one plot that is made from images.
+    `summary` has the columns of summary.csv (any may be missing); a column `knee` says which rows are the knee of a
+    ladder. `note` is small print under each plot, e.g. that weights are random. `more` draws plots that are made from
+    other stored results, by file name. `only` names the plots to draw.
     """
     frame = _clean(summary)
     written: list[Path] = []
     with style():
         for name, draw in PLOTS.items():
+            if only is not None and name not in only:
+                continue
             figure = draw(frame[frame["profiled"] == ""] if name in BENCHMARKS else frame)
             if figure is None:
                 continue
             footnote(figure, note, None if name in TELLS_ALL else frame)
             written += _save(figure, folder / name)
-        if pictures is not None and (figure := pictures()) is not None:
-            written += _save(figure, folder / "pictures")
+        for name, make in more.items():
+            if (only is None or name in only) and (figure := make()) is not None:
+                footnote(figure, note, None)
+                written += _save(figure, folder / name)
     return written
 
 
@@ -198,12 +208,13 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "memory": draw_memory,
     "concurrency": draw_concurrency,
     "rate": draw_rate,
+    "batch_under_load": draw_batch_under_load,
     "quality": draw_quality,
     "exactness": draw_exactness,
 }
 """File name of each plot, and the function that draws it (None: nothing to show)."""
 
-BENCHMARKS = ("speedup", "batch", "concurrency", "rate", "quality", "exactness")
+BENCHMARKS = ("speedup", "batch", "concurrency", "rate", "batch_under_load", "quality", "exactness")
 """Plots of speed. They leave out profiled cells."""
 
 TELLS_ALL = ("heatmap",)
@@ -235,6 +246,7 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
         frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
     for name in NUMBERS:
         frame[name] = pandas.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
+    frame["knee"] = frame["knee"].fillna(False).astype(bool) if "knee" in frame else False
     frame["aa"] = frame["role"] == AA
     frame["series"] = frame["features"].where(frame["features"] != "", BASELINE)
     frame.loc[frame["aa"], "series"] += " A/A"

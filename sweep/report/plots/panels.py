@@ -4,6 +4,7 @@ Rows that cannot be compared get panels of their own. Knows nothing about what i
 """
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +113,13 @@ def line_panels(
     title: str,
     by: str = "batch",
     by_words: str = "batch size (prompts generated together)",
+    over: "Callable[[Axes, pandas.DataFrame, str, dict[str, tuple[str, str]]], None] | None" = None,
 ) -> "Figure":
     """A panel for each context, with one pair of axes for each column; a line over `by` for each feature set.
 
-    If there are very many feature sets, only single features and the fastest combinations are drawn. A/A runs are not:
-    they have one batch size and load.
+    `over` draws more into the axes, from a panel's rows, the column, and the looks of series. If there are very many
+    feature sets, only single features and the fastest combinations are drawn. A/A runs are not: they have one batch
+    size and load.
     """
     rows, of_lines = _telling_series(rows[~rows["aa"]])
     panels, of_panels = first_panels(rows)
@@ -146,6 +149,8 @@ def line_panels(
             axes.minorticks_off()
             axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
             axes.set_ylim(0, rows[column].max() * 1.08 or 1.0)
+            if over is not None:
+                over(axes, panel.rows, column, looks)
             if place % PANELS_IN_A_ROW == 0:
                 axes.set_ylabel(label)
         grid[place][-1].set_xlabel(by_words)

@@ -1,0 +1,62 @@
+"""A stored sweep with everything that its reports are made from: read once, whatever is then made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.analysis import summary
+from sweep.analysis.summary import Summary
+from sweep.cached import cached_property
+from sweep.plan.cells import Plan
+from sweep.report import load_cells, load_view
+from sweep.report.load_cells import LoadCell
+from sweep.results.folder import SweepFolder
+from sweep.results.records import RunResult
+
+RANDOM_WEIGHTS_NOTE = "Random weights: images mean nothing, and cache speed-ups are not representative."
+
+Loaded = Mapping[str, tuple[RunResult | None, str]]
+"""What `SweepFolder.load_results` returns."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A sweep's plan and results, and the summary that follows from them."""
+
+    folder: SweepFolder
+    plan: Plan
+    results: Mapping[str, RunResult | None]  # by cell key
+    summary: Summary
+    manifest: Mapping[str, Any]
+    note: str  # that weights are random; "" if they are not
+
+    @cached_property
+    def loads(self) -> list[LoadCell]:
+        """The cells that were measured under load."""
+        return load_cells.of(self.plan, self.summary.rows, self.results)
+
+    @property
+    def load_lines(self) -> list[load_view.Line]:
+        """What is said of loads together."""
+        return load_view.lines(self.summary)
+
+
+def read(folder: SweepFolder) -> Stored:
+    """Read a sweep's folder. Raises ConfigError when it is not one."""
+    plan = folder.load_plan()
+    return gathered(folder, plan, folder.load_results(plan))
+
+
+def gathered(folder: SweepFolder, plan: Plan, loaded: Loaded) -> Stored:
+    """The same of results that were read."""
+    manifest = folder.load_manifest()
+    embedded = (cell.config["model"] for cell in plan.cells if cell.config["model"]["embedded"])
+    random_weights = any(not model.get("weights") for model in embedded) or manifest.get("random_weights")
+    return Stored(
+        folder=folder,
+        plan=plan,
+        results={key: result for key, (result, _) in loaded.items()},
+        summary=summary.summarise(folder, plan, loaded),
+        manifest=manifest,
+        note=RANDOM_WEIGHTS_NOTE if random_weights else "",
+    )
