@@ -24,7 +24,7 @@ __all__ = ["RANDOM_WEIGHTS_NOTE", "collector_paused", "rebuild"]
 def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, console: Console | None = None) -> int:
     """Write summary.csv, report.json, plots and report.html of `folder` and print the table; returns the exit code.
 
-    Raises ConfigError when the folder is not a sweep.
+    Cells under load also get a bench.json each. Raises ConfigError when the folder is not a sweep.
     """
     console = console or Console()
     with collector_paused():
@@ -38,6 +38,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         rows = found.summary.rows
         files = [folder.save_summary(columns.NAMES, rows)]
         files.append(folder.save_report(document(plan, found.summary, results, found.manifest, found.note)))
+        benches = drawing.write_bench(found)
     for problem in filter(None, problems):
         complain(f"sweep: {problem}")
     pictures: list[Path] = []
@@ -50,7 +51,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
             files.append(contents.write(folder, shown, rows, results, pictures, *more))
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")
-    _print(console, found, folder.path if interrupted else None, files, pictures)
+    _print(console, found, folder.path if interrupted else None, files, pictures, len(benches))
     return summary.exit_code(rows)
 
 
@@ -73,6 +74,7 @@ def _print(
     folder: Path | None,
     files: Sequence[Path],
     pictures: Sequence[Path],
+    benches: int,
 ) -> None:
     """Print the table and where files are; how to resume in `folder` when the sweep was interrupted there."""
     from sweep.report.page import control_view
@@ -91,6 +93,10 @@ def _print(
         console.print(literal(found.note, "dim"))
     for path in files:
         console.print(literal(f"{path.name:12} {path}"), soft_wrap=True)
+    if benches:
+        where = "the folder of the cell" if benches == 1 else f"the folders of {benches} cells"
+        said = f"{'bench.json':12} in {where} under load, in the names of vLLM's serving benchmark"
+        console.print(literal(said), soft_wrap=True)
     print_pictures(console, pictures)
 
 

@@ -1,11 +1,17 @@
-"""Which plots a stored sweep has."""
+"""Which plots a stored sweep has, and what is written of its loads. Pure apart from the files that it writes."""
 
 from collections.abc import Collection
 from pathlib import Path
 
 from sweep.analysis import columns
-from sweep.report import load_cells
+from sweep.report import bench_json, load_cells
 from sweep.report.stored import Stored
+
+THROUGHPUT = ("concurrency", "rate", "batch_under_load")
+"""Plots that show what loads get done."""
+
+LATENCY = ("concurrency", "rate", "latency_cdf", "requests")
+"""Plots that show how long their requests take."""
 
 
 def draw(stored: Stored, only: Collection[str] | None = None) -> list[Path]:
@@ -26,3 +32,13 @@ def draw(stored: Stored, only: Collection[str] | None = None) -> list[Path]:
     }
     frame = frame.assign(knee=frame["cell_key"].isin(knees))
     return draw_all(frame, stored.folder.plots_path(), stored.note, more, only)
+
+
+def write_bench(stored: Stored) -> list[Path]:
+    """Write bench.json of every engine start under load; returns the files."""
+    found = []
+    for cell in stored.plan.cells:
+        result = stored.results.get(cell.key)
+        if cell.under_load and result is not None and result.requests:
+            found.append(stored.folder.save_bench(cell, bench_json.document(cell, result)))
+    return found

@@ -41,6 +41,9 @@ SECRETS = ".secrets.json"
 RECORDS = "records.jsonl"
 """What is known of a cell while it is being measured, one line per turn."""
 
+BENCH = "bench.json"
+"""A cell under load in the field names of vLLM's serving benchmark."""
+
 
 @dataclass(frozen=True)
 class _Record:
@@ -224,6 +227,10 @@ class SweepFolder:
         """Write report.html."""
         return self._write("report.html", page)
 
+    def save_dashboard(self, page: str) -> Path:
+        """Write dashboard.html."""
+        return self._write("dashboard.html", page)
+
     def plots_path(self) -> Path:
         """The folder of the plots; may not exist yet. Raises ConfigError when it leads out of the sweep's."""
         try:
@@ -292,7 +299,7 @@ class SweepFolder:
         import yaml
 
         path = self.cell_path(cell)
-        for stored in ("result.json", RECORDS):
+        for stored in ("result.json", RECORDS, BENCH):
             (path / stored).unlink(missing_ok=True)
         halves = (*path.glob(".*.tmp"), *path.glob("images/.*"), *path.glob(".trace*"))
         recorded = (*path.glob("trace*"), *path.glob("timeline.*"), path / PHASES_TABLE, path / KERNELS_TABLE)
@@ -465,6 +472,12 @@ class SweepFolder:
             return side_files.of_quality(parsed(self.files.read(self.cell_path(cell) / "quality.json")))
         except (OSError, ValueError):
             return {}
+
+    def save_bench(self, cell: Cell, bench: Mapping[str, Any]) -> Path:
+        """Write bench.json of the cell."""
+        path = self.cell_path(cell) / BENCH
+        self.files.write(path, encoded(bench))
+        return path
 
     def save_quality(self, cell: Cell, quality: Mapping[str, Any]) -> None:
         """Store image differences: they are slow to compute and depend only on the two images."""
