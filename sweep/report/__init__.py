@@ -1,1 +1,17 @@
-"""How people see a finished sweep: plots, a table in the terminal, a page in the browser."""
+"""What people see: tables, plots, page and dashboard. `LoadReport` is its entry for Python."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweep.report.load_report import LoadReport
+
+__all__ = ["LoadReport"]
+
+
+def __getattr__(name: str) -> Any:
+    """`LoadReport`, imported when it is asked for: commands import this package to start quickly."""
+    if name == "LoadReport":
+        from sweep.report.load_report import LoadReport
+
+        return LoadReport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,12 @@ from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 from sweep.streams import refusal, steady
 
+EPILOG = """\
+Without an option, everything but the text report and the dashboard is rebuilt. --throughput, --latency, --text and
+--interactive make only what they name, and can be given together; they are about cells under load.
+
+exit codes: 0, or 2 when DIR is not a sweep, has no such cells, or cannot be written (one line says what is wrong)."""
+
 
 class _Columns(argparse.Action):
     """Print the table of columns and exit."""
@@ -24,18 +30,36 @@ class _Columns(argparse.Action):
         parser.exit()
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when DIR is not a sweep or cannot be written."""
-    steady("sweep.report")
-    parser = argparse.ArgumentParser(prog="python -m sweep.report", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a sweep's folder, e.g. outputs/2026-11-21/10-00-00")
-    parser.add_argument("--no-plots", action="store_true", help="skip plots and report.html")
-    parser.add_argument("--columns", action=_Columns, nargs=0, help="list the columns of summary.csv")
-    arguments = parser.parse_args(given)
-    from sweep.report.build import rebuild
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m sweep.report",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("folder", type=Path, metavar="DIR", help="a sweep's folder, e.g. outputs/2026-11-21/10-00-00")
+    made.add_argument("--no-plots", action="store_true", help="skip plots and report.html")
+    made.add_argument("--columns", action=_Columns, nargs=0, help="list the columns of summary.csv")
+    loads = made.add_argument_group("cells under load")
+    loads.add_argument("--throughput", action="store_true", help="draw only the plots of throughput")
+    loads.add_argument("--latency", action="store_true", help="draw only the plots of latency")
+    loads.add_argument("--text", action="store_true", help="print a plain-text report")
+    loads.add_argument(
+        "--interactive", action="store_true", help="write dashboard.html, one file with interactive charts"
+    )
+    loads.add_argument(
+        "--all", action="store_true", help="rebuild everything, print the text report, write the dashboard"
+    )
+    return made
 
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 when DIR is not a sweep, has no loads to report on, or cannot be written."""
+    steady("sweep.report")
+    arguments = parser().parse_args(given)
     try:
-        rebuild(SweepFolder(arguments.folder), plots=not arguments.no_plots)
+        _run(arguments)
     except ConfigError as error:
         refusal("sweep.report", str(error))
         return 2
@@ -48,6 +72,43 @@ def main(given: Sequence[str] | None = None) -> int:
         refusal("sweep.report", f"{place} cannot be written ({error.strerror}); {advice}")
         return 2
     return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Make what was chosen. Raises ConfigError, Unfit and OSError."""
+    from sweep.report.build import rebuild
+
+    folder = SweepFolder(arguments.folder)
+    parts = [name for name in ("throughput", "latency", "text", "interactive") if getattr(arguments, name)]
+    if arguments.all or not parts:
+        rebuild(folder, plots=not arguments.no_plots)
+        parts = ["text", "interactive"] if arguments.all else []
+    if parts:
+        _of_loads(folder, parts)
+
+
+def _of_loads(folder: SweepFolder, parts: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from sweep.report import drawing, load_text, stored
+    from sweep.report.build import print_pictures
+    from sweep.report.load_report import PLOTS
+    from sweep.report.terminal import literal
+
+    found = stored.read(folder)
+    if not any(cell.under_load for cell in found.plan.cells):
+        raise ConfigError(f"{folder.path}: {load_text.NOTHING}")
+    console = Console()
+    only = {name for kind in ("throughput", "latency") if kind in parts for name in PLOTS[kind]}
+    if only:
+        print_pictures(console, drawing.draw(found, only))
+    if "text" in parts:
+        sys.stdout.write(load_text.text_of(found))
+    if "interactive" in parts:
+        from sweep.report import dashboard
+
+        path = dashboard.write(found)
+        console.print(literal(f"{path.name:14} {path}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from sweep.analysis.columns import Column
 from sweep.analysis.control_group import ControlGroup
 from sweep.analysis.paired import NO_DIFFERENCE
 from sweep.findings import ERROR, FAIL, STATUSES, USABLE, WARN
-from sweep.report import words
+from sweep.report import load_view, words
 from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.page import control_view
 from sweep.report.page.embed import Picture, data_uri, embed
@@ -330,7 +330,10 @@ def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]
     """One cell's values for the template."""
     row = view.columns
     fields = {"devices": text(row, "gpus"), "engine starts": text(row, "starts")}
+    load = load_view.figures(row)
     for column in _in_order(SECTION_FIRST, lambda c: c.label):
+        if load and column.name in load_view.SAID:
+            continue
         fields[column.label] = digits(number(row, column.name), column.unit)
     images = [_image(image, pictures) for image in view.images]
     shown = [image for image in images if not image["left_out"]]
@@ -347,6 +350,7 @@ def _section(view: CellView, place: int, pictures: _Images) -> dict[str, object]
         "gain": _times(row, "interaction_gain"),
         "quality": words.quality_text(row),
         "fields": {name: value for name, value in fields.items() if value},
+        "load": load,
         "phases": _phases(row),
         "bottleneck": view.bottleneck,
         "timeline": view.timeline,
