@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pandas
 import pytest
 
 from sweep.config import ConfigError
 from sweep.report import LoadReport
-from tests.conftest import Finished, environment, finished
+from tests.conftest import ROOT, Finished, environment, finished
 
 pytest.importorskip("fastapi")
 pytest.importorskip("aiohttp")
@@ -77,6 +78,14 @@ def test_bench_json_is_written_again_from_stored_results(copied: Path) -> None:
     assert done.code == 0, done.err
     assert "bench.json   in the folders of 3 cells under load" in done.out
     assert {path: path.read_bytes() for path in copied.glob("*/bench.json")} == before
+
+
+def test_report_json_has_the_limits_and_fits_its_schema(measured: Path) -> None:
+    found = json.loads((measured / "report.json").read_text())
+    jsonschema.validate(found, json.loads((ROOT / "sweep" / "report" / "report.schema.json").read_text()))
+    limits = {one["cell"]: one.get("slo") for one in found["cells"]}
+    assert limits.pop("baseline b1 offline") is None
+    assert list(limits.values()) == [{"ttft": None, "tpot": None, "e2el": 60000.0}] * 3
 
 
 def test_text_says_of_every_load_what_summary_csv_does(measured: Path) -> None:

@@ -38,6 +38,9 @@ what is judged
             with "slower than the baseline" as the only reason (speed is judged above), cells in only one sweep.
   quality   The mean pixel difference from the baseline's images. It counts as changed if it moved by more than 0.002
             and by more than two baseline runs differ.
+  load      Latency under load is speed, from when requests were due if they were, with the noise of loads. Goodput and
+            failed requests are worse or better where their 95 % intervals do not meet; goodput only if load.slo is the
+            same. Requests a second are shown. None of this fails a command by itself: a failed request is a status.
   not valid Rows that a sweep marks as not valid are compared and shown, but never count as a regression of speed or
             quality.
 

@@ -9,18 +9,21 @@
                   "phases": {"total_ms", "shifts": [{"phase", "ms", "share"}]},
                   "status": {"before", "after", "change", "reason"},
                   "quality": {"change", "before": {"mean_diff", "max_diff", "psnr_db", "ssim"}, "after": {…}},
+                  "load": {"goodput", "failed", "before": {"words", "slo", "requests_per_s", "goodput_per_s",
+                           "goodput_share", "goodput_low", "goodput_high", "sent", "failed"}, "after": {…}},
                   "trusted": true, "doubt": "", "failures": ["regression"]}],
        "only_before": [{"cell", "cell_key", "model", "engine", "status"}], "only_after": […]}]}
 
     {"schema_version": 1, "kind": "best", "rankings": [{"context": {"model", "engine", "batch", "width", "height",
-       "steps"}, "left_out": 0, "cells": [{"rank", "report", "cell", "cell_key", "speedup", "low", "high", "called",
-       "quality": {…}, "peak_memory_gb", "images_per_s", "status", "reason"}]}]}
+       "steps", "load"}, "left_out": 0, "cells": [{"rank", "report", "cell", "cell_key", "speedup", "low", "high",
+       "called", "quality": {…}, "peak_memory_gb", "images_per_s", "status", "reason"}]}]}
 
 `ratio` is before ÷ after: above 1 is faster. `low` and `high` bound its 95 % interval. `p_holm` is the p-value adjusted
 for all cells that the command judged; it is null for other cells. `verdict` is slower, maybe slower (judged alone, but
 not among so many cells), slightly slower (less than min_change), the same three for faster, no difference, unknown, or
-"" (not judged; `why` says why). Missing or infinite numbers are null. `schema_version` rises whenever a field changes
-its meaning or is removed.
+"" (not judged; `why` says why). `load` is null offline; its `goodput` and `failed` are worse, better, "" (no change
+that their intervals show) or, for goodput, other slo. Missing or infinite numbers are null. `schema_version` rises
+whenever a field changes its meaning or is removed.
 """
 
 import dataclasses
@@ -32,6 +35,7 @@ from sweep.compare import describe
 from sweep.compare.best import Ranked, Ranking
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import Cell, Report
+from sweep.compare.loads import LoadChange
 
 SCHEMA_VERSION = 1
 
@@ -126,10 +130,16 @@ def _matched(one: Matched) -> dict[str, Any]:
             "before": _finite(one.before.quality),
             "after": _finite(cell.quality),
         },
+        "load": None if one.load is None else _load(one.load),
         "trusted": not one.doubt,
         "doubt": one.doubt,
         "failures": list(one.failures),
     }
+
+
+def _load(one: LoadChange) -> dict[str, Any]:
+    sides = {"before": dataclasses.asdict(one.before), "after": dataclasses.asdict(one.after)}
+    return {"goodput": one.goodput, "failed": one.failed, **sides}
 
 
 def _single(cell: Cell) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`--best`: cells of all reports ranked by speed-up, one list for each model, engine, batch and size.
+"""`--best`: cells of all reports ranked by speed-up, one list for each model, engine, batch, size and load.
 
 Pure: loaded reports in, rankings out. Only valid cells that are PASS or WARN are ranked.
 """
@@ -21,9 +21,11 @@ class Context:
     width: int
     height: int
     steps: int
+    load: str = ""  # how requests arrive; "" offline
 
     def __str__(self) -> str:
-        return f"{self.model}, {self.engine}, batch {self.batch}, {self.width}x{self.height}, {self.steps} steps"
+        load = f", {self.load}" if self.load else ""
+        return f"{self.model}, {self.engine}, batch {self.batch}, {self.width}x{self.height}, {self.steps} steps{load}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def rank(reports: Sequence[Report]) -> list[Ranking]:
     for report in reports:
         for cell in report.cells.values():
             if not cell.is_baseline and not cell.is_repeat:
-                where = Context(cell.model, cell.engine, cell.batch, cell.width, cell.height, cell.steps)
+                load = cell.load.words if cell.load else ""
+                where = Context(cell.model, cell.engine, cell.batch, cell.width, cell.height, cell.steps, load)
                 contexts.setdefault(where, []).append(_ranked(report, cell))
     rankings = []
     for context, found in sorted(contexts.items(), key=lambda item: item[0]):

@@ -1,7 +1,8 @@
 """What changed between two reports: pure decisions over loaded cells.
 
 Speed is judged from paired samples and start-to-start noise, with one family-wise error for everything that a command
-judges. Also judged: status, quality, and the phase that explains a change of speed. Knows no files and no prose.
+judges. Also judged: status, quality, goodput and failed requests of loads, and the phase that explains a change of
+speed. Knows no files and no prose.
 """
 
 import math
@@ -14,6 +15,7 @@ from sweep.analysis import paired
 from sweep.analysis.paired import Ratio, holm
 from sweep.analysis.status import SLOWER as SLOW
 from sweep.compare.load import Cell, Report
+from sweep.compare.loads import LoadChange, change
 from sweep.compare.relative import machine_scale, relative_starts
 from sweep.findings import Finding
 
@@ -84,6 +86,7 @@ class Matched:
     status: str  # WORSE, BETTER, LOST, OTHER, SAME
     quality: str  # WORSE, BETTER, SAME
     doubt: str  # why the numbers are not valid; "" if they are
+    load: LoadChange | None = None  # None offline; never a failure by itself
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -97,7 +100,8 @@ class Matched:
     def changed(self) -> bool:
         """Whether it deserves a line of its own."""
         quiet = (NO_DIFFERENCE, UNKNOWN, NOT_JUDGED)
-        return bool(self.speed.verdict not in quiet or self.status or self.quality or self.doubt)
+        load = self.load is not None and (self.load.worse or self.load.better)
+        return bool(self.speed.verdict not in quiet or self.status or self.quality or self.doubt or load)
 
 
 @dataclass(frozen=True)
@@ -276,4 +280,5 @@ def _match(
         status=status_change(cell.status, other.status, other.codes),
         quality=quality_change(cell.quality["mean_diff"], other.quality["mean_diff"], floor),
         doubt=doubt(cell, other),
+        load=change(cell.load, other.load),
     )

@@ -21,6 +21,7 @@ FIELDS: tuple[Field, ...] = (
     ("steps", lambda cell: cell.steps),
     ("prompts", lambda cell: cell.prompts),
     ("batch", lambda cell: cell.batch),
+    ("load", lambda cell: cell.load.words if cell.load else "offline"),
     ("parallel", lambda cell: cell.parallel),
     ("features", lambda cell: "+".join(cell.features) or "none"),
     ("profile", lambda cell: cell.profiled or "off"),
@@ -105,6 +106,8 @@ def counts(comparison: Comparison) -> dict[str, int]:
         "status changed": statuses[decide.OTHER],
         "quality worse": qualities[decide.WORSE],
         "quality better": qualities[decide.BETTER],
+        "load worse": sum(one.load.worse for one in comparison.matched if one.load),
+        "load better": sum(one.load.better for one in comparison.matched if one.load),
         NOT_VALID: doubted,
         f"only in {comparison.before.name}": len(comparison.only_before),
         f"only in {comparison.after.name}": len(comparison.only_after),
@@ -196,10 +199,11 @@ def quality_words(one: Matched) -> str:
 
 
 def detail_words(one: Matched) -> str:
-    """What explains the row: phases, the reason for a new status, quality, doubt."""
+    """What explains the row: phases, the reason for a new status, quality, what a load got done, doubt."""
     reason = one.after.reason if one.status else ""
     doubted = f"not valid: {one.doubt}" if one.doubt else ""
-    return "; ".join(filter(None, [explanation_words(one.explanation), reason, quality_words(one), doubted]))
+    load = one.load.text if one.load else ""
+    return "; ".join(filter(None, [explanation_words(one.explanation), reason, quality_words(one), load, doubted]))
 
 
 def ordered(matched: Sequence[Matched]) -> list[Matched]:
@@ -210,7 +214,8 @@ def ordered(matched: Sequence[Matched]) -> list[Matched]:
         verdict = one.speed.verdict
         if one.failures:
             return 0, ratio
-        if verdict in (decide.MAYBE_SLOWER, decide.SLIGHTLY_SLOWER) or one.status or one.quality or one.doubt:
+        doubtful = one.status or one.quality or one.doubt or (one.load and one.load.worse)
+        if verdict in (decide.MAYBE_SLOWER, decide.SLIGHTLY_SLOWER) or doubtful:
             return 1, ratio
         return (2, -ratio) if verdict in (decide.FASTER, decide.MAYBE_FASTER, decide.SLIGHTLY_FASTER) else (3, 0.0)
 

@@ -14,7 +14,9 @@ from typing import Any
 from profiling.printing import clean
 from sweep import legacy
 from sweep.analysis.paired import Noise, Sample, Start, interleaved_noise
+from sweep.compare.loads import Load
 from sweep.findings import STATUSES, Finding, deciding
+from sweep.plan.cells import noise_engine
 from sweep.results.records import LONGEST_S, SHORTEST_S
 
 SCHEMA_VERSION = 1  # of report.json
@@ -54,6 +56,12 @@ class Cell:
     metrics: Mapping[str, float | None]
     starts: tuple[Start, ...]  # engine starts that measured something
     interleaved: tuple[Start, ...]  # the interleaved baseline of each start; empty if there was none
+    load: Load | None = None  # None offline
+
+    @property
+    def noise_name(self) -> tuple[str, str]:
+        """What its noise is estimated for: model and engine, offline and under load apart."""
+        return self.model, noise_engine(self.engine, self.load is not None)
 
     @property
     def is_baseline(self) -> bool:
@@ -81,7 +89,7 @@ class Report:
 
     name: str
     cells: Mapping[str, Cell]  # by cell_key
-    floors: Mapping[tuple[str, str], Floor]  # by model and engine
+    floors: Mapping[tuple[str, str], Floor]  # by model and engine, as `noise_name` names it
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     git_commit: str
@@ -96,7 +104,7 @@ class Report:
 
     def floor(self, cell: Cell) -> Floor:
         """The noise in this cell's numbers."""
-        return self.floors.get((cell.model, cell.engine), Floor())
+        return self.floors.get(cell.noise_name, Floor())
 
 
 def load(argument: str) -> Report:
@@ -186,6 +194,36 @@ def _cell(entry: Any, where: str) -> Cell:
         metrics=_numbers(_mapping(entry, "metrics", where), ("images_per_s", "peak_memory_gb"), where),
         starts=starts,
         interleaved=interleaved,
+        load=_load(entry, where),
+    )
+
+
+_OF_LOAD = ("requests_per_s", "goodput_per_s", "goodput_share", "goodput_low", "goodput_high")
+
+
+def _load(entry: Mapping[str, Any], where: str) -> Load | None:
+    """A cell's load; None offline, and in reports from before loads."""
+    words = _text(entry, "load", where, "")
+    if not words:
+        return None
+    told = _mapping(entry, "slo", where)
+    limits = _numbers(told, tuple(told), f"{where}.slo")
+    sent, failed = (_whole(entry, f"requests_{name}", where) for name in ("sent", "failed"))
+    _check(0 <= failed <= sent, f"{where}.requests_failed", "must be from 0 to requests_sent")
+    measured = _numbers(_mapping(entry, "metrics", where), _OF_LOAD, where)
+    for name, value in measured.items():
+        _check(value is None or 0 <= value < math.inf, f"{where}.metrics.{name}", "must be finite and at least 0")
+    slo = {clean(name): limit for name, limit in limits.items() if limit is not None}
+    return Load(
+        words=words,
+        slo=slo,
+        sent=sent,
+        failed=failed,
+        requests_per_s=measured["requests_per_s"],
+        goodput_per_s=measured["goodput_per_s"],
+        goodput_share=measured["goodput_share"],
+        goodput_low=measured["goodput_low"],
+        goodput_high=measured["goodput_high"],
     )
 
 
@@ -233,7 +271,7 @@ def _floor(entry: Any, where: str, repeats: Sequence[Cell]) -> tuple[tuple[str, 
     for field in ("sd", "prompt_sd"):
         _check(0 <= (found[field] or 0.0) < math.inf, f"{where}.{field}", "must be finite and at least 0")
     alone = Noise() if sd is None or df < 1 else Noise(sd, df, found["prompt_sd"] or 0.0)
-    own = [cell for cell in repeats if (cell.model, cell.engine) == name]
+    own = [cell for cell in repeats if cell.noise_name == name]
     interleaved = interleaved_noise((r, s) for cell in own for s, r in zip(cell.starts, cell.interleaved, strict=True))
     return name, Floor(alone, interleaved, found["mean_diff"] or 0.0)
 

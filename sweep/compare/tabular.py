@@ -55,8 +55,9 @@ def ranked_rows(ranking: Ranking, reports: int) -> list[Line]:
 
 
 def _line(one: Matched, full: bool) -> Line:
-    doubtful = one.speed.verdict in decide.DOUBTFUL or one.doubt or one.status or one.quality
-    good = one.speed.verdict == decide.FASTER
+    worse, better = one.load is not None and one.load.worse, one.load is not None and one.load.better
+    doubtful = one.speed.verdict in decide.DOUBTFUL or one.doubt or one.status or one.quality or worse
+    good = one.speed.verdict == decide.FASTER or better
     style = "bad" if one.failures else "doubtful" if doubtful else "good" if good else ""
     label = describe.label(one.after, full)
     values = label, describe.speed_words(one.speed), describe.status_words(one), describe.detail_words(one)

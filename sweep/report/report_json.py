@@ -130,11 +130,17 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         },
         "phases_ms": {name.removesuffix("_ms"): row[name] for name in _PHASES if row.get(name) is not None},
         "bottleneck": row.get("bottleneck"),
-        **({name: row[name] for name in _LOAD} if row.get("load") else {}),
+        **({name: row[name] for name in _LOAD} | _slo(cell) if row.get("load") else {}),
         "metrics": {name: row[name] for name in _METRICS if row.get(name) is not None},
         "evidence": {"text": row.get("evidence") or "", "ranks": _ranks(measured)},
         "starts": [_start(*both) for both in _samples(measured)],
     }
+
+
+def _slo(cell: Cell) -> dict[str, Any]:
+    """The limits of load.slo in ms; {} without any, as in plans of earlier versions."""
+    limits = cell.config.get("load", {}).get("slo") or {}
+    return {"slo": dict(limits)} if any(limit is not None for limit in limits.values()) else {}
 
 
 def _finding(one: Finding) -> dict[str, str]:
