@@ -196,3 +196,13 @@ def test_a_change_reads_well() -> None:
     assert found is not None
     said = "requests/s 2 -> 1.5 (-25 %); goodput worse: 98 % -> 70 %; failed worse: 0 of 100 -> 20 of 100"
     assert found.text == said
+
+
+def test_the_best_cells_are_ranked_among_those_of_their_load(tmp_path: Path) -> None:
+    store(tmp_path / "before")
+    done = finished("sweep.compare", ("before", "--best", "--format", "json"), tmp_path, environment())
+    assert done.code == 0, done.err
+    found = {
+        one["context"]["load"]: [cell["cell"] for cell in one["cells"]] for one in json.loads(done.out)["rankings"]
+    }
+    assert found == {f"closed, {n} in flight": [f"vae_slicing b1 {n} in flight"] for n in (1, 4)}
