@@ -32,6 +32,7 @@ def document(cell: Cell, result: RunResult) -> dict[str, Any]:
     tokens_out = _total([one.output_tokens for one in done])
     every = None if tokens_in is None else tokens_in + (tokens_out or 0)
     return {
+        **cell.config.get("metadata", {}),  # as `--metadata KEY=VALUE`; what was measured goes first
         **_setting(cell, result, len(rows)),
         "duration": span_s,
         "completed": len(done),

@@ -131,3 +131,11 @@ def test_texts_that_stream_have_their_gaps() -> None:
     assert (found["mean_itl_ms"], found["std_itl_ms"]) == pytest.approx((20.0, 10.0))
     assert found["itls"][found["errors"].index("HTTP 500")] == []
     assert found["itls"].count([0.01, 0.03]) == 40
+
+
+def test_metadata_is_at_the_top_level_and_hides_nothing_that_was_measured() -> None:
+    measured = data(CLOSED, closed(40, 4, 0.5))
+    given = {"hardware": "8xDCU", "completed": 7}
+    cell = dataclasses.replace(measured.cell, config={**measured.cell.config, "metadata": given})
+    found = document(cell, measured.results[0])
+    assert (found["hardware"], found["completed"]) == ("8xDCU", 40)
