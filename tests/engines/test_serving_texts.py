@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ import pytest
 pytest.importorskip("fastapi")
 
 from sweep.engines.noop.engine import NoopEngine
-from sweep.engines.protocol import NO_TEXT, Output, Request, Writing
+from sweep.engines.protocol import NO_TEXT, Output, Request, Text, Writing
+from sweep.engines.serving.batching import BatchQueue
 from sweep.engines.serving.server import Server
 from sweep.engines.serving.settings import ServeSettings
 from tests.engines.test_serving import Drawing, post, text
+from tests.engines.test_serving import request as picture
 
 COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
 
@@ -235,6 +238,15 @@ def test_a_full_queue_refuses_texts() -> None:
             assert post(url, COMPLETIONS, prompt="c", stream=True)[0] == 429
             engine.go.set()
             assert (running.result()[0], waiting.result()[0]) == (200, 200)
+
+
+def test_a_text_among_pictures_is_written_alone() -> None:
+    queue = BatchQueue(2, 0.0, 9)
+    asked = [picture(0), replace(picture(1), text=Text(1)), replace(picture(2), text=Text(1)), picture(3)]
+    for one in asked:
+        queue.submit(one)
+    taken = [[one.request.request_id for one in queue.take(0.0)] for _ in range(3)]
+    assert taken == [["r0", "r3"], ["r1"], ["r2"]]
 
 
 @pytest.mark.parametrize("stream", [True, False])
