@@ -229,7 +229,7 @@ def test_closed_terminal_is_an_interrupt_though_nothing_can_be_printed(sweep: Sw
 
 def test_interrupt_while_plots_are_drawn_keeps_the_summary(sweep: Sweep) -> None:
     stop = STOP.format(whom="os.getpid(),", signal=int(signal.SIGINT), stay=False)
-    sweep.inject("sweep.report.build", f"def _draw(*arguments, **options):\n    {stop}\n")
+    sweep.inject("sweep.report.drawing", f"def draw(*arguments, **options):\n    {stop}\n")
     done = sweep.run("-m", "engine=noop", "aa=0", "batch=1")
     assert done.code == 130, done.out + done.err
     assert sweep.statuses() == {"baseline b1": ("PASS", "")}

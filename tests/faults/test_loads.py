@@ -178,7 +178,7 @@ def test_a_sweep_killed_under_load_leaves_its_records_and_no_process(sweep: Swee
     assert sweep.statuses()[CELL] == ("ERROR", "cut_off")
 
 
-SOAK = ("-m", *NOOP, "+study=soak", "load.max_concurrency=2", "load.duration_s=1.5", "load.parts=6")
+SOAK = ("-m", *NOOP, "+study=soak", "load.max_concurrency=2", "load.duration_s=1", "load.parts=8")
 LEAKING = "globals().setdefault('kept', []).append(b'x' * 1_000_000)\nimport time; time.sleep(0.01)"
 
 
@@ -193,7 +193,7 @@ def test_a_server_that_leaks_is_named_after_a_kill_and_a_rerun_in_one_report(swe
     done = sweep.run(*SOAK)
     assert done.code == 0, done.out + done.err
     assert all(path.read_bytes() == data for path, data in kept.items()), "what was measured stays"
-    assert len(sweep.rows()) == 6
+    assert len(sweep.rows()) == 8
     assert "memory_grows" in sweep.findings("baseline b1 part 1")
     assert sweep.statuses()["baseline b1 part 1"][0] == "WARN"
     assert "MB a request" in " ".join(done.out.split())

@@ -16,9 +16,9 @@ model: "org/model's"
 base_url: http://127.0.0.1:1
 tokenizer: org/model
 input_len: [256, 512, 1024]
-output_len: [64, 128, 256]
-concurrency: [1, 5, 10, 20, 50]
-prompt: [100, 500, 1000]
+output_len: [64, 128]
+concurrency: [1, 50]
+prompt: [1000]
 """
 
 
@@ -30,8 +30,8 @@ def test_every_combination_of_the_lists_is_a_cell(
     (tmp_path / "combos.yaml").write_text(FILE)
     done = sweep("-m", "+combos=combos.yaml", "dry_run=true")
     assert done.code == 0, done.out + done.err
-    assert "135 cells to run, 0 skipped, 1 engine start" in done.out
-    for lengths in itertools.product((256, 512, 1024), (64, 128, 256)):
+    assert "12 cells to run, 0 skipped, 1 engine start" in done.out
+    for lengths in itertools.product((256, 512, 1024), (64, 128)):
         assert "input_len={} output_len={}".format(*lengths) in done.out
 
 
@@ -39,7 +39,7 @@ def test_the_command_line_wins(sweep: Callable[..., Finished], tmp_path: Path) -
     (tmp_path / "combos.yaml").write_text(FILE)
     done = sweep("-m", "+combos=combos.yaml", "load.max_concurrency=2", "load.num_requests=10", "dry_run=true")
     assert done.code == 0, done.out + done.err
-    assert "9 cells to run" in done.out
+    assert "6 cells to run" in done.out
 
 
 BAD = {
