@@ -90,6 +90,7 @@ def columns(cell: Row, results: Sequence[Row], mean: Any, percentile: Any) -> Ro
         "window_s": wall_s,
         "in_flight": math.fsum(spent(part) for part in parts) / wall_s,
     }
+    row |= dict(zip(("requests_per_s_low", "requests_per_s_high"), rate_interval(parts), strict=True))
     for name in ("ttft", "tpot"):
         values = [one[f"{name}_s"] for one in sent if one[f"{name}_s"] is not None]
         row |= {f"{name}_mean_s": mean(values)} | {f"{name}_p{q}_s": percentile(values, q) for q in (95, 99)}
@@ -109,6 +110,25 @@ def columns(cell: Row, results: Sequence[Row], mean: Any, percentile: Any) -> Ro
             zip(("goodput_low", "goodput_high"), wilson(good, count), strict=True)
         )
     return row
+
+
+def rate_interval(parts: Sequence[tuple[float, float, list[Row], list[Row]]]) -> tuple[float | None, float | None]:
+    """Student's, from seconds a request in up to ten parts of equally many requests done."""
+    from scipy import stats
+
+    each: list[float] = []
+    for begin, end, sent, ended in parts:
+        done = np.sort([one["done_s"] for one in ended])
+        count = min(10, len(done) // 4)
+        if count < 4 or (sent is ended and begin < end):
+            continue
+        cuts = [part * len(done) // count for part in range(count + 1)]
+        times = [begin, *(float(done[cut - 1]) for cut in cuts[1:])]
+        each += list(np.diff(times) / np.diff(cuts))
+    if not each:
+        return None, None
+    middle, half = np.mean(each), stats.sem(each) * stats.t.ppf(0.975, len(each) - 1)
+    return (float(1 / (middle + half)), float(1 / (middle - half))) if half < middle else (None, None)
 
 
 def spent(part: tuple[float, float, list[Row], list[Row]]) -> float:

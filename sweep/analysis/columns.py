@@ -219,6 +219,8 @@ COLUMNS: tuple[Column, ...] = (
         better=HIGHER,
     ),
     Column("requests_per_s", METRIC, "requests ÷ time; each makes one image or text", _requests_per_s, better=HIGHER),
+    Column("requests_per_s_low", METRIC, "lower end of its 95 % interval, under load", load_metrics.rate_low),
+    Column("requests_per_s_high", METRIC, "upper end of its 95 % interval", load_metrics.rate_high),
     Column(
         "queue_mean_s",
         METRIC,

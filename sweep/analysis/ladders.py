@@ -5,6 +5,7 @@ second. Its knee is where more load stops being worth it.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
 
 def _closed(name: str, rungs: Sequence[Row]) -> Ladder:
     best = max(rungs, key=_rate)
-    knee = next(row for row in rungs if _rate(row) >= NEAR_BEST * _rate(best))
+    knee = next(row for row in rungs if _rate(row) + _noise(row, best) >= NEAR_BEST * _rate(best))
     last, level = rungs[-1], "concurrency"
     unit = "images/s" if best.get("images_per_s") else "requests/s"
     if knee is last:
@@ -83,12 +84,23 @@ def _closed(name: str, rungs: Sequence[Row]) -> Ladder:
         return Ladder(name, level, tuple(rungs), GROWS, text)
     share = _rate(knee) / _rate(best)
     most = "the most" if knee is best else f"{share:.0%} of the most ({_rate(best):.3g} at {best[level]})"
+    if share < NEAR_BEST:
+        most += f", which is within noise (±{_noise(knee, best) / _rate(best):.0%})"
     slower = last["latency_mean_s"] / knee["latency_mean_s"]
     text = (
         f"knee at {knee[level]} in flight: {_rate(knee):.3g} {unit}, {most}, at "
         f"{knee['latency_mean_s']:.3g} s; from there to {last[level]} latency grows {slower:.2g}×"
     )
     return Ladder(name, level, tuple(rungs), KNEE, text, float(knee[level]))
+
+
+def _noise(row: Row, best: Row) -> float:
+    """Half of the 95 % interval of the difference of two rates; 0 where their intervals are unknown."""
+    if row is best:
+        return 0.0
+    ends = [(one.get("requests_per_s_low"), one.get("requests_per_s_high")) for one in (row, best)]
+    halves = [(high - low) / 2 for low, high in ends if low is not None and high is not None]
+    return math.hypot(*halves) if len(halves) == 2 else 0.0
 
 
 def _open(name: str, rungs: Sequence[Row]) -> Ladder:

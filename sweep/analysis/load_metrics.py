@@ -3,6 +3,8 @@
 None offline. Which requests count is `steady_state`'s to say.
 """
 
+import itertools
+import math
 from typing import Any
 
 from sweep.analysis import steady_state
@@ -10,6 +12,9 @@ from sweep.analysis.cell_data import CellData
 from sweep.checkpoints.world.shares import wilson
 from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow
+
+RATE_PARTS, FEWEST_IN_PART = 10, 4
+"""Most parts of a load that its rate's interval is of; fewest requests in a part, and fewest parts."""
 
 
 def described(cell: Cell) -> str | None:
@@ -97,6 +102,42 @@ def goodput_high(measured: CellData) -> float | None:
     """Upper end of it."""
     counts = _counts(measured)
     return wilson(*counts)[1] if counts and counts[1] else None
+
+
+def rate_interval(measured: CellData) -> tuple[float, float] | None:
+    """95 % interval of the requests done a second, from the seconds that parts of equally many take (batch means).
+
+    None for fewer than 4 parts of 4 requests. It knows nothing of what differs between engine starts.
+    """
+    import scipy.stats
+
+    each: list[float] = []
+    for window in measured.windows:
+        ends = sorted(one.done_s for one in window.done if one.done_s is not None)
+        parts = min(RATE_PARTS, len(ends) // FEWEST_IN_PART)
+        if window.whole or parts < FEWEST_IN_PART:
+            continue
+        edges = [window.from_s, *(ends[(number + 1) * len(ends) // parts - 1] for number in range(parts))]
+        counts = [(number + 1) * len(ends) // parts - number * len(ends) // parts for number in range(parts)]
+        each += [(end - begin) / count for (begin, end), count in zip(itertools.pairwise(edges), counts, strict=True)]
+    if not each:
+        return None
+    mean_s = math.fsum(each) / len(each)
+    error = math.sqrt(math.fsum((one - mean_s) ** 2 for one in each) / (len(each) - 1) / len(each))
+    half = error * float(scipy.stats.t.ppf(0.975, len(each) - 1))
+    return (1 / (mean_s + half), 1 / (mean_s - half)) if half < mean_s else None
+
+
+def rate_low(measured: CellData) -> float | None:
+    """Lower end of that interval."""
+    found = rate_interval(measured)
+    return found[0] if found else None
+
+
+def rate_high(measured: CellData) -> float | None:
+    """Upper end of it."""
+    found = rate_interval(measured)
+    return found[1] if found else None
 
 
 def in_flight(measured: CellData) -> float | None:

@@ -223,6 +223,35 @@ def test_the_knee_is_where_throughput_stops_growing() -> None:
     assert (more.code, more.knee) == ("still_grows", None)
 
 
+def test_a_rung_that_is_below_the_highest_by_noise_alone_is_the_knee() -> None:
+    rungs = [row(4, 1.1, 3.2), row(8, 1.7, 4.5), row(16, 1.9, 8.5)]
+    for one, half in zip(rungs, (0.05, 0.12, 0.12), strict=True):
+        rate = one["row"]["images_per_s"]
+        one["row"] |= {"requests_per_s_low": rate - half, "requests_per_s_high": rate + half}
+    found = ladder(*rungs)
+    assert (found.code, found.knee) == ("knee", 8)
+    assert "89% of the most (1.9 at 16), which is within noise (±9%)" in found.text
+
+
+def test_the_interval_of_a_rate_covers_the_truth_and_gets_narrower() -> None:
+    covered, widths = 0, []
+    for seed in range(100):
+        rng = random.Random(seed)
+        for count in (80, 320):
+            clock, made = 0.0, []
+            for number in range(count):
+                took = rng.uniform(0.3, 0.7)
+                made.append(request(number, clock, took))
+                clock += took
+            found = load_metrics.rate_interval(data(CLOSED | {"max_concurrency": 1}, made))
+            assert found is not None
+            covered += found[0] <= 2.0 <= found[1]
+            widths.append(found[1] - found[0])
+    assert covered >= 180, "of 200, at 95 %"
+    assert sum(widths[1::2]) < 0.7 * sum(widths[::2])
+    assert load_metrics.rate_interval(data(CLOSED, closed(12, 2, 0.5))) is None
+
+
 def test_the_knee_of_rates_is_the_highest_that_is_kept_up_with() -> None:
     found = ladder(row(1, 1.0, 0.5, "open"), row(2, 1.98, 0.9, "open"), row(4, 2.1, 30.0, "open"))
     assert (found.code, found.knee) == ("knee", 2)
