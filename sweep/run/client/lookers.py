@@ -20,7 +20,7 @@ from sweep.run.client.replies import look
 HELD = 1_000_000_000
 """Bytes of replies that may wait; beyond, requests are sent as fast as replies are looked at."""
 
-NICE = 5
+NICE = 19
 """Lookers take what the generator and the server leave of the processor."""
 
 _SIZES = struct.Struct("<IQ")
