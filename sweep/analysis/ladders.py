@@ -39,10 +39,10 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Serving:
-    """What serving over HTTP costs: one configuration offline and with one request in flight."""
+    """What serving over HTTP costs: one configuration offline and in a closed load."""
 
     name: str
-    offline_s: float
+    offline_s: float  # a request; of batches, an image
     served_s: float
     text: str
 
@@ -154,24 +154,36 @@ def _came(row: Row) -> float:
 
 
 def serving(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Serving]:
-    """For every configuration that ran offline and with one request in flight, one prompt at a time in both."""
+    """For every configuration that ran offline and in a closed load.
+
+    One prompt at a time, it is compared with one request in flight: what a request loses to HTTP. In batches, it is
+    compared with the load that served most: what the server loses to batches that are not full.
+    """
     offline: dict[str, Row] = {}
+    closed: dict[str, list[Row]] = {}
     for row in rows:
         cell = cells[row["cell_key"]]
-        if not cell.under_load and row["role"] != AA and row["status"] in USABLE and row.get("latency_mean_s"):
+        if row["role"] == AA or row["status"] not in USABLE or not row.get("latency_mean_s"):
+            continue
+        if not cell.under_load:
             offline.setdefault(family_of(cell, loads=False), row)
+        elif str(row["load"]).startswith("closed"):
+            closed.setdefault(family_of(cell, loads=False), []).append(row)
     found = []
-    for row in rows:
-        cell = cells[row["cell_key"]]
-        alone = cell.under_load and row["concurrency"] == 1 and row["batch"] == 1
-        same = offline.get(family_of(cell, loads=False)) if alone and row["role"] != AA else None
-        if same is not None and row["status"] in USABLE:
-            before, after = float(same["latency_mean_s"]), float(row["latency_mean_s"])
-            text = (
-                f"serving costs {after / before - 1:+.1%} of latency: {before:.3g} s offline, {after:.3g} s over HTTP "
-                f"with one request in flight"
-            )
-            found.append(Serving(name_of(cell), before, after, text))
+    for family, served in closed.items():
+        if (same := offline.get(family)) is None:
+            continue
+        name = name_of(cells[served[0]["cell_key"]])
+        alone = next((row for row in served if row["concurrency"] == 1), None)
+        if same["batch"] == 1 and alone is not None:
+            before, after = float(same["latency_mean_s"]), float(alone["latency_mean_s"])
+            told = f"{before:.3g} s offline, {after:.3g} s over HTTP with one request in flight"
+            found.append(Serving(name, before, after, f"serving costs {after / before - 1:+.1%} of latency: {told}"))
+        elif same["batch"] > 1 and _rate(same):
+            best = max(served, key=_rate)
+            told = f"{_rate(best):.3g} images/s with {best['concurrency']} in flight, {_rate(same):.3g} in full batches"
+            share = f"served, it reaches {_rate(best) / _rate(same):.0%} of its offline throughput"
+            found.append(Serving(name, 1 / _rate(same), 1 / _rate(best), f"{share}: {told}"))
     return found
 
 

@@ -233,6 +233,21 @@ def test_a_rung_that_is_below_the_highest_by_noise_alone_is_the_knee() -> None:
     assert "89% of the most (1.9 at 16), which is within noise (±9%)" in found.text
 
 
+@pytest.mark.parametrize(
+    ("batch", "said"), [(1, "serving costs +10.0% of latency"), (4, "it reaches 95% of its offline")]
+)
+def test_what_serving_costs_is_of_a_request_or_of_full_batches(batch: int, said: str) -> None:
+    rungs = [row(1, 0.9, 1.1), row(8, 1.9, 4.5)]
+    cell = dataclasses.replace(cell_with({"name": "offline", "max_concurrency": None}), key="offline")
+    alone = {"cell_key": "offline", "role": "baseline", "status": "PASS", "load": None, "concurrency": None}
+    offline = alone | {"batch": batch, "latency_mean_s": 1.0, "images_per_s": 2.0}
+    for one in rungs:
+        one["row"]["batch"] = batch
+    cells = {one["cell"].key: one["cell"] for one in rungs} | {"offline": cell}
+    (found,) = ladders.serving([offline, *(one["row"] for one in rungs)], cells)
+    assert said in found.text
+
+
 def test_the_interval_of_a_rate_covers_the_truth_and_gets_narrower() -> None:
     covered, widths = 0, []
     for seed in range(100):
