@@ -27,8 +27,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## a small real sweep on the embedded AR + DiT model, no GPU needed
 	$(BIN)/python -m sweep -m +study=quick hydra.sweep.dir=outputs/demo
 
-test: $(INSTALLED)  ## all tests that need no GPU, two files at a time
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED)  ## all tests that need no GPU, three files at a time, because tests also wait
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(INSTALLED)  ## tests that need a CUDA GPU
 	$(BIN)/python -m pytest -q -m gpu

@@ -31,7 +31,7 @@ LONG = (
     *("test_profiler.py", "test_adaptive_repeats.py", "test_interrupts.py"),
     *("test_training.py", "test_plots.py", "test_cli_errors.py", "test_phases_from_outside.py"),
 )
-"""Files that take longest come first: with two at a time the last one otherwise runs alone."""
+"""Files that take longest come first: with several at a time the last one otherwise runs alone."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
