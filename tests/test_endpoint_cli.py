@@ -26,11 +26,9 @@ KEY = "a-key-that-nobody-may-see"
 Run = Callable[..., Finished]
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The embedded server as a command of its own."""
-    command = [sys.executable, "-m", "sweep.serve", "--port", "0", "--name", "mine", "model=tiny_qwen_image", "batch=2"]
-    folder = tmp_path_factory.mktemp("server")
+def serving(folder: Path, *overrides: str) -> Iterator[str]:
+    """URL of `python -m sweep.serve`, which ends by Ctrl-C."""
+    command = [sys.executable, "-m", "sweep.serve", "--port", "0", "--name", "mine", *overrides]
     process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = next(line for line in process.stdout if "is served at" in line)
@@ -38,6 +36,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The embedded server as a command of its own."""
+    yield from serving(tmp_path_factory.mktemp("server"), "model=tiny_qwen_image", "batch=2")
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:

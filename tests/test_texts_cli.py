@@ -1,9 +1,6 @@
 """Texts through the command line: served here and by a server that runs already, timed token by token."""
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +9,9 @@ import pytest
 import yaml
 
 from tests import recompute
-from tests.conftest import ROOT, Finished, environment, finished
+from tests.conftest import ROOT, Finished, finished
 from tests.test_cli_errors import check_refused
+from tests.test_endpoint_cli import serving
 from tests.test_loads_cli import requests, rows
 
 pytest.importorskip("fastapi")
@@ -116,15 +114,7 @@ def test_conversations_are_sent_with_the_length_of_their_replies(sweep: Run, tmp
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The embedded server as a command of its own."""
-    command = [sys.executable, "-m", "sweep.serve", "--port", "0", "--name", "mine", "model=tiny_glm_image_random"]
-    folder = tmp_path_factory.mktemp("server")
-    process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = next(line for line in process.stdout if "is served at" in line)
-    yield line.split("is served at ")[1].split()[0]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
-    process.stdout.close()
+    yield from serving(tmp_path_factory.mktemp("server"), "model=tiny_glm_image_random")
 
 
 @pytest.mark.parametrize("tokens", [True, False])

@@ -9,6 +9,7 @@ from typing import Any
 
 from sweep.analysis import steady_state
 from sweep.analysis.cell_data import CellData
+from sweep.analysis.paired import CONFIDENCE, student
 from sweep.checkpoints.world.shares import wilson
 from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow
@@ -109,8 +110,6 @@ def rate_interval(measured: CellData) -> tuple[float, float] | None:
 
     None for fewer than 4 parts of 4 requests. It knows nothing of what differs between engine starts.
     """
-    import scipy.stats
-
     each: list[float] = []
     for window in measured.windows:
         ends = sorted(one.done_s for one in window.done if one.done_s is not None)
@@ -124,7 +123,7 @@ def rate_interval(measured: CellData) -> tuple[float, float] | None:
         return None
     mean_s = math.fsum(each) / len(each)
     error = math.sqrt(math.fsum((one - mean_s) ** 2 for one in each) / (len(each) - 1) / len(each))
-    half = error * float(scipy.stats.t.ppf(0.975, len(each) - 1))
+    half = error * student(len(each) - 1.0, CONFIDENCE)
     return (1 / (mean_s + half), 1 / (mean_s - half)) if half < mean_s else None
 
 

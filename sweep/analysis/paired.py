@@ -328,6 +328,11 @@ def _half_width(alpha: float, parts: Iterable[Part]) -> float:
     return math.hypot(*[quantile(df, alpha / 2) * error for error, df in parts if error > 0])
 
 
+def student(df: float, confidence: float) -> float:
+    """Standard errors on either side of a mean that an interval of this confidence spans."""
+    return float(_special().stdtrit(df, 0.5 + confidence / 2))
+
+
 def _p_value(distance: float, parts: Sequence[Part]) -> float:
     """The alpha whose half-width is `distance`: two-sided, of no difference."""
     real = [(error, df) for error, df in parts if error > 0]

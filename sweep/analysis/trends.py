@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sweep.analysis.cell_data import CellData
 from sweep.analysis.load_metrics import taken_s
+from sweep.analysis.paired import student
 from sweep.findings import WARN, Finding
 from sweep.plan.cells import AA, Cell
 from sweep.results.records import DONE, RunResult
@@ -59,8 +60,6 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> Slope | None:
 
     The interval is Student's, of as many values as neighbouring residuals leave independent (lag-1 autocorrelation).
     """
-    import scipy.stats
-
     count = len(xs)
     if count < 4:
         return None
@@ -75,7 +74,7 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> Slope | None:
     alike = math.fsum(a * b for a, b in itertools.pairwise(rest)) / squares if squares else 0.0
     alike = min(max(alike, 0.0), 0.9)
     error *= math.sqrt((1 + alike) / (1 - alike))
-    half = error * float(scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, count - 2))
+    half = error * student(count - 2.0, CONFIDENCE)
     return Slope(rise, rise - half, rise + half, mean_y)
 
 

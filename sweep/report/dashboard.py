@@ -17,6 +17,7 @@ from sweep.plan.preflight import how_to_install
 from sweep.report import load_text
 from sweep.report.charts import charts
 from sweep.report.stored import Stored
+from sweep.report.templates import template
 
 SCRIPT = """
 "use strict";
@@ -45,20 +46,12 @@ def write(stored: Stored) -> Path:
 
 def page(stored: Stored, plotly_js: str) -> str:
     """The page as text."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweep.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     shown = charts(stored)
     models = sorted({str(cell.config["model"]["name"]) for cell in stored.plan.cells})
     library = plotly_js.replace("</script", "<\\/script")
-    return environment.get_template("dashboard.html.j2").render(
+    return template("sweep.report", "dashboard.html.j2").render(
         title=clean(f"Loads of {', '.join(models)}"),
         command=clean(str(stored.manifest.get("command", ""))),
         date=clean(str(stored.manifest.get("start", ""))),

@@ -144,11 +144,10 @@ class LoadDriver:
             answers[event.answer.id] = event.answer
             if time.monotonic() > self._noted + TELL_S or len(answers) == count:
                 self._noted = time.monotonic()
-                whole = self._load.duration_s
-                spent_s = time.perf_counter() - self.began_s
-                self._progress(
-                    *((len(answers), count) if whole is None else (int(min(spent_s, whole)), int(whole) or 1))
-                )
+                if (whole_s := self._load.duration_s) is None:
+                    self._progress(len(answers), count)
+                else:
+                    self._progress(int(min(time.perf_counter() - self.began_s, whole_s)), int(whole_s) or 1)
         return event.answer
 
     def _joined(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:

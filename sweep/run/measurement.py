@@ -125,7 +125,7 @@ class Measurement:
             return OfflineDriver(host, baseline, path, run.engine.request_timeout_s, sampler.mark)
         settings = ServeSettings(run.model.name, run.batch, run.load.batch_wait_ms, run.load.queue)
         generates = registry.kind(run.engine.name).generates
-        return LoadDriver(host, run.load, settings, path, run.engine.request_timeout_s, self._answered, generates)
+        return LoadDriver(host, run.load, settings, path, run.engine.request_timeout_s, self._progress, generates)
 
     def _load(self, inputs: Inputs) -> tuple[Turn, ...]:
         """As many requests as the load has, when they are due: prompts again and again with further seeds."""
@@ -163,7 +163,7 @@ class Measurement:
             why = self.lost[0].answer.error if self.lost else "there was none"
             raise EngineFailure("requests", f"none of {len(self.turns)} requests succeeded: {why}", alive=True)
 
-    def _answered(self, done: int, total: int) -> None:
+    def _progress(self, done: int, total: int) -> None:
         self.folder.emit("cell", key=self.cell.key, state="running", done=done, total=total)
 
     def _own_turns(self) -> list[Span]:
@@ -175,12 +175,12 @@ class Measurement:
         """The turns, each announced when the driver takes it; a load is announced as a whole."""
         if self.cell.under_load:
             self.doing = f"serving {len(self.turns)} requests"
-            self._answered(0, len(self.turns))
+            self._progress(0, len(self.turns))
             yield from self.turns
             return
         for number, turn in enumerate(self.turns):
             self.doing = turn.doing
-            self.folder.emit("cell", key=self.cell.key, state="running", done=number, total=len(self.turns))
+            self._progress(number, len(self.turns))
             yield turn
 
     @contextlib.contextmanager

@@ -4,7 +4,6 @@ Takes plain values and files to embed. Knows nothing about outputs/, plans or ho
 """
 
 import base64
-import functools
 import hashlib
 import json
 import math
@@ -28,10 +27,11 @@ from sweep.report.matrix import Matrix, matrices, short_reason
 from sweep.report.page import control_view
 from sweep.report.page.embed import Picture, data_uri, embed
 from sweep.report.page.timeline_view import TimelineView
+from sweep.report.templates import template
 from sweep.report.words import Row, digits, number, text
 
 if TYPE_CHECKING:
-    import jinja2
+    pass
 
 IMAGE_BUDGET = 18_000_000  # characters of all embedded images together: the page stays below 24 MB
 PLOT_BUDGET = 4_000_000
@@ -183,7 +183,7 @@ def render(context: ReportContext) -> str:
     rows = [{**cell.columns, "anchor": f"cell-{i}" if cell.section else ""} for i, cell in enumerate(context.cells)]
     anchors = {text(row, "cell_key"): text(row, "anchor") for row in rows}
     shown, found = _table_rows(context.cells), matrices(rows)
-    page = _template().render(
+    page = template("sweep.report.page", "report.html.j2").render(
         context=context,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -205,21 +205,6 @@ def render(context: ReportContext) -> str:
         store=Markup(_json({names[digest]: uri for digest, uri in embedded.uris.items()})),
     )
     return CONTROL.sub(lambda found: clean(found[0]), page)
-
-
-@functools.cache
-def _template() -> "jinja2.Template":
-    """The page's template; compiling it takes longer than filling it in."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweep.report.page", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _json(value: Any) -> str:
