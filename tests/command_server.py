@@ -194,9 +194,10 @@ def _import_project() -> None:
     try:
         for name in PROJECT:
             importlib.import_module(name)
-        _warm_up()
     except Exception:
         traceback.print_exc()  # commands will say it too
+    else:
+        _warm_up()
     sys.path.remove(ROOT)
 
 
@@ -205,11 +206,11 @@ def _warm_up() -> None:
     from hydra import compose, initialize_config_dir
 
     from sweep.config import CONF
-    from sweep.report.page import html
+    from sweep.report.templates import template
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         compose("config", ["feature=[teacache,cache_dit]", "workload.steps=2"])
-    html._template()
+    template("sweep.report.page", "report.html.j2")
 
 
 def _command_of(link: socket.socket) -> dict[str, Any]:

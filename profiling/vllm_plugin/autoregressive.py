@@ -15,14 +15,14 @@ from typing import Any
 
 from profiling import ranges
 from profiling.vllm_plugin import pipeline_facts
-from profiling.vllm_plugin.record_files import Place, append_line, paused
+from profiling.vllm_plugin.record_files import Place, Timing, append_line, paused
 from profiling.vllm_plugin.tracing import Tracing
 
 IDLE_S = 0.03
 """After this long without a step, the steps so far are written."""
 
-FULL = 20_000
-"""This many unwritten steps are written even without a pause."""
+FULL, LONGEST_S = 20_000, 5.0
+"""This many unwritten steps, and steps over this long, are written even without a pause: under load there is none."""
 
 TRACED = 64
 """Steps in a trace of torch.profiler, including the prefill; a whole request has over a thousand similar ones."""
@@ -30,8 +30,8 @@ TRACED = 64
 RETRY_S = 0.005
 """Pause between checks whether the GPU has finished."""
 
-Step = tuple[str, int, float, float, Any]
-"""Phase, index, start and end (perf_counter), event pair or None."""
+Step = tuple[str, int, float, float, Any, tuple[str, ...]]
+"""Phase, index, start and end (perf_counter), event pair or None, requests that it begins with."""
 
 
 class Steps:
@@ -39,12 +39,11 @@ class Steps:
 
     def __init__(self, place: Place, rank: int, device: str, describe: Callable[[], Mapping[str, Any]]) -> None:
         self.pid = os.getpid()
-        self.open: tuple[str, int, float, Any] | None = None
+        self.open: tuple[str, int, float, Any, tuple[str, ...]] | None = None
         self._place = place
         self._path = place.folder / f"ar-rank{rank}-{self.pid}.jsonl"
         self._describe = describe
         self._done: deque[Step] = deque()
-        self._requests: deque[str] = deque()
         self._index = {"ar_prefill": 0, "ar_decode": 0}
         self._pool: list[Any] = []
         self._stream: Any = None
@@ -77,8 +76,6 @@ class Steps:
             return
         if new and len(scheduled.num_scheduled_tokens) == len(new):  # no other request is running
             self._index = {"ar_prefill": 0, "ar_decode": 0}
-        if new:
-            self._requests.extend(request.req_id for request in new)
         phase = "ar_prefill" if new or is_prefill(scheduled.scheduled_cached_reqs) else "ar_decode"
         index = self._index[phase]
         self._index[phase] = index + 1
@@ -88,18 +85,18 @@ class Steps:
         if self._cuda:
             events = self._pool.pop() if self._pool else self._new_pair()
             events[0].record(self._current_stream())
-        self.open = (phase, index, start, events)
+        self.open = (phase, index, start, events, tuple(str(request.req_id) for request in new))
 
     def end(self) -> None:
         """Close the open step, if one is open."""
         if self.open is None:
             return
-        phase, index, start, events = self.open
+        phase, index, start, events, new = self.open
         self.open = None
         if events is not None:
             events[1].record(self._current_stream())
         ranges.pop()
-        self._done.append((phase, index, start, time.perf_counter(), events))
+        self._done.append((phase, index, start, time.perf_counter(), events, new))
         if self._waiting:
             self._waiting = False
             self._work.set()
@@ -132,9 +129,9 @@ class Steps:
                 self._waiting = False
             try:
                 count = len(self._done)
-                *_, ended, events = self._done[count - 1]
+                *_, ended, events, _ = self._done[count - 1]
                 pause = ended + IDLE_S - time.perf_counter()
-                if pause > 0 and count < FULL:
+                if pause > 0 and count < FULL and ended - self._done[0][2] < LONGEST_S:
                     time.sleep(pause)
                 elif events is not None and not events[1].query():
                     time.sleep(RETRY_S)
@@ -146,17 +143,21 @@ class Steps:
 
     def _append(self, count: int) -> None:
         """Write the first `count` steps, whose events have passed, as one line."""
-        phases = []
-        for _ in range(count):
-            phase, index, start, end, events = self._done.popleft()
+        phases: list[Timing] = []
+        requests: list[str] = []
+        first_steps: list[int] = []
+        for number in range(count):
+            phase, index, start, end, events, new = self._done.popleft()
             gpu_ms = None
             if events is not None:
                 gpu_ms = round(events[0].elapsed_time(events[1]), 4)
                 self._pool.append(events)
             phases.append((phase, index, start, round((end - start) * 1000.0, 4), gpu_ms))
-        requests = [self._requests.popleft() for _ in range(len(self._requests))]
+            requests += new
+            first_steps += [number] * len(new)
         evidence = {**self._describe(), "steps": count}
-        append_line(self._path, {"requests": requests, "phases": phases, "evidence": evidence})
+        line = {"requests": requests, "first_steps": first_steps, "phases": phases, "evidence": evidence}
+        append_line(self._path, line)
 
 
 def is_prefill(cached: Any) -> bool:

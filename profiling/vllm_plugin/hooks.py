@@ -43,11 +43,18 @@ def _orchestrator(cls: Any, place: Place) -> list[str]:
     return hook_orchestrator(cls, place)
 
 
+def _client(cls: Any, place: Place) -> list[str]:
+    from profiling.vllm_plugin.request_names import hook_client
+
+    return hook_client(cls)
+
+
 HOOKS: dict[str, tuple[str, Hook]] = {
     "vllm_omni.diffusion.worker.diffusion_model_runner": ("DiffusionModelRunner", _diffusion),
     "vllm_omni.worker.gpu_ar_model_runner": ("GPUARModelRunner", _autoregressive),
     "vllm_omni.worker_v2.omni_ar_model_runner": ("OmniARModelRunner", _autoregressive),  # from 0.30 on, on request
     "vllm_omni.engine.orchestrator": ("Orchestrator", _orchestrator),
+    "vllm_omni.entrypoints.async_omni": ("AsyncOmni", _client),
 }
 """By module: the class and what hooks it."""
 

@@ -78,6 +78,7 @@ class ArRecord:
     steps: int  # forwards of the AR model in this line
     settings: dict[str, str]
     phases: tuple[Timing, ...]
+    first_steps: tuple[int, ...] = ()  # of each of `requests`, which of `phases` is its prefill
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Transfer:
     start_s: float
     host_ms: float
     tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see transfer); "" where unknown
+    tokens_written: int = 0  # by the AR stage, with those that it does not hand over
 
 
 Record = DitRecord | ArRecord | Transfer
@@ -155,12 +157,14 @@ def ar_record(line: Line) -> ArRecord:
         evidence["steps"],
         evidence["settings"],
         _phases(line),
+        tuple(line.get("first_steps", ())),
     )
 
 
 def transfer(line: Line) -> Transfer:
     """A line of a transfer file."""
-    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"])
+    written = line.get("tokens_written", 0)
+    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written)
 
 
 def phase_records(records: Iterable[Record], epoch_s: float) -> tuple[PhaseRecord, ...]:

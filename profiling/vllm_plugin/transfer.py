@@ -14,10 +14,14 @@ from profiling.image_tokens import fingerprint, image_ids
 from profiling.vllm_plugin.record_files import Place, append_line
 
 
+def written(output: Any) -> list[int]:
+    """All ids in an AR stage's `output`."""
+    completion = output.outputs[0]
+    return list(getattr(completion, "cumulative_token_ids", None) or completion.token_ids)
+
+
 def sent(output: Any, prompt: Any) -> str:
     """Fingerprint of the ids in an AR stage's `output` that the DiT should receive."""
-    completion = output.outputs[0]
-    emitted = list(getattr(completion, "cumulative_token_ids", None) or completion.token_ids)
     asked = prompt[0] if isinstance(prompt, list) and prompt else prompt
     fields = asked if isinstance(asked, dict) else getattr(asked, "__dict__", {})
     target = fields.get("mm_processor_kwargs") or {}
@@ -25,7 +29,7 @@ def sent(output: Any, prompt: Any) -> str:
     width = int(target.get("target_w") or fields.get("width") or 1024)
     media = fields.get("multi_modal_data") or {}
     edit = "img2img" in (fields.get("modalities") or ()) or any(media.get(k) for k in ("image", "img2img", "images"))
-    return fingerprint(image_ids(emitted, height, width, edit))
+    return fingerprint(image_ids(written(output), height, width, edit))
 
 
 def hook_orchestrator(cls: Any, place: Place) -> list[str]:
@@ -51,7 +55,13 @@ def hook_orchestrator(cls: Any, place: Place) -> list[str]:
                 function = getattr(pool.stage_client, "custom_process_input_func", None)
                 glm = getattr(function, "__module__", "").endswith(".glm_image")
                 tokens = sent(output, req_state.prompt) if glm else ""
-                line = {"request": req_id, "start_s": start, "host_ms": round(host_ms, 4), "tokens_sent": tokens}
+                line = {
+                    "request": req_id,
+                    "start_s": start,
+                    "host_ms": round(host_ms, 4),
+                    "tokens_sent": tokens,
+                    "tokens_written": len(written(output)),
+                }
                 append_line(place.folder / f"transfer-{os.getpid()}.jsonl", line)
             except Exception:
                 place.report()

@@ -3,7 +3,7 @@
 Plain frozen dataclasses, picklable, no torch. Knows nothing of Hydra, cells or verdicts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -38,6 +38,7 @@ class EngineSpec:
     url: str = ""  # endpoint: of the server that runs already
     served_model: str = ""  # endpoint: what it calls its model; "" for the first that it names
     api_key_env: str = ""  # endpoint: environment variable that holds its key
+    serve: dict[str, Any] = field(default_factory=dict)  # EngineKind.serve of its load; {}: offline
     collective_timeout_s: float = 120.0
     gpu_ids: tuple[int, ...] = ()
 
@@ -137,6 +138,19 @@ class Traced(Protocol):
 
     def trace(self, folder: Path | None) -> None:
         """Record the next batch; or, without a folder, write one trace per rank into the folder given before."""
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """An engine that is a server by itself, at `url` from when it is loaded."""
+
+    url: str
+
+    def follow(self, stopping: Callable[[], bool], made: "Callable[[Output], None]") -> None:
+        """Until `stopping`, hand over what comes of each batch. Raises RuntimeError when the server ends.
+
+        An Output has no pictures, whose requests' clients have them.
+        """
 
 
 @dataclass(frozen=True)

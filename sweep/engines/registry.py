@@ -60,6 +60,11 @@ class EngineKind:
     """Why profile=torch cannot record it as configured, or ""; None: it never can."""
 
     serves: bool = False  # it can be served over HTTP, which a load needs
+    server: str = ""  # "module:Class" of the engine under load, where the one above is not what is served then
+    serve: Callable[[RunConfig], dict[str, Any]] = lambda run: {}
+    """How that one is started for a load; whatever differs needs another start."""
+
+    request_fields: Mapping[str, Any] = field(default_factory=dict)  # that its server takes besides OpenAI's
     attaches: bool = False  # it is a server that runs already: what it runs is neither chosen nor known here
     generates: bool = True  # False: it only measures the framework, and accepts every model, feature and setting
     embedded: bool = True  # it runs the embedded models
@@ -94,6 +99,12 @@ def names() -> tuple[str, ...]:
 def control() -> str:
     """Name of the engine that others are compared with."""
     return next(name for name in names() if kind(name).control)
+
+
+def served(run: RunConfig) -> dict[str, Any]:
+    """How the engine is started for the cell's load; {} offline, and where the same engine does both."""
+    chosen = kind(run.engine.name)
+    return chosen.serve(run) if chosen.server and run.load.name != "offline" else {}
 
 
 def check(run: RunConfig) -> None:

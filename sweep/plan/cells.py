@@ -277,6 +277,8 @@ def build_cell(
         engine_part["files"] = dict(read)
     if run.profile != "off":
         engine_part["profile"] = run.profile
+    if serve := registry.served(run):
+        engine_part["serve"] = serve
     if engine.options and not skip:
         engine.options(chosen, ranks)  # refuses two values for one argument
     loaded = run.load.name != OFFLINE

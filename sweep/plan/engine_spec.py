@@ -35,6 +35,7 @@ def engine_spec(run: RunConfig, devices: Devices, ranks: int, gpu_ids: tuple[int
         url=run.engine.url or "",
         served_model=run.engine.served_model or "",
         api_key_env=run.engine.api_key_env or "",
+        serve=registry.served(run),
         collective_timeout_s=run.engine.collective_timeout_s,
         gpu_ids=gpu_ids,
     )

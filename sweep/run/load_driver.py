@@ -24,6 +24,7 @@ import msgspec
 
 from profiling.child_environment import child_environment
 from sweep.config import Load
+from sweep.engines import registry
 from sweep.engines.endpoint.bodies import body_of, path_of
 from sweep.engines.endpoint.server import headers, model_of
 from sweep.engines.images import image_name
@@ -69,6 +70,7 @@ class LoadDriver:
         self._images = images  # the folder that takes them
         self._timeout_s = timeout_s  # for one request
         self._progress, self._pictures = progress, pictures
+        self._fields = registry.kind(host.spec.engine).request_fields
         self.failed: Failed | None = None
         self.lost: list[Lost] = []
         self.ended: Ended | None = None
@@ -88,6 +90,12 @@ class LoadDriver:
                 yield from self._seen(sent, told)
             return
         url = self._host.serve(self._settings, START_S)
+        if not self._host.spec.plugin:  # likewise of one that is not observed
+            with contextlib.ExitStack() as ending:
+                ending.enter_context(_client(self._job(url, list(sent.values())), told))
+                ending.push(self._stop_unseen)
+                yield from self._seen(sent, told)
+            return
         silence_s = self._timeout_s + SLACK_S + _longest_gap([turn.intended_s for turn in sent.values()])
         watching = threading.Thread(target=_watch, args=(self._host, silence_s, told), daemon=True)
         watching.start()
@@ -117,7 +125,7 @@ class LoadDriver:
     def _due(self, turn: Turn) -> Due:
         (request,) = turn.requests
         kept = str(self._images / image_name(request)) if turn.keep_images and self._pictures else ""
-        body = body_of(request, self._settings.model)
+        body = body_of(request, self._settings.model) | dict(self._fields)
         return Due(request.request_id, body, request.size, turn.intended_s, kept, request.input_image or "")
 
     def _seen(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:
@@ -203,6 +211,13 @@ class LoadDriver:
         return Record(
             together, output, self.began_s + min(one.sent_s for one in own), answers=own, began_s=self.began_s
         )
+
+    def _stop_unseen(self, kind: type[BaseException] | None, *_: object) -> None:
+        """As `_stop`, where nobody reads what the engine hands over."""
+        if kind is not KeyboardInterrupt:
+            self._host.stop_serving(START_S)
+            for _output in self._host.served(START_S):
+                pass
 
     def _stop(self, watching: threading.Thread, kind: type[BaseException] | None, *_: object) -> None:
         """Whatever happened, the engine serves no more; it is asked in vain where it is gone.

@@ -58,7 +58,7 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
         if answer.failure:
             continue
         sent_s = start_s if began_s is None else record.began_s + answer.sent_s - began_s
-        queued_ms = answer.metrics.get("stage_durations", {}).get("queue_wait_ms")
+        queued_ms = (answer.metrics.get("stage_durations") or {}).get("queue_wait_ms")
         first_s = None if ttft_s is None else start_s + ttft_s
         written = output.output_tokens
         if answer.first_token_s is not None:  # a text, of which its client sees every chunk

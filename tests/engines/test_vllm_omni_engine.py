@@ -103,7 +103,7 @@ def test_glm_image_writes_as_many_tokens_as_the_size_takes(
     """As compute_max_tokens of vLLM-Omni's stage_input_processors/glm_image.py."""
     glm = stages.GlmImage(GLM, tmp_path)
     request = replace(REQUEST, height=size[0], width=size[1])
-    assert glm.tokens(request) == (preview, target)
+    assert glm.tokens(*request.size) == (preview, target)
     ar, diffusion = glm.parameters(request, [SimpleNamespace(extra_args=None), SimpleNamespace()])
     assert ar.max_tokens == preview + target + 1
     assert ar.extra_args == {"target_h": size[0], "target_w": size[1]}

@@ -31,6 +31,11 @@ class OrchestratorBase:
     async def _forward_to_next_stage(self, req_id, src_stage_id, output, req_state): pass
 class Orchestrator(OrchestratorBase): pass
 """,
+    "vllm_omni/entrypoints/async_omni.py": """
+class AsyncOmni:
+    @staticmethod
+    def _get_unique_request_id(external_request_id): return external_request_id + "-0123abcd"
+""",
 }
 
 

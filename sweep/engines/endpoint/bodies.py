@@ -1,5 +1,7 @@
 """Requests as OpenAI's endpoints take them, with the fields that vLLM and vLLM-Omni add."""
 
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from sweep.engines.protocol import Request
@@ -39,3 +41,16 @@ def body_of(request: Request, model: str) -> dict[str, Any]:
     if request.prompt_tokens is not None:  # only the embedded server knows it
         body["prompt_tokens"] = request.prompt_tokens
     return body
+
+
+def form_of(body: Mapping[str, Any], picture: bytes) -> tuple[bytes, str]:
+    """An edit as multipart/form-data: the fields of its body that say something, and the picture; and the type."""
+    boundary = uuid.uuid4().hex
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in body.items()
+        if value is not None
+    ]
+    head = 'Content-Disposition: form-data; name="image"; filename="image.png"\r\nContent-Type: image/png'
+    parts += [f"--{boundary}\r\n{head}\r\n\r\n".encode(), picture, f"\r\n--{boundary}--\r\n".encode()]
+    return b"".join(parts), f"multipart/form-data; boundary={boundary}"

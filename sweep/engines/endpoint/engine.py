@@ -6,9 +6,11 @@ import hashlib
 import io
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sweep.engines.endpoint.bodies import body_of
+from sweep.engines import registry
+from sweep.engines.endpoint.bodies import body_of, path_of
 from sweep.engines.endpoint.server import asked, model_of
 from sweep.engines.images import fault_of
 from sweep.engines.protocol import EngineSpec, Output, Request
@@ -22,6 +24,7 @@ class EndpointEngine:
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
         self.model = spec.served_model
+        self._fields = dict(registry.kind(spec.engine).request_fields)
 
     def load(self) -> Mapping[str, float] | None:
         """Nothing is loaded. Raises RuntimeError when there is no server, or none with this model."""
@@ -29,34 +32,37 @@ class EndpointEngine:
         return None
 
     def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
-        """One request after another, which warms the server up. No picture is kept."""
-        from PIL import Image
-
+        """All at once, as a batch is asked for, which warms the server up. No picture is kept."""
         began = time.perf_counter()
-        faults, hashes = [], []
-        for request in requests:
-            told = asked(self.spec, "/v1/images/generations", body_of(request, self.model))
-            try:
-                data = base64.b64decode(told["data"][0]["b64_json"], validate=True)
-                with Image.open(io.BytesIO(data)) as image:
-                    image.load()
-                    faults.append(fault_of(image, request.size))
-                    hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
-            except (LookupError, TypeError, ValueError, OSError, binascii.Error) as error:
-                raise RuntimeError(f"the server's reply holds no picture ({type(error).__name__})") from error
+        with ThreadPoolExecutor(len(requests)) as pool:
+            pictures = list(pool.map(self._picture, requests))
         return Output(
             request_ids=tuple(request.request_id for request in requests),
             start_s=began,
             latency_s=time.perf_counter() - began,
             image_paths=tuple("" for _ in requests),
-            image_hashes=tuple(hashes),
+            image_hashes=tuple(digest for digest, _ in pictures),
             output_tokens=0,
             prompt_tokens=tuple(0 for _ in requests),
             phases=(),
             evidence=(),
-            image_faults=tuple(faults),
+            image_faults=tuple(fault for _, fault in pictures),
             epoch_s=0.0,
         )
+
+    def _picture(self, request: Request) -> tuple[str, str]:
+        """Hash of the pixels that the server answers, and what is wrong with them."""
+        from PIL import Image
+
+        source = Path(request.input_image).read_bytes() if request.input_image else None
+        told = asked(self.spec, path_of(request), body_of(request, self.model) | self._fields, picture=source)
+        try:
+            data = base64.b64decode(told["data"][0]["b64_json"], validate=True)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                return hashlib.sha256(image.tobytes()).hexdigest(), fault_of(image, request.size)
+        except (LookupError, TypeError, ValueError, OSError, binascii.Error) as error:
+            raise RuntimeError(f"the server's reply holds no picture ({type(error).__name__})") from error
 
     def close(self) -> None:
         """The server goes on."""

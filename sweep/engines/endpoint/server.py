@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from sweep.engines.endpoint.bodies import form_of
 from sweep.engines.protocol import EngineSpec
 
 ANSWER_S = 60.0  # for what costs a server nothing
@@ -34,12 +35,21 @@ def model_of(spec: EngineSpec) -> str:
 
 
 def asked(
-    spec: EngineSpec, path: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    spec: EngineSpec,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    timeout_s: float | None = None,
+    picture: bytes | None = None,
 ) -> dict[str, Any]:
-    """The JSON object that the server answers. Raises RuntimeError, which says what to do."""
+    """The JSON object that the server answers. With a picture to edit the body is sent as a form.
+
+    Raises RuntimeError, which says what to do.
+    """
     url = spec.url.rstrip("/") + path
-    data = None if body is None else json.dumps(body).encode()
-    own = headers(spec) | ({"Content-Type": "application/json"} if data else {})
+    data, kind = (None if body is None else json.dumps(body).encode()), "application/json"
+    if picture is not None:
+        data, kind = form_of(body or {}, picture)
+    own = headers(spec) | ({"Content-Type": kind} if data else {})
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, own), timeout=timeout_s) as reply:
             told = json.load(reply)

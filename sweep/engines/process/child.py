@@ -19,13 +19,14 @@ from profiling.child_signals import leave_to_parent
 from sweep.engines import registry
 from sweep.engines.process.orphans import end_when, process_exists
 from sweep.engines.process.temp_folders import name_semaphores
-from sweep.engines.protocol import Engine, EngineError, EngineSpec, Output, Traced
+from sweep.engines.protocol import Engine, EngineError, EngineSpec, Output, Serves, Traced
 from sweep.engines.serving.settings import ServeSettings
 
 
 def create(spec: EngineSpec) -> Engine:
     """The engine named by the spec; imports only that engine's module."""
-    module, _, name = registry.kind(spec.engine).engine.partition(":")
+    kind = registry.kind(spec.engine)
+    module, _, name = (kind.server if spec.serve else kind.engine).partition(":")
     engine: Engine = getattr(importlib.import_module(module), name)(spec)
     return engine
 
@@ -85,12 +86,20 @@ def serve(pipe: Connection) -> None:
 
 def serve_http(engine: Engine, pipe: Connection, settings: ServeSettings) -> None:
     """Answer requests over HTTP until another command comes; hand over what comes of each batch."""
+
+    def made(output: Output) -> None:
+        pipe.send(("record", output))
+
+    if isinstance(engine, Serves):
+        pipe.send(("ok", engine.url))
+        engine.follow(pipe.poll, made)
+        return
     from sweep.engines.serving.server import Server
 
     server = Server(engine, settings)
     try:
         pipe.send(("ok", server.url))
-        server.run(pipe.poll, lambda output: pipe.send(("record", output)))
+        server.run(pipe.poll, made)
     finally:
         server.stop()
 

@@ -1,11 +1,16 @@
-"""`vllm_omni`: vLLM-Omni's offline API on CUDA GPUs. It reports what it lacks before anything is imported."""
+"""`vllm_omni`: vLLM-Omni on CUDA GPUs, through its offline API, and under load through `vllm serve … --omni`.
+
+It reports what it lacks before anything is imported.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sweep.config import Feature, RunConfig, require
-from sweep.engines.registry import EngineKind, Preflight
+from sweep.engines.registry import EngineKind, Preflight, served
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.engines.vllm_omni.serve_flags import without_flag
 from sweep.findings import SKIP, Finding
 
 
@@ -38,11 +43,24 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     place: options.Place = "dit_stage" if two_stages else "omni"
     wrong = options.refuse_unknown(version.constructor(run.engine.args), known, place)
     require(not wrong, wrong)
+    by_flags = bool(served(run)) and not two_stages and not known.unreadable  # two stages have a deploy file
+    without = f"vllm serve of vllm-omni {known.version} has no flag for it; measure it with load=offline"
+    name = without_flag(version.constructor(run.engine.args), known.flags) if by_flags else ""
+    require(not name, f"engine.args.{name}: {without}")
     for feature in features:
         asked = version.constructor(arguments([feature], feature.gpus))
         if wrong := options.refuse_unknown(asked, known, place, where=feature.name):
             return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
+        if by_flags and (name := without_flag(asked, known.flags)):
+            why = f"{feature.name}.{name}: {without}"
+            return Preflight(Finding("option_refused", why, SKIP), tuple(warnings))
     return Preflight(None, tuple(warnings))
+
+
+def serve(run: RunConfig) -> dict[str, Any]:
+    """How `vllm serve` is started besides the options; the AR stage of a server writes pictures of one size."""
+    sized = {"size": [run.workload.width, run.workload.height]} if run.model.family in TWO_STAGES else {}
+    return {"batch": run.batch, "batch_wait_ms": run.load.batch_wait_ms, **sized}
 
 
 def stage_devices(run: RunConfig) -> int:
@@ -61,6 +79,10 @@ def torch_profile(run: RunConfig) -> str:
 
 KIND = EngineKind(
     engine="sweep.engines.vllm_omni.engine:VllmOmniEngine",
+    serves=True,
+    server="sweep.engines.vllm_omni.served:VllmOmniServer",
+    serve=serve,
+    request_fields={"generator_device": "cpu"},  # the noise of the other engines
     packages=("torch", "vllm", "vllm_omni"),
     distributions=("torch", "diffusers", "transformers", "cache-dit", "vllm", "vllm-omni"),
     index=("model_index.json", "config.json"),  # BAGEL's has no model_index

@@ -110,6 +110,13 @@ def spelled(function: Function) -> frozenset[str]:
     return frozenset(name for name in names if name.isidentifier() and name == name.lower())
 
 
+def spelled_flags(function: Function) -> frozenset[str]:
+    """String literals that begin with two dashes and are arguments of calls."""
+    calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
+    found = (literal(argument) for call in calls for argument in call.args)
+    return frozenset(text for text in found if text.startswith("--"))
+
+
 def compared(function: Function) -> frozenset[str]:
     """String literals that a function compares something with."""
     comparisons = (node for node in ast.walk(function) if isinstance(node, ast.Compare))

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sweep.engines.vllm_omni.option_source import Source, attributes, compared, looked_up, parameters, spelled
+from sweep.engines.vllm_omni.option_source import (
+    Source,
+    attributes,
+    compared,
+    looked_up,
+    parameters,
+    spelled,
+    spelled_flags,
+)
 
 Place = Literal["omni", "ar_stage", "dit_stage", "sampling"]
 
@@ -22,6 +30,7 @@ ARGUMENTS = "engine/arg_utils.py"
 STAGES = "config/stage_config.py"
 CONFIG = "config/omni_config.py"
 CLIENT = "entrypoints/omni_base.py"
+SERVE = "entrypoints/cli/serve.py"
 
 IDENTITY = frozenset({"model", "model_arch", "stage_id"})  # not options: which model, which stage
 INTERNAL = frozenset({"transfer_emitter", "prom_metrics", "client_config"})  # passed between vLLM-Omni's own classes
@@ -56,6 +65,7 @@ class Accepted:
     sampling: frozenset[str] = frozenset()  # fields of OmniDiffusionSamplingParams
     ar_stage: frozenset[str] = frozenset()  # keys of an AR stage in a deploy file
     dit_stage: frozenset[str] = frozenset()  # keys of a diffusion stage in a deploy file
+    flags: frozenset[str] = frozenset()  # of `vllm serve --omni`: as keywords, and as they are where those differ
     caches: Mapping[str, frozenset[str]] = field(default_factory=dict)  # cache_backend -> keys that it reads
     silent: bool = True  # unknown keywords of Omni are silently dropped
     unreadable: str = ""  # why the source could not be read; then nothing is refused
@@ -112,6 +122,7 @@ def accepted(package: Path, stages: int, *, pipeline: bool | None = None, vllm: 
             sampling=source.fields("inputs/data.py", "OmniDiffusionSamplingParams"),
             ar_stage=names.ar_stage,
             dit_stage=names.dit_stage,
+            flags=flags(source) | engine_args,
             caches=_caches(source, cache),
             silent=not has_resolver,
         )
@@ -268,6 +279,12 @@ def _orchestrator_only(source: Source) -> frozenset[str]:
 def _structure(source: Source) -> frozenset[str]:
     """Keys of a deploy file's stage that are not engine options."""
     return source.strings(STAGES, "_STAGE_RESERVED_KEYS")
+
+
+def flags(source: Source) -> frozenset[str]:
+    """What the serve command adds to vLLM's flags: --cache-backend as cache_backend and as it is."""
+    named = spelled_flags(source.function(SERVE, "OmniServeCommand.subparser_init"))
+    return named | {name.removeprefix("--").replace("-", "_") for name in named}
 
 
 def _caches(source: Source, cache: frozenset[str]) -> dict[str, frozenset[str]]:

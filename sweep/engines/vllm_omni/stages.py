@@ -147,6 +147,7 @@ class GlmImage(Stages):
                         "top_k": 16512,
                         "stop_token_ids": [16385],
                         "detokenize": False,
+                        **self._most_tokens(),
                     },
                 },
                 {
@@ -161,9 +162,14 @@ class GlmImage(Stages):
             ],
         }
 
-    def tokens(self, request: Request) -> tuple[int, int]:
+    def _most_tokens(self) -> dict[str, int]:
+        """Of a server, whose requests cannot say it: all are of one size."""
+        size = self.spec.serve.get("size")
+        return {"max_tokens": sum(self.tokens(*size)) + 1} if size else {}
+
+    def tokens(self, width: int, height: int) -> tuple[int, int]:
         """(preview, target) image tokens that the AR stage writes for this size; one end token follows."""
-        rows, columns = request.height // self.FACTOR, request.width // self.FACTOR
+        rows, columns = height // self.FACTOR, width // self.FACTOR
         ratio, half = rows / columns, self.FACTOR // 2
         preview = max(1, int(math.sqrt(ratio) * half)) * max(1, int(math.sqrt(1 / ratio) * half))
         return preview, rows * columns
@@ -180,7 +186,7 @@ class GlmImage(Stages):
     def parameters(self, request: Request, defaults: Sequence[Any]) -> list[Any]:
         ar = copy.deepcopy(defaults[0])
         ar.seed = request.seed
-        ar.max_tokens = sum(self.tokens(request)) + 1
+        ar.max_tokens = sum(self.tokens(*request.size)) + 1
         ar.extra_args = {**(ar.extra_args or {}), "target_h": request.height, "target_w": request.width}
         return [ar, *super().parameters(request, defaults)]
 

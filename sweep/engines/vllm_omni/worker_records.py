@@ -105,6 +105,13 @@ class Workers:
         )
         return phases, merge(self._records)
 
+    def read(self) -> list[record_files.Record]:
+        """What was written since the last time. Raises RuntimeError when the plugin failed in any process."""
+        _refuse(record_files.failures(self.folder))
+        self._read()
+        found, self._records = self._records, []
+        return found
+
     def _read(self) -> None:
         for path in sorted(self.folder.glob("*.jsonl")):
             lines, self._offsets[path] = record_files.read_lines(path, self._offsets.get(path, 0))
