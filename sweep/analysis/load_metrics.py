@@ -156,6 +156,28 @@ def batch_mean(measured: CellData) -> float | None:
     return len(measured.requests) / len(measured.batches)
 
 
+def ar_busy(measured: CellData) -> float | None:
+    """Share of the load in which the AR stage computed."""
+    return _share(measured, "ar_s", "wall_s")
+
+
+def dit_busy(measured: CellData) -> float | None:
+    """Share of the load in which the DiT stage computed."""
+    return _share(measured, "dit_s", "wall_s")
+
+
+def stage_overlap(measured: CellData) -> float | None:
+    """Share of the DiT stage's time in which the AR stage computed as well."""
+    return _share(measured, "both_s", "dit_s")
+
+
+def _share(measured: CellData, part: str, whole: str) -> float | None:
+    """Of facts of the loads whose two stages are told apart."""
+    known = [result.load for result in measured.results if result.load and result.load.both_s is not None]
+    total = math.fsum(getattr(one, whole) for one in known)
+    return math.fsum(getattr(one, part) for one in known) / total if total else None
+
+
 def sent(measured: CellData) -> int | None:
     """Requests under load."""
     lost = failed(measured)

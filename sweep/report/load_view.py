@@ -44,6 +44,7 @@ def figures(row: Row) -> dict[str, str]:
         "time per token": _spread(row, "tpot"),
         "between chunks": _spread(row, "itl"),
         "waiting in the server": digits(number(row, "queue_mean_s"), "s on average"),
+        "stages at work": _stages(row),
         "goodput": _goodput(row),
     }
     return {name: words for name, words in found.items() if words}
@@ -87,6 +88,14 @@ def _spread(row: Row, name: str) -> str:
         elif least > 1:
             parts.append(f"p{q} needs {least} {'gaps' if name == 'itl' else 'requests'}")
     return ", ".join(parts)
+
+
+def _stages(row: Row) -> str:
+    ar, dit, both = (number(row, name) for name in ("ar_busy", "dit_busy", "stage_overlap"))
+    if ar is None or dit is None or both is None:
+        return ""
+    beside = f"in {both:.0%} of the DiT's time the AR stage works on another request" if both else "never both at once"
+    return f"AR {ar:.0%} of the load, DiT {dit:.0%}; {beside}"
 
 
 def _goodput(row: Row) -> str:

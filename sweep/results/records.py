@@ -117,6 +117,9 @@ class LoadFacts(Struct, frozen=True):
     cpu_s: Seconds  # that it used, without the processes that look at pictures
     loop_lag_s: Seconds  # 99th percentile of how late its event loop was
     send_lag_s: Seconds  # the same of sending requests that were due at a time of their own
+    ar_s: Seconds | None = None  # in which the AR stage computed; None where phases do not tell two stages apart
+    dit_s: Seconds | None = None  # in which the DiT stage did
+    both_s: Seconds | None = None  # in which both did
 
 
 @dataclass(frozen=True, slots=True)

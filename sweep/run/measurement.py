@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec import structs
+
 from profiling import ranges
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import Span, TelemetrySample
+from sweep.analysis import stage_overlap
 from sweep.config import TEXT
 from sweep.engines import registry
 from sweep.engines.process.failures import EngineFailure
@@ -247,9 +250,15 @@ class Measurement:
             telemetry_problem=self.telemetry_problem,
             stage_s=self.stage_s,
             warm_up=self.warm_up_evidence,
-            load=self.load_facts,
+            load=self._load_facts(),
             token_times=TOKEN_TIMES,
         )
+
+    def _load_facts(self) -> LoadFacts | None:
+        both = stage_overlap.busy(self.phases) if self.load_facts else None
+        if self.load_facts is None or both is None:
+            return self.load_facts
+        return structs.replace(self.load_facts, ar_s=both.ar_s, dit_s=both.dit_s, both_s=both.both_s)
 
     def _rows(self, number: int) -> tuple[tuple[RequestRow, ...], BatchRow]:
         """The rows of record `number`."""
