@@ -1,5 +1,6 @@
 """What is wrong with a load: requests that failed, a server that fell behind, a load generator too slow. Pure."""
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,6 +23,9 @@ LITTLE = 0.2
 
 FEWEST_FOR_LAW = 20
 """Requests from which that is looked at: at the edges of a window the law holds only on average."""
+
+UNSTEADY, THIRDS, FEWEST_IN_THIRD = 1.25, 3, 4
+"""From which ratio equal batches differ between thirds of a load (medians), and batches that a third needs."""
 
 CAUSES = {
     "refused": "refused because the server was full",
@@ -96,6 +100,24 @@ def law(data: CellData, in_flight: float | None, rate: float | None) -> Finding 
     return Finding("littles_law", f"Little's law does not hold: {told}; the load was not steady")
 
 
+def _unsteady(result: RunResult) -> Finding | None:
+    """Where the DiT takes longer for the same work at another time of the load, the machine changed, or the server."""
+    sizes = Counter(request.batch_index for request in result.requests)
+    if not sizes:
+        return None
+    usual = Counter(sizes.values()).most_common(1)[0][0]
+    took_ms = [batch.phase_ms.get("denoise_step", 0.0) for batch in result.batches if sizes[batch.batch_index] == usual]
+    each = len(took_ms) // THIRDS
+    if each < FEWEST_IN_THIRD or min(took_ms) <= 0:
+        return None
+    typical = [statistics.median(took_ms[n * each : (n + 1) * each]) / 1e3 for n in range(THIRDS)]
+    least, most = min(typical), max(typical)
+    if most < UNSTEADY * least:
+        return None
+    took = f"equal batches took {least:.3g} s in one third of the load and {most:.3g} s in another"
+    return Finding("load_unsteady", f"{took}: the machine or the server was not steady, so speeds compare only roughly")
+
+
 def notes(data: CellData) -> list[Finding]:
     """Whether the figures are of the whole load, because it has no steady part."""
     found = []
@@ -104,4 +126,5 @@ def notes(data: CellData) -> list[Finding]:
         if window.whole:
             so = "so its beginning and end are in the figures; load.num_requests=N sends more"
             found.append(Finding("load_short", f"{count} requests are too few for a steady state, {so}"))
+    found += [one for result in data.results if (one := _unsteady(result))]
     return list(dict.fromkeys(found))

@@ -99,6 +99,26 @@ def test_a_short_load_is_taken_whole_and_said_to_be_short() -> None:
     assert [one.code for one in load_checks.notes(measured)] == ["load_short"]
 
 
+@pytest.mark.parametrize(
+    ("took_ms", "codes"),
+    [
+        ([500.0] * 12, []),
+        ([500.0, 900.0] * 6, []),  # scatter is in every third
+        ([500.0] * 4 + [550.0] * 4 + [700.0] * 4, ["load_unsteady"]),
+        ([900.0] * 4 + [500.0] * 8, ["load_unsteady"]),
+        ([500.0] * 4 + [900.0] * 7, []),  # too few to say
+    ],
+)
+def test_equal_batches_that_take_longer_at_another_time_are_said(took_ms: list[float], codes: list[str]) -> None:
+    made = [msgspec.structs.replace(one, batch_index=number) for number, one in enumerate(closed(len(took_ms), 4, 0.5))]
+    batches = tuple(BatchRow(number, 0, 1.0, {"denoise_step": ms}, {}, ()) for number, ms in enumerate(took_ms))
+    measured = CellData(cell_with(CLOSED), (RunResult("k", "l", DONE, requests=tuple(made), batches=batches),))
+    found = [one for one in load_checks.notes(measured) if one.code == "load_unsteady"]
+    assert [one.code for one in found] == codes
+    if codes:
+        assert "took 0.5 s in one third of the load" in found[0].text
+
+
 def test_a_slow_beginning_is_left_out() -> None:
     """Of the rule: what is much slower in the beginning goes, a steady series stays nearly whole."""
     rng = random.Random(0)
