@@ -2,8 +2,9 @@
 
 One server answers every request with the same bytes. Bare means: the same requests, as many in flight, replies read and
 thrown away. Ours also parses, decodes and checks every picture, in a process of its own, which may go on when all are
-sent: there are no more requests than half of the memory for that takes. Prints requests a second of both while they
-send, their ratio (median of the pairs), and processor time a request.
+sent: there are no more requests than half of the memory for that takes. Of a text, sent in 100 events, it notes when
+each was there. Prints requests a second of both while they send, their ratio (median of the pairs), and processor time
+a request.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -30,11 +32,44 @@ from sweep.run.client.lookers import HELD
 from sweep.run.client.messages import Due, Job, Told
 
 GOAL = 0.7
-SIZES = {"4 kB": 36, "2 MB": 724}
-"""Replies, and the side of the noise picture whose PNG in base64 is that large."""
+EVENTS = 100  # of a text
+MODEL = "same"
 
 
-def reply_of(side: int) -> bytes:
+@dataclass(frozen=True)
+class Work:
+    """What is asked for again and again."""
+
+    name: str
+    side: int = 0  # of its picture; 0 for a text
+
+    @property
+    def path(self) -> str:
+        """Of the endpoint."""
+        return "/v1/images/generations" if self.side else "/v1/completions"
+
+    def body(self, number: int) -> dict[str, Any]:
+        """Of one request."""
+        told = {} if self.side else {"stream": True, "max_tokens": EVENTS, "stream_options": {"include_usage": True}}
+        return {"prompt": "a", "seed": number, **told}
+
+    def reply(self) -> list[bytes]:
+        """What the server answers, in the parts in which it is sent."""
+        if not self.side:
+            return _events()
+        return [_json(_picture(self.side))]
+
+
+SMALL, LARGE, STREAM = Work("4 kB", 36), Work("2 MB", 724), Work(f"text in {EVENTS} events")
+"""Pictures are noise of the side whose PNG in base64 is that large."""
+
+
+def _json(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+def _picture(side: int) -> bytes:
     """Body of an image endpoint's reply."""
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3)).astype(np.uint8)
@@ -42,11 +77,29 @@ def reply_of(side: int) -> bytes:
     return json.dumps({"data": [{"b64_json": base64.b64encode(file.getvalue()).decode()}]}).encode()
 
 
-class Same(asyncio.Protocol):
-    """Answers every request on a connection with the same bytes; reads no more of it than its length."""
+def _events() -> list[bytes]:
+    """A stream as completions have it, with usage."""
+    head = {"id": "cmpl-0", "object": "text_completion", "created": 0, "model": MODEL}
+    said: list[dict[str, Any]] = [
+        {**head, "choices": [{"index": 0, "text": " a", "finish_reason": None if left else "length"}]}
+        for left in reversed(range(EVENTS))
+    ]
+    used = {"prompt_tokens": 1, "completion_tokens": EVENTS, "total_tokens": 1 + EVENTS}
+    events = [f"data: {json.dumps(one)}\n\n".encode() for one in [*said, {**head, "choices": [], "usage": used}]]
+    parts = [b"%x\r\n%b\r\n" % (len(event), event) for event in [*events, b"data: [DONE]\n\n"]]
+    begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return [begun + parts[0], *parts[1:-1], parts[-1] + b"0\r\n\r\n"]
 
-    def __init__(self, answer: bytes) -> None:
+
+MODELS = [_json(json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}).encode())]
+
+
+class Same(asyncio.Protocol):
+    """Answers every request on a connection with the same bytes, GET with its model's name; reads only its length."""
+
+    def __init__(self, answer: list[bytes]) -> None:
         self._answer, self._read = answer, b""
+        self._soon = asyncio.get_running_loop().call_soon
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -60,14 +113,19 @@ class Same(asyncio.Protocol):
             if len(self._read) < end + 4 + length:
                 return
             self._read = self._read[end + 4 + length :]
-            self._transport.write(self._answer)
+            self._send(MODELS if head.startswith(b"get ") else self._answer)
+
+    def _send(self, parts: list[bytes]) -> None:
+        """One part a turn of the loop, or they were sent as one."""
+        self._transport.write(parts[0])
+        if len(parts) > 1:
+            self._soon(self._send, parts[1:])
 
 
-def _serve(body: bytes, told: Any) -> None:
+def _serve(answer: list[bytes], told: Any) -> None:
     import uvloop
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     async def run() -> None:
         server = await asyncio.get_running_loop().create_server(lambda: Same(answer), "127.0.0.1", 0)
@@ -78,10 +136,10 @@ def _serve(body: bytes, told: Any) -> None:
 
 
 @contextmanager
-def serving(body: bytes) -> Iterator[str]:
+def serving(work: Work) -> Iterator[str]:
     """URL of such a server."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(body, theirs), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(work.reply(), theirs), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{ours.recv()}"
@@ -90,16 +148,22 @@ def serving(body: bytes) -> Iterator[str]:
         process.join()
 
 
-def ours(url: str, count: int, side: int, flight: int) -> tuple[float, float]:
+def most(work: Work) -> int:
+    """Requests whose pictures fill no more than half of the memory for those that wait to be decoded."""
+    return HELD // sum(map(len, work.reply())) // 2 if work.side else 1_000_000
+
+
+def ours(url: str, work: Work, count: int, flight: int) -> tuple[float, float]:
     """Requests a second, and seconds of processor time of the generator a request, decoders not counted."""
-    due = [Due(f"r{number}", {"prompt": "a", "seed": number}, (side, side)) for number in range(count)]
-    job = Job(url, "/v1/images/generations", due, 60.0, concurrency=flight)
+    due = [Due(f"r{number}", work.body(number), (work.side, work.side)) for number in range(count)]
+    job = Job(url, work.path, due, 60.0, concurrency=flight, pictures=bool(work.side), streams=not work.side)
     command = [sys.executable, "-m", "sweep.run.client.process"]
     done = subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, check=True)
     told = [msgspec.json.decode(line, type=Told) for line in done.stdout.splitlines()]
     answers = [one.answer for one in told if one.answer]
     assert len(answers) == count
     assert not any(one.error or one.fault for one in answers), answers[0]
+    assert work.side or all(one.output_tokens == len(one.chunks_s) == EVENTS for one in answers)
     (ended,) = [one.ended for one in told if one.ended]
     return count / max(one.done_s for one in answers), ended.cpu_s / count
 
@@ -107,13 +171,13 @@ def ours(url: str, count: int, side: int, flight: int) -> tuple[float, float]:
 BARE = """
 import asyncio, json, sys, time
 import aiohttp, uvloop
-url, count, flight = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+url, body, count, flight = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 async def run():
     left = iter(range(count))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         async def work():
             for number in left:
-                async with session.post(url, json={"prompt": "a", "seed": number}) as response:
+                async with session.post(url, json={**body, "seed": number}) as response:
                     await response.read()
         began, cpu = time.perf_counter(), time.process_time()
         await asyncio.gather(*(work() for _ in range(flight)))
@@ -122,9 +186,9 @@ uvloop.run(run())
 """
 
 
-def bare(url: str, count: int, flight: int) -> tuple[float, float]:
+def bare(url: str, work: Work, count: int, flight: int) -> tuple[float, float]:
     """The same of aiohttp and uvloop alone."""
-    command = [sys.executable, "-c", BARE, f"{url}/v1/images/generations", str(count), str(flight)]
+    command = [sys.executable, "-c", BARE, url + work.path, json.dumps(work.body(0)), str(count), str(flight)]
     rate, cpu_s = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return rate, cpu_s
 
@@ -137,19 +201,18 @@ def main() -> int:
     asked = parser.parse_args()
     wrong = 0
     print(f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}, {asked.pairs} pairs each")
-    for name, side in SIZES.items():
-        body = reply_of(side)
-        with serving(body) as url:
+    for work in (SMALL, LARGE, STREAM):
+        with serving(work) as url:
             for flight in (16, 64):
-                count = min(max(200, int(asked.seconds * bare(url, 200, flight)[0])), HELD // len(body) // 2)
+                count = min(max(200, int(asked.seconds * bare(url, work, 200, flight)[0])), most(work))
                 pairs = []
                 for number in range(asked.pairs):
-                    both = [ours(url, count, side, flight), bare(url, count, flight)][:: 1 if number % 2 else -1]
-                    pairs.append(both if number % 2 else both[::-1])
+                    both = [side(url, work, count, flight) for side in (ours, bare)[:: -1 if number % 2 else 1]]
+                    pairs.append(both[:: -1 if number % 2 else 1])
                 ratio = statistics.median(mine[0] / theirs[0] for mine, theirs in pairs)
                 mine, theirs = ([statistics.median(one[side][k] for one in pairs) for k in (0, 1)] for side in (0, 1))
-                both = " against ".join(f"{one[0]:.0f}/s at {1e3 * one[1]:.2f} ms of a core" for one in (mine, theirs))
-                print(f"{name}, {flight} in flight, {count} requests: {both}; ratio {ratio:.2f}", flush=True)
+                said = " against ".join(f"{one[0]:.0f}/s at {1e3 * one[1]:.2f} ms of a core" for one in (mine, theirs))
+                print(f"{work.name}, {flight} in flight, {count} requests: {said}; ratio {ratio:.2f}", flush=True)
                 wrong += ratio < GOAL
     return int(wrong > 0)
 
