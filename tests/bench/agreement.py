@@ -3,8 +3,8 @@
 All send the same work to one server of `sweep.serve`, in turns whose order changes: texts of 64 tokens in and 32 out.
 The server writes one text after another, so with two in flight each waits for the one before. Twice its engine writes
 tokens at times that are known, once it is the embedded model, which shares the processor with its clients. A client
-agrees where the median of its figure over ours is within 5 %, or within what ours itself differs by. Prints the means
-of each.
+agrees where the median of its figure over ours is within 5 %, or within what the rounds of either differ by. Prints
+the means of each.
 """
 
 import argparse
@@ -129,14 +129,15 @@ def compared(clients: Mapping[str, Callable[[Load], Found]], load: Load, rounds:
     agreed = True
     for figure, field in FIGURES.items():
         mine, *others = ([float(getattr(one, field)) for one in found[name]] for name in clients)
-        most = max(WITHIN, (max(mine) - min(mine)) / statistics.median(mine))
         print(f"  {figure}: ours {_span(mine)}", end="")
         for name, theirs in zip(list(clients)[1:], others, strict=True):
             ratio = statistics.median(other / one for one, other in zip(mine, theirs, strict=True))
+            most = max(WITHIN, *((max(some) - min(some)) / statistics.median(some) for some in (mine, theirs)))
             same = abs(ratio - 1) <= most
             agreed &= same
-            print(f"; {name} {_span(theirs)}, {ratio:.3f} × {'' if same else 'DIFFERS'}".rstrip(), end="")
-        print(f" (within {100 * most:.0f} %)", flush=True)
+            said = f"within {100 * most:.0f} %" if same else f"DIFFERS by more than {100 * most:.0f} %"
+            print(f"; {name} {_span(theirs)}, {ratio:.3f} ×, {said}", end="")
+        print(flush=True)
     return agreed
 
 
