@@ -185,7 +185,6 @@ BAD = {
     ("load=closed", "load.num_requests=0"): ["load.num_requests=0:"],
     ("load=closed", "load.num_requests=9999999"): ["1,000,000"],
     ("load=closed", "profile=torch"): ["profile=torch", "load=closed"],
-    ("load=closed", "engine=vllm_omni"): ["load=closed", "vllm_omni", "diffusers"],
     ("load=close",): ["close", "closed"],
 }
 

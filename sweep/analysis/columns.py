@@ -224,7 +224,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "queue_mean_s",
         METRIC,
-        "mean time that a request waits in the server before its batch begins, under load",
+        "mean time from when a request is sent until the engine begins with it, under load",
         lambda m: metrics.mean(load_metrics.queued_s(m)),
         "waiting in the server",
         "queue, s",

@@ -13,6 +13,10 @@ from sweep.run.drivers import Failed, Record
 from sweep.run.load_driver import Lost, repeat_of
 
 
+UNKNOWN_START_S = 1e-6
+"""A request that began no later than this after it was sent is one of a server that does not say when it began."""
+
+
 def request_rows(record: Record, number: int, zero_s: float, began_s: float | None) -> tuple[RequestRow, ...]:
     """A row a request of batch `number`.
 
@@ -59,6 +63,9 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
             continue
         sent_s = start_s if began_s is None else record.began_s + answer.sent_s - began_s
         queued_ms = (answer.metrics.get("stage_durations") or {}).get("queue_wait_ms")
+        waited_s = [] if queued_ms is None else [queued_ms / 1e3]
+        if start_s - sent_s > UNKNOWN_START_S:
+            waited_s.append(start_s - sent_s)
         first_s = None if ttft_s is None else start_s + ttft_s
         written = output.output_tokens
         if answer.first_token_s is not None:  # a text, of which its client sees every chunk
@@ -69,7 +76,7 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
             RequestRow(
                 **_asked(request, repeat_of(answer.id), number),
                 start_s=start_s,
-                queue_s=None if queued_ms is None else queued_ms / 1e3,
+                queue_s=max(waited_s, default=None),  # vLLM-Omni's own leaves out what waits behind other requests
                 ttft_s=None if first_s is None else max(0.0, first_s - sent_s),
                 e2e_s=answer.done_s - answer.sent_s,
                 output_tokens=written,

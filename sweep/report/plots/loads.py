@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY
 from sweep.analysis import columns
-from sweep.report.plots.panels import BASELINE, CONTEXT, line_panels, remark
+from sweep.report.plots.panels import BASELINE, CONTEXT, line_panels, remark, without_context
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +47,7 @@ def draw_batch_under_load(frame: "pandas.DataFrame") -> "Figure | None":
     rows = frame[(frame["load"] != "") & frame["requests_per_s"].notna()]
     if rows["batch"].nunique() < 2:
         return None
-    names = [f"{features or BASELINE}, {load}" for features, load in zip(rows["features"], rows["load"], strict=True)]
+    names = [f"{row.features or BASELINE}{_settings(row.cell)}, {row.load}" for row in rows.itertuples()]
     rows = _as_series(rows, names)
     axes = _axes(rows, "latency_mean_s", "peak_memory_gb")
     what = "batch size (requests that the server takes at once at most)"
@@ -66,6 +66,11 @@ def _offline(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     return frame[(frame["load"] == "") & frame["images_per_s"].notna() & ~frame["aa"]]
 
 
+def _settings(label: str) -> str:
+    """What else differs between the sweep's cells, as a cell's label has it: ` placement=split`."""
+    return "".join(f" {word}" for word in without_context(label).split() if "=" in word)
+
+
 def _as_series(rows: "pandas.DataFrame", names: list[str]) -> "pandas.DataFrame":
     """Rows of lines with these names, baselines first."""
     looks = {name: number for number, name in enumerate(sorted(set(names), key=lambda one: (BASELINE not in one, one)))}
@@ -79,8 +84,8 @@ def _lines(
         return None
     several = rows["batch"].nunique() > 1
     names = [
-        f"{features or BASELINE}{f' b{batch:.0f}' if several else ''}"
-        for features, batch in zip(rows["features"], rows["batch"], strict=True)
+        f"{row.features or BASELINE}{f' b{row.batch:.0f}' if several else ''}{_settings(row.cell)}"
+        for row in rows.itertuples()
     ]
     rows = _as_series(rows, names)
     axes = _axes(rows, latency, "queue_mean_s", "goodput_per_s")
