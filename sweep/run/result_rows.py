@@ -12,7 +12,6 @@ from sweep.run.client.messages import Answer
 from sweep.run.drivers import Failed, Record
 from sweep.run.load_driver import Lost, repeat_of
 
-
 UNKNOWN_START_S = 1e-6
 """A request that began no later than this after it was sent is one of a server that does not say when it began."""
 

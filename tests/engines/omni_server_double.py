@@ -34,6 +34,7 @@ def line(request, began, took):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one piece: the kernel would hold the second back
 
     def log_message(self, *args):
         pass

@@ -121,7 +121,7 @@ class EngineHost:
 
     def stop_serving(self, timeout_s: float) -> None:
         """End the server, after the batch that it generates; `served` ends then. Raises EngineFailure."""
-        self._send("stopping the server", timeout_s, self.log_size(), "stop")
+        self._send("stopping the server", timeout_s, self._log_from, "stop")  # what it printed while serving counts
 
     def trace(self, folder: Path | None, timeout_s: float) -> None:
         """Have the engine begin to record itself into `folder`, or end it and write (None). Raises EngineFailure."""
