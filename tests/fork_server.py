@@ -4,6 +4,7 @@ Importing it, in that server, imports what engines on a CPU need, and makes ever
 its PYTHONPATH as a new interpreter would: that is how faults get into engines (tests/faults).
 """
 
+import contextlib
 import functools
 import os
 import runpy
@@ -59,5 +60,8 @@ def _read_site_in_every_fork() -> None:
 
 if os.environ.get(forkserver.LOG_VARIABLE):
     import sweep.engines.diffusers.preload  # noqa: F401  # imports them
+
+    with contextlib.suppress(ModuleNotFoundError):  # the extra `serve`
+        import sweep.engines.serving.server  # noqa: F401
 
     _read_site_in_every_fork()

@@ -406,7 +406,7 @@ def test_glm_image_asks_for_the_tokens_of_a_new_picture_and_not_of_an_edit(
     """Why edits are skipped (`families.NO_EDITS`)."""
     real = load(package, "model_executor/stage_input_processors/glm_image.py").compute_max_tokens
     spec = EngineSpec("vllm_omni", "glm_image", "glm_image", "", False, "cuda", "bfloat16", 1, 1)
-    preview, target = stages.GlmImage(spec, tmp_path).tokens(Request("r", "a fox", 0, 1, height, width, 20, 4.0))
+    preview, target = stages.GlmImage(spec, tmp_path).tokens(width, height)
     assert real(height, width) == preview + target + 1
     assert real(height, width, is_i2i=True) == target + 1
 
