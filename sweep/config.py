@@ -257,6 +257,45 @@ class Workload:
         )
 
 
+FIXED, PARETO, CHOICE = "fixed", "pareto", "choice"
+SIZES = (FIXED, PARETO, CHOICE)
+
+
+@dataclass
+class Mix:
+    """How the requests of a load for images differ from one another, all drawn from `seed`."""
+
+    edits: float | None = None  # share of requests that edit a picture, where the workload asks for pictures from text
+    prompts: str | None = None  # file of instructions for the edits, as workload.prompts; None: the shipped ones
+    upload: int | None = None  # side in pixels of the pictures that edits send; None: as large as the one asked for
+    mask: str | None = None  # image file that edits send as `mask`, to servers that take one
+    sizes: str = FIXED  # fixed: workload.width × height; pareto, choice: squares of sides that are drawn
+    sides: list[int] = field(default_factory=list)  # choice: these sides in pixels, equally likely
+    alpha: float = 2.5  # pareto: how fast the tail falls; smaller is heavier
+    x_min: int | None = None  # pareto: the smallest side in pixels; None: workload.width
+
+    def __post_init__(self) -> None:
+        require(
+            self.edits is None or 0 <= self.edits <= 1,
+            f"load.mix.edits={self.edits}: must be from 0 to 1, a share of the requests",
+        )
+        require(self.sizes in SIZES, f"load.mix.sizes={self.sizes}: choose {', '.join(SIZES[:-1])} or {SIZES[-1]}")
+        require(self.alpha > 0, f"load.mix.alpha={self.alpha}: must be more than 0")
+        for name in ("upload", "x_min"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"load.mix.{name}={value}: must be at least 1 pixel")
+        require(all(side >= 1 for side in self.sides), f"load.mix.sides={self.sides}: must be at least 1 pixel each")
+        listed = self.sizes == CHOICE
+        require(not listed or bool(self.sides), "load.mix.sizes=choice needs load.mix.sides=[64,128]")
+        require(listed or not self.sides, f"load.mix.sides={self.sides} goes with load.mix.sizes=choice")
+        self.prompts, self.mask = at_home(self.prompts), at_home(self.mask)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether requests differ at all."""
+        return bool(self.edits) or self.sizes != FIXED
+
+
 LOADS = ("offline", "closed", "open")
 LAWS = ("constant", "poisson", "gamma", "burst")
 SEARCHES = ("", "concurrency", "slo", "soak")
@@ -287,10 +326,13 @@ class Load:
     burst: int = 8  # burst: requests that come at once, for half of the rate
     trace: str | None = None  # open: file of recorded arrival times instead of a rate
     num_requests: int | None = None  # None: enough for a steady state (`requests`)
+    clients: int = 1  # processes that send the requests
+    ramp_s: float = 0.0  # how long the load takes to become as heavy as it is
     warmup_requests: int = 2  # sent first and left out
     batch_wait_ms: float = 0.0  # how long the first request of a batch waits for company
     queue: int = 1024  # requests that may wait in the server; it answers more with 429
     slo: Slo = field(default_factory=Slo)
+    mix: Mix = field(default_factory=Mix)
     attain: float = 0.95  # share of requests that has to meet the SLO
     # What else to measure: concurrency (twice as many in flight until throughput stops growing), slo (the highest
     # request rate that meets the SLO) or soak (the same load again and again, part by part); "" for nothing.
@@ -304,10 +346,10 @@ class Load:
     def __post_init__(self) -> None:
         require(self.name in LOADS, f"load={self.name}: choose {', '.join(LOADS[:-1])} or {LOADS[-1]}")
         require(self.arrivals in LAWS, f"load.arrivals={self.arrivals}: choose {', '.join(LAWS[:-1])} or {LAWS[-1]}")
-        for name in ("num_requests", "burst", "queue"):
+        for name in ("num_requests", "burst", "queue", "clients"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"load.{name}={value}: must be at least 1")
-        for name in ("warmup_requests", "batch_wait_ms"):
+        for name in ("ramp_s", "warmup_requests", "batch_wait_ms"):
             require(getattr(self, name) >= 0, f"load.{name}={getattr(self, name)}: must be 0 or more")
         for name in ("max_concurrency", "request_rate", "burstiness"):
             value = getattr(self, name)

@@ -59,7 +59,7 @@ def _read_site_in_every_fork() -> None:
 
 
 if os.environ.get(forkserver.LOG_VARIABLE):
-    import sweep.engines.diffusers.preload  # noqa: F401  # imports them
+    import sweep.engines.diffusers.preload  # imports them
 
     with contextlib.suppress(ModuleNotFoundError):  # the extra `serve`
         import sweep.engines.serving.server  # noqa: F401

@@ -175,6 +175,40 @@ def test_edits_are_uploaded(sweep: Run, tmp_path: Path) -> None:
     assert load_first["image_hash"] == offline["image_hash"]
 
 
+def test_a_load_mixes_edits_and_sizes_and_tells_them_apart(sweep: Run, tmp_path: Path) -> None:
+    mix = ("load.mix.edits=0.4", "load.mix.sizes=choice", "load.mix.sides=[32,64]", "load.mix.upload=48")
+    load = ("load=closed", "load.max_concurrency=2", "load.num_requests=40", "load.clients=2")
+    done = sweep(*NOOP, *load, *mix, "plots=false", "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    made = requests(tmp_path / "sweep", "baseline b1 2 in flight")
+    assert {one["task"] for one in made} == {"generate", "edit"}
+    assert {one["width"] for one in made} == {"32", "64"}
+    (row,) = rows(tmp_path / "sweep").values()
+    assert row["load"] == "closed, 2 in flight (40% edits, choice sizes)"
+    assert float(row["edit_latency_mean_s"]) > 0
+    assert float(row["generate_latency_mean_s"]) > 0
+    (folder,) = [one for one in (tmp_path / "sweep").iterdir() if one.is_dir() and (one / "result.json").exists()]
+    sides = set()
+    for one in (folder / "inputs").glob("*.png"):
+        with Image.open(one) as picture:
+            sides.add(picture.size)
+    assert sides == {(48, 48)}
+    assert "sweep_requests_received_total 4" in (folder / "server_metrics.txt").read_text()
+
+
+def test_edits_and_pictures_of_two_sizes_are_made_by_the_real_engine(sweep: Run, tmp_path: Path) -> None:
+    work = ("-m", "model=tiny_glm_image", "workload.steps=1", "workload.num_prompts=2", "aa=0", "plots=false")
+    mix = ("load.mix.edits=0.5", "load.mix.sizes=pareto", "load.mix.x_min=64", "load.mix.alpha=1")
+    load = ("load=closed", "load.max_concurrency=2", "load.num_requests=8", "load.warmup_requests=0")
+    done = sweep(*work, *load, *mix, "engine.warmup=0", "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.out + done.err
+    made = requests(tmp_path / "sweep", "baseline b1 2 in flight")
+    assert {one["exit_code"] for one in made} == {"0"}
+    assert {one["task"] for one in made} == {"generate", "edit"}
+    assert len({one["width"] for one in made}) > 1
+    assert "not checked against their prompts" in done.out
+
+
 BAD = {
     ("load=closed", "load.max_concurrency=null"): ["load=closed", "load.max_concurrency=N"],
     ("load=closed", "load.max_concurrency=0"): ["load.max_concurrency=0:"],
@@ -186,6 +220,12 @@ BAD = {
     ("load=closed", "load.num_requests=9999999"): ["1,000,000"],
     ("load=closed", "profile=torch"): ["profile=torch", "load=closed"],
     ("load=close",): ["close", "closed"],
+    ("load=closed", "load.mix.edits=0.5", "workload=image_edit"): ["load.mix.edits=0.5", "image_edit"],
+    ("load=closed", "load.mix.edits=0.5", "model=tiny_qwen_image"): ["load.mix.edits=0.5", "tiny_qwen_image"],
+    ("load=closed", "load.mix.sizes=choice", "load.mix.sides=[63]", "model=tiny_qwen_image"): ["[63]", "multiples"],
+    ("load=closed", "load.mix.mask=missing.png", "load.mix.edits=0.5"): ["load.mix.mask=missing.png", "endpoint"],
+    ("load=closed", "load.mix.edits=1.5"): ["load.mix.edits=1.5"],
+    ("load=closed", "load.clients=0"): ["load.clients=0"],
 }
 
 

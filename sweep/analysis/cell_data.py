@@ -40,7 +40,8 @@ class CellData:
             return []
         asked = self.cell.config["load"]
         closed = asked["max_concurrency"] if asked["name"] == "closed" else None
-        found = (steady_state.window(result.requests, closed) for result in self.results)
+        ramp_s = asked.get("ramp_s", 0.0)  # loads of earlier versions have none
+        found = (steady_state.window(result.requests, closed, ramp_s) for result in self.results)
         return [one for one in found if one is not None]
 
     @cached_property

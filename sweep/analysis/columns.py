@@ -13,6 +13,7 @@ from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import load_metrics, metrics
 from sweep.analysis.cell_data import CellData
 from sweep.config import TEXT
+from sweep.engines.protocol import EDIT, GENERATE
 from sweep.plan.cells import Cell
 from sweep.plan.features import combination_name
 
@@ -49,6 +50,20 @@ class Column:
 
 def _identity(name: str, meaning: str, value: Callable[[Cell], Any]) -> Column:
     return Column(name, IDENTITY, meaning, lambda m: value(m.cell))
+
+
+def _of_task(task: str, what: str) -> list[Column]:
+    """Latency of one kind of request, where a load mixes several."""
+    latencies_s = load_metrics.latency_of(task)
+
+    def mean_s(measured: CellData) -> float | None:
+        return metrics.mean(latencies_s(measured))
+
+    mixed = f"mean latency of {what}, where a load mixes kinds of requests"
+    return [
+        Column(f"{task}_latency_mean_s", METRIC, mixed, mean_s, unit="s", better=LOWER),
+        *_percentiles(f"{task}_latency", f"latency of {what}", latencies_s, (95,)),
+    ]
 
 
 def _percentiles(name: str, what: str, values: Callable[[CellData], list[float]], qs: tuple[int, ...]) -> list[Column]:
@@ -178,6 +193,7 @@ COLUMNS: tuple[Column, ...] = (
         "requests a second that were asked for",
         lambda m: load_metrics.asked(m.cell, "request_rate"),
     ),
+    Column("part", FACT, "which part of a long load this is, counted from 1", lambda m: load_metrics.part(m.cell)),
     _identity("steps", "denoising steps; 0 for texts", _of_image("steps")),
     _identity("width", "image width in pixels; 0 for texts", _of_image("width")),
     _identity("height", "image height in pixels; 0 for texts", _of_image("height")),
@@ -241,6 +257,8 @@ COLUMNS: tuple[Column, ...] = (
         better=LOWER,
     ),
     *_percentiles("e2e_with_queue", "the same", load_metrics.with_queue_s, (50, 90, 95, 99)),
+    *_of_task(GENERATE, "pictures from text"),
+    *_of_task(EDIT, "edits"),
     Column(
         "goodput_per_s",
         METRIC,

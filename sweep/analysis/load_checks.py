@@ -84,7 +84,8 @@ def _client(result: RunResult) -> Finding | None:
         said.append(f"its event loop was {1e3 * own.loop_lag_s:.0f} ms late (p99)")
     if own.send_lag_s > allowed_s:
         said.append(f"it sent {1e3 * own.send_lag_s:.0f} ms late (p99)")
-    return Finding("client_bottleneck", f"the client was the bottleneck: {', '.join(said)}") if said else None
+    what = f"the client was the bottleneck: {', '.join(said)}; more processes send with load.clients=N"
+    return Finding("client_bottleneck", what) if said else None
 
 
 def law(data: CellData, in_flight: float | None, rate: float | None) -> Finding | None:
@@ -127,4 +128,7 @@ def notes(data: CellData) -> list[Finding]:
             so = "so its beginning and end are in the figures; load.num_requests=N sends more"
             found.append(Finding("load_short", f"{count} requests are too few for a steady state, {so}"))
     found += [one for result in data.results if (one := _unsteady(result))]
+    if uncounted := sum(result.load.uncounted for result in data.results if result.load):
+        why = f"the server does not say how many tokens {uncounted} texts have, so their chunks are counted instead"
+        found.append(Finding("tokens_uncounted", f"{why}; a chunk may hold several"))
     return list(dict.fromkeys(found))

@@ -5,17 +5,27 @@ None offline. Which requests count is `steady_state`'s to say.
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from sweep.analysis import steady_state
 from sweep.analysis.cell_data import CellData
 from sweep.analysis.paired import CONFIDENCE, student
 from sweep.checkpoints.world.shares import wilson
+from sweep.config import FIXED
 from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow
 
 RATE_PARTS, FEWEST_IN_PART = 10, 4
 """Most parts of a load that its rate's interval is of; fewest requests in a part, and fewest parts."""
+
+
+def mixed(cell: Cell) -> str:
+    """` (30% edits, pareto sizes)`: what its requests mix; "" for one kind."""
+    mix = cell.config["load"].get("mix") or {}
+    parts = [f"{mix['edits']:.0%} edits"] if mix.get("edits") else []
+    parts += [f"{mix['sizes']} sizes"] if mix.get("sizes", FIXED) != FIXED else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def described(cell: Cell) -> str | None:
@@ -24,10 +34,15 @@ def described(cell: Cell) -> str | None:
         return None
     load = cell.config["load"]
     if load["name"] == "closed":
-        return f"closed, {load['max_concurrency']} in flight"
+        return f"closed, {load['max_concurrency']} in flight{mixed(cell)}"
     if load["trace"]:
         return f"open, {load['trace']}"
-    return f"open, {load['request_rate']:g}/s {load['arrivals']}"
+    return f"open, {load['request_rate']:g}/s {load['arrivals']}{mixed(cell)}"
+
+
+def part(cell: Cell) -> int | None:
+    """Which part of a long load it is, counted from 1; None of other cells."""
+    return asked(cell, "part") + 1 if asked(cell, "search") == "soak" else None
 
 
 def asked(cell: Cell, name: str) -> Any:
@@ -176,6 +191,16 @@ def _share(measured: CellData, part: str, whole: str) -> float | None:
     known = [result.load for result in measured.results if result.load and result.load.both_s is not None]
     total = math.fsum(getattr(one, whole) for one in known)
     return math.fsum(getattr(one, part) for one in known) / total if total else None
+
+
+def latency_of(task: str) -> Callable[[CellData], list[float]]:
+    """Latencies of the judged requests of one kind; [] where a load does not mix kinds."""
+
+    def latencies_s(measured: CellData) -> list[float]:
+        kinds = {one.task for one in measured.judged} if measured.cell.under_load else set()
+        return [one.e2e_s for one in measured.judged if one.task == task] if len(kinds) > 1 else []
+
+    return latencies_s
 
 
 def sent(measured: CellData) -> int | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.analysis import broken_stage, image_metrics, image_pairs, world_questions
 from sweep.analysis.evidence import broken_hand_over
+from sweep.analysis.load_metrics import mixed
 from sweep.analysis.world_questions import Question
 from sweep.checkpoints.world import pictures, token_checks
 from sweep.checkpoints.world.checks import Fact
@@ -107,6 +108,8 @@ def untrained(cell: Cell) -> Finding | None:
     if not model.get("weights"):
         return None
     nothing = "so what its images show means nothing"
+    if mixed(cell):
+        return Finding(OUTSIDE, "the pictures of a mix of requests are not checked against their prompts")
     if workload.get("task", TASKS[0]) != TASKS[0] and model["weights"] == "world_1":
         return Finding(OUTSIDE, f"this model has not learnt edits, {nothing}")
     if workload.get("prompt_tokens") is not None:

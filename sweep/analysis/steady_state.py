@@ -33,12 +33,13 @@ class Window:
         return self.to_s - self.from_s
 
 
-def window(requests: Sequence[RequestRow], concurrency: int | None) -> Window | None:
+def window(requests: Sequence[RequestRow], concurrency: int | None, ramp_s: float = 0.0) -> Window | None:
     """The steady part of a load; None when it has no times.
 
     It ends with the last request sent: then the server empties. `concurrency` is how many a closed load keeps in
     flight, which come all at once at first: it begins when as many are done. An open one (None) begins where the mean
-    latency of what follows is known best (`truncated`).
+    latency of what follows is known best (`truncated`). Neither begins before the load is as heavy as it gets, which
+    takes `ramp_s`.
     """
     timed = [one for one in requests if one.sent_s is not None and one.done_s is not None]
     if not timed:
@@ -50,6 +51,7 @@ def window(requests: Sequence[RequestRow], concurrency: int | None) -> Window | 
         begin = dones[min(concurrency, len(dones)) - 1]
     else:
         begin = _sent(by_sending[truncated([one.e2e_s for one in by_sending])])
+    begin = max(begin, _sent(by_sending[0]) + ramp_s) if ramp_s else begin
     found = _part(by_sending, begin, end)
     if min(len(found.sent), len(found.done)) >= FEWEST and found.seconds > 0:
         return found

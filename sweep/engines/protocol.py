@@ -43,6 +43,9 @@ class EngineSpec:
     gpu_ids: tuple[int, ...] = ()
 
 
+GENERATE, EDIT, WRITE = "generate", "edit", "write"
+"""Kinds of requests: a picture from text, a picture from a picture, a text."""
+
 NO_TEXT = "this model writes no text"
 """What is said of a request for text that an engine has no AR stage for."""
 
@@ -81,6 +84,13 @@ class Request:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.width, self.height
+
+    @property
+    def task(self) -> str:
+        """What is asked for: one of GENERATE, EDIT and WRITE."""
+        if self.text is not None:
+            return WRITE
+        return GENERATE if self.input_image is None else EDIT
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,37 @@ def check_run(config: RunConfig) -> None:
         work.task in model.tasks,
         f"workload.task={work.task}: {model.name} supports only {', '.join(model.tasks)}",
     )
+    _check_mix(config)
+
+
+def _check_mix(config: RunConfig) -> None:
+    mix, model, kind = config.load.mix, config.model, registry.kind(config.engine.name)
+    if config.load.name == OFFLINE:
+        return  # conf/load/offline.yaml has none
+    edits = config.workload.task == "image_edit"
+    require(
+        mix.edits is None or not edits,
+        f"load.mix.edits={mix.edits} mixes edits into workload.task=text_to_image; with image_edit all are edits",
+    )
+    anything = kind.attaches or not kind.generates
+    require(
+        not mix.edits or anything or "image_edit" in model.tasks,
+        f"load.mix.edits={mix.edits}: {model.name} supports only {', '.join(model.tasks)}",
+    )
+    sides, most = f"load.mix.sides={mix.sides}: {model.name}", model.max_pixels
+    for side in mix.sides:
+        require(side % model.size_multiple == 0, f"{sides} needs multiples of {model.size_multiple}")
+        require(side * side <= most, f"{sides} generates at most {most:,} pixels")
+    if mix.mask is not None:
+        asked = f"load.mix.mask={mix.mask}"
+        require(kind.attaches, f"{asked}: only servers of your own take masks (engine=endpoint)")
+        require(Path(mix.mask).is_file(), f"{asked}: no such file")
+        require(bool(mix.edits) or edits, f"{asked}: goes with edits (load.mix.edits=0.5 or workload=image_edit)")
+    one_size = registry.served(config).get("size")
+    require(
+        mix.sizes == "fixed" or not one_size,
+        f"load.mix.sizes={mix.sizes}: the AR stage that vllm serve starts writes pictures of one size",
+    )
 
 
 def _check_text(config: RunConfig) -> None:
@@ -227,6 +258,7 @@ def _check_text(config: RunConfig) -> None:
         f"workload.task={TEXT} is measured under load; say how requests arrive: load=closed or load=open",
     )
     anything = kind.attaches or not kind.generates
+    require(not config.load.mix.mixes, "load.mix goes with images; texts have workload.input_len and a file's lengths")
     require(
         anything or TEXT in model.tasks,
         f"workload.task={TEXT}: {model.name} supports only {', '.join(model.tasks)}",
@@ -294,6 +326,9 @@ def build_cell(
     if loaded:  # what was promised to users changes nothing of what is measured
         work_part["load"] = {k: v for k, v in plain["load"].items() if k not in NOT_SENT}
         work_part["arrivals"] = recorded(Path(run.load.trace)) if run.load.trace else []
+        work_part["mask"] = (
+            hashlib.sha256(Path(run.load.mix.mask).read_bytes()).hexdigest() if run.load.mix.mask else ""
+        )
     arguments = feature_rules.engine_arguments(chosen, run.engine.name)
     engine_key = _hash({**engine_part, "features": arguments})
     key = _hash({**engine_part, **work_part, "features": arguments})

@@ -22,7 +22,7 @@ from sweep.machine.devices import Devices, discover
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
-from sweep.workload.inputs import Inputs, read_inputs
+from sweep.workload.inputs import Inputs, read_inputs, with_instructions
 
 OCR = ("rapidocr", "onnxruntime")
 """Packages that ocr=true needs."""
@@ -38,7 +38,7 @@ def cell_from(
     found: list[Inputs] = []
 
     def content(run: RunConfig) -> str:
-        found.append(read(run.workload))
+        found.append(with_instructions(read(run.workload), run.load.mix))
         return found[0].content
 
     cell = plan.build_cell(cfg, _devices, content, _runnable, overrides, suffix, files=_files)

@@ -1,8 +1,9 @@
 """What is said of the loads of a sweep, in the terminal, in the text report and on the page. Findings in, text out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sweep.analysis.summary import Summary
+from sweep.engines.protocol import EDIT, GENERATE
 from sweep.report.words import digits, number, text
 
 Line = tuple[str, str]
@@ -12,6 +13,9 @@ Row = Mapping[str, object]
 
 PERCENTILES = ((50, 1), (90, 1), (95, 20), (99, 100))
 """With the fewest samples that each takes."""
+
+OF_A_KIND = ((95, 20),)
+"""The same of requests of one kind, where a load mixes several."""
 
 SAID = (
     *("latency_mean_s", "latency_p95_s", "ttft_mean_s", "tpot_mean_s", "images_per_s", "queue_mean_s"),
@@ -39,6 +43,8 @@ def figures(row: Row) -> dict[str, str]:
         "steady state": _window(row),
         "rates": _rates(row),
         "latency": _spread(row, "latency"),
+        "pictures from text": _spread(row, f"{GENERATE}_latency", OF_A_KIND),
+        "edits": _spread(row, f"{EDIT}_latency", OF_A_KIND),
         "from when due": _spread(row, "e2e_with_queue"),
         "time to first token": _spread(row, "ttft"),
         "time per token": _spread(row, "tpot"),
@@ -75,13 +81,13 @@ def _rates(row: Row) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _spread(row: Row, name: str) -> str:
+def _spread(row: Row, name: str, percentiles: Sequence[tuple[int, int]] = PERCENTILES) -> str:
     """Mean and percentiles, and which of them take more requests."""
     mean = number(row, f"{name}_mean_s")
     if mean is None:
         return ""
     parts = [f"mean {digits(mean, 's')}"]
-    for q, least in PERCENTILES:
+    for q, least in percentiles:
         value = number(row, f"{name}_p{q}_s")
         if value is not None:
             parts.append(f"p{q} {digits(value, 's')}")

@@ -76,7 +76,7 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
         values = (
             speedup_text(row),
             digits(number(row, "latency_mean_s")),
-            digits(number(row, "images_per_s")),
+            _rate(row),
             quality_text(row),
             bottleneck_text(row),
         )
@@ -87,6 +87,11 @@ def summary_table(rows: Sequence[Row], width: int) -> RenderableType:
         table.add_row(*cells, *([evidence] if wide else []))
     below = [*_reasons(shown_rows), *_evidence(shown_rows, wide), *_small_print(rows, len(shown_rows), wide)]
     return Group(table, *below) if table.row_count else Group(*below)
+
+
+def _rate(row: Row) -> str:
+    """Images a second; of texts, tokens a second."""
+    return digits(number(row, "images_per_s")) or digits(number(row, "output_tokens_per_s"), "tok/s")
 
 
 def _reasons(rows: Sequence[Row]) -> list[Text]:

@@ -44,6 +44,9 @@ RECORDS = "records.jsonl"
 BENCH = "bench.json"
 """A cell under load in the field names of vLLM's serving benchmark."""
 
+SERVER_METRICS = "server_metrics.txt"
+"""What the server showed at /metrics when a load ended."""
+
 
 @dataclass(frozen=True)
 class _Record:
@@ -158,9 +161,10 @@ class SweepFolder:
             )
             self.files.write(kept, data)
 
-    def made_input(self, cell: Cell, seed: int) -> Path:
-        """The image that a cell edits with this seed when none was given."""
-        return self.cell_path(cell) / "inputs" / f"seed_{seed}.png"
+    def made_input(self, cell: Cell, seed: int, size: tuple[int, int] | None = None) -> Path:
+        """The image that a cell edits with this seed when none was given; `size` where it is not the cell's own."""
+        sized = f"_{size[0]}x{size[1]}" if size else ""
+        return self.cell_path(cell) / "inputs" / f"seed_{seed}{sized}.png"
 
     def input_image(self, cell: Cell) -> Path | None:
         """The copy of the image that a cell edits; None when it has none."""
@@ -299,7 +303,7 @@ class SweepFolder:
         import yaml
 
         path = self.cell_path(cell)
-        for stored in ("result.json", RECORDS, BENCH):
+        for stored in ("result.json", RECORDS, BENCH, SERVER_METRICS):
             (path / stored).unlink(missing_ok=True)
         halves = (*path.glob(".*.tmp"), *path.glob("images/.*"), *path.glob(".trace*"))
         recorded = (*path.glob("trace*"), *path.glob("timeline.*"), path / PHASES_TABLE, path / KERNELS_TABLE)
@@ -341,6 +345,10 @@ class SweepFolder:
         self.files.write(path / "telemetry.csv", _rows_csv(_TELEMETRY, telemetry))
         self.files.write(path / "result.json", result.to_bytes())
         (path / RECORDS).unlink(missing_ok=True)
+
+    def save_server_metrics(self, cell: Cell, text: str) -> None:
+        """Keep what the server of a load showed at /metrics."""
+        self.files.write(self.cell_path(cell) / SERVER_METRICS, text.encode())
 
     def append_record(self, cell: Cell, requests: Sequence[RequestRow], batch: BatchRow | None) -> None:
         """Keep the result of a turn while the cell is still being measured; `save_result` replaces it.

@@ -95,6 +95,7 @@ class RequestRow(Struct, frozen=True):
     image_tokens: tuple[Number, ...] = ()  # what the AR stage wrote for its image; () if not kept
     failure: Code = ""  # under load, why it failed: refused, http, timeout, connection or reply
     itl_s: tuple[Seconds, ...] = ()  # of a text that streams, the gaps between its chunks; () without chunks
+    task: Code = ""  # generate, edit or write; "" in results stored before a load could mix them
 
 
 class BatchRow(Struct, frozen=True):
@@ -120,6 +121,7 @@ class LoadFacts(Struct, frozen=True):
     ar_s: Seconds | None = None  # in which the AR stage computed; None where phases do not tell two stages apart
     dit_s: Seconds | None = None  # in which the DiT stage did
     both_s: Seconds | None = None  # in which both did
+    uncounted: Number = 0  # texts whose tokens are chunks, because the server counts none
 
 
 @dataclass(frozen=True, slots=True)

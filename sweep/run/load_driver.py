@@ -35,6 +35,7 @@ from sweep.engines.serving.settings import ServeSettings
 from sweep.run.client.messages import AGAIN, Answer, Due, Ended, Job, Told
 from sweep.run.drivers import Failed, Record
 from sweep.run.schedule import Turn
+from sweep.run.server_metrics import scraped
 
 START_S = 60.0  # for the server to listen, and for it to stop once its last batch is done
 SLACK_S = 30.0  # for the load generator to start and to end
@@ -75,6 +76,9 @@ class LoadDriver:
         self.lost: list[Lost] = []
         self.ended: Ended | None = None
         self.began_s = 0.0
+        self.server_metrics = ""  # Prometheus' text, from when the load ended
+        self.uncounted = 0  # texts of which the server does not say how many tokens they have
+        self._url = ""
         self._noted = 0.0  # when progress was last told of
 
     def drive(self, turns: Iterable[Turn]) -> Generator[Record]:
@@ -105,6 +109,7 @@ class LoadDriver:
             yield from self._joined(sent, told)
 
     def _job(self, url: str, turns: Sequence[Turn]) -> Job:
+        self._url = url
         ordered = [self._due(turn) for turn in turns]
         texts = turns[0].requests[0].text is not None
         first = [replace(turns[0].requests[0], request_id=f"{WARM_UP}{n}") for n in range(self._load.warmup_requests)]
@@ -115,6 +120,8 @@ class LoadDriver:
             warm_up=[self._due(Turn((one,), 0, "")) for one in first],
             timeout_s=self._timeout_s,
             concurrency=self._load.max_concurrency,
+            clients=self._load.clients,
+            ramp_s=self._load.ramp_s,
             duration_s=self._load.duration_s if turns[0].intended_s is None else None,
             headers=headers(self._host.spec),
             decoders=0 if texts else 1,
@@ -126,7 +133,9 @@ class LoadDriver:
         (request,) = turn.requests
         kept = str(self._images / image_name(request)) if turn.keep_images and self._pictures else ""
         body = body_of(request, self._settings.model) | dict(self._fields)
-        return Due(request.request_id, body, request.size, turn.intended_s, kept, request.input_image or "")
+        upload = request.input_image or ""
+        mask = (self._load.mix.mask or "") if upload else ""
+        return Due(request.request_id, body, request.size, turn.intended_s, kept, upload, path_of(request), mask)
 
     def _seen(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:
         """Records of one request each, as the load generator sees them."""
@@ -147,9 +156,12 @@ class LoadDriver:
         """Take in what the load generator tells; the answer if it is one."""
         if event.began_s is not None:
             self.began_s = event.began_s
-        self.ended = event.ended or self.ended
+        if event.ended is not None:
+            self.ended = event.ended
+            self.server_metrics = scraped(self._url, headers(self._host.spec))
         if event.answer is not None:
             answers[event.answer.id] = event.answer
+            self.uncounted += not event.answer.counted
             if time.monotonic() > self._noted + TELL_S or len(answers) == count:
                 self._noted = time.monotonic()
                 if (whole_s := self._load.duration_s) is None:

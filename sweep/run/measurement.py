@@ -38,6 +38,7 @@ from sweep.run.result_rows import batch_row, failed_rows, lost_rows, request_row
 from sweep.run.schedule import Turn
 from sweep.workload import arrivals
 from sweep.workload.inputs import Inputs, read_inputs
+from sweep.workload.mixes import mixed
 from sweep.workload.requests import batches, build_requests
 from sweep.workload.texts import text_requests
 
@@ -141,6 +142,8 @@ class Measurement:
                 else arrivals.times(asked.arrivals, asked.request_rate or 1.0, run.seed, asked.burstiness, asked.burst)
             )
         count = asked.requests
+        if due_s is not None and asked.ramp_s and not asked.trace:
+            due_s = arrivals.ramped(due_s, asked.ramp_s)
         if due_s is not None and asked.duration_s is not None:
             times = list(itertools.takewhile(lambda due: due < (asked.duration_s or 0.0), due_s)) or [0.0]
             count, due_s = len(times), iter(times)
@@ -150,8 +153,12 @@ class Measurement:
                 as_tokens = not registry.kind(run.engine.name).attaches
             return schedule.load(text_requests(run.workload, count, run.seed, inputs, as_tokens), due_s)
         work = dataclasses.replace(run.workload, num_prompts=count, seeds_per_prompt=1)
-        requests = self._with_input_images(build_requests(work, 1, run.seed, inputs))
-        return schedule.load(requests, due_s)
+        requests = build_requests(work, 1, run.seed, inputs)
+        if asked.mix.mixes:
+            limits = (run.model.size_multiple, run.model.max_pixels)
+            requests = mixed(requests, asked.mix, run.seed, inputs.instructions, len(inputs.prompts), *limits)
+            self.prompts = (*inputs.prompts, *inputs.instructions)
+        return schedule.load(self._with_input_images(requests), due_s)
 
     def _end_load(self, driver: OfflineDriver | LoadDriver) -> None:
         """Take over what only a load has. Raises EngineFailure when no request succeeded."""
@@ -159,7 +166,10 @@ class Measurement:
             return
         self.lost, ended = tuple(driver.lost), driver.ended
         if ended is not None:
-            self.load_facts = LoadFacts(ended.wall_s, ended.cpu_s, ended.loop_lag_s, ended.send_lag_s)
+            lags = (ended.loop_lag_s, ended.send_lag_s)
+            self.load_facts = LoadFacts(ended.wall_s, ended.cpu_s, *lags, uncounted=driver.uncounted)
+        if driver.server_metrics:
+            self.folder.save_server_metrics(self.cell, driver.server_metrics)
         if self.lost:
             self.folder.append_record(self.cell, self._lost_rows(), None)
         if not any(requests for requests, _ in map(self._rows, range(len(self.records)))):
@@ -197,15 +207,21 @@ class Measurement:
 
     def _with_input_images(self, requests: list[Request]) -> list[Request]:
         edits = self.run.workload.task == "image_edit"
-        return [self._with_input_image(request) for request in requests] if edits else requests
+        return [
+            self._with_input_image(request) if edits or request.input_image is not None else request
+            for request in requests
+        ]
 
     def _with_input_image(self, request: Request) -> Request:
         kept = self.folder.input_image(self.cell)
         given = request.input_image if kept is None else str(kept)
-        if given is None:
-            image = self.folder.made_input(self.cell, request.seed)
+        if not given:
+            side = self.run.load.mix.upload if self.cell.under_load else None
+            size = (side, side) if side else request.size
+            usual = size == (self.run.workload.width, self.run.workload.height)
+            image = self.folder.made_input(self.cell, request.seed, None if usual else size)
             if not image.exists():
-                source_pictures.make(image, request.seed, (request.width, request.height))
+                source_pictures.make(image, request.seed, size)
             given = str(image)
         return dataclasses.replace(request, input_image=given)
 

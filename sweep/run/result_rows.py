@@ -157,6 +157,7 @@ def _asked(request: Request, repeat: int, number: int) -> dict[str, Any]:
         "steps": request.steps,
         "repeat": repeat,
         "batch_index": number,
+        "task": request.task,
     }
 
 

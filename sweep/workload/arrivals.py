@@ -6,6 +6,7 @@ them, and never moves them (otherwise a stall would hide the requests that it ke
 
 import itertools
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,15 @@ def times(law: str, rate: float, seed: int, burstiness: float = 1.0, burst: int 
         return _bursts(rate, rng, burst)
     shape = 1.0 if law == "poisson" else burstiness
     return _renewals(lambda: rng.gammavariate(shape, 1 / (rate * shape)))
+
+
+def ramped(times: Iterator[float], ramp_s: float) -> Iterator[float]:
+    """The same arrivals while the rate grows from 0 to what it is, linearly over `ramp_s` seconds.
+
+    The n-th request is due when as many are expected as were at its own time: half of them are missing of the ramp.
+    """
+    for time_s in times:
+        yield math.sqrt(2 * ramp_s * time_s) if time_s < ramp_s / 2 else time_s + ramp_s / 2
 
 
 def recorded(path: Path) -> list[float]:

@@ -4,6 +4,7 @@ Read once, kept in the plan and used by every cell, so that what runs is what wa
 files meanwhile. Knows nothing of cells.
 """
 
+import dataclasses
 import hashlib
 import unicodedata
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import TEXT, ConfigError, Workload, require
+from sweep.config import TEXT, ConfigError, Mix, Workload, require
 from sweep.findings import Finding
 from sweep.workload.prompts import all_prompts, estimate_tokens
 from sweep.workload.sharegpt import read_conversations
@@ -29,13 +30,26 @@ class Inputs:
     image_sha256: str = ""  # of the file
     output_lens: tuple[int, ...] = ()  # tokens of the reply to each prompt, estimated; () where there are no replies
     notes: tuple[Finding, ...] = ()  # how the prompts differ from what was asked for; without a status
+    instructions: tuple[str, ...] = ()  # for the edits that a load mixes in
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Inputs":
         """Inverse of `dataclasses.asdict`."""
         notes = tuple(Finding(**note) for note in data["notes"])
-        lens = tuple(data.get("output_lens", ()))  # plans of earlier versions have none
-        return Inputs(**{**data, "prompts": tuple(data["prompts"]), "output_lens": lens, "notes": notes})
+        lists = {name: tuple(data.get(name, ())) for name in ("prompts", "output_lens", "instructions")}  # some are new
+        return Inputs(**{**data, **lists, "notes": notes})
+
+
+def with_instructions(inputs: Inputs, mix: Mix) -> Inputs:
+    """The same with the instructions of edits that a load mixes in. Raises ConfigError."""
+    if not mix.edits:
+        return inputs
+    asked = all_prompts(Workload(prompts=mix.prompts, prompt_set="world_edits"))
+    distinct = tuple(dict.fromkeys(asked))
+    digest = hashlib.sha256(inputs.content.encode())
+    for text in distinct:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return dataclasses.replace(inputs, content=digest.hexdigest()[:16], instructions=distinct)
 
 
 def read_inputs(workload: Workload) -> Inputs:

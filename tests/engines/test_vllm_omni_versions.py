@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sweep.engines.protocol import EngineSpec, Request
+from sweep.engines.protocol import EngineSpec
 from sweep.engines.vllm_omni import engine, stages
 from sweep.engines.vllm_omni.option_source import Source
 from sweep.engines.vllm_omni.versions import V026, V030, Generated, StageTimes, Version, adapter

@@ -15,6 +15,7 @@ from sweep.analysis import paired
 from sweep.findings import Finding
 from sweep.report.plots import draw
 from sweep.report.plots.draw import draw_all
+from sweep.report.plots.loads import draw_soak
 from sweep.report.plots.panels import BARS
 from sweep.report.plots.pareto import front_of
 from tests.report import shapes
@@ -313,3 +314,17 @@ def test_texts_have_throughput_in_requests():
     axes = figure("concurrency", rows).axes[0]
     assert axes.get_ylabel().startswith("requests/s")
     assert tuple(axes.lines[0].get_ydata()) == (1.0, 1.7, 2.0, 2.02)
+
+
+def test_a_long_load_is_drawn_part_by_part() -> None:
+    parts = [
+        {"cell": f"baseline b1 part {part}", "load": "closed, 2 in flight", "part": part, "latency_mean_s": 1.0}
+        for part in range(1, 5)
+    ]
+    frame = pandas.DataFrame(
+        [{"batch": 1, "status": "PASS", "images_per_s": 2.0, "requests_per_s": 2.0, **one} for one in parts]
+    )
+    figure = draw_soak(draw._clean(frame))
+    assert figure is not None
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines][0] == [1, 2, 3, 4]
+    assert draw_soak(draw._clean(frame[:2])) is None

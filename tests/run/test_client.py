@@ -83,7 +83,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.server.log.append((prompt, came, time.perf_counter(), self.headers.get("Authorization")))  # type: ignore[attr-defined]
+        told = (prompt, came, time.perf_counter(), self.headers.get("Authorization"), self.path)
+        self.server.log.append(told)  # type: ignore[attr-defined]
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
@@ -179,24 +180,43 @@ def test_no_server_is_an_error_of_every_request() -> None:
     assert all("Connect" in one.error and one.status == 0 for one in answers)
 
 
-def test_as_many_are_in_flight_as_may_be(server: ThreadingHTTPServer) -> None:
-    answers, ended = send(url_of(server), ["wait0.05"] * 12, concurrency=3)
+@pytest.mark.parametrize("clients", [1, 2])
+def test_as_many_are_in_flight_as_may_be(server: ThreadingHTTPServer, clients: int) -> None:
+    answers, ended = send(url_of(server), ["wait0.05"] * 12, concurrency=3, clients=clients)
     events = sorted([(one.sent_s, 1) for one in answers] + [(one.done_s, -1) for one in answers])
     assert max(itertools.accumulate(change for _, change in events)) == 3
     assert ended.wall_s >= 12 / 3 * 0.05
     assert ended.cpu_s > 0
 
 
-def test_requests_are_sent_when_they_are_due_and_timed_as_the_server_times_them(server: ThreadingHTTPServer) -> None:
+def test_a_ramp_lets_one_client_after_the_other_begin(server: ThreadingHTTPServer) -> None:
+    answers, _ = send(url_of(server), ["wait0.3"] * 4, concurrency=4, ramp_s=0.4)
+    for number, one in enumerate(sorted(answers, key=lambda one: one.sent_s)):
+        assert one.sent_s >= 0.1 * number
+
+
+def test_each_request_goes_to_its_own_endpoint(server: ThreadingHTTPServer) -> None:
+    due = [Due("r0", {"prompt": "right"}, (16, 16)), Due("r1", {"prompt": "right"}, (16, 16), path="/nowhere")]
+    command = [sys.executable, "-m", "sweep.run.client.process"]
+    job = Job(url_of(server), PATH, due, 30.0)
+    subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, check=True, timeout=120)
+    assert sorted(entry[4] for entry in server.log) == ["/nowhere", PATH]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_requests_are_sent_when_they_are_due_and_timed_as_the_server_times_them(
+    server: ThreadingHTTPServer, clients: int
+) -> None:
     """However late: what counts is that later ones are not moved."""
     times = list(itertools.islice(arrivals.times("poisson", 40.0, 1), 60))
-    answers, ended, began_s = send_and_begin(url_of(server), [f"number {number}" for number in range(60)], times)
+    prompts = [f"number {number}" for number in range(60)]
+    answers, ended, began_s = send_and_begin(url_of(server), prompts, times, clients=clients)
     assert [one.intended_s for one in answers] == times
     assert all(one.sent_s >= one.intended_s for one in answers)
     late = sorted(one.sent_s - one.intended_s for one in answers)
     assert ended.send_lag_s == pytest.approx(late[-1], abs=1e-6)
     log = sorted(server.log, key=lambda entry: int(entry[0].split()[1]))  # type: ignore[attr-defined]
-    for one, (_, came, went, _) in zip(answers, log, strict=True):
+    for one, (_, came, went, *_) in zip(answers, log, strict=True):
         assert began_s + one.sent_s < came
         assert one.done_s - one.sent_s > went - came
 

@@ -80,3 +80,14 @@ def test_a_trace_that_is_none_is_refused_in_one_line(content: str, tmp_path: Pat
 def test_impossible_laws_are_refused(law: str, rate: float, settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"^load\."):
         arrivals.times(law, rate, 0, **settings)
+
+
+def test_a_ramp_begins_slowly_and_ends_at_the_rate() -> None:
+    """Expected arrivals until t are rate × t² ÷ (2 × ramp) within the ramp, and half a ramp's fewer after it."""
+    rate, ramp_s = 100.0, 4.0
+    found = list(itertools.islice(arrivals.ramped(arrivals.times("constant", rate, 1), ramp_s), 2000))
+    assert all(earlier <= later for earlier, later in itertools.pairwise(found))
+    for until_s in (1.0, 2.0, 4.0, 6.0, 10.0):
+        expected = rate * (until_s**2 / (2 * ramp_s) if until_s < ramp_s else until_s - ramp_s / 2)
+        assert sum(time_s <= until_s for time_s in found) == pytest.approx(expected, abs=1)
+    assert list(itertools.islice(arrivals.ramped(iter([0.5, 1.5]), 0.0), 2)) == [0.5, 1.5]

@@ -4,6 +4,7 @@ Each plot says which direction is better and leaves out cells without numbers. A
 not drawn. Colours are safe for the colour-blind and never the only cue. Knows nothing about how rows were computed.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from sweep.findings import LOST
 from sweep.plan.cells import AA
 from sweep.report.plots.exactness import draw_exactness
 from sweep.report.plots.heatmap import draw_heatmap
-from sweep.report.plots.loads import draw_batch_under_load, draw_concurrency, draw_rate
+from sweep.report.plots.loads import draw_batch_under_load, draw_concurrency, draw_rate, draw_soak
 from sweep.report.plots.panels import (
     BASELINE,
     CONTEXT,
@@ -35,11 +36,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+TEXTS = (
+    *("cell", "role", "model", "engine", "features", "parallel", "status", "reason", "called", "profiled", "load"),
+)
+"""Columns of text that the plots read, and the numbers."""
+
 NUMBERS = (
     *(
         "batch",
         "concurrency",
         "request_rate",
+        "part",
         "width",
         "height",
         "steps",
@@ -208,13 +215,14 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "memory": draw_memory,
     "concurrency": draw_concurrency,
     "rate": draw_rate,
+    "soak": draw_soak,
     "batch_under_load": draw_batch_under_load,
     "quality": draw_quality,
     "exactness": draw_exactness,
 }
 """File name of each plot, and the function that draws it (None: nothing to show)."""
 
-BENCHMARKS = ("speedup", "batch", "concurrency", "rate", "batch_under_load", "quality", "exactness")
+BENCHMARKS = ("speedup", "batch", "concurrency", "rate", "soak", "batch_under_load", "quality", "exactness")
 """Plots of speed. They leave out profiled cells."""
 
 TELLS_ALL = ("heatmap",)
@@ -229,24 +237,12 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     """
     import pandas
 
-    frame = summary.copy()
-    for name in (
-        "cell",
-        "role",
-        "model",
-        "engine",
-        "features",
-        "parallel",
-        "status",
-        "reason",
-        "called",
-        "profiled",
-        "load",
-    ):
-        frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
+    read: dict[str, Any] = {name: summary[name].fillna("").astype(str) if name in summary else "" for name in TEXTS}
     for name in NUMBERS:
-        frame[name] = pandas.to_numeric(frame[name], errors="coerce").astype(float) if name in frame else float("nan")
-    frame["knee"] = frame["knee"].fillna(False).astype(bool) if "knee" in frame else False
+        read[name] = pandas.to_numeric(summary[name], errors="coerce").astype(float) if name in summary else math.nan
+    read["knee"] = summary["knee"].fillna(False).astype(bool) if "knee" in summary else False
+    others = summary.drop(columns=[name for name in read if name in summary])
+    frame = pandas.concat([others, pandas.DataFrame(read, index=summary.index)], axis=1)
     frame["aa"] = frame["role"] == AA
     frame["series"] = frame["features"].where(frame["features"] != "", BASELINE)
     frame.loc[frame["aa"], "series"] += " A/A"

@@ -20,6 +20,9 @@ KNEE = {
 RATES = {"images_per_s": columns.BY_NAME["images_per_s"].axis, "requests_per_s": "requests/s\nhigher is better →"}
 """Throughput of images, and of texts."""
 
+FEWEST_PARTS = 3
+"""Parts of a long load from which they are drawn."""
+
 OFFLINE = "offline, full batches"
 FAR = 2.0
 """Offline ÷ highest throughput under load, above which the offline line would flatten the others and is only said."""
@@ -40,6 +43,19 @@ def draw_rate(frame: "pandas.DataFrame") -> "Figure | None":
     rows = frame[frame["load"].str.startswith("open") & frame["requests_per_s"].notna() & frame["request_rate"].notna()]
     title = "Throughput and latency by request rate"
     return _lines(rows, "request_rate", "e2e_with_queue_mean_s", title, _offline(frame))
+
+
+def draw_soak(frame: "pandas.DataFrame") -> "Figure | None":
+    """Long loads, part by part; needs three parts."""
+    rows = frame[frame["part"].notna() & frame["requests_per_s"].notna()]
+    if rows["part"].nunique() < FEWEST_PARTS:
+        return None
+    names = [f"{row.features or BASELINE}{_settings(row.cell)}" for row in rows.itertuples()]
+    rows = _as_series(rows, names)
+    axes = _axes(rows, "latency_mean_s", "peak_memory_gb", "goodput_per_s")
+    figure = line_panels(rows, axes, "A long load, part by part", "part", "part of the load", doubling=False)
+    remark(figure, SHORT)
+    return figure
 
 
 def draw_batch_under_load(frame: "pandas.DataFrame") -> "Figure | None":

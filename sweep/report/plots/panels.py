@@ -114,10 +114,12 @@ def line_panels(
     by: str = "batch",
     by_words: str = "batch size (prompts generated together)",
     over: "Callable[[Axes, pandas.DataFrame, str, dict[str, tuple[str, str]]], None] | None" = None,
+    doubling: bool = True,
 ) -> "Figure":
     """A panel for each context, with one pair of axes for each column; a line over `by` for each feature set.
 
-    `over` draws more into the axes, from a panel's rows, the column, and the looks of series. If there are very many
+    `over` draws more into the axes, from a panel's rows, the column, and the looks of series. `doubling`: each step of
+    `by` is about twice the one before, so that its axis is logarithmic. If there are very many
     feature sets, only single features and the fastest combinations are drawn. A/A runs are not: they have one batch
     size and load.
     """
@@ -144,10 +146,11 @@ def line_panels(
                 axes.plot(points.index, points, linewidth=1.7, zorder=3, **style)
                 failed = part[part["status"].isin(LOST)]
                 axes.plot(failed[by], failed[column], "X", color=BAD, markeredgecolor="white", zorder=4)
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axes.minorticks_off()
-            axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
+            if doubling:
+                axes.set_xscale("log", base=2)
+                axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                axes.minorticks_off()
+                axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
             axes.set_ylim(0, rows[column].max() * 1.08 or 1.0)
             if over is not None:
                 over(axes, panel.rows, column, looks)

@@ -22,6 +22,8 @@ class Due(msgspec.Struct, frozen=True):
     intended_s: float | None = None  # seconds after the start; None: as soon as another one is done
     image: str = ""  # file for its picture; "" keeps none
     upload: str = ""  # file of the picture to edit; the body is sent as a form then
+    path: str = ""  # of the endpoint, where it is another one than the job's
+    mask: str = ""  # file that is sent with the picture
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -33,6 +35,8 @@ class Job(msgspec.Struct, frozen=True):
     timeout_s: float
     warm_up: list[Due] = []  # sent before the load begins, and not told of
     concurrency: int | None = None  # most requests in flight
+    clients: int = 1  # processes that send
+    ramp_s: float = 0.0  # without times: how long it takes until as many are in flight
     duration_s: float | None = None  # requests without a time of their own come again and again for so long
     headers: dict[str, str] = {}
     decoders: int = 1  # processes that look at replies; 0: none is looked at
@@ -58,6 +62,7 @@ class Answer(msgspec.Struct, frozen=True):
     chunks_s: list[float] = []  # when each chunk of it was there
     output_tokens: int = 0
     prompt_tokens: int = 0
+    counted: bool = True  # by the server; else a token is a chunk, which may hold several
 
     @property
     def first_token_s(self) -> float | None:

@@ -23,6 +23,7 @@ import msgspec
 from sweep.engines.process.orphans import end_when, process_exists
 from sweep.run.client.lookers import Lookers, Parcel, tell
 from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, TIMEOUT, Answer, Due, Ended, Job, Told
+from sweep.run.client.several import Gate, dealt, together
 from sweep.run.client.streams import Heard
 
 TICK_S = 0.01  # between two looks at how late the loop is
@@ -45,16 +46,20 @@ class Came:
 class Generator:
     """Sends the requests of a job."""
 
-    def __init__(self, job: Job, lookers: Lookers | None, telling: Lock) -> None:
+    def __init__(
+        self, job: Job, lookers: Lookers | None, telling: Lock, gate: Gate | None = None, first: bool = True
+    ) -> None:
         self._job, self._lookers, self._telling = job, lookers, telling
+        self._gate = gate  # None: the load begins when it is warmed up
+        self._first = first  # of several: tells when it began
         self._room = asyncio.Semaphore(job.concurrency) if job.concurrency else contextlib.nullcontext()
         self._began_s = 0.0
         self._uploads: dict[str, bytes] = {}
         self._loop_lags: list[float] = []
         self._send_lags: list[float] = []
 
-    async def run(self) -> None:
-        """Send all, write every answer as it comes, then how the generator itself did."""
+    async def run(self) -> Ended:
+        """Send all and write every answer as it comes; returns how the generator itself did."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=600)
         timeout = aiohttp.ClientTimeout(total=self._job.timeout_s)
         if self._lookers is not None:
@@ -64,8 +69,9 @@ class Generator:
                 await self._asked(session, one)
             ticking = asyncio.create_task(self._tick())
             cpu_s = time.process_time()
-            self._began_s = time.perf_counter()
-            tell(Told(began_s=self._began_s), self._telling)
+            self._began_s = await self._gate() if self._gate else time.perf_counter()
+            if self._first:
+                tell(Told(began_s=self._began_s), self._telling)
             if any(one.intended_s is not None for one in self._job.requests):
                 await self._open(session)
             else:
@@ -74,8 +80,7 @@ class Generator:
             ticking.cancel()
         if self._lookers is not None:
             await self._lookers.end()
-        lags = Ended(wall_s, cpu_s, _p99(self._loop_lags), _p99(self._send_lags))
-        tell(Told(ended=lags), self._telling)
+        return Ended(wall_s, cpu_s, _p99(self._loop_lags), _p99(self._send_lags))
 
     async def _open(self, session: aiohttp.ClientSession) -> None:
         """Each when it is due, whether others are done or not."""
@@ -89,8 +94,9 @@ class Generator:
         """As many at a time as may be in flight; the next when one is done."""
         left = self._again() if self._job.duration_s else iter(self._job.requests)
         async with asyncio.TaskGroup() as workers:
-            for _ in range(self._job.concurrency or 1):
-                workers.create_task(self._work(session, left))
+            count = self._job.concurrency or 1
+            for number in range(count):
+                workers.create_task(self._work(session, left, self._job.ramp_s * number / count))
 
     def _again(self) -> Iterator[Due]:
         """The requests, round after round with names of their own, until the time is over. Pictures are kept once."""
@@ -101,7 +107,9 @@ class Generator:
                 again = msgspec.structs.replace(one, id=f"{one.id}{AGAIN}{number}", image="")
                 yield again if number else one
 
-    async def _work(self, session: aiohttp.ClientSession, left: Iterator[Due]) -> None:
+    async def _work(self, session: aiohttp.ClientSession, left: Iterator[Due], after_s: float) -> None:
+        if after_s:
+            await asyncio.sleep(after_s)
         for one in left:
             await self._send(session, one)
 
@@ -126,6 +134,7 @@ class Generator:
             chunks_s=[round(at, 6) for at in came.heard.chunks_s],
             output_tokens=came.heard.output_tokens,
             prompt_tokens=came.heard.prompt_tokens,
+            counted=came.heard.usage is not None or not came.heard.chunks_s,
         )
         if came.failure or self._job.streams or self._lookers is None:
             tell(Told(answer=answer), self._telling)
@@ -137,7 +146,7 @@ class Generator:
         status, first_s, heard, reply = 0, None, Heard(), b""
         sent: dict[str, Any] = {"data": self._form(one)} if one.upload else {"json": one.body}
         try:
-            url, own = self._job.url + self._job.path, {"X-Request-Id": one.id}
+            url, own = self._job.url + (one.path or self._job.path), {"X-Request-Id": one.id}
             async with session.post(url, headers=own, **sent) as response:
                 status, first_s = response.status, self._now()
                 if self._job.streams and status == OK:
@@ -164,10 +173,12 @@ class Generator:
 
     def _form(self, one: Due) -> aiohttp.FormData:
         """An edit: the picture and what is asked for."""
-        if one.upload not in self._uploads:
-            self._uploads[one.upload] = Path(one.upload).read_bytes()
         form = aiohttp.FormData({name: str(value) for name, value in one.body.items() if value is not None})
-        form.add_field("image", self._uploads[one.upload], filename="image.png", content_type="image/png")
+        for name, file in (("image", one.upload), ("mask", one.mask)):
+            if file:
+                if file not in self._uploads:
+                    self._uploads[file] = Path(file).read_bytes()
+                form.add_field(name, self._uploads[file], filename=f"{name}.png", content_type="image/png")
         return form
 
     async def _tick(self) -> None:
@@ -208,8 +219,13 @@ def main() -> None:
     end_when(lambda: os.getppid() != started_by or not process_exists(started_by))
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     telling = multiprocessing.get_context("fork").Lock()
-    lookers = Lookers(job.decoders, telling) if job.decoders and not job.streams else None
-    uvloop.run(Generator(job, lookers, telling).run())
+
+    def work(part: Job, gate: Gate | None = None, first: bool = True) -> Ended:
+        lookers = Lookers(part.decoders, telling) if part.decoders and not part.streams else None
+        return uvloop.run(Generator(part, lookers, telling, gate, first).run())
+
+    jobs = dealt(job)
+    tell(Told(ended=together(jobs, work) if len(jobs) > 1 else work(job)), telling)
 
 
 if __name__ == "__main__":
