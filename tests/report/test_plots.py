@@ -326,5 +326,5 @@ def test_a_long_load_is_drawn_part_by_part() -> None:
     )
     figure = draw_soak(draw._clean(frame))
     assert figure is not None
-    assert [list(line.get_xdata()) for line in figure.axes[0].lines][0] == [1, 2, 3, 4]
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3, 4]
     assert draw_soak(draw._clean(frame[:2])) is None
