@@ -61,7 +61,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         came = time.perf_counter()
-        prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["prompt"]
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
+        form = self.headers["Content-Type"].startswith("multipart/form-data")
+        prompt = "right" if form else json.loads(sent)["prompt"]
         if prompt == "hang":
             time.sleep(3)
         if prompt.startswith("wait"):
@@ -83,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        told = (prompt, came, time.perf_counter(), self.headers.get("Authorization"), self.path)
+        told = (prompt, came, time.perf_counter(), self.headers.get("Authorization"), self.path, sent)
         self.server.log.append(told)  # type: ignore[attr-defined]
         self.wfile.write(body)
 
@@ -201,6 +203,20 @@ def test_each_request_goes_to_its_own_endpoint(server: ThreadingHTTPServer) -> N
     job = Job(url_of(server), PATH, due, 30.0)
     subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, check=True, timeout=120)
     assert sorted(entry[4] for entry in server.log) == ["/nowhere", PATH]  # type: ignore[attr-defined]
+
+
+def test_an_edit_sends_its_picture_and_its_mask(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    for name in ("picture", "mask"):
+        (tmp_path / name).write_bytes(f"bytes of the {name}".encode())
+    files = {"upload": str(tmp_path / "picture"), "mask": str(tmp_path / "mask")}
+    due = [Due("r0", {"prompt": "make it red", "seed": 7, "negative_prompt": None}, (16, 16), **files)]
+    command = [sys.executable, "-m", "sweep.run.client.process"]
+    job = Job(url_of(server), PATH, due, 30.0)
+    subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, check=True, timeout=120)
+    (entry,) = server.log  # type: ignore[attr-defined]
+    for part in (b'name="image"', b"bytes of the picture", b'name="mask"', b"bytes of the mask", b"make it red"):
+        assert entry[5].count(part) == 1
+    assert b"negative_prompt" not in entry[5]
 
 
 @pytest.mark.parametrize("clients", [1, 3])
