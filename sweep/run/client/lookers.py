@@ -1,18 +1,14 @@
 """Processes that look at replies and tell their answers, so that the generator only hands bytes over.
 
 A picture of 4 MB takes longer to decode than a send may be late, so nothing waits for it: neither the next send nor the
-event loop. What is not looked at yet waits in memory that both share, up to HELD; a socket carries only where it is.
+event loop. What is not looked at yet waits in memory, up to HELD.
 """
 
 import asyncio
-import contextlib
-import mmap
 import multiprocessing
 import os
 import socket
 import struct
-from collections import deque
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Lock
 
@@ -27,11 +23,8 @@ HELD = 1_000_000_000
 NICE = 19
 """Lookers take what the generator and the server leave of the processor."""
 
-_HEAD = struct.Struct("<IQQ")
-"""Bytes of the parcel that follows; where its reply begins in the shared memory, and its bytes."""
-
-_DONE = b"."
-"""What a looker answers for each reply, whose place is free then."""
+_SIZES = struct.Struct("<IQ")
+"""Of a parcel and of the reply that follows it, in bytes."""
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -46,105 +39,48 @@ class LookerDied(RuntimeError):
     """A looker ended before it was told to: answers are lost."""
 
 
-class Ring:
-    """Places for replies in memory of `size` bytes: each in one piece, freed in the order in which they were taken."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._taken: deque[tuple[int, int]] = deque()  # where each begins and ends
-
-    def take(self, length: int) -> int | None:
-        """Where a reply of this length may begin; None while there is no room. Raises ValueError if there never is."""
-        if length > self._size:
-            raise ValueError(f"a reply of {length:,} bytes; {self._size:,} can be held")
-        if not self._taken:
-            begin = 0
-        else:
-            first, end = self._taken[0][0], self._taken[-1][1]
-            wrapped = self._taken[-1][0] < first
-            if end + length <= (first - 1 if wrapped else self._size):
-                begin = end
-            elif not wrapped and length < first:
-                begin = 0
-            else:
-                return None
-        self._taken.append((begin, begin + length))
-        return begin
-
-    def free(self) -> None:
-        """The one that was taken first is looked at."""
-        self._taken.popleft()
-
-
-@dataclass
-class _Looker:
-    """One looker as the generator sees it."""
-
-    process: BaseProcess
-    ours: socket.socket
-    memory: mmap.mmap
-    ring: Ring
-    freed: asyncio.Event = field(default_factory=asyncio.Event)
-    writer: asyncio.StreamWriter | None = None
-    listening: "asyncio.Task[None] | None" = None
-
-    async def listen(self, reader: asyncio.StreamReader) -> None:
-        """Free places as replies are looked at."""
-        while done := await reader.read(4096):
-            for _ in done:
-                self.ring.free()
-            self.freed.set()
-        self.freed.set()
-
-
 class Lookers:
     """Lookers as the generator sees them. Make them before the event loop runs, because they are forked."""
 
     def __init__(self, count: int, telling: Lock) -> None:
-        self._lookers: list[_Looker] = []
+        self._ends: list[tuple[socket.socket, BaseProcess]] = []
+        self._writers: list[asyncio.StreamWriter] = []
         self._next = 0
         context = multiprocessing.get_context("fork")
         for _ in range(count):
             ours, theirs = socket.socketpair()
-            memory = mmap.mmap(-1, HELD // count)
-            process = context.Process(target=_look_at, args=(theirs, ours, memory, telling), daemon=True)
+            process = context.Process(target=_look_at, args=(theirs, ours, telling), daemon=True)
             process.start()
             theirs.close()
-            self._lookers.append(_Looker(process, ours, memory, Ring(HELD // count)))
+            self._ends.append((ours, process))
 
     async def begin(self) -> None:
         """Connect to them, in the event loop."""
-        for one in self._lookers:
-            reader, one.writer = await asyncio.open_connection(sock=one.ours)
-            one.listening = asyncio.create_task(one.listen(reader))
+        for ours, _ in self._ends:
+            _, writer = await asyncio.open_connection(sock=ours)
+            writer.transport.set_write_buffer_limits(high=HELD // len(self._ends))
+            self._writers.append(writer)
 
     async def hand(self, parcel: Parcel, reply: bytes) -> None:
-        """Hand a reply over. Waits only while too many bytes wait already. Raises LookerDied; ValueError as Ring."""
-        one = self._lookers[self._next % len(self._lookers)]
+        """Hand a reply over. Waits only while too many bytes wait already. Raises LookerDied."""
+        writer = self._writers[self._next % len(self._writers)]
         self._next += 1
-        while (begin := one.ring.take(len(reply))) is None:
-            one.freed.clear()
-            await one.freed.wait()
-            if one.listening is None or one.listening.done():
-                raise LookerDied
-        one.memory[begin : begin + len(reply)] = reply
         told = msgspec.msgpack.encode(parcel)
-        assert one.writer is not None
-        one.writer.write(_HEAD.pack(len(told), begin, len(reply)) + told)
+        writer.write(_SIZES.pack(len(told), len(reply)) + told)
+        writer.write(reply)
         try:
-            await one.writer.drain()
+            await writer.drain()
         except OSError as error:
             raise LookerDied from error
 
     async def end(self) -> None:
         """Wait until everything is looked at and told. Raises LookerDied."""
-        for one in self._lookers:
-            assert one.writer is not None
-            one.writer.write_eof()
-        for one in self._lookers:
-            while one.process.is_alive():
+        for writer in self._writers:
+            writer.write_eof()
+        for _, process in self._ends:
+            while process.is_alive():
                 await asyncio.sleep(0.005)
-            if one.process.exitcode:
+            if process.exitcode:
                 raise LookerDied
 
 
@@ -156,7 +92,7 @@ def tell(told: Told, telling: Lock) -> None:
             line = line[os.write(1, line) :]
 
 
-def _look_at(theirs: socket.socket, ours: socket.socket, memory: mmap.mmap, telling: Lock) -> None:
+def _look_at(theirs: socket.socket, ours: socket.socket, telling: Lock) -> None:
     """Entry point of a looker: until the generator has handed over everything, or is gone."""
     ours.close()
     os.nice(NICE)
@@ -164,17 +100,13 @@ def _look_at(theirs: socket.socket, ours: socket.socket, memory: mmap.mmap, tell
     import PIL.Image  # noqa: F401
 
     with theirs.makefile("rb") as source:
-        while head := source.read(_HEAD.size):
-            parcel_size, begin, reply_size = _HEAD.unpack(head)
+        while head := source.read(_SIZES.size):
+            parcel_size, reply_size = _SIZES.unpack(head)
             parcel = msgspec.msgpack.decode(source.read(parcel_size), type=Parcel)
-            with memoryview(memory)[begin : begin + reply_size] as reply:
-                answer = _answered(parcel, reply)
-            tell(Told(answer=answer), telling)
-            with contextlib.suppress(OSError):  # the generator may have ended and wait for nothing but us
-                theirs.sendall(_DONE)
+            tell(Told(answer=_answered(parcel, source.read(reply_size))), telling)
 
 
-def _answered(parcel: Parcel, reply: memoryview) -> Answer:
+def _answered(parcel: Parcel, reply: bytes) -> Answer:
     looked = look(reply, parcel.size, parcel.image)
     return msgspec.structs.replace(
         parcel.answer,

@@ -22,7 +22,7 @@ import msgspec
 
 from sweep.engines.process.orphans import end_when, process_exists
 from sweep.run.client.lookers import Lookers, Parcel, tell
-from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, REPLY, TIMEOUT, Answer, Due, Ended, Job, Told
+from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, TIMEOUT, Answer, Due, Ended, Job, Told
 from sweep.run.client.several import Gate, dealt, together
 from sweep.run.client.streams import Heard
 
@@ -139,12 +139,7 @@ class Generator:
         if came.failure or self._job.streams or self._lookers is None:
             tell(Told(answer=answer), self._telling)
         else:
-            parcel = Parcel(answer, one.size if self._job.pictures else None, one.image)
-            try:
-                await self._lookers.hand(parcel, came.reply)
-            except ValueError as error:  # larger than memory may hold
-                told = msgspec.structs.replace(answer, error=str(error), failure=REPLY)
-                tell(Told(answer=told), self._telling)
+            await self._lookers.hand(Parcel(answer, one.size if self._job.pictures else None, one.image), came.reply)
 
     async def _asked(self, session: aiohttp.ClientSession, one: Due) -> "Came":
         """Send a request and wait for the last byte of its reply."""

@@ -21,7 +21,7 @@ class Looked(msgspec.Struct, frozen=True):
     metrics: dict[str, Any] = {}
 
 
-def look(reply: bytes | memoryview, size: tuple[int, int] | None, file: str) -> Looked:
+def look(reply: bytes, size: tuple[int, int] | None, file: str) -> Looked:
     """Parse, decode and check the reply of an image endpoint; keep its first picture in `file` ("": nowhere).
 
     `size` is what width and height were asked for; None: there are no pictures to look at.
@@ -33,7 +33,7 @@ def look(reply: bytes | memoryview, size: tuple[int, int] | None, file: str) -> 
         encoded = [one["b64_json"] for one in told["data"]]
         metrics = told.get("metrics") or {}
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return Looked(f"the reply is no list of pictures: {bytes(reply[:80])!r}" if reply else "the reply is empty")
+        return Looked(f"the reply is no list of pictures: {reply[:80]!r}" if reply else "the reply is empty")
     if size is None:
         return Looked(metrics=metrics)
     if not encoded:
