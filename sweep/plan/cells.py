@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
 from sweep.cached import cached_property
-from sweep.config import TEXT, ConfigError, Feature, RunConfig, require
+from sweep.config import TEXT, ConfigError, Feature, RunConfig
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
 from sweep.masking import masked_text
 from sweep.plan import features as feature_rules
 from sweep.plan import fields
+from sweep.plan.rules import OFFLINE, check_run
 from sweep.plan.typed import typed
 from sweep.workload.arrivals import recorded
 from sweep.workload.inputs import Inputs
@@ -43,9 +44,6 @@ what is looked at afterwards."""
 NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most", "parts")
 """Fields of Load that change nothing of what is sent: what users were promised, what is measured besides; and a trace,
 whose times are in the key."""
-
-OFFLINE = "offline"
-"""Name of the load in which an engine is given one batch after another."""
 
 NOT_UNDER_LOAD = ("num_prompts", "seeds_per_prompt", "repeats")
 """Fields of Workload that a load has its own number of requests for. `num_prompts` is in what its prompts hash to."""
@@ -192,77 +190,6 @@ def _cell_from_json(data: dict[str, Any], inputs: Inputs | None) -> Cell:
 def _hash(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def check_run(config: RunConfig) -> None:
-    """Rules that involve more than one field. Raises ConfigError with one line for the user."""
-    registry.check(config)
-    model, work = config.model, config.workload
-    if work.task == TEXT:
-        _check_text(config)
-        return
-    for name in ("width", "height"):
-        value = getattr(work, name)
-        multiple = model.size_multiple
-        nearest = max(multiple, round(value / multiple) * multiple)
-        require(
-            value % multiple == 0,
-            f"workload.{name}={value}: {model.name} needs a multiple of {multiple}; the nearest is {nearest}",
-        )
-    require(
-        work.width * work.height <= model.max_pixels,
-        f"workload.width={work.width}, workload.height={work.height}: {model.name} generates at most "
-        f"{model.max_pixels:,} pixels; choose a smaller size",
-    )
-    require(
-        work.task in model.tasks,
-        f"workload.task={work.task}: {model.name} supports only {', '.join(model.tasks)}",
-    )
-    _check_mix(config)
-
-
-def _check_mix(config: RunConfig) -> None:
-    mix, model, kind = config.load.mix, config.model, registry.kind(config.engine.name)
-    if config.load.name == OFFLINE:
-        return  # conf/load/offline.yaml has none
-    edits = config.workload.task == "image_edit"
-    require(
-        mix.edits is None or not edits,
-        f"load.mix.edits={mix.edits} mixes edits into workload.task=text_to_image; with image_edit all are edits",
-    )
-    anything = kind.attaches or not kind.generates
-    require(
-        not mix.edits or anything or "image_edit" in model.tasks,
-        f"load.mix.edits={mix.edits}: {model.name} supports only {', '.join(model.tasks)}",
-    )
-    sides, most = f"load.mix.sides={mix.sides}: {model.name}", model.max_pixels
-    for side in mix.sides:
-        require(side % model.size_multiple == 0, f"{sides} needs multiples of {model.size_multiple}")
-        require(side * side <= most, f"{sides} generates at most {most:,} pixels")
-    if mix.mask is not None:
-        asked = f"load.mix.mask={mix.mask}"
-        require(kind.attaches, f"{asked}: only servers of your own take masks (engine=endpoint)")
-        require(Path(mix.mask).is_file(), f"{asked}: no such file")
-        require(bool(mix.edits) or edits, f"{asked}: goes with edits (load.mix.edits=0.5 or workload=image_edit)")
-    one_size = registry.served(config).get("size")
-    require(
-        mix.sizes == "fixed" or not one_size,
-        f"load.mix.sizes={mix.sizes}: the AR stage that vllm serve starts writes pictures of one size",
-    )
-
-
-def _check_text(config: RunConfig) -> None:
-    kind, model = registry.kind(config.engine.name), config.model
-    require(
-        config.load.name != OFFLINE,
-        f"workload.task={TEXT} is measured under load; say how requests arrive: load=closed or load=open",
-    )
-    anything = kind.attaches or not kind.generates
-    require(not config.load.mix.mixes, "load.mix goes with images; texts have workload.input_len and a file's lengths")
-    require(
-        anything or TEXT in model.tasks,
-        f"workload.task={TEXT}: {model.name} supports only {', '.join(model.tasks)}",
-    )
 
 
 def build_cell(

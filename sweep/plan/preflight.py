@@ -22,6 +22,7 @@ from sweep.machine.devices import Devices, discover
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
+from sweep.plan.rules import OFFLINE
 from sweep.workload.inputs import Inputs, read_inputs, with_instructions
 
 OCR = ("rapidocr", "onnxruntime")
@@ -75,7 +76,7 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     """Why this machine or engine cannot run the model; None when it can. Raises ConfigError for a bad path."""
     model, name = config.model, config.engine.name
     kind = registry.kind(name)
-    if config.load.name != plan.OFFLINE:
+    if config.load.name != OFFLINE:
         require_serving(f"load={config.load.name}")
     if kind.attaches:
         return kind.preflight(config, feature_rules.parse_features(config.feature, name)).skip
