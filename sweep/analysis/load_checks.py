@@ -120,7 +120,9 @@ def _unsteady(result: RunResult) -> Finding | None:
 
 
 def notes(data: CellData) -> list[Finding]:
-    """Whether the figures are of the whole load, because it has no steady part."""
+    """What a reader should know of a load: that it is short, that the machine changed, what the server does not say."""
+    if not data.cell.under_load:
+        return []
     found = []
     for window, result in zip(data.windows, data.results, strict=False):
         count = len(result.requests)

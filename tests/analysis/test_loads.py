@@ -117,6 +117,8 @@ def test_equal_batches_that_take_longer_at_another_time_are_said(took_ms: list[f
     assert [one.code for one in found] == codes
     if codes:
         assert "took 0.5 s in one third of the load" in found[0].text
+    offline = CellData(cell_with({"name": "offline"}), measured.results)
+    assert load_checks.notes(offline) == [], "offline cells are interleaved with their baseline"
 
 
 def test_a_slow_beginning_is_left_out() -> None:
