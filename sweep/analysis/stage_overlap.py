@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from profiling.phases import PhaseRecord
+from profiling.telemetry.samples import joined
 
 AR = ("ar_prefill", "ar_decode")
 DIT = ("text_encode", "image_encode", "denoise_step", "vae_decode")
@@ -32,19 +33,8 @@ def busy(phases: Iterable[PhaseRecord]) -> Busy | None:
             (ar if phase.phase in AR else dit).append((phase.start_s, end_s))
     if not ar or not dit:
         return None
-    first, second = apart(ar), apart(dit)
+    first, second = joined(ar), joined(dit)
     return Busy(_seconds(first), _seconds(second), _seconds(common(first, second)))
-
-
-def apart(spans: Iterable[tuple[float, float]]) -> Spans:
-    """The same time as spans that do not touch."""
-    found: Spans = []
-    for begin, end in sorted(spans):
-        if found and begin <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
-        else:
-            found.append((begin, end))
-    return found
 
 
 def common(first: Spans, second: Spans) -> Spans:

@@ -271,8 +271,10 @@ class Measurement:
         )
 
     def _load_facts(self) -> LoadFacts | None:
-        both = stage_overlap.busy(self.phases) if self.load_facts else None
-        if self.load_facts is None or both is None:
+        if self.load_facts is None:
+            return None
+        both = stage_overlap.busy(phase for record in self.records for phase in record.output.phases)
+        if both is None:
             return self.load_facts
         return structs.replace(self.load_facts, ar_s=both.ar_s, dit_s=both.dit_s, both_s=both.both_s)
 

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from profiling.phases import PhaseRecord
-from sweep.analysis.stage_overlap import Busy, apart, busy, common
+from profiling.telemetry.samples import joined
+from sweep.analysis.stage_overlap import Busy, busy, common
 
 
 def phase(name: str, start_s: float, ms: float, gpu_ms: float | None = None, rank: int = 0) -> PhaseRecord:
@@ -34,5 +35,5 @@ def test_seconds_in_both_are_those_that_counting_finds(seed: int) -> None:
     drawn = random.Random(seed)
     two = [[sorted(drawn.choices(range(30), k=2)) for _ in range(drawn.randrange(8))] for _ in range(2)]
     seconds = [{n for begin, end in one for n in range(begin, end)} for one in two]
-    found = common(*(apart((begin, end) for begin, end in one) for one in two))
+    found = common(*(joined([(begin, end) for begin, end in one]) for one in two))
     assert sum(end - begin for begin, end in found) == len(seconds[0] & seconds[1])

@@ -43,14 +43,16 @@ def body_of(request: Request, model: str) -> dict[str, Any]:
     return body
 
 
-def form_of(body: Mapping[str, Any], picture: bytes) -> tuple[bytes, str]:
-    """An edit as multipart/form-data: the fields of its body that say something, and the picture; and the type."""
+def form_of(body: Mapping[str, Any], pictures: Mapping[str, bytes]) -> tuple[bytes, str]:
+    """An edit as multipart/form-data: the fields of its body that say something, pictures by field; and the type."""
     boundary = uuid.uuid4().hex
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in body.items()
         if value is not None
     ]
-    head = 'Content-Disposition: form-data; name="image"; filename="image.png"\r\nContent-Type: image/png'
-    parts += [f"--{boundary}\r\n{head}\r\n\r\n".encode(), picture, f"\r\n--{boundary}--\r\n".encode()]
+    for name, picture in pictures.items():
+        head = f'Content-Disposition: form-data; name="{name}"; filename="{name}.png"\r\nContent-Type: image/png'
+        parts += [f"--{boundary}\r\n{head}\r\n\r\n".encode(), picture, b"\r\n"]
+    parts.append(f"--{boundary}--\r\n".encode())
     return b"".join(parts), f"multipart/form-data; boundary={boundary}"

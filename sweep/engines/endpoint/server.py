@@ -48,7 +48,7 @@ def asked(
     url = spec.url.rstrip("/") + path
     data, kind = (None if body is None else json.dumps(body).encode()), "application/json"
     if picture is not None:
-        data, kind = form_of(body or {}, picture)
+        data, kind = form_of(body or {}, {"image": picture})
     own = headers(spec) | ({"Content-Type": kind} if data else {})
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, own), timeout=timeout_s) as reply:

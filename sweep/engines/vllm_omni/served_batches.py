@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from profiling.phases import PhaseRecord
-from profiling.vllm_plugin.record_files import ArRecord, DitRecord, Record, Transfer, phase_records
+from profiling.vllm_plugin.record_files import ArRecord, DitRecord, Record, Transfer
 from profiling.vllm_plugin.request_names import name_of
 from sweep.engines.protocol import Output
-from sweep.engines.vllm_omni.worker_records import merge
+from sweep.engines.vllm_omni.worker_records import inner_phases, merge
 
 PATIENCE_S = 12.0
 """How long a batch that is drawn waits for what other processes record of it; AR steps are written every 5 s."""
@@ -74,12 +74,8 @@ class ServedBatches:
         self._last = steps[-1] if steps else self._last
         start_s = min([record.start_s for record in drawn] + [known[0] for known in prefills if known])
         latency_s = _end_s(drawn) - start_s
-        parts = tuple(
-            dataclasses.replace(phase, request_id=names[0])
-            for phase in phase_records(records, self.epoch_s)
-            if not (phase.phase == "request" and phase.rank == 0)
-        )
         written = {name_of(one.request): one for one in sent}
+        whole = PhaseRecord(0, "request", 0, start_s - self.epoch_s, latency_s * 1e3)
         return Output(
             request_ids=names,
             start_s=start_s - self.epoch_s,
@@ -88,7 +84,7 @@ class ServedBatches:
             image_hashes=tuple("" for _ in names),
             output_tokens=max((one.tokens_written for one in sent), default=0),
             prompt_tokens=tuple(0 for _ in names),
-            phases=(PhaseRecord(0, "request", 0, start_s - self.epoch_s, latency_s * 1e3), *parts),
+            phases=(whole, *inner_phases(records, names[0], self.epoch_s)),
             evidence=merge(records),
             ttft_s=tuple(known[1] - start_s if known else None for known in prefills) if self.two_stages else (),
             tpot_s=tuple(_tpot_s(known, written.get(name)) for name, known in zip(names, prefills, strict=True))

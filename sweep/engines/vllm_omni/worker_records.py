@@ -95,15 +95,7 @@ class Workers:
                 raise RuntimeError(f"the profiling plugin wrote nothing about this batch on {missing}")
             time.sleep(POLL_S)
             self._read()
-        found = record_files.phase_records(self._records, epoch_s)
-        name = requests[0].request_id
-        # The engine's own `request` spans all stages; that of rank 0's pipeline is one part of it.
-        phases = tuple(
-            dataclasses.replace(phase, request_id=name)
-            for phase in found
-            if not (phase.phase == "request" and phase.rank == 0)
-        )
-        return phases, merge(self._records)
+        return inner_phases(self._records, requests[0].request_id, epoch_s), merge(self._records)
 
     def read(self) -> list[record_files.Record]:
         """What was written since the last time. Raises RuntimeError when the plugin failed in any process."""
@@ -146,6 +138,18 @@ PARSE: dict[str, Callable[[record_files.Line], record_files.Record]] = {
     "transfer": record_files.transfer,
 }
 """By the first word of a file's name."""
+
+
+def inner_phases(records: Sequence[record_files.Record], name: str, epoch_s: float) -> tuple[PhaseRecord, ...]:
+    """Phases of a batch whose first request is called `name`, within the `request` that spans all of its stages.
+
+    That of rank 0's pipeline is left out: it is one part of it.
+    """
+    return tuple(
+        dataclasses.replace(phase, request_id=name)
+        for phase in record_files.phase_records(records, epoch_s)
+        if not (phase.phase == "request" and phase.rank == 0)
+    )
 
 
 def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from sweep.engines.endpoint.bodies import form_of
 from sweep.engines.process.orphans import end_when, process_exists
 from sweep.run.client.lookers import Lookers, Parcel, tell
 from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, TIMEOUT, Answer, Due, Ended, Job, Told
@@ -144,9 +145,13 @@ class Generator:
     async def _asked(self, session: aiohttp.ClientSession, one: Due) -> "Came":
         """Send a request and wait for the last byte of its reply."""
         status, first_s, heard, reply = 0, None, Heard(), b""
-        sent: dict[str, Any] = {"data": self._form(one)} if one.upload else {"json": one.body}
+        own = {"X-Request-Id": one.id}
+        sent: dict[str, Any] = {"json": one.body}
+        if one.upload:
+            form, own["Content-Type"] = form_of(one.body, self._pictures(one))
+            sent = {"data": form}
         try:
-            url, own = self._job.url + (one.path or self._job.path), {"X-Request-Id": one.id}
+            url = self._job.url + (one.path or self._job.path)
             async with session.post(url, headers=own, **sent) as response:
                 status, first_s = response.status, self._now()
                 if self._job.streams and status == OK:
@@ -171,15 +176,13 @@ class Generator:
                 return
         heard.end(self._now())
 
-    def _form(self, one: Due) -> aiohttp.FormData:
-        """An edit: the picture and what is asked for."""
-        form = aiohttp.FormData({name: str(value) for name, value in one.body.items() if value is not None})
-        for name, file in (("image", one.upload), ("mask", one.mask)):
-            if file:
-                if file not in self._uploads:
-                    self._uploads[file] = Path(file).read_bytes()
-                form.add_field(name, self._uploads[file], filename=f"{name}.png", content_type="image/png")
-        return form
+    def _pictures(self, one: Due) -> dict[str, bytes]:
+        """What an edit uploads, by the name of its field."""
+        files = {name: file for name, file in (("image", one.upload), ("mask", one.mask)) if file}
+        for file in files.values():
+            if file not in self._uploads:
+                self._uploads[file] = Path(file).read_bytes()
+        return {name: self._uploads[file] for name, file in files.items()}
 
     async def _tick(self) -> None:
         while True:
