@@ -22,7 +22,7 @@ RATE_PARTS, FEWEST_IN_PART = 10, 4
 
 def mixed(cell: Cell) -> str:
     """` (30% edits, pareto sizes)`: what its requests mix; "" for one kind."""
-    mix = cell.config["load"].get("mix") or {}
+    mix = cell.config.get("load", {}).get("mix") or {}  # plans of earlier versions have neither
     parts = [f"{mix['edits']:.0%} edits"] if mix.get("edits") else []
     parts += [f"{mix['sizes']} sizes"] if mix.get("sizes", FIXED) != FIXED else []
     return f" ({', '.join(parts)})" if parts else ""

@@ -310,3 +310,12 @@ def test_the_knee_of_one_server_is_one_in_flight_and_its_capacity_is_found(seed:
     found = ladder(*rungs)
     assert found.code == "knee"
     assert found.knee in (1.5, 1.9)
+
+
+def test_a_cell_of_a_plan_from_before_loads_mixes_nothing() -> None:
+    cell = stored.template()
+    config = {name: value for name, value in cell.config.items() if name != "load"}
+    assert load_metrics.mixed(dataclasses.replace(cell, config=config)) == ""
+    assert load_metrics.mixed(cell_with({"name": "closed", "mix": {"edits": 0.3, "sizes": "pareto"}})) == (
+        " (30% edits, pareto sizes)"
+    )
