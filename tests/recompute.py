@@ -173,15 +173,23 @@ def token_columns(
 
 
 def phase_columns(batches: Sequence[Any]) -> dict[str, Any]:
-    names = {name for batch in batches for name in batch["phase_ms"]}
-    totals = {name: sum(batch["phase_ms"].get(name, 0.0) for batch in batches) / len(batches) for name in names}
-    if "request" in totals:
-        totals["other"] = max(0.0, totals["request"] - sum(totals.get(name, 0.0) for name in EXCLUSIVE))
+    totals = phase_means([batch["phase_ms"] for batch in batches])
     whole = totals.get("request") or sum(totals.get(name, 0.0) for name in EXCLUSIVE)
     row: dict[str, Any] = {f"{name}_ms": totals.get(name) for name in ("request", *PARTS)}
     row |= {f"{name}_share": totals[name] / whole if name in totals and whole else None for name in PARTS}
     longest = max(EXCLUSIVE, key=lambda name: totals.get(name, 0.0))
+    theirs = [batch.get("baseline_phase_ms", {}) for batch in batches if beside(batch) is not None]
+    known = phase_means(theirs) if all(theirs) else {}
+    row |= {f"baseline_{name}_ms": known.get(name) for name in ("request", *PARTS)}
     return row | {"bottleneck": longest if totals.get(longest) else None}
+
+
+def phase_means(batches: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = {name for phases in batches for name in phases}
+    totals = {name: sum(phases.get(name, 0.0) for phases in batches) / len(batches) for name in names}
+    if "request" in totals:
+        totals["other"] = max(0.0, totals["request"] - sum(totals.get(name, 0.0) for name in EXCLUSIVE))
+    return totals
 
 
 def telemetry_columns(results: Sequence[Result], folder_of: Callable[[Result], Path]) -> dict[str, Any]:
@@ -311,6 +319,12 @@ def speed(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     return interval(differences, spread, df, by_chance)
 
 
+def against_baseline(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """With the latency that was divided by the cell's."""
+    known = row["role"] != "baseline" and found["speedup"] is not None
+    return found | {"baseline_latency_s": row["latency_mean_s"] * found["speedup"] if known else None}
+
+
 def starts_variance(sweep: Sweep, cell: Cell) -> tuple[float | None, int, float]:
     """Over baselines that were started again: variance of a start's mean log latency, its degrees of freedom, and the
     variance of single prompts about the means of their start and of their prompt."""
@@ -435,7 +449,9 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
         results = sweep.results.get(cell["key"], [])
         row = own_columns(cell, results, lambda result: result["path"])
         measured = (
-            speed(sweep, cell) | quality(sweep, cell) | shown_facts(results) | read_text(results) if results else {}
+            against_baseline(row, speed(sweep, cell)) | quality(sweep, cell) | shown_facts(results) | read_text(results)
+            if results
+            else {}
         )
         rows.append(row | measured)
     family = [

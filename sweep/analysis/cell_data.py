@@ -107,6 +107,14 @@ class CellData:
         return metrics.phase_totals(phases, requests=len(self.batches))
 
     @cached_property
+    def baseline_totals_ms(self) -> dict[str, float]:
+        """The same of the interleaved baseline; {} without one, and where a start of an earlier version lacks it."""
+        known = [batch.baseline_phase_ms for batch in self.batches if batch.baseline_s is not None]
+        if not known or not all(known):
+            return {}
+        return metrics.phase_totals(chain.from_iterable(phases.items() for phases in known), requests=len(known))
+
+    @cached_property
     def shares(self) -> dict[str, float]:
         """Share of a batch by phase."""
         return metrics.phase_shares(self.totals_ms)

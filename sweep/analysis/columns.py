@@ -95,6 +95,16 @@ def _phase(phase: str) -> Column:
     )
 
 
+def _baseline_phase(phase: str) -> Column:
+    return Column(
+        f"baseline_{phase}_ms",
+        METRIC,
+        f"{phase}_ms of the interleaved baseline",
+        lambda m: m.baseline_totals_ms.get(phase),
+        unit="ms",
+    )
+
+
 def _share(phase: str) -> Column:
     return Column(f"{phase}_share", METRIC, f"{phase}_ms ÷ request_ms, in [0, 1]", lambda m: m.shares.get(phase))
 
@@ -362,10 +372,17 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "baseline_beside_s",
         METRIC,
-        "mean latency of the interleaved baseline",
+        "mean latency of the interleaved baseline, as measured",
         lambda m: metrics.mean([batch.baseline_s for batch in m.batches if batch.baseline_s is not None]),
         unit="s",
     ),
+    Column(
+        "baseline_latency_s",
+        METRIC,
+        "latency of the baseline that the speed-up compares with, for the same requests: latency_mean_s × speedup",
+        unit="s",
+    ),
+    *(_baseline_phase(phase) for phase in ("request", *PHASE_PARTS)),
     Column("speedup", SPEED, "baseline latency ÷ cell latency", heading="speed-up (95 %)", unit="×", better=HIGHER),
     Column("speedup_low", SPEED, "lower end of its 95 % interval"),
     Column("speedup_high", SPEED, "upper end of its 95 % interval"),

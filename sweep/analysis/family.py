@@ -27,19 +27,13 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> int:
     return sum(row.get("p_holm") is not None for row in rows)
 
 
-def fastest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The fastest row that passed and is faster than its baseline beyond what chance does among so many cells."""
-    certain = [row for row in rows if row.get("status") == PASS and _p_holm(row) < ERROR and row["speedup"] > 1]
-    return max(certain, key=lambda row: row["speedup"], default=None)
-
-
-def only_alone(rows: Sequence[Mapping[str, Any]]) -> int:
-    """How many rows that passed are called faster, although none is certain among so many."""
-    if fastest(rows) is not None:
-        return 0
-    return sum(row.get("status") == PASS and row.get("called") == paired.FASTER for row in rows)
-
-
-def _p_holm(row: Mapping[str, Any]) -> float:
+def certain(row: Mapping[str, Any]) -> bool:
+    """Whether a row is faster than its baseline beyond what chance does among so many cells."""
     found = row.get("p_holm")
-    return 1.0 if found is None else found
+    return found is not None and found < ERROR and row["speedup"] > 1
+
+
+def fastest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The fastest row that passed and is `certain`."""
+    sure = [row for row in rows if row.get("status") == PASS and certain(row)]
+    return max(sure, key=lambda row: row["speedup"], default=None)

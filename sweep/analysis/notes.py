@@ -7,7 +7,7 @@ from sweep.analysis.cell_data import CellData
 from sweep.analysis.engine_starts import Measured
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.findings import IMPRECISE, MORE_STARTS, Finding
-from sweep.plan.cells import FEATURE, Cell, model_and_engine
+from sweep.plan.cells import AA, FEATURE, Cell, model_and_engine
 from sweep.results.records import TOKEN_TIMES, RunResult
 
 
@@ -34,6 +34,9 @@ def notes_of(sweep: StoredSweep, mine: Measured, data: CellData, gain: paired.Ra
         if gain.called and gain.pairs < paired.FEWEST_TO_TELL_GAINS:
             few = f"{gain.pairs} pairs are too few to tell whether gains differ, so the interval allows for it"
             notes.append(Finding("few_pairs", few))
+    if cell.role == AA and gain.low is not None and gain.high is not None and not gain.low <= 1 <= gain.high:
+        said = "the baseline against itself leaves out 1: engine starts differ by more than one start shows"
+        notes.append(Finding("aa_leaves_out_one", f"{said}; intervals of features allow for it"))
     made = {(r.prompt_index, r.seed, r.image_hash) for r in data.requests}
     if len({(prompt, seed) for prompt, seed, _ in made}) < len(made):
         notes.append(Finding("images_vary", "the same seed gave different images from run to run"))

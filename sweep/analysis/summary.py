@@ -164,6 +164,8 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     floor = sweep.floors.get(model_and_engine(cell), Floor())
     gain = engine_starts.speedup(mine, sweep.baselines.get(cell.baseline_key, []), floor)
     row |= {"speedup": gain.ratio, "speedup_low": gain.low, "speedup_high": gain.high}
+    if cell.baseline_key != cell.key and gain.ratio is not None and row["latency_mean_s"] is not None:
+        row["baseline_latency_s"] = row["latency_mean_s"] * gain.ratio
     row |= {"called": gain.called, "p_value": gain.p_value, "starts": len(mine.results), "valid": True}
     row["notes"] += [*notes.notes_of(sweep, mine, data, gain), *notes.said_by_trace(sweep, cell, result, row)]
     row["doubts"] += validity.own_doubts(cell, mine.results)

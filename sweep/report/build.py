@@ -37,7 +37,9 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         found = stored.gathered(folder, plan, loaded)
         rows = found.summary.rows
         files = [folder.save_summary(columns.NAMES, rows)]
-        files.append(folder.save_report(document(plan, found.summary, results, found.manifest, found.note)))
+        files.append(
+            folder.save_report(document(plan, found.summary, results, found.manifest, found.note, found.conclusions))
+        )
         benches = drawing.write_bench(found)
     for problem in filter(None, problems):
         complain(f"sweep: {problem}")
@@ -47,7 +49,8 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
         shown = Plan(tuple(plan.by_key[row["cell_key"]] for row in rows), plan.groups)
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
             pictures = drawing.draw(found)
-            more = found.note, found.summary.control, found.load_lines
+            sentences = [one.text for one in found.conclusions]
+            more = found.note, found.summary.control, sentences
             files.append(contents.write(folder, shown, rows, results, pictures, *more))
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")
@@ -78,7 +81,7 @@ def _print(
 ) -> None:
     """Print the table and where files are; how to resume in `folder` when the sweep was interrupted there."""
     from sweep.report.page import control_view
-    from sweep.report.terminal import literal, summary_table
+    from sweep.report.terminal import conclusions_table, literal, summary_table
 
     if folder:
         again = f"to resume, run the same command with hydra.sweep.dir={clean(str(folder))}"
@@ -87,8 +90,6 @@ def _print(
     console.print(summary_table([dict(row) for row in found.summary.rows], console.width))
     for line in control_view.lines(found.summary.control):
         console.print(literal(line))
-    for name, about in found.load_lines:
-        console.print(Text.assemble((clean(name), "bold"), f": {clean(about)}"))
     if found.note:
         console.print(literal(found.note, "dim"))
     for path in files:
@@ -98,6 +99,8 @@ def _print(
         said = f"{'bench.json':12} in {where} under load, in the names of vLLM's serving benchmark"
         console.print(literal(said), soft_wrap=True)
     print_pictures(console, pictures)
+    if found.conclusions:
+        console.print(conclusions_table(found.conclusions))
 
 
 def print_pictures(console: Console, pictures: Sequence[Path]) -> None:

@@ -18,6 +18,7 @@ from sweep.analysis.paired import Start
 from sweep.analysis.summary import Row, Summary
 from sweep.findings import Finding
 from sweep.plan.cells import Cell, Plan
+from sweep.report.conclusions import Conclusion
 
 SCHEMA_VERSION = 1
 
@@ -31,7 +32,12 @@ _LOAD = ("load", "concurrency", "request_rate", "requests_sent", "requests_faile
 
 
 def document(
-    plan: Plan, summary: Summary, results: Mapping[str, Any], manifest: Mapping[str, Any], note: str
+    plan: Plan,
+    summary: Summary,
+    results: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    note: str,
+    concluded: Sequence[Conclusion] = (),
 ) -> dict[str, Any]:
     """The whole report as JSON values. `results`, by cell key, are those that the summary was computed from."""
     measured = measured_cells(plan, results)
@@ -40,6 +46,7 @@ def document(
     return {
         "schema_version": SCHEMA_VERSION,
         "sweep": {name: manifest.get(name) for name in facts} | {"random_weights": bool(note), "note": note},
+        "conclusions": [{"code": one.code, "text": one.text, "cells": list(one.cells)} for one in concluded],
         "noise": _noise(summary),
         "cells": [_cell(row, plan.by_key[row["cell_key"]], measured.get(row["cell_key"])) for row in summary.rows],
         **group,

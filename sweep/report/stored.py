@@ -8,7 +8,8 @@ from sweep.analysis import summary
 from sweep.analysis.summary import Summary
 from sweep.cached import cached_property
 from sweep.plan.cells import Plan
-from sweep.report import load_cells, load_view
+from sweep.report import conclusions, load_cells, load_view
+from sweep.report.conclusions import Conclusion
 from sweep.report.load_cells import LoadCell
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
@@ -34,6 +35,11 @@ class Stored:
     def loads(self) -> list[LoadCell]:
         """The cells that were measured under load."""
         return load_cells.of(self.plan, self.summary.rows, self.results)
+
+    @cached_property
+    def conclusions(self) -> tuple[Conclusion, ...]:
+        """What the sweep found, in sentences."""
+        return conclusions.conclude(self.summary.rows, self.summary.ladders, self.load_lines)
 
     @property
     def load_lines(self) -> list[load_view.Line]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from profiling.printing import clean
 from sweep.analysis import family
 from sweep.findings import FAIL, IMPRECISE, MORE_STARTS, PASS, SKIP, gravity, texts
+from sweep.report.conclusions import Conclusion
 from sweep.report.words import (
     AA_EXPLAINED,
     Row,
@@ -106,6 +107,17 @@ def _reasons(rows: Sequence[Row]) -> list[Text]:
             (text(row, "cell"), "note", texts(note for note in said(row, "notes") if note.code not in _COUNTED)),
         ]
     return together(found)
+
+
+def conclusions_table(found: Sequence[Conclusion]) -> RenderableType:
+    """What the sweep found, a sentence each, as the last thing on the screen."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row()
+    for number_of, one in enumerate(found):
+        table.add_row("-", literal(one.text, "bold" if number_of == 0 else ""))
+    return table
 
 
 def together(found: Iterable[tuple[str, str, str]]) -> list[Text]:

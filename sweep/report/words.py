@@ -86,6 +86,12 @@ def cells_words(count: int) -> str:
     return f"{count:,} cell{'' if count == 1 else 's'}"
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """`a, b and c`; `a, b and 7 more` where there are more than `most`."""
+    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else ""
+
+
 def said(row: Row, kind: str) -> Sequence[Finding]:
     """The `findings`, `doubts` or `notes` of a row; () if it has none, like a row read from summary.csv."""
     found = row.get(kind)

@@ -109,6 +109,7 @@ class BatchRow(Struct, frozen=True):
     evidence: tuple[RankEvidence, ...]
     tpot_s: Seconds | None = None  # in results stored before requests had their own; None in later ones
     baseline_s: Took | None = None  # latency of the same batch in the interleaved baseline, right before or after
+    baseline_phase_ms: dict[str, Milliseconds] = {}  # its phases; empty in results from before they were kept
 
 
 class LoadFacts(Struct, frozen=True):
@@ -197,9 +198,10 @@ def implausible(result: RunResult) -> str:
         if request.image and not _is_local(request.image):
             return f"requests[{number}].image is no file in the cell's folder"
     for number, batch in enumerate(result.batches):
-        if not _KNOWN_PHASES.issuperset(batch.phase_ms):
-            unknown = min(batch.phase_ms.keys() - _KNOWN_PHASES)
-            return f"batches[{number}].phase_ms has the unknown phase {unknown[:40]!r}"
+        for name, phases in (("phase_ms", batch.phase_ms), ("baseline_phase_ms", batch.baseline_phase_ms)):
+            if not _KNOWN_PHASES.issuperset(phases):
+                unknown = min(phases.keys() - _KNOWN_PHASES)
+                return f"batches[{number}].{name} has the unknown phase {unknown[:40]!r}"
         for one in batch.evidence:
             for count in chain(_numbers(one), one.counts.values()):
                 if not 0 <= count <= _MOST:

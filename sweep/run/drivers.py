@@ -20,7 +20,7 @@ from sweep.run.schedule import Turn
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one turn. `sent_s` on time.perf_counter, `baseline_s` a duration; None without a baseline.
+    """What came of one turn. `sent_s` on time.perf_counter; `baseline` is the interleaved baseline's output, if any.
 
     Under load it is a batch of the server: `answers` are what the load generator knows of its requests, in their order,
     and `began_s` is when the load began.
@@ -29,7 +29,7 @@ class Record:
     turn: Turn
     output: Output
     sent_s: float
-    baseline_s: float | None = None
+    baseline: Output | None = None
     answers: tuple[Answer, ...] = ()
     began_s: float = 0.0
 
@@ -103,18 +103,18 @@ class OfflineDriver:
                 raise
             yield Record(turn, output, sent_s, after)
 
-    def _by_baseline(self, turn: Turn) -> float | None:
+    def _by_baseline(self, turn: Turn) -> Output | None:
         self.moment()
-        return baseline_latency(self.baseline, turn.requests, self.timeout_s, turn.doing)
+        return baseline_output(self.baseline, turn.requests, self.timeout_s, turn.doing)
 
 
-def baseline_latency(
+def baseline_output(
     baseline: BaselineEngine | None, requests: tuple[Request, ...], timeout_s: float, doing: str
-) -> float | None:
-    """Seconds that the interleaved baseline takes for the same requests; None without one."""
+) -> Output | None:
+    """What the interleaved baseline makes of the same requests; None without one. Raises EngineFailure."""
     if baseline is None:
         return None
     try:
-        return baseline.host.generate(requests, None, timeout_s, doing).latency_s
+        return baseline.host.generate(requests, None, timeout_s, doing)
     except EngineFailure as error:
         raise failure_of_baseline(error) from error

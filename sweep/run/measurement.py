@@ -32,7 +32,7 @@ from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, LoadFacts, RequestRow, RunResult
 from sweep.run import schedule, source_pictures
 from sweep.run.baseline_engine import BaselineEngine
-from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_latency
+from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_output
 from sweep.run.load_driver import LoadDriver, Lost
 from sweep.run.result_rows import batch_row, failed_rows, lost_rows, request_rows
 from sweep.run.schedule import Turn
@@ -83,7 +83,7 @@ class Measurement:
         self.doing = "warming up"
         with self._timed("warm_up"):
             for first in [tuple(rounds[0])] * run.engine.warmup if rounds else []:
-                baseline_latency(baseline, first, run.engine.warmup_timeout_s, self.doing)
+                baseline_output(baseline, first, run.engine.warmup_timeout_s, self.doing)
                 output = host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
                 self.warm_up_evidence += (output.evidence,)
 

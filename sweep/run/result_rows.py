@@ -1,5 +1,6 @@
 """From records of a driver to the rows that are stored: requests with their times, batches, token times. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -162,18 +163,29 @@ def _asked(request: Request, repeat: int, number: int) -> dict[str, Any]:
 
 
 def batch_row(record: Record, number: int) -> BatchRow:
-    """Latency, evidence, phase totals of rank 0, and the latency of the interleaved baseline."""
-    output = record.output
+    """Latency, evidence, phase totals of rank 0, and latency and phases of the interleaved baseline."""
+    output, baseline = record.output, record.baseline
+    counts = Counter(phase.phase for phase in output.phases if phase.rank == 0)
+    return BatchRow(
+        number,
+        record.turn.repeat,
+        output.latency_s,
+        _totals_ms(output),
+        dict(counts),
+        output.evidence,
+        baseline_s=baseline.latency_s if baseline else None,
+        baseline_phase_ms=_totals_ms(baseline) if baseline else {},
+    )
+
+
+def _totals_ms(output: Output) -> dict[str, float]:
+    """Milliseconds of a batch by phase, on rank 0: of the GPU where it was timed, else of the host."""
     totals: dict[str, float] = {}
-    counts: dict[str, int] = {}
     for phase in output.phases:
         if phase.rank == 0:
             took_ms = phase.gpu_ms if phase.gpu_ms is not None else phase.host_ms
             totals[phase.phase] = totals.get(phase.phase, 0.0) + took_ms
-            counts[phase.phase] = counts.get(phase.phase, 0) + 1
-    return BatchRow(
-        number, record.turn.repeat, output.latency_s, totals, counts, output.evidence, baseline_s=record.baseline_s
-    )
+    return totals
 
 
 def token_times(output: Output) -> list[tuple[float | None, float | None]]:

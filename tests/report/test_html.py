@@ -1,6 +1,7 @@
 """The page as text: self-contained, escaped, and complete. What a browser makes of it: test_chromium.py."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -174,21 +175,14 @@ def test_cells_status_reason_phases_and_evidence_are_told():
     assert "dit_forward" not in seen.text
 
 
-def test_the_headline_names_the_fastest_that_passes_beyond_noise():
-    fast = {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
-    rows = [
-        shapes.row("teacache", **fast, status="FAIL", p_holm=0.001),
-        shapes.row("cache_dit", **fast, called=paired.FASTER, p_holm=0.06),
-        shapes.row("ring", **fast),
-        shapes.row("cfg_parallel", speedup=1.4, speedup_low=1.3, speedup_high=1.5, p_holm=0.04),
-    ]
-    text = Page(render(context([CellView(r["cell"], r["status"], r) for r in rows]))).text
-    assert "Fastest passing cell: cfg_parallel b1 , 1.40× (1.30–1.50) with identical images." in text
-    assert "Each interval and verdict allows 5 % error for its cell alone; 3 cells are judged." in text
-    text = Page(render(context([CellView(r["cell"], r["status"], r) for r in rows[:2]]))).text
-    assert "Fastest" not in text
-    assert "1 of 2 cells judged is called faster, with 5 % error each." in text
-    assert "Fastest" not in Page(render(context([CellView("b", "PASS", shapes.row(""))]))).text
+def test_conclusions_are_at_the_top_before_any_table():
+    rows = [shapes.row("teacache", p_holm=0.001), shapes.row("ring", p_holm=0.2)]
+    cells = [CellView(r["cell"], r["status"], r) for r in rows]
+    page = render(dataclasses.replace(context(cells), conclusions=["Fastest that passes: <b> b1.", "Next: nothing."]))
+    assert "Fastest that passes: <b> b1." in Page(page).text
+    assert page.index("Next: nothing.") < page.index("<table")
+    text = Page(page).text
+    assert "Each interval and verdict allows 5 % error for its cell alone; 2 cells are judged." in text
 
 
 def test_the_matrix_is_there_only_when_features_can_be_compared():

@@ -55,7 +55,7 @@ def test_records_come_one_by_one_with_the_baselines_latency() -> None:
     assert isinstance(records, Iterator)
     first = next(records)
     sent = [line for line in log if line != "moment"]
-    assert (first.baseline_s, sent) == (1.0, ["baseline r0", "cell r0"]), "the second batch was not sent yet"
+    assert (first.baseline.latency_s, sent) == (1.0, ["baseline r0", "cell r0"]), "the second batch was not sent yet"
     assert [record.turn.requests[0].request_id for record in records] == ["r2"]
     sent = [line for line in log if line != "moment"]
     assert sent[2:] == ["cell r2", "baseline r2"]
@@ -85,7 +85,7 @@ def test_a_baseline_that_fails_after_the_cell_costs_its_own_time_only() -> None:
     one, kept = driver([], baseline_fails_at=2), list[Record]()
     with pytest.raises(EngineFailure):
         kept.extend(one.drive(offline(ROUNDS, 1)))
-    assert [record.baseline_s for record in kept] == [1.0, None]
+    assert [record.baseline and record.baseline.latency_s for record in kept] == [1.0, None]
     assert one.failed is None, "the cell's own engine answered"
 
 

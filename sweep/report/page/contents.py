@@ -33,10 +33,10 @@ def write(
     pictures: Sequence[Path],
     note: str = "",
     control: ControlGroup | None = None,
-    loads: Sequence[tuple[str, str]] = (),
+    conclusions: Sequence[str] = (),
 ) -> Path:
     """Write report.html and return its path. `rows` in the order of the plan's cells, `results` by cell key."""
-    return folder.save_page(render(gather(folder, plan, rows, results, pictures, note, control, loads)))
+    return folder.save_page(render(gather(folder, plan, rows, results, pictures, note, control, conclusions)))
 
 
 def gather(
@@ -47,7 +47,7 @@ def gather(
     pictures: Sequence[Path],
     note: str = "",
     control: ControlGroup | None = None,
-    loads: Sequence[tuple[str, str]] = (),
+    conclusions: Sequence[str] = (),
 ) -> ReportContext:
     """Everything on the page, as plain values."""
     cells = {cell.key: cell for cell in plan.cells}
@@ -80,10 +80,10 @@ def gather(
         date=str(manifest.get("start", "")),
         environment={key: words(value) for key, value in manifest.items() if key not in ("cells", "command", "start")},
         note=note,
+        conclusions=tuple(conclusions),
         cells=tuple(views),
         plots=tuple(picture for picture in pictures if picture.suffix == ".png"),
         control=control or ControlGroup(),
-        loads=tuple(loads),
         folder=folder.path,
     )
 

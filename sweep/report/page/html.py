@@ -82,10 +82,10 @@ class ReportContext:
     date: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)  # shown in this order, without empty values
     note: str = ""  # shown prominently, e.g. that weights are random
+    conclusions: Sequence[str] = ()  # what the sweep found, the answer first
     cells: Sequence[CellView] = ()
     plots: Sequence[Path] = ()  # PNG
     control: ControlGroup = field(default_factory=ControlGroup)
-    loads: Sequence[tuple[str, str]] = ()  # configurations under load, and what is said of each
     folder: Path | None = None  # the page's own folder; files in it are linked
 
 
@@ -188,9 +188,7 @@ def render(context: ReportContext) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup(look),
-        headline=_headline(rows),
         judged=family.judged(rows),
-        only_alone=family.only_alone(rows),
         counts=_counts(context.cells),
         matrices=[_matrix(matrix) for matrix in found[:MATRICES]],
         matrices_left_out=max(0, len(found) - MATRICES),
@@ -228,19 +226,6 @@ def _counts(cells: Sequence[CellView]) -> list[tuple[str, int]]:
     """How many cells ended in each status, in order of gravity."""
     statuses = [cell.status for cell in cells]
     return [(status, statuses.count(status)) for status in STATUSES if status in statuses]
-
-
-def _headline(rows: Sequence[Row]) -> Row | None:
-    """The row for the headline."""
-    best = family.fastest(rows)
-    if best is None:
-        return None
-    return {
-        "label": text(best, "cell"),
-        "anchor": best["anchor"],
-        "speedup": speedup_words(best),
-        "quality": words.quality_text(best),
-    }
 
 
 def _entry(row: Row) -> dict[str, Any]:
