@@ -88,7 +88,10 @@ def columns(cell: Row, results: Sequence[Row], mean: Any, percentile: Any) -> Ro
         "requests_failed": failed,
         "requests_judged": len(sent),
         "window_s": wall_s,
-        "in_flight": math.fsum(spent(part) for part in parts) / wall_s,
+        "in_flight": math.fsum(
+            spent((begin, end, result["requests"])) for (begin, end, _, _), result in zip(parts, results, strict=True)
+        )
+        / wall_s,
     }
     row |= dict(zip(("requests_per_s_low", "requests_per_s_high"), rate_interval(parts), strict=True))
     for name in ("ttft", "tpot"):
@@ -131,11 +134,10 @@ def rate_interval(parts: Sequence[tuple[float, float, list[Row], list[Row]]]) ->
     return (float(1 / (middle + half)), float(1 / (middle - half))) if half < middle else (None, None)
 
 
-def spent(part: tuple[float, float, list[Row], list[Row]]) -> float:
-    """Seconds that its requests were under way within a window."""
-    begin, end, sent, ended = part
-    own = {one["request_id"]: one for one in (*sent, *ended)}.values()
-    return math.fsum(max(0.0, min(one["done_s"], end) - max(one["sent_s"], begin)) for one in own)
+def spent(part: tuple[float, float, list[Row]]) -> float:
+    """Seconds that requests were under way within a window."""
+    begin, end, every = part
+    return math.fsum(max(0.0, min(one["done_s"], end) - max(one["sent_s"], begin)) for one in every)
 
 
 def samples(cell: Row, result: Row) -> dict[tuple[int, int, int], float]:

@@ -129,6 +129,11 @@ def notes(data: CellData) -> list[Finding]:
         if window.whole:
             so = "so its beginning and end are in the figures; load.num_requests=N sends more"
             found.append(Finding("load_short", f"{count} requests are too few for a steady state, {so}"))
+        elif window.brief:
+            why = f"the steady state of {count} requests lasted {window.seconds:.3g} s, less than one of them takes"
+            found.append(
+                Finding("load_short", f"{why}, so speeds compare only roughly; load.num_requests=N sends more")
+            )
     found += [one for result in data.results if (one := _unsteady(result))]
     if uncounted := sum(result.load.uncounted for result in data.results if result.load):
         why = f"the server does not say how many tokens {uncounted} texts have, so their chunks are counted instead"

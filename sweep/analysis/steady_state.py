@@ -26,6 +26,13 @@ class Window:
     sent: tuple[RequestRow, ...]  # requests that were sent within it
     done: tuple[RequestRow, ...]  # and those that were done within it
     whole: bool = False  # the load is too short for a part of it
+    across: tuple[RequestRow, ...] = ()  # requests that were under way throughout
+
+    @property
+    def brief(self) -> bool:
+        """Whether it is shorter than a latency: then those sent within it were served after it, and rates and latencies
+        are of different stretches."""
+        return bool(self.sent) and self.seconds * len(self.sent) < math.fsum(one.e2e_s for one in self.sent)
 
     @property
     def seconds(self) -> float:
@@ -80,7 +87,7 @@ def truncated(values: Sequence[float]) -> int:
 
 def in_flight(found: Window) -> float:
     """Requests that were under way within a window, on average over time; of those that were answered."""
-    own = {id(one): one for one in (*found.sent, *found.done)}.values()
+    own = {id(one): one for one in (*found.sent, *found.done, *found.across)}.values()
     spent = [min(_done(one), found.to_s) - max(_sent(one), found.from_s) for one in own]
     return math.fsum(max(0.0, one) for one in spent) / found.seconds if found.seconds > 0 else 0.0
 
@@ -88,7 +95,8 @@ def in_flight(found: Window) -> float:
 def _part(by_sending: Sequence[RequestRow], begin: float, end: float) -> Window:
     sent = tuple(one for one in by_sending if begin <= _sent(one) <= end)
     done = tuple(one for one in by_sending if begin < _done(one) <= end)
-    return Window(begin, end, sent, done)
+    across = tuple(one for one in by_sending if _sent(one) < begin and _done(one) > end)
+    return Window(begin, end, sent, done, across=across)
 
 
 def _sent(one: RequestRow) -> float:

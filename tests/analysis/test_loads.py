@@ -92,6 +92,16 @@ def test_figures_are_those_of_the_steady_state() -> None:
     assert load_metrics.in_flight(measured) == pytest.approx(4.0)
 
 
+def test_a_steady_state_shorter_than_a_latency_has_all_requests_in_flight_and_is_said_to_be_short() -> None:
+    sixteen = CLOSED | {"max_concurrency": 16}
+    brief, long = (data(sixteen, closed(count, 16, 0.5)) for count in (40, 72))
+    assert brief.windows[0].seconds < brief.judged[0].e2e_s
+    assert not brief.windows[0].whole
+    assert load_metrics.in_flight(brief) == pytest.approx(16.0)
+    assert [one.code for one in load_checks.notes(brief)] == ["load_short"]
+    assert [one.code for one in load_checks.notes(long)] == []
+
+
 def test_a_short_load_is_taken_whole_and_said_to_be_short() -> None:
     measured = data(CLOSED, closed(9, 4, 0.5))
     assert [one.whole for one in measured.windows] == [True]
