@@ -8,20 +8,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PASS, WARN, FAIL, ERROR, SKIP = "PASS", "WARN", "FAIL", "ERROR", "SKIP"
+NOT_RUN = "NOT RUN"
+"""The sweep ended before the cell began: nothing is known of it, so nothing is held against it."""
 
-STATUSES = (PASS, WARN, FAIL, ERROR, SKIP)
+STATUSES = (PASS, WARN, FAIL, ERROR, NOT_RUN, SKIP)
 """In the order in which they are shown."""
 
 USABLE = (PASS, WARN)
 """Statuses of cells whose images can be used."""
 
-LOST = (FAIL, ERROR)
-"""Statuses that make a command exit with 1."""
+LOST = (FAIL, ERROR, NOT_RUN)
+"""Statuses that make a command exit with 1: what was planned is not there, or not usable."""
 
 IMPRECISE, MORE_STARTS = "imprecise", "more_starts"
 """Codes of notes: the speed-up is not known as well as `precision` asks; and repeat=auto would measure more."""
 
-_GRAVITY = {SKIP: 0, PASS: 1, WARN: 2, FAIL: 3, ERROR: 4}
+_GRAVITY = {SKIP: 0, NOT_RUN: 1, PASS: 2, WARN: 3, FAIL: 4, ERROR: 5}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Finding:
 
 
 def gravity(status: str) -> int:
-    """How grave a status is: SKIP, PASS, WARN, FAIL, ERROR; -1 for no status."""
+    """How grave a status is: SKIP, NOT RUN, PASS, WARN, FAIL, ERROR; -1 for no status."""
     return _GRAVITY.get(status, -1)
 
 

@@ -208,7 +208,7 @@ COLUMNS: tuple[Column, ...] = (
     _identity("width", "image width in pixels; 0 for texts", _of_image("width")),
     _identity("height", "image height in pixels; 0 for texts", _of_image("height")),
     Column("prompts", FACT, "distinct prompts", lambda m: len({r.prompt_index for r in m.requests}) or None),
-    Column("status", STATUS, "PASS, WARN, FAIL, ERROR or SKIP"),
+    Column("status", STATUS, "PASS, WARN, FAIL, ERROR, NOT RUN or SKIP"),
     Column("reason", STATUS, "why the cell has this status, in one line", heading="reason"),
     Column("reason_code", FACT, "the reason as a code, e.g. not_engaged; empty for a baseline that passes"),
     Column("valid", FACT, "whether the numbers can be trusted, whatever the status"),

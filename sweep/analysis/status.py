@@ -1,9 +1,9 @@
 """Status of a finished cell: findings of evidence, images and speed. Pure functions over stored values.
 
-ERROR: did not finish. SKIP: decided by the plan. FAIL: a feature left no evidence that it engaged, images are outside
-the gate, or they are no pictures. WARN: between the gates, engaged in some batches only, or slower than the baseline
-beyond the A/A noise. PASS: the rest. Pixel differences between two baseline runs are not charged to any feature. The
-status is that of the gravest finding (`findings.status_of`).
+ERROR: did not finish. NOT RUN: the sweep ended before it. SKIP: decided by the plan. FAIL: a feature left no evidence
+that it engaged, images are outside the gate, or they are no pictures. WARN: between the gates, engaged in some batches
+only, or slower than the baseline beyond the A/A noise. PASS: the rest. Pixel differences between two baseline runs are
+not charged to any feature. The status is that of the gravest finding (`findings.status_of`).
 """
 
 import dataclasses

@@ -39,7 +39,7 @@ from sweep.analysis.stored_sweep import StoredSweep
 from sweep.analysis.trends import Trend
 from sweep.engines import registry
 from sweep.findings import ERROR as STATUS_ERROR
-from sweep.findings import LOST, Finding, deciding, status_of, texts
+from sweep.findings import LOST, NOT_RUN, Finding, deciding, status_of, texts
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.results.folder import SweepFolder
 from sweep.results.records import CUT_OFF, ERROR, RunResult
@@ -234,9 +234,9 @@ def _absent(last: Mapping[str, Any]) -> Finding:
     if last.get("state") in ("loading", "warm-up", "running", "analysing"):
         doing = str(last["state"]).replace("warm-up", "warming up")
         return Finding("cut_off", f"no result: the sweep ended while the cell was {doing}", STATUS_ERROR)
-    return Finding("not_run", "not run: the sweep ended before it", STATUS_ERROR)
+    return Finding("not_run", "the sweep ended before the cell began", NOT_RUN)
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
-    """1 when any cell is FAIL or ERROR, else 0."""
+    """1 when any cell is FAIL, ERROR or NOT RUN, else 0."""
     return int(any(row["status"] in LOST for row in rows))

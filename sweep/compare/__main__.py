@@ -33,9 +33,10 @@ what is judged
             "slower" and "faster" hold for all cells of the command together: the chance of any wrong verdict is 5 %
             (Holm). "maybe slower" is slower when judged alone, but not among so many cells. "slightly slower" is
             certain, but less than --min-change. For slower cells the output names the phase that grew most.
-  status    The order is PASS, WARN, FAIL, ERROR; later is worse. A cell that was PASS or WARN and is now SKIP is
-            lost, which also counts as worse. Other changes are listed but never fail: from or to SKIP, PASS to WARN
-            with "slower than the baseline" as the only reason (speed is judged above), cells in only one sweep.
+  status    The order is PASS, WARN, FAIL, ERROR; later is worse. A cell that was PASS or WARN and is now SKIP or
+            NOT RUN is lost, which also counts as worse. Other changes are listed but never fail: from or to SKIP or
+            NOT RUN, PASS to WARN with "slower than the baseline" as the only reason (speed is judged above), cells
+            in only one sweep.
   quality   The mean pixel difference from the baseline's images. It counts as changed if it moved by more than 0.002
             and by more than two baseline runs differ.
   load      Latency under load is speed, from when requests were due if they were, with the noise of loads. Goodput and

@@ -51,7 +51,7 @@ class Ranking:
 
     context: Context
     ranked: tuple[Ranked, ...]
-    left_out: int  # FAIL, ERROR, SKIP, not valid, or without a speed-up
+    left_out: int  # FAIL, ERROR, NOT RUN, SKIP, not valid, or without a speed-up
 
 
 def rank(reports: Sequence[Report]) -> list[Ranking]:

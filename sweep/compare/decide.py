@@ -161,16 +161,17 @@ def speed_verdict(ratio: Ratio, p_holm: float | None, min_change: float) -> str:
 
 
 def status_change(before: str, after: str, codes: Collection[str] = ()) -> str:
-    """WORSE or BETTER along PASS, WARN, FAIL, ERROR; LOST: it worked and is now SKIP; OTHER: from or to SKIP.
+    """WORSE or BETTER along PASS, WARN, FAIL, ERROR; LOST: it worked and is now SKIP or NOT RUN; OTHER: else from or to
+    those.
 
     PASS to WARN is OTHER if the cell is only slower than its baseline (`codes` decided the status of `after`): the
     comparison judges speed itself, with one error for all cells, and among many cells some get this WARN by chance.
     """
     if before == after:
         return SAME
-    if after == findings.SKIP:
+    if after in (findings.SKIP, findings.NOT_RUN):
         return LOST if before in findings.USABLE else OTHER
-    if before == findings.SKIP:
+    if before in (findings.SKIP, findings.NOT_RUN):
         return OTHER
     if (before, after) == (findings.PASS, findings.WARN) and set(codes) == {SLOW}:
         return OTHER

@@ -46,7 +46,7 @@ def ranking_text(rankings: Sequence[Ranking], reports: Sequence[Report], console
         if lines:
             console.print(_table(tabular.RANKED, lines, right=(0, 4, 5)))
         left = [f"{more} more"] if more else []
-        left += [f"{ranking.left_out} not ranked (no speed-up, FAIL, ERROR, SKIP or not valid)"] * bool(
+        left += [f"{ranking.left_out} not ranked (no speed-up, FAIL, ERROR, NOT RUN, SKIP or not valid)"] * bool(
             ranking.left_out
         )
         if left:

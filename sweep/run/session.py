@@ -36,7 +36,7 @@ DAMAGES = 10  # cells whose damaged file is named
 def execute(plan: Plan, path: Path, launch: Launch) -> int:
     """Run what is missing of `plan` in folder `path`; returns the exit code.
 
-    0: every cell fine or skipped; 1: a cell is FAIL or ERROR; 130: interrupted. Raises ConfigError when the
+    0: every cell fine or skipped; 1: a cell is FAIL, ERROR or NOT RUN; 130: interrupted. Raises ConfigError when the
     folder cannot be used.
     """
     folder = SweepFolder(path)
@@ -78,7 +78,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
             with LiveTable(folder, plan, kept=done, offset=offset) as table:
                 try:
                     _launch(plan, folder, launch, todo, table)
-                except Exception as error:  # a launcher that broke: its unfinished cells are ERROR in the summary
+                except Exception as error:  # a launcher that broke: the summary says which cells are unfinished
                     failure = error
                 finally:
                     kill_descendants()

@@ -160,6 +160,9 @@ def test_a_thousand_cells_that_only_differ_by_noise_do_not_fail() -> None:
         ("FAIL", "SKIP", decide.OTHER, False),
         ("SKIP", "PASS", decide.OTHER, False),
         ("SKIP", "ERROR", decide.OTHER, False),
+        ("PASS", "NOT RUN", decide.LOST, True),
+        ("FAIL", "NOT RUN", decide.OTHER, False),
+        ("NOT RUN", "FAIL", decide.OTHER, False),
     ],
 )
 def test_status_changes(before: str, after: str, change: str, fails: bool) -> None:

@@ -368,7 +368,7 @@ def test_sweeper_killed_leaves_no_engine_and_a_rerun_does_what_is_missing(sweep:
     assert sweep.statuses() == {
         "baseline b1": ("PASS", ""),
         "baseline b2": ("ERROR", "cut_off"),
-        "baseline b3": ("ERROR", "not_run"),
+        "baseline b3": ("NOT RUN", "not_run"),
     }
     assert "running" in sweep.reason("baseline b2")
     again = sweep.run("-m", *NOOP, "batch=1,2,3")

@@ -61,7 +61,7 @@ ARGUMENTS = ("-m", *NOOP, "batch=1,2", "engine.threads_per_rank=1,2", "engine.wa
 """Cells run in the order b1, b2 of one engine, then b1, b2 of another."""
 
 CELLS = [f"baseline b{batch} {group}" for group in (GROUP_1, GROUP_2) for batch in (1, 2)]
-NOT_RUN, INTERRUPTED = ("ERROR", "not_run"), ("ERROR", "interrupted")
+NOT_RUN, INTERRUPTED = ("NOT RUN", "not_run"), ("ERROR", "interrupted")
 BATCH_OF_2 = "arguments and len(arguments[0]) == 2 and self.spec.threads_per_rank == 1"
 SECOND_LOAD = "self.spec.threads_per_rank == 2"
 

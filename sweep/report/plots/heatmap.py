@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"PASS": "#BFE5D0", "WARN": "#FBDD94", "FAIL": "#F2A98F", "ERROR": "#D98BA8", "SKIP": "#E4E6EA"}
+COLOURS = {
+    "PASS": "#BFE5D0",
+    "WARN": "#FBDD94",
+    "FAIL": "#F2A98F",
+    "ERROR": "#D98BA8",
+    "NOT RUN": "#D3DEEA",
+    "SKIP": "#E4E6EA",
+}
 PANELS, ROWS = 6, 24  # maximum of panels, and of rows of fields one below the other
 FEATURES = 14  # more would leave no room for words
 FIELD = (1.08, 0.74)  # width and height of a field, inches

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY, LIGHT
-from sweep.findings import ERROR, LOST, PASS, SKIP
+from sweep.findings import ERROR, LOST, NOT_RUN, PASS, SKIP
 
 if TYPE_CHECKING:
     import pandas
@@ -280,7 +280,7 @@ def footnote(figure: "Figure", note: str, frame: "pandas.DataFrame | None") -> N
     """Write the small print under the plot: its remarks, the caller's note, and how many cells have no numbers."""
     note = f"{figure.get_supxlabel()} {note}".strip()
     if frame is not None:
-        silent = frame.loc[frame["latency_mean_s"].isna() & frame["status"].isin([SKIP, ERROR]), "status"]
+        silent = frame.loc[frame["latency_mean_s"].isna() & frame["status"].isin([SKIP, ERROR, NOT_RUN]), "status"]
         counts = ", ".join(f"{count} {status}" for status, count in silent.value_counts().items())
         note = f"{note} Cells without numbers are not shown: {counts}.".strip() if counts else note
     if note:
