@@ -60,8 +60,28 @@ def speedup_text(row: Row) -> str:
     if ratio is None:
         return ""
     if low is None or high is None or low == high:
-        return f"{ratio:.2f}x"
-    return f"{ratio:.2f}x ({low:.2f}-{high:.2f})"
+        return f"{_times(ratio)}x"
+    return f"{_times(ratio)}x ({_times(low)}-{_times(high)})"
+
+
+def _times(value: float) -> str:
+    """`1.42`, `57.5`, `211`: what is far from 1 needs no hundredths."""
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def verdict_text(row: Row) -> str:
+    """The verdict on a speed-up: faster, slower, no difference or unknown; "" where there is nothing to judge."""
+    if text(row, "profiled") or not text(row, "features") or number(row, "speedup") is None:
+        return ""
+    return text(row, "called") or "unknown"
+
+
+def latency_text(row: Row, arrow: str = " → ") -> str:
+    """`2.16 → 1.74`: seconds of the interleaved baseline, then of the cell; or of the cell alone."""
+    beside = number(row, "baseline_latency_s")
+    before = digits(number(row, "baseline_beside_s") if beside is None else beside)
+    own = digits(number(row, "latency_mean_s"))
+    return f"{before}{arrow}{own}" if before and own else own
 
 
 def quality_text(row: Row) -> str:

@@ -95,7 +95,7 @@ def test_colours_only_in_a_terminal():
 def test_cells_with_the_same_reason_share_a_line_and_skipped_ones_only_that():
     skipped = [{"cell": f"ring b{n}", "status": "SKIP", "reason": "requires 4 GPUs"} for n in (1, 2)]
     out = printed([shapes.row("", 1), *skipped], 120)
-    assert [line.strip() for line in out.splitlines() if "ring" in line] == ["SKIP  ring b1, ring b2: requires 4 GPUs"]
+    assert [line.strip() for line in out.splitlines() if "ring" in line] == ["SKIP  ring b1, b2: requires 4 GPUs"]
 
 
 def test_notes_are_told_but_how_well_a_speedup_is_known_is_only_counted():
@@ -115,12 +115,92 @@ def test_evidence_is_cut_to_one_line_and_leaves_the_numbers_whole():
     assert lines[0].rstrip().endswith("…")
 
 
-def test_a_narrow_column_breaks_labels_at_their_signs():
-    assert terminal.breakable("teacache b1") == "teacache b1"
-    assert terminal.breakable("cache_dit+cfg_parallel b2") == "cache_dit+\ncfg_parallel b2"
-    assert terminal.breakable("teacache b1 rel_l1_thresh=0.1") == "teacache b1 rel_l1_thresh=\n0.1"
-    out = printed([shapes.row("cache_dit+cfg_parallel", 2)], 80)
-    assert "cfg_parallel b2" in out or "cfg_parallel" in out.split()
+SIZES = (80, 100, 140)
+
+
+@pytest.mark.parametrize("width", SIZES)
+@pytest.mark.parametrize("shape", sorted(shapes.SHAPES))
+def test_every_row_is_one_line_and_only_its_label_is_shortened(shape, width):
+    rows = shapes.SHAPES[shape]()
+    for row in rows:
+        row |= {"called": paired.NO_DIFFERENCE, "baseline_beside_s": 1.236} if row["features"] else {}
+    lines = printed(rows, width).splitlines()
+    assert max(map(len, lines)) <= width
+    (rule,) = (place for place, line in enumerate(lines) if set(line) == {"─"})
+    table = lines[rule + 1 : lines.index("", rule)]
+    table = [line for line in table if not line.startswith("── ")]
+    assert len(table) == sum(row["status"] != "SKIP" for row in rows)
+    whole = "\n".join(" ".join(line.split()) for line in table)
+    for row in rows:
+        if row["status"] != "SKIP":
+            words_of = (row["status"], words.speedup_text(row), words.verdict_text(row), words.quality_text(row))
+            assert " ".join(filter(None, words_of[:3])) in whole, words_of
+            assert words_of[3] in whole
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_labels_too_long_stay_apart(width):
+    names = ["cache_dit+cfg_parallel+teacache", "cache_dit+cfg_parallel+ulysses"]
+    rows = [shapes.row(name, batch, called=paired.FASTER) for name in names for batch in (1, 16)]
+    shown = [line.split("  ")[0].split(" PASS")[0] for line in printed(rows, width).splitlines() if "PASS" in line]
+    assert len({*shown}) == 4
+    assert all(label.endswith(("b1", "b16")) for label in shown)
+
+
+def test_models_engines_and_sizes_that_vary_are_headings_and_not_in_labels():
+    rows = shapes.rows_of(["teacache"], [1, 2]) + shapes.rows_of(["teacache"], [1, 2], model="other", width=128)
+    for row in rows:
+        row["cell"] += f" model={row['model']} width={row['width']}"
+    out = printed(rows, 100)
+    assert [line.split(" ─")[0] for line in out.splitlines() if line.startswith("── ")] == [
+        "── tiny_glm_image · 64×64",
+        "── other · 128×64",
+    ]
+    assert "model=" not in out
+    assert "width=" not in out
+
+
+def test_what_does_not_vary_needs_no_heading():
+    assert "── " not in printed(shapes.full(), 100)
+    single = [shapes.row("", model=name) | {"cell": f"baseline b1 model={name}"} for name in ("a", "b")]
+    assert "model=a" in printed(single, 100), "a heading for each cell would only be longer"
+
+
+def test_the_verdict_is_a_word_and_latencies_divide_to_the_speedup():
+    row = shapes.row("teacache", called=paired.FASTER, baseline_beside_s=2.16, latency_mean_s=1.74)
+    line = next(line for line in printed([row, shapes.row("")], 100).splitlines() if "teacache" in line)
+    assert "faster" in line
+    assert "2.16 → 1.74" in line
+    assert words.latency_text(row | {"baseline_latency_s": 2.2}, " → ") == "2.20 → 1.74"
+    for called in (paired.SLOWER, paired.NO_DIFFERENCE):
+        assert words.verdict_text(row | {"called": called}) == called
+    assert words.verdict_text(row | {"called": paired.UNKNOWN}) == "unknown"
+    assert words.verdict_text(shapes.row("")) == words.verdict_text(row | {"profiled": "nsys"}) == ""
+
+
+def test_a_narrow_terminal_says_which_columns_it_has_no_room_for():
+    rows = [shapes.row("cache_dit+cfg_parallel", called=paired.NO_DIFFERENCE, evidence="2 ranks"), shapes.row("")]
+    assert "For img/s, bottleneck, evidence, see report.html" in printed(rows, 80)
+    assert "see report.html" not in printed(rows, 160)
+
+
+def test_notes_name_a_few_cells_and_failures_come_first():
+    rows = [shapes.row("teacache", cell=f"f{n} b1", notes=[Finding("other", "other images")]) for n in range(1, 9)]
+    rows.append(shapes.row("tp", status="FAIL", reason="did not engage"))
+    lines = [line for line in printed(rows, 120).splitlines() if line.startswith(("note", "FAIL"))]
+    assert lines == ["FAIL  tp b1: did not engage", "note  f1 b1, f2 b1, f3 b1 and 5 more: other images"]
+
+
+def test_a_terminal_without_utf_8_gets_signs_that_it_has():
+    rows = shapes.two_models()
+    for row in rows:
+        row |= {"baseline_beside_s": 1.2} if row["features"] else {}
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii")
+    Console(file=out, width=80).print(terminal.summary_table(rows, 80))
+    out.flush()
+    assert b"1.20>" in raw.getvalue()
+    assert b"-- tiny_qwen_image" in raw.getvalue()
 
 
 def test_a_baseline_beside_the_cells_is_told():
