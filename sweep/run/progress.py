@@ -1,6 +1,7 @@
 """What the terminal shows while a sweep runs: a table of cells filling up, or a plain log.
 
-Reads events.jsonl, which every group appends to, so it shows the same for any launcher.
+Reads events.jsonl, which every group appends to, so it shows the same for any launcher, and the result of each cell
+that is finished, once. How it looks is `live_view`'s to decide.
 """
 
 import threading
@@ -9,18 +10,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
+from sweep.analysis import early
+from sweep.analysis.early import Early
 from sweep.plan.cells import Cell, Plan, at_level
-from sweep.report.terminal import literal
+from sweep.report.terminal import Lines
 from sweep.report.words import cells_words
 from sweep.results.folder import SweepFolder
+from sweep.results.records import RunResult
+from sweep.run import live_view
+from sweep.run.live_view import FINAL, Shown, Totals
 from sweep.streams import say
-
-FINAL = ("done", "error")
-STYLES = {"done": "green", "error": "red", "running": "cyan", "loading": "yellow", "warm-up": "yellow"}
 
 
 class CellStates:
@@ -32,6 +32,8 @@ class CellStates:
         self.kept = kept
         self.offset = offset
         self.states: dict[str, dict[str, Any]] = {}
+        self._speeds: dict[str, Early | None] = {}
+        self._results: dict[str, RunResult | None] = {}
         self.extend(plan, kept)
         self.started = time.perf_counter()
         self.begun: float | None = None  # when the first cell began; imports, which all share, come before
@@ -71,6 +73,27 @@ class CellStates:
             if before["state"] != event["state"]:
                 changed.append((self.cells[event["key"]], self.states[event["key"]]))
         return changed
+
+    def speed(self, key: str) -> Early | None:
+        """How fast a finished cell was; None where that is unknown. Its result is read once, and its baseline's."""
+        if key not in self._speeds:
+            cell = self.cells[key]
+            result = self._result(key)
+            alone = result is not None and not any(batch.baseline_s is not None for batch in result.batches)
+            others = self._result(cell.baseline_key) if alone and cell.baseline_key != key else None
+            self._speeds[key] = early.estimate(cell, result, others)
+        return self._speeds[key]
+
+    def _result(self, key: str) -> RunResult | None:
+        """A baseline's is kept, because cells that run without one beside them share it."""
+        if key not in self.cells or self.states[key]["state"] not in ("done", "kept"):
+            return None
+        if key not in self._results:
+            result = self.folder.read_result(self.cells[key])[0]
+            if self.cells[key].baseline_key != key:
+                return result
+            self._results[key] = result
+        return self._results[key]
 
     def fraction(self) -> float:
         """Part of the work of this run that is done, in [0, 1]."""
@@ -134,43 +157,23 @@ class LiveTable:
             name = state["state"]
             if name not in FINAL and name != "loading" and name != "waiting":
                 continue
-            took = f" after {state['took']:.1f} s" if name in FINAL else ""
+            took = f" after {live_view.duration(state['took'])}" if name in FINAL else ""
+            fast = live_view.speed_text(self.states.speed(cell.key)) if name == "done" else ""
             left = self.states.time_left() if name in FINAL else ""
             reason = f": {state['reason']}" if state.get("reason") else ""
-            say(f"{time.strftime('%H:%M:%S')} {cell.label}: {name}{took}{reason}{f' ({left})' if left else ''}")
+            facts = "".join(f", {fact}" for fact in (fast, left) if fact)
+            say(f"{time.strftime('%H:%M:%S')} {cell.label}: {name}{took}{reason}{facts}")
 
-    def _render(self) -> Table:
-        self.states.update()
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(width=10)
-        table.add_column(width=min(44, max(24, self.console.width - 60)))
-        table.add_column(justify="right", width=8)
-        rows = list(self.states.states.items())
-        room = max(5, self.console.size.height - 4)
-        active = next((i for i, (_, s) in enumerate(rows) if s["state"] not in (*FINAL, "kept", "skipped")), len(rows))
-        first = max(0, min(active - room // 2, len(rows) - room))
-        for key, state in rows[first : first + room]:
-            name = state["state"]
-            middle: Any = literal(str(state.get("reason") or ""), "dim", overflow="ellipsis", no_wrap=True)
-            if name == "running":
-                middle = ProgressBar(total=state["total"], completed=state["done"], width=24)
-            seconds = ""
-            if "seen" in state and name != "waiting":
-                took = state["took"] if name in FINAL else time.perf_counter() - state["seen"]
-                seconds = f"{took:.1f} s"
-            table.add_row(
-                literal(self.states.cells[key].label), literal(name, STYLES.get(name, "dim")), middle, seconds
-            )
-        elapsed = time.perf_counter() - self.states.started
-        done = sum(s["state"] in FINAL for s in self.states.states.values())
-        total = sum(s["state"] not in ("skipped", "kept") for s in self.states.states.values())
-        table.add_row("")
-        table.add_row(
-            Text(f"{done} of {total} cells", style="bold"),
-            f"{int(elapsed // 60)}:{int(elapsed % 60):02d}",
-            ProgressBar(total=1.0, completed=self.states.fraction(), width=24),
-            "",
-        )
-        table.add_row(Text(self.states.time_left(), style="dim"))
-        return table
+    def _render(self) -> Lines:
+        states = self.states
+        states.update()
+        now = time.perf_counter()
+        shown = [
+            Shown(states.cells[key], state, now - state["seen"] if "seen" in state else None)
+            for key, state in states.states.items()
+        ]
+        todo = [state["state"] for state in states.states.values() if state["state"] not in ("skipped", "kept")]
+        done = sum(state in FINAL for state in todo)
+        totals = Totals(done, len(todo), now - states.started, states.fraction(), states.time_left())
+        size = self.console.size
+        return Lines(live_view.lines(shown, totals, states.speed, size.width, size.height))
