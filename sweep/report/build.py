@@ -21,10 +21,11 @@ from sweep.results.folder import SweepFolder
 __all__ = ["RANDOM_WEIGHTS_NOTE", "collector_paused", "rebuild"]
 
 
-def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, console: Console | None = None) -> int:
+def rebuild(folder: SweepFolder, plots: bool = True, resume: str = "", console: Console | None = None) -> int:
     """Write summary.csv, report.json, plots and report.html of `folder` and print the table; returns the exit code.
 
-    Cells under load also get a bench.json each. Raises ConfigError when the folder is not a sweep.
+    Cells under load also get a bench.json each. `resume` is the command that resumes a sweep that was interrupted.
+    Raises ConfigError when the folder is not a sweep.
     """
     console = console or Console()
     with collector_paused():
@@ -54,7 +55,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, interrupted: bool = False, 
             files.append(contents.write(folder, shown, rows, results, pictures, *more))
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")
-    _print(console, found, folder.path if interrupted else None, files, pictures, len(benches))
+    _print(console, found, resume, files, pictures, len(benches))
     return summary.exit_code(rows)
 
 
@@ -74,19 +75,15 @@ def collector_paused() -> Iterator[None]:
 def _print(
     console: Console,
     found: Stored,
-    folder: Path | None,
+    resume: str,
     files: Sequence[Path],
     pictures: Sequence[Path],
     benches: int,
 ) -> None:
-    """Print the table and where files are; how to resume in `folder` when the sweep was interrupted there."""
+    """Print the table and where files are; last, how to resume a sweep that was interrupted."""
     from sweep.report.page import control_view
     from sweep.report.terminal import conclusions_table, literal, summary_table
 
-    if folder:
-        again = f"to resume, run the same command with hydra.sweep.dir={clean(str(folder))}"
-        interrupted = Text.assemble(("interrupted", "yellow"), f": finished cells are kept; {again}")
-        console.print(interrupted, soft_wrap=True)
     console.print(summary_table([dict(row) for row in found.summary.rows], console.width))
     for line in control_view.lines(found.summary.control):
         console.print(literal(line))
@@ -101,6 +98,9 @@ def _print(
     print_pictures(console, pictures)
     if found.conclusions:
         console.print(conclusions_table(found.conclusions))
+    if resume:
+        again = f": finished cells are kept; to resume, run: {clean(resume)}"
+        console.print(Text.assemble(("interrupted", "yellow"), again), soft_wrap=True)
 
 
 def print_pictures(console: Console, pictures: Sequence[Path]) -> None:

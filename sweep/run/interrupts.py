@@ -5,13 +5,15 @@ Knows signals of this process only; what is cleaned up meanwhile is the session'
 
 import contextlib
 import os
+import shlex
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from profiling.child_signals import INTERRUPTS
-from profiling.printing import to_nowhere
+from profiling.printing import clean, to_nowhere
 
 INTERRUPTED = 130
 """Exit code of a sweep that was interrupted, by whatever signal."""
@@ -28,7 +30,8 @@ class Interrupts:
     stays so (nohup), but for Ctrl-C and SIGTERM. Use as a context manager in the main thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder  # of the sweep, once there is one
         self._before: dict[signal.Signals, object] = {}
         self._handled = False
         self._since_s = 0.0  # when it was handled, on time.monotonic
@@ -59,7 +62,7 @@ class Interrupts:
             raise KeyboardInterrupt
         left_s = PATIENCE_S - (time.monotonic() - self._since_s)
         if left_s <= 0:
-            end_at_once()
+            end_at_once(self._folder)
         _say(f"sweep: saving what is finished; to end at once, without a summary, interrupt again in {left_s:.0f} s")
 
 
@@ -72,11 +75,14 @@ def leave_closed_terminal() -> None:
             to_nowhere(stream)
 
 
-def end_at_once() -> NoReturn:
-    """Kill all that we started, and end without another step. Results that were stored are safe."""
+def end_at_once(folder: Path | None = None) -> NoReturn:
+    """Kill all that we started, and end without another step. Results that were stored in `folder` are safe."""
     from sweep.run.descendants import kill_descendants
 
-    _say("sweep: ended at once; python -m sweep.report FOLDER writes the summary of what is stored")
+    summary = (
+        f"; python -m sweep.report {shlex.quote(str(folder))} writes the summary of what is stored" if folder else ""
+    )
+    _say(f"sweep: ended at once{summary}")
     with contextlib.suppress(BaseException):
         kill_descendants(timeout_s=0.0)
     with contextlib.suppress(OSError):
@@ -88,4 +94,4 @@ def end_at_once() -> NoReturn:
 def _say(line: str) -> None:
     """Without Python's buffers, in one of which the signal may have come."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{clean(line)}\n".encode("utf-8", "backslashreplace"))

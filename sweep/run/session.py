@@ -7,6 +7,7 @@ groups (an exception, Ctrl-C, a killed worker), what is finished is summarised a
 import dataclasses
 import functools
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sweep.engines.process.host import can_fork, forget_imports
 from sweep.plan.cells import Cell, Plan, build_plan, model_and_engine, outdated
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
-from sweep.run import provenance
+from sweep.run import provenance, resume
 from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.descendants import kill_descendants
 from sweep.run.group import Launch, is_finished, kept_result
@@ -73,7 +74,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         complain("a profiling tool is attached, so engines are spawned and not forked: it would not see forked ones")
     interrupted = False
     failure: Exception | None = None
-    with Interrupts() as interrupts:
+    with Interrupts(folder.path) as interrupts:
         try:
             with LiveTable(folder, plan, kept=done, offset=offset) as table:
                 try:
@@ -130,7 +131,8 @@ def _report(folder: SweepFolder, plots: bool, interrupted: bool) -> int:
     from sweep.report.build import rebuild
 
     try:
-        return rebuild(folder, plots=plots, interrupted=interrupted)
+        again = resume.command(sys.orig_argv, folder.path) if interrupted else ""
+        return rebuild(folder, plots=plots, resume=again)
     except OSError as error:
         complain(
             f"sweep: the report could not be written ({error.strerror}); results are kept, and "

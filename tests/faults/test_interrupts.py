@@ -3,6 +3,7 @@
 import fcntl
 import os
 import select
+import shlex
 import signal
 import termios
 import time
@@ -139,6 +140,24 @@ def test_what_was_interrupted_keeps_its_measured_requests_and_a_rerun_goes_on(sw
     again = sweep.run(*ARGUMENTS)
     assert again.code == 0, again.out + again.err
     assert to_run(again.out) == (3, 1)
+
+
+def test_the_last_line_is_the_command_that_resumes_and_it_does(sweep: Sweep) -> None:
+    """Pasted into a shell, though the folder's name has a space."""
+    sweep.folder = sweep.base / "two words"
+    stop_at(sweep, "between groups", signal.SIGINT)
+    done = sweep.run(*ARGUMENTS, f"hydra.sweep.dir='{sweep.folder}'")
+    assert done.code == 130, done.out + done.err
+    assert [sweep.statuses()[cell] for cell in CELLS] == STAGES["between groups"][1]
+    said, _, command = done.out.splitlines()[-1].partition("to resume, run: ")
+    assert said.startswith("interrupted: ")
+    words = shlex.split(command)
+    assert words[1:3] == ["-m", "sweep"]
+    sweep.faults.clear()
+    again = sweep.run(*words[3:])
+    assert again.code == 0, again.out + again.err
+    assert to_run(again.out) == (2, 2)
+    assert "to resume" not in again.out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])

@@ -79,7 +79,7 @@ def test_the_end_of_a_sweep_and_its_files_are_harmless(
         folder.save_result(cell, dataclasses.replace(result, prompts=prompts, foreign=(HOSTILE,), reason=HOSTILE))
     folder.save_manifest({"command": HOSTILE, "machine": {"gpus": [HOSTILE]}})
     one = console()
-    rebuild(folder, interrupted=True, console=one)
+    rebuild(folder, resume=f"python -m sweep {HOSTILE}", console=one)
     assert_harmless(shown_on(one), times=2 * (len(made.cells) - 1))
     assert f"{tmp_path}/[red]/summary.csv" in shown_on(one)
     page = (folder.path / "report.html").read_text(encoding="utf-8")
