@@ -15,7 +15,7 @@ from rich.text import Text
 
 from profiling.printing import clean
 from sweep.analysis import family
-from sweep.findings import FAIL, IMPRECISE, MORE_STARTS, PASS, SKIP, gravity, texts
+from sweep.findings import FAIL, IMPRECISE, MORE_STARTS, NOT_RUN, PASS, SKIP, gravity, texts
 from sweep.report import labels
 from sweep.report.conclusions import Conclusion
 from sweep.report.labels import Name
@@ -106,7 +106,7 @@ def _telling(rows: Sequence[Row]) -> list[Row]:
 
 
 def summary_table(rows: Sequence[Row], width: int) -> Lines:
-    """The table at the end of a sweep, for a terminal `width` columns wide, without skipped cells.
+    """The table at the end of a sweep, for a terminal `width` columns wide, without cells that did not run.
 
     Below it are notes and the reason for every cell that is not PASS; cells with the same text share a line. If the
     terminal is too narrow for the evidence column, the evidence of a single cell and of failed cells is there too;
@@ -115,7 +115,7 @@ def summary_table(rows: Sequence[Row], width: int) -> Lines:
     shown = _telling(rows)
     names = names_of(shown)
     by_label = {clean(text(row, "cell")): name for row, name in zip(shown, names, strict=True)}
-    places = [place for place, row in enumerate(shown) if text(row, "status") != SKIP]
+    places = [place for place, row in enumerate(shown) if text(row, "status") not in (SKIP, NOT_RUN)]
     layout = _layout([shown[place] for place in places], [names[place].label for place in places], width)
     below = [*_reasons(shown, by_label), *_evidence(shown, by_label, "evidence" not in layout.left_out)]
     below += _small_print(rows, len(shown), layout.left_out)

@@ -98,6 +98,16 @@ def test_cells_with_the_same_reason_share_a_line_and_skipped_ones_only_that():
     assert [line.strip() for line in out.splitlines() if "ring" in line] == ["SKIP  ring b1, b2: requires 4 GPUs"]
 
 
+def test_cells_that_were_not_run_are_a_line_and_no_rows():
+    rows = [
+        {"cell": f"tp b{n}", "status": "NOT RUN", "reason": "the sweep ended before the cell began"} for n in (1, 2)
+    ]
+    out = printed([shapes.row("", 1), *rows], 120)
+    assert [line for line in out.splitlines() if "tp" in line] == [
+        "NOT RUN tp b1, b2: the sweep ended before the cell began"
+    ]
+
+
 def test_notes_are_told_but_how_well_a_speedup_is_known_is_only_counted():
     vague, other = Finding(MORE_STARTS, "speed-up known to ±8.6%"), Finding("other", "other images")
     rows = [shapes.row("teacache", notes=[vague, other]), shapes.row("tp", notes=[vague])]
