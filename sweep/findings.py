@@ -17,8 +17,11 @@ STATUSES = (PASS, WARN, FAIL, ERROR, NOT_RUN, SKIP)
 USABLE = (PASS, WARN)
 """Statuses of cells whose images can be used."""
 
-LOST = (FAIL, ERROR, NOT_RUN)
-"""Statuses that make a command exit with 1: what was planned is not there, or not usable."""
+LOST = (FAIL, ERROR)
+"""Statuses of cells that ran and whose results cannot be used."""
+
+EXITS_WITH_1 = (*LOST, NOT_RUN)
+"""Statuses that make a command exit with 1: what was planned is not there, or cannot be used."""
 
 IMPRECISE, MORE_STARTS = "imprecise", "more_starts"
 """Codes of notes: the speed-up is not known as well as `precision` asks; and repeat=auto would measure more."""

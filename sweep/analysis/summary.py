@@ -39,7 +39,7 @@ from sweep.analysis.stored_sweep import StoredSweep
 from sweep.analysis.trends import Trend
 from sweep.engines import registry
 from sweep.findings import ERROR as STATUS_ERROR
-from sweep.findings import LOST, NOT_RUN, Finding, deciding, status_of, texts
+from sweep.findings import EXITS_WITH_1, NOT_RUN, Finding, deciding, status_of, texts
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.results.folder import SweepFolder
 from sweep.results.records import CUT_OFF, ERROR, RunResult
@@ -239,4 +239,4 @@ def _absent(last: Mapping[str, Any]) -> Finding:
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
     """1 when any cell is FAIL, ERROR or NOT RUN, else 0."""
-    return int(any(row["status"] in LOST for row in rows))
+    return int(any(row["status"] in EXITS_WITH_1 for row in rows))

@@ -77,11 +77,11 @@ def verdict_text(row: Row) -> str:
 
 
 def latency_text(row: Row, arrow: str = " → ") -> str:
-    """`2.16 → 1.74`: seconds of the interleaved baseline, then of the cell; or of the cell alone."""
+    """`2.16 → 1.74`: seconds of the baseline, then of the cell; or of the cell alone where it has no speed-up."""
     beside = number(row, "baseline_latency_s")
     before = digits(number(row, "baseline_beside_s") if beside is None else beside)
     own = digits(number(row, "latency_mean_s"))
-    return f"{before}{arrow}{own}" if before and own else own
+    return f"{before}{arrow}{own}" if before and own and number(row, "speedup") is not None else own
 
 
 def quality_text(row: Row) -> str:

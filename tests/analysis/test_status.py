@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from profiling.evidence import RankEvidence
-from sweep.analysis import status
+from sweep.analysis import status, summary
 from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import describe_evidence, not_engaged, total_evidence
 from sweep.analysis.status import Pixels
@@ -211,3 +211,8 @@ def test_slower_beyond_the_noise_is_a_warning() -> None:
 def test_totals_add_counts_and_keep_maxima() -> None:
     (total,) = total_evidence([BASE, BASE])
     assert (total.dit_forwards, total.denoise_steps, total.block_sequence) == (40, 20, 64)
+
+
+def test_a_sweep_that_did_not_get_to_all_its_cells_ends_with_1() -> None:
+    for ended, code in (("PASS", 0), ("WARN", 0), ("SKIP", 0), ("NOT RUN", 1), ("FAIL", 1), ("ERROR", 1)):
+        assert summary.exit_code([{"status": "PASS"}, {"status": ended}]) == code

@@ -101,6 +101,11 @@ def test_features_that_ran_the_baseline_are_named_apart_from_what_broke() -> Non
     assert found["do_not_use"].startswith("Do not use: tp b1 ")
 
 
+def test_nothing_is_said_against_cells_that_never_began() -> None:
+    waiting = [Finding("not_run", "the sweep ended before the cell began", "NOT RUN")]
+    assert "do_not_use" not in said(row(""), row("tp", status="NOT RUN", findings=waiting, speedup=None))
+
+
 def test_unknown_and_none_are_told_apart_by_how_wide_the_interval_is() -> None:
     wide = row("teacache", 0.48, 4.2, notes=[Finding(MORE_STARTS, "repeat=auto measures more")])
     found = said(row(""), wide, row("ring", 0.99, 1.01))

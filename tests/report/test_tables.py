@@ -182,6 +182,7 @@ def test_the_verdict_is_a_word_and_latencies_divide_to_the_speedup():
     assert "faster" in line
     assert "2.16 → 1.74" in line
     assert words.latency_text(row | {"baseline_latency_s": 2.2}, " → ") == "2.20 → 1.74"
+    assert words.latency_text(row | {"status": "ERROR", "speedup": None}, " → ") == "1.74"
     for called in (paired.SLOWER, paired.NO_DIFFERENCE):
         assert words.verdict_text(row | {"called": called}) == called
     assert words.verdict_text(row | {"called": paired.UNKNOWN}) == "unknown"
