@@ -17,7 +17,19 @@ from sweep.analysis.status import NOT_JUDGED
 from sweep.findings import FAIL, IMPRECISE, LOST, MORE_STARTS, PASS, USABLE, WARN, has
 from sweep.plan.cells import BASELINE, FEATURE
 from sweep.report.load_view import Line
-from sweep.report.words import Row, bottleneck_text, digits, listed, number, quality_text, said, speedup_text, text
+from sweep.report.words import (
+    Row,
+    bottleneck_text,
+    digits,
+    interval_text,
+    listed,
+    number,
+    quality_text,
+    said,
+    speedup_text,
+    text,
+    vague,
+)
 
 FASTEST, TIED, FASTER_ALONE, NONE_FASTER = "fastest", "tied", "faster_alone", "none_faster"
 FASTER_WITH_A_WARNING, BY_QUALITY = "faster_with_a_warning", "by_quality"
@@ -28,9 +40,6 @@ NO_VERDICT, SLOWER_CELLS, BOTTLENECK, LOAD, BEST_LOAD, NEXT = (
 
 QUALITY_STEPS_DB = (30.0, 35.0, 40.0, math.inf)
 """PSNR that readers look for."""
-
-VAGUE = 0.05
-"""Half-width from which a speed-up is unknown rather than none: the default of `precision`."""
 
 NAMED = 4
 """Most cells that one sentence names."""
@@ -216,27 +225,13 @@ def _slower(rows: Sequence[Row]) -> list[Conclusion]:
 def _unsure(rows: Sequence[Row]) -> list[Conclusion]:
     """Speed-ups that noise hides, that are none, and that nothing judges."""
     same = [row for row in rows if _judged(row) and text(row, "called") == NO_DIFFERENCE]
-    vague = [row for row in same if _improvable(row)]
-    plain = [row for row in same if row not in vague]
-    unjudged = [row for row in rows if row["role"] == FEATURE and has(said(row, "findings"), NOT_JUDGED)]
+    wide, narrow = [row for row in same if vague(row)], [row for row in same if not vague(row)]
+    unjudged = [row for row in rows if row["status"] in USABLE and has(said(row, "findings"), NOT_JUDGED)]
     return [
-        *_about(WITHIN_NOISE, vague, lambda names: f"Within noise, so unknown: {names}.", _interval),
-        *_about(SAME_SPEED, plain, lambda names: f"No difference from the baseline: {names}.", _interval),
+        *_about(WITHIN_NOISE, wide, lambda names: f"Within noise, so unknown: {names}.", interval_text),
+        *_about(SAME_SPEED, narrow, lambda names: f"No difference from the baseline: {names}.", interval_text),
         *_about(NO_VERDICT, unjudged, lambda names: f"Speed not judged: {names}.", speedup_text),
     ]
-
-
-def _improvable(row: Row) -> bool:
-    """Whether its speed-up is known less well than the target precision, as its notes say, or its interval alone."""
-    notes = said(row, "notes")
-    low, high = number(row, "speedup_low"), number(row, "speedup_high")
-    wide = not low or high is None or math.sqrt(high / low) - 1 > VAGUE
-    return wide or has(notes, IMPRECISE) or has(notes, MORE_STARTS)
-
-
-def _interval(row: Row) -> str:
-    low, high = number(row, "speedup_low"), number(row, "speedup_high")
-    return "" if low is None or high is None else f"{low:.2f}-{high:.2f}x"
 
 
 def _about(
@@ -280,12 +275,12 @@ def _bottleneck(contexts: Iterable[Sequence[Row]]) -> list[Conclusion]:
 def _next(rows: Sequence[Row], found: Sequence[Conclusion]) -> list[Conclusion]:
     """The one step that would tell most."""
     codes = {one.code for one in found}
-    vague = [row for row in rows if _judged(row) and _improvable(row)]
-    more = any(has(said(row, "notes"), MORE_STARTS) for row in vague)
+    missed = [row for row in rows if _judged(row) and _imprecise(row)]
+    more = any(has(said(row, "notes"), MORE_STARTS) for row in missed)
     if NO_VERDICT in codes and any(has(said(row, "notes"), "noise_unknown") for row in rows):
         advice = "add aa=2, so that start-to-start noise is known and speed-ups get verdicts"
-    elif vague:
-        count = f"{len(vague)} speed-up{'' if len(vague) == 1 else 's'} missed the target precision"
+    elif missed:
+        count = f"{len(missed)} speed-up{'' if len(missed) == 1 else 's'} missed the target precision"
         advice = f"{count}; " + ("aa=3 repeat=auto would tell" if more else "more prompts, or a higher aa, would tell")
     elif FASTEST in codes or TIED in codes:
         winner = next(one for one in found if one.code in (FASTEST, TIED))
@@ -296,6 +291,11 @@ def _next(rows: Sequence[Row], found: Sequence[Conclusion]) -> list[Conclusion]:
     else:
         return []
     return [Conclusion(NEXT, f"Next: {advice}.")]
+
+
+def _imprecise(row: Row) -> bool:
+    notes = said(row, "notes")
+    return has(notes, IMPRECISE) or has(notes, MORE_STARTS)
 
 
 # -- under load

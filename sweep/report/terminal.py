@@ -43,7 +43,7 @@ STATUS_STYLES = {
     "SKIP": "dim",
 }
 
-VERDICT_STYLES = {"faster": "green", "slower": "red", "no difference": "", "unknown": "dim"}
+VERDICT_STYLES = {"faster": "green", "slower": "red", "no difference": "", "within noise": "dim", "unknown": "dim"}
 
 LONG = 300  # a longer table shows only this many rows: first what failed or warns, then the others
 
@@ -279,7 +279,7 @@ def together(
 
 
 _COUNTED = (IMPRECISE, MORE_STARTS)
-"""Codes of notes that are only counted, in the small print."""
+"""Codes of notes that the conclusions count."""
 
 
 def _evidence(rows: Sequence[Row], names: Mapping[str, Name], in_table: bool) -> list[Text]:
@@ -296,13 +296,6 @@ def _evidence(rows: Sequence[Row], names: Mapping[str, Name], in_table: bool) ->
 
 def _small_print(rows: Sequence[Row], shown: int, left_out: Sequence[str]) -> list[Text]:
     lines = []
-    codes = [note.code for row in rows for note in said(row, "notes") if note.code in _COUNTED]
-    vague = len(codes)
-    if vague:
-        advice = "add aa=3 repeat=auto to measure more"
-        if MORE_STARTS not in codes:
-            advice = "add prompts, or raise aa or max_repeat"
-        lines.append(f"{vague} speed-up{'' if vague == 1 else 's'} missed the target precision; {advice}.")
     if any(number(row, "baseline_beside_s") is not None for row in rows):
         lines.append("Speed-ups compare each cell with its interleaved baseline, whose latency is before the arrow.")
     judged = family.judged(rows)

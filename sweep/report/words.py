@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from sweep.analysis.paired import UNKNOWN
+from sweep.analysis.paired import NO_DIFFERENCE, UNKNOWN
 from sweep.findings import Finding
 from sweep.plan.cells import AA
 
@@ -70,10 +70,32 @@ def _times(value: float) -> str:
 
 
 def verdict_text(row: Row) -> str:
-    """The verdict on a speed-up: faster, slower, no difference or unknown; "" where there is nothing to judge."""
+    """The verdict on a speed-up: faster, slower, no difference, within noise or unknown; "" where nothing is judged.
+
+    No difference is known to be none; within noise there may be one (`vague`).
+    """
     if text(row, "profiled") or not text(row, "features") or number(row, "speedup") is None:
         return ""
-    return text(row, "called") or "unknown"
+    called = text(row, "called")
+    return WITHIN_NOISE if called == NO_DIFFERENCE and vague(row) else called or "unknown"
+
+
+WITHIN_NOISE = "within noise"
+
+VAGUE = 0.05
+"""Half-width from which a speed-up of no difference may hide one: the default of `precision`."""
+
+
+def vague(row: Row) -> bool:
+    """Whether a speed-up is known less well than ±5 %."""
+    low, high = number(row, "speedup_low"), number(row, "speedup_high")
+    return not low or high is None or math.sqrt(high / low) - 1 > VAGUE
+
+
+def interval_text(row: Row) -> str:
+    """`0.97-1.52x`; "" without an interval."""
+    low, high = number(row, "speedup_low"), number(row, "speedup_high")
+    return "" if low is None or high is None else f"{_times(low)}-{_times(high)}x"
 
 
 def latency_text(row: Row, arrow: str = " → ") -> str:
