@@ -109,9 +109,10 @@ class CompatSweeper(Sweeper):
         return build_plan([*cells, *repeats_of_baselines(cells)])
 
     def _compose(self, overrides: list[str]) -> DictConfig:
+        from sweep.arguments import forced
         from sweep.launch import plain
 
-        return plain(self.context.config_loader.load_sweep_config(self.config, list(overrides)))
+        return plain(self.context.config_loader.load_sweep_config(self.config, list(map(forced, overrides))))
 
     @staticmethod
     def _refuse_unused(own: list[tuple[str, str]], asked: list[tuple[str, ...]]) -> None:

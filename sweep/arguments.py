@@ -25,7 +25,31 @@ def prepared(arguments: Sequence[str]) -> list[str]:
         raise ConfigError(wrong)
     for override in overrides:
         _check(override)
-    return [*flags, *(_deferred(override) if sweeps else override for override in overrides)]
+    if sweeps:
+        return [*flags, *map(_deferred, overrides)]
+    chosen = " ".join(override for override in overrides if override.startswith("feature="))
+    return [*flags, *(forced(override) if _of_one(override, chosen) else override for override in overrides)]
+
+
+_GATE = re.compile(r"\+{0,2}(feature\.(\w+)\.gate\.\w+=.*)", re.DOTALL)
+
+_NULL, QUOTED_NULL = re.compile(r"\bnull\b"), "'null'"
+"""Hydra's grammar knows no choice of null; quoted, it is read as a gate that is not used."""
+
+
+def _of_one(override: str, chosen: str) -> bool:
+    """Whether it sets a gate of a chosen feature."""
+    found = _GATE.fullmatch(override)
+    return bool(found and re.search(rf"\b{found[2]}\b", chosen))
+
+
+def forced(override: str) -> str:
+    """`feature.teacache.gate.fail_ssim=0.9` as one that adds what the feature's file does not set; others as they are.
+
+    A file sets the gates that it uses; which there are is checked when cells are planned.
+    """
+    found = _GATE.fullmatch(override)
+    return f"++{found[1]}" if found else override
 
 
 def contradiction(arguments: Sequence[str]) -> str:
@@ -112,6 +136,8 @@ def _deferred(override: str) -> str:
     found = re.fullmatch(r"\+{0,2}(feature\.\w+\.[\w.]+)=(?!\w+\()(.+)", override, re.DOTALL)
     if not found:
         return override
+    if _GATE.fullmatch(override):
+        return f"{found[1]}=choice({_NULL.sub(QUOTED_NULL, found[2])})"
     require(found[2].strip() != "null", f"{override}: a sweep cannot set an option to null; give it a value")
     return f"{found[1]}=choice({found[2]})"
 

@@ -79,6 +79,24 @@ def test_every_field_of_a_feature_can_be_set_and_none_drops_the_baseline(sweep, 
     assert to_run(done.out)[:2] == (4, 0), "with baseline and A/A, none skipped"
 
 
+@pytest.mark.parametrize("mode", [(), ("-m",)])
+@pytest.mark.parametrize("value", ["0.9", "null"])
+def test_every_gate_can_be_set_whether_the_file_of_the_feature_has_it_or_not(sweep, mode, value: str) -> None:
+    done = sweep(*mode, "feature=teacache", f"feature.teacache.gate.fail_ssim={value}", "dry_run=true")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)])
+def test_a_gate_without_its_unit_is_answered_with_its_name(sweep, tmp_path: Path, mode) -> None:
+    done = sweep(*mode, "feature=teacache", "feature.teacache.gate.fail_psnr=30")
+    check_refused(done, tmp_path, ["feature.teacache.gate.fail_psnr_db=30"])
+
+
+def test_a_gate_of_a_feature_that_is_not_chosen_is_refused(sweep) -> None:
+    assert sweep("feature=cfg_parallel", "feature.teacache.gate.fail_ssim=0.9").code == 2
+    assert sweep("-m", "feature=cfg_parallel", "feature.teacache.gate.fail_ssim=0.9").code == 2
+
+
 def test_missing_checkpoint_is_told_where_there_is_no_gpu_either(sweep, tmp_path: Path) -> None:
     real = ("model=qwen_image", "engine.device=cuda", "model.path=nowhere")
     check_refused(sweep("-m", *real), tmp_path, ["model.path=nowhere:"])

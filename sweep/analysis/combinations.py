@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from profiling.evidence import RankEvidence
-from sweep.analysis import engagement, metrics
+from sweep.analysis import engagement, metrics, pixel_gates
 from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import COMPARISONS, counted
-from sweep.analysis.status import Pixels, judge_pixels
+from sweep.analysis.pixel_gates import Pixels
 from sweep.config import Feature
 from sweep.findings import FAIL, Finding
 from sweep.plan.cells import Cell, model_and_engine
@@ -79,8 +79,10 @@ def _lost(feature: Feature, member: Row, floor: Pixels) -> list[Finding]:
     """The finding by which a lossless feature fails alone."""
     if feature.lossy or member.get("mean_diff") is None:
         return []
-    lost = judge_pixels([feature], Pixels(member["mean_diff"], member["max_diff"]), floor)
-    return [Finding("member_fails", f"{feature.name} fails alone: {lost.text}", FAIL)] if lost else []
+    lost = pixel_gates.judge([feature], Pixels.of(member), floor)
+    if lost is None or lost.status != FAIL:
+        return []
+    return [Finding("member_fails", f"{feature.name} fails alone: {lost.text}", FAIL)]
 
 
 def _skips_less(feature: Feature, together: Sequence[RankEvidence], alone: Sequence[RankEvidence]) -> list[Finding]:

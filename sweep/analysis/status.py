@@ -1,26 +1,24 @@
 """Status of a finished cell: findings of evidence, images and speed. Pure functions over stored values.
 
 ERROR: did not finish. NOT RUN: the sweep ended before it. SKIP: decided by the plan. FAIL: a feature left no evidence
-that it engaged, images are outside the gate, or they are no pictures. WARN: between the gates, engaged in some batches
-only, or slower than the baseline beyond the A/A noise. PASS: the rest. Pixel differences between two baseline runs are
-not charged to any feature. The status is that of the gravest finding (`findings.status_of`).
+that it engaged, images are outside a gate (`pixel_gates`), or they are no pictures. WARN: outside a warning gate,
+engaged in some batches only, or slower than the baseline beyond the A/A noise. PASS: the rest. Pixel differences
+between two baseline runs are not charged to any feature. The status is that of the gravest finding
+(`findings.status_of`).
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sweep.analysis import engagement
+from sweep.analysis import engagement, pixel_gates
 from sweep.analysis.engagement import NOT_ENGAGED, Executed
 from sweep.analysis.evidence import UNVERIFIABLE, broken_hand_over, reasons, too_few_ranks
+from sweep.analysis.pixel_gates import IDENTICAL, Pixels
 from sweep.config import Feature
 from sweep.findings import FAIL, PASS, WARN, Finding, status_of
 from sweep.plan.features import gpus_needed
-
-LOSSLESS_MEAN_DIFF = 0.005  # reduction order moves ulysses, ring and tp by about 0.0023 in bf16
-LOSSLESS_MAX_DIFF = 0.05
 
 SLOWER = "slower"
 """Code of the finding about speed. It holds for one cell, with 5 % false alarms per cell."""
@@ -29,21 +27,13 @@ NOT_JUDGED = "speed_not_judged"
 """Code of the finding that there is a speed-up, but nothing to judge it by."""
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """How far images differ, as absolute differences in [0, 1]: a cell's from its baseline's, or A/A's."""
-
-    mean_diff: float = 0.0
-    max_diff: float = 0.0
-
-
 def judge(
     features: Sequence[Feature],
     starts: Sequence[Executed],
     baseline: Executed,
     pixels: Pixels | None,
     called: str = "",
-    floor: Pixels = Pixels(),
+    floor: Pixels = IDENTICAL,
     images: Sequence[Finding] = (),
     unjudged: Finding | None = None,
     kept: bool = False,
@@ -61,7 +51,7 @@ def judge(
     evidence = [ranks for start in starts for ranks in start.batches]
     found = [dataclasses.replace(broken, status=FAIL) for one in evidence if (broken := broken_hand_over(one))][:1]
     found += [*images, *(_unverifiable(features) if attached else _engagement(features, starts, baseline))]
-    if features and pixels is not None and (outside := judge_pixels(features, pixels, floor)):
+    if features and pixels is not None and (outside := pixel_gates.judge(features, pixels, floor)):
         found.append(outside)
     if features and called == "slower":
         found.append(Finding(SLOWER, "slower than the baseline", WARN))
@@ -102,26 +92,3 @@ def _praise(pixels: Pixels | None, kept: bool) -> str:
         return "engaged, images identical"
     shown = " and show what the baseline's show" if kept else ""
     return f"engaged, images differ by {pixels.mean_diff:.2g} on average, within the gate{shown}"
-
-
-def judge_pixels(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Finding | None:
-    """How the images are outside the quality gate; None when they are inside.
-
-    Lossless features may change what reduction order changes, lossy ones what their file allows.
-    """
-    mean_diff, max_diff = pixels.mean_diff, pixels.max_diff
-    if not (math.isfinite(mean_diff) and math.isfinite(max_diff)):
-        return Finding("images_not_comparable", "the difference of the images is not a finite number", FAIL)
-    lossy = [feature for feature in features if feature.lossy]
-    if not lossy:
-        kept = mean_diff <= floor.mean_diff + LOSSLESS_MEAN_DIFF and max_diff <= floor.max_diff + LOSSLESS_MAX_DIFF
-        reason = f"lossless, but images differ by {mean_diff:.4f} on average, {max_diff:.3f} at most"
-        return None if kept else Finding("lossless_images_differ", reason, FAIL)
-    for status, gate in (
-        (FAIL, max(feature.gate.fail_mean_diff for feature in lossy)),
-        (WARN, max(feature.gate.warn_mean_diff for feature in lossy)),
-    ):
-        if not mean_diff <= floor.mean_diff + gate:  # true of a floor that is not a number too
-            reason = f"images differ by {mean_diff:.4f} on average, more than the gate of {gate:g}"
-            return Finding("images_outside_gate", reason, status)
-    return None

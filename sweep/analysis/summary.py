@@ -34,7 +34,7 @@ from sweep.analysis.engine_starts import Floor, Measured
 from sweep.analysis.image_metrics import ImageDifference
 from sweep.analysis.image_pairs import IDENTICAL
 from sweep.analysis.ladders import Ladder, Serving
-from sweep.analysis.status import Pixels
+from sweep.analysis.pixel_gates import Pixels
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.analysis.trends import Trend
 from sweep.engines import registry
@@ -133,10 +133,8 @@ def _pixel_floors(sweep: StoredSweep, plan: Plan) -> dict[tuple[str, str], Pixel
     for cell in plan.cells:
         known = _quality(sweep, cell) if cell.role == AA else None
         if isinstance(known, Mapping):
-            before = found.get(model_and_engine(cell), Pixels())
-            found[model_and_engine(cell)] = Pixels(
-                max(before.mean_diff, known["mean_diff"]), max(before.max_diff, known["max_diff"])
-            )
+            name = model_and_engine(cell)
+            found[name] = found.get(name, Pixels()).worst(Pixels.of(known))
     return found
 
 
@@ -191,7 +189,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         cell.chosen,
         sweep.starts(cell.key),
         sweep.executed(cell.baseline_key) if cell.baseline_key in sweep.measured else Executed(),
-        Pixels(quality["mean_diff"], quality["max_diff"]) if quality and cell.baseline_key != cell.key else None,
+        Pixels.of(quality) if quality and cell.baseline_key != cell.key else None,
         gain.called,
         pixels.get(model_and_engine(cell), Pixels()),
         [

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep.config import Feature, Model, require
+from sweep.config import LOSSLESS_GATE, LOSSY_GATE, WARN_PSNR_DB, Feature, Gate, Model, nearest, require
 from sweep.engines import registry
 from sweep.engines.feature_arguments import with_ranks
 from sweep.findings import SKIP, Finding
@@ -27,8 +27,12 @@ def parse_feature(name: str, body: Mapping[str, Any], engine: str = "") -> Featu
     if isinstance(known.get("evidence"), Mapping):
         rules = known["evidence"]
         known["evidence"] = rules.get(engine) or next(iter(rules.values()), "")
+    gates = known.pop("gate", None) or {}
+    require(isinstance(gates, Mapping), f"feature.{name}.gate={gates}: must be an object with gates by name")
     feature = typed(known, Feature, f"feature.{name}")
-    feature = dataclasses.replace(feature, name=name, label=feature.label or name, options=options)
+    usual = LOSSY_GATE if feature.lossy else LOSSLESS_GATE
+    gate = typed({**usual, **gates}, Gate, f"feature.{name}.gate")
+    feature = dataclasses.replace(feature, name=name, label=feature.label or name, gate=gate, options=options)
     require(feature.gpus >= 1, f"feature.{name}.gpus={feature.gpus}: must be at least 1")
     for option, bounds in feature.limits.items():
         numbers = len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)
@@ -70,9 +74,29 @@ def _as_in_json(body: Any) -> Any:
 
 
 def bodies_for(bodies: Mapping[str, Mapping[str, Any]], engine: str) -> dict[str, dict[str, Any]]:
-    """The same bodies with only this engine's evidence rule, so that a reader of the cell needs no engine."""
-    chosen = {feature.name: feature.evidence for feature in parse_features(bodies, engine)}
-    return {name: {**body, "evidence": chosen[name]} for name, body in bodies.items()}
+    """The same bodies with only this engine's evidence rule and with every gate, so that a reader of the cell needs
+    neither the engine nor today's defaults. Raises ConfigError.
+    """
+    made: dict[str, dict[str, Any]] = {}
+    for feature in parse_features(bodies, engine):
+        body = bodies[feature.name]
+        own = body.get("gate") or {}
+        _check_gates(feature.name, own)
+        gate = dataclasses.asdict(feature.gate)
+        if feature.lossy and "warn_psnr_db" not in own:
+            gate["warn_psnr_db"] = WARN_PSNR_DB
+        made[feature.name] = {**body, "evidence": feature.evidence, "gate": gate}
+    return made
+
+
+def _check_gates(name: str, gates: Mapping[str, Any]) -> None:
+    """Refuse gates that there are not, which would be left out in silence. Raises ConfigError."""
+    known = [field.name for field in dataclasses.fields(Gate)]
+    for gate, value in gates.items():
+        asked = f"feature.{name}.gate.{gate}={value}"
+        require(f"{gate}_db" not in known, f"{asked}: write feature.{name}.gate.{gate}_db={value}, in dB")
+        close = nearest(gate, known) or f"; there are {', '.join(known)}"
+        require(gate in known, f"{asked}: no such gate{close}")
 
 
 def combination_name(names: Sequence[str]) -> str:

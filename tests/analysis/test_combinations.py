@@ -10,7 +10,7 @@ from msgspec import structs
 from profiling.evidence import RankEvidence
 from sweep.analysis import combinations
 from sweep.analysis.engagement import Executed
-from sweep.analysis.status import Pixels
+from sweep.analysis.pixel_gates import Pixels
 from sweep.analysis.summary import summarise
 from sweep.findings import Finding, deciding
 from sweep.plan.cells import Cell, build_plan

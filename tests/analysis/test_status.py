@@ -10,8 +10,8 @@ from profiling.evidence import RankEvidence
 from sweep.analysis import status, summary
 from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import describe_evidence, not_engaged, total_evidence
-from sweep.analysis.status import Pixels
-from sweep.config import Feature
+from sweep.analysis.pixel_gates import Pixels
+from sweep.config import LOSSLESS_GATE, LOSSY_GATE, Feature, Gate
 from sweep.findings import FAIL, PASS, WARN, Finding, deciding, status_of, texts
 
 BASE = (
@@ -20,8 +20,8 @@ BASE = (
     ),
 )
 CFG = Feature(name="cfg_parallel", gpus=2, evidence="fewer_forwards_per_rank")
-CACHE = Feature(name="teacache", lossy=True, evidence="skipped_blocks")
-SP = Feature(name="ulysses", gpus=2, evidence="sharded_sequence")
+CACHE = Feature(name="teacache", lossy=True, evidence="skipped_blocks", gate=Gate(**LOSSY_GATE))
+SP = Feature(name="ulysses", gpus=2, evidence="sharded_sequence", gate=Gate(**LOSSLESS_GATE))
 TP = Feature(name="tp", gpus=2, evidence="sharded_parameters")
 SKIPPING = (structs.replace(BASE[0], blocks_skipped=4),)
 SAME = Pixels(0.0, 0.0)
