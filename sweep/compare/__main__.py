@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sweep.streams import printed, refusal, steady
 
 if TYPE_CHECKING:
+    from sweep.compare.decide import Comparison
     from sweep.compare.load import Report
 
 FAIL_ON = ("regression", "status", "quality")
@@ -25,6 +26,7 @@ examples
   python -m sweep.compare laptop server --relative                  different machines: compare speed-ups, not seconds
   python -m sweep.compare before after --fail-on regression,status,quality --min-change 5
   python -m sweep.compare outputs/mine --best                       the fastest cells that pass, for each context
+  python -m sweep.compare outputs/mine --best --min-psnr 35         the same, of cells with at least 35 dB
 
 what is judged
   speed     Latencies are paired by prompt and seed. The interval includes start-to-start noise, which each sweep
@@ -46,7 +48,8 @@ what is judged
             quality.
 
 exit codes: 0 nothing in --fail-on happened, 1 something did, 2 bad input (one line says what), 3 the result could not
-be printed (the reader went away, the output is closed, the disk is full). --best: 0, 2 or 3."""
+be printed (the reader went away, the output is closed, the disk is full). --best of several reports compares them too,
+and ends in the same way; of one report it ends with 0, 2 or 3."""
 
 UNPRINTED = 3
 """Exit code when standard output did not take everything, so that nobody takes it for a verdict."""
@@ -87,6 +90,17 @@ def percent(text: str) -> float:
     return value / 100
 
 
+def number(text: str) -> float:
+    """A finite number. Raises argparse.ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = _Parser(
@@ -111,7 +125,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="WHAT",
         help=f"comma-separated list of {', '.join(FAIL_ON)}; none: always exit 0 (default: regression,status)",
     )
-    made.add_argument("--best", action="store_true", help="rank the cells of all reports by speed-up; compare nothing")
+    made.add_argument("--best", action="store_true", help="rank the cells of all reports by speed-up")
+    made.add_argument(
+        "--min-psnr", type=number, metavar="DB", help="with --best: rank only cells whose images reach this PSNR in dB"
+    )
+    made.add_argument(
+        "--min-ssim", type=number, metavar="SSIM", help="with --best: rank only cells whose images reach this SSIM"
+    )
     made.add_argument("--format", choices=("text", "markdown", "json"), default="text", help="default: text")
     made.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of the terminal")
     return made
@@ -123,6 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     if len(chosen.reports) < 2 and not chosen.best:
         refuse("give two reports, before and after (or one with --best)")
+    for name in ("min_psnr", "min_ssim"):
+        if getattr(chosen, name) is not None and not chosen.best:
+            refuse(f"--{name.replace('_', '-')} goes with --best")
     from sweep.compare.load import CompareError, load
 
     try:
@@ -144,8 +167,7 @@ def _compare(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[int, 
             raise CompareError(why)
     options = decide.Options(min_change=chosen.min_change, relative=chosen.relative)
     comparisons = decide.compare_reports(reports[0], reports[1:], options)
-    happened = {name for comparison in comparisons for name in comparison.failures}
-    failed_on = [name for name in chosen.fail_on if name in happened]
+    failed_on = _failed_on(comparisons, chosen)
     code = int(bool(failed_on))
     if chosen.format == "json":
         return code, _json(as_json.comparison_values(comparisons, options, chosen.fail_on, failed_on))
@@ -159,14 +181,39 @@ def _compare(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[int, 
 def _best(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[int, str]:
     from sweep.compare import as_json, best, markdown, text
 
-    rankings = best.rank(reports)
+    wanted = best.Wanted(chosen.min_psnr, chosen.min_ssim)
+    rankings = best.rank(reports, wanted)
+    failed_on, said = _regressions(reports, chosen)
+    code = int(bool(failed_on))
     if chosen.format == "json":
-        return 0, _json(as_json.ranking_values(rankings))
+        return code, _json(as_json.ranking_values(rankings, wanted, said, failed_on))
     if chosen.format == "markdown":
-        return 0, markdown.ranking_markdown(rankings, reports)
+        return code, markdown.ranking_markdown(rankings, reports, wanted, said)
     console = text.console(chosen.output is None)
-    text.ranking_text(rankings, reports, console)
-    return 0, text.taken(console)
+    text.ranking_text(rankings, reports, wanted, said, bool(failed_on), console)
+    return code, text.taken(console)
+
+
+def _regressions(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[list[str], str]:
+    """What comparing the reports of a ranking finds, and that in words; nothing for a single one."""
+    from sweep.compare import decide, describe
+
+    others = [other for other in reports[1:] if not describe.nothing_in_common(reports[0], other)]
+    if len(reports) < 2:
+        return [], ""
+    if not others:
+        return [], "the reports have no cells in common, so there is no regression to judge"
+    options = decide.Options(min_change=chosen.min_change, relative=chosen.relative)
+    comparisons = decide.compare_reports(reports[0], others, options)
+    failed_on = _failed_on(comparisons, chosen)
+    matched = [one for comparison in comparisons for one in comparison.matched]
+    where = f"{reports[0].name} -> {', '.join(other.name for other in others)}"
+    return failed_on, f"{where}: {describe.conclusion(failed_on, matched)}"
+
+
+def _failed_on(comparisons: "Sequence[Comparison]", chosen: argparse.Namespace) -> list[str]:
+    happened = {name for comparison in comparisons for name in comparison.failures}
+    return [name for name in chosen.fail_on if name in happened]
 
 
 def _json(values: object) -> str:

@@ -14,10 +14,12 @@
                   "trusted": true, "doubt": "", "failures": ["regression"]}],
        "only_before": [{"cell", "cell_key", "model", "engine", "status"}], "only_after": […]}]}
 
-    {"schema_version": 1, "kind": "best", "rankings": [{"context": {"model", "engine", "batch", "width", "height",
-       "steps", "load"}, "left_out": 0, "cells": [{"rank", "report", "cell", "cell_key", "speedup", "low", "high",
-       "called", "quality": {…}, "peak_memory_gb", "images_per_s", "status", "reason"}]}]}
+    {"schema_version": 1, "kind": "best", "exit_code": 0, "failed_on": [], "regressions": "",
+     "wanted": {"min_psnr_db": 35.0, "min_ssim": null}, "rankings": [{"context": {"model", "engine", "batch", "width",
+       "height", "steps", "load"}, "left_out": 0, "too_poor": 0, "cells": [{"rank", "report", "cell", "cell_key",
+       "speedup", "low", "high", "called", "quality": {…}, "peak_memory_gb", "images_per_s", "status", "reason"}]}]}
 
+`left_out` cells could not be ranked; `too_poor` are below what was `wanted`.
 `ratio` is before ÷ after: above 1 is faster. `low` and `high` bound its 95 % interval. `p_holm` is the p-value adjusted
 for all cells that the command judged; it is null for other cells. `verdict` is slower, maybe slower (judged alone, but
 not among so many cells), slightly slower (less than min_change), the same three for faster, no difference, unknown, or
@@ -32,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.compare import describe
-from sweep.compare.best import Ranked, Ranking
+from sweep.compare.best import Ranked, Ranking, Wanted
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import Cell, Report
 from sweep.compare.loads import LoadChange
@@ -65,15 +67,22 @@ def comparison_values(
     }
 
 
-def ranking_values(rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """All rankings in full."""
+def ranking_values(
+    rankings: Sequence[Ranking], wanted: Wanted, regressions: str, failed_on: Sequence[str]
+) -> dict[str, Any]:
+    """All rankings in full. `regressions` says what comparing several reports found."""
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "best",
+        "exit_code": int(bool(failed_on)),
+        "failed_on": list(failed_on),
+        "regressions": regressions,
+        "wanted": dataclasses.asdict(wanted),
         "rankings": [
             {
                 "context": dataclasses.asdict(ranking.context),
                 "left_out": ranking.left_out,
+                "too_poor": ranking.too_poor,
                 "cells": [_ranked(place, one) for place, one in enumerate(ranking.ranked, 1)],
             }
             for ranking in rankings

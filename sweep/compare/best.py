@@ -1,6 +1,7 @@
 """`--best`: cells of all reports ranked by speed-up, one list for each model, engine, batch, size and load.
 
-Pure: loaded reports in, rankings out. Only valid cells that are PASS or WARN are ranked.
+Pure: loaded reports in, rankings out. Only valid cells that are PASS or WARN are ranked, and of those only the ones
+whose images are at least as good as asked.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,29 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """The least quality of cells that are ranked, against their baseline's images; None: any."""
+
+    min_psnr_db: float | None = None  # PSNR over all images, dB
+    min_ssim: float | None = None  # mean SSIM
+
+    def __str__(self) -> str:
+        psnr, ssim = self.min_psnr_db, self.min_ssim
+        asked = [f"{psnr:g} dB PSNR"] if psnr is not None else []
+        return " or ".join([*asked, *([f"{ssim:g} SSIM"] if ssim is not None else [])])
+
+    def met_by(self, cell: Cell) -> bool:
+        """Whether its images are good enough; not if that is unknown. Identical images are as good as any."""
+        if cell.quality["mean_diff"] == 0:
+            return True
+        pairs = ((self.min_psnr_db, cell.quality["psnr_db"]), (self.min_ssim, cell.quality["ssim"]))
+        return all(least is None or (value is not None and value >= least) for least, value in pairs)
+
+
+ANY = Wanted()
+
+
+@dataclass(frozen=True)
 class Ranked:
     """A cell in its context; `speedup` is over the baseline of its own sweep."""
 
@@ -52,9 +76,10 @@ class Ranking:
     context: Context
     ranked: tuple[Ranked, ...]
     left_out: int  # FAIL, ERROR, NOT RUN, SKIP, not valid, or without a speed-up
+    too_poor: int = 0  # would be ranked if less quality were wanted
 
 
-def rank(reports: Sequence[Report]) -> list[Ranking]:
+def rank(reports: Sequence[Report], wanted: Wanted = ANY) -> list[Ranking]:
     """Every context that has a cell with features, sorted by name."""
     contexts: dict[Context, list[Ranked | None]] = {}
     for report in reports:
@@ -66,8 +91,9 @@ def rank(reports: Sequence[Report]) -> list[Ranking]:
     rankings = []
     for context, found in sorted(contexts.items(), key=lambda item: item[0]):
         kept = [one for one in found if one is not None]
-        best_first = sorted(kept, key=lambda one: (not one.certain, -one.speedup, one.cell.label, one.report))
-        rankings.append(Ranking(context, tuple(best_first), len(found) - len(kept)))
+        good = [one for one in kept if wanted.met_by(one.cell)]
+        best_first = sorted(good, key=lambda one: (not one.certain, -one.speedup, one.cell.label, one.report))
+        rankings.append(Ranking(context, tuple(best_first), len(found) - len(kept), len(kept) - len(good)))
     return rankings
 
 

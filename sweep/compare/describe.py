@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from sweep.compare import decide
+from sweep.compare.best import Ranking, Wanted
 from sweep.compare.decide import Comparison, Explanation, Matched, Options, Speed
 from sweep.compare.load import Cell, Report
 from sweep.report.words import cells_words
@@ -139,6 +140,16 @@ def conclusion(failed_on: Sequence[str], matched: Sequence[Matched]) -> str:
     if hidden < HIDDEN:
         return "no regression"
     return f"no regression found, but noise could hide one of up to {hidden:.2f}x: sweep with aa=3 and more prompts"
+
+
+def left_out(ranking: Ranking, wanted: Wanted) -> list[str]:
+    """How many cells of a context are not ranked, and why."""
+    found = []
+    if ranking.too_poor:
+        found.append(f"{ranking.too_poor} left out: below {wanted}, or quality unknown")
+    if ranking.left_out:
+        found.append(f"{ranking.left_out} not ranked (no speed-up, FAIL, ERROR, SKIP or not valid)")
+    return found
 
 
 def label(cell: Cell, full: bool) -> str:

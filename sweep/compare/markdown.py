@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from sweep.compare import describe, tabular
-from sweep.compare.best import Ranking
+from sweep.compare.best import Ranking, Wanted
 from sweep.compare.decide import Comparison, Options
 from sweep.compare.load import Report
 from sweep.compare.tabular import Line
@@ -41,8 +41,8 @@ def comparison_markdown(comparisons: Sequence[Comparison], options: Options, fai
     return _fit(parts)
 
 
-def ranking_markdown(rankings: Sequence[Ranking], reports: Sequence[Report]) -> str:
-    """The best cells of each context."""
+def ranking_markdown(rankings: Sequence[Ranking], reports: Sequence[Report], wanted: Wanted, regressions: str) -> str:
+    """The best cells of each context, then whether one of several reports has a regression."""
     parts = [f"> {escape(note)}\n" for note in dict.fromkeys(report.note for report in reports if report.note)]
     if not rankings:
         parts.append("No cell has a feature.")
@@ -50,8 +50,11 @@ def ranking_markdown(rankings: Sequence[Ranking], reports: Sequence[Report]) -> 
         lines, more = tabular.cut(tabular.ranked_rows(ranking, len(reports)), BEST_ROWS)
         parts += [f"**{escape(str(ranking.context))}**", ""]
         parts += _table(tabular.RANKED, lines) if lines else ["Nothing to rank.", ""]
-        if more or ranking.left_out:
-            parts += [f"{more} more; {ranking.left_out} not ranked.", ""]
+        left = [f"{more} more"] * bool(more) + describe.left_out(ranking, wanted)
+        if left:
+            parts += [f"{escape('; '.join(left))}.", ""]
+    if regressions:
+        parts += [f"**{escape(regressions)}**"]
     return _fit(parts)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.compare import describe, tabular
-from sweep.compare.best import Ranking
+from sweep.compare.best import Ranking, Wanted
 from sweep.compare.decide import Comparison, Options
 from sweep.compare.load import Report
 from sweep.compare.tabular import Line
@@ -34,8 +34,15 @@ def comparison_text(
     console.print(Text(conclusion, style=STYLES["bad" if failed_on else "good"]))
 
 
-def ranking_text(rankings: Sequence[Ranking], reports: Sequence[Report], console: Console) -> None:
-    """Print the best cells of each context."""
+def ranking_text(
+    rankings: Sequence[Ranking],
+    reports: Sequence[Report],
+    wanted: Wanted,
+    regressions: str,
+    failed: bool,
+    console: Console,
+) -> None:
+    """Print the best cells of each context, then whether one of several reports has a regression."""
     for note in dict.fromkeys(report.note for report in reports if report.note):
         console.print(Text(f"note: {note}"))
     if not rankings:
@@ -46,11 +53,11 @@ def ranking_text(rankings: Sequence[Ranking], reports: Sequence[Report], console
         if lines:
             console.print(_table(tabular.RANKED, lines, right=(0, 4, 5)))
         left = [f"{more} more"] if more else []
-        left += [f"{ranking.left_out} not ranked (no speed-up, FAIL, ERROR, NOT RUN, SKIP or not valid)"] * bool(
-            ranking.left_out
-        )
+        left += describe.left_out(ranking, wanted)
         if left:
             console.print(Text(f"{'; '.join(left)}; --format json lists every ranked cell", style="dim"))
+    if regressions:
+        console.print(Text(regressions, style=STYLES["bad" if failed else "good"]))
 
 
 def console(terminal: bool) -> Console:

@@ -14,7 +14,8 @@ EPILOG = """\
 Without an option, everything but the text report and the dashboard is rebuilt. --throughput, --latency, --text and
 --interactive make only what they name, and can be given together; they are about cells under load.
 
-exit codes: 0, or 2 when DIR is not a sweep, has no such cells, or cannot be written (one line says what is wrong)."""
+exit codes are those of the sweep: 0 every cell is fine or skipped, 1 a cell is FAIL or ERROR; or 2 when DIR is not a
+sweep, has no such cells, or cannot be written (one line says what is wrong)."""
 
 
 class _Columns(argparse.Action):
@@ -55,11 +56,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when DIR is not a sweep, has no loads to report on, or cannot be written."""
+    """Exit code as the sweep's, 0 or 1; 2 when DIR is not a sweep, has no loads to report on, or cannot be written."""
     steady("sweep.report")
     arguments = parser().parse_args(given)
     try:
-        _run(arguments)
+        return _run(arguments)
     except ConfigError as error:
         refusal("sweep.report", str(error))
         return 2
@@ -71,25 +72,25 @@ def main(given: Sequence[str] | None = None) -> int:
         advice = "make room, or copy the folder elsewhere"
         refusal("sweep.report", f"{place} cannot be written ({error.strerror}); {advice}")
         return 2
-    return 0
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    """Make what was chosen. Raises ConfigError, Unfit and OSError."""
+def _run(arguments: argparse.Namespace) -> int:
+    """Make what was chosen; the sweep's exit code. Raises ConfigError, Unfit and OSError."""
     from sweep.report.build import rebuild
 
     folder = SweepFolder(arguments.folder)
     parts = [name for name in ("throughput", "latency", "text", "interactive") if getattr(arguments, name)]
+    code = 0
     if arguments.all or not parts:
-        rebuild(folder, plots=not arguments.no_plots)
+        code = rebuild(folder, plots=not arguments.no_plots)
         parts = ["text", "interactive"] if arguments.all else []
-    if parts:
-        _of_loads(folder, parts)
+    return _of_loads(folder, parts) if parts else code
 
 
-def _of_loads(folder: SweepFolder, parts: Sequence[str]) -> None:
+def _of_loads(folder: SweepFolder, parts: Sequence[str]) -> int:
     from rich.console import Console
 
+    from sweep.analysis.summary import exit_code
     from sweep.report import drawing, load_text, stored
     from sweep.report.build import print_pictures
     from sweep.report.load_report import PLOTS
@@ -109,6 +110,7 @@ def _of_loads(folder: SweepFolder, parts: Sequence[str]) -> None:
 
         path = dashboard.write(found)
         console.print(literal(f"{path.name:14} {path}"), soft_wrap=True)
+    return exit_code(found.summary.rows)
 
 
 if __name__ == "__main__":

@@ -258,6 +258,69 @@ def test_best_recommends_nothing_that_noise_may_have_made(compare: Compare) -> N
     assert [c["cell"] for c in ranking["cells"]] == ["cfg_parallel b1", "teacache b1"]
 
 
+def quality(psnr_db: float | None, ssim: float | None, mean_diff: float | None = 0.01) -> Document:
+    return {"mean_diff": mean_diff, "max_diff": mean_diff, "psnr_db": psnr_db, "ssim": ssim}
+
+
+def of_quality() -> Document:
+    """The faster, the poorer; the last two are identical and of unknown quality."""
+
+    def sped(name: str, ratio: float, of: Document) -> Document:
+        return cell(name, speedup={"ratio": ratio, "low": ratio, "high": ratio, "called": "faster"}, quality=of)
+
+    return report(
+        sped("threshold=1.0 b1", 2.0, quality(16.4, 0.7)),
+        sped("threshold=0.3 b1", 1.5, quality(34.9, 0.98)),
+        sped("threshold=0.2 b1", 1.4, quality(35.0, 0.97)),
+        sped("threshold=0.1 b1", 1.3, quality(40.1, 0.99)),
+        sped("cfg_parallel b1", 1.2, quality(None, 1.0, 0.0)),
+        sped("unknown b1", 3.0, quality(None, None, None)),
+    )
+
+
+def best(compare: Compare, *options: str) -> Document:
+    (ranking,) = json.loads(compare(of_quality(), "--best", *options, "--format", "json").out)["rankings"]
+    return ranking
+
+
+def test_only_cells_that_are_good_enough_are_ranked(compare: Compare) -> None:
+    found = best(compare, "--min-psnr", "35")
+    assert [one["cell"] for one in found["cells"]] == ["threshold=0.2 b1", "threshold=0.1 b1", "cfg_parallel b1"]
+    assert (found["too_poor"], found["left_out"]) == (3, 0)
+    both = best(compare, "--min-psnr", "35", "--min-ssim", "0.98")
+    assert [one["cell"] for one in both["cells"]] == ["threshold=0.1 b1", "cfg_parallel b1"]
+    assert best(compare)["too_poor"] == 0
+
+
+def test_how_many_are_not_good_enough_is_said(compare: Compare) -> None:
+    for form in ("text", "markdown"):
+        out = compare(of_quality(), "--best", "--min-psnr", "35", "--format", form).out
+        assert "3 left out: below 35 dB PSNR, or quality unknown" in out
+        assert "1.0 b1" not in out
+
+
+def test_a_least_quality_goes_with_best_and_is_a_number(compare: Compare) -> None:
+    assert "--min-psnr goes with --best" in refused(compare(report(), report(), "--min-psnr", "35"))
+    assert "'good' is not a number" in refused(compare(report(), "--best", "--min-ssim", "good"))
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "json"])
+def test_the_best_of_two_reports_still_fails_on_a_regression(compare: Compare, form: str) -> None:
+    slower = slower_phase(report(), "teacache b1", "denoise_step", 200)
+    done = compare(report(), slower, "--best", "--format", form)
+    assert done.code == 1
+    assert "FAILED: a cell is slower beyond noise" in done.out
+    assert compare(report(), slower, "--best", "--fail-on", "none").code == 0
+    fine = compare(report(), report(), "--best", "--format", form)
+    assert (fine.code, "no regression" in fine.out) == (0, True)
+
+
+def test_the_best_of_reports_with_nothing_in_common_is_no_regression(compare: Compare) -> None:
+    done = compare(report(), report(cell("baseline b9", batch=9), cell("teacache b9", batch=9)), "--best")
+    assert done.code == 0
+    assert "no cells in common" in done.out
+
+
 HEAVY = ("torch", "pandas", "matplotlib", "numpy", "scipy", "hydra")
 
 

@@ -364,7 +364,7 @@ def test_sweeper_killed_leaves_no_engine_and_a_rerun_does_what_is_missing(sweep:
     engine = sweep.engine_pids()[0]
     wait_for(lambda: not alive(engine))
     report = sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
-    assert report.code == 0, report.err
+    assert report.code == 1, report.err
     assert sweep.statuses() == {
         "baseline b1": ("PASS", ""),
         "baseline b2": ("ERROR", "cut_off"),

@@ -210,7 +210,7 @@ def kill_descendants():
     assert (process.returncode, "Traceback" in err) == (130, False), out + err
     assert "sweep.report" in err
     assert not [pid for pid in sweep.engine_pids() if alive(pid)]
-    assert sweep.run(str(sweep.folder), "--no-plots", module="sweep.report").code == 0
+    assert sweep.run(str(sweep.folder), "--no-plots", module="sweep.report").code == 1
     assert [sweep.statuses()[cell] for cell in CELLS] == [("PASS", ""), INTERRUPTED, NOT_RUN, NOT_RUN]
 
 

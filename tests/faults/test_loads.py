@@ -174,7 +174,7 @@ def test_a_sweep_killed_under_load_leaves_its_records_and_no_process(sweep: Swee
     process.communicate(timeout=60)
     wait_for(lambda: not processes_of(sweep))
     done = sweep.run(str(sweep.folder), module="sweep.report")
-    assert done.code == 0, done.out + done.err
+    assert done.code == 1, done.out + done.err
     assert sweep.statuses()[CELL] == ("ERROR", "cut_off")
 
 

@@ -175,7 +175,7 @@ def test_what_was_measured_before_the_sweep_was_killed_is_kept_and_shown(sweep: 
     process.send_signal(signal.SIGKILL)
     process.wait()
     report = sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
-    assert report.code == 0, report.out + report.err
+    assert report.code == 1, report.out + report.err
     row = sweep.rows()["baseline b1"]
     assert (row["status"], row["reason_code"]) == ("ERROR", "cut_off")
     assert float(row["latency_mean_s"]) > 0
