@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, NoReturn
 from sweep.streams import printed, refusal, steady
 
 if TYPE_CHECKING:
-    from sweep.compare.decide import Comparison
+    from sweep.compare.decide import Comparison, Options
     from sweep.compare.load import Report
 
 FAIL_ON = ("regression", "status", "quality")
 DESCRIPTION = """\
 Compare sweeps cell by cell. A is before, B is after; each further sweep is also compared with A. Two cells match if
-their configurations are the same (cell_key). The command reads only report.json."""
+their configurations are the same (cell_key), apart from what --ignore names, or if they are alike in what --by names.
+The command reads only report.json."""
 EPILOG = """\
 examples
   python -m sweep.compare outputs/before outputs/after              a table; exit code 1 on a regression
   python -m sweep.compare before/report.json after/report.json --format markdown --output comment.md
   python -m sweep.compare laptop server --relative                  different machines: compare speed-ups, not seconds
   python -m sweep.compare before after --fail-on regression,status,quality --min-change 5
+  python -m sweep.compare compiled eager --ignore engine.args       what another engine argument changes, cell by cell
+  python -m sweep.compare A B --by features,batch,model             cells that are alike in these, whatever else differs
   python -m sweep.compare outputs/mine --best                       the fastest cells that pass, for each context
   python -m sweep.compare outputs/mine --best --min-psnr 35         the same, of cells with at least 35 dB
 
@@ -79,6 +82,14 @@ def fail_on(text: str) -> tuple[str, ...]:
     return tuple(name for name in FAIL_ON if name in names)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """`features,batch` as names. Raises argparse.ArgumentTypeError."""
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError("give at least one name, such as features,batch,model")
+    return found
+
+
 def percent(text: str) -> float:
     """`2` or `2%` as 0.02. Raises argparse.ArgumentTypeError."""
     try:
@@ -110,6 +121,20 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("reports", nargs="+", metavar="REPORT", help="a sweep's folder, or a report.json")
+    made.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="SETTING",
+        help="match cells that differ in this setting, or in those below it, such as engine.args (repeatable)",
+    )
+    made.add_argument(
+        "--by",
+        type=names,
+        default=(),
+        metavar="NAMES",
+        help="match cells by these alone, such as features,batch,model, whatever else differs",
+    )
     made.add_argument("--relative", action="store_true", help="compare speed-ups over each sweep's own baseline")
     made.add_argument(
         "--min-change",
@@ -146,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("min_psnr", "min_ssim"):
         if getattr(chosen, name) is not None and not chosen.best:
             refuse(f"--{name.replace('_', '-')} goes with --best")
+    if chosen.by and chosen.ignore:
+        refuse("--by says what has to be alike, --ignore what need not be; choose one of them")
     from sweep.compare.load import CompareError, load
 
     try:
@@ -161,11 +188,11 @@ def _compare(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[int, 
     from sweep.compare import as_json, decide, describe, markdown, text
     from sweep.compare.load import CompareError
 
+    options = _options(chosen)
     for other in reports[1:]:
-        why = describe.nothing_in_common(reports[0], other)
+        why = describe.nothing_in_common(reports[0], other, options.rule)
         if why:
             raise CompareError(why)
-    options = decide.Options(min_change=chosen.min_change, relative=chosen.relative)
     comparisons = decide.compare_reports(reports[0], reports[1:], options)
     failed_on = _failed_on(comparisons, chosen)
     code = int(bool(failed_on))
@@ -198,17 +225,24 @@ def _regressions(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[l
     """What comparing the reports of a ranking finds, and that in words; nothing for a single one."""
     from sweep.compare import decide, describe
 
-    others = [other for other in reports[1:] if not describe.nothing_in_common(reports[0], other)]
+    options = _options(chosen)
+    others = [other for other in reports[1:] if not describe.nothing_in_common(reports[0], other, options.rule)]
     if len(reports) < 2:
         return [], ""
     if not others:
         return [], "the reports have no cells in common, so there is no regression to judge"
-    options = decide.Options(min_change=chosen.min_change, relative=chosen.relative)
     comparisons = decide.compare_reports(reports[0], others, options)
     failed_on = _failed_on(comparisons, chosen)
     matched = [one for comparison in comparisons for one in comparison.matched]
     where = f"{reports[0].name} -> {', '.join(other.name for other in others)}"
     return failed_on, f"{where}: {describe.conclusion(failed_on, matched)}"
+
+
+def _options(chosen: argparse.Namespace) -> "Options":
+    from sweep.compare.decide import Options
+    from sweep.compare.matching import Rule
+
+    return Options(chosen.min_change, chosen.relative, Rule(chosen.by, tuple(chosen.ignore)))
 
 
 def _failed_on(comparisons: "Sequence[Comparison]", chosen: argparse.Namespace) -> list[str]:

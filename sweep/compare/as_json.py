@@ -1,7 +1,7 @@
 """A comparison or a ranking as JSON values, for dashboards.
 
     {"schema_version": 1, "kind": "comparison", "exit_code": 1, "failed_on": ["regression"],
-     "options": {"min_change": 0.02, "relative": false, "fail_on": ["regression", "status"]},
+     "options": {"min_change": 0.02, "relative": false, "by": [], "ignore": [], "fail_on": ["regression", "status"]},
      "before": {"name", "start", "git_commit", "machine", "versions"},
      "comparisons": [{"after": {as before}, "counts": {"slower": 1, …}, "notes": ["…"],
        "cells": [{"cell", "cell_key", "role", "model", "engine", "batch",
@@ -11,6 +11,7 @@
                   "quality": {"change", "before": {"mean_diff", "max_diff", "psnr_db", "ssim"}, "after": {…}},
                   "load": {"goodput", "failed", "before": {"words", "slo", "requests_per_s", "goodput_per_s",
                            "goodput_share", "goodput_low", "goodput_high", "sent", "failed"}, "after": {…}},
+                  "differs": {"engine.args.enforce_eager": ["absent", "true"]},
                   "trusted": true, "doubt": "", "failures": ["regression"]}],
        "only_before": [{"cell", "cell_key", "model", "engine", "status"}], "only_after": […]}]}
 
@@ -38,6 +39,7 @@ from sweep.compare.best import Ranked, Ranking, Wanted
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import Cell, Report
 from sweep.compare.loads import LoadChange
+from sweep.compare.matching import differences
 
 SCHEMA_VERSION = 1
 
@@ -51,7 +53,13 @@ def comparison_values(
         "kind": "comparison",
         "exit_code": int(bool(failed_on)),
         "failed_on": list(failed_on),
-        "options": {**dataclasses.asdict(options), "fail_on": list(fail_on)},
+        "options": {
+            "min_change": options.min_change,
+            "relative": options.relative,
+            "by": list(options.rule.by),
+            "ignore": list(options.rule.ignore),
+            "fail_on": list(fail_on),
+        },
         "before": _report(comparisons[0].before),
         "comparisons": [
             {
@@ -140,6 +148,7 @@ def _matched(one: Matched) -> dict[str, Any]:
             "after": _finite(cell.quality),
         },
         "load": None if one.load is None else _load(one.load),
+        "differs": {name: list(pair) for name, pair in differences(one.before, one.after).items()},
         "trusted": not one.doubt,
         "doubt": one.doubt,
         "failures": list(one.failures),

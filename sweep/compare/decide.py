@@ -7,7 +7,7 @@ speed. Knows no files and no prose.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from profiling import phases
 from sweep import findings
@@ -16,6 +16,7 @@ from sweep.analysis.paired import Ratio, holm
 from sweep.analysis.status import SLOWER as SLOW
 from sweep.compare.load import Cell, Report
 from sweep.compare.loads import LoadChange, change
+from sweep.compare.matching import Rule, match
 from sweep.compare.relative import machine_scale, relative_starts
 from sweep.findings import Finding
 
@@ -46,6 +47,7 @@ class Options:
 
     min_change: float = 0.02
     relative: bool = False  # compare speed-ups over each sweep's own baseline instead of latencies
+    rule: Rule = field(default_factory=Rule)  # which cells of two reports are compared
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,15 @@ class Comparison:
 
 
 def compare_reports(before: Report, others: Sequence[Report], options: Options) -> list[Comparison]:
-    """Compare each of `others` with `before`. One family-wise error covers all of them together."""
+    """Compare each of `others` with `before`. One family-wise error covers all of them together.
+
+    Raises CompareError where the rule matches a cell with several.
+    """
+    matches = [match(before, after, options.rule) for after in others]
     pairs = [
-        [(cell, after.cells[key], *_ratio(before, after, key, options)) for key, cell in before.cells.items()
-         if key in after.cells]
-        for after in others
-    ]  # fmt: skip
+        [(cell, other, *_ratio(before, after, cell, other, options)) for cell, other in found.pairs]
+        for after, found in zip(others, matches, strict=True)
+    ]
     family = [
         (number, cell.key, ratio.p_value)
         for number, rows in enumerate(pairs)
@@ -135,14 +140,12 @@ def compare_reports(before: Report, others: Sequence[Report], options: Options) 
     ]
     adjusted = dict(zip([f[:2] for f in family], holm([p for *_, p in family]), strict=True))
     comparisons = []
-    for number, (after, rows) in enumerate(zip(others, pairs, strict=True)):
+    for number, (after, found, rows) in enumerate(zip(others, matches, pairs, strict=True)):
         matched = tuple(
             _match(before, after, cell, other, ratio, why, adjusted.get((number, cell.key)), options)
             for cell, other, ratio, why in rows
         )
-        only_before = tuple(cell for key, cell in before.cells.items() if key not in after.cells)
-        only_after = tuple(cell for key, cell in after.cells.items() if key not in before.cells)
-        comparisons.append(Comparison(before, after, matched, only_before, only_after))
+        comparisons.append(Comparison(before, after, matched, found.only_before, found.only_after))
     return comparisons
 
 
@@ -224,9 +227,8 @@ def moved_together(matched: Iterable[Matched], min_change: float) -> float | Non
     return math.exp(typical) if all(0.5 <= log / typical <= 2 for log in (logs[0], logs[-1])) else None
 
 
-def _ratio(before: Report, after: Report, key: str, options: Options) -> tuple[Ratio, Finding | None]:
+def _ratio(before: Report, after: Report, cell: Cell, other: Cell, options: Options) -> tuple[Ratio, Finding | None]:
     """The paired ratio of one cell, and why there is none or no verdict."""
-    cell, other = before.cells[key], after.cells[key]
     if cell.is_repeat:
         return Ratio(), Finding(REPEATED, "A/A run: measures noise")
     if options.relative and cell.is_baseline:

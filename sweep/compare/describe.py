@@ -4,41 +4,30 @@ Also says why two reports have nothing in common. Plain text only; renderers add
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sweep.compare import decide
 from sweep.compare.best import Ranking, Wanted
 from sweep.compare.decide import Comparison, Explanation, Matched, Options, Speed
 from sweep.compare.load import Cell, Report
+from sweep.compare.matching import FIELDS, Rule, differences, match
 from sweep.report.words import cells_words
 
-Field = tuple[str, Callable[[Cell], object]]
-
 MODEL = "model"
-FIELDS: tuple[Field, ...] = (
-    (MODEL, lambda cell: cell.model),
-    ("engine", lambda cell: cell.engine),
-    ("size", lambda cell: f"{cell.width}x{cell.height}"),
-    ("steps", lambda cell: cell.steps),
-    ("prompts", lambda cell: cell.prompts),
-    ("batch", lambda cell: cell.batch),
-    ("load", lambda cell: cell.load.words if cell.load else "offline"),
-    ("parallel", lambda cell: cell.parallel),
-    ("features", lambda cell: "+".join(cell.features) or "none"),
-    ("profile", lambda cell: cell.profiled or "off"),
-)
+HELD = {name: value for name, value in FIELDS.items() if name != "cell"}
 SHOWN_VALUES = 4
+SHOWN_SETTINGS = 8
 
 
-def nothing_in_common(before: Report, after: Report) -> str:
-    """Why no cells of the two can be compared, in one line; "" if some can."""
+def nothing_in_common(before: Report, after: Report, rule: Rule) -> str:
+    """Why no cells of the two can be compared, in one line; "" if some can. Raises CompareError as `match` does."""
     for report in (before, after):
         if not report.cells:
             return f"{report.name} has no cells"
-    if before.cells.keys() & after.cells.keys():
+    if match(before, after, rule).pairs:
         return ""
     disjoint, unequal = [], []
-    for name, value in FIELDS:
+    for name, value in HELD.items():
         ours, theirs = ({value(cell) for cell in report.cells.values()} for report in (before, after))
         words = f"{before.name} has {name} {_some(ours)}, {after.name} has {_some(theirs)}"
         if not ours & theirs:
@@ -49,11 +38,13 @@ def nothing_in_common(before: Report, after: Report) -> str:
             unequal.append(words)
     differ = disjoint or unequal
     if not differ:
-        known = ", ".join(name for name, _ in FIELDS)
+        known = ", ".join(HELD)
         differ = [
             f"both have the same {known}, but differ in something that reports do not hold (prompt texts, seed, "
             "guidance, warm-up, feature options or device)"
         ]
+    if rule.by_key and not disjoint:
+        differ[-1] += "; --ignore SETTING or --by features,batch,model compares cells of unlike configurations"
     return f"no cells in common: {'; '.join(differ)}"
 
 
@@ -65,6 +56,7 @@ def notes(comparison: Comparison, options: Options) -> list[str]:
     found += filter(None, [_differences("versions", before.versions, after.versions)])
     if before.git_commit != after.git_commit:
         found.append(f"commit: {before.git_commit[:12] or 'unknown'} -> {after.git_commit[:12] or 'unknown'}")
+    found += _unlike(comparison)
     together = None if options.relative else decide.moved_together(comparison.matched, options.min_change)
     if together is not None:
         found.append(
@@ -237,6 +229,21 @@ def _differences(what: str, before: Mapping[str, str], after: Mapping[str, str])
     names = [name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name)]
     words = [f"{name} {before.get(name) or 'absent'} -> {after.get(name) or 'absent'}" for name in names]
     return f"{what} changed: {', '.join(words)}" if words else ""
+
+
+def _unlike(comparison: Comparison) -> list[str]:
+    """What matched cells differ in, if they were not matched by their whole configuration."""
+    seen = Counter(
+        (name, *pair) for one in comparison.matched for name, pair in differences(one.before, one.after).items()
+    )
+    if not seen:
+        return []
+    words = [
+        f"{name} {old} -> {new} ({cells_words(count)})" if (old, new) != ("", "") else f"{name} ({cells_words(count)})"
+        for (name, old, new), count in seen.most_common()
+    ]
+    more = f" and {len(words) - SHOWN_SETTINGS} more" if len(words) > SHOWN_SETTINGS else ""
+    return [f"matched cells differ in {', '.join(words[:SHOWN_SETTINGS])}{more}"]
 
 
 def _relative_sees_more(before: Report, after: Report) -> str:

@@ -7,7 +7,7 @@ statuses and text that is safe to print. Knows no statistics.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Cell:
     starts: tuple[Start, ...]  # engine starts that measured something
     interleaved: tuple[Start, ...]  # the interleaved baseline of each start; empty if there was none
     load: Load | None = None  # None offline
+    settings: Mapping[str, str] = field(default_factory=dict)  # what it was measured with; empty in earlier reports
 
     @property
     def noise_name(self) -> tuple[str, str]:
@@ -139,9 +140,10 @@ def parse(data: Any, name: str) -> Report:
             f"schema_version is {clean(str(data['schema_version']))}, but this version reads {SCHEMA_VERSION}; rebuild "
             "it with `python -m sweep.report DIR`, or use the version that wrote it"
         )
+    common = _settings(data, "the report")
     cells: dict[str, Cell] = {}
     for number, entry in enumerate(_list(data, "cells", "the report")):
-        cell = _cell(entry, f"cells[{number}]")
+        cell = _cell(entry, f"cells[{number}]", common)
         if cell.key in cells:
             raise CompareError(f"cells[{number}].cell_key {cell.key} appears twice")
         cells[cell.key] = cell
@@ -162,7 +164,7 @@ def parse(data: Any, name: str) -> Report:
     )
 
 
-def _cell(entry: Any, where: str) -> Cell:
+def _cell(entry: Any, where: str, common: Mapping[str, str]) -> Cell:
     _check(isinstance(entry, dict), where, "must be an object")
     status = _text(entry, "status", where)
     _check(status in STATUSES, f"{where}.status", f"is '{status}', not one of {', '.join(STATUSES)}")
@@ -195,7 +197,17 @@ def _cell(entry: Any, where: str) -> Cell:
         starts=starts,
         interleaved=interleaved,
         load=_load(entry, where),
+        settings={**common, **_settings(entry, where)},
     )
+
+
+def _settings(entry: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Settings as texts, which are compared and shown; {} in reports from before settings."""
+    return {clean(str(name)): _setting(value) for name, value in _mapping(entry, "settings", where).items()}
+
+
+def _setting(value: Any) -> str:
+    return clean(value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False))
 
 
 _OF_LOAD = ("requests_per_s", "goodput_per_s", "goodput_share", "goodput_low", "goodput_high")
@@ -268,8 +280,8 @@ def _floor(entry: Any, where: str, repeats: Sequence[Cell]) -> tuple[tuple[str, 
     found = _numbers(entry, ("sd", "df", "prompt_sd", "mean_diff"), where)
     name = _text(entry, "model", where), _text(entry, "engine", where)
     sd, df = found["sd"], int(found["df"] or 0)
-    for field in ("sd", "prompt_sd"):
-        _check(0 <= (found[field] or 0.0) < math.inf, f"{where}.{field}", "must be finite and at least 0")
+    for part in ("sd", "prompt_sd"):
+        _check(0 <= (found[part] or 0.0) < math.inf, f"{where}.{part}", "must be finite and at least 0")
     alone = Noise() if sd is None or df < 1 else Noise(sd, df, found["prompt_sd"] or 0.0)
     own = [cell for cell in repeats if cell.noise_name == name]
     interleaved = interleaved_noise((r, s) for cell in own for s, r in zip(cell.starts, cell.interleaved, strict=True))

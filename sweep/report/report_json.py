@@ -18,6 +18,7 @@ from sweep.analysis.paired import Start
 from sweep.analysis.summary import Row, Summary
 from sweep.findings import Finding
 from sweep.plan.cells import Cell, Plan
+from sweep.plan.settings import settings_of, shared
 from sweep.report.conclusions import Conclusion
 
 SCHEMA_VERSION = 1
@@ -41,6 +42,8 @@ def document(
 ) -> dict[str, Any]:
     """The whole report as JSON values. `results`, by cell key, are those that the summary was computed from."""
     measured = measured_cells(plan, results)
+    settings = {row["cell_key"]: settings_of(plan.by_key[row["cell_key"]]) for row in summary.rows}
+    common = shared(list(settings.values()))
     group = {"control": _control(summary.control)} if summary.control else {}
     facts = ("command", "start", "end", "git_commit", "versions", "machine", "engine_starts")
     return {
@@ -48,7 +51,13 @@ def document(
         "sweep": {name: manifest.get(name) for name in facts} | {"random_weights": bool(note), "note": note},
         "conclusions": [{"code": one.code, "text": one.text, "cells": list(one.cells)} for one in concluded],
         "noise": _noise(summary),
-        "cells": [_cell(row, plan.by_key[row["cell_key"]], measured.get(row["cell_key"])) for row in summary.rows],
+        "settings": common,
+        "cells": [
+            _cell(row, plan.by_key[key], measured.get(key))
+            | {"settings": {name: value for name, value in settings[key].items() if name not in common}}
+            for row in summary.rows
+            if (key := row["cell_key"])
+        ],
         **group,
         **_loads(summary),
     }
