@@ -13,9 +13,9 @@ from profiling.phases import PHASES
 from sweep.analysis import prompt_checks
 from sweep.analysis.control_group import ControlGroup
 from sweep.plan.cells import Cell, Plan
-from sweep.report.page import timeline_view
+from sweep.report.page import environment, timeline_view
 from sweep.report.page.embed import Picture
-from sweep.report.page.html import CellView, ImageView, ReportContext, render, with_section
+from sweep.report.page.html import CellView, ImageView, ReportContext, phases_of, render, with_section
 from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
@@ -53,9 +53,10 @@ def gather(
     cells = {cell.key: cell for cell in plan.cells}
     with_details = with_section(rows)
     views: list[CellView] = []
+    by_key = {cell.key: row for cell, row in zip(plan.cells, rows, strict=True)}
     drawn = 0
-    for number, (cell, row) in enumerate(zip(plan.cells, rows, strict=True)):
-        if number not in with_details:
+    for place, (cell, row) in enumerate(zip(plan.cells, rows, strict=True)):
+        if place not in with_details:
             views.append(CellView(cell.label, str(row["status"]), row, section=False))
             continue
         views.append(
@@ -67,6 +68,7 @@ def gather(
                 has_baseline=cell.baseline_key in cells and cell.baseline_key != cell.key,
                 overrides=cell.overrides,
                 config=tuple(flatten(cell.config)),
+                baseline_phases_ms=phases_of(row, by_key.get(cell.baseline_key)),
                 **_timeline(folder, cell, row, drawn < TIMELINES),
                 verdicts=_verdicts(folder, cell) if row.get("trace") else (),
             )
@@ -77,12 +79,12 @@ def gather(
     return ReportContext(
         title=f"Sweep of {', '.join(models)}" if models else "Sweep",
         command=str(manifest.get("command", "")),
-        date=str(manifest.get("start", "")),
-        environment={key: words(value) for key, value in manifest.items() if key not in ("cells", "command", "start")},
+        date=environment.moment(manifest.get("start")),
+        environment=environment.described(manifest),
         note=note,
         conclusions=tuple(conclusions),
         cells=tuple(views),
-        plots=tuple(picture for picture in pictures if picture.suffix == ".png"),
+        plots=tuple(picture for picture in pictures if picture.suffix == ".svg"),
         control=control or ControlGroup(),
         folder=folder.path,
     )
@@ -95,15 +97,6 @@ def flatten(value: Any, name: str = "") -> Iterator[str]:
             yield from flatten(inner, f"{name}.{key}" if name else str(key))
     else:
         yield f"{name}={'null' if value is None else value}"
-
-
-def words(value: Any) -> str:
-    """A value of the manifest on one line: `python 3.12.1, torch 2.13.0`."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {words(inner)}" for key, inner in value.items() if inner not in (None, "", [], {}))
-    if isinstance(value, (list, tuple)):
-        return ", ".join(words(item) for item in value)
-    return "" if value is None else str(value)
 
 
 def _verdicts(folder: SweepFolder, cell: Cell) -> tuple[str, ...]:

@@ -15,7 +15,13 @@
 
   const show = (hash) => {
     const part = hash.length > 1 && document.getElementById(hash.slice(1));
-    if (part && part.tagName === "DETAILS") { part.open = true; part.scrollIntoView(); }
+    if (!part || part.tagName !== "DETAILS") return;
+    for (let around = part; around; around = around.parentElement.closest("details")) {
+      around.open = true;
+      around.hidden = false;
+    }
+    part.scrollIntoView();
+    part.firstElementChild.focus({ preventScroll: true });
   };
   addEventListener("hashchange", () => show(location.hash));
   document.addEventListener("click", (event) => {
@@ -23,12 +29,26 @@
     if (link) show(link.hash);
     const heading = event.target.closest("th[aria-sort]");
     if (heading) sort(heading);
+    const plot = event.target.closest(".plot");
+    if (plot) enlarge(plot);
+    if (event.target === large || event.target.closest(".close")) large.close();
     if (event.target.id === "open-all") {
       const parts = [...document.querySelectorAll("details.cell")];
       const open = !parts.every((part) => part.open);
       for (const part of parts) part.open = open;
     }
   });
+
+  const large = document.getElementById("large");
+  const enlarge = (plot) => {
+    large.lastElementChild.replaceChildren(plot.firstElementChild.cloneNode(true));
+    large.showModal();
+  };
+
+  const filter = () => {
+    const off = new Set([...document.querySelectorAll(".filter:not(:checked)")].map((box) => box.value));
+    for (const part of document.querySelectorAll("[data-status]")) part.hidden = off.has(part.dataset.status);
+  };
 
   const sort = (heading) => {
     const numeric = heading.classList.contains("n");
@@ -51,6 +71,7 @@
   };
 
   document.addEventListener("input", (event) => {
+    if (event.target.matches(".filter")) filter();
     if (!event.target.matches("input.amp")) return;
     root.style.setProperty("--amp", event.target.value);
     for (const slider of document.querySelectorAll("input.amp")) {
@@ -59,5 +80,6 @@
     }
   });
   root.classList.add("js");
+  filter();  // boxes that the browser remembers
   show(location.hash);
 })();

@@ -1,0 +1,103 @@
+"""The page of a published sweep: of its summary.csv, report.json and manifest.json alone.
+
+    python -m sweep.report.page.published DIR PAGE
+
+A published sweep has neither a plan nor its cells' folders, so the page has no images, timelines and configurations.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from profiling.atomic_write import write_atomic
+from sweep.analysis.columns import NAMES
+from sweep.report.page import environment, timeline_view
+from sweep.report.page.html import CellView, ReportContext, phases_of, render, with_section
+from sweep.report.words import Row, number, text
+
+NEEDED = ("summary.csv", "report.json", "manifest.json")
+
+
+def page(folder: Path, plots: bool = True) -> str:
+    """The page as text. Raises OSError without one of the files, ValueError when one cannot be read."""
+    rows = _rows(folder / "summary.csv")
+    report, manifest = (json.loads((folder / name).read_text(encoding="utf-8")) for name in NEEDED[1:])
+    sweep = report["sweep"]
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = _drawn(rows, Path(scratch), sweep.get("note") or "") if plots else []
+        return render(_context(rows, sweep, report["cells"], manifest, drawn))
+
+
+def _context(
+    rows: Sequence[Row],
+    sweep: Mapping[str, Any],
+    cells: Sequence[Mapping[str, Any]],
+    manifest: Mapping[str, Any],
+    plots: Sequence[Path],
+) -> ReportContext:
+    models = ", ".join(sorted({text(row, "model") for row in rows}))
+    by_key = {text(row, "cell_key"): row for row in rows}
+    baselines = {one["cell_key"]: by_key.get(one.get("baseline_key", "")) for one in cells}
+    shown = with_section(rows)
+    return ReportContext(
+        title=f"Sweep of {models}",
+        command=str(manifest.get("command", "")),
+        date=environment.moment(manifest.get("start")),
+        environment=environment.described(manifest),
+        note=sweep.get("note") or "",
+        conclusions=sweep.get("conclusions") or (),
+        cells=tuple(
+            CellView(
+                text(row, "cell"),
+                text(row, "status"),
+                row,
+                baseline_phases_ms=phases_of(row, baselines.get(text(row, "cell_key"))),
+                bottleneck=timeline_view.bottleneck_words(row, None),
+                section=place in shown,
+            )
+            for place, row in enumerate(rows)
+        ),
+        plots=tuple(path for path in plots if path.suffix == ".svg"),
+    )
+
+
+def _rows(path: Path) -> list[Row]:
+    """Rows of summary.csv with all columns of today; empty fields are None, as in a sweep's own rows."""
+    with path.open(encoding="utf-8", newline="") as file:
+        found = [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
+    numbers = ("p_holm", "speedup")  # that rows are compared by
+    return [
+        {name: number(row, name) if name in numbers else row.get(name) for name in dict.fromkeys((*NAMES, *row))}
+        for row in found
+    ]
+
+
+def _drawn(rows: Sequence[Row], folder: Path, note: str) -> list[Path]:
+    import pandas
+
+    from sweep.report.plots.draw import draw_all
+
+    return draw_all(pandas.DataFrame([dict(row) for row in rows]), folder, note)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 when the folder is not a published sweep."""
+    parser = argparse.ArgumentParser(prog="python -m sweep.report.page.published", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR", help=f"a folder with {', '.join(NEEDED)}")
+    parser.add_argument("page", type=Path, metavar="PAGE", help="the file to write, e.g. report.html")
+    arguments = parser.parse_args(given)
+    try:
+        write_atomic(arguments.page, page(arguments.folder))
+    except (OSError, ValueError, KeyError) as error:
+        print(f"sweep.report.page: {arguments.folder} is not a published sweep: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

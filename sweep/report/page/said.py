@@ -1,0 +1,77 @@
+"""How one number of a row reads on the page: with its interval, its verdict, and muted where it may be noise.
+
+Plain values in, text out. `sweep.report.words` has what the terminal and comparisons share.
+"""
+
+from dataclasses import dataclass
+
+from sweep.analysis.paired import NO_DIFFERENCE, UNKNOWN
+from sweep.plan.cells import AA
+from sweep.report import words
+from sweep.report.words import Row, number, text
+
+OFF_ONE = "interval leaves out 1"
+"""Verdict on an A/A run whose interval says that the baseline differs from itself."""
+
+OFF_ONE_EXPLAINED = (
+    "This A/A run measures the baseline again, and its interval leaves out 1: engine starts vary by more than this "
+    "interval says. Differences of this size between other cells are no speed-ups."
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text; `muted` where it may be noise, `warns` where it should not be."""
+
+    text: str
+    muted: bool = False
+    warns: bool = False
+
+
+def speedup_words(row: Row) -> str:
+    """`1.42× (1.38–1.47)`."""
+    return words.speedup_text(row).replace("x", "×").replace("-", "–")
+
+
+def times(row: Row, name: str) -> str:
+    """`1.42×`; "" without a number."""
+    value = number(row, name)
+    return "" if value is None else f"{value:.2f}×"
+
+
+def verdict_of(row: Row) -> Said:
+    """The verdict of a row: `unknown` where a feature's speed-up has none, and a warning for an A/A run off 1."""
+    called = text(row, "called")
+    if off_one(row):
+        return Said(OFF_ONE, warns=True)
+    judged = text(row, "features") and number(row, "speedup") is not None and not text(row, "profiled")
+    if called == UNKNOWN:
+        return Said("unknown" if judged else "", muted=True)
+    return Said(called, muted=called == NO_DIFFERENCE)
+
+
+def off_one(row: Row) -> bool:
+    """Whether it is an A/A run whose interval leaves out 1."""
+    low, high = number(row, "speedup_low"), number(row, "speedup_high")
+    return text(row, "role") == AA and low is not None and high is not None and not low <= 1 <= high
+
+
+def gain_of(row: Row) -> Said:
+    """The interaction gain with its interval; muted without one, and where the interval holds 1."""
+    low, high = number(row, "interaction_low"), number(row, "interaction_high")
+    gain = times(row, "interaction_gain")
+    if not gain or low is None or high is None:
+        return Said(gain, muted=True)
+    return Said(f"{gain} ({low:.2f}–{high:.2f})", muted=low <= 1 <= high)
+
+
+def baseline_column(row: Row) -> str:
+    """The column with the latency of the interleaved baseline that the row's speed-up compares with."""
+    return "baseline_latency_s" if "baseline_latency_s" in row else "baseline_beside_s"
+
+
+def without_model(label: str, model: str) -> str:
+    """A label without the model's name, for a table that has a column for it."""
+    return " ".join(
+        word for word in label.split(" ") if not model or word not in (f"model={model}", f"model.name={model}")
+    )
