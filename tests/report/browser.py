@@ -17,6 +17,14 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"),
 )
 
+KEYS: dict[str, dict[str, Any]] = {
+    "Enter": {"text": "\r", "windowsVirtualKeyCode": 13},
+    " ": {"text": " ", "windowsVirtualKeyCode": 32},
+    "Tab": {"windowsVirtualKeyCode": 9},
+    "Escape": {"windowsVirtualKeyCode": 27},
+}
+"""Keys that need more than their name."""
+
 
 def executable() -> str | None:
     return next((found for found in map(shutil.which, NAMES) if found), None)
@@ -72,9 +80,8 @@ class Browser:
 
     def press(self, key: str) -> None:
         """A key, as if typed."""
-        typed = {"Enter": {"text": "\r", "windowsVirtualKeyCode": 13}}.get(key, {})
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, **typed)
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, **KEYS.get(key, {}))
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:

@@ -130,7 +130,7 @@ def phases_of(row: Row, baseline: Row | None) -> dict[str, float]:
 
     Of an interleaved baseline only latencies are stored, and the baseline's own row was measured at another time.
     """
-    interleaved = number(row, said.baseline_column(row)) is not None
+    interleaved = number(row, "baseline_beside_s") is not None
     if baseline is None or interleaved or baseline is row:
         return {}
     found = {phase: number(baseline, f"{phase}_ms") for phase in (*EXCLUSIVE_PHASES, OTHER)}

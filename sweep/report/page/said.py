@@ -67,7 +67,8 @@ def gain_of(row: Row) -> Said:
 
 def baseline_column(row: Row) -> str:
     """The column with the latency of the interleaved baseline that the row's speed-up compares with."""
-    return "baseline_latency_s" if "baseline_latency_s" in row else "baseline_beside_s"
+    known = number(row, "baseline_latency_s") is not None
+    return "baseline_latency_s" if known else "baseline_beside_s"
 
 
 def without_model(label: str, model: str) -> str:
