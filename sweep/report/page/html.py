@@ -126,14 +126,17 @@ def with_section(rows: Sequence[Row]) -> frozenset[int]:
 
 
 def phases_of(row: Row, baseline: Row | None) -> dict[str, float]:
-    """Mean milliseconds of each phase of the `baseline` that the row's speed-up compares with; {} if not stored.
+    """Mean milliseconds of each phase of the baseline that the row's speed-up compares with; {} if not stored.
 
-    Of an interleaved baseline only latencies are stored, and the baseline's own row was measured at another time.
+    That is the interleaved baseline, where there was one: the `baseline` with a row of its own ran at another time.
     """
-    interleaved = number(row, "baseline_beside_s") is not None
-    if baseline is None or interleaved or baseline is row:
-        return {}
-    found = {phase: number(baseline, f"{phase}_ms") for phase in (*EXCLUSIVE_PHASES, OTHER)}
+    phases = (*EXCLUSIVE_PHASES, OTHER)
+    if number(row, "baseline_beside_s") is not None:
+        found = {phase: number(row, f"baseline_{phase}_ms") for phase in phases}
+    elif baseline is None or baseline is row:
+        found = {}
+    else:
+        found = {phase: number(baseline, f"{phase}_ms") for phase in phases}
     return {phase: ms for phase, ms in found.items() if ms is not None}
 
 
@@ -231,9 +234,8 @@ def _section(view: CellView, row: Row, pictures: _Images) -> dict[str, object]:
         "evidence": text(row, "evidence"),
         "speedup": speedup_words(row),
         "verdict": said.verdict_of(row),
-        "off_one": said.OFF_ONE_EXPLAINED if said.off_one(row) else "",
         "latency": digits(number(row, "latency_mean_s"), "s"),
-        "baseline_latency": digits(number(row, said.baseline_column(row)), "s"),
+        "baseline_latency": digits(number(row, "baseline_latency_s"), "s"),
         "gain": said.gain_of(row),
         "quality": words.quality_text(row),
         "fields": {name: value for name, value in fields.items() if value},

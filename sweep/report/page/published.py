@@ -16,6 +16,7 @@ from typing import Any
 
 from profiling.atomic_write import write_atomic
 from sweep.analysis.columns import NAMES
+from sweep.plan.cells import BASELINE
 from sweep.report.page import environment, timeline_view
 from sweep.report.page.html import CellView, ReportContext, phases_of, render, with_section
 from sweep.report.words import Row, number, text
@@ -30,7 +31,7 @@ def page(folder: Path, plots: bool = True) -> str:
     sweep = report["sweep"]
     with tempfile.TemporaryDirectory() as scratch:
         drawn = _drawn(rows, Path(scratch), sweep.get("note") or "") if plots else []
-        return render(_context(rows, sweep, report["cells"], manifest, drawn))
+        return render(_context(rows, sweep, report["cells"], manifest, drawn, report.get("conclusions", ())))
 
 
 def _context(
@@ -39,6 +40,7 @@ def _context(
     cells: Sequence[Mapping[str, Any]],
     manifest: Mapping[str, Any],
     plots: Sequence[Path],
+    conclusions: Sequence[Mapping[str, Any]],
 ) -> ReportContext:
     models = ", ".join(sorted({text(row, "model") for row in rows}))
     by_key = {text(row, "cell_key"): row for row in rows}
@@ -50,7 +52,7 @@ def _context(
         date=environment.moment(manifest.get("start")),
         environment=environment.described(manifest),
         note=sweep.get("note") or "",
-        conclusions=sweep.get("conclusions") or (),
+        conclusions=tuple(one["text"] for one in conclusions),
         cells=tuple(
             CellView(
                 text(row, "cell"),
@@ -70,11 +72,16 @@ def _rows(path: Path) -> list[Row]:
     """Rows of summary.csv with all columns of today; empty fields are None, as in a sweep's own rows."""
     with path.open(encoding="utf-8", newline="") as file:
         found = [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
-    numbers = ("p_holm", "speedup")  # that rows are compared by
-    return [
-        {name: number(row, name) if name in numbers else row.get(name) for name in dict.fromkeys((*NAMES, *row))}
-        for row in found
-    ]
+    return [dict.fromkeys(NAMES) | row | _computed(row) for row in found]
+
+
+def _computed(row: Row) -> dict[str, float | None]:
+    """Fields that rows are compared by as numbers, and `baseline_latency_s`, which earlier versions did not write."""
+    latency_s, speedup = number(row, "latency_mean_s"), number(row, "speedup")
+    known = {"p_holm": number(row, "p_holm"), "speedup": speedup}
+    if latency_s is None or speedup is None or text(row, "role") == BASELINE:
+        return known
+    return known | {"baseline_latency_s": latency_s * speedup}
 
 
 def _drawn(rows: Sequence[Row], folder: Path, note: str) -> list[Path]:

@@ -11,12 +11,7 @@ from sweep.report import words
 from sweep.report.words import Row, number, text
 
 OFF_ONE = "interval leaves out 1"
-"""Verdict on an A/A run whose interval says that the baseline differs from itself."""
-
-OFF_ONE_EXPLAINED = (
-    "This A/A run measures the baseline again, and its interval leaves out 1: engine starts vary by more than this "
-    "interval says. Differences of this size between other cells are no speed-ups."
-)
+"""Verdict on an A/A run whose interval says that the baseline differs from itself; its note says why."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +58,6 @@ def gain_of(row: Row) -> Said:
     if not gain or low is None or high is None:
         return Said(gain, muted=True)
     return Said(f"{gain} ({low:.2f}–{high:.2f})", muted=low <= 1 <= high)
-
-
-def baseline_column(row: Row) -> str:
-    """The column with the latency of the interleaved baseline that the row's speed-up compares with."""
-    known = number(row, "baseline_latency_s") is not None
-    return "baseline_latency_s" if known else "baseline_beside_s"
 
 
 def without_model(label: str, model: str) -> str:

@@ -21,20 +21,20 @@ ROWS = 2000
 LABELS = 40  # of skipped cells with one reason
 
 FIRST = (
-    *("speedup", "called", "latency_mean_s", "baseline_latency_s", "baseline_beside_s", "psnr_db", "ssim"),
+    *("speedup", "called", "latency_mean_s", "baseline_latency_s", "psnr_db", "ssim"),
     *("bottleneck", "interaction_gain", "peak_memory_gb", "reason", "latency_p95_s", "ttft_mean_s", "images_per_s"),
     *("images_per_s_per_gpu", "energy_j_per_image", "clip_similarity", "mean_diff"),
 )
 """What answers a reader's first questions comes first: it is seen without scrolling. The others follow in the order of
 summary.csv."""
 
-HEADINGS = {"baseline_latency_s": "its baseline, s", "baseline_beside_s": "its baseline, s", "psnr_db": "quality, PSNR"}
+HEADINGS = {"baseline_latency_s": "its baseline, s", "psnr_db": "quality, PSNR"}
 """Headings that the table needs, and other readers of the columns do not."""
 
 
 def in_order(first: Sequence[str], shown: Callable[[Column], str]) -> list[Column]:
     """Columns for which `shown` is not empty: those named in `first`, in that order, then the rest."""
-    known = [columns.BY_NAME[name] for name in first if name in columns.BY_NAME]
+    known = [columns.BY_NAME[name] for name in first]
     return [column for column in dict.fromkeys((*known, *columns.COLUMNS)) if shown(column)]
 
 
@@ -55,8 +55,6 @@ _SAID: Mapping[str, Callable[[Row], Said]] = {
 
 def _field(column: Column, row: Row) -> Said:
     """The text of a row in this column of the table."""
-    if column.name in ("baseline_latency_s", "baseline_beside_s") and column.name != said.baseline_column(row):
-        return Said("")
     if column.name in _SAID:
         return _SAID[column.name](row)
     value = number(row, column.name)
