@@ -49,10 +49,17 @@ def test_skipped_cells_are_one_line_with_their_reasons():
     skipped.append(shapes.failed("ring+ulysses", "SKIP", "ring conflicts with ulysses"))
     rows = [row | {"anchor": ""} for row in (shapes.row("teacache"), *skipped)]
     seen = page(*rows)
-    assert f"4 cells skipped: {few} (3), ring conflicts with ulysses (1)" in seen.text
+    assert f"SKIP 4 cells: {few} (3), ring conflicts with ulysses (1)" in seen.text
     assert [line["label"] for line in table.view(rows)["lines"]] == ["teacache b1"]
     assert all(row["cell"] in seen.text for row in skipped)
-    assert "SKIP 4" in seen.text  # the filter
+    assert "Show cells that are PASS 1 SKIP 4" in seen.text
+
+
+def test_cells_that_were_not_run_are_one_line_too():
+    rows = [shapes.row("teacache"), shapes.failed("tp", "NOT RUN", "the sweep ended before the cell began")]
+    seen = page(*rows)
+    assert "NOT RUN 1 cell: the sweep ended before the cell began (1) the sweep ended" in seen.text
+    assert "NOT RUN details of 1 cell" in seen.text
 
 
 def test_the_baseline_of_a_speedup_has_its_latency_next_to_it():
@@ -64,7 +71,10 @@ def test_the_baseline_of_a_speedup_has_its_latency_next_to_it():
 
 def test_a_verdict_that_is_not_known_says_so_and_is_muted():
     faster, even, unknown = fields_of(
-        *(shapes.row("teacache", called=called) for called in (paired.FASTER, paired.NO_DIFFERENCE, paired.UNKNOWN))
+        *(
+            shapes.row("teacache", called=called, speedup_low=0.99, speedup_high=1.02)
+            for called in (paired.FASTER, paired.NO_DIFFERENCE, paired.UNKNOWN)
+        )
     )
     assert [row["verdict"].text for row in (faster, even, unknown)] == ["faster", "no difference", "unknown"]
     assert [row["speed-up (95 %)"].muted for row in (faster, even, unknown)] == [False, True, True]

@@ -18,7 +18,7 @@ from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from profiling.printing import clean
 from sweep.analysis import family
 from sweep.analysis.control_group import ControlGroup
-from sweep.findings import ERROR, FAIL, SKIP, STATUSES, USABLE, WARN
+from sweep.findings import ERROR, FAIL, STATUSES, USABLE, WARN
 from sweep.report import load_view, words
 from sweep.report.matrix import matrices
 from sweep.report.page import control_view, matrix_view, plot_svg, said, table
@@ -168,11 +168,15 @@ def render(context: ReportContext) -> str:
         legend=matrix_view.legend(found),
         control=control_view.view(context.control, anchors),
         table=table.view([rows[i] for i in shown]),
-        skipped=table.skipped([rows[i] for i in shown]),
+        folded=table.folded([rows[i] for i in shown]),
         rows_left_out=len(rows) - len(shown),
         aa_explained=words.AA_EXPLAINED if words.mentions_aa(rows) else "",
-        sections=[section for section in sections if section["status"] != SKIP],
-        skipped_sections=[section for section in sections if section["status"] == SKIP],
+        sections=[section for section in sections if section["status"] not in table.FOLDED],
+        folded_sections=[
+            (status, part)
+            for status in table.FOLDED
+            if (part := [section for section in sections if section["status"] == status])
+        ],
         sections_left_out=sum(not cell.section for cell in context.cells),
         side=embedded.side,
         plots=plots,

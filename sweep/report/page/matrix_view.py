@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweep.analysis.paired import FASTER, SLOWER
-from sweep.findings import SKIP
 from sweep.report.matrix import Matrix, short_reason
 from sweep.report.page.said import gain_of, times
+from sweep.report.page.table import FOLDED
 from sweep.report.words import Row, number, text
 
 MATRICES = 12
@@ -23,7 +23,7 @@ STEPS = 4
 LEAST_REACH = 1.25
 """The scale reaches at least this speed-up, so that differences of a few per cent stay pale."""
 
-SIGNS = {"PASS": "✓", "WARN": "!", "FAIL": "✗", "ERROR": "✗", "SKIP": "–"}
+SIGNS = {"PASS": "✓", "WARN": "!", "FAIL": "✗", "ERROR": "✗", "NOT RUN": "…", "SKIP": "–"}
 
 
 def views(found: Sequence[Matrix]) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def _entry(row: Row, reach: float) -> dict[str, Any]:
         "uncertain": _uncertain(row),
         "gain": gain_of(row),
         "short": short_reason(row) if ratio is None else "",
-        "skipped": status == SKIP,
+        "folded": status in FOLDED,
     }
 
 

@@ -5,7 +5,7 @@ Plain values in, text out. `sweep.report.words` has what the terminal and compar
 
 from dataclasses import dataclass
 
-from sweep.analysis.paired import NO_DIFFERENCE, UNKNOWN
+from sweep.analysis.paired import FASTER, SLOWER
 from sweep.plan.cells import AA
 from sweep.report import words
 from sweep.report.words import Row, number, text
@@ -35,14 +35,10 @@ def times(row: Row, name: str) -> str:
 
 
 def verdict_of(row: Row) -> Said:
-    """The verdict of a row: `unknown` where a feature's speed-up has none, and a warning for an A/A run off 1."""
-    called = text(row, "called")
+    """The verdict of a row, muted unless it is faster or slower; a warning for an A/A run off 1."""
     if off_one(row):
         return Said(OFF_ONE, warns=True)
-    judged = text(row, "features") and number(row, "speedup") is not None and not text(row, "profiled")
-    if called == UNKNOWN:
-        return Said("unknown" if judged else "", muted=True)
-    return Said(called, muted=called == NO_DIFFERENCE)
+    return Said(words.verdict_text(row), muted=text(row, "called") not in (FASTER, SLOWER))
 
 
 def off_one(row: Row) -> bool:

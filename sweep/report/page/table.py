@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep.analysis import columns
 from sweep.analysis.columns import QUALITY, SPEED, Column
-from sweep.findings import SKIP, STATUSES
+from sweep.findings import NOT_RUN, SKIP, STATUSES
 from sweep.plan.cells import BASELINE
 from sweep.report import words
 from sweep.report.page import said
@@ -18,7 +18,9 @@ from sweep.report.page.said import Said
 from sweep.report.words import Row, digits, number, text
 
 ROWS = 2000
-LABELS = 40  # of skipped cells with one reason
+LABELS = 40  # of folded cells with one reason
+FOLDED = (NOT_RUN, SKIP)
+"""Statuses of cells without a row of their own: nothing was measured."""
 
 FIRST = (
     *("speedup", "called", "latency_mean_s", "baseline_latency_s", "psnr_db", "ssim"),
@@ -62,8 +64,8 @@ def _field(column: Column, row: Row) -> Said:
 
 
 def view(rows: Sequence[Row]) -> dict[str, Any]:
-    """Headings and lines of all rows but those that were skipped. Rows have an `anchor`, "" without a section."""
-    ran = [row for row in rows if text(row, "status") != SKIP]
+    """Headings and lines of all rows but those that are folded away. Rows have an `anchor`, "" without a section."""
+    ran = [row for row in rows if text(row, "status") not in FOLDED]
     judged = [row for row in ran if text(row, "role") != BASELINE]
     shown = [
         column
@@ -96,22 +98,21 @@ def view(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def skipped(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Cells that were skipped, by reason; None if there are none."""
-    by_reason: dict[str, list[Row]] = {}
-    for row in rows:
-        if text(row, "status") == SKIP:
-            by_reason.setdefault(text(row, "reason") or "no reason given", []).append(row)
-    if not by_reason:
-        return None
-    groups = sorted(by_reason.items(), key=lambda group: -len(group[1]))
-    return {
-        "count": sum(len(part) for part in by_reason.values()),
-        "reasons": [
+def folded(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Cells that were not run or skipped, by status and reason."""
+    found = []
+    for status in FOLDED:
+        by_reason: dict[str, list[Row]] = {}
+        for row in rows:
+            if text(row, "status") == status:
+                by_reason.setdefault(text(row, "reason") or "no reason given", []).append(row)
+        reasons = [
             {"reason": reason, "count": len(part), "cells": part[:LABELS], "left_out": max(0, len(part) - LABELS)}
-            for reason, part in groups
-        ],
-    }
+            for reason, part in sorted(by_reason.items(), key=lambda group: -len(group[1]))
+        ]
+        if reasons:
+            found.append({"status": status, "count": sum(map(len, by_reason.values())), "reasons": reasons})
+    return found
 
 
 def _sort_value(row: Row, name: str) -> str:
