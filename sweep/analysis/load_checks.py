@@ -24,6 +24,9 @@ LITTLE = 0.2
 FEWEST_FOR_LAW = 20
 """Requests from which that is looked at: at the edges of a window the law holds only on average."""
 
+REQUESTS_FAILED = "requests_failed"
+"""Code of the finding that requests were not answered as they should."""
+
 UNSTEADY, THIRDS, FEWEST_IN_THIRD = 1.25, 3, 4
 """From which ratio equal batches differ between thirds of a load (medians), and batches that a third needs."""
 
@@ -51,7 +54,7 @@ def _failed(results: Sequence[RunResult]) -> list[Finding]:
     kinds = Counter(row.failure for row in rows).most_common()
     first = {kind: next(row.error for row in rows if row.failure == kind) for kind, _ in kinds}
     parts = [f"{number} {CAUSES.get(kind, 'failed')} ({first[kind]})" for kind, number in kinds]
-    return [Finding("requests_failed", f"{len(rows)} of {count} requests failed: {'; '.join(parts)}", FAIL)]
+    return [Finding(REQUESTS_FAILED, f"{len(rows)} of {count} requests failed: {'; '.join(parts)}", FAIL)]
 
 
 def _behind(data: CellData) -> list[Finding]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from sweep.analysis import load_checks
+from sweep.analysis.load_checks import REQUESTS_FAILED
 from sweep.engines import registry
 from sweep.findings import Finding, texts
 from sweep.plan.cells import AA, FEATURE, Cell, noise_engine
@@ -48,8 +49,12 @@ def _noise(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def doubt_baselines(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], interleaved: Set[str]) -> None:
-    """Mark speed-ups over a baseline that cannot be trusted itself, but for cells with an interleaved one."""
-    doubts = {row["cell_key"]: tuple(row["doubts"]) for row in rows if row["doubts"]}
+    """Mark speed-ups over a baseline that cannot be trusted itself, but for cells with an interleaved one.
+
+    Nor can one be that lost requests under load: the others then had the server for themselves.
+    """
+    lost = {row["cell_key"]: [one for one in row["findings"] if one.code == REQUESTS_FAILED] for row in rows}
+    doubts = {row["cell_key"]: (*row["doubts"], *lost[row["cell_key"]]) for row in rows}
     for row in rows:
         key = row["cell_key"]
         baseline = cells[key].baseline_key

@@ -3,13 +3,15 @@
 import dataclasses
 import random
 import re
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from sweep.analysis import ladders, load_checks, load_metrics, steady_state
+from sweep.analysis import ladders, load_checks, load_metrics, steady_state, validity
 from sweep.analysis.cell_data import CellData
+from sweep.findings import Finding
 from sweep.plan.cells import Cell
 from sweep.results.records import DONE, BatchRow, LoadFacts, RequestRow, RunResult
 from tests import stored
@@ -329,3 +331,15 @@ def test_a_cell_of_a_plan_from_before_loads_mixes_nothing() -> None:
     assert load_metrics.mixed(cell_with({"name": "closed", "mix": {"edits": 0.3, "sizes": "pareto"}})) == (
         " (30% edits, pareto sizes)"
     )
+
+
+def test_a_speedup_over_a_baseline_that_lost_requests_is_not_valid() -> None:
+    cells = {key: SimpleNamespace(baseline_key="baseline") for key in ("baseline", "feature")}
+    lost = Finding(load_checks.REQUESTS_FAILED, "1 of 96 requests failed", "FAIL")
+    rows = [
+        {"cell_key": "baseline", "speedup": 1.0, "doubts": [], "findings": [lost]},
+        {"cell_key": "feature", "speedup": 1.2, "doubts": [], "findings": []},
+    ]
+    validity.doubt_baselines(rows, cast(Any, cells), set())
+    assert [[one.code for one in row["doubts"]] for row in rows] == [[], ["baseline_doubted"]]
+    assert lost.text in rows[1]["doubts"][0].text
