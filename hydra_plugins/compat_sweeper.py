@@ -116,11 +116,12 @@ class CompatSweeper(Sweeper):
 
     @staticmethod
     def _refuse_unused(own: list[tuple[str, str]], asked: list[tuple[str, ...]]) -> None:
-        from sweep.config import require
+        from sweep.config import nearest, require
 
         for override, name in own:
             used = any(name in names for names in asked)
-            require(used, f"{override}: the sweep has no cell with feature '{name}'; add it to feature=…")
+            near = nearest(name, {name for names in asked for name in names}) or "; add it to feature=…"
+            require(used, f"{override}: the sweep has no cell with feature '{name}'{near}")
 
 
 SAID = {"load": "{}", "load.max_concurrency": "{} in flight", "load.request_rate": "{}/s"}

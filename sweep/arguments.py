@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sweep.config import CONF, ConfigError, at_home, field_names, nearest, require
+from sweep import slips
+from sweep.config import ConfigError, at_home, field_names, nearest, require
+from sweep.names import choices
 
-GROUPS = ("engine", "model", "parallel", "workload", "hardware", "study", "feature")
+GROUPS = ("engine", "model", "parallel", "workload", "load", "hardware", "study", "feature")
 """Folders of conf/, whose files are chosen by name; `feature` takes several."""
 
 
@@ -25,6 +27,8 @@ def prepared(arguments: Sequence[str]) -> list[str]:
         raise ConfigError(wrong)
     for override in overrides:
         _check(override)
+    if wrong := slips.misplaced(flags, overrides, sweeps):
+        raise ConfigError(wrong)
     if sweeps:
         return [*flags, *map(_deferred, overrides)]
     chosen = " ".join(override for override in overrides if override.startswith("feature="))
@@ -115,7 +119,9 @@ def _refuse_flag(argument: str, options: Iterable[str]) -> NoReturn:
     field = name.replace("-", "_")
     if field in field_names():
         raise ConfigError(f"unknown flag '{argument}'; write {field}={value if equals else '…'} without dashes")
-    raise ConfigError(f"unknown flag '{argument}'{nearest(argument.partition('=')[0], options)}")
+    raise ConfigError(
+        f"unknown flag '{argument}'{slips.joined(argument) or nearest(argument.partition('=')[0], options)}"
+    )
 
 
 def _home(override: str) -> str:
@@ -166,7 +172,7 @@ def _check(override: str) -> None:
             require(
                 _is_name(name),
                 f"{override}: choose {field} by name{' or list names, as in feature=[a,b]' * (field == 'feature')}; "
-                f"there are: {', '.join(sorted(path.stem for path in (CONF / field).glob('*.yaml')))}",
+                f"there are: {', '.join(choices(field))}",
             )
 
 

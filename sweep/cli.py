@@ -9,9 +9,10 @@ import sys
 from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sweep import __version__, config
+from sweep import __version__, config, slips
 from sweep.arguments import as_utf8, prepared, without_optimisation
 from sweep.masking import masked_text
 from sweep.run.interrupts import Interrupts
@@ -29,6 +30,8 @@ def run(cfg: DictConfig) -> None:
     if cfg.group is not None:
         launch.run_launched_group(cfg)
         return
+    if study := HydraConfig.get().runtime.choices.get("study"):
+        refuse(slips.without_a_sweep(study))
     try:
         code = launch.run_single(cfg)
     except Exception as error:
@@ -62,8 +65,10 @@ def main() -> None:
         without_optimisation()
         sys.argv[1:] = prepared(sys.argv[1:])
         from sweep.composing import compose_less  # imports more than --version needs
+        from sweep.job_folder import leave_none_empty
 
         compose_less()
+        leave_none_empty()
         with Interrupts():
             run()
     except KeyboardInterrupt:

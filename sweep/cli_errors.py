@@ -9,7 +9,13 @@ import traceback
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import CONF, ConfigError, field_names, nearest
+from sweep import slips
+from sweep.config import ConfigError, nearest
+from sweep.names import choices, unknown_field
+from sweep.results.files import unusable
+
+ENTRANCE = ("sweep.cli", "sweep.__main__", "sweep.job_folder")
+"""Modules that Hydra is called from, and nothing else happens in."""
 
 
 def explain(error: BaseException) -> str | None:
@@ -21,15 +27,14 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException):
         return _missing_choice(error)
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' is not a valid override; write key=value, {_quoting(str(error.override))}"
+        return f"'{error.override}' is not a valid override; {slips.unreadable(str(error.override))}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _composition(error)
     if _inside_hydra(error):
         return _uncomposable(error)
     if isinstance(error, OSError) and not _went_through_us(error):
         # Hydra makes the run's folder before it calls us.
-        why = f"cannot be written ({error.strerror})"
-        return f"output folder {error.filename} {why}; choose another with hydra.run.dir=DIR"
+        return f"{unusable(error.filename, error)}; choose another with hydra.run.dir=DIR"
     return None
 
 
@@ -37,7 +42,7 @@ def _went_through_us(error: BaseException) -> bool:
     """Whether our own code, beyond the entry point, was running when `error` was raised."""
     frames = traceback.walk_tb(error.__traceback__)
     names = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
-    return any(name.startswith("sweep.") and name not in ("sweep.cli", "sweep.__main__") for name in names)
+    return any(name.startswith("sweep.") and name not in ENTRANCE for name in names)
 
 
 def _inside_hydra(error: BaseException) -> bool:
@@ -61,32 +66,13 @@ def _uncomposable(error: BaseException) -> str:
     return f"the configuration cannot be composed ({_first_line(str(error))}); check the overrides"
 
 
-HYDRAS = ("hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs")
-"""Hydra's fields that our documentation names."""
-
-TEXTS = ("workload.prompt", "workload.negative_prompt")
-"""Fields that hold sentences: a comma, a quote or a letter beyond ASCII needs quotes of Hydra's own."""
-
-
-def _quoting(override: str) -> str:
-    """How to write a value that Hydra's grammar would take apart."""
-    key, equals, value = override.partition("=")
-    inner = value.strip("\"'")
-    plain = key.lstrip("+")
-    if plain in TEXTS and equals and not {'"', "'", "\\"} & set(inner) and len(inner) <= 80 and "\n" not in inner:
-        return f"""and quote a text twice: '{plain}="{inner}"'"""
-    if plain in TEXTS:
-        return f"""and quote a text twice: '{plain}="…"', with \\" for a quote inside; or use workload.prompts=FILE"""
-    return f"""and quote what has spaces or special characters twice: '{plain if equals else "key"}="…"'"""
-
-
 def _missing_choice(error: Exception) -> str:
     path = str(getattr(error, "missing_cfg_file", "") or "")
     group, _, choice = path.removeprefix("/").rpartition("/")
     if not group:
         return _first_line(str(error))
-    options = sorted(file.stem for file in (CONF / group).glob("*.yaml")) or list(getattr(error, "options", None) or [])
-    hint = nearest(choice, options)
+    options = choices(group) or list(getattr(error, "options", None) or [])
+    hint = slips.choice_advice(group, choice) or nearest(choice, options)
     return f"unknown {group} '{choice}'{hint}" + (f" (choose from {', '.join(options)})" if options else "")
 
 
@@ -100,21 +86,37 @@ def _composition(error: BaseException) -> str:
     if str(full_key).startswith("engine.args."):
         return f"{full_key} is not there yet; add it with +{full_key}=…"
     if "not in struct" in str(cause) or "is not in struct" in text or "not in '" in str(cause):
-        return f"unknown field '{full_key}'{nearest(str(full_key), _fields() + _siblings(cause, str(full_key)))}"
+        unchosen = re.fullmatch(r"feature\.(\w+)", str(full_key))
+        if unchosen and unchosen[1] in choices("feature"):
+            return f"{_asked(error, str(full_key))}: feature '{unchosen[1]}' is not chosen; add feature={unchosen[1]}"
+        return unknown_field(_asked(error, str(full_key)), _siblings(cause, str(full_key)))
     if present := re.match(r"Could not append to config\. An item is already at '(.*)'", text):
         return f"+{present[1]}: the field is already there; drop the + to set it"
     if text.startswith("Ambiguous value"):
         line = re.search(r"argument '(.*?)'\n", text, re.DOTALL)
         override = line.group(1) if line else ""
-        if override.partition("=")[0].lstrip("+") in TEXTS:
-            return f"{override} reads as several values; {_quoting(override).removeprefix('and ')}, or add -m to sweep"
+        if override.partition("=")[0].lstrip("+") in slips.TEXTS:
+            return f"{override} reads as several values; {slips.several(override)}, or add -m to sweep"
         return f"{_first_line(text)}; add -m to sweep over several values"
     if "Could not find" in text and "override" in text.lower():
         group = re.search(r"'([\w/]+)'", text)
-        name = group.group(1) if group else full_key
-        return f"unknown field or group '{name}'{nearest(str(name), _fields())}"
+        return unknown_field(_asked(error, group.group(1) if group else str(full_key)))
+    if wrong := re.match(
+        r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (\w+)", str(cause), re.S
+    ):
+        return slips.not_a(wrong[2], str(full_key), wrong[1])
     first = _first_line(str(cause))
     return f"{full_key}: {first}" if full_key and str(full_key) not in first else first
+
+
+def _asked(error: BaseException, key: str) -> str:
+    """The whole field of the override that failed: for `teacache.rel_l1_thresh`, Hydra names only `teacache`."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        line = getattr(frame.f_locals.get("override"), "input_line", None)
+        field = str(line).partition("=")[0].lstrip("+~")
+        if line and field.startswith(f"{key}."):
+            return field
+    return key
 
 
 def _siblings(cause: BaseException, full_key: str) -> list[str]:
@@ -122,11 +124,6 @@ def _siblings(cause: BaseException, full_key: str) -> list[str]:
     parent = getattr(cause, "parent_node", None)
     prefix = full_key.rpartition(".")[0]
     return [f"{prefix}.{key}" for key in parent] if parent is not None and prefix else []
-
-
-def _fields() -> list[str]:
-    """Every field that an override can name, with its group."""
-    return [*HYDRAS, *field_names()]
 
 
 def _first_line(text: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweep.config import ConfigError, RunConfig, field_names, nearest, require
+from sweep.config import ConfigError, RunConfig, require
+from sweep.names import unknown_field
 
 MOST_REQUESTS = 1_000_000
 """Largest number of measured requests of a cell; each is a row of its result."""
@@ -26,7 +27,7 @@ def refuse_unknown(config: DictConfig) -> None:
     Engine arguments and feature options are free; who takes them checks them.
     """
     for name in _unknown(config, ""):
-        raise ConfigError(f"unknown field '{name}'{nearest(name, field_names())}")
+        raise ConfigError(unknown_field(name))
 
 
 def _unknown(config: DictConfig, prefix: str) -> Iterator[str]:

@@ -27,6 +27,13 @@ class Unfit(ValueError):
     """A file that is not read or written; what is wrong with it, to be said after its name: `is not a regular file`."""
 
 
+def unusable(folder: object, error: OSError) -> str:
+    """Why a sweep cannot have this folder, as its maker's error says."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"output folder {folder} is a file, or in one"
+    return f"output folder {folder} cannot be written ({error.strerror})"
+
+
 class ContainedFiles:
     """Reads and writes files below `root`, none that a link would lead out of it."""
 

@@ -31,7 +31,7 @@ from sweep.masking import masked, restored, secrets_of
 from sweep.plan.cells import Cell, Plan, outdated
 from sweep.plan.stored import check_plan
 from sweep.results import engine_log, side_files, stored_events, stored_images
-from sweep.results.files import ContainedFiles, Unfit, encoded, parsed
+from sweep.results.files import ContainedFiles, Unfit, encoded, parsed, unusable
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult, implausible
 from sweep.workload.inputs import Inputs, image_bytes
 
@@ -103,10 +103,7 @@ class SweepFolder:
                 if (path := self.path / name).is_symlink() or (path.exists() and not path.is_file()):
                     raise ConfigError(f"{path} is not a regular file; remove it or choose another folder")
         except OSError as error:
-            raise ConfigError(
-                f"output folder {self.path} cannot be written ({error.strerror}); "
-                "choose another with hydra.sweep.dir=DIR"
-            ) from error
+            raise ConfigError(f"{unusable(self.path, error)}; choose another with hydra.sweep.dir=DIR") from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

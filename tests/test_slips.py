@@ -1,0 +1,127 @@
+"""What a new user types first: each slip ends with one line that says what to do, exit code 2 and nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Finished
+from tests.fuzz import overrides
+
+STUDIES = {
+    "study=quick": "study=quick: write -m +study=quick",
+    "-m study=quick": "study=quick: write +study=quick",
+    "+study=quick": "+study=quick describes a sweep; write -m +study=quick",
+    "quick": "write -m +study=quick",
+}
+
+SHORT_NAMES = {
+    "rel_l1_thresh=0.1": "its full name is feature.teacache.rel_l1_thresh",
+    "-m feature=teacache rel_l1_thresh=0.1,0.2": "its full name is feature.teacache.rel_l1_thresh",
+    "teacache.rel_l1_thresh=0.1": "its full name is feature.teacache.rel_l1_thresh",
+    "feature.teacache.rel_l1_thresh=0.1": "feature 'teacache' is not chosen; add feature=teacache",
+    "-m feature=teacache feature.teacahe.rel_l1_thresh=0.1": "did you mean 'teacache'?",
+    "num_prompts=2": "its full name is workload.num_prompts",
+    "+num_prompts=2": "its full name is workload.num_prompts",
+    "max_concurrency=4": "its full name is load.max_concurrency",
+    "gpus=2": "write parallel.gpus or hardware.gpus",
+    "fail_broken=0.1": "its full name is feature.NAME.gate.fail_broken (NAME: ",
+    "num_prompt=2": "did you mean 'workload.num_prompts'?",
+    "resume=outputs/mine": "its full name is hydra.sweep.dir",
+}
+
+CHOICES = {
+    "feature=teacahe": "unknown feature 'teacahe'; did you mean 'teacache'?",
+    "feature=[teacache,teacahe]": "unknown feature 'teacahe'; did you mean 'teacache'?",
+    "-m feature=teacache,teacahe": "unknown feature 'teacahe'; did you mean 'teacache'?",
+    "feature=teacache+tp": "a combination is written as 'feature=[teacache,tp]'",
+    "feature=none": "for the baseline alone, leave feature out",
+    "-m feature=all": "-m +study=compat",
+    "-m feature=teacache feature=tp": "write -m feature=teacache,tp for one after another, or 'feature=[teacache,tp]'",
+    "teacache=true": "write feature=teacache",
+    "engine=cuda": "write engine.device=cuda",
+    "workload=prompts.txt": "write workload.prompts=prompts.txt",
+    "model=noop": "there is engine=noop",
+}
+
+VALUES = {
+    "load.slo.ttft=0.1s": "must be a number of milliseconds, without the unit",
+    "engine.load_timeout_s=5min": "must be a number of seconds, without the unit",
+    "workload.width=64px": "must be a whole number, without a unit",
+    "-m batch=1-4": "list them with commas, as in -m batch=1,2,4",
+    "batch=0": "batch=0: must be at least 1",
+    "dry_run=maybe": "must be true or false",
+}
+
+GRAMMAR = {
+    "batch 2": "'batch' is not a valid override; it has no value; write batch=… without spaces",
+    "feature = teacache": "it has no value; write feature=… without spaces around the =",
+    "-m feature=teacache, tp": "write lists without spaces, as in feature=teacache,b",
+    "-m feature=[teacache,tp": "a square bracket is missing",
+    "feature=“teacache”": "its quotes are typographic; type straight ones",
+    "–m feature=teacache": "it begins with a dash that is no hyphen; type -m",
+    "-m outputs/mine": "write hydra.sweep.dir=outputs/mine",
+}
+
+PASTED = {
+    "feature='teacache": "a quote in it is never closed",
+    "-m feature=teacache": "quotes join it into one argument, so write it without them: -m feature=teacache",
+}
+"""Arguments that a shell's quotes went into, or around."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In which commands run."""
+    monkeypatch.chdir(tmp_path)
+
+
+def check_refused(done: Finished | overrides.Ended, folder: Path, advice: str) -> None:
+    """One line that gives the advice, exit code 2, and a folder as empty as before."""
+    assert done.code == 2, done.err
+    assert len(done.err.splitlines()) == 1, done.err
+    assert advice in done.err, done.err
+    assert not [path for path in folder.iterdir() if path.is_dir()], "something was written"
+
+
+@pytest.mark.parametrize("command", [*STUDIES, *SHORT_NAMES, *CHOICES, *VALUES, *GRAMMAR])
+def test_a_slip_is_answered_with_what_to_write(tmp_path: Path, command: str) -> None:
+    advice = {**STUDIES, **SHORT_NAMES, **CHOICES, **VALUES, **GRAMMAR}[command]
+    check_refused(overrides.run(command.split(" ")), tmp_path, advice)
+
+
+@pytest.mark.parametrize("argument", PASTED)
+def test_a_quote_that_was_pasted_is_named(tmp_path: Path, argument: str) -> None:
+    check_refused(overrides.run([argument]), tmp_path, PASTED[argument])
+
+
+@pytest.mark.parametrize("command", ["+study=quick", "rel_l1_thresh=0.1", "batch=0", "-m feature=teacahe"])
+def test_a_command_in_a_process_of_its_own_answers_alike(sweep, tmp_path: Path, command: str) -> None:
+    advice = {**STUDIES, **SHORT_NAMES, **CHOICES, **VALUES}.get(command, "did you mean 'teacache'?")
+    check_refused(sweep(*command.split(" ")), tmp_path, advice)
+
+
+@pytest.mark.parametrize("where", [["-m", "hydra.sweep.dir=notes.txt"], ["hydra.run.dir=notes.txt"]])
+def test_a_file_in_the_place_of_the_folder_is_named(sweep, tmp_path: Path, where: list[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    check_refused(sweep("engine=noop", *where), tmp_path, "output folder notes.txt is a file")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_full_name_of_an_option_is_taken(sweep) -> None:
+    done = sweep("-m", "feature=teacache", "feature.teacache.rel_l1_thresh=0.1,0.2", "dry_run=true")
+    assert done.code == 0, done.err
+
+
+def test_a_study_shows_its_configuration_without_m(sweep) -> None:
+    assert sweep("+study=quick", "--cfg", "job").code == 0
+
+
+@pytest.mark.parametrize("mine", [False, True], ids=["new", "mine"])
+def test_a_dry_run_leaves_no_folder_and_takes_none_away(sweep, tmp_path: Path, mine: bool) -> None:
+    before = [tmp_path / "mine"] if mine else []
+    for path in before:
+        path.mkdir()
+    done = sweep("engine=noop", "dry_run=true", "hydra.run.dir=mine/deeper/one")
+    assert done.code == 0, done.err
+    assert list(tmp_path.iterdir()) == before
+    assert not [path for parent in before for path in parent.iterdir()]
