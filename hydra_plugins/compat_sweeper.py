@@ -48,7 +48,7 @@ class CompatSweeper(Sweeper):
         """Plan and run everything; ends the process with the sweep's exit code."""
         from profiling import ranges
         from sweep.launch import run_plan
-        from sweep.plan.cells import refuse_if_nothing_runs
+        from sweep.plan.nothing_runs import refuse_if_nothing_runs
 
         with ranges.marked("plan", 0):
             made = self.plan(arguments)

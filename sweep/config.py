@@ -460,6 +460,7 @@ class RunConfig:
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also all triples, …
     profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Speed is then not judged
     dry_run: bool = False  # print the plan and run nothing
+    allow_empty: bool = False  # a sweep of which nothing can run is no error: its cells are SKIP in the tables
     plots: bool = True  # draw plots and report.html when the sweep ends
     metadata: dict[str, Any] = field(default_factory=dict)  # whatever describes the run; kept with every result
     group: int | None = None  # internal: number of the group that a launched job runs

@@ -9,6 +9,7 @@ from profiling import ranges
 from profiling.printing import complain
 from sweep.plan import cells as plan
 from sweep.plan.cells import Plan
+from sweep.plan.nothing_runs import refuse_if_nothing_runs
 from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
 from sweep.run import group
@@ -20,7 +21,7 @@ def run_single(cfg: DictConfig) -> int:
     with ranges.marked("plan", 0):
         cell = cell_from(cfg, list(hydra.overrides.task))
         made = plan.build_plan([cell])
-    plan.refuse_if_nothing_runs(made)
+    refuse_if_nothing_runs(made)
     return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
 
 

@@ -125,3 +125,34 @@ def test_a_dry_run_leaves_no_folder_and_takes_none_away(sweep, tmp_path: Path, m
     assert done.code == 0, done.err
     assert list(tmp_path.iterdir()) == before
     assert not [path for parent in before for path in parent.iterdir()]
+
+
+EMPTY = {
+    "feature=fp8": "nothing can run: fp8 is not available with engine diffusers; engine=vllm_omni has it",
+    "-m feature=fp8": "nothing can run: fp8 is not available with engine diffusers; engine=vllm_omni has it",
+    "-m feature=fp8,int8 batch=1,2": "nothing can run: all 4 cells are skipped, fp8 b1 because fp8 is not available",
+    "-m feature=tp": "nothing can run: tp does not support tiny_glm_image",
+}
+
+
+@pytest.mark.parametrize("command", EMPTY)
+def test_a_sweep_of_which_nothing_can_run_is_no_success(tmp_path: Path, command: str) -> None:
+    check_refused(overrides.run(command.split(" ")), tmp_path, EMPTY[command])
+
+
+def test_an_empty_sweep_that_is_allowed_has_tables(sweep, tmp_path: Path) -> None:
+    done = sweep("-m", "feature=fp8", "allow_empty=true", "plots=false", "hydra.sweep.dir=one")
+    assert done.code == 0, done.err
+    assert "SKIP" in (tmp_path / "one" / "summary.csv").read_text()
+
+
+def test_a_sweep_of_which_something_runs_is_not_empty() -> None:
+    assert overrides.run(["-m", "feature=fp8,teacache", "dry_run=true"]).code == 0
+
+
+def test_the_plan_of_an_empty_sweep_says_how_it_would_end() -> None:
+    done = overrides.run(["-m", "feature=fp8", "dry_run=true"])
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "nothing can run: fp8 is not available with engine diffusers; engine=vllm_omni has it" in said
+    assert "exit code 2 (allow_empty=true: 0)" in said

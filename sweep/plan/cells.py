@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
 from sweep.cached import cached_property
-from sweep.config import TEXT, ConfigError, Feature, RunConfig
+from sweep.config import TEXT, Feature, RunConfig
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
@@ -481,11 +481,3 @@ def _alike(one: Any, other: Any, depth: int = 2) -> bool:
     if depth and isinstance(one, Mapping) and isinstance(other, Mapping):
         return all(_alike(one[key], other[key], depth - 1) for key in one.keys() & other.keys())
     return bool(one == other)
-
-
-def refuse_if_nothing_runs(plan: Plan) -> None:
-    """A sweep whose requested cells all conflict is bad input. Raises ConfigError."""
-    asked = [cell for cell in plan.cells if cell.role == FEATURE]
-    skips = [cell.skip for cell in asked if cell.skip and cell.skip.code == CONFLICT]
-    if asked and len(skips) == len(asked):
-        raise ConfigError(f"feature={list(asked[0].features)}: {skips[0].text}; choose one of them")

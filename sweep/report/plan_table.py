@@ -5,6 +5,7 @@ from rich.table import Table
 
 from sweep.findings import SKIP
 from sweep.plan.cells import Plan
+from sweep.plan.nothing_runs import why_nothing_runs
 from sweep.report.terminal import literal, together
 from sweep.report.words import cells_words
 
@@ -23,6 +24,9 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         console.print(table)
     for line in together((cell.label, SKIP, cell.skip.text) for cell in plan.cells if cell.skip):
         console.print(line)
+    if why := why_nothing_runs(plan):
+        empty = plan.cells[0].config.get("allow_empty")
+        console.print(literal(f"{why}; such a sweep ends with exit code {'0' if empty else '2 (allow_empty=true: 0)'}"))
     runnable = sum(len(group.cells) for group in plan.groups)
     skipped = len(plan.cells) - runnable
     starts = "1 engine start" if len(plan.groups) == 1 else f"{len(plan.groups)} engine starts"

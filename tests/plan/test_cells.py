@@ -13,6 +13,7 @@ from sweep.config import CONF, ConfigError, RunConfig
 from sweep.machine.devices import Devices
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
+from sweep.plan import nothing_runs
 
 TWO_CORES = Devices("cpu", 2)
 
@@ -118,7 +119,7 @@ def test_pairs_of_the_listed_features() -> None:
 
 def test_a_sweep_of_conflicts_only_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"feature=.*cache_dit.*teacache"):
-        plan.refuse_if_nothing_runs(plan.build_plan([cell("feature=[teacache,cache_dit]"), cell()]))
+        nothing_runs.refuse_if_nothing_runs(plan.build_plan([cell("feature=[teacache,cache_dit]"), cell()]))
 
 
 def test_plan_survives_json() -> None:
