@@ -22,7 +22,7 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     """The arguments as Hydra is to read them. Raises ConfigError."""
     flags, overrides = _separated(arguments)
     sweeps = bool({"-m", "--multirun"} & {*flags})
-    overrides = [_home(override) for override in overrides]
+    overrides = slips.by_hub_id([_home(override) for override in overrides])
     if wrong := contradiction([*flags, *overrides]):
         raise ConfigError(wrong)
     for override in overrides:

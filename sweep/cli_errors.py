@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweep import slips
 from sweep.config import ConfigError, nearest
-from sweep.names import choices, unknown_field
+from sweep.names import choices, groups, unknown_field
 from sweep.results.files import unusable
 
 ENTRANCE = ("sweep.cli", "sweep.__main__", "sweep.job_folder")
@@ -71,6 +71,10 @@ def _missing_choice(error: Exception) -> str:
     group, _, choice = path.removeprefix("/").rpartition("/")
     if not group:
         return _first_line(str(error))
+    if group.partition("/")[0] in groups():  # of which none has groups inside
+        group, _, choice = path.removeprefix("/").partition("/")
+    if group == "model" and "/" in choice:
+        return slips.no_such_model(choice)
     options = choices(group) or list(getattr(error, "options", None) or [])
     hint = slips.choice_advice(group, choice) or nearest(choice, options)
     return f"unknown {group} '{choice}'{hint}" + (f" (choose from {', '.join(options)})" if options else "")

@@ -36,6 +36,15 @@ def groups_of(choice: str) -> list[str]:
 
 
 @functools.cache
+def hub_ids() -> dict[str, str]:
+    """The choices of `model` that have a published checkpoint, by its Hub id."""
+    import yaml
+
+    told = ((name, yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text("utf-8"))) for name in choices("model"))
+    return {body["repo"]: name for name, body in told if body.get("repo")}
+
+
+@functools.cache
 def feature_fields() -> tuple[str, ...]:
     """What can be set of each feature: its options and its gate, as `feature.teacache.rel_l1_thresh`."""
     import yaml

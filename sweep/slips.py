@@ -6,8 +6,8 @@ Pure but for what it looks up in conf/. Knows the command line's grammar and nam
 import re
 from collections.abc import Sequence
 
-from sweep.config import field_names, nearest
-from sweep.names import choices, choosing, groups, groups_of
+from sweep.config import field_names, nearest, require
+from sweep.names import choices, choosing, groups, groups_of, hub_ids
 
 TEXTS = ("workload.prompt", "workload.negative_prompt")
 """Fields that hold sentences: a comma, a quote or a letter beyond ASCII needs quotes of Hydra's own."""
@@ -43,6 +43,36 @@ def misplaced(flags: Sequence[str], overrides: Sequence[str], sweeps: bool) -> s
         both = f", or 'feature=[{names}]' for both at once" if not {*"[,"} & {*"".join(features)} else ""
         return f"{' '.join(features)}: features are given once; write {one}{both}"
     return ""
+
+
+def by_hub_id(overrides: Sequence[str]) -> list[str]:
+    """`model=Qwen/Qwen-Image` as `model=qwen_image model.path=Qwen/Qwen-Image`, and that path alone likewise.
+
+    Ids of no model are left as they are: a configuration of one's own may have choices in folders. Raises ConfigError.
+    """
+    given = {override.partition("=")[0]: override.partition("=")[2].strip("'\"") for override in overrides}
+    model, path = given.get("model"), given.get("model.path")
+    if model and "/" in model:
+        known = {one.lower(): (one, name) for one, name in hub_ids().items()}
+        require(
+            "," not in model or not {*model.lower().split(",")} & {*known},
+            f"model={model}: give one Hub id at a time, because each model has its own model.path",
+        )
+        if found := known.get(model.lower()):
+            own = [override for override in overrides if not override.startswith("model=")]
+            return [f"model={found[1]}", *([] if path else [f"model.path={found[0]}"]), *own]
+    if path and "/" in path and not {"model", "+study"} & {*given} and (name := hub_ids().get(path)):
+        return [f"model={name}", *overrides]
+    return list(overrides)
+
+
+def no_such_model(name: str) -> str:
+    """One line about a `model=` that is no choice but reads as a Hub id or a path."""
+    if name.startswith(("/", ".", "~")):
+        return f"model={name}: for a checkpoint's folder, write its model and model.path={name}, as in model=qwen_image"
+    ids = ", ".join(f"{one} ({name})" for one, name in hub_ids().items())
+    near = nearest(name, hub_ids())
+    return f"model={name}: no model here has this Hub id{near}{' There' if near else '; there'} are: {ids}"
 
 
 def without_a_sweep(study: str) -> str:

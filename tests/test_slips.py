@@ -1,5 +1,6 @@
 """What a new user types first: each slip ends with one line that says what to do, exit code 2 and nothing written."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,76 @@ def test_the_plan_of_an_empty_sweep_says_how_it_would_end() -> None:
     said = " ".join(done.out.split())
     assert "nothing can run: fp8 is not available with engine diffusers; engine=vllm_omni has it" in said
     assert "exit code 2 (allow_empty=true: 0)" in said
+
+
+COMMIT = "75e0b4be04f60ec59a75f475837eced720f823b6"
+HUB_ID = "Qwen/Qwen-Image"
+BY_HUB_ID = (
+    f"model={HUB_ID}",
+    f"model.path={HUB_ID}",
+    f"model=qwen_image model.path={HUB_ID}",
+    "model=qwen/qwen-image",
+)
+
+
+@pytest.fixture
+def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of Qwen-Image in an empty cache of the Hub, and no variable that names another one."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path_factory.mktemp("huggingface")
+    monkeypatch.setenv("HF_HOME", str(home))
+    return home / "hub" / "models--Qwen--Qwen-Image"
+
+
+def downloaded(repository: Path) -> Path:
+    """The snapshot that a download leaves there: its files are links to blobs."""
+    snapshot = repository / "snapshots" / COMMIT
+    for folder in (snapshot, repository / "blobs", repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "blobs" / "0a1b").write_text("{}")
+    (snapshot / "model_index.json").symlink_to("../../blobs/0a1b")
+    return snapshot
+
+
+@pytest.mark.parametrize("command", BY_HUB_ID)
+def test_a_hub_id_that_is_not_downloaded_is_told_the_command(tmp_path: Path, hub_cache: Path, command: str) -> None:
+    check_refused(overrides.run(command.split(" ")), tmp_path, "to download it, run: hf download Qwen/Qwen-Image")
+
+
+def test_a_hub_id_means_the_checkpoint_in_the_cache(sweep, tmp_path: Path, hub_cache: Path) -> None:
+    snapshot = downloaded(hub_cache)
+    for number, command in enumerate(BY_HUB_ID):
+        done = sweep("engine=noop", "plots=false", f"hydra.run.dir={number}", *command.split(" "))
+        assert done.code == 0, done.err
+        (cell,) = json.loads((tmp_path / str(number) / "plan.json").read_text())["cells"]
+        assert (cell["config"]["model"]["name"], cell["config"]["model"]["path"]) == ("qwen_image", str(snapshot))
+
+
+def test_a_download_that_was_cut_short_is_not_taken(tmp_path: Path, hub_cache: Path) -> None:
+    (downloaded(hub_cache) / "weights.safetensors").symlink_to("../../blobs/missing")
+    check_refused(overrides.run([f"model={HUB_ID}"]), tmp_path, "is incomplete")
+
+
+def test_a_folder_of_that_name_is_meant_first(tmp_path: Path, hub_cache: Path) -> None:
+    downloaded(hub_cache)
+    (tmp_path / HUB_ID).mkdir(parents=True)
+    done = overrides.run(["model=qwen_image", "engine.device=cpu", PATH])
+    assert done.code == 2
+    assert f"model.path={HUB_ID}: not a checkpoint" in done.err
+
+
+MODELS = {
+    "model=Qwen/Qwen-Imge": "did you mean 'Qwen/Qwen-Image'?",
+    "model=someone/something": "black-forest-labs/FLUX.1-dev (flux)",
+    "model=./checkpoint": "model.path=./checkpoint",
+    "-m model=Qwen/Qwen-Image,zai-org/GLM-Image": "give one Hub id at a time",
+    "model=qwen_image engine.device=cpu": "hf download Qwen/Qwen-Image",
+    "clip=openai/clip-vit-base-patch32": "hf download openai/clip-vit-base-patch32",
+}
+
+
+@pytest.mark.parametrize("command", MODELS)
+def test_a_model_that_is_not_here_is_told_what_there_is(tmp_path: Path, hub_cache: Path, command: str) -> None:
+    check_refused(overrides.run(command.split(" ")), tmp_path, MODELS[command])

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from profiling.printing import complain
 from sweep.config import INSTALLED, RunConfig, Workload, require
@@ -18,6 +18,7 @@ from sweep.engines import registry
 from sweep.engines.checkpoint_files import fingerprint
 from sweep.engines.process.nsys_session import RecordingError, usable
 from sweep.findings import SKIP, Finding
+from sweep.machine import hub_cache
 from sweep.machine.devices import Devices, discover
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
@@ -36,6 +37,7 @@ def cell_from(
     cfg: DictConfig, overrides: Sequence[str] = (), suffix: str = "", read: Callable[[Workload], Inputs] = read_inputs
 ) -> Cell:
     """One composed configuration as a Cell. `read` reads the files that its workload names. Raises ConfigError."""
+    _from_hub(cfg)
     found: list[Inputs] = []
 
     def content(run: RunConfig) -> str:
@@ -46,6 +48,14 @@ def cell_from(
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     return dataclasses.replace(cell, inputs=found[0])
+
+
+def _from_hub(cfg: DictConfig) -> None:
+    """Put folders in the place of Hub ids. An embedded model has no checkpoint, which is said where it is checked."""
+    for field, embedded in (("model.path", OmegaConf.select(cfg, "model.embedded")), ("clip", False)):
+        asked = OmegaConf.select(cfg, field)
+        if isinstance(asked, str) and not embedded:
+            OmegaConf.update(cfg, field, hub_cache.folder_of(asked, field))
 
 
 def _devices(config: RunConfig) -> Devices:
@@ -105,7 +115,8 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         return registry.no_adapter(name, config)
     require(
         model.embedded or model.path is not None,
-        f"this tool does not download {model.name} ({model.repo}); give its checkpoint's folder with model.path=DIR",
+        f"this tool does not download {model.name}; write model.path={model.repo} if it is in the Hub cache "
+        f"(hf download {model.repo}), or give a checkpoint's folder with model.path=DIR",
     )
     require(
         model.embedded or any((Path(str(model.path)) / file).is_file() for file in kind.index),
