@@ -228,7 +228,8 @@ class Workload:
     prompts_column: str | None = None  # its column or key that holds the prompts; None: prompt, text or caption
     prompt: str | None = None  # a single prompt instead of a file
     prompt_set: str = "short"  # shipped prompts: world, world_edits, short, mixed, long
-    num_prompts: int = 4
+    num_prompts: int | None = None  # None: all prompts of a file of yours, else `shipped_prompts`
+    shipped_prompts: int = 4  # how many of the shipped prompts, or how often a single `prompt`, where none is said
     prompt_tokens: int | None = None  # pad or trim each prompt to this many tokens of the model's tokenizer
     negative_prompt: str | None = " "
     input_image: str | None = None  # file for image_edit; None: an image generated from the seed
@@ -251,8 +252,9 @@ class Workload:
             self.prompt_set in PROMPT_SETS,
             f"workload.prompt_set={self.prompt_set}: choose world, world_edits, short, mixed or long",
         )
-        for name in ("num_prompts", "width", "height", "steps", "seeds_per_prompt", "repeats"):
-            require(getattr(self, name) >= 1, f"workload.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("num_prompts", "shipped_prompts", "width", "height", "steps", "seeds_per_prompt", "repeats"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"workload.{name}={value}: must be at least 1")
         require(
             self.prompt_tokens is None or self.prompt_tokens <= 1_000_000,
             f"workload.prompt_tokens={self.prompt_tokens}: must be at most 1,000,000",
@@ -264,6 +266,12 @@ class Workload:
             f"workload.prompt_tokens={self.prompt_tokens}: must be at least 1",
         )
         self._check_text()
+
+    def number_of(self, there: int) -> int:
+        """How many prompts a cell generates where `there` distinct ones are: as said, else a file's whole content."""
+        if self.num_prompts is not None:
+            return self.num_prompts
+        return there if self.prompts is not None and self.prompt is None else self.shipped_prompts
 
     def _check_text(self) -> None:
         for name in ("input_len", "output_len"):

@@ -212,7 +212,7 @@ def test_a_download_that_was_cut_short_is_not_taken(tmp_path: Path, hub_cache: P
 def test_a_folder_of_that_name_is_meant_first(tmp_path: Path, hub_cache: Path) -> None:
     downloaded(hub_cache)
     (tmp_path / HUB_ID).mkdir(parents=True)
-    done = overrides.run(["model=qwen_image", "engine.device=cpu", PATH])
+    done = overrides.run(["model=qwen_image", "engine.device=cpu", f"model.path={HUB_ID}"])
     assert done.code == 2
     assert f"model.path={HUB_ID}: not a checkpoint" in done.err
 
@@ -230,3 +230,33 @@ MODELS = {
 @pytest.mark.parametrize("command", MODELS)
 def test_a_model_that_is_not_here_is_told_what_there_is(tmp_path: Path, hub_cache: Path, command: str) -> None:
     check_refused(overrides.run(command.split(" ")), tmp_path, MODELS[command])
+
+
+def prompts_planned(sweep, folder: Path, *arguments: str) -> int:
+    """How many distinct prompts each request of a plan comes from, and that as many are generated."""
+    done = sweep("engine=noop", "plots=false", "hydra.run.dir=one", *arguments)
+    assert done.code == 0, done.err
+    plan = json.loads((folder / "one" / "plan.json").read_text())
+    (inputs,) = plan["inputs"]
+    assert plan["cells"][0]["config"]["workload"]["num_prompts"] == len(inputs["prompts"])
+    assert not inputs["notes"]
+    return len(inputs["prompts"])
+
+
+@pytest.mark.parametrize("arguments", [(), ("workload=image_1024", "model=qwen_image", "model.path=.")])
+def test_a_file_of_prompts_is_used_whole(sweep, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "mine.txt").write_text("".join(f"picture {number}\n" for number in range(11)))
+    assert prompts_planned(sweep, tmp_path, "workload.prompts=mine.txt", *arguments) == 11
+
+
+def test_fewer_prompts_of_a_file_are_said(sweep, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a\nb\nc\n")
+    done = sweep("engine=noop", "workload.prompts=mine.txt", "workload.num_prompts=2", "dry_run=true")
+    assert done.code == 0
+    assert "workload.prompts=mine.txt has 3 prompts; workload.num_prompts=2 takes only the first 2" in done.err
+
+
+def test_a_study_says_nothing_of_how_much_of_a_file_is_used(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("".join(f"picture {number}\n" for number in range(7)))
+    done = overrides.run(["-m", "+study=quick", "workload.prompts=mine.txt", "dry_run=true"])
+    assert (done.code, done.err) == (0, "")

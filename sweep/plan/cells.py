@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import legacy
 from sweep.cached import cached_property
-from sweep.config import TEXT, Feature, RunConfig
+from sweep.config import TEXT, Feature, RunConfig, Workload
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.machine.devices import Devices
@@ -37,9 +37,9 @@ feature's cell measured again. It has no row of its own: its samples join those 
 KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 """Fields of EngineConfig whose change needs another engine start, whatever the engine."""
 
-NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks")
-"""Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, and
-what is looked at afterwards."""
+NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks", "shipped_prompts")
+"""Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, what
+is looked at afterwards, and what `num_prompts` is where it is not said."""
 
 NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most", "parts")
 """Fields of Load that change nothing of what is sent: what users were promised, what is measured besides; and a trace,
@@ -200,18 +200,22 @@ def build_cell(
     overrides: Sequence[str] = (),
     suffix: str = "",
     files: Callable[[RunConfig], Mapping[str, str]] = lambda run: {},
+    prompts: Callable[[Workload], int] = lambda workload: workload.number_of(0),
 ) -> Cell:
     """One composed configuration as a Cell.
 
     `devices` returns what the machine has, `content` hashes the prompts and images that the workload names,
-    `runnable` returns why this engine or machine cannot run the model (None when it can), and `files` returns
-    fingerprints of the checkpoint and of other files that the engine reads, by path.
+    `runnable` returns why this engine or machine cannot run the model (None when it can), `files` returns fingerprints
+    of the checkpoint and of other files that the engine reads, by path, and `prompts` how many prompts are generated
+    where the workload does not say.
     Raises ConfigError. A declared conflict, an unsupported feature or too few devices make a SKIP instead.
     """
     fields.refuse_unknown(config)
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
     fields.refuse_not_finite(dataclasses.asdict(run))
+    if run.workload.num_prompts is None:
+        run.workload.num_prompts = prompts(run.workload)
     fields.refuse_too_many(run)
     check_run(run)
     run.feature = feature_rules.bodies_for(run.feature, run.engine.name)

@@ -57,7 +57,7 @@ def refuse_not_finite(value: Any, name: str = "") -> None:
 def refuse_too_many(run: RunConfig) -> None:
     """Check that planning and storing the requests of one cell ends. Raises ConfigError."""
     work = run.workload
-    most = max(work.num_prompts * work.seeds_per_prompt, run.batch)
+    most = max(work.number_of(0) * work.seeds_per_prompt, run.batch)
     sizes = f"workload.num_prompts={work.num_prompts}, seeds_per_prompt={work.seeds_per_prompt}, batch={run.batch}"
     asked = f"{sizes}, repeats={work.repeats}"
     require(

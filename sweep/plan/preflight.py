@@ -38,13 +38,18 @@ def cell_from(
 ) -> Cell:
     """One composed configuration as a Cell. `read` reads the files that its workload names. Raises ConfigError."""
     _from_hub(cfg)
+    there: list[Inputs] = []
     found: list[Inputs] = []
 
+    def prompts(workload: Workload) -> int:
+        there.append(read(workload))
+        return workload.number_of(len(there[0].prompts))
+
     def content(run: RunConfig) -> str:
-        found.append(with_instructions(read(run.workload), run.load.mix))
+        found.append(with_instructions(there[0] if there else read(run.workload), run.load.mix))
         return found[0].content
 
-    cell = plan.build_cell(cfg, _devices, content, _runnable, overrides, suffix, files=_files)
+    cell = plan.build_cell(cfg, _devices, content, _runnable, overrides, suffix, files=_files, prompts=prompts)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     return dataclasses.replace(cell, inputs=found[0])

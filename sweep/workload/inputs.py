@@ -17,6 +17,11 @@ from sweep.findings import Finding
 from sweep.workload.prompts import all_prompts, estimate_tokens
 from sweep.workload.sharegpt import read_conversations
 
+READ = (
+    *("task", "prompt", "prompts", "prompts_column", "prompt_set", "num_prompts", "shipped_prompts", "input_image"),
+)
+"""Fields of Workload that say what is read."""
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -24,7 +29,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 class Inputs:
     """What a workload reads from files."""
 
-    prompts: tuple[str, ...]  # distinct, at most num_prompts
+    prompts: tuple[str, ...]  # distinct, at most as many as Workload.number_of says
     content: str  # hash of prompts and image
     image: str = ""  # absolute path of the image to edit; "" when there is none or when one is generated
     image_sha256: str = ""  # of the file
@@ -59,7 +64,7 @@ def read_inputs(workload: Workload) -> Inputs:
     replies = conversations(workload)
     asked = [question for question, _ in replies] or all_prompts(workload)
     distinct = list(dict.fromkeys(asked))
-    prompts = tuple(distinct[: workload.num_prompts])
+    prompts = tuple(distinct[: workload.number_of(len(distinct))])
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(prompt.encode("utf-8", "surrogatepass") + b"\0")
@@ -132,8 +137,7 @@ class ReadOnce:
 
     def __call__(self, workload: Workload) -> Inputs:
         """What `workload` reads. Raises ConfigError."""
-        names = ("task", "prompt", "prompts", "prompts_column", "prompt_set", "num_prompts", "input_image")
-        named = tuple(getattr(workload, name) for name in names)
+        named = tuple(getattr(workload, name) for name in READ)
         if named not in self._known:
             self._known[named] = read_inputs(workload)
         return self._known[named]
@@ -141,7 +145,7 @@ class ReadOnce:
 
 def _notes(workload: Workload, asked: Sequence[str], distinct: Sequence[str]) -> list[Finding]:
     """What a user may not expect of the prompts; nothing is said of shipped ones that are left out."""
-    number = workload.num_prompts
+    number = workload.number_of(len(distinct))
     if workload.prompt is not None:
         source = "workload.prompt"
     elif workload.prompts is not None:
@@ -154,10 +158,14 @@ def _notes(workload: Workload, asked: Sequence[str], distinct: Sequence[str]) ->
         notes.append(Finding("equal_prompts", text))
     if len(distinct) < number:
         has = "is 1 prompt, which runs" if len(distinct) == 1 else f"has {len(distinct)} prompts, which run"
-        text = f"{source} {has} again with new seeds, because workload.num_prompts={number}"
-        notes.append(Finding("prompts_repeated", text))
+        why = (
+            f"because workload.num_prompts={number}"
+            if workload.num_prompts
+            else f"{number} in all (workload.num_prompts=1: one)"
+        )
+        notes.append(Finding("prompts_repeated", f"{source} {has} again with new seeds, {why}"))
     if workload.prompts is not None and len(distinct) > number:
-        text = f"{source} has {len(distinct)} prompts; workload.num_prompts={number} takes only the first {number}"
+        text = f"{source} has {len(distinct):,} prompts; workload.num_prompts={number} takes only the first {number:,}"
         notes.append(Finding("prompts_cut", text))
     if strange := sum(any(map(is_control, prompt)) for prompt in distinct[:number]):
         has = "1 prompt contains" if strange == 1 else f"{strange} prompts contain"

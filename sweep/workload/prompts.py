@@ -19,11 +19,12 @@ CHINESE_CHARACTERS_PER_TOKEN = 1.5
 
 
 def load_prompts(workload: Workload) -> list[str]:
-    """The distinct prompts of `workload`, at most `num_prompts`; `build_requests` cycles when there are fewer.
+    """The distinct prompts of `workload`, as many as it takes; `build_requests` cycles when there are fewer.
 
     Raises ConfigError with one line for the user.
     """
-    return list(dict.fromkeys(all_prompts(workload)))[: workload.num_prompts]
+    distinct = list(dict.fromkeys(all_prompts(workload)))
+    return distinct[: workload.number_of(len(distinct))]
 
 
 def all_prompts(workload: Workload) -> list[str]:

@@ -23,7 +23,8 @@ def build_requests(workload: Workload, batch: int, seed: int, inputs: Inputs | N
     require(batch >= 1, f"batch={batch}: must be at least 1")
     inputs = inputs or read_inputs(workload)
     prompts = inputs.prompts
-    asked = [slot % len(prompts) for slot in range(workload.num_prompts) for _ in range(workload.seeds_per_prompt)]
+    number = workload.number_of(len(prompts))
+    asked = [slot % len(prompts) for slot in range(number) for _ in range(workload.seeds_per_prompt)]
     extra = [index % len(prompts) for index in range(-len(asked) % batch)]
     used = [0] * len(prompts)  # seeds taken so far by each prompt
     requests: list[Request] = []

@@ -125,7 +125,7 @@ def test_a_sweep_of_conflicts_only_is_refused() -> None:
 def test_plan_survives_json() -> None:
     made = plan.build_plan([cell("feature=teacache"), cell()])
     assert plan.Plan.from_json(made.to_json()) == made
-    assert made.cells[0].run_config == run_config()
+    assert made.cells[0].run_config == run_config("workload.num_prompts=4"), "the number that is planned is stored"
 
 
 def test_every_shipped_feature_is_complete() -> None:

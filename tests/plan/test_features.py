@@ -176,7 +176,7 @@ def test_studies_ask_for_what_four_gpus_can_run(study: str, combinations: int, s
     made = OmegaConf.to_object(compose("config", [f"+study={study}", *groups]))
     assert isinstance(made, RunConfig)
     work = made.workload
-    assert (work.num_prompts, work.steps, work.repeats, work.width) == (8, 20, 1, 1024)
+    assert (work.shipped_prompts, work.steps, work.repeats, work.width) == (8, 20, 1, 1024)
     wanted = plan.pairs_and_more([(name,) for name in axes["feature"]], made.combine)
     assert len(wanted) == combinations
     for names in wanted:

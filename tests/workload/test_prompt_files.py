@@ -102,6 +102,8 @@ def refused(path: Path, column: str | None, named: list[str]) -> None:
 @pytest.mark.parametrize(
     ("workload", "number", "codes"),
     [
+        (Workload(prompts=str(SHAPES / "geneval_style.jsonl")), 4, []),
+        (Workload(prompts=str(SHAPES / "geneval_style.jsonl"), shipped_prompts=2), 4, []),
         (Workload(prompts=str(SHAPES / "geneval_style.jsonl"), num_prompts=4), 4, []),
         (Workload(prompts=str(SHAPES / "geneval_style.jsonl"), num_prompts=3), 3, ["prompts_cut"]),
         (Workload(prompts=str(SHAPES / "geneval_style.jsonl"), num_prompts=5), 4, ["prompts_repeated"]),
