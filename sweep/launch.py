@@ -14,6 +14,9 @@ from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
 from sweep.run import group
 
+DEFAULT_OUTPUTS = Path("outputs")
+"""Where conf/config.yaml puts sweeps."""
+
 
 def run_single(cfg: DictConfig) -> int:
     """A plain `python -m sweep`: a sweep of one cell. Returns the exit code."""
@@ -27,12 +30,13 @@ def run_single(cfg: DictConfig) -> int:
 
 def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | None) -> int:
     """Print or run a plan. `launch` None: run the groups in this process, one after another."""
-    from sweep.report.plan_table import print_plan
-
     for note in made.notes:
         complain(f"sweep: {note}")
     if dry_run:
-        print_plan(made)
+        from sweep.report.plan_table import print_plan
+        from sweep.results.earlier import expected
+
+        print_plan(made, known=expected(made, folder, DEFAULT_OUTPUTS))
         return 0
     from sweep.run.session import execute
 

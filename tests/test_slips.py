@@ -1,11 +1,12 @@
 """What a new user types first: each slip ends with one line that says what to do, exit code 2 and nothing written."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Finished
+from tests.conftest import Finished, to_run
 from tests.fuzz import overrides
 
 STUDIES = {
@@ -260,3 +261,34 @@ def test_a_study_says_nothing_of_how_much_of_a_file_is_used(tmp_path: Path) -> N
     (tmp_path / "mine.txt").write_text("".join(f"picture {number}\n" for number in range(7)))
     done = overrides.run(["-m", "+study=quick", "workload.prompts=mine.txt", "dry_run=true"])
     assert (done.code, done.err) == (0, "")
+
+
+def planned(sweep, *arguments: str) -> str:
+    """What is printed about a small sweep."""
+    small = ("engine=noop", "plots=false", "workload.prompts=mine.txt", "workload.repeats=2")
+    done = sweep("-m", *small, *arguments)
+    assert done.code == 0, done.err
+    return done.out
+
+
+def test_a_dry_run_says_what_will_run_and_what_is_known_of_its_time(sweep, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a\nb\nc\n")
+    new = planned(sweep, "batch=1,2", "dry_run=true")
+    (row,) = [line for line in new.splitlines() if "baseline b2" in line]
+    assert row.replace("│", "").split()[3:] == ["1", "3", "4", "2"], "devices, prompts, requests, repeats"
+    assert to_run(new) == (2, 0, 1), "cells, skipped, engine starts"
+    assert "prompts: all 3 of mine.txt" in new
+    assert "expected time: unknown, because none of these cells was measured here before" in new
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"], "nothing is written"
+
+    planned(sweep, "batch=1", "hydra.sweep.dir=outputs/one")
+    elsewhere = planned(sweep, "batch=1,2", "dry_run=true", "hydra.sweep.dir=outputs/two")
+    assert re.search(r"expected time: about \d+ s for 1 of 2 cells, unknown for the others", elsewhere)
+    assert to_run(elsewhere) == (2, 0, 1)
+    more = planned(sweep, "batch=1,2", "dry_run=true", "hydra.sweep.dir=outputs/one")
+    assert to_run(more) == (1, 1, 0, 1), "cells, kept, skipped, engine starts"
+    assert "expected time: unknown" in more
+    again = planned(sweep, "batch=1", "dry_run=true", "hydra.sweep.dir=outputs/one")
+    assert to_run(again) == (0, 1, 0, 0)
+    assert "expected time: none, because the folder has all results" in again
+    assert not (tmp_path / "outputs" / "two").exists()

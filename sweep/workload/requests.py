@@ -48,6 +48,12 @@ def build_requests(workload: Workload, batch: int, seed: int, inputs: Inputs | N
     return requests
 
 
+def number_of_requests(workload: Workload, batch: int, prompts: int) -> int:
+    """How many `build_requests` makes of so many distinct prompts: full batches."""
+    asked = workload.number_of(prompts) * workload.seeds_per_prompt
+    return asked + -asked % batch
+
+
 def batches(requests: Sequence[Request], batch: int) -> list[list[Request]]:
     """`requests` in order, `batch` at a time."""
     require(batch >= 1, f"batch={batch}: must be at least 1")
