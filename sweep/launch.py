@@ -14,9 +14,6 @@ from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
 from sweep.run import group
 
-DEFAULT_OUTPUTS = Path("outputs")
-"""Where conf/config.yaml puts sweeps."""
-
 
 def run_single(cfg: DictConfig) -> int:
     """A plain `python -m sweep`: a sweep of one cell. Returns the exit code."""
@@ -35,8 +32,9 @@ def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | Non
     if dry_run:
         from sweep.report.plan_table import print_plan
         from sweep.results.earlier import expected
+        from sweep.results.latest import OUTPUTS
 
-        print_plan(made, known=expected(made, folder, DEFAULT_OUTPUTS))
+        print_plan(made, known=expected(made, folder, OUTPUTS))
         return 0
     from sweep.run.session import execute
 

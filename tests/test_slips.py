@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.results import latest
 from tests.conftest import Finished, to_run
 from tests.fuzz import overrides
 
@@ -292,3 +293,45 @@ def test_a_dry_run_says_what_will_run_and_what_is_known_of_its_time(sweep, tmp_p
     assert to_run(again) == (0, 1, 0, 0)
     assert "expected time: none, because the folder has all results" in again
     assert not (tmp_path / "outputs" / "two").exists()
+
+
+ONE = ("engine=noop", "plots=false", "workload.num_prompts=1", "workload.repeats=1")
+
+
+def ran(done: Finished) -> None:
+    assert done.code == 0, done.err
+
+
+def test_the_sweep_that_ran_last_is_outputs_latest(sweep, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    ran(sweep(*ONE))
+    first = (outputs / "latest").resolve()
+    assert first.parent.parent == outputs, "the default folder, by date and time"
+    ran(sweep("-m", *ONE, "hydra.sweep.dir=outputs/mine"))
+    assert (outputs / "latest").readlink() == Path("mine"), "relative, so that outputs can be moved"
+    ran(sweep("-m", *ONE, "hydra.sweep.dir=elsewhere"))
+    ran(sweep(*ONE, "dry_run=true"))
+    assert sweep("-m", "batch=0").code == 2
+    assert (outputs / "latest").readlink() == Path("mine"), "neither what is not in outputs nor what did not run"
+    again = sweep("-m", *ONE, "hydra.sweep.dir=outputs/latest")
+    ran(again)
+    assert (outputs / "latest").readlink() == Path("mine")
+    assert to_run(again.out)[0] == 0, "that sweep is resumed"
+
+
+def test_a_file_that_is_called_latest_stays(sweep, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "latest").write_text("mine")
+    ran(sweep(*ONE))
+    assert (tmp_path / "outputs" / "latest").read_text() == "mine"
+    assert not [path for path in (tmp_path / "outputs").iterdir() if path.name.startswith(".")]
+
+
+def test_where_no_link_can_be_made_the_sweep_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object, **__: object) -> None:
+        raise OSError("no links on this file system")
+
+    monkeypatch.setattr(Path, "symlink_to", unsupported)
+    (tmp_path / "outputs" / "mine").mkdir(parents=True)
+    latest.point_to(tmp_path / "outputs" / "mine", tmp_path / "outputs")
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["mine"]

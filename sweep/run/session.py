@@ -21,6 +21,7 @@ from sweep.engines.process.failures import one_line
 from sweep.engines.process.forkserver import quiet_tracker
 from sweep.engines.process.host import can_fork, forget_imports
 from sweep.plan.cells import Cell, Plan, build_plan, model_and_engine, outdated
+from sweep.results import latest
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 from sweep.run import provenance, resume
@@ -44,6 +45,7 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
     folder.prepare()
     temp_folders.clear_dead()
     with folder.locked(), temp_folders.sweep_here():
+        latest.point_to(path)
         try:
             return _execute(plan, folder, launch)
         finally:
