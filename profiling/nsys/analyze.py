@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from profiling.atomic_write import write_atomic
+from profiling.cell_names import cell_folders
 from profiling.errors import Refusal
 from profiling.measured_cell import stored_result
 from profiling.nsys import export, nsys_cli, rendering
@@ -13,11 +14,13 @@ from profiling.nsys.phase_analysis import Analysis, analyse
 from profiling.nsys.sqlite_file import EXPORT_AGAIN
 from profiling.printing import complain, json_text, say
 
+KINDS = ".nsys-rep, its .sqlite export, a cell's folder"
 SHOWN = 12
 RECORD = "record with nsys profile -t cuda,nvtx"
 EPILOG = """\
 examples
   python -m profiling analyze trace.nsys-rep                       per phase: busy, idle, late launches, and a verdict
+  python -m profiling analyze outputs/mine teacache                a cell by its label, or by how that begins
   python -m profiling analyze rank0.sqlite rank1.sqlite --format json
   python -m profiling analyze trace.sqlite --top 10 --all          the ten longest kernels of every range
                                                                    (JSON lists 20, kernels.csv lists all)
@@ -38,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "traces", nargs="+", type=Path, metavar="TRACE", help=".nsys-rep, its .sqlite export, or a cell's folder"
+        "traces", nargs="+", type=Path, metavar="TRACE", help=f"{KINDS}, or a sweep's folder and the labels of cells"
     )
     parser.add_argument(
         "--format", choices=("text", "json", "csv"), default="text", help="format of the output (default text)"
@@ -67,7 +70,7 @@ def add_host_only(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Analyse, print and save; returns the exit code. Raises Refusal."""
-    analyses = [analysed(trace, asked.host_only) for trace in asked.traces]
+    analyses = [analysed(trace, asked.host_only) for trace in cell_folders(asked.traces)]
     if asked.save:
         told = [replace(one, trace=_seen_from(asked.save, one.trace)) for one in analyses]
         write_atomic(asked.save / nsys_cli.PHASES_TABLE, rendering.phases_csv(told))

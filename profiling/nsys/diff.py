@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from profiling.cell_names import cell_folders
 from profiling.errors import Refusal
 from profiling.nsys import launches
-from profiling.nsys.analyze import add_host_only, read_trace, whole_number
+from profiling.nsys.analyze import KINDS, add_host_only, read_trace, whole_number
 from profiling.nsys.launches import Launched, Repeat
 from profiling.nsys.phase_analysis import OWN_DOMAINS
 from profiling.nsys.plausible import NOTHING, LeftOut
@@ -26,6 +27,7 @@ LONGEST_ALIGNED = 4000  # launches of a range; of longer ranges only the number 
 EPILOG = """\
 examples
   python -m profiling diff outputs/mine/baseline-b1-1a2b3c4d outputs/mine/teacache-b1-5e6f7a8b
+  python -m profiling diff outputs/mine baseline teacache         the same by their labels
   python -m profiling diff a.sqlite b.sqlite --top 20 --format json
 
 Times are per request and process (rank), so you can compare runs of different lengths and on several GPUs. Each kernel
@@ -110,9 +112,8 @@ class Difference:
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.epilog = EPILOG
-    kinds = ".nsys-rep, its .sqlite export, or a cell's folder"
-    parser.add_argument("a", type=Path, metavar="A", help=f"the trace before: {kinds}")
-    parser.add_argument("b", type=Path, metavar="B", help="the trace after")
+    kinds = f"the traces before and after: {KINDS}, or a sweep's folder and the labels of cells"
+    parser.add_argument("traces", type=Path, nargs="+", metavar="TRACE", help=kinds)
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="format of the output (default text)"
     )
@@ -123,7 +124,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Compare and print; returns the exit code. Raises Refusal."""
-    found = compare(asked.a, asked.b, asked.host_only)
+    traces = cell_folders(asked.traces)
+    if len(traces) != 2:
+        raise Refusal(f"give two traces, before and after, not {len(traces)} (--help shows examples)", "usage")
+    before, after = traces
+    found = compare(before, after, asked.host_only)
     if asked.format == "json":
         say(json_text(document(found)))
     else:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiling.atomic_write import write_atomic
+from profiling.cell_names import cell_folders
 from profiling.errors import Refusal
 from profiling.measured_cell import RecordedCell, read_cell
 from profiling.printing import clean, compact_json, say
@@ -19,7 +20,8 @@ from profiling.timeline.lanes import Window, clock_notes, span, window_of
 DPI = 150
 EXAMPLES = """
 examples:
-  python -m profiling timeline outputs/mine/teacache-b1-1a2b3c4d
+  python -m profiling timeline outputs/mine teacache              a cell by its label, or by how that begins
+  python -m profiling timeline outputs/mine/teacache-b1-1a2b3c4d  the same by its folder
   python -m profiling timeline CELL --request r001 --repeat 2     another request, shown with its whole batch
   python -m profiling timeline CELL --from 1.2 --to 1.5           seconds since the cell's first request
   python -m profiling timeline CELL --from 0 --out figures        the whole cell, written to another folder
@@ -33,7 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.description = "Draw a measured cell as a Perfetto trace and a picture, and print where the time went."
     parser.epilog = EXAMPLES
-    parser.add_argument("cell", type=Path, metavar="CELL", help="folder of a measured cell (contains phases.csv)")
+    cell = "folder of a measured cell (contains phases.csv), or a sweep's folder and the cell's label"
+    parser.add_argument("cell", type=Path, nargs="+", metavar="CELL", help=cell)
     parser.add_argument("--request", default="", metavar="ID", help="show the batch of this request (default: first)")
     parser.add_argument("--repeat", type=int, metavar="N", help="show this repeat of the request, counted from 0")
     parser.add_argument("--from", dest="from_s", type=float, metavar="SECONDS", help="start of the part to show")
@@ -43,15 +46,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Write the files and print the summary; returns exit code 0. Raises Refusal."""
-    cell = read_cell(asked.cell)
+    path, *others = cell_folders(asked.cell)
+    if others and path.exists():
+        raise Refusal(f"give one cell, not {len(asked.cell)}: a folder, or a sweep's folder and a label", "several")
+    cell = read_cell(path)
     window = window_of(cell, asked.request, asked.repeat, asked.from_s, asked.to_s)
     chosen = bool(asked.request or asked.repeat is not None or asked.from_s is not None or asked.to_s is not None)
-    folder = asked.out or asked.cell
+    folder = asked.out or path
     written = write(cell, window, folder, window if chosen else Window(*span(cell)))
     for line in said(cell, window):
         say(clean(line))
-    for path in written:
-        say(clean(f"{path.name:14} {path}"))
+    for file in written:
+        say(clean(f"{file.name:14} {file}"))
     return 0
 
 
