@@ -56,6 +56,7 @@ class Measure:
 
     name: str
     loss: Callable[[float], float]  # 0 when identical; the losses of two causes together are at most their sum
+    value: Callable[[float], float]  # of a loss
     shown: Callable[[float], str]
     outside: str  # of a value, its gate, and how far it is below that
 
@@ -65,16 +66,23 @@ def _same(difference: float) -> float:
 
 
 MEASURES = (
-    Measure("mean_diff", _same, "{:.4f}".format, "images differ by {0} on average, more than the gate of {1:g}"),
-    Measure("max_diff", _same, "{:.3f}".format, "a pixel differs by {0}, more than the gate of {1:g}"),
+    Measure("mean_diff", _same, _same, "{:.4f}".format, "images differ by {0} on average, more than the gate of {1:g}"),
+    Measure("max_diff", _same, _same, "{:.3f}".format, "a pixel differs by {0}, more than the gate of {1:g}"),
     # The root of the mean squared error is a norm, so the triangle inequality holds.
     Measure(
         "psnr_db",
         lambda db: 10 ** (-db / 20),
+        lambda error: -20 * math.log10(error) if error > 0 else math.inf,
         "{:.1f} dB".format,
         "PSNR is {0}, {2:.2g} dB below the gate of {1:g} dB",
     ),
-    Measure("ssim", lambda ssim: 1 - ssim, "{:.3f}".format, "SSIM is {0}, {2:.2g} below the gate of {1:g}"),
+    Measure(
+        "ssim",
+        lambda ssim: 1 - ssim,
+        lambda loss: 1 - loss,
+        "{:.3f}".format,
+        "SSIM is {0}, {2:.2g} below the gate of {1:g}",
+    ),
 )
 
 
@@ -86,9 +94,8 @@ def judge(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Finding
     """
     if not pixels.comparable:
         return Finding(NOT_COMPARABLE, "the difference of the images is not a finite number", FAIL)
-    lossy = [feature for feature in features if feature.lossy]
-    judging = lossy or features
-    for level, status in (("fail", FAIL), ("warn", WARN)):
+    lossy, judging = any(feature.lossy for feature in features), _judging(features)
+    for level, status in LEVELS:
         said = [text for measure in MEASURES if (text := _outside(measure, level, judging, pixels, floor))]
         if said:
             text = "; ".join(said)
@@ -96,12 +103,44 @@ def judge(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Finding
     return None
 
 
+LEVELS = (("fail", FAIL), ("warn", WARN))
+
+
+def limits(features: Sequence[Feature], floor: Pixels) -> dict[str, float]:
+    """The value of each measure from which a cell with these features is FAIL or WARN, e.g. `gate_fail_psnr_db`.
+
+    It is the gate with what two runs of the baseline differ by; measures without a gate are missing.
+    """
+    found = {}
+    for measure in MEASURES:
+        for level, _ in LEVELS:
+            gate = _gate(measure, level, _judging(features))
+            if gate is not None:
+                loss = measure.loss(getattr(floor, measure.name)) + measure.loss(gate)
+                found[f"gate_{level}_{measure.name}"] = measure.value(loss)
+    return found
+
+
+LIMITS = tuple(f"gate_{level}_{measure.name}" for measure in MEASURES for level, _ in LEVELS)
+"""Names of all limits."""
+
+
+def _judging(features: Sequence[Feature]) -> Sequence[Feature]:
+    """The features whose gates count."""
+    return [feature for feature in features if feature.lossy] or features
+
+
+def _gate(measure: Measure, level: str, features: Sequence[Feature]) -> float | None:
+    """The laxest gate of these features; None where one has none, or without a feature."""
+    gates = [getattr(feature.gate, f"{level}_{measure.name}") for feature in features]
+    return None if not gates or None in gates else max(gates, key=measure.loss)
+
+
 def _outside(measure: Measure, level: str, features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> str:
     """How a value is outside the gates of this level; "" when it is inside, or when a feature has no such gate."""
-    gates = [getattr(feature.gate, f"{level}_{measure.name}") for feature in features]
-    if None in gates:
+    gate = _gate(measure, level, features)
+    if gate is None:
         return ""
-    gate = max(gates, key=measure.loss)
     value, chance = getattr(pixels, measure.name), getattr(floor, measure.name)
     if measure.loss(value) <= measure.loss(chance) + measure.loss(gate):  # never true of a floor that is not a number
         return ""

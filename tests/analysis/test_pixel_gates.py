@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweep.analysis.pixel_gates import IDENTICAL, Pixels, judge
+from sweep.analysis.pixel_gates import IDENTICAL, LIMITS, Pixels, judge, limits
 from sweep.config import LOSSLESS_GATE, LOSSY_GATE, WARN_PSNR_DB, ConfigError, Feature, Gate
 from sweep.findings import FAIL, PASS, WARN
 from sweep.plan.features import bodies_for, parse_feature
@@ -133,3 +133,24 @@ def test_a_gate_that_cannot_be_is_refused(gate: Any, named: str) -> None:
     with pytest.raises(ConfigError) as refused:
         bodies_for({"a": {**BODY, "gate": gate}}, "diffusers")
     assert named in str(refused.value)
+
+
+@pytest.mark.parametrize("floor", [IDENTICAL, Pixels(0.002, 0.01, 48.0, 0.998)])
+@pytest.mark.parametrize("name", ["mean_diff", "max_diff", "psnr_db", "ssim"])
+@pytest.mark.parametrize(("level", "expected"), [("warn", WARN), ("fail", FAIL)])
+def test_a_limit_is_where_the_verdict_turns(name: str, level: str, expected: str, floor: Pixels) -> None:
+    gate = {"mean_diff": 0.02, "max_diff": 0.3, "psnr_db": 35.0, "ssim": 0.95}[name]
+    feature = lossy(**{f"{level}_{name}": gate})
+    found = limits([feature], floor)
+    assert set(found) == {f"gate_{level}_{name}"} <= set(LIMITS)
+    (limit,) = found.values()
+    worse = 1.001 if name.endswith("diff") else 0.999
+    assert status(feature, pixels=dataclasses.replace(IDENTICAL, **{name: limit * worse}), floor=floor) == expected
+    assert status(feature, pixels=dataclasses.replace(IDENTICAL, **{name: limit / worse}), floor=floor) == PASS
+
+
+def test_a_baseline_has_no_limits_and_of_several_features_the_laxest_holds() -> None:
+    assert limits([], IDENTICAL) == {}
+    both = [lossy(fail_mean_diff=0.1), lossy("cache_dit", fail_mean_diff=0.2), lossless(fail_mean_diff=0.9)]
+    assert limits(both, IDENTICAL) == {"gate_fail_mean_diff": 0.2}
+    assert limits([*both, lossy("fp8")], IDENTICAL) == {}
