@@ -45,13 +45,16 @@ def style() -> Iterator[None]:
     from matplotlib import font_manager
 
     extra = {"text.parse_math": False, "svg.hashsalt": "sweep", "axes.edgecolor": LIGHT, "axes.titleweight": "bold"}
+    text_as_text = {"svg.fonttype": "none", "pdf.fonttype": 42}  # searchable, and editable in a paper
     size = {"font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9.5}
     with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; no reason to stop a report.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         installed = {font.name for font in font_manager.fontManager.ttflist}
         further = [name for name in CHINESE_FONTS if name in installed][:1]
-        matplotlib.rcParams.update({**extra, **size, "font.family": [*matplotlib.rcParams["font.family"], *further]})
+        matplotlib.rcParams.update(
+            {**extra, **text_as_text, **size, "font.family": [*matplotlib.rcParams["font.family"], *further]}
+        )
         yield
 
 

@@ -66,6 +66,26 @@ def interaction_gain(combination: float | None, members: Sequence[float | None])
     return combination / product if product > 0 else None
 
 
+Ratio = tuple[float, float, float]
+"""A speed-up and the ends of its 95 % interval."""
+
+
+def gain_interval(combination: Ratio, members: Sequence[Ratio]) -> tuple[float, float] | None:
+    """Ends of the 95 % interval of an interaction gain; None unless every speed-up has an interval.
+
+    Logarithms of the speed-ups add up, so their half-widths do in quadrature. That takes the speed-ups for
+    independent; a baseline that they share errs on the wide side.
+    """
+    gain = interaction_gain(combination[0], [member[0] for member in members])
+    if gain is None or not all(0 < low < high and low <= ratio <= high for ratio, low, high in (combination, *members)):
+        return None
+    ratio, low, high = combination
+    below, above = math.log(ratio / low) ** 2, math.log(high / ratio) ** 2
+    for ratio, low, high in members:  # a member's upper end is the gain's lower one
+        below, above = below + math.log(high / ratio) ** 2, above + math.log(ratio / low) ** 2
+    return gain * math.exp(-math.sqrt(below)), gain * math.exp(math.sqrt(above))
+
+
 def wall_s(spans: Sequence[Span]) -> float:
     """Seconds in which at least one request was under way, from (sent, done) of each; what overlaps counts once."""
     return math.fsum(end_s - start_s for start_s, end_s in joined(spans))

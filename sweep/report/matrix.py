@@ -8,12 +8,27 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sweep.analysis import metrics
+from sweep.analysis.paired import NO_DIFFERENCE, UNKNOWN
 from sweep.findings import deciding
 from sweep.report import words
 from sweep.report.words import Row
 
 CONTEXT = ("model", "engine", "parallel", "batch", "width", "height", "steps", "profiled")
 """Columns that define a context: cells that differ in one of them are not compared with each other."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The interaction gain of a combination, and its 95 % interval where that is known."""
+
+    ratio: float
+    interval: tuple[float, float] | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 1: the features help or hinder each other."""
+        return self.interval is not None and not self.interval[0] <= 1 <= self.interval[1]
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,20 @@ class Matrix:
         """Rows of a pair, or of a single feature given twice; () if the sweep does not include it."""
         return self.fields.get(tuple(sorted({first, second})), ())
 
+    def gain(self, row: Row) -> Gain | None:
+        """The interaction gain of one of its rows; None where the row has none.
+
+        Its interval needs each member's own field to hold one row.
+        """
+        ratio = words.number(row, "interaction_gain")
+        if ratio is None:
+            return None
+        alone = [self.fields.get((name,), ()) for name in names_of(row)]
+        known = [_interval(part[0]) for part in alone if len(part) == 1]
+        own, members = _interval(row), [one for one in known if one is not None]
+        whole = own is not None and len(members) == len(alone)
+        return Gain(ratio, metrics.gain_interval(own, members) if whole and own is not None else None)
+
 
 def matrices(rows: Sequence[Row]) -> list[Matrix]:
     """One matrix for each context that has a pair or two single features, in order of appearance."""
@@ -46,6 +75,12 @@ def matrices(rows: Sequence[Row]) -> list[Matrix]:
 def names_of(row: Row) -> tuple[str, ...]:
     """The single features of a row, sorted."""
     return tuple(sorted(filter(None, words.text(row, "features").split("+"))))
+
+
+def within_noise(row: Row) -> bool:
+    """Whether a row's speed-up may as well be none: its verdict says so, or without one its interval holds 1."""
+    called, interval = words.text(row, "called"), _interval(row)
+    return called == NO_DIFFERENCE or (called == UNKNOWN and interval is not None and interval[1] <= 1 <= interval[2])
 
 
 def short_reason(row: Row, width: int = 24) -> str:
@@ -67,6 +102,12 @@ def _matrix(title: str, rows: Sequence[Row]) -> Matrix:
             fields.setdefault(names, []).append(row)
     features = tuple(sorted({name for names in fields for name in names}))
     return Matrix(title, features, {names: tuple(part) for names, part in fields.items()}, tuple(larger))
+
+
+def _interval(row: Row) -> metrics.Ratio | None:
+    """A row's speed-up with the ends of its interval; None where one of them is unknown."""
+    ratio, low, high = (words.number(row, name) for name in ("speedup", "speedup_low", "speedup_high"))
+    return None if ratio is None or low is None or high is None or low == high else (ratio, low, high)
 
 
 def _plain(row: Row, name: str) -> str:

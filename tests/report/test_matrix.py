@@ -7,7 +7,8 @@ import pytest
 
 from sweep import legacy
 from sweep.findings import ERROR, SKIP, Finding
-from sweep.report.matrix import matrices, short_reason
+from sweep.report import speed_colour
+from sweep.report.matrix import matrices, short_reason, within_noise
 from tests.report import shapes
 
 
@@ -73,3 +74,59 @@ def test_reasons_in_a_few_words(finding, short):
 def test_skips_of_plans_from_before_codes_have_them(stored, code, short):
     found = legacy.skip(stored)
     assert (found.code, found.text, found.short) == (code, stored, short)
+
+
+def ratios(value, spread=0.1, **fields):
+    return {"speedup": value, "speedup_low": value * (1 - spread), "speedup_high": value * (1 + spread), **fields}
+
+
+def test_a_gain_has_the_interval_that_follows_from_its_speedups():
+    rows = [shapes.row(name, **ratios(2.0)) for name in ("teacache", "tp")]
+    rows.append(shapes.row("teacache+tp", **ratios(2.0), interaction_gain=0.5))
+    (matrix,) = matrices(rows)
+    gain = matrix.gain(rows[-1])
+    down, up = math.log(1 / 0.9), math.log(1.1)
+    assert gain.ratio == 0.5
+    assert gain.interval == pytest.approx(
+        (0.5 * math.exp(-math.hypot(down, up, up)), 0.5 * math.exp(math.hypot(up, down, down)))
+    )
+    assert gain.is_clear
+    assert matrix.gain(rows[0]) is None
+
+
+@pytest.mark.parametrize("unknown", ["teacache", "tp", "teacache+tp"])
+def test_a_gain_without_all_intervals_has_none_and_is_not_clear(unknown):
+    rows = [shapes.row(name, **ratios(2.0)) for name in ("teacache", "tp")]
+    rows.append(shapes.row("teacache+tp", **ratios(2.0), interaction_gain=0.5))
+    for row in rows:
+        if row["features"] == unknown:
+            row["speedup_low"] = row["speedup_high"] = None
+    (matrix,) = matrices(rows)
+    gain = matrix.gain(rows[-1])
+    assert gain.interval is None
+    assert not gain.is_clear
+
+
+@pytest.mark.parametrize(
+    ("fields", "noise"),
+    [
+        ({"called": "no difference"}, True),
+        ({"called": "faster"}, False),
+        (ratios(1.05), True),
+        (ratios(1.5), False),
+        ({"speedup": 1.05, "speedup_low": None, "speedup_high": None}, False),
+    ],
+)
+def test_a_speedup_is_within_noise_by_its_verdict_or_its_interval(fields, noise):
+    assert within_noise(shapes.row("teacache", **{"called": "", **fields})) is noise
+
+
+def test_the_colour_of_a_speedup_is_symmetric_around_one():
+    largest = speed_colour.reach([0.5, 1.2])
+    assert largest == pytest.approx(2.0)
+    assert speed_colour.reach([]) == speed_colour.LEAST
+    assert speed_colour.colour(1.0, largest) == "#f5f5f5"
+    assert speed_colour.colour(9.0, largest) == speed_colour.colour(2.0, largest) == "#85b8e2"
+    assert speed_colour.colour(0.5, largest) == "#f4a56b"
+    half = [int(speed_colour.colour(ratio, 4.0)[1:3], 16) for ratio in (2.0, 4.0)]
+    assert 0xF5 - half[0] == pytest.approx((0xF5 - half[1]) / 2, abs=1), "twice the logarithm, twice the colour"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sweep.analysis import paired
 from sweep.findings import Finding
-from sweep.report.plots import draw
+from sweep.report.plots import draw, heatmap
 from sweep.report.plots.draw import draw_all
 from sweep.report.plots.loads import draw_soak
 from sweep.report.plots.panels import BARS
@@ -22,11 +22,11 @@ from tests.report import shapes
 
 EXPECTED = {
     "only_baseline": {"phases", "memory"},
-    "one_cell": {"speedup", "phases", "memory", "quality"},
-    "errors": {"heatmap", "speedup", "phases", "memory", "quality"},
-    "forty": {"heatmap", "speedup", "phases", "batch", "memory", "quality", "exactness"},
-    "two_models": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
-    "many_settings": {"heatmap", "speedup", "phases", "batch", "memory", "quality"},
+    "one_cell": {"speedup", "phases", "memory", "quality", "image_quality"},
+    "errors": {"heatmap", "speedup", "phases", "memory", "quality", "image_quality"},
+    "forty": {"heatmap", "speedup", "phases", "batch", "memory", "quality", "image_quality", "exactness"},
+    "two_models": {"heatmap", "speedup", "phases", "batch", "memory", "quality", "image_quality"},
+    "many_settings": {"heatmap", "speedup", "phases", "batch", "memory", "quality", "image_quality"},
     "ladder": {"phases", "memory", "concurrency"},
 }
 
@@ -159,7 +159,7 @@ def test_batch_lines_mark_what_failed_and_leave_out_the_baseline_against_itself(
     drawn = figure("batch", rows + again)
     marked = [line for line in drawn.axes[0].lines if line.get_marker() == "X" and len(line.get_xdata())]
     assert [tuple(line.get_data()) for line in marked] == [([2.0], [rows[3]["latency_mean_s"]])]
-    assert "FAIL" in texts(drawn)
+    assert "teacache ✗ FAIL" in texts(drawn)
     assert not [text for text in texts(drawn) if "A/A" in text]
 
 
@@ -202,7 +202,11 @@ def test_cells_without_numbers_and_failures_are_said():
     assert "cache_dit b1 [FAIL]" in texts(figure("speedup", shapes.with_errors()))
     drawn = figure("speedup", shapes.with_errors())
     draw.footnote(drawn, "Random weights.", draw._clean(pandas.DataFrame(shapes.with_errors())))
-    assert "Random weights. Cells without numbers are not shown: 1 SKIP, 1 ERROR." in texts(drawn)
+    assert (
+        drawn.get_supxlabel()
+        .replace("\n", " ")
+        .endswith("Random weights. Cells without numbers are not shown: 1 SKIP, 1 ERROR.")
+    )
 
 
 def test_a_long_or_foreign_label_draws(tmp_path):
@@ -231,7 +235,7 @@ def test_the_heatmap_says_status_speedup_gain_and_why_not():
     rows += [shapes.row("teacache+tp", speedup=1.25, interaction_gain=0.8, status="WARN")]
     rows += [shapes.failed("ring", "SKIP", "requires 4 GPUs, only 2 available")]
     rows[-1]["findings"] = [Finding("too_few_devices", rows[-1]["reason"], "SKIP", "needs 4 GPUs")]
-    assert {"PASS", "WARN", "SKIP", "1.50×", "1.25×", "gain 0.80", "needs 4 GPUs"} <= set(
+    assert {"✓ PASS", "! WARN", "– SKIP", "1.50×", "1.25×", "gain 0.80", "needs 4 GPUs"} <= set(
         texts(figure("heatmap", rows))
     )
 
@@ -328,3 +332,21 @@ def test_a_long_load_is_drawn_part_by_part() -> None:
     assert figure is not None
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3, 4]
     assert draw_soak(draw._clean(frame[:2])) is None
+
+
+def test_the_heatmap_colours_speed_borders_status_and_hatches_noise():
+    rows = [
+        shapes.row("teacache", speedup=2.0, speedup_low=1.9, speedup_high=2.1, called="faster"),
+        shapes.row("tp", speedup=0.5, speedup_low=0.4, speedup_high=0.6, called="slower", status="FAIL"),
+        shapes.row("teacache+tp", speedup=1.0, speedup_low=0.9, speedup_high=1.1, called="no difference"),
+    ]
+    drawn = figure("heatmap", rows)
+    patches = drawn.axes[0].patches
+    fills = [to_hex(one.get_facecolor()) for one in patches if one.get_fill()]
+    assert sorted(fills) == sorted(["#85b8e2", "#f4a56b", "#f5f5f5"])
+    (hatched,) = [one for one in patches if one.get_hatch()]
+    assert hatched.get_y() > 1, "the pair"
+    assert to_hex(heatmap.BORDERS["FAIL"]["edgecolor"]) in [to_hex(one.get_edgecolor()) for one in patches]
+    said = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert said == ["✓ PASS", "✗ FAIL", "within noise"]
+    assert "speed-up" in [axes.get_ylabel() for axes in drawn.axes], "the colour bar"

@@ -16,8 +16,11 @@ from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, lay_out, style
 from sweep.analysis import columns, paired
 from sweep.findings import LOST
 from sweep.plan.cells import AA
+from sweep.report.plots import intervals, sheet
 from sweep.report.plots.exactness import draw_exactness
 from sweep.report.plots.heatmap import draw_heatmap
+from sweep.report.plots.image_quality import draw_image_quality
+from sweep.report.plots.lines import line_panels
 from sweep.report.plots.loads import draw_batch_under_load, draw_concurrency, draw_rate, draw_soak
 from sweep.report.plots.panels import (
     BASELINE,
@@ -25,17 +28,16 @@ from sweep.report.plots.panels import (
     bar_panels,
     footnote,
     legend_of_colours,
-    line_panels,
     remark,
     without_context,
 )
 from sweep.report.plots.pareto import draw_quality
+from sweep.report.plots.sheet import Sheet, drawing_on, font
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-DPI = 150
 TEXTS = (
     *("cell", "role", "model", "engine", "features", "parallel", "status", "reason", "called", "profiled", "load"),
 )
@@ -70,42 +72,49 @@ def draw_all(
     note: str = "",
     more: "Mapping[str, Callable[[], Figure | None]]" = MappingProxyType({}),
     only: Collection[str] | None = None,
+    on: Sheet = sheet.SCREEN,
+    captioned: Callable[[str, str], None] = lambda name, caption: None,
 ) -> list[Path]:
-    """Draw every plot that has something to show into `folder`; returns the files, PNG and SVG of each.
+    """Draw every plot that has something to show into `folder`; returns the files, one of each of the sheet's formats.
 
     `summary` has the columns of summary.csv (any may be missing); a column `knee` says which rows are the knee of a
     ladder. `note` is small print under each plot, e.g. that weights are random. `more` draws plots that are made from
-    other stored results, by file name. `only` names the plots to draw.
+    other stored results, by file name. `only` names the plots to draw, `on` is what they are drawn for.
+    `captioned` gets the name and the small print of each.
     """
+    import matplotlib
+
     frame = _clean(summary)
     written: list[Path] = []
-    with style():
+    with style(), drawing_on(on):
+        matplotlib.rcParams.update(sheet.sizes())
         for name, draw in PLOTS.items():
             if only is not None and name not in only:
                 continue
             figure = draw(frame[frame["profiled"] == ""] if name in BENCHMARKS else frame)
             if figure is None:
                 continue
-            footnote(figure, note, None if name in TELLS_ALL else frame)
+            captioned(name, footnote(figure, note, None if name in TELLS_ALL else frame))
             written += _save(figure, folder / name)
         for name, make in more.items():
             if (only is None or name in only) and (figure := make()) is not None:
-                footnote(figure, note, None)
+                captioned(name, footnote(figure, note, None))
                 written += _save(figure, folder / name)
     return written
 
 
 def _save(figure: "Figure", file: Path) -> list[Path]:
-    """Write a figure as PNG and SVG."""
+    """Write a figure in each of the sheet's formats."""
     written = []
     file.parent.mkdir(parents=True, exist_ok=True)
-    lay_out(figure, DPI)
-    for suffix in ("png", "svg"):
+    dpi = sheet.current().dpi
+    lay_out(figure, dpi)
+    for suffix in sheet.current().formats:
         path = file.with_name(f"{file.name}.{suffix}")
         with replaced(path) as unfinished:
             # Without a date, the same rows give the same file.
-            metadata = {"Date": None} if suffix == "svg" else None
-            figure.savefig(unfinished, dpi=DPI, format=suffix, metadata=metadata)
+            metadata = DATELESS.get(suffix)
+            figure.savefig(unfinished, dpi=dpi, format=suffix, metadata=metadata)
         written.append(path)
     return written
 
@@ -122,20 +131,19 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
         for y, row in zip(places, panel.rows.itertuples(), strict=True):
             kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high, row.called)
             if row.aa:  # the baseline again: its distance from 1 is noise, not speed
-                kind, colour = "A/A run: baseline again,\noff 1 only by noise", GREY
+                kind, colour = "A/A run:\nbaseline again", GREY
             kinds[kind] = colour
-            failed = row.status in LOST
-            axes.barh(y, row.speedup, height=0.68, color=colour, hatch="////" if failed else None, edgecolor="white")
+            axes.barh(y, row.speedup, height=0.68, color=colour, **_marked(row.status))
             end = row.speedup
             if row.speedup_low == row.speedup_low:  # not NaN
                 errors = [[max(0.0, row.speedup - row.speedup_low)], [max(0.0, row.speedup_high - row.speedup)]]
                 axes.errorbar(row.speedup, y, xerr=errors, fmt="none", ecolor="#222222", elinewidth=1.2, capsize=3)
                 end = max(end, row.speedup_high)
-            axes.text(end + reach * 0.015, y, f"{row.speedup:.2f}×", va="center", fontsize=9, bbox=ON_WHITE)
+            axes.text(end + reach * 0.015, y, f"{row.speedup:.2f}×", va="center", fontsize=font(9), bbox=ON_WHITE)
         axes.axvline(1.0, color="#222222", linewidth=1, linestyle="--")
-        axes.set_xlim(0, reach * 1.14)
-    explained = "baseline = 1; bars: geometric mean of pairs, whiskers: 95 % interval"
-    panels[-1][0].set_xlabel(f"speed-up, × ({explained})\nhigher is better →")
+        axes.set_xlim(0, reach * _room())
+    remark(figure, "Baseline = 1. Bars: geometric mean of pairs; whiskers: 95 % interval.")
+    panels[-1][0].set_xlabel("speed-up, ×\nhigher is better →")
     legend_of_colours(figure, kinds)
     return figure
 
@@ -146,34 +154,56 @@ def draw_phases(frame: "pandas.DataFrame") -> "Figure | None":
     rows = frame[(frame[names].fillna(0) > 0).any(axis=1)]
     if rows.empty:
         return None
-    longest = rows[names].sum(axis=1).max()
-    scale, unit = (1000.0, "s") if longest >= 20_000 else (1.0, "ms")
+    rows = rows.assign(total_ms=rows[names].sum(axis=1))
+    low, high, said = intervals.of(rows, "total_ms")
+    rows = rows.assign(low=low, high=high)
+    longest = rows["total_ms"].max()
+    reach = min(1.4 * longest, max(longest, rows["high"].max() if rows["high"].notna().any() else 0.0))
+    scale, unit = (1000.0, "s") if longest > 1000 else (1.0, "ms")
     figure, panels = bar_panels(rows, "Time by phase")
     remark(figure, _not_at_once(rows))
+    remark(figure, said)
     if (rows["profiled"] != "").any():
         several = "Cells" if (rows["profiled"] != "").all() else "Some cells"
         remark(figure, f"{several} were profiled; their times include profiler overhead.")
     present = {phase: colour for phase, colour in BAR_COLOURS.items() if (rows[f"{phase}_ms"].fillna(0) > 0).any()}
     for axes, panel, places in panels:
         for y, (_, row) in zip(places, panel.rows.iterrows(), strict=True):
-            total, left = row[names].sum(), 0.0
+            total, left = row["total_ms"], 0.0
             for phase, colour in present.items():
                 value = row[f"{phase}_ms"]
                 if not value > 0:
                     continue
-                bar: dict[str, Any] = {"color": colour, "edgecolor": "white", "linewidth": 0.6}
+                bar: dict[str, Any] = {"color": colour, "linewidth": 0.6, **_marked(row["status"])}
                 axes.barh(y, value / scale, left=left / scale, height=0.72, **bar)
-                if value > 0.07 * longest:
+                if value > (0.16 if sheet.current().is_column else 0.07) * longest:
                     ink = "white" if phase in ("denoise_step", "vae_decode") else "black"
                     centre = (left + value / 2) / scale
-                    axes.text(centre, y, f"{value / total:.0%}", ha="center", va="center", color=ink, fontsize=8)
+                    behind = {"facecolor": colour, "edgecolor": "none", "pad": 0.6}  # keeps it legible on a hatch
+                    look: dict[str, Any] = {"ha": "center", "va": "center", "color": ink, "bbox": behind}
+                    axes.text(centre, y, f"{value / total:.0%}", fontsize=font(8), **look)
                 left += value
+            end = total
+            if row["low"] == row["low"]:  # not NaN
+                errors = [[(total - row["low"]) / scale], [(row["high"] - total) / scale]]
+                axes.errorbar(total / scale, y, xerr=errors, fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
+                end = min(row["high"], reach)
             shown = f"{total / scale:.0f}" if total / scale >= 100 else f"{total / scale:.3g}"
-            axes.text((total + longest * 0.012) / scale, y, f"{shown} {unit}", va="center", fontsize=9)
-        axes.set_xlim(0, longest / scale * 1.18)
+            axes.text((end + reach * 0.012) / scale, y, f"{shown} {unit}", va="center", fontsize=font(9))
+        axes.set_xlim(0, reach / scale * (_room() + 0.04))
     panels[-1][0].set_xlabel(f"mean time per generation, {unit}\n← lower is better")
     legend_of_colours(figure, present, title="phase")
     return figure
+
+
+def _marked(status: str) -> dict[str, Any]:
+    """The look of a bar: hatched if its cell failed."""
+    return {"hatch": "////" if status in LOST else None, "edgecolor": "white"}
+
+
+def _room() -> float:
+    """How far an axis reaches beyond its longest bar, for the number at its end; the bar is 1."""
+    return 1.26 if sheet.current().is_column else 1.14
 
 
 def draw_batch(frame: "pandas.DataFrame") -> "Figure | None":
@@ -199,10 +229,10 @@ def draw_memory(frame: "pandas.DataFrame") -> "Figure | None":
     figure, panels = bar_panels(rows, "Peak memory")
     reach = rows["peak_memory_gb"].max()
     for axes, panel, places in panels:
-        for y, value in zip(places, panel.rows["peak_memory_gb"], strict=True):
-            axes.barh(y, value, height=0.68, color=FASTER, edgecolor="white")
-            axes.text(value + reach * 0.015, y, f"{value:.3g}", va="center", fontsize=9)
-        axes.set_xlim(0, reach * 1.14 or 1.0)
+        for y, value, status in zip(places, panel.rows["peak_memory_gb"], panel.rows["status"], strict=True):
+            axes.barh(y, value, height=0.68, color=FASTER, **_marked(status))
+            axes.text(value + reach * 0.015, y, f"{value:.3g}", va="center", fontsize=font(9))
+        axes.set_xlim(0, reach * _room() or 1.0)
     panels[-1][0].set_xlabel(label)
     return figure
 
@@ -218,11 +248,25 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "soak": draw_soak,
     "batch_under_load": draw_batch_under_load,
     "quality": draw_quality,
+    "image_quality": draw_image_quality,
     "exactness": draw_exactness,
 }
 """File name of each plot, and the function that draws it (None: nothing to show)."""
 
-BENCHMARKS = ("speedup", "batch", "concurrency", "rate", "soak", "batch_under_load", "quality", "exactness")
+DATELESS: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""Metadata of a format that would hold the time."""
+
+BENCHMARKS = (
+    "speedup",
+    "batch",
+    "concurrency",
+    "rate",
+    "soak",
+    "batch_under_load",
+    "quality",
+    "image_quality",
+    "exactness",
+)
 """Plots of speed. They leave out profiled cells."""
 
 TELLS_ALL = ("heatmap",)
@@ -255,7 +299,9 @@ def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
         )
     ]
     plain = frame["aa"] | (frame["series"] == BASELINE)
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(frame.loc[~plain, "series"]))}
+    combined = frame["features"].str.contains("+", regex=False)
+    names = dict.fromkeys([*frame.loc[~plain & ~combined, "series"], *frame.loc[~plain & combined, "series"]])
+    numbers = {name: number for number, name in enumerate(names)}
     frame["look"] = [numbers.get(name, -1) for name in frame["series"]]
     return frame
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY, LIGHT
 from sweep.findings import LOST
-from sweep.report.plots.panels import BAD, PANELS_IN_A_ROW, first_panels, panel_grid, remark, shortened
+from sweep.report.plots.panels import BAD, first_panels, panel_grid, panels_in_a_row, remark, shortened
 from sweep.report.plots.pareto import name_points
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def draw_exactness(frame: "pandas.DataFrame") -> "Figure | None":
         axes.set_xlim(-0.03, 1.06)
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}" if -0.01 <= share <= 1.01 else "")
         axes.set_xlabel("pictures that show all that was asked\nhigher is better →")
-        if place % PANELS_IN_A_ROW == 0:
+        if place % panels_in_a_row() == 0:
             axes.set_ylabel("speed-up, ×\nhigher is better →")
     remark(figure, said)
     remark(figure, "Whiskers: 95 % intervals. Dotted: the baseline's own share. Crosses: FAIL. The fastest have names.")

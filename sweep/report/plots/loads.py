@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY
 from sweep.analysis import columns
-from sweep.report.plots.panels import BASELINE, CONTEXT, line_panels, remark, without_context
+from sweep.report.plots.lines import Looks, line_panels
+from sweep.report.plots.panels import BASELINE, CONTEXT, remark, without_context
+from sweep.report.plots.sheet import font
 
 if TYPE_CHECKING:
     import pandas
@@ -108,7 +110,7 @@ def _lines(
     what = {"concurrency": "requests in flight", "request_rate": "requests sent a second"}[level]
     beyond: dict[str, float] = {}
 
-    def over(axes: "Axes", drawn: "pandas.DataFrame", column: str, looks: dict[str, tuple[str, str]]) -> None:
+    def over(axes: "Axes", drawn: "pandas.DataFrame", column: str, looks: Looks) -> None:
         """Rings around knees, and what the same does offline."""
         knees = drawn[drawn["knee"] & drawn[column].notna()]
         axes.plot(knees[level], knees[column], "o", **_RING)
@@ -138,7 +140,7 @@ def _draw_offline(
     axes: "Axes",
     drawn: "pandas.DataFrame",
     offline: "pandas.DataFrame",
-    looks: dict[str, tuple[str, str]],
+    looks: Looks,
     beyond: dict[str, float],
 ) -> None:
     """A dotted line for each series that was measured offline too; those far above the others go to `beyond`."""
@@ -155,6 +157,6 @@ def _draw_offline(
         axes.set_ylim(0, max(axes.get_ylim()[1], value * 1.12))
         if not said:
             place: dict[str, Any] = {"xy": (0.02, value), "xycoords": ("axes fraction", "data")}
-            look: dict[str, Any] = {"fontsize": 8, "color": GREY, "va": "bottom"}
+            look: dict[str, Any] = {"fontsize": font(8), "color": GREY, "va": "bottom"}
             axes.annotate(OFFLINE, xytext=(0, 2), textcoords="offset points", **place, **look)
             said = True

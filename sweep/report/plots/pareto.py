@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY, LIGHT
 from sweep.findings import LOST
-from sweep.report.plots.panels import BAD, MARKERS, PANELS_IN_A_ROW, first_panels, panel_grid, remark, shortened
+from sweep.report.plots.lines import MARKERS
+from sweep.report.plots.panels import BAD, first_panels, legend_of, panel_grid, panels_in_a_row, remark, shortened
+from sweep.report.plots.sheet import font
 
 if TYPE_CHECKING:
     import pandas
@@ -63,9 +65,9 @@ def draw_quality(frame: "pandas.DataFrame") -> "Figure | None":
         if (rows["mean_diff"] == 0).any():
             ticks, words = [edge, *ticks], ["identical", *words]
             axes.axvspan(edge - 0.35, edge + 0.35, color="#F2F2F2", zorder=0)
-        axes.set_xticks(ticks, words, fontsize=9 if len(ticks) < 7 else 8)
+        axes.set_xticks(ticks, words, fontsize=font(9 if len(ticks) < 7 else 8))
         axes.set_xlabel("mean pixel difference (0–1)\n← lower is better")
-        if place % PANELS_IN_A_ROW == 0:
+        if place % panels_in_a_row() == 0:
             axes.set_ylabel("speed-up, ×\nhigher is better →")
     _legend(figure, rows, looks)
     remark(figure, said)
@@ -173,7 +175,7 @@ def name_points(axes: "Axes", points: list[tuple[float, float, str, bool]]) -> N
                 continue
             taken.append(box)
             look: dict[str, Any] = {"color": "#111111", "fontweight": "bold"} if front else {"color": GREY}
-            look |= {"ha": side, "fontsize": 7.5, "zorder": 4, "bbox": BEHIND}
+            look |= {"ha": side, "fontsize": font(7.5), "zorder": 4, "bbox": BEHIND}
             axes.annotate(name, (x, y), (dx, dy), textcoords="offset points", **look)
             break
 
@@ -199,4 +201,4 @@ def _legend(figure: "Figure", rows: "pandas.DataFrame", looks: dict[float, tuple
         handles.append(Line2D([], [], linestyle="", marker="X", color=BAD, label="FAIL"))
     if rows["aa"].any():
         handles.append(Line2D([], [], linestyle="", marker="d", color=LIGHT, label="A/A run: baseline again"))
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, labelspacing=0.6)
+    legend_of(figure, handles, columns=2)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from profiling.plot_style import GREY
 from sweep.analysis import image_metrics, image_pairs, prompt_checks, world_questions
 from sweep.plan.cells import AA, Cell, Plan
+from sweep.report.plots import sheet
 from sweep.report.plots.panels import BAD
+from sweep.report.plots.sheet import font
 from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROMPTS, CELLS = 4, 8  # at most
+NARROW = 0.9  # width of a cell in a column, inches
 Row = Mapping[str, Any]
 Key = tuple[int, int]
 
@@ -41,7 +44,8 @@ def draw_pictures(
     if len(checked) < 2:
         return None
     baseline = plan.by_key[checked[0]["cell_key"]].baseline_key
-    shown = [row for row in checked if plan.by_key[row["cell_key"]].baseline_key == baseline][:CELLS]
+    most = max(2, int(sheet.width_or(0.0) / NARROW)) if sheet.current().is_column else CELLS
+    shown = [row for row in checked if plan.by_key[row["cell_key"]].baseline_key == baseline][:most]
     columns = [_column(folder, plan, row, results) for row in shown]
     keys = sorted(set.intersection(*(set(column.pictures) for column in columns)))[:PROMPTS] if columns else []
     first = results.get(shown[0]["cell_key"])
@@ -82,20 +86,26 @@ def _sources(folder: SweepFolder, cell: Cell, keys: Sequence[Key]) -> "dict[Key,
 def _figure(columns: Sequence[Column], keys: Sequence[Key], prompts: Sequence[str]) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.3 + 1.45 * len(columns), 0.9 + 1.75 * len(keys)), layout="constrained")
+    column = sheet.current().is_column
+    wide = sheet.width_or(2.3 + 1.45 * len(columns))
+    tall = 0.5 + 0.85 * len(keys) if column else 0.9 + 1.75 * len(keys)
+    figure = Figure(figsize=(wide, tall), layout="constrained")
     grid = figure.subplots(len(keys), len(columns), squeeze=False)
     for line, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
-        for axes, column in zip(grid[line], columns, strict=True):
-            picture, wrong = column.pictures[key]
+        for axes, shown in zip(grid[line], columns, strict=True):
+            picture, wrong = shown.pictures[key]
             axes.imshow(picture, cmap="gray", interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             for edge in axes.spines.values():
                 edge.set(visible=True, color=BAD if wrong else GREY, linewidth=2.5 if wrong else 0.6)
             if wrong:
-                axes.set_xlabel("\n".join(textwrap.wrap(wrong, 24)[:2]), color=BAD, fontsize=7.5)
+                axes.set_xlabel(
+                    "\n".join(textwrap.wrap(wrong, 16 if column else 24)[:2]), color=BAD, fontsize=font(7.5)
+                )
             if line == 0:
-                axes.set_title(column.heading, fontsize=8.5)
-        words = "\n".join(textwrap.wrap(prompt, 30)[:6])
-        grid[line][0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8, labelpad=6)
+                heading = "\n".join(textwrap.wrap(shown.heading, 12)) if column else shown.heading
+                axes.set_title(heading, fontsize=font(8.5))
+        words = "\n".join(textwrap.wrap(prompt, 14 if column else 30)[:6])
+        grid[line][0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=font(8), labelpad=6)
     return figure

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY, LIGHT
 from sweep.report.load_cells import LoadCell, families, telling
-from sweep.report.plots.panels import BAD, LINES, PANELS, PANELS_IN_A_ROW, remark, title_of, wrapped
+from sweep.report.plots import sheet
+from sweep.report.plots.panels import BAD, PANELS, legend_of, panels_in_a_row, remark, title_of, wrapped
+from sweep.report.plots.sheet import font
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
     from sweep.analysis.ladders import Ladder
     from sweep.results.records import RequestRow
+
+LINES = 7
+"""Loads of one panel: as many shades as can be told apart."""
 
 POINTS = 1000
 """Steps of a line: quantiles of more requests look the same."""
@@ -49,9 +54,13 @@ def draw_latency_cdf(cells: Sequence[LoadCell]) -> "Figure | None":
     if not groups:
         return None
     shown = groups[:PANELS]
-    columns = min(len(shown), PANELS_IN_A_ROW // 2)
+    columns = min(len(shown), max(1, panels_in_a_row() // 2))
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(4.9 * columns + 0.6, 3.7 * lines + 0.9), layout="constrained")
+    if sheet.current().is_column:
+        size = (sheet.width_or(0.0), 2.4 * lines + 0.3)
+    else:
+        size = (sheet.width_or(4.9 * columns + 0.6), 3.7 * lines + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
     title_of(figure, "Latency under load")
     remark(figure, STEADY)
     if len(groups) > len(shown):
@@ -63,7 +72,7 @@ def draw_latency_cdf(cells: Sequence[LoadCell]) -> "Figure | None":
         if len(group) > LINES:
             remark(figure, f"{LINES} of {len(group)} loads of {group[0].name} are drawn: the heaviest or last.")
         _cdf(axes, group[-LINES:])
-        axes.set_title(wrapped(_said(group[0]), 42), fontsize=10, loc="left")
+        axes.set_title(wrapped(_said(group[0]), 42), fontsize=font(10), loc="left")
     if lost := sum(len(one.failed) for group in shown for one in group):
         remark(figure, f"{_requests(lost)} failed and {'is' if lost == 1 else 'are'} in no line.")
     return figure
@@ -106,7 +115,7 @@ def _cdf(axes: "Axes", group: Sequence[LoadCell]) -> None:
     axes.set_ylabel("share of requests that\ntook at most this long")
     since = "from when it was due" if group[0].is_open else "from sending"
     axes.set_xlabel(f"latency {since}, s\n← lower is better")
-    axes.legend(loc="best", fontsize=8.5, framealpha=0.9, edgecolor=LIGHT)
+    axes.legend(loc="best", fontsize=font(8.5), framealpha=0.9, edgecolor=LIGHT)
 
 
 def draw_requests(cells: Sequence[LoadCell], ladders: "Sequence[Ladder]") -> "Figure | None":
@@ -118,21 +127,23 @@ def draw_requests(cells: Sequence[LoadCell], ladders: "Sequence[Ladder]") -> "Fi
     if not chosen:
         return None
     shown = chosen[:TIMELINES]
-    heights = [1.4 + 0.016 * len(_first(timed(one))) for one in shown]
-    figure = Figure(figsize=(9.6, sum(heights) + 1.3), layout="constrained")
+    column = sheet.current().is_column
+    low, each, rest = (1.0, 0.008, 0.9) if column else (1.4, 0.016, 1.3)
+    heights = [low + each * len(_first(timed(one))) for one in shown]
+    figure = Figure(figsize=(sheet.width_or(9.6), sum(heights) + rest), layout="constrained")
     title_of(figure, "Requests over time")
     kinds: set[str] = set()
-    column = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, cell in zip(column, shown, strict=True):
+    stack = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, cell in zip(stack, shown, strict=True):
         kinds |= _timeline(axes, cell)
     if any(len(timed(one)) > len(_first(timed(one))) for one in shown):
         remark(figure, "Only the first requests of a cell are drawn; requests.csv has all.")
     if len(chosen) > len(shown):
         remark(figure, f"{len(chosen) - len(shown)} more configurations are not drawn.")
-    column[-1].set_xlabel("time, s")
+    stack[-1].set_xlabel("time, s")
     handles = [Patch(color=colour, label=name) for name, colour in KINDS.items() if name in kinds]
     handles.append(Patch(color=WINDOW, label="steady state: what\nfigures are made from"))
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    legend_of(figure, handles, columns=2)
     return figure
 
 
@@ -196,6 +207,8 @@ def _timeline(axes: "Axes", cell: LoadCell) -> set[str]:
     count = f", first {len(requests)} of {len(all_of_them)} requests" if len(all_of_them) > len(requests) else ""
     part = "" if cell.part is None else f", {cell.level_words}"
     title = f"{cell.name}, {cell.row['load']}{part}{count}"
-    axes.set_title("\n".join(textwrap.wrap(title, 80)), fontsize=10, loc="left")
+    axes.set_title(
+        "\n".join(textwrap.wrap(title, 46 if sheet.current().is_column else 80)), fontsize=font(10), loc="left"
+    )
     axes.tick_params(axis="y", colors=GREY)
     return set(lines)
