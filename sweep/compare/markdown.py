@@ -3,7 +3,6 @@
 All text from a report is escaped: it may hold table bars, backticks, HTML, mentions or references.
 """
 
-import re
 from collections.abc import Sequence
 
 from sweep.compare import describe, tabular
@@ -11,26 +10,14 @@ from sweep.compare.best import Ranking, Wanted
 from sweep.compare.decide import Comparison, Options
 from sweep.compare.load import Report
 from sweep.compare.tabular import Line
+from sweep.report.escaping import markdown as escape
 from sweep.report.words import cells_words
 
 ROWS = 50  # GitHub refuses a comment of more than 65,536 characters
 QUIET_ROWS = 100
 BEST_ROWS = 10
 NAMES = 50
-LONGEST = 200  # characters of one value
 MOST = 60_000  # characters of a whole comment
-
-_REFERENCE = re.compile(r"@|\\#|:(?=//)|\bwww(?=\.)|\bGH(?=-)", re.IGNORECASE)
-_MARKUP = re.compile(r"[\\`*_\[\]|~$#]|^[-+=]")
-
-
-def escape(text: str) -> str:
-    """One line that GitHub shows literally: no markup, HTML, mentions, references or links."""
-    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-    text = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A zero-width space: GitHub looks for mentions, references and links after it has resolved escapes.
-    return _REFERENCE.sub(lambda found: f"{found[0]}\u200b", text)
 
 
 def comparison_markdown(comparisons: Sequence[Comparison], options: Options, failed_on: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from sweep.results.folder import SweepFolder
 from sweep.streams import refusal, steady
 
 EPILOG = """\
-Without an option, everything but the text report and the dashboard is rebuilt. --throughput, --latency, --text and
+Without an option, everything but the text report and the dashboard is rebuilt. --plots, --latex and --markdown make
+only what they name, also of a folder that has summary.csv alone. --throughput, --latency, --text and
 --interactive make only what they name, and can be given together; they are about cells under load.
 
 exit codes are those of the sweep: 0 every cell is fine or skipped, 1 a cell is FAIL or ERROR; or 2 when DIR is not a
@@ -42,6 +43,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("folder", type=Path, metavar="DIR", help="a sweep's folder, e.g. outputs/2026-11-21/10-00-00")
     made.add_argument("--no-plots", action="store_true", help="skip plots and report.html")
     made.add_argument("--columns", action=_Columns, nargs=0, help="list the columns of summary.csv")
+    paper = made.add_argument_group("for a paper or a page (nothing is rebuilt)")
+    paper.add_argument(
+        "--plots", nargs="?", const="", metavar="NAMES", help="draw the plots into DIR/plots, or those in NAMES: a,b"
+    )
+    paper.add_argument(
+        "--format", action="append", default=[], metavar="F", help="format of plots: png, svg, pdf (default: png,svg)"
+    )
+    paper.add_argument("--width", metavar="INCHES", help="width of plots, 3.3 for one column; all texts get one size")
+    paper.add_argument("--no-title", action="store_true", help="draw plots without title, for a paper's own caption")
+    paper.add_argument("--latex", action="store_true", help="print the summary as a LaTeX table (booktabs)")
+    paper.add_argument("--markdown", action="store_true", help="print the summary as a Markdown table")
     loads = made.add_argument_group("cells under load")
     loads.add_argument("--throughput", action="store_true", help="draw only the plots of throughput")
     loads.add_argument("--latency", action="store_true", help="draw only the plots of latency")
@@ -76,12 +88,24 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Make what was chosen; the sweep's exit code. Raises ConfigError, Unfit and OSError."""
+    from sweep.analysis.summary import exit_code
+    from sweep.report import paper
     from sweep.report.build import rebuild
 
     folder = SweepFolder(arguments.folder)
+    chosen = paper.wanted(
+        arguments.plots,
+        arguments.format,
+        arguments.width,
+        not arguments.no_title,
+        arguments.latex,
+        arguments.markdown,
+    )
     parts = [name for name in ("throughput", "latency", "text", "interactive") if getattr(arguments, name)]
     code = 0
-    if arguments.all or not parts:
+    if chosen.anything:
+        code = exit_code(paper.make(folder, chosen))
+    elif arguments.all or not parts:
         code = rebuild(folder, plots=not arguments.no_plots)
         parts = ["text", "interactive"] if arguments.all else []
     return _of_loads(folder, parts) if parts else code

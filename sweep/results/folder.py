@@ -220,6 +220,16 @@ class SweepFolder:
         """Write summary.csv."""
         return self._write("summary.csv", to_csv(columns, (map(row.get, columns) for row in rows)))
 
+    def load_summary(self) -> list[dict[str, str]]:
+        """The rows of summary.csv, as text. Raises ConfigError when there is none that can be read."""
+        path = self.path / "summary.csv"
+        try:
+            return list(csv.DictReader(io.StringIO(self.files.read(path).decode("utf-8"), newline="")))
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigError(f"{self.path} is not a sweep folder: it has neither plan.json nor summary.csv") from None
+        except (OSError, ValueError, csv.Error) as error:
+            raise ConfigError(f"{path} cannot be read: {_why(error)}") from error
+
     def save_report(self, report: Mapping[str, Any]) -> Path:
         """Write report.json as one line, because it can hold thousands of cells."""
         return self._write("report.json", encoded(report))

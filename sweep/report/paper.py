@@ -1,0 +1,142 @@
+"""What a paper takes from a sweep: plots of a chosen format and width, and the summary as a LaTeX or Markdown table.
+
+Of a sweep's folder, or of one that was published with summary.csv alone. Arguments are checked before anything is
+read. The plots themselves are in `plots`, the tables in `summary_tables`.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep import legacy
+from sweep.config import ConfigError
+from sweep.findings import SKIP
+from sweep.report import drawing
+from sweep.report.plots.sheet import FORMATS, NARROWEST, SCREEN, WIDEST, Sheet
+from sweep.results.folder import SweepFolder
+
+ALL = ""
+"""What `--plots` without names is read as."""
+
+RANDOM_WEIGHTS = "random_weights"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was chosen. `plots` None: no plots; `only` None: all of them."""
+
+    plots: bool
+    only: tuple[str, ...] | None
+    on: Sheet
+    latex: bool
+    markdown: bool
+
+    @property
+    def anything(self) -> bool:
+        return self.plots or self.latex or self.markdown
+
+
+def wanted(
+    plots: str | None, formats: Sequence[str], width: str | None, title: bool, latex: bool, markdown: bool
+) -> Wanted:
+    """Checked arguments of the command line. Raises ConfigError with one line that says what to write instead."""
+    if plots is None:
+        for option, given in (("--format", formats), ("--width", width), ("--no-title", not title)):
+            if given:
+                raise ConfigError(f"{option} is about plots; add --plots")
+    if latex and markdown:
+        raise ConfigError("--latex and --markdown are one table each; choose one")
+    chosen = tuple(dict.fromkeys(part.strip().lower() for one in formats for part in one.split(","))) or SCREEN.formats
+    for one in chosen:
+        if one not in FORMATS:
+            raise ConfigError(f"--format {one}: choose from {', '.join(FORMATS)}")
+    sheet = Sheet(chosen, _inches(width), title)
+    return Wanted(plots is not None, _names(plots), sheet, latex, markdown)
+
+
+def _inches(width: str | None) -> float | None:
+    if width is None:
+        return None
+    try:
+        inches = float(width)
+    except ValueError:
+        inches = float("nan")
+    if not NARROWEST <= inches <= WIDEST:
+        raise ConfigError(f"--width {width}: give inches from {NARROWEST:g} to {WIDEST:g}, such as 3.3 for one column")
+    return inches
+
+
+def _names(plots: str | None) -> tuple[str, ...] | None:
+    if plots is None or not plots.strip():
+        return None
+    names = tuple(dict.fromkeys(part.strip() for part in plots.split(",") if part.strip()))
+    known = drawing.names()
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--plots {name}: no such plot; choose from {', '.join(known)}, after the folder")
+    return names
+
+
+Draw = Callable[[Callable[[str, str], None]], list[Path]]
+
+
+def make(folder: SweepFolder, chosen: Wanted) -> Sequence[Mapping[str, Any]]:
+    """Draw and print what was chosen; returns the rows. Raises ConfigError, Unfit and OSError."""
+    rows, note, draw = _of_sweep(folder, chosen) if folder.has_plan else _of_published(folder, chosen)
+    if chosen.plots:
+        _plots(folder, chosen, draw)
+    if chosen.latex or chosen.markdown:
+        from sweep.report import summary_tables
+
+        table = summary_tables.latex if chosen.latex else summary_tables.markdown
+        sys.stdout.write(table(rows, note))
+    return rows
+
+
+def _of_sweep(folder: SweepFolder, chosen: Wanted) -> tuple[Sequence[Mapping[str, Any]], str, Draw]:
+    from sweep.report import stored
+
+    found = stored.read(folder)
+    return found.summary.rows, found.note, lambda captioned: drawing.draw(found, chosen.only, chosen.on, captioned)
+
+
+def _of_published(folder: SweepFolder, chosen: Wanted) -> tuple[Sequence[Mapping[str, Any]], str, Draw]:
+    """Of summary.csv alone: without plots of single requests and images, which are not there."""
+    from sweep.report.stored import RANDOM_WEIGHTS_NOTE
+
+    rows = [{**row, "findings": _skip(row)} for row in folder.load_summary()]
+    if lacking := [name for name in chosen.only or () if name in drawing.FROM_RESULTS]:
+        raise ConfigError(f"--plots {','.join(lacking)}: needs the sweep's own folder; {folder.path} has no plan.json")
+    note = RANDOM_WEIGHTS_NOTE if folder.load_manifest().get(RANDOM_WEIGHTS) else ""
+    return (
+        rows,
+        note,
+        lambda captioned: drawing.draw_rows(folder.plots_path(), rows, note, chosen.only, chosen.on, captioned),
+    )
+
+
+def _skip(row: Mapping[str, str]) -> list[Any]:
+    """The finding of a skipped cell, whose few words a matrix has room for."""
+    found = legacy.skip(row.get("reason") or "") if row.get("status") == SKIP else None
+    return [found] if found else []
+
+
+def _plots(folder: SweepFolder, chosen: Wanted, draw: Draw) -> None:
+    """Draw, and say on stderr where, so that a table on stdout stays one. Captions of a paper are said with it."""
+    captions: dict[str, str] = {}
+    files = draw(captions.__setitem__)
+    missing = [name for name in chosen.only or () if name not in {path.stem for path in files}]
+    if not files or missing:
+        raise ConfigError(f"{folder.path} has nothing to show for {', '.join(missing) or 'any plot'}")
+    out = sys.stderr if chosen.latex or chosen.markdown else sys.stdout
+    for line in _said(files, captions if chosen.on.width is not None else {}):
+        print(line, file=out)
+
+
+def _said(files: Iterable[Path], captions: Mapping[str, str]) -> list[str]:
+    from profiling.printing import clean
+
+    lines = [clean(str(path)) for path in files]
+    return lines + [clean(f"{name}: {caption}") for name, caption in captions.items() if caption]

@@ -1,0 +1,127 @@
+"""The summary of a sweep as a table for a paper (LaTeX, with booktabs) or a page (Markdown): a line for each cell.
+
+Rows of summary.csv in, text out. Texts of users are escaped. Knows no files.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from profiling.printing import clean
+from sweep.findings import NOT_RUN, SKIP
+from sweep.plan.cells import BASELINE
+from sweep.report import escaping
+from sweep.report.words import Row, cells_words, digits, number, quality_text, speedup_text, text, verdict_text
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    shown: Callable[[Row], str]
+    right: bool = True  # aligned to the right
+
+
+def _speedup(row: Row) -> str:
+    """`1.86× (1.84–1.88)`."""
+    return "" if text(row, "role") == BASELINE else speedup_text(row).replace("x", "×").replace("-", "–")
+
+
+def _baseline_s(row: Row) -> str:
+    """Of sweeps from before the column, what `summary` fills it with: the latency that the speed-up compares with."""
+    if text(row, "role") == BASELINE:
+        return ""
+    stored, own, ratio = (number(row, name) for name in ("baseline_latency_s", "latency_mean_s", "speedup"))
+    return digits(own * ratio if stored is None and own is not None and ratio is not None else stored)
+
+
+def _quality(row: Row) -> str:
+    return "" if text(row, "role") == BASELINE else quality_text(row)
+
+
+COLUMNS = (
+    _Column("cell", lambda row: text(row, "cell"), right=False),
+    _Column("verdict", verdict_text, right=False),
+    _Column("speed-up (95 %)", _speedup),
+    _Column("latency, s", lambda row: digits(number(row, "latency_mean_s"))),
+    _Column("baseline, s", _baseline_s),
+    _Column("quality", _quality),
+    _Column("memory, GB", lambda row: digits(number(row, "peak_memory_gb"))),
+    _Column("status", lambda row: text(row, "status"), right=False),
+)
+
+
+def latex(rows: Sequence[Row], note: str = "") -> str:
+    """A `tabular` that a paper takes in with \\input; its comments say what it needs and what it leaves out."""
+    shown, left_out = _shown(rows)
+    columns = _columns(shown)
+    told = ["needs \\usepackage{booktabs}", *left_out, note]
+    if any(ord(letter) > 0x17F for row in shown for letter in text(row, "cell") if letter not in "×–…·→±≥≤"):
+        told.append("some names need XeLaTeX or LuaLaTeX and a font that has their letters")
+    lines = [f"% {clean(one)}" for one in told if one]
+    lines.append(f"\\begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in columns)}}}")
+    lines += ["\\toprule", _latex_line([column.heading for column in columns]), "\\midrule"]
+    for place, (heading, part) in enumerate(_parts(shown)):
+        if heading:
+            lines += ["\\midrule"] if place else []
+            lines.append(f"\\multicolumn{{{len(columns)}}}{{l}}{{\\emph{{{escaping.latex(heading)}}}}} \\\\")
+        lines += [_latex_line([column.shown(row) for column in columns]) for row in part]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _latex_line(values: Sequence[str]) -> str:
+    return " & ".join(map(escaping.latex, values)) + r" \\"
+
+
+def markdown(rows: Sequence[Row], note: str = "") -> str:
+    """A table as GitHub shows it, and below it what it leaves out."""
+    shown, left_out = _shown(rows)
+    columns = _columns(shown)
+    lines = []
+    for heading, part in _parts(shown):
+        if heading:
+            lines += [f"**{escaping.markdown(heading)}**", ""]
+        lines.append(_markdown_line([column.heading for column in columns]))
+        lines.append("|" + "".join("---:|" if column.right else "---|" for column in columns))
+        lines += [_markdown_line([escaping.markdown(column.shown(row)) for column in columns]) for row in part]
+        lines.append("")
+    for one in (*left_out, note):
+        lines += [escaping.markdown(one), ""] if one else []
+    return "\n".join(lines)
+
+
+def _markdown_line(values: Sequence[str]) -> str:
+    return "| " + " | ".join(values) + " |"
+
+
+def _shown(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """Rows that get a line, and what is said of the others."""
+    shown = [row for row in rows if text(row, "status") not in (SKIP, NOT_RUN)]
+    counted = [
+        (sum(text(row, "status") == status for row in rows), said)
+        for status, said in ((SKIP, "skipped"), (NOT_RUN, "not run"))
+    ]
+    return shown, [
+        f"{cells_words(count)} {'was' if count == 1 else 'were'} {said}." for count, said in counted if count
+    ]
+
+
+def _columns(rows: Sequence[Row]) -> list[_Column]:
+    """Those with something in them; the cell and its status always."""
+    return [one for one in COLUMNS if one.heading in ("cell", "status") or any(one.shown(row) for row in rows)]
+
+
+def _parts(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Rows by model, engine and size, each part with its heading; "" where all rows share them."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(_heading(row), []).append(row)
+    return [("", part) for part in parts.values()] if len(parts) < 2 else list(parts.items())
+
+
+def _heading(row: Row) -> str:
+    parallel, width, steps = text(row, "parallel"), number(row, "width"), number(row, "steps")
+    parts = (
+        *(text(row, "model"), text(row, "engine"), f"parallel {parallel}" if parallel not in ("", "auto") else ""),
+        f"{width:.0f}×{number(row, 'height') or 0:.0f}" if width else "",
+        f"{steps:.0f} steps" if steps else "",
+    )
+    return " · ".join(filter(None, parts))
