@@ -130,7 +130,7 @@ def test_without_an_option_the_page_has_the_plots_of_loads(copied: Path) -> None
     assert {"concurrency", "latency_cdf", "requests"} <= drawn(copied)
     page = (copied / "report.html").read_text()
     for name in ("concurrency", "latency_cdf", "requests"):
-        assert f'alt="plot: {name}"' in page
+        assert f'aria-label="open the plot {name} in full width"' in page
     for row in rows(copied).values():
         said = f"{row['requests_judged']} requests in "
         assert not row["load"] or f"<dt>steady state</dt><dd>{said}" in page
