@@ -90,7 +90,7 @@ def own_columns(cell: Cell, results: Sequence[Result], folder_of: Callable[[Resu
         "cell": cell["label"],
         "model": config["model"]["name"],
         "engine": config["engine"]["name"],
-        "features": "+".join(sorted(cell["features"])),
+        "features": "+".join(sorted(cell["features"])) or "baseline",
         "parallel": config["parallel"]["name"],
         "gpus": cell["gpus"],
         "batch": config["batch"],
@@ -453,7 +453,8 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
             if results
             else {}
         )
-        rows.append(row | measured)
+        chosen = {name: option(cell, name) for name in shown if name.startswith("option.")}
+        rows.append(row | chosen | measured)
     family = [
         (row["p_value"], number)
         for number, (row, shown) in enumerate(zip(rows, sweep.rows, strict=True))
@@ -466,6 +467,15 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
     for row in rows:
         row["interaction_gain"] = gain(sweep, row, rows)
     return rows
+
+
+def option(cell: Cell, column: str) -> Any:
+    """What the configuration has for `option.FEATURE.NAME`, where the cell has the feature, or for `option.FIELD`."""
+    first, *path = column.split(".")[1:]
+    value = cell["config"]["feature"].get(first, cell["config"].get(first))
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return str(value) if isinstance(value, bool) else value
 
 
 def gain(sweep: Sweep, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:

@@ -2,6 +2,7 @@
 
 summary.csv, the page, the plots, report.json and pandas frames are made from this table, so a new metric is one entry
 here. A column without `value` depends on several cells, and `summary` fills it in. `metrics` holds the formulas.
+`options` has the columns that depend on what a sweep chose.
 """
 
 import math
@@ -186,7 +187,7 @@ COLUMNS: tuple[Column, ...] = (
     _identity("cell", "label: features, batch and everything else that the sweep varies", lambda cell: cell.label),
     _identity("model", "name of the model", lambda cell: cell.config["model"]["name"]),
     _identity("engine", "name of the engine", lambda cell: cell.config["engine"]["name"]),
-    Column("features", FACT, "sorted, e.g. `a+b`; empty for a baseline", lambda m: combination_name(m.cell.features)),
+    Column("features", FACT, "sorted, e.g. `a+b`; or `baseline`", lambda m: combination_name(m.cell.features)),
     _identity("parallel", "choice from the configuration group parallel", lambda cell: cell.config["parallel"]["name"]),
     _identity("gpus", "devices that the cell needs", lambda cell: cell.gpus),
     _identity("batch", "prompts generated at once", lambda cell: cell.config["batch"]),

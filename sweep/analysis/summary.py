@@ -19,6 +19,7 @@ from sweep.analysis import (
     ladders,
     load_checks,
     notes,
+    options,
     picture_text,
     prompt_checks,
     status,
@@ -51,7 +52,8 @@ Row = dict[str, Any]
 class Summary:
     """One row per cell in the plan's order, and the noise that the rows were judged by.
 
-    Keys of a row are the names of `columns.COLUMNS`; its texts are built from its `findings`, `doubts` and `notes`.
+    Keys of a row are the names of `columns.COLUMNS` and of `options`; its texts are built from its `findings`, `doubts`
+    and `notes`.
     """
 
     rows: list[Row]
@@ -83,7 +85,9 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     family.adjust(rows)
     soaks = trends.trends(plan.cells, results)
     roots = {one.root: one for one in soaks}
+    chosen = options.of_cells(plan.cells)
     for row in rows:
+        row |= chosen[row["cell_key"]]
         if row["cell_key"] in roots:
             row["findings"] += roots[row["cell_key"]].findings
         _conclude(row)

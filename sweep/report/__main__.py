@@ -23,12 +23,14 @@ class _Columns(argparse.Action):
     """Print the table of columns and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from sweep.analysis import options
         from sweep.analysis.columns import COLUMNS
 
-        width = max(len(column.name) for column in COLUMNS)
-        for column in COLUMNS:
-            better = f" ({column.better} is better)" if column.better else ""
-            print(f"{column.name:{width}}  {column.meaning}{better}")
+        shown = [(one.name, one.meaning + (f" ({one.better} is better)" if one.better else "")) for one in COLUMNS]
+        shown += options.MEANINGS.items()
+        width = max(len(name) for name, _ in shown)
+        for name, meaning in shown:
+            print(f"{name:{width}}  {meaning}")
         parser.exit()
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from profiling.printing import clean, complain
-from sweep.analysis import clip_similarity, columns, image_pairs, picture_text, prompt_checks, summary
+from sweep.analysis import clip_similarity, image_pairs, picture_text, prompt_checks, summary
+from sweep.analysis.table import table
 from sweep.plan.cells import Plan
 from sweep.report import drawing, stored
 from sweep.report.page import contents
@@ -37,7 +38,7 @@ def rebuild(folder: SweepFolder, plots: bool = True, resume: str = "", console: 
         prompt_checks.measure(folder, plan, results)
         found = stored.gathered(folder, plan, loaded)
         rows = found.summary.rows
-        files = [folder.save_summary(columns.NAMES, rows)]
+        files = [folder.save_summary(*table(rows))]
         files.append(
             folder.save_report(document(plan, found.summary, results, found.manifest, found.note, found.conclusions))
         )

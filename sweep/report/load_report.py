@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sweep.analysis import columns
+from sweep.analysis.table import table
 from sweep.cached import cached_property
 from sweep.report import drawing, load_text, stored
 from sweep.results.folder import SweepFolder
@@ -42,9 +42,8 @@ class LoadReport:
         """
         import pandas
 
-        rows = [row for row in self._stored.summary.rows if row.get("load")]
-        frame = pandas.DataFrame([{name: row.get(name) for name in columns.NAMES} for row in rows])
-        return frame.dropna(axis=1, how="all")
+        _, rows = table([row for row in self._stored.summary.rows if row.get("load")])
+        return pandas.DataFrame(rows).dropna(axis=1, how="all")
 
     def text(self) -> str:
         """A paragraph for every cell under load, and what they say together."""

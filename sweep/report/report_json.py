@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
+from sweep.analysis import options
 from sweep.analysis.columns import IDENTITY, METRIC, PHASE, STATUS, of_kind
 from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Missing, Side
 from sweep.analysis.engine_starts import Measured, baseline_samples, measured_cells
@@ -28,7 +29,10 @@ _FIRST = ("cell", "cell_key", "role", "model", "engine", "parallel", "gpus", "ba
 _IDENTITY = tuple(dict.fromkeys((*_FIRST, *of_kind(IDENTITY))))
 
 
-_LOAD = ("load", "concurrency", "request_rate", "requests_sent", "requests_failed", "requests_judged", "window_s")
+_LOAD = (
+    *("load", "concurrency", "request_rate", "part", "requests_sent", "requests_failed", "requests_judged"),
+    "window_s",
+)
 """What a cell under load has besides."""
 
 
@@ -120,6 +124,7 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         **{name: row.get(name) for name in _IDENTITY},
         "baseline_key": cell.baseline_key,
         "features": list(cell.features),
+        "options": options.without_prefix(row),
         "prompts": row.get("prompts"),
         **{name: row.get(name) or "" for name in of_kind(STATUS)},
         "findings": [_finding(one) for one in row["findings"]],

@@ -119,7 +119,8 @@ def sweep_against_runs(short: bool, rounds: int = 1) -> bool:
 
 def stored(cells: int = 10_000) -> bool:
     """Summary, report.json and compare of a very large sweep, each under 5 s, wall time."""
-    from sweep.analysis import columns, summary
+    from sweep.analysis import summary
+    from sweep.analysis.table import table
     from sweep.report.build import collector_paused
     from sweep.report.report_json import document
     from tests.stored import many_cells, store
@@ -134,7 +135,7 @@ def stored(cells: int = 10_000) -> bool:
             plan = folder.load_plan()
             loaded = folder.load_results(plan)
             found = summary.summarise(folder, plan, loaded)
-            folder.save_summary(columns.NAMES, found.rows)
+            folder.save_summary(*table(found.rows))
             seconds["summary"] = time.perf_counter() - start
             start = time.perf_counter()
             results = {key: result for key, (result, _) in loaded.items()}

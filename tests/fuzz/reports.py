@@ -169,6 +169,8 @@ def _told(folder: Path, whole: Path, changed: str) -> Iterator[str]:
                 is_finished(sweep, cell)
             progress(sweep, tables.plan, *sweep.events())
             CellStates(sweep, tables.plan, set(), 0).update()
+    with contextlib.suppress(ConfigError):
+        load(folder / "report.json").summary.to_csv()
     yield from _command("sweep.compare", lambda: compare([str(whole), str(folder), "--format", "json"]), (0, 1, 2))
     yield from _command("sweep.compare", lambda: compare([str(folder), str(whole), "--relative"]), (0, 1, 2))
     yield from _command("sweep.compare", lambda: compare([str(folder), "--best"]), (0, 2))
