@@ -60,7 +60,7 @@ class CompatSweeper(Sweeper):
             for done in self.launcher.launch(jobs, initial_job_idx=0):
                 _ = done.return_value  # raises what the job raised; run_group itself does not
 
-        raise SystemExit(run_plan(made, folder, bool(self._dry_run), None if self._needs_no_jobs() else launched))
+        raise SystemExit(run_plan(made, folder, self._dry_run, None if self._needs_no_jobs() else launched))
 
     def _needs_no_jobs(self) -> bool:
         """Whether Hydra would run jobs one after another in this process, and do nothing else for them.

@@ -467,7 +467,7 @@ class RunConfig:
     ocr: bool = False  # read the text in pictures whose prompts quote text; needs the extra `ocr`
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also all triples, …
     profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Speed is then not judged
-    dry_run: bool = False  # print the plan and run nothing
+    dry_run: bool | int | str = False  # print the plan and run nothing; json: as plan.json has it, for programs
     allow_empty: bool = False  # a sweep of which nothing can run is no error: its cells are SKIP in the tables
     plots: bool = True  # draw plots and report.html when the sweep ends
     metadata: dict[str, Any] = field(default_factory=dict)  # whatever describes the run; kept with every result
@@ -493,6 +493,7 @@ class RunConfig:
             f"repeat={self.repeat}: choose auto, or from 1 to {MOST_STARTS} engine starts",
         )
         require(0 < self.precision < 1, f"precision={self.precision}: must be between 0 and 1 (0.05 is ±5 %)")
+        require(self.dry_run in (True, False, "json"), f"dry_run={self.dry_run}: choose true, false or json")
         require(1 <= self.max_repeat <= MOST_STARTS, f"max_repeat={self.max_repeat}: must be from 1 to {MOST_STARTS}")
 
 

@@ -25,10 +25,15 @@ def run_single(cfg: DictConfig) -> int:
     return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
 
 
-def run_plan(made: Plan, folder: Path, dry_run: bool, launch: group.Launch | None) -> int:
+def run_plan(made: Plan, folder: Path, dry_run: bool | int | str, launch: group.Launch | None) -> int:
     """Print or run a plan. `launch` None: run the groups in this process, one after another."""
     for note in made.notes:
         complain(f"sweep: {note}")
+    if dry_run == "json":
+        from sweep.report.plan_table import plan_json
+
+        print(plan_json(made))
+        return 0
     if dry_run:
         from sweep.report.plan_table import print_plan
         from sweep.results.earlier import expected

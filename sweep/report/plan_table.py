@@ -1,9 +1,12 @@
-"""The plan of a sweep as a table: `dry_run=true`."""
+"""The plan of a sweep as a table or as JSON: `dry_run=true`, `dry_run=json`."""
+
+import json
 
 from rich.console import Console
 from rich.table import Table
 
 from sweep.findings import SKIP
+from sweep.masking import masked
 from sweep.plan.cells import Cell, Plan
 from sweep.plan.nothing_runs import why_nothing_runs
 from sweep.report.terminal import literal, together
@@ -96,6 +99,14 @@ def _duration(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plan_json(plan: Plan) -> str:
+    """The plan on one line, as plan.json would hold it: secrets are masked."""
+    told = plan.to_json()
+    for cell in told["cells"]:
+        cell["config"] = masked(cell["config"])
+    return json.dumps(told)
 
 
 def _further(plan: Plan) -> str:
