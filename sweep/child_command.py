@@ -98,6 +98,9 @@ def _environment(variables: dict[str, str], plain: bool) -> dict[str, str]:
     if root not in installed:  # there it is found anyway, and would come before the standard library
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, variables.get("PYTHONPATH")]))
     if plain:
+        for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):  # notebooks set them, and keep cursor moves
+            variables.pop(name, None)
+        variables["TERM"] = "dumb"
         variables["PYTHONIOENCODING"] = "utf-8"
         variables.setdefault("COLUMNS", str(WIDTH))
     return variables
