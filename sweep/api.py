@@ -51,10 +51,11 @@ class Planned:
         return f"Planned({self._said})"
 
     def _repr_html_(self) -> str:
-        shown = self.cells.drop(columns=["cell_key", "role"]).fillna("")
+        shown = self.cells.drop(columns=["cell_key", "role"]).astype(object)
+        shown = shown.where(shown.notna(), "")
         shown = shown.loc[:, [name for name in shown if shown[name].nunique() > 1 or name == "cell"]]
         lines = [[f"{one:g}" if isinstance(one, float) else str(one) for one in row] for row in shown.to_numpy()]
-        return notebook.table_html(list(shown), lines, self._said)
+        return notebook.table_html([name.removeprefix(options.PREFIX) for name in shown], lines, self._said)
 
     @property
     def _said(self) -> str:

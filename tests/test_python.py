@@ -74,6 +74,17 @@ def test_the_answers_are_those_of_the_command_line(
     assert planned.plan.by_key.keys() == tables.plan.by_key.keys()
 
 
+def test_a_plan_says_what_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan(f"{NOOP} feature=teacache,cache_dit combine=2")
+    (skipped,) = planned.cells[planned.cells.status == "SKIP"].to_dict("records")
+    assert skipped["features"] == "cache_dit+teacache"
+    assert "conflicts with" in skipped["reason"]
+    assert pandas.isna(skipped["engine_start"])
+    assert "conflicts with" in planned._repr_html_()
+    assert "3 cells to run, 1 skipped, 3 engine starts" in planned._repr_html_()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_failed_cell_is_a_result_and_a_folder_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = run(f"-m {NOOP} feature=teacache", tmp_path / "it's ${here}", quiet=True)
     assert tables.summary.set_index("features").status.to_dict() == {"baseline": "PASS", "teacache": "FAIL"}

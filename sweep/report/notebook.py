@@ -10,23 +10,32 @@ from typing import Any
 from profiling.printing import clean
 from sweep.analysis import options
 from sweep.findings import STATUSES
-from sweep.report.words import bottleneck_text, cells_words, digits, number, quality_text, speedup_text, text
+from sweep.plan.cells import BASELINE
+from sweep.report.words import (
+    bottleneck_text,
+    cells_words,
+    latency_text,
+    quality_text,
+    speedup_text,
+    text,
+    verdict_text,
+)
 
 MOST_ROWS = 60
 """Rows that are shown; a sweep can have thousands of cells."""
 
 
 def summary_html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of a summary: cell, options, status, speed-up, latency, quality and bottleneck."""
+    """The rows of a table (`analysis.table`): cell, options, status, speed-up, latency, quality and bottleneck."""
     varied = options.names(rows)
     headings = ["cell", *(name.removeprefix(options.PREFIX) for name in varied)]
-    headings += ["status", "speed-up (95 %)", "verdict", "latency", "quality", "bottleneck", "reason"]
+    headings += ["status", "speed-up (95 %)", "verdict", "latency, s", "quality", "bottleneck", "reason"]
     lines = [
         [
             *(text(row, name) for name in ("cell", *varied, "status")),
             speedup_text(row).replace("x", "×"),
-            text(row, "called"),
-            digits(number(row, "latency_mean_s"), "s"),
+            "" if text(row, "features") == BASELINE else verdict_text(row),
+            latency_text(row),
             quality_text(row),
             bottleneck_text(row),
             "" if text(row, "status") == "PASS" else text(row, "reason"),

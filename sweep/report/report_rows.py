@@ -19,7 +19,7 @@ from sweep import legacy
 from sweep.analysis import columns, options
 from sweep.analysis.columns import FACT, IDENTITY, METRIC, PHASE, STATUS
 from sweep.config import ConfigError
-from sweep.findings import Finding, deciding
+from sweep.findings import STATUSES, Finding, deciding
 from sweep.results.files import MOST_BYTES, open_regular, parsed
 
 REPORT = "report.json"
@@ -64,7 +64,7 @@ class _Cell(Struct, frozen=True):
     model: str
     engine: str
     batch: Count
-    status: Literal["PASS", "WARN", "FAIL", "ERROR", "SKIP"]
+    status: str
     features: list[str] = []
     options: dict[str, bool | int | float | str] = {}
     findings: list[_Finding] | None = None
@@ -89,6 +89,9 @@ def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         values = parsed(_content(path))
         report = msgspec.convert(values, _Report)
+        unknown = {cell.status for cell in report.cells}.difference(STATUSES)
+        if unknown:
+            raise ValueError(f"a status is '{unknown.pop()}', not one of {', '.join(STATUSES)}")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; give a sweep's folder or its {REPORT}") from None
     except OSError as error:
