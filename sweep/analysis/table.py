@@ -20,3 +20,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, 
 def named(row: Mapping[str, Any]) -> str:
     """A row's features as a table has them: `cfg_parallel+teacache`, `baseline`."""
     return row.get("features") or BASELINE
+
+
+def unnamed(features: str | None) -> str | None:
+    """The inverse of `named`, for a row read from a table; earlier versions left a baseline's features empty."""
+    return None if features == BASELINE else features

@@ -15,6 +15,7 @@ from sweep.config import ConfigError
 from sweep.frames import SweepTables, load
 from sweep.plan.cells import Plan, build_plan
 from sweep.report.build import rebuild
+from sweep.report.page import published
 from sweep.results.folder import SweepFolder
 from tests import stored
 from tests.conftest import ROOT
@@ -74,6 +75,17 @@ def test_pandas_keeps_baselines_in_groups(folder: Path) -> None:
     means = pandas.read_csv(folder / "summary.csv").groupby("features").latency_mean_s.mean()
     assert list(means.index) == ["baseline", "teacache"]
     assert list(load(folder).summary.groupby("features").latency_mean_s.mean()) == pytest.approx(list(means))
+
+
+def test_a_page_is_made_of_a_summary_of_this_version_too(tmp_path: Path) -> None:
+    """The page of a published sweep reads summary.csv: `baseline` there is no feature in its matrix."""
+    rebuild(SweepFolder(outputs.unpack("cpu", tmp_path)), plots=False)
+    before = published.page(tmp_path, plots=False)
+    path = tmp_path / "summary.csv"
+    table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    assert "baseline" in set(table.features)
+    table.assign(features=table.features.replace("baseline", "")).to_csv(path, index=False)
+    assert before == published.page(tmp_path, plots=False)
 
 
 def test_published_reports_are_read_whatever_version_wrote_them() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from profiling.atomic_write import write_atomic
 from sweep.analysis.columns import NAMES
+from sweep.analysis.table import unnamed
 from sweep.plan.cells import BASELINE
 from sweep.report.page import environment, timeline_view
 from sweep.report.page.html import CellView, ReportContext, phases_of, render, with_section
@@ -72,7 +73,7 @@ def _rows(path: Path) -> list[Row]:
     """Rows of summary.csv with all columns of today; empty fields are None, as in a sweep's own rows."""
     with path.open(encoding="utf-8", newline="") as file:
         found = [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
-    return [dict.fromkeys(NAMES) | row | _computed(row) for row in found]
+    return [dict.fromkeys(NAMES) | row | {"features": unnamed(row["features"])} | _computed(row) for row in found]
 
 
 def _computed(row: Row) -> dict[str, float | None]:
