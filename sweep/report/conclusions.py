@@ -41,6 +41,8 @@ NO_VERDICT, SLOWER_CELLS, BOTTLENECK, LOAD, BEST_LOAD, NEXT = (
 QUALITY_STEPS_DB = (30.0, 35.0, 40.0, math.inf)
 """PSNR that readers look for."""
 
+BASELINE_FAILED = "baseline_failed"
+
 NAMED = 4
 """Most cells that one sentence names."""
 
@@ -214,7 +216,12 @@ def _did_nothing(rows: Sequence[Row]) -> list[Conclusion]:
 
 def _do_not_use(rows: Sequence[Row]) -> list[Conclusion]:
     lost = [row for row in rows if row["status"] in LOST and not has(said(row, "findings"), NOT_ENGAGED)]
-    return _about(DO_NOT_USE, lost, lambda names: f"Do not use: {names} (see the reason of each).")
+    alone = [row for row in lost if row["role"] == BASELINE]
+    features = [row for row in lost if row["role"] == FEATURE]
+    return [
+        *_about(BASELINE_FAILED, alone, lambda names: f"The baseline itself failed: {names} (see the reason of each)."),
+        *_about(DO_NOT_USE, features, lambda names: f"Do not use: {names} (see the reason of each)."),
+    ]
 
 
 def _slower(rows: Sequence[Row]) -> list[Conclusion]:

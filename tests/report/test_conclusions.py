@@ -106,6 +106,12 @@ def test_nothing_is_said_against_cells_that_never_began() -> None:
     assert "do_not_use" not in said(row(""), row("tp", status="NOT RUN", findings=waiting, speedup=None))
 
 
+def test_a_baseline_that_failed_is_not_a_feature_to_leave_out() -> None:
+    found = said(row("", status="FAIL", findings=[Finding("requests_failed", "1 of 96 requests failed", "FAIL")]))
+    assert found["baseline_failed"] == "The baseline itself failed: baseline b1 (see the reason of each)."
+    assert "do_not_use" not in found
+
+
 def test_unknown_and_none_are_told_apart_by_how_wide_the_interval_is() -> None:
     wide = row("teacache", 0.48, 4.2, notes=[Finding(MORE_STARTS, "repeat=auto measures more")])
     found = said(row(""), wide, row("ring", 0.99, 1.01))
