@@ -5,7 +5,7 @@ module imports nothing heavy. `sweep/plan/cells.py` decides what the cells are.
 """
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class CompatSweeper(Sweeper):
     def plan(self, arguments: list[str]) -> Any:
         """All cells that the command line and the study ask for, and what they need, as a Plan."""
         from sweep.engines import registry
+        from sweep.plan.add_ons import ADD, BASE, add_ons
         from sweep.plan.cells import FEATURE, build_plan, pairs_and_more, repeats_of_baselines
         from sweep.plan.preflight import cell_from
         from sweep.workload.inputs import ReadOnce
@@ -81,17 +82,22 @@ class CompatSweeper(Sweeper):
         read = ReadOnce()
         combos, arguments = _combos(arguments)
         given = [f"{key}={value}" for key, value in {**self.params, **combos}.items()]
-        parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides([*given, *arguments])
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        typed = {override.get_key_element() for override in parser.parse_overrides(arguments)}
+        parsed = parser.parse_overrides([*given, *arguments])
         axes = {override.get_key_element(): _values(override) for override in parsed}  # the command line wins
         varying = {key for key, values in axes.items() if len(values) > 1}
         feature_axis = [_feature_names(value) for value in axes.pop("feature", ["[]"])]
+        words = {word: [_feature_names(value) for value in axes.pop(word, ())] for word in (BASE, ADD)}
+        adding = add_ons(words, with_features="feature" in typed)  # takes the place of a study's features
         rest = [[f"{key}={value}" for value in values] for key, values in axes.items()]
         cells: list[Any] = []
         for product in itertools.product(*rest):
             common = [o for o in product if not o.startswith("feature.")]
             bare = self._compose([*common, "feature=[]"])
             self._dry_run = bare.dry_run
-            asked = pairs_and_more(feature_axis, int(bare.combine))
+            size = int(bare.combine)
+            asked = adding.combinations(size) if adding else pairs_and_more(feature_axis, size)
             # Fields of one feature (feature.teacache.rel_l1_thresh=0.3) exist only in cells that have it.
             own = [(o, o.partition("=")[0].split(".")[1]) for o in product if o.startswith("feature.")]
             if own:
@@ -101,6 +107,9 @@ class CompatSweeper(Sweeper):
                 mine = [*common, *(o for o, name in own if name in names), f"feature=[{','.join(names)}]"]
                 cfg = self._compose(mine) if names else bare
                 these.append(cell_from(cfg, mine, _varied(mine, varying), read))
+            if adding:
+                base, *others = these
+                these = [base, *(replace(cell, base_key=base.key) for cell in others)]
             attached = registry.kind(bare.engine.name).attaches  # whose features are not ours to leave out
             if bare.baselines and not attached and any(cell.role == FEATURE and not cell.skip for cell in these):
                 mine = [*common, "feature=[]"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sweep import slips
-from sweep.config import ConfigError, at_home, field_names, nearest, require
+from sweep.config import ADD_ONS, ConfigError, at_home, field_names, nearest, require
 from sweep.names import choices
 
 GROUPS = ("engine", "model", "parallel", "workload", "load", "hardware", "study", "feature")
@@ -134,12 +134,12 @@ def _home(override: str) -> str:
 
 
 def _deferred(override: str) -> str:
-    """In a multirun, write `feature.teacache.rel_l1_thresh=0.3` as a choice of one value.
+    """In a multirun, write `feature.teacache.rel_l1_thresh=0.3` and `base=cfg_parallel` as a choice of one value.
 
     Hydra first composes a configuration without the swept values. It has no features yet and would refuse their
-    fields. Choices are left to the sweeper, which knows which cells have the feature.
+    fields; and `base` is no field. Choices are left to the sweeper, which knows which cells have the feature.
     """
-    found = re.fullmatch(r"\+{0,2}(feature\.\w+\.[\w.]+)=(?!\w+\()(.+)", override, re.DOTALL)
+    found = re.fullmatch(r"\+{0,2}(feature\.\w+\.[\w.]+|base|add)=(?!\w+\()(.+)", override, re.DOTALL)
     if not found:
         return override
     if _GATE.fullmatch(override):
@@ -156,23 +156,25 @@ def _check(override: str) -> None:
     field = override.partition("=")[0].lstrip("+~")
     require(bool(field.strip()), f"'{override}' names no field; write key=value, e.g. batch=2")
     require(field != "group", f"{override}: internal; it numbers the jobs of a sweep and is not for the command line")
-    if field not in GROUPS and "glob(" not in override:
+    group = "feature" if field in ADD_ONS else field
+    if group not in GROUPS and "glob(" not in override:
         return
     (parsed,) = OverridesParser.create().parse_overrides([override])  # says which override is wrong
     value = parsed._value
+    example = "teacache,ulysses" if field in ADD_ONS else "1,2"
     require(
         not isinstance(value, Glob) or field in GROUPS,
-        f"{override}: glob() chooses files of a group; {field} takes values, e.g. {field}=1,2",
+        f"{override}: glob() chooses files of a group; {field} takes values, e.g. {field}={example}",
     )
-    if parsed.is_delete() or field not in GROUPS or isinstance(value, Glob):
+    if parsed.is_delete() or group not in GROUPS or isinstance(value, Glob):
         return
     for one in _elements(value):
-        names = one if field == "feature" and isinstance(one, list) else [one]
+        names = one if group == "feature" and isinstance(one, list) else [one]
         for name in names:
             require(
                 _is_name(name),
-                f"{override}: choose {field} by name{' or list names, as in feature=[a,b]' * (field == 'feature')}; "
-                f"there are: {', '.join(choices(field))}",
+                f"{override}: choose {field} by name{f' or list names, as in {field}=[a,b]' * (group == 'feature')}; "
+                f"there are: {', '.join(choices(group))}",
             )
 
 

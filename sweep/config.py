@@ -20,6 +20,9 @@ INSTALLED = (_PACKAGE / "conf").is_dir()
 CONF = (_PACKAGE if INSTALLED else _PACKAGE.parent) / "conf"
 """The configuration files: inside the package when installed, next to it in a checkout."""
 
+ADD_ONS = ("base", "add")
+"""Words of a sweep that are no fields: it measures what each feature set of `add` adds to the one of `base`."""
+
 
 class ConfigError(ValueError):
     """A setting that cannot work: one line that says what was asked, what is wrong, what to do."""

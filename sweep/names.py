@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sweep.config import CONF, Feature, Gate, field_names, nearest
+from sweep.config import ADD_ONS, CONF, Feature, Gate, field_names, nearest
 
 HYDRAS = ("hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs")
 """Hydra's fields that our documentation names."""
@@ -85,7 +85,7 @@ def unknown_field(name: str, siblings: Iterable[str] = ()) -> str:
     if owners := groups_of(name):
         return f"{asked}; {name} is a choice of a group, so write {' or '.join(choosing(name, owners))}"
     leaf = name.rpartition(".")[2]
-    near = nearest(name, [*HYDRAS, *field_names(), *siblings, *feature_fields()])
+    near = nearest(name, [*HYDRAS, *ADD_ONS, *field_names(), *siblings, *feature_fields()])
     if not near and leaf == name:
         leaves = {full.rpartition(".")[2]: full for full in reversed((*field_names(), *feature_fields()))}
         near = nearest(name, leaves)

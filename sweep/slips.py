@@ -6,7 +6,7 @@ Pure but for what it looks up in conf/. Knows the command line's grammar and nam
 import re
 from collections.abc import Sequence
 
-from sweep.config import field_names, nearest, require
+from sweep.config import ADD_ONS, field_names, nearest, require
 from sweep.names import choices, choosing, groups, groups_of, hub_ids
 
 TEXTS = ("workload.prompt", "workload.negative_prompt")
@@ -26,14 +26,22 @@ UNITS = {"load.slo.": ("milliseconds", "200"), "_ms": ("milliseconds", "20"), "_
 
 
 def misplaced(flags: Sequence[str], overrides: Sequence[str], sweeps: bool) -> str:
-    """A study without its `+`, which Hydra adds to the configuration, or features in two places, of which it drops one.
+    """A study without its `+`, which Hydra adds to the configuration, features in two places, of which it drops one, or
+    add-ons in a single run.
 
-    "" when there is neither. A configuration file of one's own (--config-name) may name a study, which may be replaced.
+    "" when there is none of them. A configuration file of one's own (--config-name) may name a study, which may be replaced.
     """
     own = any(flag.startswith(("--config-n", "-cn", "--config-p", "-cp")) for flag in flags)
     for override in overrides:
         if re.match(r"(\+\+)?study=", override) and not own:
             return f"{override}: write {'' if sweeps else '-m '}+{override.lstrip('+')}"
+        if override.partition("=")[0].lstrip("+") in ADD_ONS and not sweeps:
+            return f"{override}: base= and add= make cells of a sweep; add -m"
+    for word in ADD_ONS:
+        given = [override for override in overrides if re.match(rf"\+{{0,2}}{word}=", override)]
+        if len(given) > 1:
+            both = ",".join(override.partition("=")[2] for override in given)
+            return f"{' '.join(given)}: give {word} once; write {word}={f'[{both}]' if word == 'base' else both}"
     features = [override for override in overrides if re.match(r"\+{0,2}feature=", override)]
     if len(features) > 1:
         names = ",".join(override.partition("=")[2] for override in features)

@@ -79,6 +79,7 @@ class Cell:
     origin: str = ""  # key of the cell that it measures again; for a first start its own
     root: str = ""  # key of the cell whose search added it; "" for what was asked for
     interleaved: str = ""  # key of the baseline interleaved with it, batch by batch; "" when there is none
+    base_key: str = ""  # key of the cell that it adds features to (base=… add=…); "" where that is not asked
     inputs: Inputs | None = None  # prompts and image as they were when it was planned; None in earlier plans
 
     @cached_property
@@ -302,6 +303,7 @@ def at_level(root: Cell, level: float) -> Cell:
         root,
         key=key,
         baseline_key=_hash({"at": root.baseline_key, "level": changed.level}),
+        base_key=root.base_key and _hash({"at": root.base_key, "level": changed.level}),
         label=f"{root.label.removesuffix(root.suffix)}{suffix}",
         suffix=suffix,
         origin=key,

@@ -85,6 +85,7 @@ class _Cell(Struct, frozen=True):
     repeat: Count = 0
     origin: KeyOrNone = ""
     interleaved: KeyOrNone = ""
+    base_key: KeyOrNone = ""
     beside: KeyOrNone = ""  # `interleaved` in plans of sweep 0.1.0
 
 
