@@ -466,6 +466,7 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
         rows[number]["p_holm"] = highest
     for row in rows:
         row["interaction_gain"] = gain(sweep, row, rows)
+        row |= over_base(sweep, sweep.by_key[row["cell_key"]])
     return rows
 
 
@@ -476,6 +477,43 @@ def option(cell: Cell, column: str) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return str(value) if isinstance(value, bool) else value
+
+
+def over_base(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    """How many times faster than its base, each relative to its interleaved baseline if both have one."""
+    base = sweep.by_key.get(cell.get("base_key", ""))
+    if base is None:
+        return {}
+    sides = [sweep.results.get(one["key"], []) for one in (base, cell)]
+    known: dict[str, Any] = {"base": base["label"]}
+    if not all(sides) or cell["config"].get("profile", "off") not in ("off", ""):
+        return known
+    pairs = [[(samples_of(one, True), samples_of(one)) for one in side] for side in sides]
+    pairs = [[pair for pair in side if pair[0]] for side in pairs]
+    if all(pairs):
+        differences = beside_differences(pairs[1]) - beside_differences(pairs[0])
+        counts = [len(side) for side in pairs]
+        again = [
+            beside_differences([(samples_of(one, True), samples_of(one))])
+            for aa in sweep.same_engine(cell, ["aa"])
+            for one in sweep.results[aa["key"]]
+            if samples_of(one, True)
+        ]
+        df = len(again)
+        residuals = np.concatenate([one - one.mean() for one in again]) if again else np.zeros(1)
+        variance = sum(float(one.mean()) ** 2 for one in again) / max(1, df)
+        prompt_variance = float(residuals @ residuals) / max(1, len(residuals) - df)
+    else:
+        starts = [[samples_of(one) for one in side] for side in sides]
+        both = [*starts[0], *starts[1]]
+        means = [np.mean([units(both, lambda k, s=s: math.log(s[k])) for s in side], axis=0) for side in starts]
+        differences = means[0] - means[1]
+        counts = [len(side) for side in starts]
+        variance, df, prompt_variance = starts_variance(sweep, cell)
+    share = sum(1 / count for count in counts)
+    spread, by_chance = (variance * share, prompt_variance * share) if df else (None, 0.0)
+    found = interval(differences, spread, df, by_chance)
+    return known | {f"gain_over_base{end}": found[f"speedup{end}"] for end in ("", "_low", "_high")}
 
 
 def gain(sweep: Sweep, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:

@@ -402,6 +402,17 @@ COLUMNS: tuple[Column, ...] = (
         heading="interaction",
         better=HIGHER,
     ),
+    Column(
+        "gain_over_base",
+        SPEED,
+        "latency of the base ÷ latency of the base with the add-on (base=… add=…)",
+        heading="over base (95 %)",
+        unit="×",
+        better=HIGHER,
+    ),
+    Column("gain_over_base_low", SPEED, "lower end of its 95 % interval"),
+    Column("gain_over_base_high", SPEED, "upper end of its 95 % interval"),
+    Column("base", FACT, "the cell that gain_over_base compares with; empty without base="),
     Column("starts", METRIC, "engine starts that measured the cell"),
     Column("note", STATUS, "remarks that do not change the status"),
     Column(

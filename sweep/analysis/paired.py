@@ -180,6 +180,11 @@ def compare(
     return _ratio(first - second, spread, df, by_chance)
 
 
+def relative(start: Start, reference: Start) -> dict[Sample, float]:
+    """Latencies of a start ÷ those of another, for the samples that both have."""
+    return {key: latency / reference[key] for key, latency in start.items() if key in reference}
+
+
 def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> Ratio:
     """Baseline ÷ cell, from starts in which the baseline was interleaved with the cell, batch by batch.
 

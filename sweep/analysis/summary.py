@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.analysis import (
+    add_ons,
     columns,
     combinations,
     control_group,
@@ -78,6 +79,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     pixels = _pixel_floors(sweep, plan)
     rows = [_row(sweep, cell, _quality(sweep, cell), pixels) for cell in plan.cells if cell.role != REPEAT]
     combinations.judge(rows, plan.by_key, sweep.starts, pixels)
+    add_ons.fill(rows, plan.by_key, measured, floors)
     step_counts.compare(rows, measured)
     interleaved = {key for key, one in measured.items() if one.pairs}
     validity.doubt_drift(rows, interleaved)

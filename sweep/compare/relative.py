@@ -6,7 +6,7 @@ Pure functions over loaded cells. Knows nothing about verdicts.
 import math
 from collections.abc import Sequence
 
-from sweep.analysis.paired import Noise, Sample, Start
+from sweep.analysis.paired import Noise, Sample, Start, relative
 from sweep.compare.load import Cell, Report
 
 
@@ -21,12 +21,12 @@ def relative_starts(report: Report, cell: Cell) -> tuple[tuple[Start, ...], Nois
     floor = report.floor(cell)
     interleaved = [(samples, other) for samples, other in zip(cell.starts, cell.interleaved, strict=True) if other]
     if interleaved:
-        starts = [_divide(samples, other) for samples, other in interleaved]
+        starts = [relative(samples, other) for samples, other in interleaved]
         noise = floor.interleaved if floor.interleaved.df else _scaled(floor.alone, 2.0)
     else:
         baseline = _baseline_starts(report, cell)
         mean = geometric_mean_start(baseline)
-        starts = [_divide(samples, mean) for samples in cell.starts]
+        starts = [relative(samples, mean) for samples in cell.starts]
         noise = _scaled(floor.alone, 1 + len(starts) / len(baseline)) if baseline else floor.alone
     return tuple(start for start in starts if start), noise
 
@@ -60,7 +60,3 @@ def geometric_mean_start(starts: Sequence[Start]) -> dict[Sample, float]:
         return {}
     shared = set.intersection(*(set(start) for start in starts))
     return {key: math.exp(math.fsum(math.log(start[key]) for start in starts) / len(starts)) for key in shared}
-
-
-def _divide(samples: Start, reference: Start) -> dict[Sample, float]:
-    return {key: latency / reference[key] for key, latency in samples.items() if key in reference}

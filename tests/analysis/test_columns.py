@@ -63,6 +63,10 @@ def test_every_column_is_filled_somewhere() -> None:
         "p_holm",
         "interaction_gain",
         "baseline_latency_s",
+        "base",
+        "gain_over_base",
+        "gain_over_base_low",
+        "gain_over_base_high",
     }
     by_summary |= {"mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"}
     by_summary |= {
