@@ -26,22 +26,17 @@ UNITS = {"load.slo.": ("milliseconds", "200"), "_ms": ("milliseconds", "20"), "_
 
 
 def misplaced(flags: Sequence[str], overrides: Sequence[str], sweeps: bool) -> str:
-    """A study without its `+`, which Hydra adds to the configuration, features in two places, of which it drops one, or
-    add-ons in a single run.
+    """A study without its `+`, which Hydra adds to the configuration, features or add-ons in two places, of which it
+    drops one, or add-ons in a single run.
 
-    "" when there is none of them. A configuration file of one's own (--config-name) may name a study, which may be replaced.
+    "" when there is none. A configuration file of one's own (--config-name) may name a study, which may be replaced.
     """
     own = any(flag.startswith(("--config-n", "-cn", "--config-p", "-cp")) for flag in flags)
     for override in overrides:
         if re.match(r"(\+\+)?study=", override) and not own:
             return f"{override}: write {'' if sweeps else '-m '}+{override.lstrip('+')}"
-        if override.partition("=")[0].lstrip("+") in ADD_ONS and not sweeps:
-            return f"{override}: base= and add= make cells of a sweep; add -m"
-    for word in ADD_ONS:
-        given = [override for override in overrides if re.match(rf"\+{{0,2}}{word}=", override)]
-        if len(given) > 1:
-            both = ",".join(override.partition("=")[2] for override in given)
-            return f"{' '.join(given)}: give {word} once; write {word}={f'[{both}]' if word == 'base' else both}"
+    if wrong := _misplaced_add_ons(overrides, sweeps):
+        return wrong
     features = [override for override in overrides if re.match(r"\+{0,2}feature=", override)]
     if len(features) > 1:
         names = ",".join(override.partition("=")[2] for override in features)
@@ -50,6 +45,18 @@ def misplaced(flags: Sequence[str], overrides: Sequence[str], sweeps: bool) -> s
         )
         both = f", or 'feature=[{names}]' for both at once" if not {*"[,"} & {*"".join(features)} else ""
         return f"{' '.join(features)}: features are given once; write {one}{both}"
+    return ""
+
+
+def _misplaced_add_ons(overrides: Sequence[str], sweeps: bool) -> str:
+    for word in ADD_ONS:
+        given = [override for override in overrides if re.match(rf"\+{{0,2}}{word}=", override)]
+        if given and not sweeps:
+            return f"{given[0]}: base= and add= make cells of a sweep; add -m"
+        if len(given) > 1:
+            names = ",".join(override.partition("=")[2] for override in given)
+            one = f"'base=[{re.sub(r'[][]', '', names)}]' for a combination" if word == "base" else f"add={names}"
+            return f"{' '.join(given)}: {word} is given once; write {one}"
     return ""
 
 

@@ -28,11 +28,13 @@ from sweep.report.words import (
     said,
     speedup_text,
     text,
+    times_text,
     vague,
 )
 
 FASTEST, TIED, FASTER_ALONE, NONE_FASTER = "fastest", "tied", "faster_alone", "none_faster"
 FASTER_WITH_A_WARNING, BY_QUALITY = "faster_with_a_warning", "by_quality"
+ADD_ON = "add_on"
 DID_NOTHING, DO_NOT_USE, WITHIN_NOISE, SAME_SPEED = "did_nothing", "do_not_use", "within_noise", "no_difference"
 NO_VERDICT, SLOWER_CELLS, BOTTLENECK, LOAD, BEST_LOAD, NEXT = (
     *("not_judged", "slower", "bottleneck", "load", "best_under_load", "next"),
@@ -70,6 +72,7 @@ def conclude(rows: Sequence[Row], ladders: Sequence[Ladder] = (), loads: Sequenc
     for row in rows:
         contexts.setdefault(_context(row), []).append(row)
     found = [one for group in contexts.values() for one in _fastest(group)]
+    found += _add_ons(rows)
     found += _best_under_load(ladders)
     found += [Conclusion(LOAD, f"{name}: {about}.") for name, about in loads]
     found += [*_did_nothing(rows), *_do_not_use(rows), *_slower(rows), *_unsure(rows), *_bottleneck(contexts.values())]
@@ -203,6 +206,59 @@ def _quality(row: Row) -> float:
         return math.inf
     found = number(row, "psnr_db")
     return -math.inf if found is None else found
+
+
+# -- what add-ons gain
+
+BASES = 6
+"""Most bases, such as one at each batch size, that sentences on add-ons are about."""
+
+
+def _add_ons(rows: Sequence[Row]) -> list[Conclusion]:
+    """A sentence for each base on what was added to it."""
+    by_base: dict[tuple[Context, str], list[Row]] = {}
+    for row in rows:
+        if text(row, "base"):
+            by_base.setdefault((_context(row), text(row, "base")), []).append(row)
+    found = []
+    for (context, name), added in list(by_base.items())[:BASES]:
+        base = next((row for row in rows if text(row, "cell") == name and _context(row) == context), None)
+        if base is not None:
+            found.append(_add_on(base, added))
+    if len(by_base) > BASES:
+        found.append(Conclusion(ADD_ON, f"Gains over {len(by_base) - BASES} more bases are in summary.csv."))
+    return found
+
+
+def _add_on(base: Row, added: Sequence[Row]) -> Conclusion:
+    keys = tuple(text(row, "cell_key") for row in (base, *added))
+    if why := _why_unknown(base):
+        return Conclusion(ADD_ON, f"What add-ons gain over {text(base, 'cell')} is unknown, as it is {why}.", keys)
+    names = [_added(row, base) for row in added]
+    known, lost = [], []
+    for row, name in zip(added, names, strict=True):
+        shown = name if names.count(name) == 1 else text(row, "cell")
+        gain, why = number(row, "gain_over_base"), _why_unknown(row)
+        if gain is None or why:
+            lost.append(f"{shown} ({why or 'nothing to compare'})")
+        else:
+            judged = _judged(row) and _judged(base)
+            known.append((gain, f"{shown} {times_text(row, 'gain_over_base')}{'' if judged else ' (not judged)'}"))
+    gains = [words for _, words in sorted(known, key=lambda one: -one[0])]
+    parts = [", ".join(gains), f"no gain known for {listed(lost, NAMED)}" if lost else ""]
+    return Conclusion(ADD_ON, f"On top of {text(base, 'cell')}: {'; '.join(filter(None, parts))}.", keys)
+
+
+def _why_unknown(row: Row) -> str:
+    """What keeps its times from being compared: its status, profiled or not valid; "" when nothing does."""
+    if row["status"] not in USABLE:
+        return text(row, "status")
+    return "profiled" if text(row, "profiled") else "" if row.get("valid") else "not valid"
+
+
+def _added(row: Row, base: Row) -> str:
+    theirs = text(base, "features").split("+")
+    return "+".join(name for name in text(row, "features").split("+") if name not in theirs)
 
 
 # -- what not to use, and what is unknown

@@ -141,6 +141,7 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
             "p_holm": row.get("p_holm"),
             "interaction_gain": row.get("interaction_gain"),
         },
+        **({"over_base": _over_base(row, cell)} if cell.base_key else {}),
         "quality": {
             "mean_diff": mean_diff,
             "max_diff": row.get("max_diff"),
@@ -156,6 +157,12 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
         "evidence": {"text": row.get("evidence") or "", "ranks": _ranks(measured)},
         "starts": [_start(*both) for both in _samples(measured)],
     }
+
+
+def _over_base(row: Row, cell: Cell) -> dict[str, Any]:
+    """What the cell's add-on gains."""
+    gain = {end or "ratio": row.get(f"gain_over_base{end and '_'}{end}") for end in ("", "low", "high")}
+    return {"base": row.get("base") or "", "base_key": cell.base_key, **gain}
 
 
 def _slo(cell: Cell) -> dict[str, Any]:

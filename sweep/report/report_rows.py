@@ -44,6 +44,13 @@ class _Speedup(Struct, frozen=True):
     interaction_gain: float | None = None
 
 
+class _OverBase(Struct, frozen=True):
+    base: str = ""
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
 class _Quality(Struct, frozen=True):
     mean_diff: float | None = None
     max_diff: float | None = None
@@ -69,6 +76,7 @@ class _Cell(Struct, frozen=True):
     options: dict[str, bool | int | float | str] = {}
     findings: list[_Finding] | None = None
     speedup: _Speedup = _Speedup()
+    over_base: _OverBase = _OverBase()
     quality: _Quality = _Quality()
     evidence: _Evidence = _Evidence()
     phases_ms: dict[str, float | None] = {}
@@ -133,6 +141,10 @@ def _row(cell: _Cell, entry: Mapping[str, Any]) -> dict[str, Any]:
         "p_value": speedup.p_value,
         "p_holm": speedup.p_holm,
         "interaction_gain": speedup.interaction_gain,
+        "base": clean(cell.over_base.base) or None,
+        "gain_over_base": cell.over_base.ratio,
+        "gain_over_base_low": cell.over_base.low,
+        "gain_over_base_high": cell.over_base.high,
         "mean_diff": quality.mean_diff,
         "max_diff": quality.max_diff,
         "psnr_db": math.inf if quality.identical else quality.psnr_db,

@@ -54,9 +54,12 @@ def digits(value: float | None, unit: str = "") -> str:
 
 def speedup_text(row: Row) -> str:
     """`1.42x (1.38-1.47)`, `1.42x` if there is no interval, or `profiled`. ASCII, so that every terminal shows it."""
-    if text(row, "profiled"):
-        return "profiled"
-    ratio, low, high = (number(row, name) for name in ("speedup", "speedup_low", "speedup_high"))
+    return "profiled" if text(row, "profiled") else times_text(row, "speedup")
+
+
+def times_text(row: Row, name: str) -> str:
+    """A ratio with its interval, the columns `name`, `name_low` and `name_high`: `1.42x (1.38-1.47)`."""
+    ratio, low, high = (number(row, f"{name}{end}") for end in ("", "_low", "_high"))
     if ratio is None:
         return ""
     if low is None or high is None or low == high:

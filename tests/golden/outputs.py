@@ -55,13 +55,13 @@ def _stored_sweeps(scratch: Path) -> Iterator[tuple[str, Path]]:
         console = Console(file=io.StringIO(), width=160)
         with contextlib.chdir(scratch):
             rebuild(SweepFolder(Path(name)), plots=False, console=console)
-            _write_page(SweepFolder(Path(name)))
+            write_page(SweepFolder(Path(name)))
         assert isinstance(console.file, io.StringIO)
         (folder / "terminal.txt").write_text(console.file.getvalue())
         yield name, folder
 
 
-def _write_page(folder: SweepFolder) -> None:
+def write_page(folder: SweepFolder) -> None:
     """report.html as a sweep writes it, but without plots, whose bytes are matplotlib's."""
     made = folder.load_plan()
     loaded = folder.load_results(made)

@@ -241,6 +241,8 @@ def _section(view: CellView, row: Row, pictures: _Images) -> dict[str, object]:
         "latency": digits(number(row, "latency_mean_s"), "s"),
         "baseline_latency": digits(number(row, "baseline_latency_s"), "s"),
         "gain": said.gain_of(row),
+        "over_base": said.over_base_of(row),
+        "base": text(row, "base"),
         "quality": words.quality_text(row),
         "fields": {name: value for name, value in fields.items() if value},
         "load": load,

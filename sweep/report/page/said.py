@@ -25,7 +25,11 @@ class Said:
 
 def speedup_words(row: Row) -> str:
     """`1.42× (1.38–1.47)`."""
-    return words.speedup_text(row).replace("x", "×").replace("-", "–")
+    return _typeset(words.speedup_text(row))
+
+
+def _typeset(times: str) -> str:
+    return times.replace("x", "×").replace("-", "–")
 
 
 def times(row: Row, name: str) -> str:
@@ -54,6 +58,13 @@ def gain_of(row: Row) -> Said:
     if not gain or low is None or high is None:
         return Said(gain, muted=True)
     return Said(f"{gain} ({low:.2f}–{high:.2f})", muted=low <= 1 <= high)
+
+
+def over_base_of(row: Row) -> Said:
+    """The gain of an add-on over its base with its interval; muted without one, and where the interval holds 1."""
+    low, high = number(row, "gain_over_base_low"), number(row, "gain_over_base_high")
+    muted = low is None or high is None or low <= 1 <= high
+    return Said(_typeset(words.times_text(row, "gain_over_base")), muted)
 
 
 def without_model(label: str, model: str) -> str:

@@ -23,7 +23,7 @@ FOLDED = (NOT_RUN, SKIP)
 """Statuses of cells without a row of their own: nothing was measured."""
 
 FIRST = (
-    *("speedup", "called", "latency_mean_s", "baseline_latency_s", "psnr_db", "ssim"),
+    *("speedup", "called", "gain_over_base", "latency_mean_s", "baseline_latency_s", "psnr_db", "ssim"),
     *("bottleneck", "interaction_gain", "peak_memory_gb", "reason", "latency_p95_s", "ttft_mean_s", "images_per_s"),
     *("images_per_s_per_gpu", "energy_j_per_image", "clip_similarity", "mean_diff"),
 )
@@ -48,6 +48,7 @@ def heading(column: Column) -> str:
 _SAID: Mapping[str, Callable[[Row], Said]] = {
     "speedup": lambda row: Said(said.speedup_words(row), muted=said.verdict_of(row).muted),
     "called": said.verdict_of,
+    "gain_over_base": said.over_base_of,
     "interaction_gain": said.gain_of,
     "bottleneck": lambda row: Said(words.bottleneck_text(row)),
     "psnr_db": lambda row: Said(words.quality_text(row)),
