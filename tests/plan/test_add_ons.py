@@ -102,6 +102,8 @@ REFUSED = {
     "base=cfg_parallel add=tp,teacahe": ["'teacahe'", "did you mean 'teacache'?"],
     "base=cfg_parallel,tp add=teacache": ["base=cfg_parallel,tp:", "base=[cfg_parallel,tp]"],
     "base=[cfg_parallel,tp] add=teacache,tp": ["add=teacache,tp:", "tp is in the base already"],
+    "base=tp base=ring add=teacache": ["base=tp base=ring:", "base=[tp,ring]"],
+    "base=tp add=teacache add=ring": ["add=teacache add=ring:", "add=teacache,ring"],
     "base=tp add=teacache feature=ring": ["drop feature="],
     "base=[] add=tp": ["base=[] add=tp:", "feature="],
     "base= add=tp": ["base=:", "choose base by name", "cfg_parallel"],

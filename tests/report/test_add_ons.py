@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from sweep.plan.cells import BASELINE, FEATURE, Cell, again, build_plan
+from sweep.report import report_rows
 from sweep.report.build import rebuild
 from sweep.report.conclusions import conclude
 from sweep.results.folder import SweepFolder
@@ -77,6 +78,14 @@ def test_report_json_has_the_gain_and_the_base_it_is_over(folder: Path, shown: s
         one["cell_key"] for one in found["cells"] if one["features"] == ["vae_slicing"]
     )
     assert cell["over_base"]["low"] < cell["over_base"]["ratio"] < cell["over_base"]["high"]
+
+
+def test_a_report_without_its_folder_has_the_gain_too(folder: Path, shown: str) -> None:
+    rows, _ = report_rows.read(folder / "report.json")
+    with (folder / "summary.csv").open(newline="") as handle:
+        stored_rows = list(csv.DictReader(handle))
+    for name in ("base", "gain_over_base", "gain_over_base_low", "gain_over_base_high"):
+        assert [str(one[name] or "") for one in rows] == [one[name] for one in stored_rows]
 
 
 def test_terminal_and_page_say_the_same(folder: Path, shown: str) -> None:
