@@ -32,7 +32,7 @@ def choices(group: str) -> list[str]:
 
 def groups_of(choice: str) -> list[str]:
     """The groups that have a choice of this name."""
-    return [group for group in groups() if (CONF / group / f"{choice}.yaml").is_file()] if choice.strip("./") else []
+    return [group for group in groups() if choice in choices(group)]
 
 
 @functools.cache

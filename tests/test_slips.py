@@ -52,7 +52,8 @@ VALUES = {
     "workload.width=64px": "must be a whole number, without a unit",
     "-m batch=1-4": "list them with commas, as in -m batch=1,2,4",
     "batch=0": "batch=0: must be at least 1",
-    "dry_run=maybe": "must be true or false",
+    f"feature={300 * 'a'}": "unknown feature",
+    "dry_run=maybe": "choose true, false or json",
 }
 
 GRAMMAR = {
