@@ -17,8 +17,12 @@ from sweep.engines import registry
 from sweep.engines.process import forkserver
 
 
+@functools.cache
 def shared() -> str:
-    """SHARED_VARIABLE for commands that are to fork from the server, which is started unless it runs already."""
+    """SHARED_VARIABLE for commands that are to fork from the server, which is started unless it runs already.
+
+    Known once: a test may set the variable in its own process, for what it starts, where it means another module.
+    """
     _start()
     module, _, everyones = os.environ.get(forkserver.SHARED_VARIABLE, "").partition(":")
     if module == __name__ and everyones != forkserver.address():

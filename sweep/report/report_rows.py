@@ -115,7 +115,7 @@ def _content(path: Path) -> bytes:
         if path.suffix != ".gz":
             data = file.read(MOST_BYTES + 1)
         else:
-            with gzip.open(file) as unpacked:
+            with gzip.open(file, "rb") as unpacked:
                 data = unpacked.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
