@@ -170,8 +170,10 @@ def test_a_program_that_dies_of_a_signal_is_no_result(tmp_path: Path, monkeypatc
 
 
 SCRIPT = """
+import signal
 import sweep
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are started with it ignored
 try:
     sweep.api.run("engine=noop workload.num_prompts=5 workload.repeats=200000 aa=0 batch=1", "cut")
 except KeyboardInterrupt:

@@ -146,6 +146,19 @@ def make_app(
     return app
 
 
+DRAINED = 8
+"""How many times the bytes allowed are read of a request that is refused: a client that still sends reads no answer."""
+
+
+async def _drain(receive: Receive, most: float) -> None:
+    """Read a body and drop it, until it ends or is longer than `most` bytes."""
+    read, more = 0, True
+    while more and read <= most:
+        message = await receive()
+        more = bool(message.get("more_body"))  # none when the client is gone
+        read += len(message.get("body", b""))
+
+
 class Limit:
     """Refuses requests that say they are too large. As plain ASGI: it costs nothing a token of a stream."""
 
@@ -157,6 +170,7 @@ class Limit:
         told = dict(scope.get("headers", ()))
         length = told.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._bytes_allowed:
+            await _drain(receive, DRAINED * self._bytes_allowed)
             refused = error(413, "body_too_large", f"a request may hold {self._bytes_allowed / 1e6:g} MB")
             await refused(scope, receive, send)
             return
