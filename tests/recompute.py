@@ -465,7 +465,7 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
         highest = max(highest, min(1.0, p * (len(family) - rank)))
         rows[number]["p_holm"] = highest
     for row in rows:
-        row["interaction_gain"] = gain(sweep, row, rows)
+        row |= gain(sweep, row, rows)
         row |= over_base(sweep, sweep.by_key[row["cell_key"]])
     return rows
 
@@ -516,23 +516,32 @@ def over_base(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     return known | {f"gain_over_base{end}": found[f"speedup{end}"] for end in ("", "_low", "_high")}
 
 
-def gain(sweep: Sweep, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:
-    """Speed-up of a combination ÷ product of its members' own."""
+def gain(sweep: Sweep, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Speed-up of a combination ÷ product of its members' own, and its interval: half-widths of logs in quadrature."""
     cell = sweep.by_key[row["cell_key"]]
     if len(cell["features"]) < 2 or row.get("speedup") is None:
-        return None
-    product = 1.0
+        return {}
+    members = []
     for name, body in cell["config"]["feature"].items():
         alone = [
-            other["speedup"]
+            other
             for other in rows
             if (one := sweep.by_key[other["cell_key"]])["baseline_key"] == cell["baseline_key"]
             and one["config"]["feature"] == {name: body}
         ]
-        if not alone or alone[0] is None:
-            return None
-        product *= alone[0]
-    return float(row["speedup"] / product)
+        if not alone or alone[0]["speedup"] is None:
+            return {}
+        members.append(alone[0])
+    found = {"interaction_gain": float(row["speedup"] / math.prod(one["speedup"] for one in members))}
+    ends = [[one["speedup_low"], one["speedup"], one["speedup_high"]] for one in (row, *members)]
+    if any(None in one or not 0 < one[0] < one[2] for one in ends):
+        return found
+    logs = np.log(np.array(ends, dtype=float))
+    down, up = np.diff(logs, axis=1).T
+    below = math.hypot(down[0], *up[1:])
+    above = math.hypot(up[0], *down[1:])
+    low, high = found["interaction_gain"] * math.exp(-below), found["interaction_gain"] * math.exp(above)
+    return found | {"interaction_low": low, "interaction_high": high}
 
 
 def differences(folder: Path) -> tuple[list[str], int]:

@@ -402,6 +402,8 @@ COLUMNS: tuple[Column, ...] = (
         heading="interaction",
         better=HIGHER,
     ),
+    Column("interaction_low", SPEED, "lower end of its 95 % interval, from those of the speed-ups in quadrature"),
+    Column("interaction_high", SPEED, "upper end of its 95 % interval"),
     Column(
         "gain_over_base",
         SPEED,

@@ -46,6 +46,9 @@ def judge(
         row["interaction_gain"] = metrics.interaction_gain(
             row.get("speedup"), [member.get("speedup") if member else None for member in members]
         )
+        speedup, theirs = _interval(row), [interval for one in members if (interval := _interval(one))]
+        if speedup and len(theirs) == len(members) and (ends := metrics.gain_interval(speedup, theirs)):
+            row["interaction_low"], row["interaction_high"] = ends
         together, floor = starts(cell.key), floors.get(model_and_engine(cell), Pixels())
         for feature, member in zip(cell.chosen, members, strict=True):
             if member is None:
@@ -57,6 +60,12 @@ def judge(
             row["findings"] += _lost(feature, member, floor)
             own = next(iter(together), Executed())
             row["notes"] += _skips_less(feature, own.total, found.total)
+
+
+def _interval(row: Row | None) -> metrics.Ratio | None:
+    """A row's speed-up with the ends of its interval; None where one of them is unknown."""
+    ratio, low, high = (row.get(name) if row else None for name in ("speedup", "speedup_low", "speedup_high"))
+    return None if ratio is None or low is None or high is None else (ratio, low, high)
 
 
 def _setting(cell: Cell, name: str) -> tuple[str, str]:

@@ -50,11 +50,13 @@ class Matrix:
     def gain(self, row: Row) -> Gain | None:
         """The interaction gain of one of its rows; None where the row has none.
 
-        Its interval needs each member's own field to hold one row.
+        Of sweeps from before its interval was a column, that needs each member's own field to hold one row.
         """
-        ratio = words.number(row, "interaction_gain")
+        ratio, low, high = (words.number(row, f"interaction_{name}") for name in ("gain", "low", "high"))
         if ratio is None:
             return None
+        if low is not None and high is not None:
+            return Gain(ratio, (low, high))
         alone = [self.fields.get((name,), ()) for name in names_of(row)]
         known = [_interval(part[0]) for part in alone if len(part) == 1]
         own, members = _interval(row), [one for one in known if one is not None]

@@ -140,6 +140,8 @@ def _cell(row: Row, cell: Cell, measured: Measured | None) -> dict[str, Any]:
             "p_value": row.get("p_value"),
             "p_holm": row.get("p_holm"),
             "interaction_gain": row.get("interaction_gain"),
+            "interaction_low": row.get("interaction_low"),
+            "interaction_high": row.get("interaction_high"),
         },
         **({"over_base": _over_base(row, cell)} if cell.base_key else {}),
         "quality": {

@@ -42,6 +42,8 @@ class _Speedup(Struct, frozen=True):
     p_value: float | None = None
     p_holm: float | None = None
     interaction_gain: float | None = None
+    interaction_low: float | None = None
+    interaction_high: float | None = None
 
 
 class _OverBase(Struct, frozen=True):
@@ -141,6 +143,8 @@ def _row(cell: _Cell, entry: Mapping[str, Any]) -> dict[str, Any]:
         "p_value": speedup.p_value,
         "p_holm": speedup.p_holm,
         "interaction_gain": speedup.interaction_gain,
+        "interaction_low": speedup.interaction_low,
+        "interaction_high": speedup.interaction_high,
         "base": clean(cell.over_base.base) or None,
         "gain_over_base": cell.over_base.ratio,
         "gain_over_base_low": cell.over_base.low,
