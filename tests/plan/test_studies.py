@@ -10,7 +10,7 @@ from tests.conftest import to_run
 SIX = ("cache_dit", "cfg_parallel", "ring", "teacache", "tp", "ulysses")
 
 
-@pytest.mark.parametrize(("study", "cells", "skipped", "starts"), [("quick", 7, 0, 7), ("batch", 18, 0, 6)])
+@pytest.mark.parametrize(("study", "cells", "skipped", "starts"), [("quick", 6, 0, 6), ("batch", 18, 0, 6)])
 def test_plan_of_a_study(sweep, study: str, cells: int, skipped: int, starts: int) -> None:
     done = sweep("-m", f"+study={study}", "dry_run=true")
     assert (done.code, done.err) == (0, "")
