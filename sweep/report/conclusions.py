@@ -19,7 +19,6 @@ from sweep.plan.cells import BASELINE, FEATURE
 from sweep.report.load_view import Line
 from sweep.report.words import (
     Row,
-    bottleneck_text,
     digits,
     interval_text,
     listed,
@@ -330,9 +329,18 @@ def _bottleneck(contexts: Iterable[Sequence[Row]]) -> list[Conclusion]:
         sentence = f"Bottleneck: {phase} ({listed(shares, NAMED)})."
         found.append(Conclusion(BOTTLENECK, sentence, tuple(text(row, "cell_key") for row in rows)))
     if moved:
-        names = listed([f"{bottleneck_text(row)} with {text(row, 'cell')}" for row in moved], NAMED)
-        found.append(Conclusion(BOTTLENECK, f"It moves to {names}.", tuple(text(row, "cell_key") for row in moved)))
+        longest = [(row, *_longest(row)) for row in moved]
+        shares = [f"{phase} ({text(row, 'cell')}{share})" for row, phase, share in longest]
+        sentence = f"With the fastest it moves to {listed(shares, NAMED)}."
+        found.append(Conclusion(BOTTLENECK, sentence, tuple(text(row, "cell_key") for row in moved)))
     return found
+
+
+def _longest(row: Row) -> tuple[str, str]:
+    """The bottleneck of a cell, and ` 52%` of its time; "" where its share is unknown."""
+    phase = text(row, "bottleneck")
+    share = number(row, f"{phase}_share")
+    return phase, "" if share is None else f" {share:.0%}"
 
 
 def _next(rows: Sequence[Row], found: Sequence[Conclusion]) -> list[Conclusion]:

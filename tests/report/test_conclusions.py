@@ -133,7 +133,7 @@ def test_the_bottleneck_is_the_baselines_and_where_it_moves() -> None:
         one.text for one in conclude([base, row("teacache", 1.5, 1.6, bottleneck="ar_decode", ar_decode_share=0.7)])
     ]
     assert "Bottleneck: denoise_step (baseline b1 60%)." in found
-    assert "It moves to ar_decode 70% with teacache b1." in found
+    assert "With the fastest it moves to ar_decode (teacache b1 70%)." in found
     alone = conclude([base])
     assert [one.code for one in alone] == ["bottleneck"]
 
