@@ -5,9 +5,8 @@ and measures nothing: every number is one of the rows'.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sweep.analysis import family
 from sweep.analysis.engagement import NOT_ENGAGED
@@ -375,31 +374,44 @@ def _imprecise(row: Row) -> bool:
 def _best_under_load(ladders: Sequence[Ladder]) -> list[Conclusion]:
     """Which configuration meets the SLO at the highest rate, or serves most; none when there is nothing to compare."""
     found = []
-    for code, words in ((ATTAINED, "meets the SLO at the highest rate"), (KNEE, "serves most at its knee")):
-        same = [one for one in ladders if one.code == code and one.knee is not None]
+    for code, words, rate, beaten in (
+        (ATTAINED, "meets the SLO at the highest rate", _asked, _misses_where),
+        (KNEE, "serves most at its knee", _served, _clearly_less),
+    ):
+        same = sorted((one for one in ladders if one.code == code and one.knee is not None), key=rate, reverse=True)
         if len(same) < 2:
             continue
-        at_knee = {one.name: _rung(one) for one in same}
-        ordered = sorted(same, key=lambda one: _served(at_knee[one.name]), reverse=True)
-        best = at_knee[ordered[0].name]
-        least = number(best, "requests_per_s_low") or _served(best)
-        close = [one for one in ordered[1:] if (number(at_knee[one.name], "requests_per_s_high") or 0.0) >= least]
-        rates = listed([f"{one.name} {_served(at_knee[one.name]):.3g}/s" for one in ordered], NAMED)
-        keys = tuple(text(row, "cell_key") for row in at_knee.values())
-        if close:
-            names = listed([one.name for one in (ordered[0], *close)], NAMED)
-            found.append(Conclusion(BEST_LOAD, f"Under load, too close to call: {names} ({rates}).", keys))
-        else:
-            found.append(Conclusion(BEST_LOAD, f"Under load, {ordered[0].name} {words} ({rates}).", keys))
+        best, close = same[0], [one for one in same[1:] if not beaten(one, same[0])]
+        rates = listed([f"{one.name} {rate(one):.3g}/s" for one in same], NAMED)
+        keys = tuple(text(_rung(one), "cell_key") for one in same)
+        names = listed([one.name for one in (best, *close)], NAMED)
+        said_of_it = f"too close to call: {names}" if close else f"{best.name} {words}"
+        found.append(Conclusion(BEST_LOAD, f"Under load, {said_of_it} ({rates}).", keys))
     return found
 
 
-def _rung(ladder: Ladder) -> Mapping[str, Any]:
+def _rung(ladder: Ladder) -> Row:
     return next(row for row in ladder.rows if float(row[ladder.level]) == ladder.knee)
 
 
-def _served(row: Row) -> float:
-    return number(row, "requests_per_s") or 0.0
+def _asked(ladder: Ladder) -> float:
+    return ladder.knee or 0.0
+
+
+def _served(ladder: Ladder) -> float:
+    return number(_rung(ladder), "requests_per_s") or 0.0
+
+
+def _misses_where(ladder: Ladder, best: Ladder) -> bool:
+    """Whether it was seen to miss the SLO at a rate that the best one meets."""
+    missed = [float(row[ladder.level]) for row in ladder.rows if float(row[ladder.level]) > _asked(ladder)]
+    return bool(missed) and min(missed) <= _asked(best)
+
+
+def _clearly_less(ladder: Ladder, best: Ladder) -> bool:
+    """Whether the intervals of what the two serve do not overlap."""
+    high, low = number(_rung(ladder), "requests_per_s_high"), number(_rung(best), "requests_per_s_low")
+    return high is not None and low is not None and high < low
 
 
 def _where(rows: Sequence[Row]) -> str:

@@ -144,10 +144,11 @@ def test_long_lists_are_cut_and_say_so() -> None:
     assert "f0 b1, f1 b1, f2 b1 and 6 more" in said(*rows)["do_not_use"]
 
 
-def ladder(name: str, code: str, rate: float, half: float = 0.1) -> Ladder:
+def ladder(name: str, code: str, rate: float, missed: float = 100.0, half: float = 0.1) -> Ladder:
+    """One that attains `rate` and misses the next one, or serves so many ± `half` at its knee."""
     rung = {"cell_key": name, "request_rate": rate, "requests_per_s": rate}
     rung |= {"requests_per_s_low": rate - half, "requests_per_s_high": rate + half}
-    return Ladder(name, "request_rate", (rung,), code, "…", rate)
+    return Ladder(name, "request_rate", (rung, rung | {"request_rate": missed}), code, "…", rate)
 
 
 def best(*ladders: Ladder) -> Conclusion | None:
@@ -155,11 +156,17 @@ def best(*ladders: Ladder) -> Conclusion | None:
 
 
 def test_the_configuration_that_meets_the_slo_at_the_highest_rate_is_named() -> None:
-    found = best(ladder("baseline b1", ATTAINED, 2.0), ladder("teacache b1", ATTAINED, 3.0))
+    found = best(ladder("baseline b1", ATTAINED, 2.0, missed=2.5), ladder("teacache b1", ATTAINED, 3.0))
     assert found is not None
     assert found.text == (
         "Under load, teacache b1 meets the SLO at the highest rate (teacache b1 3/s and baseline b1 2/s)."
     )
+
+
+def test_a_rate_that_no_other_was_seen_to_miss_crowns_nobody() -> None:
+    found = best(ladder("baseline b1", ATTAINED, 2.0, missed=4.0), ladder("teacache b1", ATTAINED, 3.0))
+    assert found is not None
+    assert "too close to call: teacache b1 and baseline b1" in found.text
 
 
 def test_rates_that_overlap_and_single_ladders_crown_nobody() -> None:
