@@ -174,14 +174,14 @@ def _warned(judged: Sequence[Row], best: Row | None) -> list[Conclusion]:
 
 
 def _described(row: Row) -> str:
-    """`teacache b1, 1.40x (1.12-1.75), 2.21 → 1.58 s, PSNR 33.1 dB, 97 % of pictures exact`."""
+    """`teacache b1, 1.40x (1.12-1.75), 2.21 → 1.58 s, PSNR 33.1 dB, 97% of pictures show what was asked`."""
     before, after = digits(number(row, "baseline_latency_s")), digits(number(row, "latency_mean_s"), "s")
     quality, exact = quality_text(row), number(row, "exact_rate")
     parts = [
         f"{text(row, 'cell')}, {speedup_text(row)}",
         f"{before} → {after}" if before and after else "",
         "images identical" if quality == "identical" else f"PSNR {quality}" if quality.endswith("dB") else quality,
-        "" if exact is None else f"{exact:.0%} of pictures exact",
+        "" if exact is None else f"{exact:.0%} of pictures show what was asked",
     ]
     return ", ".join(filter(None, parts))
 

@@ -125,11 +125,18 @@ def test_speedup_bars_and_whiskers_are_the_numbers_of_the_rows():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "colour"),
-    [(1.1, 1.3, draw.FASTER), (0.9, 1.3, draw.UNCLEAR), (0.7, 0.9, draw.SLOWER), (None, None, draw.NO_INTERVAL)],
+    ("low", "high", "called", "colour"),
+    [
+        (1.1, 1.3, paired.FASTER, draw.FASTER),
+        (0.9, 1.3, paired.NO_DIFFERENCE, draw.UNCLEAR),
+        (0.7, 0.9, paired.SLOWER, draw.SLOWER),
+        (0.7, 0.9, paired.UNKNOWN, draw.UNCLEAR),
+        (None, None, paired.UNKNOWN, draw.NO_INTERVAL),
+    ],
 )
-def test_a_speedup_is_called_faster_only_when_its_whole_interval_is(low, high, colour):
-    row = shapes.row("teacache", speedup=1.2 if high != 0.9 else 0.8, speedup_low=low, speedup_high=high)
+def test_a_speedup_has_the_colour_of_its_verdict_and_none_without_one(low, high, called, colour):
+    speedup = 1.2 if high != 0.9 else 0.8
+    row = shapes.row("teacache", speedup=speedup, speedup_low=low, speedup_high=high, called=called)
     drawn = figure("speedup", [row])
     assert colours(drawn.axes[0]) == [colour.lower()]
     assert [to_hex(patch.get_facecolor()) for patch in drawn.legends[0].get_patches()] == [colour.lower()]

@@ -8,6 +8,7 @@ A published sweep has neither a plan nor its cells' folders, so the page has no 
 import argparse
 import csv
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from profiling.atomic_write import write_atomic
+from sweep.analysis import paired
 from sweep.analysis.columns import NAMES
 from sweep.analysis.table import unnamed
-from sweep.plan.cells import BASELINE
+from sweep.plan.cells import BASELINE, FEATURE
+from sweep.report import conclusions
 from sweep.report.page import environment, timeline_view
 from sweep.report.page.html import CellView, ReportContext, phases_of, render, with_section
 from sweep.report.words import Row, number, text
@@ -32,7 +35,22 @@ def page(folder: Path, plots: bool = True) -> str:
     sweep = report["sweep"]
     with tempfile.TemporaryDirectory() as scratch:
         drawn = _drawn(rows, Path(scratch), sweep.get("note") or "") if plots else []
-        return render(_context(rows, sweep, report["cells"], manifest, drawn, report.get("conclusions", ())))
+        stored = [one["text"] for one in report.get("conclusions", ())]
+        sentences = stored or [one.text for one in conclusions.conclude(_with_p_values(rows))]
+        return render(_context(rows, sweep, report["cells"], manifest, drawn, sentences))
+
+
+def _with_p_values(rows: Sequence[Row]) -> list[Row]:
+    """Rows of a version that stored neither p-values nor conclusions: p-values from the intervals, as if normal."""
+    told = [row for row in rows if text(row, "role") == FEATURE and text(row, "called") and number(row, "speedup_low")]
+    adjusted = dict(zip(map(id, told), paired.holm([_p_value(row) for row in told]), strict=True))
+    return [dict(row) | {"p_holm": adjusted.get(id(row)), "valid": text(row, "valid") == "True"} for row in rows]
+
+
+def _p_value(row: Row) -> float:
+    """Two-sided, of no difference, from the ends of a 95 % interval of a ratio."""
+    ratio, low, high = (math.log(number(row, name) or 1.0) for name in ("speedup", "speedup_low", "speedup_high"))
+    return math.erfc(1.96 * abs(ratio) / max((high - low) / 2, 1e-12) / math.sqrt(2))
 
 
 def _context(
@@ -41,7 +59,7 @@ def _context(
     cells: Sequence[Mapping[str, Any]],
     manifest: Mapping[str, Any],
     plots: Sequence[Path],
-    conclusions: Sequence[Mapping[str, Any]],
+    sentences: Sequence[str],
 ) -> ReportContext:
     models = ", ".join(sorted({text(row, "model") for row in rows}))
     by_key = {text(row, "cell_key"): row for row in rows}
@@ -53,7 +71,7 @@ def _context(
         date=environment.moment(manifest.get("start")),
         environment=environment.described(manifest),
         note=sweep.get("note") or "",
-        conclusions=tuple(one["text"] for one in conclusions),
+        conclusions=tuple(sentences),
         cells=tuple(
             CellView(
                 text(row, "cell"),

@@ -129,7 +129,7 @@ def draw_speedup(frame: "pandas.DataFrame") -> "Figure | None":
     reach = _fastest(rows)
     for axes, panel, places in panels:
         for y, row in zip(places, panel.rows.itertuples(), strict=True):
-            kind, colour = _speed_kind(row.speedup, row.speedup_low, row.speedup_high, row.called)
+            kind, colour = _speed_kind(row.speedup_low, row.speedup_high, row.called)
             if row.aa:  # the baseline again: its distance from 1 is noise, not speed
                 kind, colour = "A/A run:\nbaseline again", GREY
             kinds[kind] = colour
@@ -316,8 +316,8 @@ def _not_at_once(rows: "pandas.DataFrame") -> str:
     )
 
 
-def _speed_kind(ratio: float, low: float, high: float, called: str = "") -> tuple[str, str]:
-    """Words and colour of one speed-up: its verdict, or where its interval lies if there is none.
+def _speed_kind(low: float, high: float, called: str) -> tuple[str, str]:
+    """Words and colour of one speed-up: its verdict, or that there is none.
 
     `low` and `high` are NaN if there is no interval.
     """
@@ -329,7 +329,7 @@ def _speed_kind(ratio: float, low: float, high: float, called: str = "") -> tupl
         return WITHIN_NOISE, UNCLEAR
     if not (low == low and high == high):
         return "no interval\n(one measurement)", NO_INTERVAL
-    return ("faster", FASTER) if low > 1 else ("slower", SLOWER) if high < 1 else ("no clear difference", UNCLEAR)
+    return "not judged\n(noise unknown)", UNCLEAR
 
 
 def _fastest(rows: "pandas.DataFrame") -> float:
