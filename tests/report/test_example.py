@@ -82,7 +82,8 @@ def test_forty_eight_cells_take_few_screens_of_a_phone(opened):
     """The example has more: 68."""
     page = opened(PHONE)
     assert page.evaluate("document.querySelectorAll('.cells tbody tr').length") == 47
-    assert page.evaluate("document.documentElement.scrollHeight") < 6000
+    height = page.evaluate("document.documentElement.scrollHeight")
+    assert height < 6000, height
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
 
 

@@ -68,7 +68,7 @@ def _matrix(matrix: Matrix, reach: float) -> dict[str, object]:
         found = [matrix.field(first, second) for second in names[: i + 1]]
         fields = [
             {
-                "entries": [_entry(row, reach) for row in part[:ALL_SETTINGS]],
+                "entries": [_entry(row, matrix, reach) for row in part[:ALL_SETTINGS]],
                 "left_out": max(0, len(part) - ALL_SETTINGS),
             }
             for part in found
@@ -80,12 +80,12 @@ def _matrix(matrix: Matrix, reach: float) -> dict[str, object]:
         "names": names,
         "features_left_out": len(matrix.features) - len(names),
         "lines": lines,
-        "larger": [_entry(row, reach) for row in larger[:LARGER_SETS]],
+        "larger": [_entry(row, matrix, reach) for row in larger[:LARGER_SETS]],
         "larger_left_out": max(0, len(larger) - LARGER_SETS),
     }
 
 
-def _entry(row: Row, reach: float) -> dict[str, Any]:
+def _entry(row: Row, matrix: Matrix, reach: float) -> dict[str, Any]:
     """A feature set as a field of the matrix."""
     ratio, status = number(row, "speedup"), text(row, "status")
     return {
@@ -97,7 +97,7 @@ def _entry(row: Row, reach: float) -> dict[str, Any]:
         "speedup": times(row, "speedup"),
         "step": step_of(ratio, reach) if ratio and ratio > 0 else None,
         "uncertain": _uncertain(row),
-        "gain": gain_of(row),
+        "gain": gain_of(row, matrix.gain(row)),
         "short": short_reason(row) if ratio is None else "",
         "folded": status in FOLDED,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sweep.analysis.paired import FASTER, SLOWER
 from sweep.plan.cells import AA
 from sweep.report import words
+from sweep.report.matrix import Gain
 from sweep.report.words import Row, number, text
 
 OFF_ONE = "interval leaves out 1"
@@ -51,13 +52,18 @@ def off_one(row: Row) -> bool:
     return text(row, "role") == AA and low is not None and high is not None and not low <= 1 <= high
 
 
-def gain_of(row: Row) -> Said:
-    """The interaction gain with its interval; muted without one, and where the interval holds 1."""
+def gain_of(row: Row, gain: Gain | None = None) -> Said:
+    """The interaction gain with its interval; muted without one, and where the interval holds 1.
+
+    `gain` is what the matrix knows of it, where the row of an earlier version has no interval.
+    """
     low, high = number(row, "interaction_low"), number(row, "interaction_high")
-    gain = times(row, "interaction_gain")
-    if not gain or low is None or high is None:
-        return Said(gain, muted=True)
-    return Said(f"{gain} ({low:.2f}–{high:.2f})", muted=low <= 1 <= high)
+    if gain is not None and gain.interval is not None:
+        low, high = gain.interval
+    words_of = times(row, "interaction_gain")
+    if not words_of or low is None or high is None:
+        return Said(words_of, muted=True)
+    return Said(f"{words_of} ({low:.2f}–{high:.2f})", muted=low <= 1 <= high)
 
 
 def over_base_of(row: Row) -> Said:
