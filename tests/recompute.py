@@ -108,6 +108,7 @@ def own_columns(cell: Cell, results: Sequence[Result], folder_of: Callable[[Resu
         "load_s": mean([result["load_s"] for result in results if result["load_s"] is not None]),
         "baseline_beside_s": mean([s for batch in batches if (s := beside(batch)) is not None]),
         "starts": len(results) or None,
+        "ranks": max((len(batch["evidence"]) for batch in batches), default=0) or None,
         "role": role(cell),
         "cell_key": cell["key"],
     }

@@ -483,6 +483,13 @@ COLUMNS: tuple[Column, ...] = (
         heading="text",
         better=HIGHER,
     ),
+    Column(
+        "ranks",
+        METRIC,
+        "ranks that generated together, as counted in the engine",
+        lambda m: max((len(batch.evidence) for batch in m.batches), default=0) or None,
+        heading="ranks",
+    ),
     Column("evidence", FACT, "what ran on which rank, as counted in the engine"),
     Column(
         "cost_per_image", METRIC, "price of the GPUs' time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER

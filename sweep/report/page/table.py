@@ -24,7 +24,16 @@ FOLDED = (NOT_RUN, SKIP)
 
 FIRST = (
     *("speedup", "called", "gain_over_base", "latency_mean_s", "baseline_latency_s", "psnr_db", "ssim"),
-    *("bottleneck", "interaction_gain", "peak_memory_gb", "reason", "latency_p95_s", "ttft_mean_s", "images_per_s"),
+    *(
+        "ranks",
+        "bottleneck",
+        "interaction_gain",
+        "peak_memory_gb",
+        "reason",
+        "latency_p95_s",
+        "ttft_mean_s",
+        "images_per_s",
+    ),
     *("images_per_s_per_gpu", "energy_j_per_image", "clip_similarity", "mean_diff"),
 )
 """What answers a reader's first questions comes first: it is seen without scrolling. The others follow in the order of
@@ -50,6 +59,7 @@ _SAID: Mapping[str, Callable[[Row], Said]] = {
     "called": said.verdict_of,
     "gain_over_base": said.over_base_of,
     "interaction_gain": said.gain_of,
+    "ranks": lambda row: Said(text(row, "ranks")),
     "bottleneck": lambda row: Said(words.bottleneck_text(row)),
     "psnr_db": lambda row: Said(words.quality_text(row)),
 }
