@@ -4,10 +4,9 @@ Cheap on purpose: it is computed while other cells are measured. An early estima
 take the A/A runs that come last; `engine_starts.speedup` is what the sweep reports in the end.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweep.analysis import metrics
 from sweep.analysis.cell_data import CellData
 from sweep.plan.cells import Cell
 from sweep.results.records import DONE, RunResult
@@ -38,8 +37,8 @@ def estimate(cell: Cell, result: RunResult | None, baseline: RunResult | None) -
         return Early(own)
     beside = [batch for batch in result.batches if batch.baseline_s is not None]
     if beside:  # both of the same batches
-        own = _mean([batch.latency_s for batch in beside]) or own
-        return Early(own, _mean([batch.baseline_s for batch in beside if batch.baseline_s is not None]))
+        own = metrics.mean([batch.latency_s for batch in beside]) or own
+        return Early(own, metrics.mean([batch.baseline_s for batch in beside if batch.baseline_s is not None]))
     return Early(own, _latency_s(cell, baseline))
 
 
@@ -48,9 +47,5 @@ def _latency_s(cell: Cell, result: RunResult | None) -> float | None:
     if result is None or result.state != DONE:
         return None
     if cell.under_load:
-        return _mean(CellData(cell, (result,)).latencies_s)
-    return _mean([batch.latency_s for batch in result.batches])
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+        return metrics.mean(CellData(cell, (result,)).latencies_s)
+    return metrics.mean([batch.latency_s for batch in result.batches])

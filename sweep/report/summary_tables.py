@@ -10,7 +10,17 @@ from profiling.printing import clean
 from sweep.findings import NOT_RUN, SKIP
 from sweep.plan.cells import BASELINE
 from sweep.report import escaping
-from sweep.report.words import Row, cells_words, digits, number, quality_text, speedup_text, text, verdict_text
+from sweep.report.words import (
+    Row,
+    baseline_latency_s,
+    cells_words,
+    digits,
+    number,
+    quality_text,
+    speedup_text,
+    text,
+    verdict_text,
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,7 @@ def _speedup(row: Row) -> str:
 
 
 def _baseline_s(row: Row) -> str:
-    """Of sweeps from before the column, what `summary` fills it with: the latency that the speed-up compares with."""
-    if text(row, "role") == BASELINE:
-        return ""
-    stored, own, ratio = (number(row, name) for name in ("baseline_latency_s", "latency_mean_s", "speedup"))
-    return digits(own * ratio if stored is None and own is not None and ratio is not None else stored)
+    return "" if text(row, "role") == BASELINE else digits(baseline_latency_s(row))
 
 
 def _quality(row: Row) -> str:

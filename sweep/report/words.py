@@ -101,6 +101,12 @@ def interval_text(row: Row) -> str:
     return "" if low is None or high is None else f"{_times(low)}-{_times(high)}x"
 
 
+def baseline_latency_s(row: Row) -> float | None:
+    """The latency that a speed-up compares with; of rows from before its column, what `summary` fills it with."""
+    stored, own, ratio = (number(row, name) for name in ("baseline_latency_s", "latency_mean_s", "speedup"))
+    return own * ratio if stored is None and own is not None and ratio is not None else stored
+
+
 def latency_text(row: Row, arrow: str = " → ") -> str:
     """`2.16 → 1.74`: seconds of the baseline, then of the cell; or of the cell alone where it has no speed-up."""
     beside = number(row, "baseline_latency_s")

@@ -23,7 +23,7 @@ from sweep.plan.cells import BASELINE, FEATURE
 from sweep.report import conclusions
 from sweep.report.page import environment, timeline_view
 from sweep.report.page.html import CellView, ReportContext, phases_of, render, with_section
-from sweep.report.words import Row, number, text
+from sweep.report.words import Row, baseline_latency_s, number, text
 
 NEEDED = ("summary.csv", "report.json", "manifest.json")
 
@@ -96,11 +96,8 @@ def _rows(path: Path) -> list[Row]:
 
 def _computed(row: Row) -> dict[str, float | None]:
     """Fields that rows are compared by as numbers, and `baseline_latency_s`, which earlier versions did not write."""
-    latency_s, speedup = number(row, "latency_mean_s"), number(row, "speedup")
-    known = {"p_holm": number(row, "p_holm"), "speedup": speedup}
-    if latency_s is None or speedup is None or text(row, "role") == BASELINE:
-        return known
-    return known | {"baseline_latency_s": latency_s * speedup}
+    known = {"p_holm": number(row, "p_holm"), "speedup": number(row, "speedup")}
+    return known if text(row, "role") == BASELINE else known | {"baseline_latency_s": baseline_latency_s(row)}
 
 
 def _drawn(rows: Sequence[Row], folder: Path, note: str) -> list[Path]:
