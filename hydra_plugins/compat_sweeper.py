@@ -11,7 +11,6 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -75,6 +74,7 @@ class CompatSweeper(Sweeper):
         """All cells that the command line and the study ask for, and what they need, as a Plan."""
         from sweep.engines import registry
         from sweep.plan.add_ons import ADD, BASE, add_ons
+        from sweep.plan.axes import feature_names, values_of
         from sweep.plan.cells import FEATURE, build_plan, pairs_and_more, repeats_of_baselines
         from sweep.plan.preflight import cell_from
         from sweep.workload.inputs import ReadOnce
@@ -85,10 +85,10 @@ class CompatSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         typed = {override.get_key_element() for override in parser.parse_overrides(arguments)}
         parsed = parser.parse_overrides([*given, *arguments])
-        axes = {override.get_key_element(): _values(override) for override in parsed}  # the command line wins
+        axes = {override.get_key_element(): values_of(override) for override in parsed}  # the command line wins
         varying = {key for key, values in axes.items() if len(values) > 1}
-        feature_axis = [_feature_names(value) for value in axes.pop("feature", ["[]"])]
-        words = {word: [_feature_names(value) for value in axes.pop(word, ())] for word in (BASE, ADD)}
+        feature_axis = [feature_names(value) for value in axes.pop("feature", ["[]"])]
+        words = {word: [feature_names(value) for value in axes.pop(word, ())] for word in (BASE, ADD)}
         adding = add_ons(words, with_features="feature" in typed)  # takes the place of a study's features
         rest = [[f"{key}={value}" for value in values] for key, values in axes.items()]
         cells: list[Any] = []
@@ -156,25 +156,6 @@ def _combos(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     for one in named:
         found |= parameters(Path(one.partition("=")[2].strip("'\"")))
     return found, [one for one in arguments if one not in named]
-
-
-def _values(override: Override) -> list[str]:
-    """The values of one override: several for a sweep, else one."""
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    from sweep.config import require
-
-    example = f"{override.get_key_element()}=1,2,4"
-    require(override.is_discrete_sweep(), f"{override.input_line}: give a list of values, e.g. {example}")
-    values = list(dict.fromkeys(override.sweep_string_iterator()))
-    require(bool(values), f"{override.input_line}: gives no value; choose at least one")
-    return values
-
-
-def _feature_names(value: str) -> tuple[str, ...]:
-    """`teacache` or `[cfg_parallel,teacache]` as sorted names without repeats."""
-    names = value.strip().removeprefix("[").removesuffix("]").split(",")
-    return tuple(sorted({name.strip().strip("'\"") for name in names if name.strip()}))
 
 
 def _quoted(value: str) -> str:

@@ -17,6 +17,8 @@ _PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (_PACKAGE / "conf").is_dir()
 """Whether this is an installed package and no checkout."""
 
+AUTO = "auto"
+
 CONF = (_PACKAGE if INSTALLED else _PACKAGE.parent) / "conf"
 """The configuration files: inside the package when installed, next to it in a checkout."""
 
@@ -61,6 +63,36 @@ class Stack:
     kv_heads: int = 0  # equal to heads without grouped-query attention
     intermediate: int = 0  # feed-forward width
     vocab: int = 0  # output vocabulary; 0 for a stack that emits no tokens
+    head_dim: int = 0  # width of a head; 0: hidden ÷ heads
+    gated: bool = False  # its feed-forward has a third matrix (SwiGLU, gated GELU)
+    tokens: int = 0  # of a text encoder: prompts are padded to so many; 0: they are not
+
+
+@dataclass
+class Dit(Stack):
+    """Published shape of a DiT. A block has one set of weights for text and another for image tokens, or one for all."""
+
+    joined_layers: int = 0  # of `layers`: blocks with one set of weights for all tokens (single-stream)
+    refiners: int = 0  # further blocks before them: so many over the image's tokens, as many over the text's
+    modulation: int = 0  # outputs of a block's modulation, in widths, for each of its sets of weights
+    joined_modulation: int = 0  # likewise of a block of joined_layers
+    modulation_in: int = 0  # width of what modulations are computed from; 0: hidden
+    context: int = 0  # width of the text states that come in
+    distilled: bool = False  # guidance is an input: one forward a step, no second branch
+    prior: int = 0  # size of the codebook of the AR stage whose tokens its image tokens take as well; 0: none
+    channels: int = 16  # of a latent pixel
+
+
+@dataclass
+class Vae:
+    """Published shape of a VAE's decoder."""
+
+    params_b: float = 0.0  # parameters of encoder and decoder, billions
+    channels: list[int] = field(default_factory=list)  # of its levels, from the latent's size to the picture's
+    blocks: int = 0  # residual blocks of a level
+    latent: int = 16  # channels of a latent pixel
+    attention: bool = True  # one head over all latent pixels in the middle
+    causal: bool = False  # three-dimensional, for video: kernels see two frames before the picture
 
 
 @dataclass
@@ -81,8 +113,9 @@ class Model:
     vae_scale: int = 8  # pixels per latent pixel
     memory_gb: float = 0.0  # GPU memory that the weights need in bf16, GB
     ar: Stack | None = None
-    dit: Stack | None = None
+    dit: Dit | None = None
     text_encoder: Stack | None = None
+    vae: Vae | None = None
     source: str = ""  # where the shapes come from
 
     def __post_init__(self) -> None:
@@ -161,6 +194,7 @@ class Feature:
     unsupported: Any = ""  # why other families are skipped: text, engine -> text, or engine -> family -> text
     evidence: str = ""  # rule of sweep/analysis/evidence.py that shows it engaged; or engine -> rule
     limits: dict[str, list[Any]] = field(default_factory=dict)  # option -> [lowest, highest]
+    predict: Any = None  # what it changes of the work, as sweep/predict/effects.py reads it; None: nobody has said
     gate: Gate = field(default_factory=Gate)
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -1,0 +1,28 @@
+"""What the overrides of a sweep vary: their values, and the feature sets that they ask for. Pure.
+
+Knows Hydra's grammar, not what a field means.
+"""
+
+from typing import TYPE_CHECKING
+
+from sweep.config import require
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+def values_of(override: "Override") -> list[str]:
+    """The values of one override: several for a sweep, else one. Raises ConfigError for one that lists none."""
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    example = f"{override.get_key_element()}=1,2,4"
+    require(override.is_discrete_sweep(), f"{override.input_line}: give a list of values, e.g. {example}")
+    values = list(dict.fromkeys(override.sweep_string_iterator()))
+    require(bool(values), f"{override.input_line}: gives no value; choose at least one")
+    return values
+
+
+def feature_names(value: str) -> tuple[str, ...]:
+    """`teacache` or `[cfg_parallel,teacache]` as sorted names without repeats."""
+    names = value.strip().removeprefix("[").removesuffix("]").split(",")
+    return tuple(sorted({name.strip().strip("'\"") for name in names if name.strip()}))

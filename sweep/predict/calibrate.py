@@ -1,0 +1,173 @@
+"""Factors fitted on what sweeps measured: shares of a device's peaks, and costs of its host.
+
+Half of the cells, every second by their keys, say how good the fit on the other half is; what is stored is then
+fitted on all. A host's speed is its own: launches of each sweep are `host` times as slow as in the middle of them all.
+Pure but for reading the sweeps.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sweep.predict import stages
+from sweep.predict.effects import Effects
+from sweep.predict.factors import FITTED, SHARES, Factors
+from sweep.predict.hardware import Device
+from sweep.predict.observed import MEASURED, Observed
+from sweep.predict.timing import timed
+
+WEIGHTS = {"denoise_step": 1.0, "ar_decode": 1.0, "vae_decode": 1.0}
+OTHERS = 0.35
+"""How much a phase's error counts; those that are not named last milliseconds and vary by a third."""
+
+TIED = 0.05
+"""How strongly a factor holds to what is assumed, per e-fold: enough to stay there where nothing speaks of it."""
+
+HOST_TIED = 0.3
+FARTHEST, FARTHEST_HOST = 3.0, 1.5
+"""Most e-folds between a fitted factor and the assumed one."""
+
+OF_THE_HOST = (
+    *("launch_s", "launch_compiled_s", "all_to_all_s", "ring_s", "sum_s", "gather_s"),
+)
+"""Factors that are `host` times as large on a host that is so much slower."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """|predicted ÷ measured − 1| over cells."""
+
+    cells: int
+    median: float
+    p90: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fit, and how good it is on cells that it had not seen."""
+
+    factors: Factors
+    hosts: Mapping[str, float]  # sweep → how much slower its host is
+    held_out: Mapping[str, Errors]  # phase, or `latency`
+    cells: int
+
+
+def numbers(kind: type = Factors) -> tuple[str, ...]:
+    """Names of the factors that are fitted."""
+    return tuple(field.name for field in dataclasses.fields(kind) if field.type in (float, "float") and field.name not in _OF_MEMORY)
+
+
+_OF_MEMORY = ("context_bytes", "ranks_bytes", "allocated", "workspace", "causal_workspace")
+
+
+def on_host(by: Factors, slower: float) -> Factors:
+    """The same factors on a host that is `slower` times as slow."""
+    changed = {name: getattr(by, name) * slower for name in OF_THE_HOST}
+    return dataclasses.replace(by, token_s=by.token_s * math.sqrt(slower), **changed)
+
+
+def seconds(cell: Observed, device: Device, by: Factors, effects: Effects | None = None) -> dict[str, float]:
+    """Predicted seconds of a cell's phases, and their sum as `latency`."""
+    point = cell.point if effects is None else dataclasses.replace(cell.point, effects=effects)
+    pixels = float(point.batch * point.width * point.height)
+    found = {phase.name: timed(phase, device, by, pixels).seconds for phase in stages.of(point)}
+    return {**found, "latency": sum(found.values())}
+
+
+def halves(cells: Sequence[Observed]) -> tuple[list[Observed], list[Observed]]:
+    """Every second cell of each sweep, by key, and the others."""
+    ordered = sorted(cells, key=lambda cell: (cell.sweep, cell.key, cell.cell))
+    return ordered[::2], ordered[1::2]
+
+
+def calibrated(cells: Sequence[Observed], device: Device, origin: str) -> Calibration:
+    """Fit all of `cells`, after a fit on half of them was tried on the other half."""
+    learn, test = halves(cells)
+    by, hosts = fit(learn, device)
+    learnt = skipped(learn)
+    held_out = errors(test, device, by, hosts, learnt)
+    by, hosts = fit(cells, device)
+    factors = dataclasses.replace(by, grade=FITTED, origin=origin, skip=skipped(cells))
+    return Calibration(factors, hosts, held_out, len(cells))
+
+
+def skipped(cells: Sequence[Observed]) -> dict[str, float]:
+    """Mean share of skipped blocks of each cache, and of a cache beside a feature that changes it."""
+    from sweep.predict.feature_files import feature_named
+
+    found: dict[str, list[float]] = {}
+    for cell in cells:
+        for name in cell.point.features:
+            block = feature_named(name, cell.point.engine, {}).predict or {}
+            if "skip" in block:
+                others = [other for other in block.get("together") or {} if other in cell.point.features]
+                key = "+".join(sorted((name, *others[:1])))
+                found.setdefault(key, []).append(cell.point.effects.skip)
+    return {key: sum(shares) / len(shares) for key, shares in sorted(found.items())}
+
+
+def with_learnt(cell: Observed, learnt: Mapping[str, float]) -> Effects:
+    """The effects of a cell before it ran: with the share of skipped blocks that other cells had."""
+    from sweep.predict.effects import merged
+    from sweep.predict.feature_files import feature_named
+
+    chosen = [feature_named(name, cell.point.engine, {}) for name in cell.point.features]
+    return dataclasses.replace(cell.point.effects, skip=merged(chosen, learnt).skip)
+
+
+def errors(
+    cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Mapping[str, float]
+) -> dict[str, Errors]:
+    """How far predictions are from what was measured, by phase and of the whole."""
+    found: dict[str, list[float]] = {}
+    for cell in cells:
+        said = seconds(cell, device, on_host(by, hosts.get(cell.sweep, 1.0)), with_learnt(cell, learnt))
+        for name, measured in {**cell.phases_s, "latency": cell.latency_s}.items():
+            if measured > 0 and name in said:
+                found.setdefault(name, []).append(abs(said[name] / measured - 1))
+    order = ("latency", *MEASURED)
+    return {name: _errors(found[name]) for name in order if name in found}
+
+
+def _errors(values: Sequence[float]) -> Errors:
+    import numpy as np
+
+    return Errors(len(values), float(np.median(values)), float(np.quantile(values, 0.9)), max(values))
+
+
+def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, float]]:
+    """Factors and hosts that come closest, in ratios, with less weight on what is far out."""
+    import numpy as np
+    from scipy.optimize import least_squares
+
+    names = numbers()
+    sweeps = sorted({cell.sweep for cell in cells})
+    assumed = np.log([getattr(Factors(), name) for name in names])
+    work = [(cell, stages.of(cell.point), float(cell.point.batch * cell.point.width * cell.point.height)) for cell in cells]
+
+    def factors(values: "np.ndarray") -> tuple[Factors, dict[str, float]]:
+        exact = np.exp(values)
+        by = dataclasses.replace(Factors(), **dict(zip(names, map(float, exact), strict=False)))
+        return by, dict(zip(sweeps, map(float, exact[len(names) :]), strict=True))
+
+    def residuals(values: "np.ndarray") -> "np.ndarray":
+        by, hosts = factors(values)
+        own = {name: on_host(by, slower) for name, slower in hosts.items()}
+        found = []
+        for cell, phases, pixels in work:
+            for phase in phases:
+                measured = cell.phases_s.get(phase.name)
+                if measured:
+                    said = timed(phase, device, own[cell.sweep], pixels).seconds
+                    found.append(WEIGHTS.get(phase.name, OTHERS) * math.log(said / measured))
+        tied = (values[: len(names)] - assumed) * TIED
+        return np.concatenate([found, tied, values[len(names) :] * HOST_TIED])
+
+    start = np.concatenate([assumed, np.zeros(len(sweeps))])
+    lowest = np.concatenate([assumed - FARTHEST, np.full(len(sweeps), -FARTHEST_HOST)])
+    most = [min(value + FARTHEST, 0.0) if name in SHARES else value + FARTHEST for name, value in zip(names, assumed, strict=True)]
+    highest = np.concatenate([most, np.full(len(sweeps), FARTHEST_HOST)])
+    found = least_squares(residuals, start, bounds=(lowest, highest), loss="soft_l1", f_scale=0.1)
+    return factors(found.x)

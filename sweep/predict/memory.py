@@ -1,0 +1,136 @@
+"""Memory of the fullest device, by component: what is held all the time, and what the largest phase needs on top. Pure.
+
+Components are compared one by one with what was measured, because errors cancel in a sum. Weights, cache and latents
+are counted. What lives inside a forward is counted from the tensors that are alive at its fullest moment; the
+allocator's rounding, workspaces of convolutions and what the framework holds are fitted.
+"""
+
+from dataclasses import dataclass
+
+from sweep.config import Dit, Stack, Vae
+from sweep.predict import decoder, dit, vae
+from sweep.predict.effects import BLOCKS, MODELS
+from sweep.predict.factors import ASSUMED, COUNTED, Factors
+from sweep.predict.point import Point, shaped
+from sweep.predict.stages import BYTES, TILE, tiles
+
+ALIVE_IN_A_BLOCK = 16.0
+"""Values alive in a DiT's forward for each token, in widths: 15.0 in Qwen-Image, 15.1 GLM-Image, 15.8 Z-Image, 17.3
+FLUX (tests/predict counts the tensors of diffusers' networks on the meta device, attention not materialised)."""
+
+ALIVE_IN_A_DECODE = 3.0
+"""Values alive for each pixel of a decode at its fullest moment, in channels of the last level but one, which its
+first block takes at the picture's size: input, norm, activation."""
+
+ALIVE_IN_A_CAUSAL_DECODE = 18.0
+"""Likewise of a causal VAE, in channels of the last level: with padded frames, and a frame cached for each kernel."""
+
+PARTS = (
+    "dit_weights",
+    "text_encoder_weights",
+    "ar_weights",
+    "vae_weights",
+    "kv_cache",
+    "ar_reserved",
+    "framework",
+    "dit_activations",
+    "vae_activations",
+    "latents",
+)
+"""Components of a ledger."""
+
+TOGETHER = ("dit_activations", "vae_activations")
+"""Components of which only the largest counts: their phases follow one another and reuse the memory."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Bytes by component, of the fullest device."""
+
+    parts: tuple[tuple[str, float], ...]
+
+    def __getitem__(self, name: str) -> float:
+        return dict(self.parts).get(name, 0.0)
+
+    @property
+    def total(self) -> float:
+        """Bytes at the fullest moment."""
+        held = sum(size for name, size in self.parts if name not in TOGETHER)
+        return held + max(self[name] for name in TOGETHER)
+
+    @staticmethod
+    def grade(name: str) -> str:
+        """How a component is known."""
+        return ASSUMED if name in ("framework", *TOGETHER) else COUNTED
+
+
+def ledger(point: Point, by: Factors, memory_bytes: float, reserved: float | None = None) -> Ledger:
+    """The ledger of a device with `memory_bytes`. `reserved` is the share that an AR stage of vLLM takes beforehand."""
+    shape, decoded = shaped(point.model)
+    text, ar = point.model.text_encoder, point.model.ar
+    value = BYTES[point.dtype]
+    found = {
+        "dit_weights": _dit_weights(point, shape),
+        "text_encoder_weights": _held(text) * value,
+        "vae_weights": _vae_parameters(decoded) * value,
+        "framework": by.context_bytes + (by.ranks_bytes if point.ranks > 1 else 0.0),
+        "dit_activations": _alive(point, shape) * by.allocated,
+        "vae_activations": _decoding(point, decoded) * (by.causal_workspace if decoded.causal else by.workspace),
+        "latents": 4.0 * point.drawn_at_once * decoded.latent * point.width * point.height / point.model.vae_scale**2,
+    }
+    if point.effects.weights_on_host == MODELS:  # they take turns
+        found[min(("dit_weights", "text_encoder_weights"), key=lambda name: found[name])] = 0.0
+    if ar is not None:
+        if reserved is not None:
+            found["ar_reserved"] = reserved * memory_bytes if not point.stage_devices else 0.0
+        else:
+            found["ar_weights"] = _held(ar) * value
+            kept = point.batch * (point.prompt_tokens + point.ar_tokens) * decoder.cache_values(ar)
+            found["kv_cache"] = kept * value
+    alone = Ledger(tuple((name, found[name]) for name in PARTS if found.get(name)))
+    if reserved is not None and point.stage_devices and reserved * memory_bytes > alone.total:
+        return Ledger((("ar_reserved", reserved * memory_bytes),))  # the AR stage's own device is the fullest
+    return alone
+
+
+def _held(stack: Stack | None) -> float:
+    """Parameters of a text encoder or AR stage: those that its file says, else those of its layers and tables."""
+    if stack is None:
+        return 0.0
+    return stack.params_b * 1e9 or decoder.of(stack, 1).weights
+
+
+def _dit_weights(point: Point, shape: Dit) -> float:
+    whole = dit.of(shape, point.model.patch, 1, 1)
+    does = point.effects
+    products = whole.blocks.weights * BYTES[does.dtype or point.dtype] / does.width
+    rest = whole.modulation.weights * BYTES[point.dtype]
+    ends = (whole.ends.weights + shape.prior * shape.hidden) * BYTES[point.dtype]
+    if does.weights_on_host == BLOCKS:
+        return (products + rest) * 2 / shape.layers + ends  # the block that runs and the next one
+    if does.gathers:
+        return (products + rest) / point.ranks + (products + rest) / shape.layers + ends
+    return (products + rest) / does.stages + ends
+
+
+def _vae_parameters(shape: Vae) -> float:
+    """Encoder and decoder; where the file does not say it, an encoder as large as the decoder."""
+    return shape.params_b * 1e9 or 2 * vae.of(shape, TILE, TILE, 8).weights
+
+
+def _alive(point: Point, shape: Dit) -> float:
+    does = point.effects
+    tokens = point.image_tokens / does.tokens + point.text_tokens
+    widths = ALIVE_IN_A_BLOCK / (does.width if does.width > 1 else 1) + (4 if does.tokens > 1 else 0)
+    return point.drawn_at_once * tokens * shape.hidden * widths * BYTES[point.dtype]
+
+
+def _decoding(point: Point, shape: Vae) -> float:
+    pixels = point.width * point.height
+    pictures = 1 if point.effects.slices else point.drawn_at_once
+    if point.effects.tiles and tiles(point.width, point.height) > 1:
+        pixels = TILE * TILE
+    last, before = shape.channels[-1], shape.channels[-2] if len(shape.channels) > 1 else shape.channels[-1]
+    alive = ALIVE_IN_A_CAUSAL_DECODE * last if shape.causal else ALIVE_IN_A_DECODE * before
+    attended = (pixels / point.model.vae_scale**2) ** 2 * 2 if shape.attention else 0.0
+    return pictures * max(alive * pixels * BYTES[point.dtype], attended)

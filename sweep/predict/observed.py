@@ -1,0 +1,171 @@
+"""What sweeps measured, beside the points that predictions are asked for. Reads report.json, manifest.json, plan.json.
+
+A published sweep has no plan: what its cells were is then taken from report.json, the depth of its random weights
+from manifest.json, and whether blocks were compiled from the evidence of the ranks.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.config import AUTO, ConfigError, RunConfig
+from sweep.plan.typed import typed
+from sweep.predict import shapes
+from sweep.predict.effects import merged
+from sweep.predict.feature_files import feature_named
+from sweep.predict.point import Point, point_of
+
+MEASURED = ("text_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
+"""Phases that are compared; a hand-over takes a millisecond."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One cell that was measured offline."""
+
+    sweep: str
+    cell: str
+    key: str
+    status: str
+    point: Point  # with the share of blocks that were skipped
+    phases_s: Mapping[str, float]
+    latency_s: float
+    peak_memory_bytes: float | None
+    energy_j: float | None
+    psnr_db: float | None
+    parts_bytes: Mapping[str, float]  # memory by component, where the workers recorded it
+    device: str  # as the driver reports it; "" on a CPU
+    random_weights: bool
+
+
+def observed(folder: Path) -> list[Observed]:
+    """The cells of a sweep that finished offline and unprofiled. Raises ConfigError for what is no sweep's folder."""
+    report = _json(folder / "report.json")
+    try:
+        manifest = _json(folder / "manifest.json")
+    except ConfigError:
+        manifest = {}  # the earliest published one has none
+    plan = _json(folder / "plan.json") if (folder / "plan.json").is_file() else {}
+    runs = {cell["key"]: cell["config"] for cell in plan.get("cells", ())}
+    try:
+        return list(_cells(folder.name, report, manifest, runs))
+    except (KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f"{folder}: report.json is not a sweep's ({type(error).__name__}: {error})") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the folder of a sweep") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: not a sweep's")
+    return found
+
+
+def _cells(
+    name: str, report: Mapping[str, Any], manifest: Mapping[str, Any], runs: Mapping[str, Any]
+) -> Iterator[Observed]:
+    gpus = report["sweep"]["machine"]["gpus"]
+    for cell in report["cells"]:
+        latency = cell["metrics"].get("latency_mean_s")
+        if not latency or cell.get("load") or cell.get("profiled"):
+            continue
+        random = (manifest.get("random_weights") or {}).get(cell["model"]) or {}
+        try:
+            point = _of_run(cell, runs[cell["cell_key"]], random) if cell["cell_key"] in runs else _of_row(cell, random)
+        except ConfigError:
+            continue  # a model whose shapes nobody knows
+        yield Observed(
+            sweep=name,
+            cell=cell["cell"],
+            key=cell["cell_key"],
+            status=cell["status"],
+            point=point,
+            phases_s={phase: ms / 1e3 for phase, ms in cell["phases_ms"].items() if phase in MEASURED},
+            latency_s=latency,
+            peak_memory_bytes=_times(cell["metrics"].get("peak_memory_gb"), 1e9),
+            energy_j=cell["metrics"].get("energy_j_per_image"),
+            psnr_db=cell["quality"]["psnr_db"],
+            parts_bytes=_parts(cell["evidence"]["ranks"]),
+            device=gpus[0] if gpus else "",
+            random_weights=bool(random),
+        )
+
+
+def _times(value: float | None, by: float) -> float | None:
+    return None if value is None else value * by
+
+
+def _of_run(cell: Mapping[str, Any], config: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
+    run = typed(config, RunConfig, "plan.json")
+    device = "cuda" if cell["evidence"]["ranks"] and cell["engine"] == "vllm_omni" else run.engine.device
+    point = point_of(run, "cpu" if device == AUTO else device)
+    return _as_it_ran(point, cell, random)
+
+
+def _of_row(cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
+    """From a row alone: guidance and prompts as the studies have them."""
+    from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT
+
+    model = shapes.named(cell["model"])
+    chosen = [feature_named(name, cell["engine"], _options(name, cell["cell"])) for name in cell["features"]]
+    prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"])
+    effects = merged(chosen)
+    split = "placement=split" in str(cell["cell"]) or (model.ar is not None and cell["gpus"] > effects.ranks)
+    point = Point(
+        model=model,
+        engine=cell["engine"],
+        device="cuda",
+        dtype="bfloat16",
+        batch=cell["batch"],
+        width=cell["width"],
+        height=cell["height"],
+        steps=cell["steps"],
+        branches=1 if model.dit is not None and model.dit.distilled else 2,
+        text_tokens=GLYPHS if model.ar is not None else prompt,
+        prompt_tokens=prompt + TEMPLATE.get(model.family, 0),
+        effects=effects,
+        ranks=cell["gpus"] - int(split),
+        stage_devices=int(split),
+        features=tuple(cell["features"]),
+    )
+    return _as_it_ran(point, cell, random)
+
+
+def _said(name: str, label: str) -> str:
+    """The value of `name=value` in a cell's label; "" where it is not varied."""
+    found = [word.partition("=")[2] for word in label.split() if word.startswith(f"{name}=")]
+    return found[0] if found else ""
+
+
+def _options(feature: str, label: str) -> dict[str, Any]:
+    return {"backend": _said("backend", label)} if feature == "attention" and _said("backend", label) else {}
+
+
+def _as_it_ran(point: Point, cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
+    """With the depth of its random weights, the blocks that were skipped, and compiled or not, as the ranks say."""
+    ranks = cell["evidence"]["ranks"]
+    model = point.model
+    if random.get("layers"):
+        model = shapes.at_depth(model, random["layers"], random.get("parameters"))
+    elif model.repo and ranks and ranks[0]["settings"].get("dit_blocks"):
+        blocks = int(ranks[0]["settings"]["dit_blocks"])
+        model = shapes.at_depth(model, {"dit": blocks, "text": 4} | ({"ar": 4} if model.ar is not None else {}))
+    run, skipped = (sum(rank[name] for rank in ranks) for name in ("blocks_run", "blocks_skipped"))
+    effects = point.effects
+    if run:
+        effects = dataclasses.replace(effects, skip=skipped / (run + skipped))
+    if ranks and "compiled" in ranks[0]["settings"]:
+        effects = dataclasses.replace(effects, compiled=ranks[0]["settings"]["compiled"] != "none")
+    return dataclasses.replace(point, model=model, effects=effects)
+
+
+def _parts(ranks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Bytes of the fullest rank by component, as the workers' warm-up recorded them; {} where they did not."""
+    return {}

@@ -1,0 +1,142 @@
+"""What a prediction is asked for: one configuration, reduced to what its work depends on. Pure.
+
+`point_of` makes one of a RunConfig. Knows nothing of seconds, bytes or machines.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sweep.config import TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
+from sweep.engines import registry
+from sweep.plan import features as feature_rules
+from sweep.predict.effects import Effects, merged
+
+TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "short": 20, "mixed": 60, "long": 250}
+"""Tokens of the shipped prompts, roughly; where workload.prompt_tokens says it, that counts."""
+
+TEMPLATE = {"qwen_image": 34, "qwen_image_edit": 64, "glm_image": 60, "z_image": 12}
+"""Tokens that a pipeline puts around a prompt: its chat template."""
+
+GLYPHS = 8
+"""Tokens of GLM-Image's quoted text, one a byte; two where nothing is quoted."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration. Sizes in pixels."""
+
+    model: Model = field(hash=False)
+    engine: str
+    device: str  # cpu or cuda
+    dtype: str
+    batch: int
+    width: int
+    height: int
+    steps: int
+    branches: int  # guidance branches of a step: 2, or 1 where guidance is off or distilled
+    text_tokens: int  # of a prompt, as the DiT sees them
+    prompt_tokens: int  # as the text encoder or the AR stage reads them
+    effects: Effects
+    ranks: int  # devices of the DiT
+    stage_devices: int = 0  # further devices, of the AR stage
+    edits: bool = False  # the DiT also sees the picture to edit
+    pictures: int = 1  # of a cell: prompts × seeds × repeats
+    features: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> int:
+        """Devices of the cell."""
+        return self.ranks + self.stage_devices
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of the picture in the DiT, those of the picture to edit among them."""
+        side = self.model.patch * self.model.vae_scale
+        own = (self.width // side) * (self.height // side)
+        return own * 2 if self.edits else own
+
+    @property
+    def ar_tokens(self) -> int:
+        """Tokens that the AR stage writes for a picture: preview, target, end. After GLM-Image's processor."""
+        side = self.model.size_multiple
+        rows, columns = self.height // side, self.width // side
+        ratio, half = rows / columns, side // 2
+        preview = max(1, int(math.sqrt(ratio) * half)) * max(1, int(math.sqrt(1 / ratio) * half))
+        return rows * columns + 1 + (0 if self.edits else preview)
+
+    @property
+    def drawn_at_once(self) -> int:
+        """Pictures of a batch that the DiT draws together: of a model with an AR stage, vLLM-Omni draws one by one."""
+        return 1 if self.engine == "vllm_omni" and self.model.ar is not None else self.batch
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the DiT's blocks are compiled: vLLM-Omni does so where the model says how, diffusers does not."""
+        if self.effects.compiled is not None:
+            return self.effects.compiled
+        return self.engine == "vllm_omni" and self.model.family not in EAGER_FAMILIES
+
+
+EAGER_FAMILIES = ("glm_image", "bagel", "hunyuan_image3")
+"""Families whose DiT vLLM-Omni runs eagerly: no _repeated_blocks, or deployed so (conf/feature/eager.yaml)."""
+
+
+def shaped(model: Model) -> tuple[Dit, Vae]:
+    """DiT and VAE of a model whose shapes are known. Raises ConfigError."""
+    known = model.dit is not None and model.vae is not None and model.dit.layers and (
+        model.dit.modulation or model.dit.joined_modulation
+    )
+    require(
+        bool(known),
+        f"model={model.name} cannot be predicted: conf/model/{model.name}.yaml does not say the whole shape of its "
+        "DiT and VAE (context, modulation, channels)",
+    )
+    assert model.dit is not None and model.vae is not None
+    return model.dit, model.vae
+
+
+def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] | None = None) -> Point:
+    """What `run` asks for, on `cpu` or `cuda`. Raises ConfigError for what cannot be predicted."""
+    kind, work, model = registry.kind(run.engine.name), run.workload, run.model
+    require(kind.generates and not kind.attaches, f"engine={run.engine.name} cannot be predicted: it runs no model of ours")
+    require(work.task != TEXT, "workload.task=text cannot be predicted: only pictures can")
+    dit, _ = shaped(model)
+    chosen = feature_rules.parse_features(run.feature, run.engine.name)
+    ranks = feature_rules.gpus_needed(chosen)
+    said = work.prompt_tokens or TOKENS_OF_A_PROMPT[work.prompt_set]
+    guided = work.guidance_scale > 1 and work.negative_prompt is not None and not dit.distilled
+    effects = merged(chosen, learnt)
+    if run.engine.args.get("enforce_eager"):
+        effects = _eager(effects)
+    return Point(
+        model=model,
+        engine=run.engine.name,
+        device=device,
+        dtype=resolved_dtype(run.engine.dtype, device),
+        batch=run.batch,
+        width=work.width,
+        height=work.height,
+        steps=work.steps,
+        branches=2 if guided else 1,
+        text_tokens=_text_tokens(model, said),
+        prompt_tokens=said + TEMPLATE.get(model.family, 0),
+        effects=effects,
+        ranks=ranks,
+        stage_devices=kind.stage_devices(run),
+        edits=work.task == "image_edit",
+        pictures=(work.num_prompts or work.shipped_prompts) * work.seeds_per_prompt * work.repeats,
+        features=tuple(feature.name for feature in chosen),
+    )
+
+
+def _text_tokens(model: Model, prompt: int) -> int:
+    if model.text_encoder is not None and model.text_encoder.tokens:
+        return model.text_encoder.tokens
+    return GLYPHS if model.family == "glm_image" else prompt
+
+
+def _eager(effects: Effects) -> Effects:
+    import dataclasses
+
+    return dataclasses.replace(effects, compiled=False)

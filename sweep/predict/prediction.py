@@ -1,0 +1,81 @@
+"""What is predicted of one configuration on one kind of device: seconds, memory, energy, cost, and the limits. Pure."""
+
+import functools
+from dataclasses import dataclass
+
+from sweep.predict import stages, timing
+from sweep.predict.factors import Factors
+from sweep.predict.hardware import Device
+from sweep.predict.memory import Ledger, ledger
+from sweep.predict.point import Point
+from sweep.predict.timing import Timed
+
+RESERVED = {"shared": 0.35, "split": 0.6}
+"""Share of its GPU that the AR stage of vLLM-Omni takes beforehand (GlmImage in sweep/engines/vllm_omni/stages.py)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One batch of pictures."""
+
+    point: Point
+    phases: tuple[Timed, ...]
+    memory: Ledger
+    memory_bytes: float | None  # of the device; None: unknown
+    energy_j: float | None  # of one picture, all devices; None: power unknown
+    cost: float | None  # of one picture, in the hardware's currency; None: price unknown
+
+    @functools.cached_property
+    def latency_s(self) -> float:
+        """Of a batch, from its request to its last picture."""
+        return sum(phase.seconds for phase in self.phases)
+
+    @functools.cached_property
+    def limit_s(self) -> float:
+        """Seconds below which the batch cannot be on these devices."""
+        return sum(phase.limit_s for phase in self.phases)
+
+    @property
+    def images_per_s(self) -> float:
+        """Pictures a second, one batch after another."""
+        return self.point.batch / self.latency_s
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the fullest device has room; None where its memory is unknown."""
+        return None if self.memory_bytes is None else self.memory.total <= self.memory_bytes
+
+    @property
+    def bottleneck(self) -> Timed:
+        """The longest phase."""
+        return max(self.phases, key=lambda phase: phase.seconds)
+
+
+def predicted(point: Point, device: Device, by: Factors) -> Prediction:
+    """Everything of `point` on `device`. Raises ConfigError where the device lacks a figure that is needed."""
+    pixels = float(point.batch * point.width * point.height)
+    phases = tuple(timing.timed(phase, device, by, pixels) for phase in stages.of(point))
+    reserved = None
+    if point.model.ar is not None and point.engine == "vllm_omni":
+        reserved = RESERVED["split" if point.stage_devices else "shared"]
+    room = device.usable_bytes or device.memory_bytes
+    held = ledger(point, by, room or 0.0, reserved)
+    seconds = sum(phase.seconds for phase in phases)
+    return Prediction(point, phases, held, room, _energy_j(point, phases, device), _cost(point, seconds, device))
+
+
+def _energy_j(point: Point, phases: tuple[Timed, ...], device: Device) -> float | None:
+    """Power limit while a device computes, idle power while it waits, of all devices of the cell."""
+    if device.power_w is None:
+        return None
+    idle = device.idle_w or 0.0
+    busy = sum(min(phase.device_s, phase.seconds) for phase in phases)
+    seconds = sum(phase.seconds for phase in phases)
+    each = device.power_w * busy + idle * (seconds - busy)
+    return point.gpus * each / point.batch
+
+
+def _cost(point: Point, seconds: float, device: Device) -> float | None:
+    if device.price_per_hour is None:
+        return None
+    return point.gpus * device.price_per_hour * seconds / 3600 / point.batch

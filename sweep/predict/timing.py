@@ -1,0 +1,147 @@
+"""Seconds of a phase: the least that physics allows, and what is predicted. Pure.
+
+The limit counts only what cannot be avoided: every operation at the data sheet's peak, every weight and cached value
+read once a call at its bandwidth, whichever takes longer. A prediction adds how much of the peaks is reached
+(`Factors`), what kernels without products move, what the host launches, and what devices exchange.
+"""
+
+from dataclasses import dataclass
+
+from sweep.config import require
+from sweep.predict.effects import ALL_TO_ALL, RING
+from sweep.predict.factors import Factors
+from sweep.predict.hardware import Device
+from sweep.predict.stages import (
+    AR_DECODE,
+    AR_PREFILL,
+    BYTES,
+    DENOISE,
+    HOST_COPY,
+    OTHER,
+    STAGE_TRANSFER,
+    SUM,
+    TEXT_ENCODE,
+    VAE_DECODE,
+    Exchange,
+    Phase,
+)
+
+COMPUTE, BANDWIDTH, LAUNCH, LINK, HOST = "compute-bound", "bandwidth-bound", "launch-bound", "link-bound", "host"
+"""What takes most of a phase's time."""
+
+SHARPNESS = 6.0
+"""Exponent with which device and host time are joined: they overlap, and the longer one counts. Infinity is `max`."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A phase with its seconds."""
+
+    phase: Phase
+    limit_s: float
+    seconds: float
+    bound: str
+    device_s: float = 0.0  # compute, memory and exchange, without waiting for the host
+    host_s: float = 0.0  # launches
+
+    @property
+    def name(self) -> str:
+        """The phase's name."""
+        return self.phase.name
+
+
+def peak(device: Device, dtype: str) -> float:
+    """Operations a second in `dtype`. Raises ConfigError where the device's file does not say them."""
+    found = device.peak(dtype)
+    require(found is not None, f"hardware={device.name} does not say peak_tflops.{dtype}, which this prediction needs")
+    assert found is not None
+    return found
+
+
+def bandwidth(device: Device) -> float:
+    """Bytes a second of its memory. Raises ConfigError likewise."""
+    require(device.bandwidth_bytes_s is not None, f"hardware={device.name} does not say bandwidth_gb_s")
+    assert device.bandwidth_bytes_s is not None
+    return device.bandwidth_bytes_s
+
+
+def link(device: Device) -> float:
+    """Bytes a second to the other devices. Raises ConfigError likewise."""
+    require(device.link_bytes_s is not None, f"hardware={device.name} does not say link_gb_s, which several GPUs need")
+    assert device.link_bytes_s is not None
+    return device.link_bytes_s
+
+
+def limit_s(phase: Phase, device: Device) -> float:
+    """Seconds below which the phase cannot be, on each of its devices."""
+    work = phase.work
+    operations = work.linear / peak(device, phase.dtype)
+    operations += (work.attention + work.convolution) / peak(device, phase.state)
+    read = phase.weight_bytes + phase.cache_bytes
+    return max(operations, read / bandwidth(device))
+
+
+def timed(phase: Phase, device: Device, by: Factors, pixels: float = 0.0) -> Timed:
+    """One phase. `pixels` are those of the whole batch, which the request carries back."""
+    least = limit_s(phase, device)
+    if phase.name == OTHER:
+        whole = by.other_s + by.pixel_s * pixels + (by.stages_s if phase.calls > 1 else 0.0)
+        return Timed(phase, least, whole, HOST, host_s=whole)
+    if phase.name == STAGE_TRANSFER:
+        return Timed(phase, least, by.transfer_s + sum(sent.sent for sent in phase.exchanges) / bandwidth(device), HOST, host_s=by.transfer_s)
+    parts = {COMPUTE: _compute_s(phase, device, by), LINK: _exchange_s(phase, device, by)}
+    reading = (phase.weight_bytes + phase.cache_bytes) / (by.read * bandwidth(device))
+    parts[BANDWIDTH] = max(0.0, reading - parts[COMPUTE]) + _moved_s(phase, device, by)
+    on_device = sum(parts.values())
+    host = _host_s(phase, by)
+    whole = (on_device**SHARPNESS + host**SHARPNESS) ** (1 / SHARPNESS) + _fixed_s(phase, by)
+    bound = LAUNCH if host > on_device else max(parts, key=lambda part: parts[part])
+    return Timed(phase, least, whole, bound, on_device, host)
+
+
+def _compute_s(phase: Phase, device: Device, by: Factors) -> float:
+    work = phase.work
+    share = {"fp8": by.linear_fp8, "int8": by.linear_int8}.get(phase.dtype, by.linear)
+    attention = work.attention / (by.attention * peak(device, phase.state))
+    if phase.attention:
+        attention *= by.sdpa
+    products = work.linear / (share * peak(device, phase.dtype))
+    convolved = by.convolution * (by.tiled if phase.tiled else 1.0)
+    return products + attention + work.convolution / (convolved * peak(device, phase.state))
+
+
+def _moved_s(phase: Phase, device: Device, by: Factors) -> float:
+    if phase.name == VAE_DECODE:
+        return 0.0  # its convolutions' share holds what lies between them
+    moved = phase.work.moved * BYTES[phase.state] / (by.moved * bandwidth(device))
+    return moved / by.fused if phase.compiled else moved
+
+
+def _exchange_s(phase: Phase, device: Device, by: Factors) -> float:
+    return sum(_sent_s(exchange, device, by) for exchange in phase.exchanges)
+
+
+def _sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
+    if exchange.kind == HOST_COPY:
+        return exchange.sent / by.host_link
+    share = {ALL_TO_ALL: by.all_to_all, RING: by.ring, SUM: by.sum}.get(exchange.kind, by.gather)
+    return exchange.sent / (share * link(device))
+
+
+def _host_s(phase: Phase, by: Factors) -> float:
+    if phase.name in (AR_PREFILL, AR_DECODE):
+        return 0.0  # CUDA graphs: a step costs the host a fixed time, below
+    each = by.launch_compiled_s if phase.compiled else by.launch_s
+    call = {ALL_TO_ALL: by.all_to_all_s, RING: by.ring_s, SUM: by.sum_s, HOST_COPY: 0.0}
+    exchanged = sum(exchange.calls * call.get(exchange.kind, by.gather_s) for exchange in phase.exchanges)
+    return phase.work.kernels * each + exchanged
+
+
+def _fixed_s(phase: Phase, by: Factors) -> float:
+    return {
+        TEXT_ENCODE: by.encode_s,
+        AR_PREFILL: by.prefill_s,
+        AR_DECODE: by.token_s,
+        VAE_DECODE: by.decode_s,
+        DENOISE: 0.0,
+    }.get(phase.name, 0.0) * phase.calls
