@@ -8,7 +8,7 @@ Pure but for reading the sweeps.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sweep.predict import stages
 from sweep.predict.effects import Effects
@@ -49,9 +49,10 @@ class Calibration:
     """A fit, and how good it is on cells that it had not seen."""
 
     factors: Factors
-    hosts: Mapping[str, float]  # sweep → how much slower its host is
-    held_out: Mapping[str, Errors]  # phase, or `latency`
-    cells: int
+    hosts: Mapping[str, float] = field(default_factory=dict)  # sweep → how much slower its host is
+    held_out: Mapping[str, Errors] = field(default_factory=dict)  # phase, or `latency`
+    cells: int = 0
+    psnr_db: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # model → features → lowest measured
 
 
 def numbers(kind: type = Factors) -> tuple[str, ...]:
@@ -90,7 +91,18 @@ def calibrated(cells: Sequence[Observed], device: Device, origin: str) -> Calibr
     held_out = errors(test, device, by, hosts, learnt)
     by, hosts = fit(cells, device)
     factors = dataclasses.replace(by, grade=FITTED, origin=origin, skip=skipped(cells))
-    return Calibration(factors, hosts, held_out, len(cells))
+    return Calibration(factors, hosts, held_out, len(cells), lowest_psnr(cells))
+
+
+def lowest_psnr(cells: Sequence[Observed]) -> dict[str, dict[str, float]]:
+    """Lowest PSNR of each model's feature combinations, dB; those with identical images have none."""
+    found: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        if cell.psnr_db is not None and cell.point.features:
+            known = found.setdefault(cell.point.model.name, {})
+            name = "+".join(sorted(cell.point.features))
+            known[name] = min(known.get(name, math.inf), cell.psnr_db)
+    return found
 
 
 def skipped(cells: Sequence[Observed]) -> dict[str, float]:

@@ -130,7 +130,14 @@ def _decoding(point: Point, shape: Vae) -> float:
     pictures = 1 if point.effects.slices else point.drawn_at_once
     if point.effects.tiles and tiles(point.width, point.height) > 1:
         pixels = TILE * TILE
-    last, before = shape.channels[-1], shape.channels[-2] if len(shape.channels) > 1 else shape.channels[-1]
-    alive = ALIVE_IN_A_CAUSAL_DECODE * last if shape.causal else ALIVE_IN_A_DECODE * before
-    attended = (pixels / point.model.vae_scale**2) ** 2 * 2 if shape.attention else 0.0
-    return pictures * max(alive * pixels * BYTES[point.dtype], attended)
+    attended = (pixels / point.model.vae_scale**2) ** 2 if shape.attention and point.device == "cpu" else 0.0
+    alive = max(alive_in_a_decode(shape, pixels, point.model.vae_scale), attended)
+    return pictures * alive * BYTES[point.dtype]
+
+
+def alive_in_a_decode(shape: Vae, pixels: float, scale: int) -> float:
+    """Values alive at the fullest moment of a decode of so many pixels."""
+    if shape.causal:
+        return ALIVE_IN_A_CAUSAL_DECODE * shape.channels[-1] * pixels
+    before = shape.channels[-2] if len(shape.channels) > 1 else shape.channels[-1]
+    return ALIVE_IN_A_DECODE * before * pixels

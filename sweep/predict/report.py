@@ -1,0 +1,151 @@
+"""What `python -m sweep.predict OVERRIDES` prints: an answer, tables, or JSON."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from sweep.predict import shown
+from sweep.predict.calibrate import Calibration
+from sweep.predict.memory import Ledger
+from sweep.predict.search import GOALS, Best
+from sweep.predict.shown import Row, number
+
+Calibrations = Callable[[Row], Calibration]
+
+
+def print_text(rows: Sequence[Row], found: Best | None, goal: str | None, calibration: Calibrations) -> None:
+    """An answer in a sentence, then the table; of a single configuration its phases and memory as well."""
+    console = Console()
+    several = len({row.device.name for row in rows}) > 1
+    listed = list(found.rows) if found else list(rows)
+    predicted = [row for row in rows if row.prediction]
+    shown.show(console, [answer(rows, found, goal)])
+    console.print()
+    if listed:
+        console.print(shown.table(listed, several, console.width))
+        if len(listed) > shown.MOST:
+            shown.show(console, [f"… and {len(listed) - shown.MOST:,} more; --json has all"])
+        console.print()
+    whole = listed[0] if found and listed else predicted[0] if len(predicted) == 1 else None
+    if whole is not None and whole.prediction is not None:
+        console.print(shown.phases(whole.prediction))
+        console.print()
+        console.print(shown.memory(whole.prediction))
+        console.print()
+    for line in _known_as(listed or predicted, calibration):
+        shown.show(console, [line])
+
+
+def _known_as(rows: Sequence[Row], calibration: Calibrations) -> list[str]:
+    row = next((row for row in rows if row.prediction), None)
+    if row is None:
+        return []
+    made = calibration(row)
+    skips = {}
+    for one in rows:
+        if one.prediction and one.prediction.point.effects.skip:
+            caches = [name for name in one.asked.features if _skips(one, name)]
+            skips["+".join(caches)] = one.prediction.point.effects.skip
+    lines = shown.grades(row.device, made.factors, skips)
+    if held := made.held_out.get("latency"):
+        lines.append(
+            f"on {held.cells} cells that the fit had not seen, latency was off by {held.median:.0%} in the middle and by "
+            f"{held.p90:.0%} at the 90th percentile"
+        )
+    return lines
+
+
+def _skips(row: Row, name: str) -> bool:
+    body = row.asked.run.feature.get(name) or {}
+    return "skip" in (body.get("predict") or {})
+
+
+def answer(rows: Sequence[Row], found: Best | None, goal: str | None) -> str:
+    """One sentence: what is best, or what the one configuration takes, or how many fit."""
+    predicted = [row for row in rows if row.prediction]
+    if found is not None and goal is not None:
+        if not found.rows:
+            return f"None of {found.tried:,} configurations is left: {_why_none(found)}."
+        first = found.rows[0]
+        made = first.prediction
+        assert made is not None
+        left = _why_none(found)
+        return (
+            f"{GOALS[goal][0].capitalize()} {goal} of {found.tried:,}: {first.asked.label} on {_gpus(first)}, "
+            f"{number(made.latency_s)} s, {number(made.images_per_s)} images/s, {number(made.memory.total / 1e9)} GB"
+            f"{f' ({left})' if left else ''}."
+        )
+    if len(predicted) == 1:
+        made = predicted[0].prediction
+        assert made is not None
+        share = made.limit_s / made.latency_s
+        fits = {None: "memory of the device unknown", True: "fits", False: "does not fit"}[made.fits]
+        room = f" of {number(made.memory_bytes / 1e9)}" if made.memory_bytes else ""
+        return (
+            f"{predicted[0].asked.label} on {_gpus(predicted[0])}: {number(made.latency_s)} s, {share:.0%} of what the "
+            f"hardware allows; {number(made.memory.total / 1e9)}{room} GB, {fits}."
+        )
+    room = sum(row.prediction.fits is not False for row in predicted if row.prediction)
+    skipped = len(rows) - len(predicted)
+    fastest = min(predicted, key=lambda row: (row.prediction.fits is False, row.image_s) if row.prediction else (True, math.inf))
+    return (
+        f"{room} of {len(predicted)} fit{f', {skipped} are skipped' if skipped else ''}; most images per second: "
+        f"{fastest.asked.label} on {_gpus(fastest)}."
+    )
+
+
+def _gpus(row: Row) -> str:
+    assert row.prediction is not None
+    count = row.prediction.point.gpus
+    return f"{count} × {row.device.name}"
+
+
+def _why_none(found: Best) -> str:
+    told = [f"{count:,} miss {name}" for name, count in found.missed.items()]
+    told += [f"{count:,} have no known {name}" for name, count in found.unknown.items()]
+    told += [f"{found.full:,} do not fit into memory"] if found.full else []
+    told += [f"{found.skipped:,} are skipped"] if found.skipped else []
+    return ", ".join(told)
+
+
+def print_json(rows: Sequence[Row], found: Best | None, goal: str | None, calibration: Calibrations) -> None:
+    """All of it, for programs."""
+    listed = list(found.rows) if found else list(rows)
+    print(json.dumps({"answer": answer(rows, found, goal), "cells": [_as_json(row, calibration) for row in listed]}))
+
+
+def _as_json(row: Row, calibration: Calibrations) -> dict[str, Any]:
+    made = row.prediction
+    told: dict[str, Any] = {"cell": row.asked.label, "features": list(row.asked.features), "hardware": row.device.name}
+    if made is None:
+        return {**told, "skip": row.asked.skip.text if row.asked.skip else ""}
+    return {
+        **told,
+        "gpus": made.point.gpus,
+        "batch": made.point.batch,
+        "fits": made.fits,
+        "latency_s": made.latency_s,
+        "limit_s": made.limit_s,
+        "images_per_s": made.images_per_s,
+        "energy_j_per_image": made.energy_j,
+        "cost_per_image": made.cost,
+        "memory_gb": made.memory.total / 1e9,
+        "memory": {
+            name: {"gb": size / 1e9, "grade": Ledger.grade(name)} for name, size in made.memory.parts
+        },
+        "phases": {
+            phase.name: {
+                "ms": phase.seconds * 1e3,
+                "limit_ms": phase.limit_s * 1e3,
+                "operations": phase.phase.work.operations,
+                "weight_bytes": phase.phase.weight_bytes,
+                "bound": phase.bound,
+            }
+            for phase in made.phases
+        },
+        "grade": calibration(row).factors.grade,
+    }

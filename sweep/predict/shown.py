@@ -1,0 +1,158 @@
+"""Predictions as text: an answer, a table of cells, and of one cell its phases, its memory and how each is known."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from profiling.printing import clean
+from sweep.predict.asked import Asked
+from sweep.predict.factors import Factors
+from sweep.predict.hardware import Device
+from sweep.predict.memory import TOGETHER
+from sweep.predict.prediction import Prediction
+
+MOST = 40
+"""Rows of a table; the others are counted in a line."""
+
+NAMES = {
+    "text_encode": "text encoder",
+    "ar_prefill": "AR prefill",
+    "ar_decode": "AR decode",
+    "stage_transfer": "hand-over",
+    "denoise_step": "DiT, all steps",
+    "vae_decode": "VAE decode",
+    "other": "request, to and from",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration and what is predicted of it; `prediction` None where no engine would run it."""
+
+    asked: Asked
+    prediction: Prediction | None
+    device: Device
+
+    @property
+    def image_s(self) -> float:
+        """Seconds of a picture, a batch divided by its size."""
+        assert self.prediction is not None
+        return self.prediction.latency_s / self.asked.run.batch
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`0.0123`, `1,234`; "?" where it is unknown."""
+    if value is None:
+        return "?"
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+
+
+COLUMNS = ("GPUs", "memory GB", "fits", "latency s", "images/s", "÷ limit", "J/image", "$/1,000", "most time")
+LEAST_IMPORTANT = ("J/image", "most time", "÷ limit", "$/1,000", "GPUs", "images/s", "memory GB")
+"""Columns that a narrow terminal goes without, in this order."""
+
+LEAST_LABEL = 24
+"""Width that labels keep before columns are left out."""
+
+
+def table(rows: Sequence[Row], several: bool, width: int) -> Table:
+    """One row a configuration, in their order; columns that a terminal of `width` has no room for are left out."""
+    listed = [_values(row) for row in rows[:MOST]]
+    named = max((len(row.device.name) for row in rows[:MOST]), default=0) + 2 if several else 0
+    wide = {name: max([len(name), *(len(one[name]) for one in listed if name in one)]) + 2 for name in COLUMNS}
+    label = min(max((len(row.asked.label) for row in rows[:MOST]), default=0), 60)
+    kept = list(COLUMNS)
+    for name in LEAST_IMPORTANT:
+        if max(LEAST_LABEL, min(label, 44)) + named + sum(wide[one] for one in kept) <= width:
+            break
+        kept.remove(name)
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("cell", no_wrap=True, overflow="ellipsis")
+    if several:
+        shown.add_column("hardware", no_wrap=True)
+    for name in kept:
+        shown.add_column(name, justify="left" if name == "most time" else "right", no_wrap=True)
+    for row, one in zip(rows, listed, strict=False):
+        hardware = [row.device.name] if several else []
+        if row.prediction is None:
+            assert row.asked.skip is not None
+            why = Text(clean(f"{row.asked.label}  SKIP: {row.asked.skip.text}"), style="dim")
+            shown.add_row(why, *hardware, *[""] * len(kept))
+            continue
+        values = [Text(one[name], style="bold red" if one[name] == "NO" else "") for name in kept]
+        shown.add_row(Text(clean(row.asked.label)), *hardware, *values)
+    return shown
+
+
+def _values(row: Row) -> dict[str, str]:
+    found = row.prediction
+    if found is None:
+        return {}
+    longest = found.bottleneck
+    return {
+        "GPUs": str(found.point.gpus),
+        "memory GB": number(found.memory.total / 1e9),
+        "fits": {None: "?", True: "yes", False: "NO"}[found.fits],
+        "latency s": number(found.latency_s),
+        "images/s": number(found.images_per_s),
+        "÷ limit": f"{found.latency_s / found.limit_s:.1f}×",
+        "J/image": number(found.energy_j),
+        "$/1,000": number(None if found.cost is None else found.cost * 1000),
+        "most time": f"{NAMES[longest.name]}, {longest.bound}",
+    }
+
+
+def phases(found: Prediction) -> Table:
+    """Where the time goes: predicted and least seconds of each phase."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("phase", "predicted ms", "limit ms", "reached", "TFLOP", "GB read", "most time"):
+        shown.add_column(name, justify="left" if name in ("phase", "most time") else "right", no_wrap=True)
+    for phase in found.phases:
+        work = phase.phase.work
+        shown.add_row(
+            NAMES[phase.name],
+            number(phase.seconds * 1e3),
+            number(phase.limit_s * 1e3) if phase.limit_s else "",
+            f"{phase.limit_s / phase.seconds:.0%}" if phase.limit_s else "",
+            number(work.operations / 1e12) if work.operations else "",
+            number(phase.phase.weight_bytes / 1e9) if work.weights else "",
+            phase.bound,
+        )
+    return shown
+
+
+def memory(found: Prediction) -> Table:
+    """What the fullest device holds."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("memory of the fullest device", "GB", "known as"):
+        shown.add_column(name, justify="right" if name == "GB" else "left", no_wrap=True)
+    largest = max((name for name, _ in found.memory.parts if name in TOGETHER), key=lambda n: found.memory[n], default="")
+    for name, size in found.memory.parts:
+        apart = " (not at the fullest moment)" if name in TOGETHER and name != largest else ""
+        shown.add_row(f"{name.replace('_', ' ')}{apart}", number(size / 1e9), found.memory.grade(name))
+    room = "" if found.memory_bytes is None else f" of {number(found.memory_bytes / 1e9)}"
+    shown.add_row("total", f"{number(found.memory.total / 1e9)}{room}", "", style="bold")
+    return shown
+
+
+def grades(device: Device, by: Factors, skips: Mapping[str, float]) -> list[str]:
+    """How the figures are known, in a line each."""
+    lines = [
+        "counted: operations, weights, KV cache, exchanged bytes, from the model's own shape",
+        f"{device.grade('peak_flops') or 'given'}: peaks of {device.name}, which make the limits",
+        f"{by.grade}: how much of the peaks is reached, and what the host costs{f' ({by.origin})' if by.origin else ''}",
+    ]
+    if skips:
+        lines.append(f"assumed: {', '.join(f'{name} skips {share:.0%} of the blocks' for name, share in skips.items())}")
+    return lines
+
+
+def show(console: Console, lines: Iterable[str]) -> None:
+    """Lines as they are, never as markup."""
+    for line in lines:
+        console.print(Text(clean(line)), soft_wrap=True)

@@ -1,0 +1,100 @@
+"""What is counted from shapes is what torch counts in the networks of diffusers and transformers themselves."""
+
+import pytest
+import torch
+
+from sweep.predict import decoder, dit, memory, shapes, vae
+from tests.predict import networks
+
+CLOSE = 0.02
+EXACT = 0.0005
+
+
+def same(counted: float, by_torch: float, within: float = EXACT) -> None:
+    assert counted == pytest.approx(by_torch, rel=within), f"{counted / by_torch - 1:+.3%}"
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "text", "batch"),
+    [
+        ("qwen_image", 64, 40, 1),
+        ("qwen_image", 128, 120, 2),
+        ("glm_image", 64, 20, 1),
+        ("flux", 64, 512, 1),
+        ("z_image", 64, 40, 1),
+        ("tiny_qwen_image", 4, 9, 1),
+        ("tiny_glm_image", 4, 8, 2),
+    ],
+)
+def test_operations_of_a_dit_forward(model: str, side: int, text: int, batch: int) -> None:
+    shape = shapes.named(model).dit
+    assert shape is not None
+    _, call = networks.dit(model, shape.layers)
+    counted = dit.of(shape, 2, side * side, text, batch).whole.operations
+    same(counted, networks.operations(lambda: call(side, text, batch)))
+
+
+@pytest.mark.parametrize("model", ["qwen_image", "glm_image", "flux", "z_image"])
+def test_parameters_of_a_dit(model: str) -> None:
+    shape = shapes.named(model).dit
+    assert shape is not None
+    network, _ = networks.dit(model, shape.layers)
+    there = sum(values.numel() for values in network.parameters())
+    same(dit.parameters(shape, 2), there, 0.001)
+    same(shape.params_b * 1e9, there, 0.001)
+
+
+@pytest.mark.parametrize(("model", "side", "batch"), [(name, 1024, 1) for name in networks.VAES] + [("z_image", 128, 2)])
+def test_operations_of_a_vae_decode(model: str, side: int, batch: int) -> None:
+    shape = shapes.named(model).vae
+    assert shape is not None
+    network, call = networks.vae(model)
+    same(vae.of(shape, side, side, 8, batch).operations, networks.operations(lambda: call(side, batch)))
+    if shape.params_b:
+        same(shape.params_b * 1e9, sum(values.numel() for values in network.parameters()), 0.01)
+
+
+@pytest.mark.parametrize("model", ["glm_image", "tiny_glm_image"])
+@pytest.mark.parametrize(("tokens", "batch"), [(100, 1), (2000, 2)])
+def test_operations_of_ar_prefill_and_decode(model: str, tokens: int, batch: int) -> None:
+    stack = shapes.named(model).ar
+    assert stack is not None
+    read, decode = networks.ar(model)
+    same(decoder.of(stack, tokens, batch=batch).operations, networks.operations(lambda: read(tokens, batch)))
+    same(decoder.of(stack, 1, tokens, batch).operations, networks.operations(decode(tokens, batch)))
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("glm_image", 60), ("flux", 512), ("z_image", 100)])
+def test_operations_of_a_text_encoder(model: str, tokens: int) -> None:
+    stack = shapes.named(model).text_encoder
+    assert stack is not None
+    call = networks.text_encoder(model)
+    same(decoder.of(stack, tokens).operations, networks.operations(lambda: call(tokens)))
+
+
+def test_all_tokens_of_an_ar_stage_are_as_many_decodes() -> None:
+    stack = shapes.named("glm_image").ar
+    assert stack is not None
+    one_by_one = sum(decoder.of(stack, 1, 100 + written).operations for written in range(1, 1281))
+    same(decoder.written(stack, 100, 1281).operations, one_by_one)
+
+
+@pytest.mark.parametrize("model", ["qwen_image", "glm_image", "flux", "z_image"])
+def test_values_alive_in_a_dit_forward(model: str) -> None:
+    network, call = networks.dit(model, 3, torch.bfloat16)
+    shape = shapes.named(model).dit
+    assert shape is not None
+    with networks.attention_not_materialised():
+        alive = networks.most_alive(network, lambda: call(64, 40, 1))
+    counted = memory.ALIVE_IN_A_BLOCK * (4096 + 40) * shape.hidden * 2
+    same(counted, alive, 0.10)
+
+
+@pytest.mark.parametrize("model", ["qwen_image", "glm_image", "z_image", "tiny_qwen_image", "tiny_glm_image"])
+def test_values_alive_in_a_vae_decode(model: str) -> None:
+    network, call = networks.vae(model, torch.bfloat16)
+    shape = shapes.named(model).vae
+    assert shape is not None
+    with networks.attention_not_materialised():
+        alive = networks.most_alive(network, lambda: call(512, 1))
+    same(memory.alive_in_a_decode(shape, 512 * 512, 8) * 2, alive, CLOSE)
