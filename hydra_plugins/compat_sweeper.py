@@ -87,6 +87,7 @@ class CompatSweeper(Sweeper):
         parsed = parser.parse_overrides([*given, *arguments])
         axes = {override.get_key_element(): values_of(override) for override in parsed}  # the command line wins
         varying = {key for key, values in axes.items() if len(values) > 1}
+        _refuse_several_machines(axes.get("hardware", []))
         feature_axis = [feature_names(value) for value in axes.pop("feature", ["[]"])]
         words = {word: [feature_names(value) for value in axes.pop(word, ())] for word in (BASE, ADD)}
         adding = add_ons(words, with_features="feature" in typed)  # takes the place of a study's features
@@ -131,6 +132,14 @@ class CompatSweeper(Sweeper):
             used = any(name in names for names in asked)
             near = nearest(name, {name for names in asked for name in names}) or "; add it to feature=…"
             require(used, f"{override}: the sweep has no cell with feature '{name}'{near}")
+
+
+def _refuse_several_machines(names: list[str]) -> None:
+    """Check that one hardware is chosen: nothing that is measured depends on it, and cost has one price."""
+    from sweep.config import require
+
+    one = "a sweep runs on one machine, so choose one of them"
+    require(len(names) < 2, f"hardware={','.join(names)}: {one}")
 
 
 SAID = {"load": "{}", "load.max_concurrency": "{} in flight", "load.request_rate": "{}/s"}

@@ -6,6 +6,7 @@ Knows how Hydra finds and reads files, not what is in them.
 import copy
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 from hydra._internal import config_loader_impl
@@ -15,6 +16,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 
 from sweep.config import CONF
+from sweep.places import machine_conf
 
 OVERRIDES_MODE = re.compile(r"[+~]*hydra(\.mode|\.searchpath)?=")
 """Overrides that may say whether it is a sweep, themselves or through further files."""
@@ -56,6 +58,14 @@ def get_mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any
     sources = hydra.config_loader.get_sources()
     places = {source.path for source in sources if source.provider not in ("hydra", "schema")}
     given = any(map(OVERRIDES_MODE.match, overrides))
-    if given or places != {str(CONF)} or any(SETS_MODE.search(path.read_bytes()) for path in CONF.rglob("*.yaml")):
+    files = (path for place in sorted(places) for path in Path(place).rglob("*.yaml"))
+    if given or not places <= {str(CONF), str(machine_conf())} or any(map(_may_set_mode, files)):
         return _get_mode(hydra, config_name, overrides)
     return None
+
+
+def _may_set_mode(path: Path) -> bool:
+    try:
+        return SETS_MODE.search(path.read_bytes()) is not None
+    except OSError:  # one of this machine's that cannot be read
+        return False

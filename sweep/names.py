@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sweep.config import ADD_ONS, CONF, Feature, Gate, field_names, nearest
+from sweep.places import machine_conf
 
 HYDRAS = ("hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs")
 """Hydra's fields that our documentation names."""
@@ -26,8 +27,9 @@ def groups() -> tuple[str, ...]:
 
 
 def choices(group: str) -> list[str]:
-    """The choices of a group that come with this package."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The choices of a group that come with this package, and hardware that was measured on this machine."""
+    places = (CONF, machine_conf()) if group == "hardware" else (CONF,)
+    return sorted({path.stem for place in places for path in (place / group).glob("*.yaml")})
 
 
 def groups_of(choice: str) -> list[str]:

@@ -5,9 +5,11 @@ Pure but for what it looks up in conf/. Knows the command line's grammar and nam
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from sweep.config import ADD_ONS, field_names, nearest, require
 from sweep.names import choices, choosing, groups, groups_of, hub_ids
+from sweep.places import THIS_MACHINE, machine_conf
 
 TEXTS = ("workload.prompt", "workload.negative_prompt")
 """Fields that hold sentences: a comma, a quote or a letter beyond ASCII needs quotes of Hydra's own."""
@@ -179,9 +181,23 @@ def choice_advice(group: str, choice: str) -> str:
         return f"; for the device, write engine.device={choice.replace('gpu', 'cuda')}"
     if group == "workload" and re.search(r"\.(txt|jsonl?|csv|tsv)$", choice):
         return f"; for prompts of your own, write workload.prompts={choice}"
+    if group == "hardware":
+        return _hardware_advice(choice)
     if others := [owner for owner in groups_of(choice) if owner != group]:
         return f"; there is {' and '.join(choosing(choice, others))}"
     return ""
+
+
+def _hardware_advice(choice: str) -> str:
+    """The same for hardware: what was not measured yet, a file, a device by the name that its driver has for it."""
+    from sweep.predict.hardware import by_device_name
+
+    if choice == THIS_MACHINE:
+        return "; measure it first, with python -m sweep.predict measure"
+    if choice.endswith((".yaml", ".yml")):
+        return f"; move the file to {machine_conf() / 'hardware'} and write hardware={PurePath(choice).stem}"
+    known = by_device_name(choice)
+    return f"; write hardware={known.name}" if known else ""
 
 
 def not_a(kind: str, field: str, value: str) -> str:

@@ -9,7 +9,7 @@ from sweep.checkpoints import shipped
 from sweep.checkpoints.marker import read_marker
 from sweep.checkpoints.recipe import FAMILIES, CheckpointError, Recipe, resolve
 from sweep.engines.diffusers.families import FAMILIES as ADAPTED
-from sweep.engines.diffusers.tiny_models.checkpoints import cache_folder
+from sweep.places import cache_folder
 
 PARTS = {"dit": "DiT blocks", "ar": "AR layers", "text": "text encoder layers", "vision": "vision tower layers"}
 

@@ -124,6 +124,27 @@ def discover(engine: EngineConfig, model: Model, hardware: Hardware) -> Devices:
     return Devices(kind, found)
 
 
+def device_names() -> list[str]:
+    """GPUs that processes here can use, as the driver names them; [] without."""
+    gpus, visible = describe_gpus()["gpus"], visible_gpus()
+    found = [str(name) for name in gpus] if isinstance(gpus, list) else []
+    if visible is None:
+        return found
+    return [found[gpu.index] for gpu in visible if gpu.index is not None and gpu.index < len(found)]
+
+
+def is_called(name: str, match: Sequence[str]) -> bool:
+    """Whether `match` has this name of a device: as a whole, in any case, with or without the maker.
+
+    H200 NVL, RTX 4090 D and RTX 4090 Laptop GPU are other devices than those whose names they begin with.
+    """
+    return _without_maker(name) in map(_without_maker, match)
+
+
+def _without_maker(name: str) -> str:
+    return re.sub(r"^(nvidia|amd)\s+", "", " ".join(name.split()).lower())
+
+
 def describe_gpus() -> dict[str, object]:
     """GPUs and driver for the manifest; {"gpus": []} without NVML."""
     try:

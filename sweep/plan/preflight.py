@@ -13,13 +13,13 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from profiling.printing import complain
-from sweep.config import INSTALLED, RunConfig, Workload, require
+from sweep.config import INSTALLED, Hardware, RunConfig, Workload, require
 from sweep.engines import registry
 from sweep.engines.checkpoint_files import fingerprint
 from sweep.engines.process.nsys_session import RecordingError, usable
 from sweep.findings import SKIP, Finding
 from sweep.machine import hub_cache
-from sweep.machine.devices import Devices, discover
+from sweep.machine.devices import Devices, device_names, discover, is_called
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
@@ -52,7 +52,19 @@ def cell_from(
     cell = plan.build_cell(cfg, _devices, content, _runnable, overrides, suffix, files=_files, prompts=prompts)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
+    if cell.device == "cuda" and (warning := other_gpus(cell.run_config.hardware)):
+        _warn(warning)
     return dataclasses.replace(cell, inputs=found[0])
+
+
+def other_gpus(hardware: Hardware) -> str:
+    """One line where this machine's GPUs are not those of the chosen hardware, whose price cost would take; else ""."""
+    others = [name for name in dict.fromkeys(device_names()) if not is_called(name, hardware.match)]
+    if not hardware.match or not others:
+        return ""
+    cost = ", so cost_per_image takes another GPU's price" if hardware.price_per_gpu_hour is not None else ""
+    meant = " and ".join(hardware.match)
+    return f"hardware={hardware.name} is for {meant}, and this machine has {', '.join(others)}{cost}"
 
 
 def _from_hub(cfg: DictConfig) -> None:

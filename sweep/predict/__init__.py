@@ -1,4 +1,4 @@
-"""What a cell will take before it runs, and how far from the limit it was after it ran.
+"""What a cell will take before it runs, and how far from the limit it was afterwards.
 
-Counts from a model's own shapes. Needs neither torch nor a GPU.
+Counts from a model's own shape. Pure, and without torch, except for `measure`, which measures this machine.
 """

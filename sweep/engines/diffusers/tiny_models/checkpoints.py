@@ -8,7 +8,6 @@ downloaded. Knows nothing of engines or features.
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from sweep.engines.checkpoint_files import digests, put_in_place
 from sweep.engines.diffusers.tiny_models import glm_image, parts, qwen_image
+from sweep.places import cache_folder
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "tiny_glm_image_random": glm_image.build_glm_image,
@@ -28,13 +28,6 @@ TRAINED = {"tiny_glm_image": Path(__file__).parent / "world_2"}
 
 RECORD = ".sha256.json"
 """Digests of a checkpoint's files, by which damage is found."""
-
-
-def cache_folder() -> Path:
-    """Where checkpoints are kept: $SWEEP_CACHE, else $XDG_CACHE_HOME/sweep, else ~/.cache/sweep."""
-    if chosen := os.environ.get("SWEEP_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweep"
 
 
 def ensure_checkpoint(name: str) -> Path:

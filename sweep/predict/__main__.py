@@ -1,0 +1,71 @@
+"""`python -m sweep.predict COMMAND`: what a cell will take, and what this machine can do. Commands load on demand."""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from sweep.config import ConfigError, nearest
+from sweep.streams import printed, refusal, steady
+
+NAME = "sweep.predict"
+
+COMMANDS = {
+    "measure": ("sweep.predict.measure_command", "measure this machine, to predict with hardware=this_machine"),
+}
+"""Name: module with `configure(parser)` and `run(asked) -> exit code`, and its line in the help."""
+
+UNPRINTED = 3
+"""Exit code when standard output did not take everything."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line, like all bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (--help shows examples)")
+
+
+def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line. Only the module of the command that `arguments` begin with is loaded."""
+    found = _Parser(prog=f"python -m {NAME}", description="Predict a cell, or measure what this machine can do.")
+    commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if arguments[:1] == [name]:
+            importlib.import_module(module).configure(command)
+    return found
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code. Raises ConfigError."""
+    first = arguments[0] if arguments else ""
+    if first not in COMMANDS and first not in ("-h", "--help"):
+        near = nearest(first, COMMANDS)
+        asked = f"unknown command '{first}'{near}" if first else "no command given"
+        there = f"{' There' if near else '; there'} is: {', '.join(COMMANDS)}"
+        raise ConfigError(f"{asked}{there} (--help says what they do)")
+    asked_for = parser(arguments).parse_args(arguments)
+    return int(importlib.import_module(COMMANDS[asked_for.command][0]).run(asked_for))
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Exit code 0, 2 for bad input (one line says what), 3 when the result could not be printed, 130 after Ctrl-C."""
+    steady(NAME)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
+    try:
+        code = run(sys.argv[1:] if given is None else given)
+    except ConfigError as error:
+        refusal(NAME, str(error))
+        return 2
+    except KeyboardInterrupt:
+        refusal(NAME, "interrupted; nothing was written")
+        return 130
+    return code if printed() else UNPRINTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
