@@ -88,7 +88,8 @@ def _sources(found: dict[str, Any], kind: str) -> dict[str, Origin]:
 
     today = datetime.now(UTC).date().isoformat()
     how = f"python -m sweep.predict measure, PyTorch {torch.__version__}"
-    how += ", one thread" if kind == "cpu" else f", CUDA {torch.version.cuda}"
+    on_gpu = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    how += ", one thread" if kind == "cpu" else f", {on_gpu}"
     told = "psutil: memory that all cores share" if kind == "cpu" else "NVML, and torch.cuda.mem_get_info"
     asked = ("memory_gb", "usable_gb", "power_w")
     return {name: Origin(DRIVER, told, today) if name in asked else Origin(MEASURED, how, today) for name in found}
@@ -250,8 +251,8 @@ class Device:
             times: list[float] = mine.run(command)
             others.receive(START_S)
         finally:
-            leave()
             others.close()
+            leave()
         return [(size, time_s) for (size, _), time_s in zip(command, times, strict=True)]
 
 
