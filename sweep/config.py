@@ -71,7 +71,7 @@ class Stack:
 
 @dataclass
 class Dit(Stack):
-    """Published shape of a DiT. A block has one set of weights for text and another for image tokens, or one for all."""
+    """Published shape of a DiT. A block has a set of weights for text and one for image tokens, or one for all."""
 
     joined_layers: int = 0  # of `layers`: blocks with one set of weights for all tokens (single-stream)
     refiners: int = 0  # further blocks before them: so many over the image's tokens, as many over the text's
@@ -528,6 +528,7 @@ class Hardware:
     name: str = AUTO
     gpus: int | None = None  # devices to use; on a CPU: ranks that may run at once (None: one per core)
     price_per_gpu_hour: float | None = None  # for cost_per_image, in your currency; the files' are in USD
+    kind: str = "cuda"  # cuda, or cpu: what the figures are of
     match: list[str] = field(default_factory=list)  # whole names of such a device as drivers report them
     peak_tflops: dict[str, float] = field(default_factory=dict)  # dtype (DTYPES) -> 10^12 operations a second, dense
     bandwidth_gb_s: float | None = None  # of its memory, 10^9 bytes/s read and written together
@@ -543,6 +544,7 @@ class Hardware:
 
     def __post_init__(self) -> None:
         require(self.gpus is None or self.gpus >= 1, f"hardware.gpus={self.gpus}: must be at least 1")
+        require(self.kind in ("cuda", "cpu"), f"hardware.kind={self.kind}: choose cuda or cpu")
         require(
             self.price_per_gpu_hour is None or self.price_per_gpu_hour >= 0,
             f"hardware.price_per_gpu_hour={self.price_per_gpu_hour}: must be 0 or more",

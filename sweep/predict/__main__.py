@@ -1,4 +1,4 @@
-"""`python -m sweep.predict COMMAND`: what a cell will take, and what this machine can do. Commands load on demand."""
+"""`python -m sweep.predict OVERRIDES`: what cells will take, and what this machine can do. Commands load on demand."""
 
 import argparse
 import importlib
@@ -13,9 +13,23 @@ from sweep.streams import printed, refusal, steady
 NAME = "sweep.predict"
 
 COMMANDS = {
+    "cells": ("sweep.predict_cells", "what the cells of a sweep would take (may be left out)"),
+    "calibrate": ("sweep.predict.calibrate_command", "fit on what sweeps measured how much of the peaks is reached"),
     "measure": ("sweep.predict.measure_command", "measure this machine, to predict with hardware=this_machine"),
 }
 """Name: module with `configure(parser)` and `run(asked) -> exit code`, and its line in the help."""
+
+DESCRIPTION = """\
+What a sweep would take, without running it: does it fit, how fast can it be, what limits it, what does it cost.
+`python -m sweep.predict OVERRIDES` takes the overrides of a sweep and needs neither a GPU nor weights."""
+
+EXAMPLES = """\
+examples
+  python -m sweep.predict model=qwen_image engine=vllm_omni workload=image_1024 hardware=h200
+  python -m sweep.predict +study=vllm_compat hardware=h200 batch=1,4 --best images_per_s_per_gpu --under latency=5
+  python -m sweep.predict cells --help        all options of the two above
+  python -m sweep.predict measure             figures of this machine, for hardware=this_machine
+  python -m sweep.predict calibrate SWEEP…    fit on sweeps that ran on that hardware"""
 
 UNPRINTED = 3
 """Exit code when standard output did not take everything."""
@@ -30,7 +44,12 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The command line. Only the module of the command that `arguments` begin with is loaded."""
-    found = _Parser(prog=f"python -m {NAME}", description="Predict a cell, or measure what this machine can do.")
+    found = _Parser(
+        prog=f"python -m {NAME}",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,11 +61,13 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code. Raises ConfigError."""
     first = arguments[0] if arguments else ""
+    if "=" in first or first in ("--best", "--json", "--under", "--calibration", "-m", "--multirun"):
+        arguments, first = ["cells", *arguments], "cells"
     if first not in COMMANDS and first not in ("-h", "--help"):
         near = nearest(first, COMMANDS)
         asked = f"unknown command '{first}'{near}" if first else "no command given"
-        there = f"{' There' if near else '; there'} is: {', '.join(COMMANDS)}"
-        raise ConfigError(f"{asked}{there} (--help says what they do)")
+        there = f"{' There' if near else '; there'} are: {', '.join(COMMANDS)}"
+        raise ConfigError(f"{asked}{there}; or give the overrides of a sweep, e.g. model=qwen_image (--help says more)")
     asked_for = parser(arguments).parse_args(arguments)
     return int(importlib.import_module(COMMANDS[asked_for.command][0]).run(asked_for))
 
@@ -58,12 +79,15 @@ def main(given: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         code = run(sys.argv[1:] if given is None else given)
-    except ConfigError as error:
-        refusal(NAME, str(error))
-        return 2
     except KeyboardInterrupt:
         refusal(NAME, "interrupted; nothing was written")
         return 130
+    except Exception as error:
+        message = importlib.import_module("sweep.cli_errors").explain(error)  # above this room, and imports Hydra
+        if message is None:
+            raise
+        refusal(NAME, message)
+        return 2
     return code if printed() else UNPRINTED
 
 

@@ -1,6 +1,6 @@
 """Factors fitted on what sweeps measured: shares of a device's peaks, and costs of its host.
 
-Half of the cells, every second by their keys, say how good the fit on the other half is; what is stored is then
+Each half of the cells, every second by their keys, says how good a fit on the other half is; what is stored is then
 fitted on all. A host's speed is its own: launches of each sweep are `host` times as slow as in the middle of them all.
 Pure but for reading the sweeps.
 """
@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sweep.predict import stages
 from sweep.predict.effects import Effects
@@ -28,9 +29,7 @@ HOST_TIED = 0.3
 FARTHEST, FARTHEST_HOST = 3.0, 1.5
 """Most e-folds between a fitted factor and the assumed one."""
 
-OF_THE_HOST = (
-    *("launch_s", "launch_compiled_s", "all_to_all_s", "ring_s", "sum_s", "gather_s"),
-)
+OF_THE_HOST = (*("launch_s", "launch_compiled_s", "all_to_all_s", "ring_s", "sum_s", "gather_s"),)
 """Factors that are `host` times as large on a host that is so much slower."""
 
 
@@ -57,7 +56,11 @@ class Calibration:
 
 def numbers(kind: type = Factors) -> tuple[str, ...]:
     """Names of the factors that are fitted."""
-    return tuple(field.name for field in dataclasses.fields(kind) if field.type in (float, "float") and field.name not in _OF_MEMORY)
+    return tuple(
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.type in (float, "float") and field.name not in _OF_MEMORY
+    )
 
 
 _OF_MEMORY = ("context_bytes", "ranks_bytes", "allocated", "workspace", "causal_workspace")
@@ -84,11 +87,9 @@ def halves(cells: Sequence[Observed]) -> tuple[list[Observed], list[Observed]]:
 
 
 def calibrated(cells: Sequence[Observed], device: Device, origin: str) -> Calibration:
-    """Fit all of `cells`, after a fit on half of them was tried on the other half."""
-    learn, test = halves(cells)
-    by, hosts = fit(learn, device)
-    learnt = skipped(learn)
-    held_out = errors(test, device, by, hosts, learnt)
+    """Fit all of `cells`, after a fit on each half of them was tried on the other half."""
+    one, other = halves(cells)
+    held_out = _joined([_tried(learn, test, device) for learn, test in ((one, other), (other, one))])
     by, hosts = fit(cells, device)
     factors = dataclasses.replace(by, grade=FITTED, origin=origin, skip=skipped(cells))
     return Calibration(factors, hosts, held_out, len(cells), lowest_psnr(cells))
@@ -129,18 +130,35 @@ def with_learnt(cell: Observed, learnt: Mapping[str, float]) -> Effects:
     return dataclasses.replace(cell.point.effects, skip=merged(chosen, learnt).skip)
 
 
+def _tried(learn: Sequence[Observed], test: Sequence[Observed], device: Device) -> dict[str, list[float]]:
+    """How far predictions for `test` are off after a fit on `learn`."""
+    by, hosts = fit(learn, device)
+    return off(test, device, by, hosts, skipped(learn))
+
+
+def _joined(several: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Errors]:
+    names = [name for name in ("latency", *MEASURED) if any(name in one for one in several)]
+    return {name: _errors([value for one in several for value in one.get(name, ())]) for name in names}
+
+
 def errors(
     cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Mapping[str, float]
 ) -> dict[str, Errors]:
     """How far predictions are from what was measured, by phase and of the whole."""
+    return _joined([off(cells, device, by, hosts, learnt)])
+
+
+def off(
+    cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Mapping[str, float]
+) -> dict[str, list[float]]:
+    """|predicted ÷ measured − 1| of each cell, by phase and of the whole."""
     found: dict[str, list[float]] = {}
     for cell in cells:
         said = seconds(cell, device, on_host(by, hosts.get(cell.sweep, 1.0)), with_learnt(cell, learnt))
         for name, measured in {**cell.phases_s, "latency": cell.latency_s}.items():
             if measured > 0 and name in said:
                 found.setdefault(name, []).append(abs(said[name] / measured - 1))
-    order = ("latency", *MEASURED)
-    return {name: _errors(found[name]) for name in order if name in found}
+    return found
 
 
 def _errors(values: Sequence[float]) -> Errors:
@@ -157,11 +175,14 @@ def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, f
     names = numbers()
     sweeps = sorted({cell.sweep for cell in cells})
     assumed = np.log([getattr(Factors(), name) for name in names])
-    work = [(cell, stages.of(cell.point), float(cell.point.batch * cell.point.width * cell.point.height)) for cell in cells]
+    work = [
+        (cell, stages.of(cell.point), float(cell.point.batch * cell.point.width * cell.point.height)) for cell in cells
+    ]
 
     def factors(values: "np.ndarray") -> tuple[Factors, dict[str, float]]:
         exact = np.exp(values)
-        by = dataclasses.replace(Factors(), **dict(zip(names, map(float, exact), strict=False)))
+        fitted: dict[str, Any] = dict(zip(names, map(float, exact), strict=False))
+        by = dataclasses.replace(Factors(), **fitted)
         return by, dict(zip(sweeps, map(float, exact[len(names) :]), strict=True))
 
     def residuals(values: "np.ndarray") -> "np.ndarray":
@@ -179,7 +200,10 @@ def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, f
 
     start = np.concatenate([assumed, np.zeros(len(sweeps))])
     lowest = np.concatenate([assumed - FARTHEST, np.full(len(sweeps), -FARTHEST_HOST)])
-    most = [min(value + FARTHEST, 0.0) if name in SHARES else value + FARTHEST for name, value in zip(names, assumed, strict=True)]
+    most = [
+        min(value + FARTHEST, 0.0) if name in SHARES else value + FARTHEST
+        for name, value in zip(names, assumed, strict=True)
+    ]
     highest = np.concatenate([most, np.full(len(sweeps), FARTHEST_HOST)])
-    found = least_squares(residuals, start, bounds=(lowest, highest), loss="soft_l1", f_scale=0.1)
+    found = least_squares(residuals, start, bounds=(lowest, highest), loss="soft_l1", f_scale=0.1, ftol=1e-4, xtol=1e-4)
     return factors(found.x)

@@ -36,6 +36,7 @@ class Forward:
     modulation: Work  # what turns the timestep into scales, shifts and gates of all blocks; once a picture
     ends: Work  # before and after the blocks
     tokens: int  # image and text tokens of a picture
+    products: float  # with weights, in all blocks: queries, keys and values count as one, which they are fused into
 
     @property
     def whole(self) -> Work:
@@ -84,7 +85,8 @@ def forward(shape: tuple[object, ...], patch: int, image: int, text: int, batch:
     rest = attend(batch * tokens, tokens, width) + Work(moved=moved, kernels=BLOCK_KERNELS - 1)
     blocks = (linear + rest) * dit.layers + Work(weights=one_set * (2 * separate + dit.joined_layers))
     blocks += _refiners(dit, image, text, batch)
-    return Forward(blocks, _modulation(dit, batch), _ends(dit, patch, image, text, batch), tokens)
+    products = 8.0 * separate + 6.0 * dit.joined_layers  # of text and image each; the joined share all but their MLP
+    return Forward(blocks, _modulation(dit, batch), _ends(dit, patch, image, text, batch), tokens, products)
 
 
 def _refiners(dit: Dit, image: int, text: int, batch: int) -> Work:

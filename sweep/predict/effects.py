@@ -14,7 +14,7 @@ ALL_TO_ALL, RING = "all_to_all", "ring"
 MODELS, BLOCKS = "models", "blocks"
 
 _CHOICES = {"exchange": ("", ALL_TO_ALL, RING), "weights_on_host": ("", MODELS, BLOCKS), "dtype": ("", "fp8", "int8")}
-_MULTIPLIED = ("branches", "width", "stages", "kernels")
+_MULTIPLIED = ("branches", "width", "stages")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Effects:
     tiles: bool = False  # the VAE decodes overlapping tiles
     tile_ranks: bool = False  # ... each rank some of them
     slices: bool = False  # the VAE decodes one picture of a batch at a time
-    kernels: float = 1.0  # times as many kernels of a forward
+    product_kernels: float = 0.0  # further kernels around every product of a block, where blocks are not compiled
     compiled: bool | None = None  # the DiT's blocks are compiled; None: as the engine does
 
     @property
@@ -95,6 +95,10 @@ def _checked(feature: Feature) -> Mapping[str, Any]:
         elif key in ("branches", "tokens", "width", "stages"):
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             require(whole, f"{asked}.{key}={value}: must be a whole number of ranks")
+        elif key == "product_kernels":
+            require(
+                isinstance(value, int | float) and value >= 0, f"{asked}.{key}={value}: must be a number of kernels"
+            )
         elif key == "skip":
             number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
             require(number, f"{asked}.skip={value}: must be from 0 to 1, a share of the blocks")

@@ -45,6 +45,7 @@ class Device:
     """
 
     name: str  # of its file in conf/hardware/
+    kind: str = "cuda"  # or cpu
     match: tuple[str, ...] = ()  # whole names as drivers report them
     peak_flops: Mapping[str, float] = field(default_factory=dict, hash=False)  # dtype -> operations/s, dense; `peak`
     bandwidth_bytes_s: float | None = None  # read and written together
@@ -234,6 +235,7 @@ def _device(hardware: Hardware) -> Device:
     }
     return Device(
         name=hardware.name,
+        kind=hardware.kind,
         match=tuple(hardware.match),
         peak_flops={dtype: peak * TERA for dtype, peak in hardware.peak_tflops.items()},
         all_reduce=tuple(hardware.all_reduce) or None,

@@ -80,7 +80,7 @@ def hardware(name: str, kind: str, seconds: float, say: Say) -> Hardware:
         "idle_w": idle_w,
     }
     found = {figure: value for figure, value in found.items() if value}
-    return Hardware(name=name, match=[model], **found, sources=_sources(found, kind))
+    return Hardware(name=name, kind=kind, match=[model], **found, sources=_sources(found, kind))
 
 
 def _sources(found: dict[str, Any], kind: str) -> dict[str, Origin]:

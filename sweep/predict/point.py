@@ -84,22 +84,28 @@ EAGER_FAMILIES = ("glm_image", "bagel", "hunyuan_image3")
 
 def shaped(model: Model) -> tuple[Dit, Vae]:
     """DiT and VAE of a model whose shapes are known. Raises ConfigError."""
-    known = model.dit is not None and model.vae is not None and model.dit.layers and (
-        model.dit.modulation or model.dit.joined_modulation
+    known = (
+        model.dit is not None
+        and model.vae is not None
+        and model.dit.layers
+        and (model.dit.modulation or model.dit.joined_modulation)
     )
     require(
         bool(known),
         f"model={model.name} cannot be predicted: conf/model/{model.name}.yaml does not say the whole shape of its "
         "DiT and VAE (context, modulation, channels)",
     )
-    assert model.dit is not None and model.vae is not None
+    assert model.dit is not None
+    assert model.vae is not None
     return model.dit, model.vae
 
 
 def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] | None = None) -> Point:
     """What `run` asks for, on `cpu` or `cuda`. Raises ConfigError for what cannot be predicted."""
     kind, work, model = registry.kind(run.engine.name), run.workload, run.model
-    require(kind.generates and not kind.attaches, f"engine={run.engine.name} cannot be predicted: it runs no model of ours")
+    require(
+        kind.generates and not kind.attaches, f"engine={run.engine.name} cannot be predicted: it runs no model of ours"
+    )
     require(work.task != TEXT, "workload.task=text cannot be predicted: only pictures can")
     dit, _ = shaped(model)
     chosen = feature_rules.parse_features(run.feature, run.engine.name)

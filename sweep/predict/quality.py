@@ -3,21 +3,21 @@
 import math
 
 from sweep.plan.features import combination_name, parse_features
-from sweep.predict.asked import Asked
 from sweep.predict.calibrate import Calibration
+from sweep.predict.shown import Row
 
 
-def psnr_db(asked: Asked, known: Calibration) -> float | None:
+def psnr_db(row: Row, known: Calibration) -> float | None:
     """Lowest PSNR of this combination, dB; of its lossy members together where it was not measured; None: unknown.
 
     Features that are lossless change nothing by themselves, so a combination of them has no limit.
     """
-    measured = known.psnr_db.get(asked.run.model.name, {})
-    if not asked.features:
+    measured = known.psnr_db.get(row.run.model.name, {})
+    if not row.features:
         return math.inf
-    if (name := combination_name(asked.features)) in measured:
+    if (name := combination_name(row.features)) in measured:
         return measured[name]
-    chosen = parse_features(asked.run.feature, asked.run.engine.name)
+    chosen = parse_features(row.run.feature, row.run.engine.name)
     lossy = [feature.name for feature in chosen if feature.lossy]
     if any(name not in measured for name in lossy):
         return None

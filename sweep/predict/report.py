@@ -1,6 +1,5 @@
 """What `python -m sweep.predict OVERRIDES` prints: an answer, tables, or JSON."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ def print_text(rows: Sequence[Row], found: Best | None, goal: str | None, calibr
     console.print()
     if listed:
         console.print(shown.table(listed, several, console.width))
+        shown.show(console, shown.skips(listed))
         if len(listed) > shown.MOST:
             shown.show(console, [f"… and {len(listed) - shown.MOST:,} more; --json has all"])
         console.print()
@@ -41,26 +41,26 @@ def print_text(rows: Sequence[Row], found: Best | None, goal: str | None, calibr
 
 
 def _known_as(rows: Sequence[Row], calibration: Calibrations) -> list[str]:
-    row = next((row for row in rows if row.prediction), None)
-    if row is None:
-        return []
-    made = calibration(row)
-    skips = {}
-    for one in rows:
-        if one.prediction and one.prediction.point.effects.skip:
-            caches = [name for name in one.asked.features if _skips(one, name)]
-            skips["+".join(caches)] = one.prediction.point.effects.skip
-    lines = shown.grades(row.device, made.factors, skips)
-    if held := made.held_out.get("latency"):
-        lines.append(
-            f"on {held.cells} cells that the fit had not seen, latency was off by {held.median:.0%} in the middle and by "
-            f"{held.p90:.0%} at the 90th percentile"
-        )
+    """How figures are known: of each device and engine, and what was assumed of caches."""
+    lines = ["counted: operations, weights, KV cache, exchanged bytes, from the model's own shape"]
+    told: set[tuple[str, str]] = set()
+    skips: dict[str, float] = {}
+    for row in rows:
+        if row.prediction is None:
+            continue
+        if row.prediction.point.effects.skip:
+            skips["+".join(name for name in row.features if _skips(row, name))] = row.prediction.point.effects.skip
+        if (row.device.name, row.run.engine.name) not in told:
+            told.add((row.device.name, row.run.engine.name))
+            lines += shown.grades(row.device, calibration(row))
+    if skips:
+        said = ", ".join(f"{name} skips {share:.0%} of the blocks" for name, share in skips.items())
+        lines.append(f"assumed: {said}; their files say it (predict: skip)")
     return lines
 
 
 def _skips(row: Row, name: str) -> bool:
-    body = row.asked.run.feature.get(name) or {}
+    body = row.run.feature.get(name) or {}
     return "skip" in (body.get("predict") or {})
 
 
@@ -75,7 +75,7 @@ def answer(rows: Sequence[Row], found: Best | None, goal: str | None) -> str:
         assert made is not None
         left = _why_none(found)
         return (
-            f"{GOALS[goal][0].capitalize()} {goal} of {found.tried:,}: {first.asked.label} on {_gpus(first)}, "
+            f"{GOALS[goal][0].capitalize()} {goal} of {found.tried:,}: {first.label} on {_gpus(first)}, "
             f"{number(made.latency_s)} s, {number(made.images_per_s)} images/s, {number(made.memory.total / 1e9)} GB"
             f"{f' ({left})' if left else ''}."
         )
@@ -86,16 +86,21 @@ def answer(rows: Sequence[Row], found: Best | None, goal: str | None) -> str:
         fits = {None: "memory of the device unknown", True: "fits", False: "does not fit"}[made.fits]
         room = f" of {number(made.memory_bytes / 1e9)}" if made.memory_bytes else ""
         return (
-            f"{predicted[0].asked.label} on {_gpus(predicted[0])}: {number(made.latency_s)} s, {share:.0%} of what the "
+            f"{predicted[0].label} on {_gpus(predicted[0])}: {number(made.latency_s)} s, {share:.0%} of what the "
             f"hardware allows; {number(made.memory.total / 1e9)}{room} GB, {fits}."
         )
-    room = sum(row.prediction.fits is not False for row in predicted if row.prediction)
+    fitting = sum(row.prediction.fits is not False for row in predicted if row.prediction)
     skipped = len(rows) - len(predicted)
-    fastest = min(predicted, key=lambda row: (row.prediction.fits is False, row.image_s) if row.prediction else (True, math.inf))
+    fastest = min(predicted, key=_by_images)
     return (
-        f"{room} of {len(predicted)} fit{f', {skipped} are skipped' if skipped else ''}; most images per second: "
-        f"{fastest.asked.label} on {_gpus(fastest)}."
+        f"{fitting} of {len(predicted)} fit{f', {skipped} are skipped' if skipped else ''}; most images per second: "
+        f"{fastest.label} on {_gpus(fastest)}."
     )
+
+
+def _by_images(row: Row) -> tuple[bool, float]:
+    found = row.prediction
+    return (found.fits is False, -found.images_per_s) if found else (True, math.inf)
 
 
 def _gpus(row: Row) -> str:
@@ -120,9 +125,9 @@ def print_json(rows: Sequence[Row], found: Best | None, goal: str | None, calibr
 
 def _as_json(row: Row, calibration: Calibrations) -> dict[str, Any]:
     made = row.prediction
-    told: dict[str, Any] = {"cell": row.asked.label, "features": list(row.asked.features), "hardware": row.device.name}
+    told: dict[str, Any] = {"cell": row.label, "features": list(row.features), "hardware": row.device.name}
     if made is None:
-        return {**told, "skip": row.asked.skip.text if row.asked.skip else ""}
+        return {**told, "skip": row.skip}
     return {
         **told,
         "gpus": made.point.gpus,
@@ -134,9 +139,7 @@ def _as_json(row: Row, calibration: Calibrations) -> dict[str, Any]:
         "energy_j_per_image": made.energy_j,
         "cost_per_image": made.cost,
         "memory_gb": made.memory.total / 1e9,
-        "memory": {
-            name: {"gb": size / 1e9, "grade": Ledger.grade(name)} for name, size in made.memory.parts
-        },
+        "memory": {name: {"gb": size / 1e9, "grade": Ledger.grade(name)} for name, size in made.memory.parts},
         "phases": {
             phase.name: {
                 "ms": phase.seconds * 1e3,

@@ -64,7 +64,9 @@ def limits(text: str) -> tuple[Limit, ...]:
     found = []
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
-        require(name in UNITS, f"--under {part}: no such limit{nearest(name, UNITS) or '; there are ' + ', '.join(UNITS)}")
+        require(
+            name in UNITS, f"--under {part}: no such limit{nearest(name, UNITS) or '; there are ' + ', '.join(UNITS)}"
+        )
         try:
             most = float(value)
         except ValueError:

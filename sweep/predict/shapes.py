@@ -14,7 +14,6 @@ from sweep.config import CONF, ConfigError, Dit, Model, Stack, Vae, nearest
 from sweep.plan.typed import typed
 from sweep.predict import decoder
 
-
 _FOLDERS = {"ar": "vision_language_encoder", "text_encoder": "text_encoder"}
 
 
@@ -27,7 +26,9 @@ def named(name: str) -> Model:
         raise ConfigError(f"model={name}: no such model{nearest(name, known)}")
     import yaml
 
-    return typed(yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), Model, name)
+    return typed(
+        yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), Model, name
+    )
 
 
 def at_depth(model: Model, layers: Mapping[str, int], parameters: Mapping[str, int] | None = None) -> Model:
@@ -137,7 +138,11 @@ def _vae(config: Mapping[str, Any], known: Vae | None) -> Vae | None:
     if kind == "AutoencoderKLQwenImage":
         widths = [config["base_dim"] * by for by in config["dim_mult"]]
         return Vae(
-            channels=widths[::-1], blocks=config["num_res_blocks"] + 1, latent=config["z_dim"], attention=True, causal=True
+            channels=widths[::-1],
+            blocks=config["num_res_blocks"] + 1,
+            latent=config["z_dim"],
+            attention=True,
+            causal=True,
         )
     if kind == "AutoencoderKL":
         return Vae(
@@ -150,7 +155,7 @@ def _vae(config: Mapping[str, Any], known: Vae | None) -> Vae | None:
 
 
 def _stack(config: Mapping[str, Any], known: Stack | None) -> Stack | None:
-    """A text encoder or AR stage of transformers; T5 has words of its own, and models of several parts a text_config."""
+    """A text encoder or AR stage of transformers; T5 has words of its own, larger models a text_config."""
     tokens = known.tokens if known is not None else 0
     if "d_model" in config:
         return Stack(

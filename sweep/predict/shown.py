@@ -1,6 +1,6 @@
 """Predictions as text: an answer, a table of cells, and of one cell its phases, its memory and how each is known."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from profiling.printing import clean
-from sweep.predict.asked import Asked
-from sweep.predict.factors import Factors
+from sweep.config import RunConfig
+from sweep.predict.calibrate import Calibration
 from sweep.predict.hardware import Device
 from sweep.predict.memory import TOGETHER
 from sweep.predict.prediction import Prediction
@@ -32,15 +32,12 @@ NAMES = {
 class Row:
     """A configuration and what is predicted of it; `prediction` None where no engine would run it."""
 
-    asked: Asked
-    prediction: Prediction | None
+    label: str  # as a sweep would name it
+    features: tuple[str, ...]
+    run: RunConfig
     device: Device
-
-    @property
-    def image_s(self) -> float:
-        """Seconds of a picture, a batch divided by its size."""
-        assert self.prediction is not None
-        return self.prediction.latency_s / self.asked.run.batch
+    prediction: Prediction | None = None
+    skip: str = ""  # why there is none
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -65,7 +62,7 @@ def table(rows: Sequence[Row], several: bool, width: int) -> Table:
     listed = [_values(row) for row in rows[:MOST]]
     named = max((len(row.device.name) for row in rows[:MOST]), default=0) + 2 if several else 0
     wide = {name: max([len(name), *(len(one[name]) for one in listed if name in one)]) + 2 for name in COLUMNS}
-    label = min(max((len(row.asked.label) for row in rows[:MOST]), default=0), 60)
+    label = max((len(row.label) for row in rows[:MOST] if row.prediction), default=0)
     kept = list(COLUMNS)
     for name in LEAST_IMPORTANT:
         if max(LEAST_LABEL, min(label, 44)) + named + sum(wide[one] for one in kept) <= width:
@@ -78,15 +75,24 @@ def table(rows: Sequence[Row], several: bool, width: int) -> Table:
     for name in kept:
         shown.add_column(name, justify="left" if name == "most time" else "right", no_wrap=True)
     for row, one in zip(rows, listed, strict=False):
-        hardware = [row.device.name] if several else []
-        if row.prediction is None:
-            assert row.asked.skip is not None
-            why = Text(clean(f"{row.asked.label}  SKIP: {row.asked.skip.text}"), style="dim")
-            shown.add_row(why, *hardware, *[""] * len(kept))
-            continue
-        values = [Text(one[name], style="bold red" if one[name] == "NO" else "") for name in kept]
-        shown.add_row(Text(clean(row.asked.label)), *hardware, *values)
+        if row.prediction is not None:
+            hardware = [row.device.name] if several else []
+            values = [Text(one[name], style="bold red" if one[name] == "NO" else "") for name in kept]
+            shown.add_row(Text(clean(row.label)), *hardware, *values)
     return shown
+
+
+def skips(rows: Sequence[Row]) -> list[str]:
+    """Why rows have no prediction: a line for each reason, with the cells that it holds for."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.prediction is None:
+            found.setdefault(row.skip, []).append(row.label)
+    lines = []
+    for why, labels in found.items():
+        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+        lines.append(f"SKIP {', '.join(dict.fromkeys(labels[:3]))}{more}: {why}")
+    return lines
 
 
 def _values(row: Row) -> dict[str, str]:
@@ -131,7 +137,9 @@ def memory(found: Prediction) -> Table:
     shown = Table(box=None, pad_edge=False)
     for name in ("memory of the fullest device", "GB", "known as"):
         shown.add_column(name, justify="right" if name == "GB" else "left", no_wrap=True)
-    largest = max((name for name, _ in found.memory.parts if name in TOGETHER), key=lambda n: found.memory[n], default="")
+    largest = max(
+        (name for name, _ in found.memory.parts if name in TOGETHER), key=lambda n: found.memory[n], default=""
+    )
     for name, size in found.memory.parts:
         apart = " (not at the fullest moment)" if name in TOGETHER and name != largest else ""
         shown.add_row(f"{name.replace('_', ' ')}{apart}", number(size / 1e9), found.memory.grade(name))
@@ -140,15 +148,18 @@ def memory(found: Prediction) -> Table:
     return shown
 
 
-def grades(device: Device, by: Factors, skips: Mapping[str, float]) -> list[str]:
-    """How the figures are known, in a line each."""
+def grades(device: Device, made: Calibration) -> list[str]:
+    """How the figures of a device are known."""
+    by = made.factors
     lines = [
-        "counted: operations, weights, KV cache, exchanged bytes, from the model's own shape",
-        f"{device.grade('peak_flops') or 'given'}: peaks of {device.name}, which make the limits",
-        f"{by.grade}: how much of the peaks is reached, and what the host costs{f' ({by.origin})' if by.origin else ''}",
+        f"{device.grade('peak_flops') or 'given'}: peaks of {device.name}, which make its limits",
+        f"{by.grade}: how much of them is reached, what the host costs{f' ({by.origin})' if by.origin else ''}",
     ]
-    if skips:
-        lines.append(f"assumed: {', '.join(f'{name} skips {share:.0%} of the blocks' for name, share in skips.items())}")
+    if held := made.held_out.get("latency"):
+        lines.append(
+            f"    on {held.cells} cells, each by a fit that had not seen it, latency was off by {held.median:.0%} "
+            f"(median) and {held.p90:.0%} (90th percentile)"
+        )
     return lines
 
 

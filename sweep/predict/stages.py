@@ -3,7 +3,6 @@
 A phase is a number of calls, each with its Work and what it exchanges between devices. Knows nothing of seconds.
 """
 
-import dataclasses
 from dataclasses import dataclass
 
 from sweep.config import Stack
@@ -87,11 +86,13 @@ def _text_encode(point: Point) -> Phase:
 
 def _ar(point: Point, stack: Stack) -> list[Phase]:
     prompt, tokens = point.prompt_tokens, point.ar_tokens
-    kept = {"dtype": point.dtype, "state": point.dtype}
-    prefill = Phase(AR_PREFILL, decoder.of(stack, prompt, batch=point.batch), **kept)
-    written = Phase(AR_DECODE, decoder.written(stack, prompt, tokens, point.batch), tokens - 1, **kept)
     handed = Exchange(SEND, float(point.batch * tokens * TOKEN_BYTES), 1)
-    return [prefill, written, Phase(STAGE_TRANSFER, NOTHING, 1, (handed,), **kept)]
+    prefill, written = decoder.of(stack, prompt, batch=point.batch), decoder.written(stack, prompt, tokens, point.batch)
+    return [
+        Phase(AR_PREFILL, prefill, dtype=point.dtype, state=point.dtype),
+        Phase(AR_DECODE, written, tokens - 1, dtype=point.dtype, state=point.dtype),
+        Phase(STAGE_TRANSFER, NOTHING, 1, (handed,), point.dtype, point.dtype),
+    ]
 
 
 def forward(point: Point) -> tuple[Work, list[Exchange]]:
@@ -102,7 +103,9 @@ def forward(point: Point) -> tuple[Work, list[Exchange]]:
     share = (point.image_tokens / does.tokens + point.text_tokens) / whole.tokens
     runs = 1 - does.skip
     blocks = whole.blocks.by(tokens=share, width=1 / does.width)
-    work = (blocks + whole.modulation) * (runs / does.stages) + whole.ends.by(tokens=share)
+    further = 0.0 if point.compiled else does.product_kernels * whole.products
+    ran = blocks + whole.modulation + Work(kernels=further)
+    work = ran * (runs / does.stages) + whole.ends.by(tokens=share)
     return work, _exchanges(point, whole, runs)
 
 
@@ -144,7 +147,7 @@ def _denoise(point: Point) -> Phase:
         done.append(_swapped(point))
     return Phase(
         DENOISE,
-        _more_kernels(work * forwards, does.kernels),
+        work * forwards,
         forwards,
         tuple(done),
         does.dtype or point.dtype,
@@ -152,10 +155,6 @@ def _denoise(point: Point) -> Phase:
         point.compiled and does.rings == 1,  # ring attention is not traced, so blocks run eagerly around it
         does.attention,
     )
-
-
-def _more_kernels(work: Work, times: float) -> Work:
-    return dataclasses.replace(work, kernels=work.kernels * times)
 
 
 def _swapped(point: Point) -> Exchange:

@@ -7,7 +7,7 @@ read once a call at its bandwidth, whichever takes longer. A prediction adds how
 
 from dataclasses import dataclass
 
-from sweep.config import require
+from sweep.config import ConfigError
 from sweep.predict.effects import ALL_TO_ALL, RING
 from sweep.predict.factors import Factors
 from sweep.predict.hardware import Device
@@ -50,26 +50,36 @@ class Timed:
         return self.phase.name
 
 
+class Unknown(ConfigError):
+    """A figure of the device that a prediction needs, and that its file does not say."""
+
+
 def peak(device: Device, dtype: str) -> float:
-    """Operations a second in `dtype`. Raises ConfigError where the device's file does not say them."""
+    """Operations a second in `dtype`. Raises Unknown where the device's file does not say them."""
     found = device.peak(dtype)
-    require(found is not None, f"hardware={device.name} does not say peak_tflops.{dtype}, which this prediction needs")
-    assert found is not None
+    if found is None:
+        raise Unknown(f"hardware={device.name} has no peak in {dtype} (peak_tflops.{dtype})")
     return found
 
 
 def bandwidth(device: Device) -> float:
-    """Bytes a second of its memory. Raises ConfigError likewise."""
-    require(device.bandwidth_bytes_s is not None, f"hardware={device.name} does not say bandwidth_gb_s")
-    assert device.bandwidth_bytes_s is not None
+    """Bytes a second of its memory. Raises Unknown likewise."""
+    if device.bandwidth_bytes_s is None:
+        raise Unknown(f"hardware={device.name} does not say its bandwidth (bandwidth_gb_s)")
     return device.bandwidth_bytes_s
 
 
-def link(device: Device) -> float:
-    """Bytes a second to the other devices. Raises ConfigError likewise."""
-    require(device.link_bytes_s is not None, f"hardware={device.name} does not say link_gb_s, which several GPUs need")
-    assert device.link_bytes_s is not None
-    return device.link_bytes_s
+def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: int = 2) -> float:
+    """Seconds to send so many bytes in so many calls: at a share of the link, or as all-reduces were measured.
+
+    Raises Unknown where the device's file says neither.
+    """
+    if device.link_bytes_s is not None:
+        return sent / (share * device.link_bytes_s)
+    each = device.all_reduce_s(sent / calls, ranks) if calls else 0.0
+    if each is None:
+        raise Unknown(f"hardware={device.name} does not say how fast devices exchange (link_gb_s, all_reduce)")
+    return calls * each
 
 
 def limit_s(phase: Phase, device: Device) -> float:
@@ -88,7 +98,13 @@ def timed(phase: Phase, device: Device, by: Factors, pixels: float = 0.0) -> Tim
         whole = by.other_s + by.pixel_s * pixels + (by.stages_s if phase.calls > 1 else 0.0)
         return Timed(phase, least, whole, HOST, host_s=whole)
     if phase.name == STAGE_TRANSFER:
-        return Timed(phase, least, by.transfer_s + sum(sent.sent for sent in phase.exchanges) / bandwidth(device), HOST, host_s=by.transfer_s)
+        return Timed(
+            phase,
+            least,
+            by.transfer_s + sum(sent.sent for sent in phase.exchanges) / bandwidth(device),
+            HOST,
+            host_s=by.transfer_s,
+        )
     parts = {COMPUTE: _compute_s(phase, device, by), LINK: _exchange_s(phase, device, by)}
     reading = (phase.weight_bytes + phase.cache_bytes) / (by.read * bandwidth(device))
     parts[BANDWIDTH] = max(0.0, reading - parts[COMPUTE]) + _moved_s(phase, device, by)
@@ -125,7 +141,7 @@ def _sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
     if exchange.kind == HOST_COPY:
         return exchange.sent / by.host_link
     share = {ALL_TO_ALL: by.all_to_all, RING: by.ring, SUM: by.sum}.get(exchange.kind, by.gather)
-    return exchange.sent / (share * link(device))
+    return exchange_s(device, exchange.sent, exchange.calls, share)
 
 
 def _host_s(phase: Phase, by: Factors) -> float:

@@ -3,7 +3,6 @@
 Knows nothing of models, features or machines.
 """
 
-import functools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -59,14 +58,15 @@ class Work:
 NOTHING = Work()
 
 
-@functools.cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+_NAMES: dict[type, tuple[str, ...]] = {}
 
 
 def key_of(shape: Any) -> tuple[Any, ...]:
     """A shape's values in the order of its fields, hashable: what is counted once can be looked up by it."""
-    values = (getattr(shape, name) for name in _names(type(shape)))
+    kind = type(shape)
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(field.name for field in fields(kind))
+    values = (getattr(shape, name) for name in _NAMES[kind])
     return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 

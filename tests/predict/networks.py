@@ -184,9 +184,7 @@ def vae(model: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module
     name, settings = VAES[model]
     network = on_meta(lambda: getattr(diffusers, name)(**settings)).to(dtype)
     frames = (1,) if name == "AutoencoderKLQwenImage" else ()
-    return network, lambda side, batch: network.decode(
-        meta(batch, 16, *frames, side // 8, side // 8, dtype=dtype)
-    )
+    return network, lambda side, batch: network.decode(meta(batch, 16, *frames, side // 8, side // 8, dtype=dtype))
 
 
 def ar(model: str) -> tuple[Callable[[int, int], Any], Callable[[int, int], Any]]:

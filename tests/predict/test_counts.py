@@ -44,7 +44,9 @@ def test_parameters_of_a_dit(model: str) -> None:
     same(shape.params_b * 1e9, there, 0.001)
 
 
-@pytest.mark.parametrize(("model", "side", "batch"), [(name, 1024, 1) for name in networks.VAES] + [("z_image", 128, 2)])
+@pytest.mark.parametrize(
+    ("model", "side", "batch"), [(name, 1024, 1) for name in networks.VAES] + [("z_image", 128, 2)]
+)
 def test_operations_of_a_vae_decode(model: str, side: int, batch: int) -> None:
     shape = shapes.named(model).vae
     assert shape is not None

@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sweep.asked import Asked, asked
 from sweep.config import ConfigError, Model, RunConfig, require
 from sweep.predict import shapes
-from sweep.predict.asked import Asked, asked
 from sweep.predict.calibrate import Calibration
 from sweep.predict.calibration_files import calibration_for, load
 from sweep.predict.hardware import Device, device_of
@@ -16,6 +16,7 @@ from sweep.predict.prediction import predicted
 from sweep.predict.quality import psnr_db
 from sweep.predict.search import GOALS, UNITS, best, check_goal, limits
 from sweep.predict.shown import Row
+from sweep.predict.timing import Unknown
 
 EPILOG = f"""\
 The overrides are those of a sweep: `python -m sweep -m …`. Nothing is loaded or run, and no GPU is needed.
@@ -54,7 +55,7 @@ def run(given: argparse.Namespace) -> int:
     known: dict[tuple[str, str], Calibration] = {}
 
     def calibration(row: Row) -> Calibration:
-        key = row.device.name, row.asked.run.engine.name
+        key = row.device.name, row.run.engine.name
         return own or known.setdefault(key, calibration_for(*key))
 
     rows = list(predictions(asked(given.overrides), own))
@@ -62,7 +63,7 @@ def run(given: argparse.Namespace) -> int:
     _refuse_if_none_runs(rows)
     found = None
     if given.best:
-        found = best(rows, given.best, under, lambda row: psnr_db(row.asked, calibration(row)))
+        found = best(rows, given.best, under, lambda row: psnr_db(row, calibration(row)))
     from sweep.predict.report import print_json, print_text
 
     printed = print_json if given.json else print_text
@@ -77,8 +78,9 @@ def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Itera
     models: dict[tuple[str, str | None], Model] = {}
     for cell in cells:
         device = _device(cell.run, devices)
+        row = Row(cell.label, cell.features, cell.run, device)
         if cell.skip:
-            yield Row(cell, None, device)
+            yield dataclasses.replace(row, skip=cell.skip.text)
             continue
         run = cell.run
         key = run.model.name, run.model.path
@@ -86,7 +88,11 @@ def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Itera
             models[key] = shaped_model(run.model)
         run = dataclasses.replace(run, model=models[key])
         by = (own or calibration_for(device.name, run.engine.name)).factors
-        yield Row(cell, predicted(point_of(run, kind_of(device)), device, by), device)
+        point = point_of(run, device.kind)
+        try:
+            yield dataclasses.replace(row, prediction=predicted(point, device, by))
+        except Unknown as error:
+            yield dataclasses.replace(row, skip=str(error))
 
 
 def _device(run: RunConfig, known: dict[int, Device]) -> Device:
@@ -103,11 +109,6 @@ def _device(run: RunConfig, known: dict[int, Device]) -> Device:
     return known[key]
 
 
-def kind_of(device: Device) -> str:
-    """`cuda` for a GPU, `cpu` for what was measured without one."""
-    return "cpu" if device.kind == "cpu" else "cuda"
-
-
 def shaped_model(model: Model) -> Model:
     """The model with the shapes of its checkpoint, where a folder is given. Raises ConfigError for none there."""
     if model.path is None:
@@ -119,5 +120,4 @@ def shaped_model(model: Model) -> Model:
 
 def _refuse_if_none_runs(rows: Sequence[Row]) -> None:
     if all(row.prediction is None for row in rows):
-        skip = rows[0].asked.skip
-        raise ConfigError(f"nothing of it can run: {skip.text if skip else ''}")
+        raise ConfigError(f"nothing of it can run: {rows[0].label}: {rows[0].skip}")

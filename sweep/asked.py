@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweep import config
 from sweep.arguments import forced, prepared
-from sweep.config import RunConfig, require
+from sweep.config import RunConfig
 from sweep.engines import registry
-from sweep.findings import Finding
+from sweep.findings import SKIP, Finding
 from sweep.plan import features as feature_rules
 from sweep.plan import fields
 from sweep.plan.add_ons import ADD, BASE, add_ons
@@ -67,6 +67,7 @@ def asked(overrides: Sequence[str]) -> Iterator[Asked]:
     config.register()
     compose_less()
     typed = prepared(["-m", *(one for one in overrides if one not in ("-m", "--multirun"))])[1:]
+    GlobalHydra.instance().clear()  # a program may ask twice
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parser = OverridesParser.create(config_loader=loader)
@@ -104,7 +105,7 @@ def _product(axes: Mapping[str, list[str]], composed: Any, with_features: bool) 
         if run.baselines and () not in sets:
             sets = [(), *sets]
         bodies = feature_rules.bodies_for(run.feature, run.engine.name)
-        own = tuple(one for one in product if one[0] in varying)
+        own = tuple(one for one in product if one[0] in varying and one[0] != "hardware")
         for values in itertools.product(*numbers):
             changed = with_numbers(run, values)
             check_run(changed)
@@ -132,8 +133,6 @@ def with_numbers(run: RunConfig, values: Sequence[tuple[str, str]]) -> RunConfig
 
 def skipped(run: RunConfig) -> Finding | None:
     """Why no machine would run it as it is: conflicts, or an engine that lacks a feature or model."""
-    from sweep.findings import SKIP
-
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     if conflict := feature_rules.find_conflict(chosen):
         return Finding("conflict", f"{conflict[0]} conflicts with {conflict[1]}", SKIP, short="conflict")
@@ -142,10 +141,6 @@ def skipped(run: RunConfig) -> Finding | None:
     need = feature_rules.gpus_needed(chosen) + registry.kind(run.engine.name).stage_devices(run)
     most = run.parallel.gpus
     if most is not None and need > most:
-        return Finding("too_few_devices_allowed", f"needs {need} devices, parallel={run.parallel.name} allows {most}", SKIP)
+        why = f"needs {need} devices, parallel={run.parallel.name} allows {most}"
+        return Finding("too_few_devices_allowed", why, SKIP)
     return None
-
-
-def refuse_none(found: Sequence[Asked]) -> None:
-    """Raises ConfigError where nothing is left to predict."""
-    require(any(not one.skip for one in found), found[0].skip.text if found and found[0].skip else "nothing is asked for")
