@@ -1,7 +1,9 @@
 """`python -m sweep.predict OVERRIDES`: what the cells of a sweep would take, without running any."""
 
 import argparse
+import copy
 import dataclasses
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -58,12 +60,21 @@ def run(given: argparse.Namespace) -> int:
         key = row.device.name, row.run.engine.name
         return own or known.setdefault(key, calibration_for(*key))
 
+    gc.disable()  # it would look through a hundred thousand rows again and again, and find nothing
     rows = list(predictions(asked(given.overrides), own))
     require(bool(rows), "nothing is asked for")
     _refuse_if_none_runs(rows)
     found = None
     if given.best:
-        found = best(rows, given.best, under, lambda row: psnr_db(row, calibration(row)))
+        qualities: dict[tuple[str, str, tuple[str, ...]], float | None] = {}
+
+        def quality(row: Row) -> float | None:
+            key = row.device.name, row.run.model.name, row.features
+            if key not in qualities:
+                qualities[key] = psnr_db(row, calibration(row))
+            return qualities[key]
+
+        found = best(rows, given.best, under, quality)
     from sweep.predict.report import print_json, print_text
 
     printed = print_json if given.json else print_text
@@ -86,7 +97,8 @@ def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Itera
         key = run.model.name, run.model.path
         if key not in models:
             models[key] = shaped_model(run.model)
-        run = dataclasses.replace(run, model=models[key])
+        run = copy.copy(run)
+        run.model = models[key]
         by = (own or calibration_for(device.name, run.engine.name)).factors
         point = point_of(run, device.kind)
         try:

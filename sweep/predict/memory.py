@@ -5,6 +5,7 @@ are counted. What lives inside a forward is counted from the tensors that are al
 allocator's rounding, workspaces of convolutions and what the framework holds are fitted.
 """
 
+import functools
 from dataclasses import dataclass
 
 from sweep.config import Dit, Stack, Vae
@@ -52,11 +53,11 @@ class Ledger:
     def __getitem__(self, name: str) -> float:
         return dict(self.parts).get(name, 0.0)
 
-    @property
+    @functools.cached_property
     def total(self) -> float:
         """Bytes at the fullest moment."""
         held = sum(size for name, size in self.parts if name not in TOGETHER)
-        return held + max(self[name] for name in TOGETHER)
+        return held + max((size for name, size in self.parts if name in TOGETHER), default=0.0)
 
     @staticmethod
     def grade(name: str) -> str:

@@ -53,8 +53,8 @@ class Prediction:
 
 def predicted(point: Point, device: Device, by: Factors) -> Prediction:
     """Everything of `point` on `device`. Raises ConfigError where the device lacks a figure that is needed."""
-    pixels = float(point.batch * point.width * point.height)
-    phases = tuple(timing.timed(phase, device, by, pixels) for phase in stages.of(point))
+    before, after = _around(point, device, by)
+    phases = (*before, timing.timed(stages.denoise(point), device, by), *after)
     reserved = None
     if point.model.ar is not None and point.engine == "vllm_omni":
         reserved = RESERVED["split" if point.stage_devices else "shared"]
@@ -62,6 +62,27 @@ def predicted(point: Point, device: Device, by: Factors) -> Prediction:
     held = ledger(point, by, room or 0.0, reserved)
     seconds = sum(phase.seconds for phase in phases)
     return Prediction(point, phases, held, room, _energy_j(point, phases, device), _cost(point, seconds, device))
+
+
+_Timed = tuple[tuple[Timed, ...], tuple[Timed, ...]]
+
+_AROUND: dict[tuple[object, ...], tuple[object, _Timed]] = {}
+"""What comes before and after the DiT, beside the objects whose identities are in the key."""
+
+MOST_KEPT = 100_000
+
+
+def _around(point: Point, device: Device, by: Factors) -> _Timed:
+    """Computed once for the many configurations of a search that differ in the DiT alone."""
+    key = (id(device), id(by), *stages.around_key(point))
+    if key not in _AROUND:
+        if len(_AROUND) >= MOST_KEPT:
+            _AROUND.clear()
+        pixels = float(point.batch * point.width * point.height)
+        before, after = stages.around(point)
+        found = tuple(tuple(timing.timed(one, device, by, pixels) for one in part) for part in (before, after))
+        _AROUND[key] = (point.model, device, by), (found[0], found[1])
+    return _AROUND[key][1]
 
 
 def _energy_j(point: Point, phases: tuple[Timed, ...], device: Device) -> float | None:

@@ -67,11 +67,26 @@ class Phase:
 
 def of(point: Point) -> tuple[Phase, ...]:
     """The phases of one batch, in their order. Raises ConfigError where shapes are missing."""
+    before, after = around(point)
+    return (*before, denoise(point), *after)
+
+
+def around(point: Point) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
+    """What comes before the DiT, and after it."""
     found = [_text_encode(point)] if point.model.text_encoder is not None else []
     if point.model.ar is not None:
         found += _ar(point, point.model.ar)
     stages = 1 if point.model.ar is None else 2
-    return (*found, _denoise(point), _decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
+    return tuple(found), (_decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
+
+
+def around_key(point: Point) -> tuple[object, ...]:
+    """All that `around` depends on: points that share it share these phases."""
+    does = point.effects
+    what = (id(point.model), point.engine, point.device, point.dtype, point.batch, point.width, point.height)
+    asked = (point.branches, point.text_tokens, point.prompt_tokens, point.edits)
+    changed = (does.weights_on_host, does.dtype, does.tiles, does.slices, does.tile_ranks and point.ranks)
+    return (*what, *asked, *changed)
 
 
 def _text_encode(point: Point) -> Phase:
@@ -133,7 +148,8 @@ def _exchanges(point: Point, whole: dit.Forward, runs: float) -> list[Exchange]:
     return done
 
 
-def _denoise(point: Point) -> Phase:
+def denoise(point: Point) -> Phase:
+    """All steps of the DiT."""
     work, exchanges = forward(point)
     does = point.effects
     forwards = point.steps * max(1.0, point.branches / does.branches) * point.batch / point.drawn_at_once

@@ -58,16 +58,21 @@ class Work:
 NOTHING = Work()
 
 
-_NAMES: dict[type, tuple[str, ...]] = {}
+_KEYS: dict[int, tuple[Any, tuple[Any, ...]]] = {}
+"""By the identity of a shape, which is kept beside: the thousands of configurations of a sweep share a few."""
 
 
 def key_of(shape: Any) -> tuple[Any, ...]:
-    """A shape's values in the order of its fields, hashable: what is counted once can be looked up by it."""
-    kind = type(shape)
-    if kind not in _NAMES:
-        _NAMES[kind] = tuple(field.name for field in fields(kind))
-    values = (getattr(shape, name) for name in _NAMES[kind])
-    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+    """A shape's values in the order of its fields, hashable: what is counted once can be looked up by it.
+
+    A shape is never changed in place.
+    """
+    known = _KEYS.get(id(shape))
+    if known is None:
+        values = (getattr(shape, field.name) for field in fields(shape))
+        known = shape, tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        _KEYS[id(shape)] = known
+    return known[1]
 
 
 def product(rows: float, inputs: float, outputs: float) -> Work:
