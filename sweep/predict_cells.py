@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.epilog = EPILOG
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as of a sweep: model=qwen_image batch=1,2,4")
+    parser.add_argument("-m", "--multirun", action="store_true", help="as of a sweep; changes nothing here")
     parser.add_argument("--best", metavar="GOAL", help=f"rank by {', '.join(GOALS)} instead of listing all")
     parser.add_argument("--under", metavar="LIMITS", default="", help="memory=80,latency=5,gpus=4,psnr=35, …")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="one that `calibrate` wrote")

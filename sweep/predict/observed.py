@@ -11,15 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import AUTO, ConfigError, RunConfig
+from sweep.config import AUTO, ConfigError, Model, RunConfig, require
+from sweep.plan.features import gpus_needed
 from sweep.plan.typed import typed
-from sweep.predict import shapes
-from sweep.predict.effects import merged
+from sweep.predict import dit, shapes
+from sweep.predict.effects import Effects, merged
 from sweep.predict.feature_files import feature_named
 from sweep.predict.point import Point, point_of
 
 MEASURED = ("text_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
 """Phases that are compared; a hand-over takes a millisecond."""
+
+
+SAME_SIZE = 0.02
+"""Most that counted and held parameters may differ by, relative: biases and norms are not counted."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def _cells(
         try:
             point = _of_run(cell, runs[cell["cell_key"]], random) if cell["cell_key"] in runs else _of_row(cell, random)
         except ConfigError:
-            continue  # a model whose shapes nobody knows
+            continue  # a model whose shape nobody knows
         yield Observed(
             sweep=name,
             cell=cell["cell"],
@@ -117,7 +122,7 @@ def _of_row(cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
     chosen = [feature_named(name, cell["engine"], _options(name, cell["cell"])) for name in cell["features"]]
     prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"])
     effects = merged(chosen)
-    split = "placement=split" in str(cell["cell"]) or (model.ar is not None and cell["gpus"] > effects.ranks)
+    split = model.ar is not None and cell["gpus"] > gpus_needed(chosen)
     point = Point(
         model=model,
         engine=cell["engine"],
@@ -163,7 +168,17 @@ def _as_it_ran(point: Point, cell: Mapping[str, Any], random: Mapping[str, Any])
         effects = dataclasses.replace(effects, skip=skipped / (run + skipped))
     if ranks and "compiled" in ranks[0]["settings"]:
         effects = dataclasses.replace(effects, compiled=ranks[0]["settings"]["compiled"] != "none")
+    _check_size(model, effects, ranks)
     return dataclasses.replace(point, model=model, effects=effects)
+
+
+def _check_size(model: Model, effects: Effects, ranks: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ConfigError where a rank held another number of DiT parameters than the shape has: it is another model."""
+    held = ranks[0].get("dit_parameters") if ranks else None
+    if not held or model.dit is None or effects.width > 1 or effects.stages > 1 or effects.gathers:
+        return
+    counted = dit.parameters(model.dit, model.patch)
+    require(abs(held / counted - 1) < SAME_SIZE, f"{model.name}: {held:,} DiT parameters, its shape has {counted:,.0f}")
 
 
 def _parts(ranks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
