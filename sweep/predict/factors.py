@@ -50,7 +50,7 @@ class Factors:
     causal_workspace: float = 1.5
     grade: str = ASSUMED
     origin: str = ""  # where they were fitted: sweeps and date
-    skip: Mapping[str, float] = field(default_factory=dict)  # feature → share of skipped blocks
+    skip: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # model → feature → share of skipped blocks
 
 
 SHARES = (

@@ -32,7 +32,7 @@ def print_text(rows: Sequence[Row], found: Best | None, goal: str | None, calibr
         console.print()
     whole = listed[0] if found and listed else predicted[0] if len(predicted) == 1 else None
     if whole is not None and whole.prediction is not None:
-        console.print(shown.phases(whole.prediction))
+        console.print(shown.phases(whole.prediction, console.width))
         console.print()
         console.print(shown.memory(whole.prediction))
         console.print()

@@ -113,20 +113,32 @@ def _values(row: Row) -> dict[str, str]:
     }
 
 
-def phases(found: Prediction) -> Table:
-    """Where the time goes: predicted and least seconds of each phase."""
+def si(value: float, unit: str) -> str:
+    """`2.77 PFLOP`, `0.481 GB`."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{number(value / size)} {prefix}{unit}"
+    return f"{number(value)} {unit}"
+
+
+def phases(found: Prediction, width: int) -> Table:
+    """Where the time goes: predicted and least seconds of each phase, and in a wide terminal what it does."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("phase", "predicted ms", "limit ms", "reached", "TFLOP", "GB read", "most time"):
+    does = ("operations", "weights read") if width >= 100 else ()
+    for name in ("phase", "predicted ms", "limit ms", "reached", *does, "most time"):
         shown.add_column(name, justify="left" if name in ("phase", "most time") else "right", no_wrap=True)
     for phase in found.phases:
         work = phase.phase.work
+        told = (
+            si(work.operations, "FLOP") if work.operations else "",
+            si(phase.phase.weight_bytes, "B") if work.weights else "",
+        )
         shown.add_row(
             NAMES[phase.name],
             number(phase.seconds * 1e3),
             number(phase.limit_s * 1e3) if phase.limit_s else "",
             f"{phase.limit_s / phase.seconds:.0%}" if phase.limit_s else "",
-            number(work.operations / 1e12) if work.operations else "",
-            number(phase.phase.weight_bytes / 1e9) if work.weights else "",
+            *(told if does else ()),
             phase.bound,
         )
     return shown
@@ -142,10 +154,14 @@ def memory(found: Prediction) -> Table:
     )
     for name, size in found.memory.parts:
         apart = " (not at the fullest moment)" if name in TOGETHER and name != largest else ""
-        shown.add_row(f"{name.replace('_', ' ')}{apart}", number(size / 1e9), found.memory.grade(name))
+        shown.add_row(f"{name.replace('_', ' ')}{apart}", _gigabytes(size), found.memory.grade(name))
     room = "" if found.memory_bytes is None else f" of {number(found.memory_bytes / 1e9)}"
     shown.add_row("total", f"{number(found.memory.total / 1e9)}{room}", "", style="bold")
     return shown
+
+
+def _gigabytes(size: float) -> str:
+    return number(size / 1e9) if size >= 5e6 else "<0.01"
 
 
 def grades(device: Device, made: Calibration) -> list[str]:
