@@ -16,8 +16,8 @@ from sweep.predict.hardware import Device, device_of
 from sweep.predict.point import point_of
 from sweep.predict.prediction import predicted
 from sweep.predict.quality import psnr_db
+from sweep.predict.row import Row
 from sweep.predict.search import GOALS, UNITS, best, check_goal, limits
-from sweep.predict.shown import Row
 from sweep.predict.timing import Unknown
 
 EPILOG = f"""\
@@ -90,7 +90,7 @@ def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Itera
     models: dict[tuple[str, str | None], Model] = {}
     for cell in cells:
         device = _device(cell.run, devices)
-        row = Row(cell.label, cell.features, cell.run, device)
+        row = Row(cell.label, cell.features, cell.run, device, cell.varied)
         if cell.skip:
             yield dataclasses.replace(row, skip=cell.skip.text)
             continue

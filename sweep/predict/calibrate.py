@@ -209,8 +209,7 @@ def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, f
     start = np.concatenate([assumed, np.zeros(len(sweeps))])
     lowest = np.concatenate([assumed - FARTHEST, np.full(len(sweeps), -FARTHEST_HOST)])
     most = [
-        min(value + FARTHEST, 0.0) if name in SHARES else value + FARTHEST
-        for name, value in zip(names, assumed, strict=True)
+        min(value + FARTHEST, math.log(SHARES.get(name, math.inf))) for name, value in zip(names, assumed, strict=True)
     ]
     highest = np.concatenate([most, np.full(len(sweeps), FARTHEST_HOST)])
     found = least_squares(residuals, start, bounds=(lowest, highest), loss="soft_l1", f_scale=0.1, ftol=1e-4, xtol=1e-4)

@@ -36,6 +36,16 @@ class Prediction:
         return sum(phase.limit_s for phase in self.phases)
 
     @property
+    def sent_bytes(self) -> float:
+        """Bytes that each device sends to others, or takes from host memory, for the batch."""
+        return sum(exchange.sent for phase in self.phases for exchange in phase.phase.exchanges)
+
+    @property
+    def most_images_per_s(self) -> float:
+        """Pictures a second that the limit allows."""
+        return self.point.batch / self.limit_s
+
+    @property
     def images_per_s(self) -> float:
         """Pictures a second, one batch after another."""
         return self.point.batch / self.latency_s

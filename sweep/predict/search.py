@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sweep.config import nearest, require
 from sweep.predict.prediction import Prediction
-from sweep.predict.shown import Row
+from sweep.predict.row import Row
 
 GOALS: Mapping[str, tuple[str, Callable[[Row], float | None]]] = {
     "latency": ("lowest", lambda row: row.prediction.latency_s if row.prediction else None),

@@ -21,8 +21,10 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "int8": 1}
 TILE, STRIDE = 256, 192
 """Side of a tile of the VAE and distance to the next one, in pixels (diffusers' and vLLM-Omni's default)."""
 
-SUM, GATHER, SEND, HOST_COPY = "sum", "gather", "send", "host_copy"
-"""Ways in which devices exchange besides Effects.exchange: all-reduce, all-gather, point to point, from host memory."""
+SUM, GATHER, SEND = "sum", "gather", "send"
+HOST_COPY, HOST_AHEAD = "host_copy", "host_ahead"
+"""Ways in which devices exchange besides Effects.exchange: all-reduce, all-gather, point to point, from host memory,
+and from host memory one block ahead of the one that runs."""
 
 TOKEN_BYTES = 8
 """Of a token id that the AR stage hands over."""
@@ -144,7 +146,7 @@ def _exchanges(point: Point, whole: dit.Forward, runs: float) -> list[Exchange]:
     if does.gathers:
         done.append(Exchange(GATHER, held * (point.ranks - 1) / point.ranks * runs, layers))
     if does.weights_on_host == BLOCKS:
-        done.append(Exchange(HOST_COPY, held, shape.layers))
+        done.append(Exchange(HOST_AHEAD, held, shape.layers))
     return done
 
 
