@@ -236,7 +236,7 @@ class EngineConfig:
     placement: str = "shared"  # shared: AR and DiT stage on the same GPUs; split: the AR stage on a GPU of its own
     plugin: bool = True  # record phases and evidence inside the workers
     # endpoint only
-    url: str | None = None  # http://HOST:PORT of the server
+    url: str | None = None  # http://HOST:PORT of the server; of replicas all, with spaces between them
     served_model: str | None = None  # what it calls its model; None: the first that it names
     api_key_env: str | None = None  # environment variable that holds its key
 
