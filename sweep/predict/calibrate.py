@@ -63,7 +63,7 @@ def numbers(kind: type = Factors) -> tuple[str, ...]:
     )
 
 
-_OF_MEMORY = ("context_bytes", "ranks_bytes", "allocated", "workspace", "causal_workspace")
+_OF_MEMORY = ("context_bytes", "workspace")
 
 
 def on_host(by: Factors, slower: float) -> Factors:

@@ -43,11 +43,8 @@ class Factors:
     other_s: float = 20e-3  # request: from the prompt to the first stage, and back from the last one
     stages_s: float = 90e-3  # ... where there is an AR stage as well
     pixel_s: float = 40e-9  # ... and of each pixel: to the host, to 8 bits
-    context_bytes: float = 1.2e9  # memory that the framework holds on a device
-    ranks_bytes: float = 1.0e9  # ... with others: buffers of NCCL
-    allocated: float = 1.5  # memory taken ÷ alive in a DiT's forward: what the allocator keeps
-    workspace: float = 2.8  # likewise in a VAE's decode, with the workspace of its convolutions
-    causal_workspace: float = 1.5
+    context_bytes: float = 1.45e9  # memory that the framework holds on a device, outside of its allocator
+    workspace: float = 2.4  # a decode with two-dimensional convolutions: memory taken ÷ alive
     grade: str = ASSUMED
     origin: str = ""  # where they were fitted: sweeps and date
     skip: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # model → feature → share of skipped blocks

@@ -119,7 +119,7 @@ def _of_row(cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
     from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT
 
     model = shapes.named(cell["model"])
-    chosen = [feature_named(name, cell["engine"], _options(name, cell["cell"])) for name in cell["features"]]
+    chosen = [feature_named(name, cell["engine"], _options(name, cell)) for name in cell["features"]]
     prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"])
     effects = merged(chosen)
     split = model.ar is not None and cell["gpus"] > gpus_needed(chosen)
@@ -149,8 +149,13 @@ def _said(name: str, label: str) -> str:
     return found[0] if found else ""
 
 
-def _options(feature: str, label: str) -> dict[str, Any]:
-    return {"backend": _said("backend", label)} if feature == "attention" and _said("backend", label) else {}
+def _options(feature: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The feature's own options, as a report's settings have them; of an early one, as the label says."""
+    begin = f"feature.{feature}."
+    settings = cell.get("settings") or {}
+    found = {name.removeprefix(begin): value for name, value in settings.items() if name.startswith(begin)}
+    said = _said("backend", cell["cell"]) if feature == "attention" else ""
+    return {name: value for name, value in found.items() if name != "gpus"} | ({"backend": said} if said else {})
 
 
 def _as_it_ran(point: Point, cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:

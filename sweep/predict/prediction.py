@@ -53,7 +53,7 @@ class Prediction:
     @property
     def fits(self) -> bool | None:
         """Whether the fullest device has room; None where its memory is unknown."""
-        return None if self.memory_bytes is None else self.memory.total <= self.memory_bytes
+        return self.memory.fits
 
     @property
     def bottleneck(self) -> Timed:
@@ -69,7 +69,7 @@ def predicted(point: Point, device: Device, by: Factors) -> Prediction:
     if point.model.ar is not None and point.engine == "vllm_omni":
         reserved = RESERVED["split" if point.stage_devices else "shared"]
     room = device.usable_bytes or device.memory_bytes
-    held = ledger(point, by, room or 0.0, reserved)
+    held = ledger(point, by, room, reserved)
     seconds = sum(phase.seconds for phase in phases)
     return Prediction(point, phases, held, room, _energy_j(point, phases, device), _cost(point, seconds, device))
 

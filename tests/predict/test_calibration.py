@@ -1,5 +1,7 @@
 """What the shipped calibration promises, on the sweeps that it was made from."""
 
+import csv
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,10 +84,12 @@ def test_combinations_are_ranked_as_they_were_measured(made: Calibration, cells:
 
 
 def test_peak_memory_is_close(made: Calibration, cells: list[Observed]) -> None:
-    known = [cell for cell in cells if cell.peak_memory_bytes and cell.point.model.repo]
+    # In one cell the driver was read at moments that missed the peak: torch had reserved more.
+    missed = ("memory-1-gpu", "baseline b23")
+    known = [cell for cell in cells if cell.peak_memory_bytes and (cell.sweep, cell.cell) != missed]
     said = [predicted(cell.point, H200, made.factors).memory.total for cell in known]
     off = np.abs(np.array(said) / [cell.peak_memory_bytes for cell in known] - 1)
-    assert len(known) > 140
+    assert len(known) > 190
     worst = int(off.argmax())
     assert off.max() <= 0.10, (known[worst].sweep, known[worst].cell, off.max())
 
@@ -129,3 +133,33 @@ def test_a_ledger_names_its_parts(cells: list[Observed], made: Calibration) -> N
     found = ledger(cell.point, made.factors, 150.755e9, 0.35)
     assert found["ar_reserved"] == pytest.approx(0.35 * 150.755e9)
     assert found["dit_weights"] == pytest.approx(2 * 1.489e9, rel=0.01)
+
+
+def test_every_part_of_the_ledger_is_as_the_workers_recorded_it(made: Calibration, cells: list[Observed]) -> None:
+    by_cell = {(one.sweep, one.point.features, one.point.gpus, one.point.batch, one.point.width): one for one in cells}
+    seen = 0
+    with (RESULTS / "memory-1-gpu" / "peaks.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            features = () if row["features"] == "baseline" else tuple(sorted(row["features"].split("+")))
+            cell = by_cell[row["sweep"], features, int(row["gpus"]), int(row["batch"]), int(row["width"])]
+            found = predicted(cell.point, H200, made.factors).memory
+            loaded = float(row["memory_loaded_bytes"])
+            weights = sum(found[name] for name in ("dit_weights", "text_encoder_weights", "vae_weights"))
+            assert weights == pytest.approx(loaded, rel=0.15), cell.cell
+            for part, phase in (("dit_activations", "denoise_step"), ("vae_activations", "vae_decode")):
+                on_top = float(row[f"memory_peak_{phase}_bytes"]) - loaded
+                assert found[part] == pytest.approx(on_top, rel=0.15), (cell.sweep, cell.cell, part)
+            reserved = float(row["memory_reserved_bytes"])
+            assert found.total - found["framework"] == pytest.approx(reserved, rel=0.10), (cell.sweep, cell.cell)
+            seen += 1
+    assert seen == 136
+
+
+def test_running_out_of_memory_is_foreseen_to_one_step(made: Calibration, cells: list[Observed]) -> None:
+    """memory-1-gpu: 28 pictures of 1024² fit into an H200; 30, 32 and 64 ended with CUDA's out of memory."""
+    largest = next(one for one in cells if one.sweep == "memory-1-gpu" and one.point.batch == 28)
+    said = {
+        batch: predicted(dataclasses.replace(largest.point, batch=batch), H200, made.factors).fits
+        for batch in (26, 27, 28, 29, 30, 32, 64)
+    }
+    assert said == {26: True, 27: True, 28: True, 29: True, 30: False, 32: False, 64: False}
