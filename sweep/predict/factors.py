@@ -35,6 +35,7 @@ class Factors:
     ring_s: float = 200e-6
     sum_s: float = 50e-6
     gather_s: float = 100e-6
+    crowd: float = 0.1  # these and launches take ranks^crowd times as long: processes share the host's processor
     encode_s: float = 8e-3  # text encoder: tokenizer and hand-over, for each call
     prefill_s: float = 10e-3  # AR stage: scheduling of a prompt
     token_s: float = 1.5e-3  # AR stage: the host's part of a token

@@ -55,6 +55,7 @@ class Phase:
     compiled: bool = False
     attention: str = ""  # back end; "" the engine's own
     tiled: bool = False  # a VAE's work in small tiles
+    ranks: int = 1  # processes that share the host's processor in it
 
     @property
     def weight_bytes(self) -> float:
@@ -172,6 +173,7 @@ def denoise(point: Point) -> Phase:
         point.dtype,
         point.compiled and does.rings == 1,  # ring attention is not traced, so blocks run eagerly around it
         does.attention,
+        ranks=point.ranks,
     )
 
 

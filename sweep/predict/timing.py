@@ -153,7 +153,7 @@ def _host_s(phase: Phase, by: Factors) -> float:
     each = by.launch_compiled_s if phase.compiled else by.launch_s
     call = {ALL_TO_ALL: by.all_to_all_s, RING: by.ring_s, SUM: by.sum_s, HOST_COPY: 0.0, HOST_AHEAD: 0.0}
     exchanged = sum(exchange.calls * call.get(exchange.kind, by.gather_s) for exchange in phase.exchanges)
-    return phase.work.kernels * each + exchanged
+    return (phase.work.kernels * each + exchanged) * phase.ranks**by.crowd
 
 
 def _fixed_s(phase: Phase, by: Factors) -> float:

@@ -65,10 +65,11 @@ def test_the_file_is_of_these_sweeps_and_fits_them(made: Calibration, cells: lis
 
 def _matrices(cells: list[Observed]) -> Iterator[tuple[str, list[Observed]]]:
     for sweep in sorted({cell.sweep for cell in cells}):
-        for batch in sorted({cell.point.batch for cell in cells if cell.sweep == sweep}):
-            these = [cell for cell in cells if cell.sweep == sweep and cell.point.batch == batch]
-            if len({cell.point.features for cell in these}) >= 6:
-                yield f"{sweep} b{batch}", these
+        mine = [cell for cell in cells if cell.sweep == sweep]
+        for batch, width in sorted({(cell.point.batch, cell.point.width) for cell in mine}):
+            these = [cell for cell in mine if (cell.point.batch, cell.point.width) == (batch, width)]
+            if len({cell.point.features for cell in these}) >= 5:
+                yield f"{sweep} b{batch} {width}", these
 
 
 def test_combinations_are_ranked_as_they_were_measured(made: Calibration, cells: list[Observed]) -> None:
@@ -79,7 +80,7 @@ def test_combinations_are_ranked_as_they_were_measured(made: Calibration, cells:
             for cell in these
         ]
         ranked[name] = spearmanr([one["latency"] for one in said], [cell.latency_s for cell in these]).statistic
-    assert len(ranked) >= 9
+    assert len(ranked) >= 15
     assert min(ranked.values()) >= 0.8, ranked
 
 
