@@ -88,7 +88,8 @@ def _checked(feature: Feature) -> Mapping[str, Any]:
         raise ConfigError(f"{feature.name} cannot be predicted: conf/feature/{feature.name}.yaml has no predict: block")
     require(isinstance(block, Mapping), f"{asked}={block}: must be an object such as {{branches: 2}}")
     for key, value in block.items():
-        require(key in _KEYS, f"{asked}.{key}={value}: no such effect{nearest(key, _KEYS)}")
+        if key not in _KEYS:  # looking for the nearest takes long
+            raise ConfigError(f"{asked}.{key}={value}: no such effect{nearest(key, _KEYS)}")
         if key in _CHOICES:
             known = ", ".join(word for word in _CHOICES[key] if word)
             require(value in _CHOICES[key], f"{asked}.{key}={value}: choose {known}")

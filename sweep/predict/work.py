@@ -3,7 +3,9 @@
 Knows nothing of models, features or machines.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 
@@ -58,16 +60,18 @@ class Work:
 NOTHING = Work()
 
 
-_NAMES: dict[type, tuple[str, ...]] = {}
+_READERS: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
 
 
 def key_of(shape: Any) -> tuple[Any, ...]:
     """A shape's values in the order of its fields, hashable: what is counted once can be looked up by it."""
     kind = type(shape)
-    if kind not in _NAMES:
-        _NAMES[kind] = tuple(field.name for field in fields(kind))
-    values = (getattr(shape, name) for name in _NAMES[kind])
-    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+    if kind not in _READERS:
+        _READERS[kind] = attrgetter(*(field.name for field in fields(kind)))
+    values = _READERS[kind](shape)
+    if list in map(type, values):
+        return tuple([tuple(value) if isinstance(value, list) else value for value in values])
+    return values
 
 
 def product(rows: float, inputs: float, outputs: float) -> Work:
