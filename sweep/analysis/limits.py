@@ -1,6 +1,6 @@
 """How far each cell was from its prediction and from the limit of its devices. Pure.
 
-Of cells that were measured offline and unprofiled, on a device that is known, with a model whose shape is known.
+Of cells that were measured offline on a device that is known, with a model whose shape is known.
 Formulas are `sweep.predict`'s; this says what they are computed from.
 """
 
@@ -38,7 +38,7 @@ class Limits:
 
     def of(self, cell: Cell, row: Mapping[str, Any], evidence: Evidence) -> Reached | None:
         """One cell with its row of summary.csv; None where nothing can be said."""
-        if row.get("latency_mean_s") is None or row.get("load") or row.get("profiled") or not row["latency_mean_s"]:
+        if row.get("load") or not row.get("latency_mean_s"):
             return None
         try:
             return self._of(cell, row, evidence)
@@ -111,7 +111,7 @@ def columns(found: Reached) -> dict[str, float | None]:
 
 
 def fill(rows: Sequence[dict[str, Any]], found: Mapping[str, Reached]) -> None:
-    """Fill in the columns of the rows whose cell's key is in `found`."""
+    """Fill in the columns of the rows whose cell's key is in `found`, unless profiled: that takes time as well."""
     for row in rows:
-        if row["cell_key"] in found:
+        if row["cell_key"] in found and not row.get("profiled"):
             row |= columns(found[row["cell_key"]])

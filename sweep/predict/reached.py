@@ -14,10 +14,11 @@ from sweep.predict.factors import Factors
 from sweep.predict.hardware import Device
 from sweep.predict.point import Point
 from sweep.predict.prediction import Prediction, predicted
-from sweep.predict.stages import AR_DECODE, AR_PREFILL, DENOISE, OTHER, STAGE_TRANSFER, VAE_DECODE, Phase
+from sweep.predict.stages import AR_DECODE, AR_PREFILL, DENOISE, HOST_COPY, OTHER, STAGE_TRANSFER, VAE_DECODE, Phase
 
 PRODUCTS, ATTENTION, CONVOLUTIONS, READING = "products", "attention", "convolutions", "reading"
-SMALL_KERNELS, EXCHANGE, LAUNCHES, HOST = "small_kernels", "exchange", "launches", "host"
+SMALL_KERNELS, EXCHANGE, HOST_COPIES = "small_kernels", "exchange", "host_copies"
+LAUNCHES, HOST = "launches", "host"
 """What a phase spends its time on. The first four have a limit; the others add to it. LAUNCHES is what the device waits
 for the host to launch kernels, HOST what no work on a device overlaps."""
 
@@ -148,14 +149,17 @@ def split(phase: Phase, device: Device, by: Factors, pixels: float) -> list[Spen
         work.attention / timing.peak(device, phase.state),
         work.convolution / timing.peak(device, phase.state),
     )
-    moved, exchanged = timing.moved_s(phase, device, by), timing.exchanges_s(phase, device, by)
+    moved, sent = timing.moved_s(phase, device, by), [0.0, 0.0]
+    for one in phase.exchanges:
+        sent[one.kind == HOST_COPY] += timing.sent_s(one, device, by)
     fixed = timing.fixed_s(phase, by)
-    reading = max(0.0, whole.device_s - sum(computed) - moved - exchanged)
+    reading = max(0.0, whole.device_s - sum(computed) - moved - sum(sent))
     parts = list(zip((PRODUCTS, ATTENTION, CONVOLUTIONS), computed, limits, strict=True))
     parts += [
         (READING, reading, max(0.0, whole.limit_s - sum(limits))),
         (SMALL_KERNELS, moved, 0.0),
-        (EXCHANGE, exchanged, 0.0),
+        (EXCHANGE, sent[False], 0.0),
+        (HOST_COPIES, sent[True], 0.0),
         (LAUNCHES, max(0.0, whole.seconds - fixed - whole.device_s), 0.0),
         (HOST, fixed, 0.0),
     ]

@@ -145,10 +145,11 @@ def moved_s(phase: Phase, device: Device, by: Factors) -> float:
 
 def exchanges_s(phase: Phase, device: Device, by: Factors) -> float:
     """Seconds of exchanges between devices, and between host and device."""
-    return sum(_sent_s(exchange, device, by) for exchange in phase.exchanges)
+    return sum(sent_s(exchange, device, by) for exchange in phase.exchanges)
 
 
-def _sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
+def sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
+    """Seconds of one way of exchanging."""
     if exchange.kind == HOST_COPY:
         return exchange.sent / by.host_link
     share = {ALL_TO_ALL: by.all_to_all, RING: by.ring, SUM: by.sum}.get(exchange.kind, by.gather)

@@ -13,7 +13,7 @@ from typing import Any
 from sweep import legacy
 from sweep.config import ConfigError
 from sweep.findings import SKIP
-from sweep.report import drawing
+from sweep.report import drawing, limit_cells
 from sweep.report.plots.sheet import FORMATS, NARROWEST, SCREEN, WIDEST, Sheet
 from sweep.results.folder import SweepFolder
 
@@ -110,10 +110,11 @@ def _of_published(folder: SweepFolder, chosen: Wanted) -> tuple[Sequence[Mapping
     if lacking := [name for name in chosen.only or () if name in drawing.FROM_RESULTS]:
         raise ConfigError(f"--plots {','.join(lacking)}: needs the sweep's own folder; {folder.path} has no plan.json")
     note = RANDOM_WEIGHTS_NOTE if folder.load_manifest().get(RANDOM_WEIGHTS) else ""
+    limits = limit_cells.published(folder.path, rows)
     return (
         rows,
         note,
-        lambda captioned: drawing.draw_rows(folder.plots_path(), rows, note, chosen.only, chosen.on, captioned),
+        lambda captioned: drawing.draw_rows(folder.plots_path(), rows, note, chosen.only, chosen.on, captioned, limits),
     )
 
 

@@ -100,10 +100,9 @@ def test_ranks_count_in_the_whole_mfu(tmp_path: Path) -> None:
         ([composed("")], {"machine": {"gpus": ["NVIDIA Nobody knows"]}}),
         ([composed("")], {"machine": {"gpus": ["NVIDIA H200", "NVIDIA L40S"]}}),
         ([composed("", "model=bagel")], KNOWN),
-        ([composed("", "profile=nsys")], KNOWN),
         ([dataclasses.replace(composed(""), device="cpu")], {"machine": {"gpus": [], "cpu": "Nobody's"}}),
     ],
-    ids=["no machine", "unknown GPU", "two kinds", "a model without shape", "profiled", "unknown CPU"],
+    ids=["no machine", "unknown GPU", "two kinds", "a model without shape", "unknown CPU"],
 )
 def test_nothing_is_said_where_too_little_is_known(
     cells: list[Cell], manifest: Mapping[str, Any], tmp_path: Path
@@ -113,6 +112,12 @@ def test_nothing_is_said_where_too_little_is_known(
     assert not summary.reached
     assert summary.rows[0].get("predicted_latency_s") is None
     assert summary.rows[0].get("limit_share") is None
+
+
+def test_a_profiled_row_says_nothing_but_its_cell_is_known(tmp_path: Path) -> None:
+    summary = swept(tmp_path, [composed("", "profile=nsys")], KNOWN)
+    assert summary.rows[0].get("limit_share") is None
+    assert summary.reached[summary.rows[0]["cell_key"]].limit_share > 0
 
 
 def test_chosen_hardware_counts_where_it_is_what_ran(tmp_path: Path) -> None:
