@@ -9,7 +9,8 @@ import pytest
 
 from sweep.predict.calibrate import Calibration
 from sweep.predict.factors import Factors
-from sweep.report import drawing, limit_cells, limit_words
+from sweep.report import costs, drawing, limit_cells, limit_words
+from sweep.report.__main__ import main as command
 from sweep.report.conclusions import LIMIT, conclude
 from sweep.report.limit_cells import LimitCell, recorded
 from sweep.report.page import limit_view, published
@@ -100,7 +101,8 @@ def test_the_section_has_the_baseline_and_the_best_of_each_context() -> None:
     view = limit_view.view(found, best)
     assert view is not None
     assert [line[0] for line in view["lines"]][:2] == ["baseline b1", "cfg_parallel+teacache b1"]
-    assert view["lines"][1][1:] == ["0.589", "0.579", "+2 %", "0.174", "30 %", "30 %", "23.6", "23.3"]
+    assert view["lines"][1][1:9] == ["0.589", "0.579", "+2 %", "0.174", "30 %", "30 %", "23.6", "23.3"]
+    assert view["lines"][1][9:] == ["1.48", "1.50", "50 %"], "USD for 1,000 images on two devices of 4.59 an hour"
     assert len(view["lines"]) == len(view["phases"]) == 6
     assert len(view["sentences"]) == 3
     assert "this one among them" in view["known_as"]
@@ -134,6 +136,52 @@ def test_the_page_is_as_before_where_no_device_is_known(tmp_path: Path) -> None:
     page = published.page(tmp_path, plots=False)
     assert "How far from the limit" not in page
     assert "How far from the limit" in published.page(RESULTS / "glm-features-2-gpus", plots=False)
+
+
+# -- costs
+
+
+def test_a_cell_costs_its_devices_for_its_time() -> None:
+    found = cells_of("matrix-2-gpus")
+    rows, prices = costs.priced([cell.row for cell in found], found)
+    by_name = {row["cell"]: row for row in rows}
+    one_gpu, two = by_name["baseline b2"], by_name["cfg_parallel b2"]
+    assert one_gpu[costs.COST] == pytest.approx(1000 * 4.59 * float(str(one_gpu["latency_mean_s"])) / 3600 / 2)
+    assert two[costs.COST] == pytest.approx(1000 * 2 * 4.59 * float(str(two["latency_mean_s"])) / 3600 / 2)
+    assert two[costs.SAVING] == pytest.approx(1 - 2 / float(str(two["speedup"])))
+    assert two["saving_low"] < two[costs.SAVING] < two["saving_high"]
+    assert two[costs.SAVING] < 0, "less than twice as fast on two devices"
+    assert costs.SAVING not in one_gpu
+    assert prices == "Prices: H200 at 4.59 USD an hour (list price, 2026-10-07)."
+    assert {row["role"] for row in rows} == {"baseline", "feature"}
+
+
+def test_the_price_of_the_sweep_goes_before_the_list_price() -> None:
+    found = cells_of("matrix-2-gpus")
+    rows, prices = costs.priced([dict(cell.row) | {"cost_per_image": 0.001} for cell in found], found)
+    assert {row[costs.COST] for row in rows} == {1.0}
+    assert prices == ""
+    assert costs.priced([{"cell_key": "a", "role": "baseline"}], []) == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [((), "cell"), (("--markdown",), "| cell | GPUs |"), (("--latex",), "% needs \\usepackage{booktabs}")],
+)
+def test_the_table_of_costs_is_printed_where_a_price_is_known(
+    options: tuple[str, ...], first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command([str(RESULTS / "matrix-2-gpus"), "--costs", *options])
+    out = capsys.readouterr().out
+    assert out.startswith(first)
+    assert "cost of 1,000 images" in out
+    assert "4.59 USD an hour" in out
+    assert not (RESULTS / "matrix-2-gpus" / "plots").exists()
+
+
+def test_without_a_price_the_table_of_costs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command([str(RESULTS / "glm-load-2-gpus"), "--costs"]) == 2
+    assert "no price is known; run with hardware=NAME" in capsys.readouterr().err
 
 
 # -- plots

@@ -7,10 +7,10 @@ from sweep.plan.cells import BASELINE, FEATURE
 from sweep.predict.hardware import Device
 from sweep.predict.memory import TOGETHER, Ledger
 from sweep.predict.shown import NAMES
-from sweep.report import limit_words
+from sweep.report import costs, limit_words
 from sweep.report.conclusions import Context, context_of
 from sweep.report.limit_cells import LimitCell
-from sweep.report.words import digits, percent, text
+from sweep.report.words import Row, digits, number, percent, text
 
 MOST = 8
 """Cells that the tables show: a baseline and the best of four contexts."""
@@ -22,15 +22,8 @@ WEIGHTS = "weights"
 GB = 1e9
 
 HEADINGS = (
-    "cell",
-    "predicted, s",
-    "measured, s",
-    "error",
-    "limit, s",
-    "reached",
-    "MFU",
-    "memory predicted, GB",
-    "measured",
+    *("cell", "predicted, s", "measured, s", "error", "limit, s", "reached", "MFU", "memory predicted, GB", "measured"),
+    *("cost of 1,000 images", "predicted", "saving"),
 )
 
 
@@ -44,9 +37,8 @@ def view(cells: Sequence[LimitCell], winners: Collection[str]) -> dict[str, Any]
         "sentences": [limit_words.sentence(one) for one in best],
         "known_as": limit_words.known_as(chosen),
         "devices": ", ".join(dict.fromkeys(_about(one.found.device) for one in chosen)),
-        "headings": HEADINGS,
+        **_table(chosen, cells),
         "phase_headings": PHASE_HEADINGS,
-        "lines": [_line(one) for one in chosen],
         "phases": [{"name": one.name, "lines": _phases(one)} for one in chosen],
         "ledger": _ledger(chosen),
         "left_out": max(0, sum(one.compared for one in cells) - len(chosen)),
@@ -75,6 +67,28 @@ def _about(device: Device) -> str:
         f"{bandwidth / 1e9:,.0f} GB/s" if bandwidth else "",
     ]
     return f"{limit_words.called(device)}: {', '.join(filter(None, told))}"
+
+
+def _table(chosen: Sequence[LimitCell], cells: Sequence[LimitCell]) -> dict[str, Any]:
+    """Headings and lines of `chosen`, without columns that say nothing, and where prices are from."""
+    priced, prices = costs.priced([one.row for one in cells], cells)
+    by_key = {text(row, "cell_key"): row for row in priced}
+    lines = [[*_line(one), *_costs(by_key.get(one.key, {}))] for one in chosen]
+    kept = [place for place, values in enumerate(zip(*lines, strict=True)) if any(values)]
+    return {
+        "headings": [HEADINGS[place] for place in kept],
+        "lines": [[line[place] for place in kept] for line in lines],
+        "prices": prices,
+    }
+
+
+def _costs(row: Row) -> list[str]:
+    saving = number(row, costs.SAVING)
+    return [*(digits(number(row, name)) for name in (costs.COST, costs.PREDICTED)), _share_saved(saving)]
+
+
+def _share_saved(share: float | None) -> str:
+    return "" if share is None else signed(share).removeprefix("+")
 
 
 def _line(one: LimitCell) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS
 from sweep.plan.cells import BASELINE
 from sweep.predict.effects import Effects
+from sweep.predict.factors import FITTED
 from sweep.predict.hardware import Device, is_measured
 from sweep.predict.memory import PARTS, TOGETHER, Ledger
 from sweep.report.limit_cells import LimitCell
@@ -148,8 +149,9 @@ def _median(values: Sequence[float]) -> float:
 
 def _origin(cells: Sequence[LimitCell]) -> str:
     by = cells[0].calibration.factors
-    own = ", this one among them" if cells[0].fitted_on else ""
-    return f"Factors: {by.grade}{f' ({by.origin}{own})' if by.origin else ''}."
+    if by.grade != FITTED:
+        return f"Factors are assumed{f' ({by.origin})' if by.origin else ''}."
+    return f"Factors fitted on {by.origin}{', this one among them' if cells[0].fitted_on else ''}."
 
 
 def draw_roofline(cells: Sequence[LimitCell]) -> "Figure | None":
