@@ -7,7 +7,7 @@ only when the request is over so that nothing synchronises inside it. Knows noth
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,13 +79,14 @@ class PhaseRecorder:
     """Records the phases of one rank, each also as an NVTX range. For one thread; phases nest strictly.
 
     `epoch` (seconds of perf_counter) is what `PhaseRecord.start_s` counts from; set it to share one epoch
-    between ranks of a machine.
+    between ranks of a machine. `watch` is called before every phase begins or ends, with the phases open until then.
     """
 
     def __init__(self, rank: int, device: str) -> None:
         self.rank = rank
         self.device = device
         self.epoch = time.perf_counter()
+        self.watch: Callable[[Sequence[str]], None] | None = None
         self._open: list[OpenPhase] = []
         self._closed: list[ClosedPhase] = []
         self._counts: Counter[str] = Counter()
@@ -100,6 +101,7 @@ class PhaseRecorder:
         if index is None:
             index = self._counts[phase]
         self._counts[phase] = index + 1
+        self._look()
         ranges.push(phase, index)
         events = self._event_pair() if self.device == "cuda" else None
         self._open.append(OpenPhase(phase, index, time.perf_counter(), events))
@@ -153,7 +155,12 @@ class PhaseRecorder:
         self._pool += [phase.opened.events for phase in closed if phase.opened.events is not None]
         return records
 
+    def _look(self) -> None:
+        if self.watch is not None:
+            self.watch([opened.phase for opened in self._open])
+
     def _close_innermost(self) -> str:
+        self._look()
         opened = self._open.pop()
         if opened.events is not None:
             opened.events[1].record()

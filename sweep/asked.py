@@ -4,6 +4,7 @@ A sweep composes each cell with Hydra, 60 ms each. Here Hydra composes once for 
 hardware, …); what differs in features or in plain numbers is put in afterwards, so that thousands take a second.
 """
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,13 +106,18 @@ def _product(axes: Mapping[str, list[str]], composed: Any, with_features: bool) 
         if run.baselines and () not in sets:
             sets = [(), *sets]
         bodies = feature_rules.bodies_for(run.feature, run.engine.name)
+        chosen = {names: {name: bodies[name] for name in names} for names in sets}
+        whys: dict[tuple[str, ...], Finding | None] = {}  # what is skipped depends on no number
         own = tuple(one for one in product if one[0] in varying and one[0] != "hardware")
         for values in itertools.product(*numbers):
             changed = with_numbers(run, values)
             check_run(changed)
             for names in sets:
-                mine = dataclasses.replace(changed, feature={name: bodies[name] for name in names})
-                yield Asked(mine, names, (*own, *values), skipped(mine))
+                mine = copy.copy(changed)
+                mine.feature = chosen[names]
+                if names not in whys:
+                    whys[names] = skipped(mine)
+                yield Asked(mine, names, (*own, *values), whys[names])
 
 
 def with_numbers(run: RunConfig, values: Sequence[tuple[str, str]]) -> RunConfig:

@@ -68,6 +68,10 @@ class Stack:
     gated: bool = False  # its feed-forward has a third matrix (SwiGLU, gated GELU)
     tokens: int = 0  # of a text encoder: prompts are padded to so many; 0: they are not
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(value >= 0, f"model.…{name}={value}: must be 0 or more, 0 where it is unknown")
+
 
 @dataclass
 class Dit(Stack):
@@ -94,6 +98,13 @@ class Vae:
     latent: int = 16  # channels of a latent pixel
     attention: bool = True  # one head over all latent pixels in the middle
     causal: bool = False  # three-dimensional, for video: kernels see two frames before the picture
+
+    def __post_init__(self) -> None:
+        for name in ("params_b", "blocks", "latent"):
+            require(getattr(self, name) >= 0, f"model.vae.{name}={getattr(self, name)}: must be 0 or more")
+        require(
+            all(width >= 1 for width in self.channels), f"model.vae.channels={self.channels}: must be at least 1 each"
+        )
 
 
 @dataclass
@@ -225,7 +236,7 @@ class EngineConfig:
     placement: str = "shared"  # shared: AR and DiT stage on the same GPUs; split: the AR stage on a GPU of its own
     plugin: bool = True  # record phases and evidence inside the workers
     # endpoint only
-    url: str | None = None  # http://HOST:PORT of the server
+    url: str | None = None  # http://HOST:PORT of the server; of replicas all, with spaces between them
     served_model: str | None = None  # what it calls its model; None: the first that it names
     api_key_env: str | None = None  # environment variable that holds its key
 

@@ -1,7 +1,9 @@
 """`python -m sweep.predict OVERRIDES`: what the cells of a sweep would take, without running any."""
 
 import argparse
+import copy
 import dataclasses
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from sweep.predict.hardware import Device, device_of
 from sweep.predict.point import point_of
 from sweep.predict.prediction import predicted
 from sweep.predict.quality import psnr_db
+from sweep.predict.row import Row
 from sweep.predict.search import GOALS, UNITS, best, check_goal, limits
-from sweep.predict.shown import Row
 from sweep.predict.timing import Unknown
 
 EPILOG = f"""\
@@ -39,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.epilog = EPILOG
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as of a sweep: model=qwen_image batch=1,2,4")
+    parser.add_argument("-m", "--multirun", action="store_true", help="as of a sweep; changes nothing here")
     parser.add_argument("--best", metavar="GOAL", help=f"rank by {', '.join(GOALS)} instead of listing all")
     parser.add_argument("--under", metavar="LIMITS", default="", help="memory=80,latency=5,gpus=4,psnr=35, …")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="one that `calibrate` wrote")
@@ -58,12 +61,21 @@ def run(given: argparse.Namespace) -> int:
         key = row.device.name, row.run.engine.name
         return own or known.setdefault(key, calibration_for(*key))
 
+    gc.disable()  # it would look through a hundred thousand rows again and again, and find nothing
     rows = list(predictions(asked(given.overrides), own))
     require(bool(rows), "nothing is asked for")
     _refuse_if_none_runs(rows)
     found = None
     if given.best:
-        found = best(rows, given.best, under, lambda row: psnr_db(row, calibration(row)))
+        qualities: dict[tuple[str, str, tuple[str, ...]], float | None] = {}
+
+        def quality(row: Row) -> float | None:
+            key = row.device.name, row.run.model.name, row.features
+            if key not in qualities:
+                qualities[key] = psnr_db(row, calibration(row))
+            return qualities[key]
+
+        found = best(rows, given.best, under, quality)
     from sweep.predict.report import print_json, print_text
 
     printed = print_json if given.json else print_text
@@ -78,7 +90,7 @@ def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Itera
     models: dict[tuple[str, str | None], Model] = {}
     for cell in cells:
         device = _device(cell.run, devices)
-        row = Row(cell.label, cell.features, cell.run, device)
+        row = Row(cell.label, cell.features, cell.run, device, cell.varied)
         if cell.skip:
             yield dataclasses.replace(row, skip=cell.skip.text)
             continue
@@ -86,7 +98,8 @@ def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Itera
         key = run.model.name, run.model.path
         if key not in models:
             models[key] = shaped_model(run.model)
-        run = dataclasses.replace(run, model=models[key])
+        run = copy.copy(run)
+        run.model = models[key]
         by = (own or calibration_for(device.name, run.engine.name)).factors
         point = point_of(run, device.kind)
         try:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests import recompute_loads
+from tests import recompute_loads, recompute_queueing
 from tests.recompute_numerics import interval, read_png, ssim
 
 JUDGED = {"status", "reason", "reason_code", "valid", "invalid_reason", "note", "evidence"}
@@ -468,7 +468,11 @@ def recomputed(sweep: Sweep) -> list[dict[str, Any]]:
     for rank, (p, number) in enumerate(sorted(family)):
         highest = max(highest, min(1.0, p * (len(family) - rank)))
         rows[number]["p_holm"] = highest
+    firsts = [cell for cell in sweep.cells if role(cell) in ("baseline", "feature")]
+    status = {shown["cell_key"]: shown["status"] for shown in sweep.rows}
+    queues = recompute_queueing.columns(firsts, sweep.results, status)
     for row in rows:
+        row |= queues.get(row["cell_key"], {})
         row |= gain(sweep, row, rows)
         row |= over_base(sweep, sweep.by_key[row["cell_key"]])
     return rows

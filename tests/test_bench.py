@@ -1,13 +1,17 @@
 """`make bench` is not run here; that each of its comparisons still runs is, in small, whatever the times."""
 
+import gzip
 import importlib
+import json
 import pkgutil
+import sys
+from pathlib import Path
 
 import pytest
 
 import tests.bench
 import tests.bench.__main__ as bench
-from tests.bench import bad_input, client
+from tests.bench import bad_input, client, communication
 from tests.bench.client import SMALL, STREAM, Work, serving
 from tests.bench.peer_commands import Found, PeerFailed
 from tests.bench.peers import OURS, Client, here, raced
@@ -53,3 +57,42 @@ def test_clients_that_race(work: Work, capsys: pytest.CaptureFixture[str]) -> No
 
 def refusing(url: str, work: Work, count: int, flight: int) -> Found:
     raise PeerFailed("asks for nothing")
+
+
+def kernel(name: str, start_us: float, end_us: float) -> dict[str, object]:
+    return {"ph": "X", "cat": "kernel", "name": name, "ts": start_us, "dur": end_us - start_us}
+
+
+def test_what_traces_of_ranks_say_of_communication(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forward = {"ph": "X", "cat": "gpu_user_annotation", "name": "dit_forward", "ts": 1000.0, "dur": 900.0}
+    step = forward | {"name": "denoise_step", "ts": 1900.0, "dur": 100.0}  # what the step launches after its forward
+    kernels = [
+        kernel("ncclDevKernel_SendRecv", 900, 1300),  # 300 of it inside the step
+        kernel("gemm", 1200, 1500),
+        kernel("gemm", 1400, 1600),  # on another stream
+        kernel("cross_device_reduce_1stage<bf16>", 1700, 1800),
+        kernel("vae", 2500, 2600),  # after the step
+    ]
+    (tmp_path / "tp").mkdir()
+    with gzip.open(tmp_path / "tp" / "trace-rank0.json.gz", "wt") as file:
+        json.dump({"traceEvents": [step, forward, {"ph": "i", "name": "mark"}, *kernels]}, file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["communication", str(tmp_path / "tp")])
+        communication.main()
+    told = json.loads(capsys.readouterr().out)["tp"]
+    (rank,) = told["ranks"].values()
+    assert told["least_ms"] == 0.5  # of the only rank, whole
+    assert {name: value for name, value in rank.items() if name != "communication_kernels"} == {
+        "ranges": 2,
+        "phase_ms": 1.0,
+        "communication_ms": 0.4,
+        "communication_exposed_ms": 0.3,
+        "other_kernels_ms": 0.4,
+        "idle_ms": 0.3,
+    }
+    other = [kernel("ncclDevKernel_SendRecv", 1200, 1300), kernel("cross_device_reduce_1stage<bf16>", 1500, 1800)]
+    both = [communication.communicating(events) for events in (kernels, other)]
+    assert communication.least(both) == 0.2  # the first waited in one rank, the second in the other
+    assert communication.least([both[0], both[1][:1]]) is None
+    with pytest.raises(ValueError, match="no GPU range called denoise_step or dit_forward"):
+        communication.shares(kernels)

@@ -26,10 +26,10 @@ KEY = "a-key-that-nobody-may-see"
 Run = Callable[..., Finished]
 
 
-def serving(folder: Path, *overrides: str) -> Iterator[str]:
+def serving(folder: Path, *overrides: str, **variables: str) -> Iterator[str]:
     """URL of `python -m sweep.serve`, which ends by Ctrl-C."""
     command = [sys.executable, "-m", "sweep.serve", "--port", "0", "--name", "mine", *overrides]
-    process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, env=environment() | variables, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = next(line for line in process.stdout if "is served at" in line)
     yield line.split("is served at ")[1].split()[0]
@@ -42,6 +42,13 @@ def serving(folder: Path, *overrides: str) -> Iterator[str]:
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The embedded server as a command of its own."""
     yield from serving(tmp_path_factory.mktemp("server"), "model=tiny_qwen_image", "batch=2")
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A second one, of the same model under the same name, which leaves a core to the sweep."""
+    folder = tmp_path_factory.mktemp("replica")
+    yield from serving(folder, "model=tiny_qwen_image", "batch=2", SWEEP_LEASES=str(folder / "leases"))
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -70,6 +77,37 @@ def test_its_pictures_are_those_of_the_same_engine_offline(sweep: Run, tmp_path:
         return {(one["prompt_index"], one["seed"]): one["image_hash"] for one in told}
 
     assert hashes("here").items() <= hashes("there").items()
+
+
+def test_replicas_share_a_load(sweep: Run, tmp_path: Path, url: str, replica: str) -> None:
+    done = sweep(*LOAD, f"engine.url={url} {replica}", "hydra.sweep.dir=both")
+    assert done.code == 0, done.out + done.err
+    (row,) = rows(tmp_path / "both").values()
+    assert (row["requests_sent"], row["requests_failed"]) == ("12", "0")
+    (table,) = (tmp_path / "both").glob("*/requests.csv")
+    with table.open() as handle:
+        told = list(csv.DictReader(handle))
+    assert {one["server"] for one in told} == {url, replica}
+    assert len({(one["prompt_index"], one["seed"]) for one in told}) == 12
+
+
+@pytest.mark.parametrize(
+    ("urls", "why"),
+    [
+        ("http://127.0.0.1:9 http://127.0.0.1:9/", "names a server twice"),
+        ("http://127.0.0.1:9 127.0.0.1:8", "engine.url=127.0.0.1:8: not a URL"),
+    ],
+)
+def test_replicas_that_cannot_be_are_refused(sweep: Run, urls: str, why: str) -> None:
+    done = sweep(*LOAD, f"engine.url={urls}")
+    assert done.code == 2
+    assert why in done.err + done.out
+
+
+def test_a_replica_that_is_not_there_is_named(sweep: Run, tmp_path: Path, url: str) -> None:
+    assert sweep(*LOAD, f"engine.url={url} http://127.0.0.1:9", "hydra.sweep.dir=sweep").code == 1
+    (row,) = rows(tmp_path / "sweep").values()
+    assert "no server answers at http://127.0.0.1:9" in row["reason"]
 
 
 def test_without_a_server_the_cell_is_an_error_that_says_so(sweep: Run, tmp_path: Path) -> None:

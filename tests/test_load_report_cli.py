@@ -114,7 +114,7 @@ def test_text_says_of_every_load_what_summary_csv_does(measured: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "expected"),
-    [("--throughput", {"concurrency"}), ("--latency", {"concurrency", "latency_cdf", "requests"})],
+    [("--throughput", {"concurrency"}), ("--latency", {"concurrency", "queueing", "latency_cdf", "requests"})],
 )
 def test_only_the_plots_that_were_chosen_are_drawn(copied: Path, option: str, expected: set[str]) -> None:
     done = report(copied, option)
@@ -127,9 +127,9 @@ def test_only_the_plots_that_were_chosen_are_drawn(copied: Path, option: str, ex
 def test_without_an_option_the_page_has_the_plots_of_loads(copied: Path) -> None:
     done = report(copied)
     assert done.code == 0, done.err
-    assert {"concurrency", "latency_cdf", "requests"} <= drawn(copied)
+    assert {"concurrency", "queueing", "latency_cdf", "requests"} <= drawn(copied)
     page = (copied / "report.html").read_text()
-    for name in ("concurrency", "latency_cdf", "requests"):
+    for name in ("concurrency", "queueing", "latency_cdf", "requests"):
         assert f'aria-label="open the plot {name} in full width"' in page
     for row in rows(copied).values():
         said = f"{row['requests_judged']} requests in "
@@ -184,7 +184,7 @@ def test_the_same_from_python(copied: Path) -> None:
     assert "requests_judged" in table
     assert "text_right" not in table
     assert loads.text() == report(copied, "--text").out
-    assert {path.stem for path in loads.plots("latency")} == {"concurrency", "latency_cdf", "requests"}
+    assert {path.stem for path in loads.plots("latency")} == {"concurrency", "queueing", "latency_cdf", "requests"}
     assert {path.name for path in loads.bench()} == {"bench.json"}
     with pytest.raises(ConfigError, match="has no plan"):
         LoadReport(copied / "plots").text()

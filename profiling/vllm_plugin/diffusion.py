@@ -14,6 +14,7 @@ from typing import Any
 
 from profiling.instrument import as_dit_forward, as_phase, as_step_end, replace
 from profiling.vllm_plugin import pipeline_facts
+from profiling.vllm_plugin.memory import shape_of
 from profiling.vllm_plugin.record_files import Place
 from profiling.vllm_plugin.request_session import Session, running
 
@@ -213,7 +214,8 @@ def _request(session: Session, plain: Method) -> Method:
             return plain(*args, **kwargs)
         batch: Any = args[0] if args else next(iter(kwargs.values()), None)
         ids = [str(request) for request in getattr(batch, "request_ids", ())]
-        session.begin(ids, bool(ids) and batch.is_dummy_run())
+        dummy = bool(ids) and batch.is_dummy_run()
+        session.begin(ids, dummy, shape=None if dummy else shape_of(batch))
         try:
             output = plain(*args, **kwargs)
         except BaseException:

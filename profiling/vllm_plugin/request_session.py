@@ -15,6 +15,7 @@ from typing import Any
 from profiling.image_tokens import received
 from profiling.phases import PhaseRecorder
 from profiling.vllm_plugin import pipeline_facts
+from profiling.vllm_plugin.memory import Peaks, Shape, meter
 from profiling.vllm_plugin.record_files import Place, append_line, paused, timings
 from profiling.vllm_plugin.tracing import Tracing
 from profiling.vllm_plugin.writer import writer
@@ -37,6 +38,7 @@ class Session:
         self.device = str(getattr(getattr(runner, "device", None), "type", "cpu"))
         self.recorder = PhaseRecorder(pipeline_facts.rank(), self.device)
         self.recorder.epoch = 0.0  # absolute times
+        self.peaks = Peaks(meter(self.device))
         self.tracing = Tracing(place, f"rank{self.recorder.rank}")
         self.thread: int | None = None  # runs the request; None: no request
         self.stepwise = False
@@ -55,7 +57,7 @@ class Session:
         """Whether this thread runs a request of the pipeline."""
         return self.thread is not None and self.thread == threading.get_ident()
 
-    def begin(self, requests: Iterable[str], dummy: bool, stepwise: bool = False) -> None:
+    def begin(self, requests: Iterable[str], dummy: bool, stepwise: bool = False, shape: Shape | None = None) -> None:
         """A request starts. Never raises; if the recorder fails, the request is not observed."""
         self.requests, self.dummy, self.stepwise = list(requests), dummy, stepwise
         self.prior = self.timestep = None
@@ -67,6 +69,7 @@ class Session:
             if paused(self.place.folder):
                 return
             self.tracing.begin()
+            self.recorder.watch = self.peaks.boundary if self.peaks.begin(shape) else None
             self.recorder.begin("request")
         except Exception:
             self.place.report()
@@ -78,6 +81,7 @@ class Session:
         """The request raised: close what is open and forget it. Never raises itself."""
         try:
             self._leave()
+            self.recorder.watch = None
             self.recorder.abort()
             self.recorder.drain()
             self.tracing.end()
@@ -154,6 +158,7 @@ class Session:
                 "vae_decoder_calls": self.calls["vae_decoder_calls"],
                 "vae_parallel_decodes": self.calls["vae_parallel_decodes"],
                 "text_encoder_calls": self.calls["text_encoder_calls"],
+                **self.peaks.counts(),
                 **({} if graphs is None else {"compiled_graphs": graphs}),
             },
         }

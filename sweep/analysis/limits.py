@@ -52,8 +52,11 @@ class Limits:
             return None
         device, by = where
         did = _executed(evidence)
-        asked = point_of(run, cell.device, by.skip)
-        before = executed.with_compiling(replace(asked, model=self._model(asked.model, did)), did)
+        random = bool((self.manifest.get(TOLD[0]) or {}).get(run.model.name))
+        asked = point_of(run, cell.device, by.skip.get(run.model.name) if random else None)
+        model = self._model(asked.model, did)
+        executed.check_size(model, asked.effects, did)
+        before = executed.with_compiling(replace(asked, model=model), did)
         memory = row.get("peak_memory_gb")
         return reached(
             before,
@@ -92,6 +95,7 @@ def _executed(evidence: Evidence) -> Executed:
         sum([rank.blocks_skipped for rank in ranks]),
         ranks[0].settings if ranks else {},
         tuple(rank.counts for rank in ranks),
+        ranks[0].dit_parameters if ranks else 0,
     )
 
 

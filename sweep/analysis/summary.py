@@ -24,6 +24,7 @@ from sweep.analysis import (
     options,
     picture_text,
     prompt_checks,
+    queueing,
     status,
     step_counts,
     trends,
@@ -38,6 +39,7 @@ from sweep.analysis.image_metrics import ImageDifference
 from sweep.analysis.image_pairs import IDENTICAL
 from sweep.analysis.ladders import Ladder, Serving
 from sweep.analysis.pixel_gates import Pixels
+from sweep.analysis.queueing import Queueing
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.analysis.trends import Trend
 from sweep.engines import registry
@@ -67,6 +69,7 @@ class Summary:
     serving: list[Serving] = field(default_factory=list)  # what serving them costs
     trends: list[Trend] = field(default_factory=list)  # long loads: leaks and degradation
     reached: dict[str, Reached] = field(default_factory=dict)  # by cell key: predictions and limits, where known
+    queues: list[Queueing] = field(default_factory=list)  # loads by the queueing model
 
 
 def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunResult | None, str]]) -> Summary:
@@ -92,6 +95,8 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     limits.fill(rows, reached)
     soaks = trends.trends(plan.cells, results)
     roots = {one.root: one for one in soaks}
+    queues = queueing.of(rows, plan.by_key, measured)
+    queueing.fill(queues)
     chosen = options.of_cells(plan.cells)
     for row in rows:
         row |= chosen[row["cell_key"]]
@@ -100,7 +105,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
         _conclude(row)
     group = control_group.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
     loads = ladders.ladders(rows, plan.by_key), ladders.serving(rows, plan.by_key)
-    return Summary(rows, floors, pixels, group, *loads, soaks, reached)
+    return Summary(rows, floors, pixels, group, *loads, soaks, reached, queues)
 
 
 Quality = Mapping[str, float] | str | None

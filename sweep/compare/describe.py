@@ -127,11 +127,30 @@ def conclusion(failed_on: Sequence[str], matched: Sequence[Matched]) -> str:
         decide.QUALITY: "quality got worse",
     }
     if failed_on:
-        return f"FAILED: {', '.join(words[name] for name in failed_on)}"
+        return f"FAILED: {', '.join(f'{words[name]}{_which(name, matched)}' for name in failed_on)}"
+    if matched and all(one.speed.verdict in (decide.UNKNOWN, decide.NOT_JUDGED) for one in matched):
+        return "no speed is known, so no regression could be seen: sweep with aa=1 or more"
     hidden = max((1 / one.speed.ratio.low for one in matched if one.speed.ratio.low), default=1.0)
     if hidden < HIDDEN:
         return "no regression"
     return f"no regression found, but noise could hide one of up to {hidden:.2f}x: sweep with aa=3 and more prompts"
+
+
+NAMED = 3
+"""Cells that a conclusion names, at most."""
+
+
+def _which(name: str, matched: Sequence[Matched]) -> str:
+    """` (teacache b1 1.33x)`: the cells that fail for this reason, slowest first."""
+    failing = sorted((one for one in matched if name in one.failures), key=lambda one: one.speed.ratio.ratio or 1.0)
+    full = len({(one.before.model, one.before.engine) for one in matched}) > 1
+    said = []
+    for one in failing[:NAMED]:
+        ratio = one.speed.ratio.ratio
+        factor = f" {1 / ratio:.2f}x" if name == decide.REGRESSION and ratio else ""
+        said.append(f"{label(one.before, full)}{factor}")
+    more = f" and {len(failing) - NAMED} more" if len(failing) > NAMED else ""
+    return f" ({', '.join(said)}{more})" if said else ""
 
 
 def left_out(ranking: Ranking, wanted: Wanted) -> list[str]:

@@ -20,6 +20,7 @@ STYLES = {"bad": "bold red", "doubtful": "yellow", "good": "green", "": ""}
 ROWS = 100  # of changed cells
 QUIET_ROWS = 40  # of unchanged cells; if there are more, they are only counted
 BEST_ROWS = 10
+A_SCREEN = 20  # lines, after which what stood above is out of sight
 FILE_WIDTH = 140
 NAMES = 20  # of cells in only one report
 
@@ -27,11 +28,15 @@ NAMES = 20  # of cells in only one report
 def comparison_text(
     comparisons: Sequence[Comparison], options: Options, failed_on: Sequence[str], console: Console
 ) -> None:
-    """Print every comparison, then the conclusion."""
+    """Print the conclusion, then every comparison, and the conclusion once more where it has scrolled away."""
+    conclusion = describe.conclusion(failed_on, [one for comparison in comparisons for one in comparison.matched])
+    told = Text(conclusion, style=STYLES["bad" if failed_on else "good"])
+    console.print(told)
+    before = taken(console).count("\n")
     for comparison in comparisons:
         _comparison(comparison, options, console)
-    conclusion = describe.conclusion(failed_on, [one for comparison in comparisons for one in comparison.matched])
-    console.print(Text(conclusion, style=STYLES["bad" if failed_on else "good"]))
+    if taken(console).count("\n") - before >= A_SCREEN:
+        console.print(told)
 
 
 def ranking_text(

@@ -15,6 +15,7 @@ NAME = "sweep.predict"
 COMMANDS = {
     "cells": ("sweep.predict_cells", "what the cells of a sweep would take (may be left out)"),
     "calibrate": ("sweep.predict.calibrate_command", "fit on what sweeps measured how much of the peaks is reached"),
+    "queue": ("sweep.report.queueing_command", "hold the loads of a stored sweep against the queueing model"),
     "measure": ("sweep.predict.measure_command", "measure this machine, to predict with hardware=this_machine"),
 }
 """Name: module with `configure(parser)` and `run(asked) -> exit code`, and its line in the help."""

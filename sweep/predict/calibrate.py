@@ -63,7 +63,7 @@ def numbers(kind: type = Factors) -> tuple[str, ...]:
     )
 
 
-_OF_MEMORY = ("context_bytes", "ranks_bytes", "allocated", "workspace", "causal_workspace")
+_OF_MEMORY = ("context_bytes", "workspace")
 
 
 def on_host(by: Factors, slower: float) -> Factors:
@@ -106,28 +106,36 @@ def lowest_psnr(cells: Sequence[Observed]) -> dict[str, dict[str, float]]:
     return found
 
 
-def skipped(cells: Sequence[Observed]) -> dict[str, float]:
-    """Mean share of skipped blocks of each cache, and of a cache beside a feature that changes it."""
+Skips = Mapping[str, Mapping[str, float]]
+"""Model → cache, or cache and the feature that changes it → share of the blocks that did not run."""
+
+
+def skipped(cells: Sequence[Observed]) -> dict[str, dict[str, float]]:
+    """Mean share of skipped blocks of each cache that engaged, and of a cache beside a feature that changes it."""
     from sweep.predict.feature_files import feature_named
 
-    found: dict[str, list[float]] = {}
+    found: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
-        for name in cell.point.features:
+        for name in cell.point.features if cell.point.effects.skip else ():
             block = feature_named(name, cell.point.engine, {}).predict or {}
             if "skip" in block:
                 others = [other for other in block.get("together") or {} if other in cell.point.features]
                 key = "+".join(sorted((name, *others[:1])))
-                found.setdefault(key, []).append(cell.point.effects.skip)
-    return {key: sum(shares) / len(shares) for key, shares in sorted(found.items())}
+                found.setdefault((cell.point.model.name, key), []).append(cell.point.effects.skip)
+    shares: dict[str, dict[str, float]] = {}
+    for (model, key), values in sorted(found.items()):
+        shares.setdefault(model, {})[key] = sum(values) / len(values)
+    return shares
 
 
-def with_learnt(cell: Observed, learnt: Mapping[str, float]) -> Effects:
+def with_learnt(cell: Observed, learnt: Skips) -> Effects:
     """The effects of a cell before it ran: with the share of skipped blocks that other cells had."""
     from sweep.predict.effects import merged
     from sweep.predict.feature_files import feature_named
 
     chosen = [feature_named(name, cell.point.engine, {}) for name in cell.point.features]
-    return dataclasses.replace(cell.point.effects, skip=merged(chosen, learnt).skip)
+    known = learnt.get(cell.point.model.name, {})
+    return dataclasses.replace(cell.point.effects, skip=merged(chosen, known).skip)
 
 
 def _tried(learn: Sequence[Observed], test: Sequence[Observed], device: Device) -> dict[str, list[float]]:
@@ -142,14 +150,14 @@ def _joined(several: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Error
 
 
 def errors(
-    cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Mapping[str, float]
+    cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Skips
 ) -> dict[str, Errors]:
     """How far predictions are from what was measured, by phase and of the whole."""
     return _joined([off(cells, device, by, hosts, learnt)])
 
 
 def off(
-    cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Mapping[str, float]
+    cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Skips
 ) -> dict[str, list[float]]:
     """|predicted ÷ measured − 1| of each cell, by phase and of the whole."""
     found: dict[str, list[float]] = {}
@@ -201,8 +209,7 @@ def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, f
     start = np.concatenate([assumed, np.zeros(len(sweeps))])
     lowest = np.concatenate([assumed - FARTHEST, np.full(len(sweeps), -FARTHEST_HOST)])
     most = [
-        min(value + FARTHEST, 0.0) if name in SHARES else value + FARTHEST
-        for name, value in zip(names, assumed, strict=True)
+        min(value + FARTHEST, math.log(SHARES.get(name, math.inf))) for name, value in zip(names, assumed, strict=True)
     ]
     highest = np.concatenate([most, np.full(len(sweeps), FARTHEST_HOST)])
     found = least_squares(residuals, start, bounds=(lowest, highest), loss="soft_l1", f_scale=0.1, ftol=1e-4, xtol=1e-4)

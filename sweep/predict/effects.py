@@ -47,18 +47,31 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Effects)}
 _KEYS = {*_FIELDS, "exchange", "together"} - {"rings"}
 
 
+_MERGED: dict[tuple[int, ...], tuple[Sequence[Feature], Effects]] = {}
+"""By the identities of the features, which are kept beside: the thousands of cells of a sweep share a few sets."""
+
+
 def merged(features: Sequence[Feature], learnt: Mapping[str, float] | None = None) -> Effects:
     """All effects of a combination. `learnt` has shares of skipped blocks by feature name, or `feature+feature`.
 
     Raises ConfigError for a feature without a `predict:` block, or with one that says nothing known.
     """
+    if learnt:
+        return _merged(features, learnt)
+    key = tuple(map(id, features))
+    if key not in _MERGED:
+        _MERGED[key] = features, _merged(features, {})
+    return _MERGED[key][1]
+
+
+def _merged(features: Sequence[Feature], learnt: Mapping[str, float]) -> Effects:
     found: dict[str, Any] = {}
     names = tuple(feature.name for feature in features)
     runs = 1.0
     for feature in features:
         block = _checked(feature)
         if "skip" in block:
-            runs *= 1 - _skip(feature.name, block, names, learnt or {})
+            runs *= 1 - _skip(feature.name, block, names, learnt)
         for key, value in block.items():
             if key in ("skip", "together", "exchange"):
                 continue
@@ -88,7 +101,7 @@ def _checked(feature: Feature) -> Mapping[str, Any]:
         raise ConfigError(f"{feature.name} cannot be predicted: conf/feature/{feature.name}.yaml has no predict: block")
     require(isinstance(block, Mapping), f"{asked}={block}: must be an object such as {{branches: 2}}")
     for key, value in block.items():
-        if key not in _KEYS:  # looking for the nearest takes long
+        if key not in _KEYS:
             raise ConfigError(f"{asked}.{key}={value}: no such effect{nearest(key, _KEYS)}")
         if key in _CHOICES:
             known = ", ".join(word for word in _CHOICES[key] if word)

@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.config import Model
-from sweep.predict import shapes
+from sweep.config import Model, require
+from sweep.predict import dit, shapes
+from sweep.predict.effects import Effects
 from sweep.predict.point import Point
+
+SAME_SIZE = 0.02
+"""Most that counted and held parameters may differ by, relative: biases and norms are not counted."""
 
 LOADED, PEAK = "memory_loaded_bytes", "memory_peak_{phase}_bytes"
 """Counts of a rank: bytes after loading, and the most in a phase."""
@@ -21,6 +25,7 @@ class Executed:
     blocks_skipped: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)  # of the first rank
     counts: tuple[Mapping[str, int], ...] = ()  # of each rank
+    dit_parameters: int = 0  # that the first rank held; 0: unknown
 
     @property
     def skip(self) -> float | None:
@@ -64,6 +69,15 @@ def model_that_ran(model: Model, random: Mapping[str, Any], stored: Mapping[str,
     if not (model.repo and model.dit is not None and blocks and blocks != model.dit.layers):
         return model
     return shapes.at_depth(model, {"dit": blocks, "text": 4} | ({"ar": 4} if model.ar is not None else {}))
+
+
+def check_size(model: Model, effects: Effects, did: Executed) -> None:
+    """Raises ConfigError where a rank held another number of DiT parameters than the shape has: it is another model."""
+    divided = effects.width > 1 or effects.stages > 1 or effects.gathers
+    if not did.dit_parameters or model.dit is None or divided:
+        return
+    held, counted = did.dit_parameters, dit.parameters(model.dit, model.patch)
+    require(abs(held / counted - 1) < SAME_SIZE, f"{model.name}: {held:,} DiT parameters, its shape has {counted:,.0f}")
 
 
 def with_compiling(point: Point, did: Executed) -> Point:

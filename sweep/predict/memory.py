@@ -5,6 +5,7 @@ are counted. What lives inside a forward is counted from the tensors that are al
 allocator's rounding, workspaces of convolutions and what the framework holds are fitted.
 """
 
+import functools
 from dataclasses import dataclass
 
 from sweep.config import Dit, Stack, Vae
@@ -17,6 +18,37 @@ from sweep.predict.stages import BYTES, TILE, tiles
 ALIVE_IN_A_BLOCK = 16.0
 """Values alive in a DiT's forward for each token, in widths: 15.0 in Qwen-Image, 15.1 GLM-Image, 15.8 Z-Image, 17.3
 FLUX (tests/predict counts the tensors of diffusers' networks on the meta device, attention not materialised)."""
+
+# The figures from here to WORKSPACE were read off docs/results/memory-1-gpu/peaks.csv: torch's allocator in the workers
+# of vLLM-Omni 0.26, Qwen-Image, 512² to 2048², batches of 1 to 28, up to four ranks.
+OF_PRODUCTS = 33.5e6
+"""Bytes that cuBLAS works in on Hopper, 32 MiB."""
+
+FREED_EARLY = 0.83
+"""Share of ALIVE_IN_A_BLOCK that vLLM-Omni's forwards have alive: they free earlier than diffusers'."""
+
+NARROWED = (7.9, 4.0)
+"""Of tensor parallelism over n ranks, in widths: what stays whole, and what is divided by n."""
+
+EXCHANGED, PASSED = 2.5, 5.5
+"""Widths for each token of the whole sequence that exchanging tokens for heads, and passing keys and values, keep."""
+
+REMEMBERED = 4.0
+"""Widths for each token that a cache keeps of the last step, for each guidance branch of a rank."""
+
+COMMUNICATORS = {"branches": 0.6e9, "width": 0.75e9, "exchanging": 1.8e9, "rings": 1.45e9}
+"""Bytes of buffers that a group of ranks holds outside of the allocator, by what it divides."""
+
+WORKSPACE, MOST_WORKSPACE = 0.23, 5.67e9
+"""Workspace of the convolutions of a causal decode: share of what is alive, up to so many bytes."""
+
+KEPT_FREE, KEPT_FREE_BY_MANY, MANY = 0.15, 0.5, (4, 16)
+"""What the allocator keeps reserved beside a decode, as a share of it: with batches up to the first number, and from
+the second one on. It gives back what it can before it fails, so that this is seen and not needed."""
+
+FRAGMENTED = 0.18
+"""Share of a decode that must be free besides, because holes are too small: batches of 28 pictures of 1024² fit into an
+H200, those of 30 do not."""
 
 ALIVE_IN_A_DECODE = 3.0
 """Values alive for each pixel of a decode at its fullest moment, in channels of the last level but one, which its
@@ -36,6 +68,7 @@ PARTS = (
     "dit_activations",
     "vae_activations",
     "latents",
+    "allocator",
 )
 """Components of a ledger."""
 
@@ -48,24 +81,41 @@ class Ledger:
     """Bytes by component, of the fullest device."""
 
     parts: tuple[tuple[str, float], ...]
+    room: float | None = None  # bytes that one process can allocate
 
     def __getitem__(self, name: str) -> float:
         return dict(self.parts).get(name, 0.0)
 
-    @property
+    @functools.cached_property
+    def needed(self) -> float:
+        """Bytes without which it runs out: all but what the allocator would give back, and holes that it cannot use."""
+        held = sum(size for name, size in self.parts if name not in (*TOGETHER, "allocator"))
+        return held + self._largest * (1 + FRAGMENTED)
+
+    @functools.cached_property
     def total(self) -> float:
-        """Bytes at the fullest moment."""
-        held = sum(size for name, size in self.parts if name not in TOGETHER)
-        return held + max(self[name] for name in TOGETHER)
+        """Bytes at the fullest moment, as a driver would report them; never more than there is."""
+        held = sum(size for name, size in self.parts if name not in TOGETHER) + self._largest
+        return held if self.room is None else min(held, self.room)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether there is room; None where nobody knows how much."""
+        return None if self.room is None else self.needed <= self.room
+
+    @property
+    def _largest(self) -> float:
+        return max((size for name, size in self.parts if name in TOGETHER), default=0.0)
 
     @staticmethod
     def grade(name: str) -> str:
         """How a component is known."""
-        return ASSUMED if name in ("framework", *TOGETHER) else COUNTED
+        return ASSUMED if name in ("framework", "allocator", *TOGETHER) else COUNTED
 
 
-def ledger(point: Point, by: Factors, memory_bytes: float, reserved: float | None = None) -> Ledger:
-    """The ledger of a device with `memory_bytes`. `reserved` is the share that an AR stage of vLLM takes beforehand."""
+def ledger(point: Point, by: Factors, room: float | None, reserved: float | None = None) -> Ledger:
+    """The ledger of a device with `room` bytes. `reserved` is the share that an AR stage of vLLM takes beforehand."""
+    memory_bytes = room or 0.0
     shape, decoded = shaped(point.model)
     text, ar = point.model.text_encoder, point.model.ar
     value = BYTES[point.dtype]
@@ -73,9 +123,9 @@ def ledger(point: Point, by: Factors, memory_bytes: float, reserved: float | Non
         "dit_weights": _dit_weights(point, shape),
         "text_encoder_weights": _held(text) * value,
         "vae_weights": _vae_parameters(decoded) * value,
-        "framework": by.context_bytes + (by.ranks_bytes if point.ranks > 1 else 0.0),
-        "dit_activations": _alive(point, shape) * by.allocated,
-        "vae_activations": _decoding(point, decoded) * (by.causal_workspace if decoded.causal else by.workspace),
+        "framework": by.context_bytes + _communicators(point),
+        "dit_activations": _alive(point, shape),
+        "vae_activations": _decoding(point, decoded, by),
         "latents": 4.0 * point.drawn_at_once * decoded.latent * point.width * point.height / point.model.vae_scale**2,
     }
     if point.effects.weights_on_host == MODELS:  # they take turns
@@ -87,10 +137,29 @@ def ledger(point: Point, by: Factors, memory_bytes: float, reserved: float | Non
             found["ar_weights"] = _held(ar) * value
             kept = point.batch * (point.prompt_tokens + point.ar_tokens) * decoder.cache_values(ar)
             found["kv_cache"] = kept * value
-    alone = Ledger(tuple((name, found[name]) for name in PARTS if found.get(name)))
+    found["allocator"] = max(found[name] for name in TOGETHER) * _kept_free(point)
+    alone = Ledger(tuple((name, found[name]) for name in PARTS if found.get(name)), room)
     if reserved is not None and point.stage_devices and reserved * memory_bytes > alone.total:
-        return Ledger((("ar_reserved", reserved * memory_bytes),))  # the AR stage's own device is the fullest
+        return Ledger((("ar_reserved", reserved * memory_bytes),), room)  # the AR stage's own device is the fullest
     return alone
+
+
+def _communicators(point: Point) -> float:
+    does = point.effects
+    divided = {
+        "branches": does.branches,
+        "width": does.width,
+        "exchanging": does.tokens // does.rings,
+        "rings": does.rings,
+    }
+    found = sum(COMMUNICATORS[name] for name, ranks in divided.items() if ranks > 1)
+    return found or (COMMUNICATORS["width"] if point.ranks > 1 else 0.0)
+
+
+def _kept_free(point: Point) -> float:
+    few, many = MANY
+    share = min(1.0, max(0.0, (point.drawn_at_once - few) / (many - few)))
+    return KEPT_FREE + (KEPT_FREE_BY_MANY - KEPT_FREE) * share
 
 
 def _held(stack: Stack | None) -> float:
@@ -120,19 +189,27 @@ def _vae_parameters(shape: Vae) -> float:
 
 def _alive(point: Point, shape: Dit) -> float:
     does = point.effects
+    exchanging = does.tokens // does.rings
+    whole = ALIVE_IN_A_BLOCK * (FREED_EARLY if point.engine == "vllm_omni" else 1.0)
+    widths = whole if does.width == 1 else NARROWED[0] + NARROWED[1] / does.width
+    if does.skip:
+        widths += REMEMBERED * max(1.0, point.branches / does.branches)
+    passing = (EXCHANGED / does.rings if exchanging > 1 else 0.0) + (PASSED / exchanging if does.rings > 1 else 0.0)
     tokens = point.image_tokens / does.tokens + point.text_tokens
-    widths = ALIVE_IN_A_BLOCK / (does.width if does.width > 1 else 1) + (4 if does.tokens > 1 else 0)
-    return point.drawn_at_once * tokens * shape.hidden * widths * BYTES[point.dtype]
+    alive = tokens * widths + (point.image_tokens + point.text_tokens) * passing / does.width
+    workspace = OF_PRODUCTS if point.device == "cuda" else 0.0
+    return point.drawn_at_once * shape.hidden * alive * BYTES[point.dtype] + workspace
 
 
-def _decoding(point: Point, shape: Vae) -> float:
+def _decoding(point: Point, shape: Vae, by: Factors) -> float:
     pixels = point.width * point.height
     pictures = 1 if point.effects.slices else point.drawn_at_once
     if point.effects.tiles and tiles(point.width, point.height) > 1:
         pixels = TILE * TILE
     attended = (pixels / point.model.vae_scale**2) ** 2 if shape.attention and point.device == "cpu" else 0.0
     alive = max(alive_in_a_decode(shape, pixels, point.model.vae_scale), attended)
-    return pictures * alive * BYTES[point.dtype]
+    found = pictures * alive * BYTES[point.dtype]
+    return found + min(WORKSPACE * found, MOST_WORKSPACE) if shape.causal else found * by.workspace
 
 
 def alive_in_a_decode(shape: Vae, pixels: float, scale: int) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import AUTO, ConfigError, RunConfig
+from sweep.plan.features import gpus_needed
 from sweep.plan.typed import typed
 from sweep.predict import executed, shapes
 from sweep.predict.effects import merged
@@ -86,7 +87,7 @@ def _cells(
             point = _of_run(cell, runs[cell["cell_key"]]) if cell["cell_key"] in runs else _of_row(cell)
             point = _as_it_ran(point, did, random, stored)
         except ConfigError:
-            continue  # a model whose shapes nobody knows
+            continue  # a model whose shape nobody knows
         yield Observed(
             sweep=name,
             cell=cell["cell"],
@@ -119,11 +120,10 @@ def _of_row(cell: Mapping[str, Any]) -> Point:
     from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT
 
     model = shapes.named(cell["model"])
-    chosen = [feature_named(name, cell["engine"], _options(name, cell["cell"])) for name in cell["features"]]
+    chosen = [feature_named(name, cell["engine"], _options(name, cell)) for name in cell["features"]]
     prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"])
     effects = merged(chosen)
-    of_the_dit = cell["gpus"] if effects.gathers else effects.ranks
-    split = "placement=split" in str(cell["cell"]) or (model.ar is not None and cell["gpus"] > of_the_dit)
+    split = model.ar is not None and cell["gpus"] > gpus_needed(chosen)
     return Point(
         model=model,
         engine=cell["engine"],
@@ -149,13 +149,19 @@ def _said(name: str, label: str) -> str:
     return found[0] if found else ""
 
 
-def _options(feature: str, label: str) -> dict[str, Any]:
-    return {"backend": _said("backend", label)} if feature == "attention" and _said("backend", label) else {}
+def _options(feature: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The feature's own options, as a report's settings have them; of an early one, as the label says."""
+    begin = f"feature.{feature}."
+    settings = cell.get("settings") or {}
+    found = {name.removeprefix(begin): value for name, value in settings.items() if name.startswith(begin)}
+    said = _said("backend", cell["cell"]) if feature == "attention" else ""
+    return {name: value for name, value in found.items() if name != "gpus"} | ({"backend": said} if said else {})
 
 
 def _as_it_ran(point: Point, did: Executed, random: Mapping[str, Any], stored: Mapping[str, Any]) -> Point:
     """With the depth of its weights, the blocks that were skipped, and compiled or not, as the ranks say."""
     model = executed.model_that_ran(point.model, random, stored, did)
+    executed.check_size(model, point.effects, did)
     ran = dataclasses.replace(point, model=model)
     return executed.with_skips(executed.with_compiling(ran, did), did)
 
@@ -166,4 +172,5 @@ def _executed(ranks: Sequence[Mapping[str, Any]]) -> Executed:
         sum(rank["blocks_skipped"] for rank in ranks),
         ranks[0]["settings"] if ranks else {},
         tuple(rank.get("counts") or {} for rank in ranks),
+        ranks[0].get("dit_parameters") or 0 if ranks else 0,
     )

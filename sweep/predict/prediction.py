@@ -36,6 +36,16 @@ class Prediction:
         return sum(phase.limit_s for phase in self.phases)
 
     @property
+    def sent_bytes(self) -> float:
+        """Bytes that each device sends to others, or takes from host memory, for the batch."""
+        return sum(exchange.sent for phase in self.phases for exchange in phase.phase.exchanges)
+
+    @property
+    def most_images_per_s(self) -> float:
+        """Pictures a second that the limit allows."""
+        return self.point.batch / self.limit_s
+
+    @property
     def images_per_s(self) -> float:
         """Pictures a second, one batch after another."""
         return self.point.batch / self.latency_s
@@ -43,7 +53,7 @@ class Prediction:
     @property
     def fits(self) -> bool | None:
         """Whether the fullest device has room; None where its memory is unknown."""
-        return None if self.memory_bytes is None else self.memory.total <= self.memory_bytes
+        return self.memory.fits
 
     @property
     def bottleneck(self) -> Timed:
@@ -53,15 +63,36 @@ class Prediction:
 
 def predicted(point: Point, device: Device, by: Factors) -> Prediction:
     """Everything of `point` on `device`. Raises ConfigError where the device lacks a figure that is needed."""
-    pixels = float(point.batch * point.width * point.height)
-    phases = tuple(timing.timed(phase, device, by, pixels) for phase in stages.of(point))
+    before, after = _around(point, device, by)
+    phases = (*before, timing.timed(stages.denoise(point), device, by), *after)
     reserved = None
     if point.model.ar is not None and point.engine == "vllm_omni":
         reserved = RESERVED["split" if point.stage_devices else "shared"]
     room = device.usable_bytes or device.memory_bytes
-    held = ledger(point, by, room or 0.0, reserved)
+    held = ledger(point, by, room, reserved)
     seconds = sum(phase.seconds for phase in phases)
     return Prediction(point, phases, held, room, _energy_j(point, phases, device), _cost(point, seconds, device))
+
+
+_Timed = tuple[tuple[Timed, ...], tuple[Timed, ...]]
+
+_AROUND: dict[tuple[object, ...], tuple[object, _Timed]] = {}
+"""What comes before and after the DiT, beside the objects whose identities are in the key."""
+
+MOST_KEPT = 100_000
+
+
+def _around(point: Point, device: Device, by: Factors) -> _Timed:
+    """Computed once for the many configurations of a search that differ in the DiT alone."""
+    key = (id(device), id(by), *stages.around_key(point))
+    if key not in _AROUND:
+        if len(_AROUND) >= MOST_KEPT:
+            _AROUND.clear()
+        pixels = float(point.batch * point.width * point.height)
+        before, after = stages.around(point)
+        found = tuple(tuple(timing.timed(one, device, by, pixels) for one in part) for part in (before, after))
+        _AROUND[key] = (point.model, device, by), (found[0], found[1])
+    return _AROUND[key][1]
 
 
 def _energy_j(point: Point, phases: tuple[Timed, ...], device: Device) -> float | None:

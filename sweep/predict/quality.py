@@ -4,7 +4,7 @@ import math
 
 from sweep.plan.features import combination_name, parse_features
 from sweep.predict.calibrate import Calibration
-from sweep.predict.shown import Row
+from sweep.predict.row import Row
 
 
 def psnr_db(row: Row, known: Calibration) -> float | None:

@@ -149,17 +149,17 @@ def split(phase: Phase, device: Device, by: Factors, pixels: float) -> list[Spen
         work.attention / timing.peak(device, phase.state),
         work.convolution / timing.peak(device, phase.state),
     )
-    moved, sent = timing.moved_s(phase, device, by), [0.0, 0.0]
-    for one in phase.exchanges:
-        sent[one.kind == HOST_COPY] += timing.sent_s(one, device, by)
-    fixed = timing.fixed_s(phase, by)
-    reading = max(0.0, whole.device_s - sum(computed) - moved - sum(sent))
+    moved, fixed = timing.moved_s(phase, device, by), timing.fixed_s(phase, by)
+    copied = sum(timing.sent_s(one, device, by) for one in phase.exchanges if one.kind == HOST_COPY)
+    exchanged = timing.exchanges_s(phase, device, by) - copied
+    reading = max(0.0, timing.read_limit_s(phase, device) / by.read - sum(computed))
+    ahead = max(0.0, whole.device_s - sum(computed) - reading - moved - exchanged - copied)  # copies that take longer
     parts = list(zip((PRODUCTS, ATTENTION, CONVOLUTIONS), computed, limits, strict=True))
     parts += [
         (READING, reading, max(0.0, whole.limit_s - sum(limits))),
         (SMALL_KERNELS, moved, 0.0),
-        (EXCHANGE, sent[False], 0.0),
-        (HOST_COPIES, sent[True], 0.0),
+        (EXCHANGE, exchanged, 0.0),
+        (HOST_COPIES, copied + ahead, 0.0),
         (LAUNCHES, max(0.0, whole.seconds - fixed - whole.device_s), 0.0),
         (HOST, fixed, 0.0),
     ]

@@ -10,8 +10,10 @@ from rich.console import Console
 from sweep.predict import shown
 from sweep.predict.calibrate import Calibration
 from sweep.predict.memory import Ledger
+from sweep.predict.relative import Relative, relatives
+from sweep.predict.row import Row
 from sweep.predict.search import GOALS, Best
-from sweep.predict.shown import Row, number
+from sweep.predict.shown import number
 
 Calibrations = Callable[[Row], Calibration]
 
@@ -22,17 +24,18 @@ def print_text(rows: Sequence[Row], found: Best | None, goal: str | None, calibr
     several = len({row.device.name for row in rows}) > 1
     listed = list(found.rows) if found else list(rows)
     predicted = [row for row in rows if row.prediction]
+    beside = _beside(rows, listed[: shown.MOST])
     shown.show(console, [answer(rows, found, goal)])
     console.print()
     if listed:
-        console.print(shown.table(listed, several, console.width))
+        console.print(shown.table(listed, several, console.width, beside))
         shown.show(console, shown.skips(listed))
         if len(listed) > shown.MOST:
             shown.show(console, [f"… and {len(listed) - shown.MOST:,} more; --json has all"])
         console.print()
     whole = listed[0] if found and listed else predicted[0] if len(predicted) == 1 else None
     if whole is not None and whole.prediction is not None:
-        console.print(shown.phases(whole.prediction))
+        console.print(shown.phases(whole.prediction, console.width))
         console.print()
         console.print(shown.memory(whole.prediction))
         console.print()
@@ -120,10 +123,17 @@ def _why_none(found: Best) -> str:
 def print_json(rows: Sequence[Row], found: Best | None, goal: str | None, calibration: Calibrations) -> None:
     """All of it, for programs."""
     listed = list(found.rows) if found else list(rows)
-    print(json.dumps({"answer": answer(rows, found, goal), "cells": [_as_json(row, calibration) for row in listed]}))
+    cells = [_as_json(row, one, calibration) for row, one in zip(listed, _beside(rows, listed), strict=True)]
+    print(json.dumps({"answer": answer(rows, found, goal), "cells": cells}))
 
 
-def _as_json(row: Row, calibration: Calibrations) -> dict[str, Any]:
+def _beside(rows: Sequence[Row], listed: Sequence[Row]) -> list[Relative]:
+    """What the listed rows are worth beside all that was asked for."""
+    of_all = {id(row): one for row, one in zip(rows, relatives(rows), strict=True)}
+    return [of_all[id(row)] for row in listed]
+
+
+def _as_json(row: Row, beside: Relative, calibration: Calibrations) -> dict[str, Any]:
     made = row.prediction
     told: dict[str, Any] = {"cell": row.label, "features": list(row.features), "hardware": row.device.name}
     if made is None:
@@ -136,6 +146,12 @@ def _as_json(row: Row, calibration: Calibrations) -> dict[str, Any]:
         "latency_s": made.latency_s,
         "limit_s": made.limit_s,
         "images_per_s": made.images_per_s,
+        "limit_images_per_s": made.most_images_per_s,
+        "speedup": beside.speedup,
+        "parallel_efficiency": beside.efficiency,
+        "batching_gain": beside.batching_gain,
+        "sent_bytes": made.sent_bytes,
+        "skipped_blocks_share": made.point.effects.skip,
         "energy_j_per_image": made.energy_j,
         "cost_per_image": made.cost,
         "memory_gb": made.memory.total / 1e9,

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweep.config import nearest, require
-from sweep.predict.shown import Row
+from sweep.predict.prediction import Prediction
+from sweep.predict.row import Row
 
 GOALS: Mapping[str, tuple[str, Callable[[Row], float | None]]] = {
     "latency": ("lowest", lambda row: row.prediction.latency_s if row.prediction else None),
@@ -35,18 +36,20 @@ class Limit:
         if self.name == "psnr":
             known = psnr_db(row)
             return None if known is None else known >= self.value
-        value = {
-            "memory": found.memory.total / 1e9,
-            "latency": found.latency_s,
-            "gpus": float(found.point.gpus),
-            "cost": found.cost,
-            "energy": found.energy_j,
-            "images_per_s": found.images_per_s,
-        }[self.name]
+        value = _LIMITED[self.name](found)
         if value is None:
             return None
         return value >= self.value if self.name == "images_per_s" else value <= self.value
 
+
+_LIMITED: Mapping[str, Callable[[Prediction], float | None]] = {
+    "memory": lambda found: found.memory.total / 1e9,
+    "latency": lambda found: found.latency_s,
+    "gpus": lambda found: found.point.gpus,
+    "cost": lambda found: found.cost,
+    "energy": lambda found: found.energy_j,
+    "images_per_s": lambda found: found.images_per_s,
+}
 
 UNITS = {
     "memory": "GB of the fullest GPU, at most",

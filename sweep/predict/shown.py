@@ -1,18 +1,18 @@
 """Predictions as text: an answer, a table of cells, and of one cell its phases, its memory and how each is known."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from profiling.printing import clean
-from sweep.config import RunConfig
 from sweep.predict.calibrate import Calibration
 from sweep.predict.hardware import Device
 from sweep.predict.memory import TOGETHER
 from sweep.predict.prediction import Prediction
+from sweep.predict.relative import Relative, relatives
+from sweep.predict.row import Row
 
 MOST = 40
 """Rows of a table; the others are counted in a line."""
@@ -28,18 +28,6 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """A configuration and what is predicted of it; `prediction` None where no engine would run it."""
-
-    label: str  # as a sweep would name it
-    features: tuple[str, ...]
-    run: RunConfig
-    device: Device
-    prediction: Prediction | None = None
-    skip: str = ""  # why there is none
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """`0.0123`, `1,234`; "?" where it is unknown."""
     if value is None:
@@ -49,22 +37,31 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
 
 
-COLUMNS = ("GPUs", "memory GB", "fits", "latency s", "images/s", "÷ limit", "J/image", "$/1,000", "most time")
-LEAST_IMPORTANT = ("J/image", "most time", "÷ limit", "$/1,000", "GPUs", "images/s", "memory GB")
+COLUMNS = (
+    *("GPUs", "memory GB", "fits", "latency s", "speed-up", "images/s", "÷ limit"),
+    *("efficiency", "batch gain", "sent GB", "J/image", "$/1,000", "most time"),
+)
+LEAST_IMPORTANT = (
+    *("sent GB", "batch gain", "J/image", "efficiency", "most time", "÷ limit"),
+    *("$/1,000", "GPUs", "images/s", "memory GB", "speed-up"),
+)
 """Columns that a narrow terminal goes without, in this order."""
 
 LEAST_LABEL = 24
 """Width that labels keep before columns are left out."""
 
 
-def table(rows: Sequence[Row], several: bool, width: int) -> Table:
-    """One row a configuration, in their order; columns that a terminal of `width` has no room for are left out."""
-    listed = [_values(row) for row in rows[:MOST]]
+def table(rows: Sequence[Row], several: bool, width: int, compared: Sequence[Relative] = ()) -> Table:
+    """One row a configuration, in their order; columns that a terminal of `width` has no room for are left out.
+
+    `compared` has what the rows are worth beside others, where those are not among them.
+    """
+    listed = [_values(row, one) for row, one in zip(rows[:MOST], compared or relatives(rows), strict=False)]
     named = max((len(row.device.name) for row in rows[:MOST]), default=0) + 2 if several else 0
     wide = {name: max([len(name), *(len(one[name]) for one in listed if name in one)]) + 2 for name in COLUMNS}
     label = max((len(row.label) for row in rows[:MOST] if row.prediction), default=0)
-    kept = list(COLUMNS)
-    for name in LEAST_IMPORTANT:
+    kept = [name for name in COLUMNS if any(one.get(name) for one in listed)]
+    for name in (name for name in LEAST_IMPORTANT if name in kept):
         if max(LEAST_LABEL, min(label, 44)) + named + sum(wide[one] for one in kept) <= width:
             break
         kept.remove(name)
@@ -95,7 +92,7 @@ def skips(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _values(row: Row) -> dict[str, str]:
+def _values(row: Row, beside: Relative) -> dict[str, str]:
     found = row.prediction
     if found is None:
         return {}
@@ -106,27 +103,43 @@ def _values(row: Row) -> dict[str, str]:
         "fits": {None: "?", True: "yes", False: "NO"}[found.fits],
         "latency s": number(found.latency_s),
         "images/s": number(found.images_per_s),
+        "speed-up": f"{beside.speedup:.2f}×" if beside.speedup and row.features else "",
+        "efficiency": f"{beside.efficiency:.0%}" if beside.efficiency and found.point.gpus > 1 else "",
+        "batch gain": f"{beside.batching_gain:.2f}×" if beside.batching_gain else "",
+        "sent GB": number(found.sent_bytes / 1e9) if found.sent_bytes else "",
         "÷ limit": f"{found.latency_s / found.limit_s:.1f}×",
-        "J/image": number(found.energy_j),
-        "$/1,000": number(None if found.cost is None else found.cost * 1000),
+        "J/image": number(found.energy_j) if found.energy_j is not None else "",
+        "$/1,000": number(found.cost * 1000) if found.cost is not None else "",
         "most time": f"{NAMES[longest.name]}, {longest.bound}",
     }
 
 
-def phases(found: Prediction) -> Table:
-    """Where the time goes: predicted and least seconds of each phase."""
+def si(value: float, unit: str) -> str:
+    """`2.77 PFLOP`, `0.481 GB`."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{number(value / size)} {prefix}{unit}"
+    return f"{number(value)} {unit}"
+
+
+def phases(found: Prediction, width: int) -> Table:
+    """Where the time goes: predicted and least seconds of each phase, and in a wide terminal what it does."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("phase", "predicted ms", "limit ms", "reached", "TFLOP", "GB read", "most time"):
+    does = ("operations", "weights read") if width >= 100 else ()
+    for name in ("phase", "predicted ms", "limit ms", "reached", *does, "most time"):
         shown.add_column(name, justify="left" if name in ("phase", "most time") else "right", no_wrap=True)
     for phase in found.phases:
         work = phase.phase.work
+        told = (
+            si(work.operations, "FLOP") if work.operations else "",
+            si(phase.phase.weight_bytes, "B") if work.weights else "",
+        )
         shown.add_row(
             NAMES[phase.name],
             number(phase.seconds * 1e3),
             number(phase.limit_s * 1e3) if phase.limit_s else "",
             f"{phase.limit_s / phase.seconds:.0%}" if phase.limit_s else "",
-            number(work.operations / 1e12) if work.operations else "",
-            number(phase.phase.weight_bytes / 1e9) if work.weights else "",
+            *(told if does else ()),
             phase.bound,
         )
     return shown
@@ -142,10 +155,14 @@ def memory(found: Prediction) -> Table:
     )
     for name, size in found.memory.parts:
         apart = " (not at the fullest moment)" if name in TOGETHER and name != largest else ""
-        shown.add_row(f"{name.replace('_', ' ')}{apart}", number(size / 1e9), found.memory.grade(name))
+        shown.add_row(f"{name.replace('_', ' ')}{apart}", _gigabytes(size), found.memory.grade(name))
     room = "" if found.memory_bytes is None else f" of {number(found.memory_bytes / 1e9)}"
     shown.add_row("total", f"{number(found.memory.total / 1e9)}{room}", "", style="bold")
     return shown
+
+
+def _gigabytes(size: float) -> str:
+    return number(size / 1e9) if size >= 5e6 else "<0.01"
 
 
 def grades(device: Device, made: Calibration) -> list[str]:

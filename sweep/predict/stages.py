@@ -21,8 +21,10 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "int8": 1}
 TILE, STRIDE = 256, 192
 """Side of a tile of the VAE and distance to the next one, in pixels (diffusers' and vLLM-Omni's default)."""
 
-SUM, GATHER, SEND, HOST_COPY = "sum", "gather", "send", "host_copy"
-"""Ways in which devices exchange besides Effects.exchange: all-reduce, all-gather, point to point, from host memory."""
+SUM, GATHER, SEND = "sum", "gather", "send"
+HOST_COPY, HOST_AHEAD = "host_copy", "host_ahead"
+"""Ways in which devices exchange besides Effects.exchange: all-reduce, all-gather, point to point, from host memory,
+and from host memory one block ahead of the one that runs."""
 
 TOKEN_BYTES = 8
 """Of a token id that the AR stage hands over."""
@@ -53,6 +55,7 @@ class Phase:
     compiled: bool = False
     attention: str = ""  # back end; "" the engine's own
     tiled: bool = False  # a VAE's work in small tiles
+    ranks: int = 1  # processes that share the host's processor in it
 
     @property
     def weight_bytes(self) -> float:
@@ -67,11 +70,26 @@ class Phase:
 
 def of(point: Point) -> tuple[Phase, ...]:
     """The phases of one batch, in their order. Raises ConfigError where shapes are missing."""
+    before, after = around(point)
+    return (*before, denoise(point), *after)
+
+
+def around(point: Point) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
+    """What comes before the DiT, and after it."""
     found = [_text_encode(point)] if point.model.text_encoder is not None else []
     if point.model.ar is not None:
         found += _ar(point, point.model.ar)
     stages = 1 if point.model.ar is None else 2
-    return (*found, _denoise(point), _decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
+    return tuple(found), (_decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
+
+
+def around_key(point: Point) -> tuple[object, ...]:
+    """All that `around` depends on: points that share it share these phases."""
+    does = point.effects
+    what = (id(point.model), point.engine, point.device, point.dtype, point.batch, point.width, point.height)
+    asked = (point.branches, point.text_tokens, point.prompt_tokens, point.edits)
+    changed = (does.weights_on_host, does.dtype, does.tiles, does.slices, does.tile_ranks and point.ranks)
+    return (*what, *asked, *changed)
 
 
 def _text_encode(point: Point) -> Phase:
@@ -129,11 +147,12 @@ def _exchanges(point: Point, whole: dit.Forward, runs: float) -> list[Exchange]:
     if does.gathers:
         done.append(Exchange(GATHER, held * (point.ranks - 1) / point.ranks * runs, layers))
     if does.weights_on_host == BLOCKS:
-        done.append(Exchange(HOST_COPY, held, shape.layers))
+        done.append(Exchange(HOST_AHEAD, held, shape.layers))
     return done
 
 
-def _denoise(point: Point) -> Phase:
+def denoise(point: Point) -> Phase:
+    """All steps of the DiT."""
     work, exchanges = forward(point)
     does = point.effects
     forwards = point.steps * max(1.0, point.branches / does.branches) * point.batch / point.drawn_at_once
@@ -154,6 +173,7 @@ def _denoise(point: Point) -> Phase:
         point.dtype,
         point.compiled and does.rings == 1,  # ring attention is not traced, so blocks run eagerly around it
         does.attention,
+        ranks=point.ranks,
     )
 
 

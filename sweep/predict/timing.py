@@ -16,6 +16,7 @@ from sweep.predict.stages import (
     AR_PREFILL,
     BYTES,
     DENOISE,
+    HOST_AHEAD,
     HOST_COPY,
     OTHER,
     STAGE_TRANSFER,
@@ -116,9 +117,11 @@ def timed(phase: Phase, device: Device, by: Factors, pixels: float = 0.0) -> Tim
     parts = {COMPUTE: sum(compute_s(phase, device, by)), LINK: exchanges_s(phase, device, by)}
     reading = (phase.weight_bytes + phase.cache_bytes) / (by.read * bandwidth(device))
     parts[BANDWIDTH] = max(0.0, reading - parts[COMPUTE]) + moved_s(phase, device, by)
-    on_device = sum(parts.values())
+    ahead = sum(one.sent for one in phase.exchanges if one.kind == HOST_AHEAD) / by.host_link
+    on_device = max(sum(parts.values()), ahead)
     host = _host_s(phase, by)
     whole = (on_device**SHARPNESS + host**SHARPNESS) ** (1 / SHARPNESS) + fixed_s(phase, by)
+    parts[LINK] += max(0.0, ahead - sum(parts.values()))
     bound = LAUNCH if host > on_device else max(parts, key=lambda part: parts[part])
     return Timed(phase, least, whole, bound, on_device, host)
 
@@ -144,8 +147,8 @@ def moved_s(phase: Phase, device: Device, by: Factors) -> float:
 
 
 def exchanges_s(phase: Phase, device: Device, by: Factors) -> float:
-    """Seconds of exchanges between devices, and between host and device."""
-    return sum(sent_s(exchange, device, by) for exchange in phase.exchanges)
+    """Seconds of exchanges between devices, and between host and device, that nothing overlaps."""
+    return sum(sent_s(exchange, device, by) for exchange in phase.exchanges if exchange.kind != HOST_AHEAD)
 
 
 def sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
@@ -160,9 +163,9 @@ def _host_s(phase: Phase, by: Factors) -> float:
     if phase.name in (AR_PREFILL, AR_DECODE):
         return 0.0  # CUDA graphs: a step costs the host a fixed time, below
     each = by.launch_compiled_s if phase.compiled else by.launch_s
-    call = {ALL_TO_ALL: by.all_to_all_s, RING: by.ring_s, SUM: by.sum_s, HOST_COPY: 0.0}
+    call = {ALL_TO_ALL: by.all_to_all_s, RING: by.ring_s, SUM: by.sum_s, HOST_COPY: 0.0, HOST_AHEAD: 0.0}
     exchanged = sum(exchange.calls * call.get(exchange.kind, by.gather_s) for exchange in phase.exchanges)
-    return phase.work.kernels * each + exchanged
+    return (phase.work.kernels * each + exchanged) * phase.ranks**by.crowd
 
 
 def fixed_s(phase: Phase, by: Factors) -> float:

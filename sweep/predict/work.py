@@ -3,9 +3,7 @@
 Knows nothing of models, features or machines.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from operator import attrgetter
 from typing import Any
 
 
@@ -60,18 +58,21 @@ class Work:
 NOTHING = Work()
 
 
-_READERS: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
+_KEYS: dict[int, tuple[Any, tuple[Any, ...]]] = {}
+"""By the identity of a shape, which is kept beside: the thousands of configurations of a sweep share a few."""
 
 
 def key_of(shape: Any) -> tuple[Any, ...]:
-    """A shape's values in the order of its fields, hashable: what is counted once can be looked up by it."""
-    kind = type(shape)
-    if kind not in _READERS:
-        _READERS[kind] = attrgetter(*(field.name for field in fields(kind)))
-    values = _READERS[kind](shape)
-    if list in map(type, values):
-        return tuple([tuple(value) if isinstance(value, list) else value for value in values])
-    return values
+    """A shape's values in the order of its fields, hashable: what is counted once can be looked up by it.
+
+    A shape is never changed in place.
+    """
+    known = _KEYS.get(id(shape))
+    if known is None:
+        values = (getattr(shape, field.name) for field in fields(shape))
+        known = shape, tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        _KEYS[id(shape)] = known
+    return known[1]
 
 
 def product(rows: float, inputs: float, outputs: float) -> Work:

@@ -117,8 +117,8 @@ def _against_level(cells: Sequence[LoadCell], what: What, knees: set[str]) -> Ch
     if not data:
         return None
     knee = " Dark rings: the knee." if knees & {one.row["cell_key"] for one in cells} else ""
-    layout = _layout(_level_axis(cells), {"title": {"text": what.axis}, "rangemode": "tozero"})
-    return Chart(f"{what.title} by {_by(cells)}", f"Of the steady state.{knee}", (Figure("", data, layout),))
+    look = layout(_level_axis(cells), {"title": {"text": what.axis}, "rangemode": "tozero"})
+    return Chart(f"{what.title} by {_by(cells)}", f"Of the steady state.{knee}", (Figure("", data, look),))
 
 
 def _latency(cells: Sequence[LoadCell]) -> Chart:
@@ -130,7 +130,7 @@ def _latency(cells: Sequence[LoadCell]) -> Chart:
         shown = {"": [line for found in lines.values() for line in found]}
     else:
         shown = {f"p{q}": found for q, found in lines.items() if found}
-    figures = tuple(Figure(name, data, _layout(_level_axis(cells), y)) for name, data in shown.items())
+    figures = tuple(Figure(name, data, layout(_level_axis(cells), y)) for name, data in shown.items())
     since = "from when a request was due" if cells[0].is_open else "from sending a request"
     about = f"Percentiles {since}, of the steady state. p95 needs 20 requests, p99 needs 100."
     return Chart(f"Latency by {_by(cells)}", about, figures)
@@ -183,9 +183,9 @@ def _distribution(cells: Sequence[LoadCell]) -> list[Chart]:
                 }
             )
         x = {"title": {"text": "latency, s · lower is better"}, "rangemode": "tozero"}
-        layout = _layout(x, {"title": {"text": "% of requests"}, "range": [0, 102]})
+        look = layout(x, {"title": {"text": "% of requests"}, "range": [0, 102]})
         kind = "open" if group[0].is_open else "closed"
-        figures.append(Figure(f"{group[0].name}, {kind} load", data, layout))
+        figures.append(Figure(f"{group[0].name}, {kind} load", data, look))
     about = "Of requests that were sent in the steady state. Failed ones are in no line."
     return [Chart("Distribution of latency", about, tuple(figures), wide=True)] if figures else []
 
@@ -229,8 +229,8 @@ def _timeline(cell: LoadCell) -> Figure:
         if kind in bars
     ]
     y = {"title": {"text": "request"}, "autorange": "reversed"}
-    layout = _layout({"title": {"text": "time, s"}}, y) | {"barmode": "overlay", "bargap": 0.1}
-    layout["shapes"] = [
+    look = layout({"title": {"text": "time, s"}}, y) | {"barmode": "overlay", "bargap": 0.1}
+    look["shapes"] = [
         {
             "type": "rect",
             "xref": "x",
@@ -246,7 +246,7 @@ def _timeline(cell: LoadCell) -> Figure:
         for window in cell.data.windows[:1]
     ]
     left = f" (first {REQUESTS} of {len(everything)})" if len(everything) > REQUESTS else ""
-    return Figure(f"{cell.label}{left}", data, layout)
+    return Figure(f"{cell.label}{left}", data, look)
 
 
 def _level_axis(cells: Sequence[LoadCell]) -> dict[str, Any]:
@@ -259,7 +259,8 @@ def _level_axis(cells: Sequence[LoadCell]) -> dict[str, Any]:
     }
 
 
-def _layout(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
+def layout(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
+    """The look of a figure, from what is special of its axes."""
     grid = {"gridcolor": "#DDDDDD", "zerolinecolor": "#BBBBBB", "automargin": True}
     return {
         "xaxis": grid | x,

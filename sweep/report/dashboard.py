@@ -16,6 +16,7 @@ from sweep.config import INSTALLED, ConfigError
 from sweep.plan.preflight import how_to_install
 from sweep.report import load_text
 from sweep.report.charts import charts
+from sweep.report.queue_charts import queue_charts
 from sweep.report.stored import Stored
 from sweep.report.templates import template
 
@@ -48,7 +49,7 @@ def page(stored: Stored, plotly_js: str) -> str:
     """The page as text."""
     from markupsafe import Markup
 
-    shown = charts(stored)
+    shown = [*charts(stored), *queue_charts(stored.summary.queues)]
     models = sorted({str(cell.config["model"]["name"]) for cell in stored.plan.cells})
     library = plotly_js.replace("</script", "<\\/script")
     return template("sweep.report", "dashboard.html.j2").render(

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 THROUGHPUT = ("concurrency", "rate", "batch_under_load")
 """Plots that show what loads get done."""
 
-LATENCY = ("concurrency", "rate", "latency_cdf", "requests")
+LATENCY = ("concurrency", "rate", "queueing", "latency_cdf", "requests")
 """Plots that show how long their requests take."""
 
-FROM_RESULTS = ("latency_cdf", "requests", "pictures")
+FROM_RESULTS = ("queueing", "latency_cdf", "requests", "pictures")
 """Plots that need more than the rows of summary.csv: single requests, or images."""
 
 OF_LIMITS = ("prediction", "roofline", "ledger")
@@ -90,9 +90,11 @@ def _gates(stored: Stored, row: Mapping[str, Any]) -> dict[str, float]:
 def _more(stored: Stored) -> "dict[str, Callable[[], Figure | None]]":
     """The plots of FROM_RESULTS."""
     from sweep.report.plots.pictures import draw_pictures
+    from sweep.report.plots.queues import draw_queues
     from sweep.report.plots.requests import draw_latency_cdf, draw_requests
 
     return {
+        "queueing": lambda: draw_queues(stored.summary.queues),
         "latency_cdf": lambda: draw_latency_cdf(stored.loads),
         "requests": lambda: draw_requests(stored.loads, stored.summary.ladders),
         "pictures": lambda: draw_pictures(stored.folder, stored.plan, stored.summary.rows, stored.results),

@@ -110,7 +110,8 @@ def _reached(one: Observed) -> Reached | None:
     if device is None:
         return None
     by = calibration_for(device.name, one.point.engine).factors
-    before = replace(one.point, effects=with_learnt(one, by.skip))
+    learnt = by.skip if one.random_weights else {}  # what caches skip of random weights says nothing of others
+    before = replace(one.point, effects=with_learnt(one, learnt))
     measured = one.latency_s, one.phases_s, one.peak_memory_bytes, one.parts_bytes
     try:
         return reached(before, one.point, device, by, *measured)

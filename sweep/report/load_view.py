@@ -25,9 +25,11 @@ SAID = (
 
 
 def lines(summary: Summary) -> list[Line]:
-    """A line each: first the ladders, then what serving costs, then what became of long loads."""
+    """A line each: first the ladders, then how they compare with the queueing model, what serving costs, and what
+    became of long loads."""
     return [
         *((one.name, one.text) for one in summary.ladders),
+        *((one.name, one.text) for one in summary.queues if one.tells),
         *((one.name, one.text) for one in summary.serving),
         *((one.name, one.text) for one in summary.trends),
     ]
@@ -52,6 +54,7 @@ def figures(row: Row) -> dict[str, str]:
         "waiting in the server": digits(number(row, "queue_mean_s"), "s on average"),
         "stages at work": _stages(row),
         "goodput": _goodput(row),
+        "queueing model": _predicted(row),
     }
     return {name: words for name, words in found.items() if words}
 
@@ -102,6 +105,20 @@ def _stages(row: Row) -> str:
         return ""
     beside = f"in {both:.0%} of the DiT's time the AR stage works on another request" if both else "never both at once"
     return f"AR {ar:.0%} of the load, DiT {dit:.0%}; {beside}"
+
+
+def _predicted(row: Row) -> str:
+    """What the queueing model says of it."""
+    share = number(row, "predicted_goodput_share")
+    busy = number(row, "predicted_busy")
+    parts = [
+        digits(number(row, "predicted_p50_s"), "s at p50"),
+        digits(number(row, "predicted_p95_s"), "s at p95"),
+        digits(number(row, "predicted_requests_per_s"), "requests/s"),
+        "" if share is None else f"{share:.0%} meet the SLO",
+        "" if busy is None else f"the server works {min(1.0, busy):.0%} of the time",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _goodput(row: Row) -> str:

@@ -16,10 +16,12 @@ from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Miss
 from sweep.analysis.engine_starts import Measured, baseline_samples, measured_cells
 from sweep.analysis.evidence import total_evidence
 from sweep.analysis.paired import Start
+from sweep.analysis.queueing import Queueing
 from sweep.analysis.summary import Row, Summary
 from sweep.findings import Finding
 from sweep.plan.cells import Cell, Plan
 from sweep.plan.settings import settings_of, shared
+from sweep.predict import queueing
 from sweep.report.conclusions import Conclusion
 
 SCHEMA_VERSION = 1
@@ -82,6 +84,8 @@ def _loads(summary: Summary) -> dict[str, Any]:
             }
             for one in summary.ladders
         ]
+    if queues := [one for one in summary.queues if one.rungs]:
+        found["queueing"] = [_queue(one) for one in queues]
     if summary.serving:
         found["serving"] = [dataclasses.asdict(one) for one in summary.serving]
     if summary.trends:
@@ -97,6 +101,26 @@ def _loads(summary: Summary) -> dict[str, Any]:
             for one in summary.trends
         ]
     return found
+
+
+def _queue(one: Queueing) -> dict[str, Any]:
+    """One configuration by the queueing model; predictions of its cells are among their metrics."""
+    station, judged = one.rungs[0].station, one.judged
+    errors = [abs(error) for rung in judged for error in rung.errors.values()]
+    return {
+        "name": one.name,
+        "grade": queueing.MEASURED,
+        "service_times": [
+            {"batch": size, "mean_s": station.service.mean_s(size), "batches": len(values), "cell_key": key}
+            for size, values in station.service.by_size.items()
+            if (key := one.source.sizes.get(size))
+        ],
+        "saturates_at_per_s": station.saturates_at,
+        "cells": [rung.data.cell.key for rung in one.rungs],
+        "judged": [rung.data.cell.key for rung in judged],
+        "worst_error": max(errors, default=None),
+        "text": one.text,
+    }
 
 
 def _noise(summary: Summary) -> list[dict[str, Any]]:

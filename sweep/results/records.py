@@ -96,6 +96,7 @@ class RequestRow(Struct, frozen=True):
     failure: Code = ""  # under load, why it failed: refused, http, timeout, connection or reply
     itl_s: tuple[Seconds, ...] = ()  # of a text that streams, the gaps between its chunks; () without chunks
     task: Code = ""  # generate, edit or write; "" in results stored before a load could mix them
+    server: str = ""  # URL of the replica that was asked; "" where there is one server
 
 
 class BatchRow(Struct, frozen=True):

@@ -26,7 +26,7 @@ from profiling.child_environment import child_environment
 from sweep.config import Load
 from sweep.engines import registry
 from sweep.engines.endpoint.bodies import body_of, path_of
-from sweep.engines.endpoint.server import headers, model_of
+from sweep.engines.endpoint.server import headers, model_of, servers
 from sweep.engines.images import image_name
 from sweep.engines.process.failures import EngineFailure, one_line
 from sweep.engines.process.host import EngineHost
@@ -90,13 +90,13 @@ class LoadDriver:
                 self._settings = replace(self._settings, model=model_of(self._host.spec))
             except RuntimeError as error:
                 raise EngineFailure("exception", str(error), alive=True) from None
-            with _client(self._job(self._host.spec.url.rstrip("/"), list(sent.values())), told):
+            with _client(self._job(servers(self._host.spec.url), list(sent.values())), told):
                 yield from self._seen(sent, told)
             return
         url = self._host.serve(self._settings, START_S)
         if not self._host.spec.plugin:  # likewise of one that is not observed
             with contextlib.ExitStack() as ending:
-                ending.enter_context(_client(self._job(url, list(sent.values())), told))
+                ending.enter_context(_client(self._job([url], list(sent.values())), told))
                 ending.push(self._stop_unseen)
                 yield from self._seen(sent, told)
             return
@@ -104,17 +104,18 @@ class LoadDriver:
         watching = threading.Thread(target=_watch, args=(self._host, silence_s, told), daemon=True)
         watching.start()
         with contextlib.ExitStack() as ending:
-            ending.enter_context(_client(self._job(url, list(sent.values())), told))
+            ending.enter_context(_client(self._job([url], list(sent.values())), told))
             ending.push(functools.partial(self._stop, watching))
             yield from self._joined(sent, told)
 
-    def _job(self, url: str, turns: Sequence[Turn]) -> Job:
-        self._url = url
+    def _job(self, urls: Sequence[str], turns: Sequence[Turn]) -> Job:
+        self._url = urls[0]
         ordered = [self._due(turn) for turn in turns]
         texts = turns[0].requests[0].text is not None
         first = [replace(turns[0].requests[0], request_id=f"{WARM_UP}{n}") for n in range(self._load.warmup_requests)]
         return Job(
-            url=url,
+            url=urls[0],
+            replicas=list(urls[1:]),
             path=path_of(turns[0].requests[0]),
             requests=ordered,
             warm_up=[self._due(Turn((one,), 0, "")) for one in first],

@@ -93,6 +93,7 @@ def _answered_rows(record: Record, number: int, start_s: float, began_s: float |
                 image_fault=answer.fault,
                 image_tokens=output.image_tokens[position] if output.image_tokens else (),
                 itl_s=_gaps_s(answer),
+                server=answer.server,
             )
         )
     return tuple(rows)
@@ -121,6 +122,7 @@ def lost_rows(lost: Sequence[Lost], began_s: float) -> tuple[RequestRow, ...]:
                 sent_s=sent_s,
                 done_s=sent_s + answer.done_s - answer.sent_s,
                 failure=answer.failure or "reply",
+                server=answer.server,
             )
         )
     return tuple(rows)

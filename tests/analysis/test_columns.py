@@ -69,6 +69,7 @@ def test_every_column_is_filled_somewhere() -> None:
         "gain_over_base_high",
     }
     by_summary |= {"interaction_low", "interaction_high"}
+    by_summary |= {f"predicted_{name}" for name in ("p50_s", "p95_s", "requests_per_s", "goodput_share", "busy")}
     by_summary |= {"mean_diff", "max_diff", "psnr_db", "ssim", "clip_similarity"}
     by_summary |= {
         "pictures_checked",

@@ -37,7 +37,7 @@ def composed(feature: str, *more: str) -> Cell:
 
 def swept(folder: Path, cells: list[Cell], manifest: Mapping[str, Any], **more: Any) -> Summary:
     """Summary of a stored sweep of these cells."""
-    made = stored.store(folder, build_plan(cells), **more)
+    made = stored.store(folder, build_plan(cells), **{"dit_parameters": 0, **more})
     made.save_manifest(made.load_manifest() | dict(manifest))
     plan = made.load_plan()
     return summarise(made, plan, made.load_results(plan))
@@ -63,7 +63,9 @@ def test_rows_say_what_the_shape_of_the_model_and_the_data_sheet_say(tmp_path: P
 
 def test_derived_columns_are_recomputed_from_the_files(tmp_path: Path) -> None:
     small = "workload.width=512", "workload.height=512"
-    sweep = stored.store(tmp_path / "s", build_plan([composed("", *small), composed("teacache", *small)]))
+    sweep = stored.store(
+        tmp_path / "s", build_plan([composed("", *small), composed("teacache", *small)]), dit_parameters=0
+    )
     sweep.save_manifest(sweep.load_manifest() | KNOWN)
     rebuild(sweep, plots=False)
     wrong, _ = recompute.differences(sweep.path)
@@ -112,6 +114,12 @@ def test_nothing_is_said_where_too_little_is_known(
     assert not summary.reached
     assert summary.rows[0].get("predicted_latency_s") is None
     assert summary.rows[0].get("limit_share") is None
+
+
+def test_another_model_under_the_same_name_is_not_judged(tmp_path: Path) -> None:
+    """A rank that held other parameters than the shape has ran something else."""
+    assert not swept(tmp_path / "9", [composed("")], KNOWN, dit_parameters=9).reached
+    assert swept(tmp_path / "own", [composed("")], KNOWN, dit_parameters=6_837_149_248).reached
 
 
 def test_a_profiled_row_says_nothing_but_its_cell_is_known(tmp_path: Path) -> None:

@@ -281,3 +281,19 @@ def test_relative_without_a_baseline_is_unknown() -> None:
 def test_what_could_not_have_been_seen_is_told(lows: tuple, told: str) -> None:
     matched = [SimpleNamespace(speed=decide.Speed(decide.NO_DIFFERENCE, Ratio(1.0, low, 1.5))) for low in lows]
     assert describe.conclusion([], matched) == told
+
+
+def test_a_conclusion_names_the_slowest_cells() -> None:
+    found = compared(report(), slower_phase(report(), "teacache b1", "denoise_step", 600))
+    slower = [each for each in found.matched if each.speed.verdict == decide.SLOWER]
+    assert len(slower) == 1
+    assert describe.conclusion((decide.REGRESSION,), found.matched) == (
+        "FAILED: a cell is slower beyond noise (teacache b1 1.98x)"
+    )
+
+
+def test_without_any_speed_there_is_no_word_of_no_regression() -> None:
+    matched = [SimpleNamespace(speed=decide.Speed(decide.UNKNOWN))]
+    assert describe.conclusion((), matched) == (
+        "no speed is known, so no regression could be seen: sweep with aa=1 or more"
+    )

@@ -187,13 +187,13 @@ def vae(model: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module
     return network, lambda side, batch: network.decode(meta(batch, 16, *frames, side // 8, side // 8, dtype=dtype))
 
 
-def ar(model: str) -> tuple[Callable[[int, int], Any], Callable[[int, int], Any]]:
+def ar(model: str, layers: int) -> tuple[Callable[[int, int], Any], Callable[[int, int], Any]]:
     """GLM-Image's AR stage: a prefill of so many tokens, and a decode after so many, of so many texts."""
     from transformers import GlmImageConfig, GlmImageForConditionalGeneration
 
     tiny = model.startswith("tiny")
     own = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
-    text = {**(own if tiny else glm_image.AR), "num_hidden_layers": 3 if tiny else 40}
+    text = {**(own if tiny else glm_image.AR), "num_hidden_layers": layers}
     rotary = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
     config = GlmImageConfig(
         text_config={

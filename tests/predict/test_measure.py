@@ -84,8 +84,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 SLIPS = {
-    "": "no command given; there are: cells, calibrate, measure",
-    "mesure": "unknown command 'mesure'; did you mean 'measure'? There are: cells, calibrate, measure",
+    "": "no command given; there are: cells, calibrate, queue, measure",
+    "mesure": "unknown command 'mesure'; did you mean 'measure'? There are: cells, calibrate, queue, measure",
     "measure --seconds soon": "--seconds soon: must be a number from 1 to 600",
     "measure --seconds 0": "--seconds 0: must be a number from 1 to 600",
     "measure --seconds nan": "--seconds nan: must be a number from 1 to 600",

@@ -74,6 +74,12 @@ def assigned(version: str, module: str, cls: str) -> set[str]:
     return {t.attr for t in targets if isinstance(t, ast.Attribute) and getattr(t.value, "id", "") == "self"}
 
 
+def fields(version: str, module: str, cls: str) -> set[str]:
+    """Fields that a dataclass declares."""
+    body = classes(version, module)[cls].body
+    return {node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+
+
 @every_version
 @pytest.mark.parametrize("module", HOOKS)
 def test_hooked_classes_exist(version: str, module: str) -> None:
@@ -97,6 +103,9 @@ def test_the_diffusion_runner_is_as_we_wrap_it(version: str) -> None:
     batch = "vllm_omni.diffusion.worker.request_batch"
     for name in ("request_ids", "is_dummy_run"):
         method(version, batch, "DiffusionRequestBatch", name)
+    assert "requests" in fields(version, batch, "DiffusionRequestBatch")
+    assert "sampling_params" in fields(version, "vllm_omni.diffusion.request", "OmniDiffusionRequest")
+    assert {"height", "width"} <= fields(version, "vllm_omni.inputs.data", "OmniDiffusionSamplingParams")
     assert f'DUMMY_DIFFUSION_REQUEST_ID = "{DUMMY}"' in text(version, "vllm_omni.diffusion.request")
 
 

@@ -16,6 +16,7 @@ from sweep.report.limit_cells import LimitCell, recorded
 from sweep.report.page import limit_view, published
 from sweep.report.plots import draw, limits, sheet
 from sweep.report.plots.sheet import PRINT_SIZE, Sheet
+from sweep.report.words import digits
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "docs" / "results"
@@ -101,8 +102,12 @@ def test_the_section_has_the_baseline_and_the_best_of_each_context() -> None:
     view = limit_view.view(found, best)
     assert view is not None
     assert [line[0] for line in view["lines"]][:2] == ["baseline b1", "cfg_parallel+teacache b1"]
-    assert view["lines"][1][1:9] == ["0.589", "0.579", "+2 %", "0.174", "30 %", "30 %", "23.6", "23.3"]
-    assert view["lines"][1][9:] == ["1.48", "1.50", "50 %"], "USD for 1,000 images on two devices of 4.59 an hour"
+    line = dict(zip(view["headings"][:9], view["lines"][1][:9], strict=True))
+    said = one("matrix-2-gpus", "cfg_parallel+teacache b1").found.said
+    assert (line["predicted, s"], line["measured, s"], line["limit, s"]) == (digits(said.latency_s), "0.579", "0.174")
+    assert (line["reached"], line["MFU"], line["measured"]) == ("30 %", "30 %", "23.3")
+    assert line["memory predicted, GB"] == digits(said.memory.total / 1e9)
+    assert view["lines"][1][9::2] == ["1.48", "50 %"], "USD for 1,000 images on two devices of 4.59 an hour; saved"
     assert len(view["lines"]) == len(view["phases"]) == 6
     assert len(view["sentences"]) == 3
     assert "this one among them" in view["known_as"]

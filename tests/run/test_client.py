@@ -1,6 +1,7 @@
 """The load generator: requests sent when they are due, answers timed and looked at, faults told as what they are."""
 
 import base64
+import contextlib
 import io
 import itertools
 import json
@@ -95,6 +96,18 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
+    with answering() as made:
+        yield made
+
+
+@pytest.fixture
+def other() -> Iterator[ThreadingHTTPServer]:
+    with answering() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[ThreadingHTTPServer]:
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.log = []  # type: ignore[attr-defined]
     made.daemon_threads = True
@@ -165,6 +178,32 @@ def test_what_comes_back_is_told_as_what_it_is(server: ThreadingHTTPServer) -> N
 def test_replies_of_an_engine_without_pictures_are_read_for_their_metrics(server: ThreadingHTTPServer) -> None:
     (one,), _ = send(url_of(server), ["text"], pictures=False)
     assert (one.error, one.fault, one.metrics) == ("", "", {"batch_size": 1})
+
+
+def test_of_replicas_the_one_with_the_fewest_in_flight_is_asked(
+    server: ThreadingHTTPServer, other: ThreadingHTTPServer
+) -> None:
+    first, second = url_of(server), url_of(other)
+    warm_up = [Due("w0", {"prompt": "right"}, (16, 16))]
+    prompts = ["wait1", "wait0.1", "wait0.1", "wait0.1"]  # the first one keeps its server busy
+    answers, _ = send(first, prompts, concurrency=2, replicas=[second], warm_up=warm_up)
+    assert [one.server for one in answers] == [first, second, second, second]
+    asked = {url_of(one): [line[0] for line in one.log] for one in (server, other)}  # type: ignore[attr-defined]
+    assert asked == {first: ["right", "wait1"], second: ["right", "wait0.1", "wait0.1", "wait0.1"]}, "all warm up"
+
+
+def test_a_replica_that_is_gone_loses_its_requests_alone(server: ThreadingHTTPServer) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        answers, _ = send(url_of(server), ["wait0.5", "right"], concurrency=2, replicas=[gone])
+    assert [one.failure for one in answers] == ["", "connection"]
+    assert [one.server for one in answers] == [url_of(server), gone]
+
+
+def test_a_single_server_is_not_named(server: ThreadingHTTPServer) -> None:
+    (one,), _ = send(url_of(server), ["right"])
+    assert one.server == ""
 
 
 def test_warm_up_comes_first_and_is_not_told_of(server: ThreadingHTTPServer) -> None:

@@ -3,6 +3,7 @@
 The key is read from the environment where it is sent, and written nowhere.
 """
 
+import dataclasses
 import json
 import os
 import urllib.error
@@ -22,8 +23,24 @@ def headers(spec: EngineSpec) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
+def servers(url: str) -> list[str]:
+    """The servers that `engine.url` names: one, or replicas with spaces between them."""
+    return [one.rstrip("/") for one in url.split()]
+
+
 def model_of(spec: EngineSpec) -> str:
-    """What the server calls its model. Raises RuntimeError when there is no server, or none with the one asked for."""
+    """What the server calls its model. Raises RuntimeError when there is no server, or none with the one asked for.
+
+    Replicas call it the same: where they do not, the error names the one that differs.
+    """
+    first, *others = [_model_at(dataclasses.replace(spec, url=server)) for server in servers(spec.url)]
+    for server, name in zip(servers(spec.url)[1:], others, strict=True):
+        if name != first:
+            raise RuntimeError(f"{server} serves {name}, not {first!r} as {servers(spec.url)[0]} does")
+    return first
+
+
+def _model_at(spec: EngineSpec) -> str:
     told = asked(spec, "/v1/models", timeout_s=ANSWER_S)
     names = [str(one.get("id")) for one in told.get("data", []) if isinstance(one, dict)]
     wanted = spec.served_model
@@ -43,9 +60,9 @@ def asked(
 ) -> dict[str, Any]:
     """The JSON object that the server answers. With a picture to edit the body is sent as a form.
 
-    Raises RuntimeError, which says what to do.
+    Of replicas it is the first. Raises RuntimeError, which says what to do.
     """
-    url = spec.url.rstrip("/") + path
+    url = servers(spec.url)[0] + path
     data, kind = (None if body is None else json.dumps(body).encode()), "application/json"
     if picture is not None:
         data, kind = form_of(body or {}, {"image": picture})

@@ -32,6 +32,7 @@ from sweep.report.plots.panels import (
     without_context,
 )
 from sweep.report.plots.pareto import draw_quality
+from sweep.report.plots.scaling import draw_scaling
 from sweep.report.plots.sheet import Sheet, drawing_on, font
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ TEXTS = (
 NUMBERS = (
     *(
         "batch",
+        "gpus",
         "concurrency",
         "request_rate",
         "part",
@@ -242,6 +244,7 @@ PLOTS: "dict[str, Callable[[pandas.DataFrame], Figure | None]]" = {
     "speedup": draw_speedup,
     "phases": draw_phases,
     "batch": draw_batch,
+    "scaling": draw_scaling,
     "memory": draw_memory,
     "concurrency": draw_concurrency,
     "rate": draw_rate,
@@ -259,6 +262,7 @@ DATELESS: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}
 BENCHMARKS = (
     "speedup",
     "batch",
+    "scaling",
     "concurrency",
     "rate",
     "soak",

@@ -40,7 +40,19 @@ FAMILIES = {
 PARTS_COLOURS = dict(
     zip(
         PARTS,
-        ("#0173B2", "#CA9161", "#DE8F05", "#029E73", "#ECE133", "#F2C48D", "#949494", "#56B4E9", "#8FD3BC", "#CC78BC"),
+        (
+            "#0173B2",
+            "#CA9161",
+            "#DE8F05",
+            "#029E73",
+            "#ECE133",
+            "#F2C48D",
+            "#949494",
+            "#56B4E9",
+            "#8FD3BC",
+            "#CC78BC",
+            "#D9D9D9",
+        ),
         strict=True,
     )
 )

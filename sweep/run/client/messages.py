@@ -42,6 +42,7 @@ class Job(msgspec.Struct, frozen=True):
     decoders: int = 1  # processes that look at replies; 0: none is looked at
     pictures: bool = True  # whether replies hold any
     streams: bool = False  # replies are texts, as events
+    replicas: list[str] = []  # URLs of further servers: a request goes to the one with the fewest in flight
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -63,6 +64,7 @@ class Answer(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     prompt_tokens: int = 0
     counted: bool = True  # by the server; else a token is a chunk, which may hold several
+    server: str = ""  # URL of the one that was asked, where there are several
 
     @property
     def first_token_s(self) -> float | None:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Lock
@@ -55,6 +56,8 @@ class Generator:
         self._first = first  # of several: tells when it began
         self._room = asyncio.Semaphore(job.concurrency) if job.concurrency else contextlib.nullcontext()
         self._began_s = 0.0
+        self._servers = [job.url, *job.replicas]
+        self._in_flight: Counter[str] = Counter()  # by server
         self._uploads: dict[str, bytes] = {}
         self._loop_lags: list[float] = []
         self._send_lags: list[float] = []
@@ -66,8 +69,9 @@ class Generator:
         if self._lookers is not None:
             await self._lookers.begin()
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._job.headers) as session:
-            for one in self._job.warm_up:
-                await self._asked(session, one)
+            for server in self._servers:
+                for one in self._job.warm_up:
+                    await self._asked(session, one, server)
             ticking = asyncio.create_task(self._tick())
             cpu_s = time.process_time()
             self._began_s = await self._gate() if self._gate else time.perf_counter()
@@ -120,7 +124,10 @@ class Generator:
             intended_s = sent_s if one.intended_s is None else one.intended_s
             if one.intended_s is not None:
                 self._send_lags.append(sent_s - intended_s)
-            came = await self._asked(session, one)
+            server = min(self._servers, key=self._in_flight.__getitem__)
+            self._in_flight[server] += 1
+            came = await self._asked(session, one, server)
+            self._in_flight[server] -= 1
             done_s = self._now()
         answer = Answer(
             id=one.id,
@@ -136,14 +143,15 @@ class Generator:
             output_tokens=came.heard.output_tokens,
             prompt_tokens=came.heard.prompt_tokens,
             counted=came.heard.usage is not None or not came.heard.chunks_s,
+            server=server if self._job.replicas else "",
         )
         if came.failure or self._job.streams or self._lookers is None:
             tell(Told(answer=answer), self._telling)
         else:
             await self._lookers.hand(Parcel(answer, one.size if self._job.pictures else None, one.image), came.reply)
 
-    async def _asked(self, session: aiohttp.ClientSession, one: Due) -> "Came":
-        """Send a request and wait for the last byte of its reply."""
+    async def _asked(self, session: aiohttp.ClientSession, one: Due, server: str) -> "Came":
+        """Send a request to a server and wait for the last byte of its reply."""
         status, first_s, heard, reply = 0, None, Heard(), b""
         own = {"X-Request-Id": one.id}
         sent: dict[str, Any] = {"json": one.body}
@@ -151,7 +159,7 @@ class Generator:
             form, own["Content-Type"] = form_of(one.body, self._pictures(one))
             sent = {"data": form}
         try:
-            url = self._job.url + (one.path or self._job.path)
+            url = server + (one.path or self._job.path)
             async with session.post(url, headers=own, **sent) as response:
                 status, first_s = response.status, self._now()
                 if self._job.streams and status == OK:
