@@ -22,6 +22,9 @@ from tests import recompute_loads, recompute_queueing
 from tests.recompute_numerics import interval, read_png, ssim
 
 JUDGED = {"status", "reason", "reason_code", "valid", "invalid_reason", "note", "evidence"}
+SAID = ("predicted_latency_s", "predicted_peak_memory_gb", "limit_latency_s", "mfu", "denoise_step_mfu",
+        "vae_decode_mfu", "ar_decode_bandwidth_share")  # fmt: skip
+"""What comes from a model's shape, whose counts tests/predict compares with torch's. Here: whether it can be true."""
 EXCLUSIVE = ("text_encode", "image_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "stage_transfer")
 PARTS = (*EXCLUSIVE, "dit_forward", "other")
 CLOSE = 1e-9
@@ -553,7 +556,8 @@ def differences(folder: Path) -> tuple[list[str], int]:
     """What summary.csv says otherwise, a line each, and how many fields with a value were compared."""
     sweep = Sweep(folder)
     wrong, compared = [], 0
-    for shown, expected in zip(sweep.rows, recomputed(sweep), strict=True):
+    for shown, known in zip(sweep.rows, recomputed(sweep), strict=True):
+        expected = known | limits(shown, known)
         for name, text in shown.items():
             if name in JUDGED:
                 continue
@@ -572,6 +576,22 @@ def same(text: str, value: Any) -> bool:
     except ValueError:
         return False
     return found == value or abs(found - value) <= CLOSE * max(1.0, abs(value))
+
+
+def limits(shown: dict[str, str], expected: dict[str, Any]) -> dict[str, Any]:
+    """What follows from a prediction and a limit; the two as shown where they can be true, or None."""
+    said = {name: float(shown[name]) if shown.get(name) else None for name in SAID}
+    latency, offline = expected["latency_mean_s"], not expected.get("load") and not expected.get("profiled")
+    if not latency or not offline:
+        return {}
+    shares = [said[name] for name in SAID[3:] if said[name] is not None]
+    if any(not 0 < share <= 1 for share in shares):
+        return {}
+    predicted, limit = said["predicted_latency_s"], said["limit_latency_s"]
+    return said | {
+        "prediction_error": predicted / latency - 1 if predicted else None,
+        "limit_share": limit / latency if limit else None,
+    }
 
 
 def main(folder: str) -> int:

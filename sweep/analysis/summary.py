@@ -18,6 +18,7 @@ from sweep.analysis import (
     image_faults,
     image_pairs,
     ladders,
+    limits,
     load_checks,
     notes,
     options,
@@ -45,6 +46,7 @@ from sweep.engines import registry
 from sweep.findings import ERROR as STATUS_ERROR
 from sweep.findings import EXITS_WITH_1, NOT_RUN, Finding, deciding, status_of, texts
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
+from sweep.predict.reached import Reached
 from sweep.results.folder import SweepFolder
 from sweep.results.records import CUT_OFF, ERROR, RunResult
 
@@ -66,6 +68,7 @@ class Summary:
     ladders: list[Ladder] = field(default_factory=list)  # configurations under several loads
     serving: list[Serving] = field(default_factory=list)  # what serving them costs
     trends: list[Trend] = field(default_factory=list)  # long loads: leaks and degradation
+    reached: dict[str, Reached] = field(default_factory=dict)  # by cell key: predictions and limits, where known
     queues: list[Queueing] = field(default_factory=list)  # loads by the queueing model
 
 
@@ -88,6 +91,8 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
     validity.doubt_drift(rows, interleaved)
     validity.doubt_baselines(rows, plan.by_key, interleaved)
     family.adjust(rows)
+    reached = _reached(sweep, rows)
+    limits.fill(rows, reached)
     soaks = trends.trends(plan.cells, results)
     roots = {one.root: one for one in soaks}
     queues = queueing.of(rows, plan.by_key, measured)
@@ -100,7 +105,7 @@ def summarise(folder: SweepFolder, plan: Plan, loaded: Mapping[str, tuple[RunRes
         _conclude(row)
     group = control_group.compare(plan, rows, measured, floors, lambda *both: _control_images(folder, *both))
     loads = ladders.ladders(rows, plan.by_key), ladders.serving(rows, plan.by_key)
-    return Summary(rows, floors, pixels, group, *loads, soaks, queues)
+    return Summary(rows, floors, pixels, group, *loads, soaks, reached, queues)
 
 
 Quality = Mapping[str, float] | str | None
@@ -215,6 +220,17 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         kept=bool(checks and checks.pictures and theirs and theirs.pictures),
     )
     return row
+
+
+def _reached(sweep: StoredSweep, rows: Sequence[Row]) -> dict[str, Reached]:
+    """How far each cell was from its prediction and from the limit, where that can be said."""
+    known = limits.Limits(sweep.folder.load_manifest())
+    found = {}
+    for row in rows:
+        key = row["cell_key"]
+        if key in sweep.measured and (one := known.of(sweep.cells[key], row, sweep.executed(key))) is not None:
+            found[key] = one
+    return found
 
 
 def _attached(cell: Cell) -> bool:

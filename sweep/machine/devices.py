@@ -3,11 +3,14 @@
 A device is a CUDA GPU (found through NVML) or, without one, a CPU core that runs one rank.
 """
 
+import contextlib
 import functools
 import os
+import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sweep.config import EngineConfig, Hardware, Model
@@ -143,6 +146,15 @@ def is_called(name: str, match: Sequence[str]) -> bool:
 
 def _without_maker(name: str) -> str:
     return re.sub(r"^(nvidia|amd)\s+", "", " ".join(name.split()).lower())
+
+
+def cpu_name() -> str:
+    """As Linux names the processor, else what Python knows of it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "CPU"
 
 
 def describe_gpus() -> dict[str, object]:

@@ -149,6 +149,22 @@ def device_of(hardware: Hardware) -> Device | None:
     )
 
 
+def device_where(hardware: Hardware, machine: Mapping[str, Any], kind: str) -> Device | None:
+    """The device that a stored cell ran on; None where nothing is known of it.
+
+    `machine` is what manifest.json says of the sweep's machine, `kind` cpu or cuda. What the cell's configuration
+    chose counts if it is a device of that name, else the file that has it.
+    """
+    gpus = machine.get("gpus")
+    names = {machine.get("cpu")} if kind == "cpu" else set(map(str, gpus)) if isinstance(gpus, list) else set()
+    name = names.pop() if len(names) == 1 else None
+    if not isinstance(name, str) or not name:
+        return None
+    chosen = None if hardware.name == AUTO else device_of(hardware)
+    found = chosen if chosen is not None and is_called(name, chosen.match) else by_device_name(name)
+    return found if found is not None and found.kind == kind else None
+
+
 def device_here() -> Device | None:
     """This machine's device: by its name where conf/hardware/ has it, else as it was measured; None for neither."""
     names = device_names()

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sweep.config import AUTO, DRIVER, MEASURED, AllReduce, Hardware, Origin, require
+from sweep.machine.devices import cpu_name
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,7 @@ def hardware(name: str, kind: str, seconds: float, say: Say) -> Hardware:
     idle_w, limit_w = _power(seconds, say) if kind == "cuda" else (None, None)
     torch.set_num_threads(1)
     device = Device(kind, seconds, say)
-    model = torch.cuda.get_device_name(0) if kind == "cuda" else _cpu_model()
+    model = torch.cuda.get_device_name(0) if kind == "cuda" else cpu_name()
     say(f"measuring {'a core of ' * (kind == 'cpu')}{model} for about {seconds:g} s")
     memory_gb, usable_gb = device.memory_gb()
     peaks = device.peaks_tflops()
@@ -391,17 +391,6 @@ def _nvml(ask: Callable[[Any, Any], float]) -> float | None:
             pynvml.nvmlShutdown()
     except Exception:  # no driver, no library, no permission, an old driver
         return None
-
-
-def _cpu_model() -> str:
-    """As Linux names the processor, else what Python knows of it."""
-    import platform
-
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "CPU"
 
 
 def rounded(value: float) -> float:

@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import AUTO, ConfigError, Model, RunConfig, require
+from sweep.config import AUTO, ConfigError, RunConfig
 from sweep.plan.features import gpus_needed
 from sweep.plan.typed import typed
-from sweep.predict import dit, shapes
-from sweep.predict.effects import Effects, merged
+from sweep.predict import executed, shapes
+from sweep.predict.effects import merged
+from sweep.predict.executed import Executed
 from sweep.predict.feature_files import feature_named
 from sweep.predict.point import Point, point_of
 
 MEASURED = ("text_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
 """Phases that are compared; a hand-over takes a millisecond."""
-
-
-SAME_SIZE = 0.02
-"""Most that counted and held parameters may differ by, relative: biases and norms are not counted."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,11 @@ class Observed:
     random_weights: bool
 
 
-def observed(folder: Path) -> list[Observed]:
-    """The cells of a sweep that finished offline and unprofiled. Raises ConfigError for what is no sweep's folder."""
+def observed(folder: Path, profiled: bool = False) -> list[Observed]:
+    """The cells of a sweep that finished offline and unprofiled, or those that were `profiled`.
+
+    Raises ConfigError for what is no sweep's folder.
+    """
     report = _json(folder / "report.json")
     try:
         manifest = _json(folder / "manifest.json")
@@ -56,7 +56,7 @@ def observed(folder: Path) -> list[Observed]:
     plan = _json(folder / "plan.json") if (folder / "plan.json").is_file() else {}
     runs = {cell["key"]: cell["config"] for cell in plan.get("cells", ())}
     try:
-        return list(_cells(folder.name, report, manifest, runs))
+        return list(_cells(folder.name, report, manifest, runs, profiled))
     except (KeyError, TypeError, IndexError) as error:
         raise ConfigError(f"{folder}: report.json is not a sweep's ({type(error).__name__}: {error})") from error
 
@@ -74,16 +74,18 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _cells(
-    name: str, report: Mapping[str, Any], manifest: Mapping[str, Any], runs: Mapping[str, Any]
+    name: str, report: Mapping[str, Any], manifest: Mapping[str, Any], runs: Mapping[str, Any], profiled: bool
 ) -> Iterator[Observed]:
     gpus = report["sweep"]["machine"]["gpus"]
     for cell in report["cells"]:
         latency = cell["metrics"].get("latency_mean_s")
-        if not latency or cell.get("load") or cell.get("profiled"):
+        if not latency or cell.get("load") or bool(cell.get("profiled")) != profiled:
             continue
-        random = (manifest.get("random_weights") or {}).get(cell["model"]) or {}
+        random, stored = ((manifest.get(name) or {}).get(cell["model"]) or {} for name in ("random_weights", "shapes"))
+        did = _executed(cell["evidence"]["ranks"])
         try:
-            point = _of_run(cell, runs[cell["cell_key"]], random) if cell["cell_key"] in runs else _of_row(cell, random)
+            point = _of_run(cell, runs[cell["cell_key"]]) if cell["cell_key"] in runs else _of_row(cell)
+            point = _as_it_ran(point, did, random, stored)
         except ConfigError:
             continue  # a model whose shape nobody knows
         yield Observed(
@@ -97,7 +99,7 @@ def _cells(
             peak_memory_bytes=_times(cell["metrics"].get("peak_memory_gb"), 1e9),
             energy_j=cell["metrics"].get("energy_j_per_image"),
             psnr_db=cell["quality"]["psnr_db"],
-            parts_bytes=_parts(cell["evidence"]["ranks"]),
+            parts_bytes=did.parts_bytes,
             device=gpus[0] if gpus else "",
             random_weights=bool(random),
         )
@@ -107,14 +109,13 @@ def _times(value: float | None, by: float) -> float | None:
     return None if value is None else value * by
 
 
-def _of_run(cell: Mapping[str, Any], config: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
+def _of_run(cell: Mapping[str, Any], config: Mapping[str, Any]) -> Point:
     run = typed(config, RunConfig, "plan.json")
     device = "cuda" if cell["evidence"]["ranks"] and cell["engine"] == "vllm_omni" else run.engine.device
-    point = point_of(run, "cpu" if device == AUTO else device)
-    return _as_it_ran(point, cell, random)
+    return point_of(run, "cpu" if device == AUTO else device)
 
 
-def _of_row(cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
+def _of_row(cell: Mapping[str, Any]) -> Point:
     """From a row alone: guidance and prompts as the studies have them."""
     from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT
 
@@ -123,7 +124,7 @@ def _of_row(cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
     prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"])
     effects = merged(chosen)
     split = model.ar is not None and cell["gpus"] > gpus_needed(chosen)
-    point = Point(
+    return Point(
         model=model,
         engine=cell["engine"],
         device="cuda",
@@ -140,7 +141,6 @@ def _of_row(cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
         stage_devices=int(split),
         features=tuple(cell["features"]),
     )
-    return _as_it_ran(point, cell, random)
 
 
 def _said(name: str, label: str) -> str:
@@ -158,34 +158,19 @@ def _options(feature: str, cell: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name != "gpus"} | ({"backend": said} if said else {})
 
 
-def _as_it_ran(point: Point, cell: Mapping[str, Any], random: Mapping[str, Any]) -> Point:
-    """With the depth of its random weights, the blocks that were skipped, and compiled or not, as the ranks say."""
-    ranks = cell["evidence"]["ranks"]
-    model = point.model
-    if random.get("layers"):
-        model = shapes.at_depth(model, random["layers"], random.get("parameters"))
-    elif model.repo and ranks and ranks[0]["settings"].get("dit_blocks"):
-        blocks = int(ranks[0]["settings"]["dit_blocks"])
-        model = shapes.at_depth(model, {"dit": blocks, "text": 4} | ({"ar": 4} if model.ar is not None else {}))
-    run, skipped = (sum(rank[name] for rank in ranks) for name in ("blocks_run", "blocks_skipped"))
-    effects = point.effects
-    if run:
-        effects = dataclasses.replace(effects, skip=skipped / (run + skipped))
-    if ranks and "compiled" in ranks[0]["settings"]:
-        effects = dataclasses.replace(effects, compiled=ranks[0]["settings"]["compiled"] != "none")
-    _check_size(model, effects, ranks)
-    return dataclasses.replace(point, model=model, effects=effects)
+def _as_it_ran(point: Point, did: Executed, random: Mapping[str, Any], stored: Mapping[str, Any]) -> Point:
+    """With the depth of its weights, the blocks that were skipped, and compiled or not, as the ranks say."""
+    model = executed.model_that_ran(point.model, random, stored, did)
+    executed.check_size(model, point.effects, did)
+    ran = dataclasses.replace(point, model=model)
+    return executed.with_skips(executed.with_compiling(ran, did), did)
 
 
-def _check_size(model: Model, effects: Effects, ranks: Sequence[Mapping[str, Any]]) -> None:
-    """Raises ConfigError where a rank held another number of DiT parameters than the shape has: it is another model."""
-    held = ranks[0].get("dit_parameters") if ranks else None
-    if not held or model.dit is None or effects.width > 1 or effects.stages > 1 or effects.gathers:
-        return
-    counted = dit.parameters(model.dit, model.patch)
-    require(abs(held / counted - 1) < SAME_SIZE, f"{model.name}: {held:,} DiT parameters, its shape has {counted:,.0f}")
-
-
-def _parts(ranks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Bytes of the fullest rank by component, as the workers' warm-up recorded them; {} where they did not."""
-    return {}
+def _executed(ranks: Sequence[Mapping[str, Any]]) -> Executed:
+    return Executed(
+        sum(rank["blocks_run"] for rank in ranks),
+        sum(rank["blocks_skipped"] for rank in ranks),
+        ranks[0]["settings"] if ranks else {},
+        tuple(rank.get("counts") or {} for rank in ranks),
+        ranks[0].get("dit_parameters") or 0 if ranks else 0,
+    )

@@ -1,11 +1,12 @@
 """A model's shape: as conf/model says it, as a checkpoint's own config files say it, or at another depth.
 
-Reads files of configuration, never weights. Knows nothing of what shapes are used for.
+Reads files of configuration and the headers of weights, never weights. Knows nothing of what shapes are used for.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def at_depth(model: Model, layers: Mapping[str, int], parameters: Mapping[str, i
 def of_checkpoint(model: Model, folder: Path) -> Model:
     """The same model with the shapes that the config.json files of a checkpoint in diffusers' layout say.
 
-    What they do not say, and files that are not there, stay as they are. Raises ConfigError for one that cannot be
-    read.
+    How many parameters a part has is counted in the headers of its safetensors. What files do not say, and files that
+    are not there, stay as they are. Raises ConfigError for one that cannot be read.
     """
     changed: dict[str, Any] = {}
     for part, field, read in _PARTS:
@@ -64,10 +65,52 @@ def of_checkpoint(model: Model, folder: Path) -> Model:
             continue
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            changed[field] = read(found, getattr(model, field))
+            shape = read(found, getattr(model, field))
+            count = parameters(folder / part)
+            changed[field] = dataclasses.replace(shape, params_b=count / 1e9) if shape is not None and count else shape
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: no shape can be read from it ({type(error).__name__}: {error})") from error
     return dataclasses.replace(model, **{name: value for name, value in changed.items() if value is not None})
+
+
+MOST_HEADER = 200_000_000
+"""Bytes of the longest header that is read."""
+
+
+def parameters(folder: Path) -> int:
+    """Parameters in the safetensors of a folder, by their headers; 0 without any.
+
+    A second copy in another precision (`model.fp16.safetensors`) is not counted. Raises ValueError for a file that is
+    no safetensors, and OSError.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [path for path in files if "." not in path.stem]
+    return sum(math.prod(shape) for path in plain or files for shape in _tensors(path))
+
+
+def _tensors(path: Path) -> Iterator[list[int]]:
+    """Shapes of the tensors of a safetensors file: eight bytes of length, then JSON."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(MOST_HEADER, path.stat().st_size):
+            raise ValueError(f"{path.name} is no safetensors")
+        header = json.loads(file.read(length))
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            yield tensor["shape"]
+
+
+def to_json(model: Model) -> dict[str, Any]:
+    """The shapes of a model as JSON values, for manifest.json."""
+    shapes = {name: getattr(model, name) for _, name, _ in _PARTS}
+    return {name: dataclasses.asdict(shape) for name, shape in shapes.items() if shape is not None}
+
+
+def with_shapes(model: Model, stored: Mapping[str, Any]) -> Model:
+    """The same model with shapes that `to_json` made. Raises ConfigError for what it did not make."""
+    kinds: Mapping[str, type[Any]] = {"dit": Dit, "vae": Vae, "text_encoder": Stack, "ar": Stack}
+    found = {name: typed(values, kinds[name], f"shapes.{name}") for name, values in stored.items() if name in kinds}
+    return dataclasses.replace(model, **found)
 
 
 def _dit(config: Mapping[str, Any], known: Dit | None) -> Dit | None:

@@ -85,11 +85,19 @@ def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: i
 
 def limit_s(phase: Phase, device: Device) -> float:
     """Seconds below which the phase cannot be, on each of its devices."""
+    return max(compute_limit_s(phase, device), read_limit_s(phase, device))
+
+
+def compute_limit_s(phase: Phase, device: Device) -> float:
+    """Seconds that its operations take at the peaks of their dtypes."""
     work = phase.work
     operations = work.linear / peak(device, phase.dtype)
-    operations += (work.attention + work.convolution) / peak(device, phase.state)
-    read = phase.weight_bytes + phase.cache_bytes
-    return max(operations, read / bandwidth(device))
+    return operations + (work.attention + work.convolution) / peak(device, phase.state)
+
+
+def read_limit_s(phase: Phase, device: Device) -> float:
+    """Seconds that reading its weights and its KV cache takes at the bandwidth."""
+    return (phase.weight_bytes + phase.cache_bytes) / bandwidth(device)
 
 
 def timed(phase: Phase, device: Device, by: Factors, pixels: float = 0.0) -> Timed:
@@ -106,19 +114,20 @@ def timed(phase: Phase, device: Device, by: Factors, pixels: float = 0.0) -> Tim
             HOST,
             host_s=by.transfer_s,
         )
-    parts = {COMPUTE: _compute_s(phase, device, by), LINK: _exchange_s(phase, device, by)}
+    parts = {COMPUTE: sum(compute_s(phase, device, by)), LINK: exchanges_s(phase, device, by)}
     reading = (phase.weight_bytes + phase.cache_bytes) / (by.read * bandwidth(device))
-    parts[BANDWIDTH] = max(0.0, reading - parts[COMPUTE]) + _moved_s(phase, device, by)
+    parts[BANDWIDTH] = max(0.0, reading - parts[COMPUTE]) + moved_s(phase, device, by)
     ahead = sum(one.sent for one in phase.exchanges if one.kind == HOST_AHEAD) / by.host_link
     on_device = max(sum(parts.values()), ahead)
     host = _host_s(phase, by)
-    whole = (on_device**SHARPNESS + host**SHARPNESS) ** (1 / SHARPNESS) + _fixed_s(phase, by)
+    whole = (on_device**SHARPNESS + host**SHARPNESS) ** (1 / SHARPNESS) + fixed_s(phase, by)
     parts[LINK] += max(0.0, ahead - sum(parts.values()))
     bound = LAUNCH if host > on_device else max(parts, key=lambda part: parts[part])
     return Timed(phase, least, whole, bound, on_device, host)
 
 
-def _compute_s(phase: Phase, device: Device, by: Factors) -> float:
+def compute_s(phase: Phase, device: Device, by: Factors) -> tuple[float, float, float]:
+    """Seconds of products with weights, attention and convolutions."""
     work = phase.work
     share = {"fp8": by.linear_fp8, "int8": by.linear_int8}.get(phase.dtype, by.linear)
     attention = work.attention / (by.attention * peak(device, phase.state))
@@ -126,21 +135,24 @@ def _compute_s(phase: Phase, device: Device, by: Factors) -> float:
         attention *= by.sdpa
     products = work.linear / (share * peak(device, phase.dtype))
     convolved = by.convolution * (by.tiled if phase.tiled else 1.0)
-    return products + attention + work.convolution / (convolved * peak(device, phase.state))
+    return products, attention, work.convolution / (convolved * peak(device, phase.state))
 
 
-def _moved_s(phase: Phase, device: Device, by: Factors) -> float:
+def moved_s(phase: Phase, device: Device, by: Factors) -> float:
+    """Seconds of kernels without products."""
     if phase.name == VAE_DECODE:
         return 0.0  # its convolutions' share holds what lies between them
     moved = phase.work.moved * BYTES[phase.state] / (by.moved * bandwidth(device))
     return moved / by.fused if phase.compiled else moved
 
 
-def _exchange_s(phase: Phase, device: Device, by: Factors) -> float:
-    return sum(_sent_s(exchange, device, by) for exchange in phase.exchanges if exchange.kind != HOST_AHEAD)
+def exchanges_s(phase: Phase, device: Device, by: Factors) -> float:
+    """Seconds of exchanges between devices, and between host and device, that nothing overlaps."""
+    return sum(sent_s(exchange, device, by) for exchange in phase.exchanges if exchange.kind != HOST_AHEAD)
 
 
-def _sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
+def sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
+    """Seconds of one way of exchanging."""
     if exchange.kind == HOST_COPY:
         return exchange.sent / by.host_link
     share = {ALL_TO_ALL: by.all_to_all, RING: by.ring, SUM: by.sum}.get(exchange.kind, by.gather)
@@ -156,7 +168,8 @@ def _host_s(phase: Phase, by: Factors) -> float:
     return (phase.work.kernels * each + exchanged) * phase.ranks**by.crowd
 
 
-def _fixed_s(phase: Phase, by: Factors) -> float:
+def fixed_s(phase: Phase, by: Factors) -> float:
+    """Seconds of the host that no work on a device overlaps."""
     return {
         TEXT_ENCODE: by.encode_s,
         AR_PREFILL: by.prefill_s,

@@ -11,8 +11,8 @@ from sweep.results.folder import SweepFolder
 from sweep.streams import refusal, steady
 
 EPILOG = """\
-Without an option, everything but the text report and the dashboard is rebuilt. --plots, --latex and --markdown make
-only what they name, also of a folder that has summary.csv alone. --throughput, --latency, --text and
+Without an option, everything but the text report and the dashboard is rebuilt. --plots, --latex, --markdown and --costs
+make only what they name, also of a folder that has summary.csv alone. --throughput, --latency, --text and
 --interactive make only what they name, and can be given together; they are about cells under load.
 
 exit codes are those of the sweep: 0 every cell is fine or skipped, 1 a cell is FAIL or ERROR; or 2 when DIR is not a
@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     paper.add_argument("--no-title", action="store_true", help="draw plots without title, for a paper's own caption")
     paper.add_argument("--latex", action="store_true", help="print the summary as a LaTeX table (booktabs)")
     paper.add_argument("--markdown", action="store_true", help="print the summary as a Markdown table")
+    paper.add_argument(
+        "--costs", action="store_true", help="print what images cost and save instead, as text or in one of these"
+    )
     loads = made.add_argument_group("cells under load")
     loads.add_argument("--throughput", action="store_true", help="draw only the plots of throughput")
     loads.add_argument("--latency", action="store_true", help="draw only the plots of latency")
@@ -102,6 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
         not arguments.no_title,
         arguments.latex,
         arguments.markdown,
+        arguments.costs,
     )
     parts = [name for name in ("throughput", "latency", "text", "interactive") if getattr(arguments, name)]
     code = 0

@@ -13,8 +13,8 @@ from profiling.printing import clean, complain
 from sweep.analysis import clip_similarity, image_pairs, picture_text, prompt_checks, summary
 from sweep.analysis.table import table
 from sweep.plan.cells import Plan
-from sweep.report import drawing, stored
-from sweep.report.page import contents
+from sweep.report import conclusions, drawing, stored
+from sweep.report.page import contents, limit_view
 from sweep.report.report_json import document
 from sweep.report.stored import RANDOM_WEIGHTS_NOTE, Stored
 from sweep.results.folder import SweepFolder
@@ -52,7 +52,8 @@ def rebuild(folder: SweepFolder, plots: bool = True, resume: str = "", console: 
         with console.status("drawing plots") if console.is_terminal else contextlib.nullcontext():
             pictures = drawing.draw(found)
             sentences = [one.text for one in found.conclusions]
-            more = found.note, found.summary.control, sentences
+            limits = limit_view.view(found.limits, conclusions.winners(found.conclusions))
+            more = found.note, found.summary.control, sentences, limits
             files.append(contents.write(folder, shown, rows, results, pictures, *more))
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")

@@ -15,6 +15,8 @@ from sweep.analysis.paired import FASTER, NO_DIFFERENCE, SLOWER
 from sweep.analysis.status import NOT_JUDGED
 from sweep.findings import FAIL, IMPRECISE, LOST, MORE_STARTS, PASS, USABLE, WARN, has
 from sweep.plan.cells import BASELINE, FEATURE
+from sweep.report import limit_words
+from sweep.report.limit_cells import LimitCell
 from sweep.report.load_view import Line
 from sweep.report.words import (
     Row,
@@ -34,8 +36,8 @@ FASTEST, TIED, FASTER_ALONE, NONE_FASTER = "fastest", "tied", "faster_alone", "n
 FASTER_WITH_A_WARNING, BY_QUALITY = "faster_with_a_warning", "by_quality"
 ADD_ON = "add_on"
 DID_NOTHING, DO_NOT_USE, WITHIN_NOISE, SAME_SPEED = "did_nothing", "do_not_use", "within_noise", "no_difference"
-NO_VERDICT, SLOWER_CELLS, BOTTLENECK, LOAD, BEST_LOAD, NEXT = (
-    *("not_judged", "slower", "bottleneck", "load", "best_under_load", "next"),
+NO_VERDICT, SLOWER_CELLS, BOTTLENECK, LIMIT, LOAD, BEST_LOAD, NEXT = (
+    *("not_judged", "slower", "bottleneck", "limit", "load", "best_under_load", "next"),
 )
 
 QUALITY_STEPS_DB = (30.0, 35.0, 40.0, math.inf)
@@ -60,24 +62,34 @@ Context = tuple[str, ...]
 """What cells share whose speed-ups can be compared: model, engine, batch, size, steps and load."""
 
 
-def conclude(rows: Sequence[Row], ladders: Sequence[Ladder] = (), loads: Sequence[Line] = ()) -> tuple[Conclusion, ...]:
+def conclude(
+    rows: Sequence[Row], ladders: Sequence[Ladder] = (), loads: Sequence[Line] = (), limits: Sequence[LimitCell] = ()
+) -> tuple[Conclusion, ...]:
     """All conclusions, the answer first and what to do next last; () when nothing was measured.
 
-    `rows` of summary.csv with their findings, `loads` what is said of loads together.
+    `rows` of summary.csv with their findings, `loads` what is said of loads together, `limits` the cells of which a
+    limit is known.
     """
     rows = [row for row in rows if row["role"] in (BASELINE, FEATURE)]
     contexts: dict[Context, list[Row]] = {}
     for row in rows:
-        contexts.setdefault(_context(row), []).append(row)
+        contexts.setdefault(context_of(row), []).append(row)
     found = [one for group in contexts.values() for one in _fastest(group)]
     found += _add_ons(rows)
     found += _best_under_load(ladders)
     found += [Conclusion(LOAD, f"{name}: {about}.") for name, about in loads]
     found += [*_did_nothing(rows), *_do_not_use(rows), *_slower(rows), *_unsure(rows), *_bottleneck(contexts.values())]
+    found += _limit(winners(found), limits)
     return (*found, *_next(rows, found))
 
 
-def _context(row: Row) -> Context:
+def winners(found: Iterable[Conclusion]) -> list[str]:
+    """Keys of the cells to take, one of each context that has one."""
+    return [one.cells[0] for one in found if one.code in (FASTEST, TIED)]
+
+
+def context_of(row: Row) -> Context:
+    """What cells share whose speed-ups can be compared."""
     return tuple(text(row, name) for name in ("model", "engine", "batch", "width", "height", "steps", "load"))
 
 
@@ -217,10 +229,10 @@ def _add_ons(rows: Sequence[Row]) -> list[Conclusion]:
     by_base: dict[tuple[Context, str], list[Row]] = {}
     for row in rows:
         if text(row, "base"):
-            by_base.setdefault((_context(row), text(row, "base")), []).append(row)
+            by_base.setdefault((context_of(row), text(row, "base")), []).append(row)
     found = []
     for (context, name), added in list(by_base.items())[:BASES]:
-        base = next((row for row in rows if text(row, "cell") == name and _context(row) == context), None)
+        base = next((row for row in rows if text(row, "cell") == name and context_of(row) == context), None)
         if base is not None:
             found.append(_add_on(base, added))
     if len(by_base) > BASES:
@@ -340,6 +352,13 @@ def _longest(row: Row) -> tuple[str, str]:
     phase = text(row, "bottleneck")
     share = number(row, f"{phase}_share")
     return phase, "" if share is None else f" {share:.0%}"
+
+
+def _limit(keys: Sequence[str], limits: Sequence[LimitCell]) -> list[Conclusion]:
+    """How far the cells to take are from the limit of their devices, where those are known."""
+    by_key = {one.key: one for one in limits}
+    chosen = [by_key[key] for key in keys if key in by_key]
+    return [Conclusion(LIMIT, limit_words.winners(chosen), tuple(one.key for one in chosen))] if chosen else []
 
 
 def _next(rows: Sequence[Row], found: Sequence[Conclusion]) -> list[Conclusion]:

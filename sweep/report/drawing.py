@@ -1,5 +1,6 @@
 """Which plots a stored sweep has, and what is written of its loads. Pure apart from the files that it writes."""
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from sweep.analysis import columns, pixel_gates
 from sweep.analysis.pixel_gates import Pixels
 from sweep.plan.cells import model_and_engine
 from sweep.report import bench_json, load_cells
+from sweep.report.limit_cells import LimitCell
 from sweep.report.plots.sheet import SCREEN, Sheet
 from sweep.report.stored import Stored
 
@@ -24,12 +26,15 @@ LATENCY = ("concurrency", "rate", "queueing", "latency_cdf", "requests")
 FROM_RESULTS = ("queueing", "latency_cdf", "requests", "pictures")
 """Plots that need more than the rows of summary.csv: single requests, or images."""
 
+OF_LIMITS = ("prediction", "roofline", "ledger")
+"""Plots of predictions and limits, which need report.json."""
+
 
 def names() -> tuple[str, ...]:
     """Every plot there is."""
     from sweep.report.plots.draw import PLOTS
 
-    return (*PLOTS, *FROM_RESULTS)
+    return (*PLOTS, *FROM_RESULTS, *OF_LIMITS)
 
 
 def draw(
@@ -54,13 +59,14 @@ def draw_rows(
     only: Collection[str] | None = None,
     on: Sheet = SCREEN,
     captioned: Callable[[str, str], None] = lambda name, caption: None,
+    limits: Sequence[LimitCell] = (),
 ) -> list[Path]:
     """Draw into `folder` what rows of summary.csv show by themselves; knees and quality gates are not known there."""
     import pandas
 
     from sweep.report.plots.draw import draw_all
 
-    return draw_all(pandas.DataFrame(rows), folder, note, {}, only, on, captioned)
+    return draw_all(pandas.DataFrame(rows), folder, note, of_limits(limits), only, on, captioned)
 
 
 def _frame(stored: Stored) -> "pandas.DataFrame":
@@ -92,7 +98,16 @@ def _more(stored: Stored) -> "dict[str, Callable[[], Figure | None]]":
         "latency_cdf": lambda: draw_latency_cdf(stored.loads),
         "requests": lambda: draw_requests(stored.loads, stored.summary.ladders),
         "pictures": lambda: draw_pictures(stored.folder, stored.plan, stored.summary.rows, stored.results),
+        **of_limits(stored.limits),
     }
+
+
+def of_limits(cells: Sequence[LimitCell]) -> "dict[str, Callable[[], Figure | None]]":
+    """The plots of OF_LIMITS."""
+    from sweep.report.plots.limits import draw_ledger, draw_prediction, draw_roofline
+
+    drawers = draw_prediction, draw_roofline, draw_ledger
+    return {name: functools.partial(one, cells) for name, one in zip(OF_LIMITS, drawers, strict=True)}
 
 
 def write_bench(stored: Stored) -> list[Path]:

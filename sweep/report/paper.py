@@ -13,7 +13,8 @@ from typing import Any
 from sweep import legacy
 from sweep.config import ConfigError
 from sweep.findings import SKIP
-from sweep.report import drawing
+from sweep.report import drawing, limit_cells
+from sweep.report.limit_cells import LimitCell
 from sweep.report.plots.sheet import FORMATS, NARROWEST, SCREEN, WIDEST, Sheet
 from sweep.results.folder import SweepFolder
 
@@ -32,14 +33,26 @@ class Wanted:
     on: Sheet
     latex: bool
     markdown: bool
+    costs: bool = False
+
+    @property
+    def table(self) -> bool:
+        """Whether a table is printed."""
+        return self.latex or self.markdown or self.costs
 
     @property
     def anything(self) -> bool:
-        return self.plots or self.latex or self.markdown
+        return self.plots or self.table
 
 
 def wanted(
-    plots: str | None, formats: Sequence[str], width: str | None, title: bool, latex: bool, markdown: bool
+    plots: str | None,
+    formats: Sequence[str],
+    width: str | None,
+    title: bool,
+    latex: bool,
+    markdown: bool,
+    costs: bool = False,
 ) -> Wanted:
     """Checked arguments of the command line. Raises ConfigError with one line that says what to write instead."""
     if plots is None:
@@ -53,7 +66,7 @@ def wanted(
         if one not in FORMATS:
             raise ConfigError(f"--format {one}: choose from {', '.join(FORMATS)}")
     sheet = Sheet(chosen, _inches(width), title)
-    return Wanted(plots is not None, _names(plots), sheet, latex, markdown)
+    return Wanted(plots is not None, _names(plots), sheet, latex, markdown, costs)
 
 
 def _inches(width: str | None) -> float | None:
@@ -82,39 +95,66 @@ def _names(plots: str | None) -> tuple[str, ...] | None:
 Draw = Callable[[Callable[[str, str], None]], list[Path]]
 
 
+@dataclass(frozen=True)
+class _Sweep:
+    """What tables and plots are made from."""
+
+    rows: Sequence[Mapping[str, Any]]
+    note: str
+    limits: Sequence[LimitCell]
+    draw: Draw
+
+
 def make(folder: SweepFolder, chosen: Wanted) -> Sequence[Mapping[str, Any]]:
     """Draw and print what was chosen; returns the rows. Raises ConfigError, Unfit and OSError."""
-    rows, note, draw = _of_sweep(folder, chosen) if folder.has_plan else _of_published(folder, chosen)
+    found = _of_sweep(folder, chosen) if folder.has_plan else _of_published(folder, chosen)
     if chosen.plots:
-        _plots(folder, chosen, draw)
-    if chosen.latex or chosen.markdown:
-        from sweep.report import summary_tables
-
-        table = summary_tables.latex if chosen.latex else summary_tables.markdown
-        sys.stdout.write(table(rows, note))
-    return rows
+        _plots(folder, chosen, found.draw)
+    if chosen.table:
+        sys.stdout.write(_table(folder, chosen, found))
+    return found.rows
 
 
-def _of_sweep(folder: SweepFolder, chosen: Wanted) -> tuple[Sequence[Mapping[str, Any]], str, Draw]:
+def _table(folder: SweepFolder, chosen: Wanted, found: _Sweep) -> str:
+    """The summary, or what pictures cost. Raises ConfigError without a price."""
+    from sweep.report import costs, summary_tables
+
+    write = (
+        summary_tables.latex if chosen.latex else summary_tables.markdown if chosen.markdown else summary_tables.plain
+    )
+    if not chosen.costs:
+        return write(found.rows, found.note)
+    rows, prices = costs.priced(found.rows, found.limits)
+    if not rows:
+        raise ConfigError(f"{folder.path}: {costs.NO_PRICE}")
+    return write(rows, " ".join(filter(None, (prices, found.note))), summary_tables.OF_COSTS)
+
+
+def _of_sweep(folder: SweepFolder, chosen: Wanted) -> _Sweep:
     from sweep.report import stored
 
     found = stored.read(folder)
-    return found.summary.rows, found.note, lambda captioned: drawing.draw(found, chosen.only, chosen.on, captioned)
+
+    def draw(captioned: Callable[[str, str], None]) -> list[Path]:
+        return drawing.draw(found, chosen.only, chosen.on, captioned)
+
+    return _Sweep(found.summary.rows, found.note, found.limits, draw)
 
 
-def _of_published(folder: SweepFolder, chosen: Wanted) -> tuple[Sequence[Mapping[str, Any]], str, Draw]:
-    """Of summary.csv alone: without plots of single requests and images, which are not there."""
+def _of_published(folder: SweepFolder, chosen: Wanted) -> _Sweep:
+    """Of summary.csv, and report.json where it is there: without plots of single requests and images."""
     from sweep.report.stored import RANDOM_WEIGHTS_NOTE
 
     rows = [{**row, "findings": _skip(row)} for row in folder.load_summary()]
     if lacking := [name for name in chosen.only or () if name in drawing.FROM_RESULTS]:
         raise ConfigError(f"--plots {','.join(lacking)}: needs the sweep's own folder; {folder.path} has no plan.json")
     note = RANDOM_WEIGHTS_NOTE if folder.load_manifest().get(RANDOM_WEIGHTS) else ""
-    return (
-        rows,
-        note,
-        lambda captioned: drawing.draw_rows(folder.plots_path(), rows, note, chosen.only, chosen.on, captioned),
-    )
+    limits = limit_cells.published(folder.path, rows)
+
+    def draw(captioned: Callable[[str, str], None]) -> list[Path]:
+        return drawing.draw_rows(folder.plots_path(), rows, note, chosen.only, chosen.on, captioned, limits)
+
+    return _Sweep(rows, note, limits, draw)
 
 
 def _skip(row: Mapping[str, str]) -> list[Any]:
@@ -130,7 +170,7 @@ def _plots(folder: SweepFolder, chosen: Wanted, draw: Draw) -> None:
     missing = [name for name in chosen.only or () if name not in {path.stem for path in files}]
     if not files or missing:
         raise ConfigError(f"{folder.path} has nothing to show for {', '.join(missing) or 'any plot'}")
-    out = sys.stderr if chosen.latex or chosen.markdown else sys.stdout
+    out = sys.stderr if chosen.table else sys.stdout
     for line in _said(files, captions if chosen.on.width is not None else {}):
         print(line, file=out)
 

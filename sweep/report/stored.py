@@ -8,8 +8,9 @@ from sweep.analysis import summary
 from sweep.analysis.summary import Summary
 from sweep.cached import cached_property
 from sweep.plan.cells import Plan
-from sweep.report import conclusions, load_cells, load_view
+from sweep.report import conclusions, limit_cells, load_cells, load_view
 from sweep.report.conclusions import Conclusion
+from sweep.report.limit_cells import LimitCell
 from sweep.report.load_cells import LoadCell
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
@@ -39,7 +40,16 @@ class Stored:
     @cached_property
     def conclusions(self) -> tuple[Conclusion, ...]:
         """What the sweep found, in sentences."""
-        return conclusions.conclude(self.summary.rows, self.summary.ladders, self.load_lines)
+        return conclusions.conclude(self.summary.rows, self.summary.ladders, self.load_lines, self.limits)
+
+    @cached_property
+    def limits(self) -> list[LimitCell]:
+        """The cells of which predictions and limits are known."""
+        profiled = [row for row in self.summary.rows if row.get("profiled") and row["cell_key"] in self.summary.reached]
+        tables = {
+            row["cell_key"]: self.folder.load_recorded_phases(self.plan.by_key[row["cell_key"]]) for row in profiled
+        }
+        return limit_cells.cells(self.summary.rows, self.summary.reached, tables, self.folder.path.name)
 
     @property
     def load_lines(self) -> list[load_view.Line]:

@@ -1,4 +1,6 @@
-"""The summary of a sweep as a table for a paper (LaTeX, with booktabs) or a page (Markdown): a line for each cell.
+"""The summary of a sweep, or what its pictures cost, as a table: a line for each cell.
+
+For a paper (LaTeX, with booktabs), a page (Markdown) or a terminal.
 
 Rows of summary.csv in, text out. Texts of users are escaped. Knows no files.
 """
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from profiling.printing import clean
 from sweep.findings import NOT_RUN, SKIP
 from sweep.plan.cells import BASELINE
-from sweep.report import escaping
+from sweep.report import costs, escaping
 from sweep.report.words import (
     Row,
     baseline_latency_s,
@@ -55,10 +57,35 @@ COLUMNS = (
 )
 
 
-def latex(rows: Sequence[Row], note: str = "") -> str:
+def _share(row: Row, name: str) -> str:
+    """`46 %`, `−8 %`."""
+    share = number(row, name)
+    return "" if share is None else f"{'−' if share <= -0.005 else ''}{abs(100 * share):.0f} %"
+
+
+def _saving(row: Row) -> str:
+    """`46 % (44 to 48)`."""
+    ends = [_share(row, f"{costs.SAVING}_{end}").removesuffix(" %") for end in ("low", "high")]
+    return _share(row, costs.SAVING) + (f" ({' to '.join(ends)})" if all(ends) and ends[0] != ends[1] else "")
+
+
+OF_COSTS = (
+    _Column("cell", lambda row: text(row, "cell"), right=False),
+    _Column("GPUs", lambda row: digits(number(row, "gpus")).removesuffix(".00")),
+    _Column("latency, s", lambda row: digits(number(row, "latency_mean_s"))),
+    _Column("cost of 1,000 images", lambda row: digits(number(row, costs.COST))),
+    _Column("predicted", lambda row: digits(number(row, costs.PREDICTED))),
+    _Column("saving (95 %)", _saving),
+    _Column("verdict", verdict_text, right=False),
+    _Column("status", lambda row: text(row, "status"), right=False),
+)
+"""Columns of the table of costs; its rows are those of `costs.priced`."""
+
+
+def latex(rows: Sequence[Row], note: str = "", of: Sequence[_Column] = COLUMNS) -> str:
     """A `tabular` that a paper takes in with \\input; its comments say what it needs and what it leaves out."""
     shown, left_out = _shown(rows)
-    columns = _columns(shown)
+    columns = _columns(shown, of)
     told = ["needs \\usepackage{booktabs}", *left_out, note]
     if any(ord(letter) > 0x17F for row in shown for letter in text(row, "cell") if letter not in "×–…·→±≥≤"):
         told.append("some names need XeLaTeX or LuaLaTeX and a font that has their letters")
@@ -77,10 +104,30 @@ def _latex_line(values: Sequence[str]) -> str:
     return " & ".join(map(escaping.latex, values)) + r" \\"
 
 
-def markdown(rows: Sequence[Row], note: str = "") -> str:
+def plain(rows: Sequence[Row], note: str = "", of: Sequence[_Column] = COLUMNS) -> str:
+    """A table of aligned columns for a terminal, and below it what it leaves out."""
+    shown, left_out = _shown(rows)
+    columns = _columns(shown, of)
+    lines = []
+    for heading, part in _parts(shown):
+        table = [[column.heading for column in columns], *([clean(one.shown(row)) for one in columns] for row in part)]
+        wide = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines += [clean(heading)] if heading else []
+        lines += [
+            "  ".join(_padded(*each) for each in zip(line, wide, columns, strict=True)).rstrip() for line in table
+        ]
+        lines.append("")
+    return "\n".join([*lines, *(clean(one) for one in (*left_out, note) if one), ""])
+
+
+def _padded(value: str, width: int, column: _Column) -> str:
+    return value.rjust(width) if column.right else value.ljust(width)
+
+
+def markdown(rows: Sequence[Row], note: str = "", of: Sequence[_Column] = COLUMNS) -> str:
     """A table as GitHub shows it, and below it what it leaves out."""
     shown, left_out = _shown(rows)
-    columns = _columns(shown)
+    columns = _columns(shown, of)
     lines = []
     for heading, part in _parts(shown):
         if heading:
@@ -110,9 +157,9 @@ def _shown(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     ]
 
 
-def _columns(rows: Sequence[Row]) -> list[_Column]:
+def _columns(rows: Sequence[Row], of: Sequence[_Column]) -> list[_Column]:
     """Those with something in them; the cell and its status always."""
-    return [one for one in COLUMNS if one.heading in ("cell", "status") or any(one.shown(row) for row in rows)]
+    return [one for one in of if one.heading in ("cell", "status") or any(one.shown(row) for row in rows)]
 
 
 def _parts(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -52,6 +52,11 @@ def digits(value: float | None, unit: str = "") -> str:
     return f"{shown} {unit}".rstrip()
 
 
+def percent(share: float | None) -> str:
+    """`41 %`; `0.4 %` below one; "" for None."""
+    return "" if share is None else f"{100 * share:.{0 if abs(share) >= 0.00995 else 1}f} %"
+
+
 def speedup_text(row: Row) -> str:
     """`1.42x (1.38-1.47)`, `1.42x` if there is no interval, or `profiled`. ASCII, so that every terminal shows it."""
     return "profiled" if text(row, "profiled") else times_text(row, "speedup")

@@ -1,5 +1,6 @@
 """manifest.json: what a sweep ran with, on what machine, and how far it came."""
 
+import contextlib
 import datetime
 import os
 import platform
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sweep.checkpoints.marker import read_marker
+from sweep.config import ConfigError
 from sweep.masking import masked_text
 from sweep.plan.cells import Plan
+from sweep.predict import shapes
 from sweep.results.folder import SweepFolder
 from sweep.run import provenance
 from sweep.run.group import is_finished
@@ -35,6 +38,7 @@ def facts_of(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
         "git_commit": provenance.git_commit(),
         "machine": _machine(),
         "random_weights": _random_weights(plan),
+        **({"shapes": found} if (found := _shapes(plan)) else {}),
         "metadata": {name: value for cell in plan.cells for name, value in cell.config.get("metadata", {}).items()},
         "start": started,
         "first_start": folder.load_manifest().get("first_start", started),
@@ -70,13 +74,27 @@ def _random_weights(plan: Plan) -> dict[str, Any]:
     return {name: marker for name, marker in sorted(told.items()) if marker is not None}
 
 
+def _shapes(plan: Plan) -> dict[str, Any]:
+    """Shapes of the checkpoints given by path, so that a report where they are not can predict as well."""
+    found = {}
+    for cell in plan.cells:
+        model = cell.run_config.model
+        if model.path is not None and model.name not in found:
+            with contextlib.suppress(ConfigError):  # of a layout that only its engine knows
+                read = shapes.of_checkpoint(model, Path(model.path))
+                if read != model:
+                    found[model.name] = shapes.to_json(read)
+    return found
+
+
 def _machine() -> dict[str, Any]:
     import psutil
 
-    from sweep.machine.devices import describe_gpus
+    from sweep.machine.devices import cpu_name, describe_gpus
 
     return {
         "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
         "cpu_cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         **describe_gpus(),

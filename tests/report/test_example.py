@@ -67,7 +67,7 @@ def test_the_example_is_what_the_code_makes_today():
     stored = EXAMPLE.read_text()
     today = re.sub(r"\n\n+", "\n", published.page(SWEEP, plots=False))
     assert today == re.sub(r"\n\n+", "\n", without_plots(stored)), f"make it again: {AGAIN}"
-    assert stored.count("<svg role=") == 7
+    assert stored.count("<svg role=") == 10
     assert len(stored) < 1_500_000
 
 

@@ -43,7 +43,7 @@ def figure(name, rows, on):
         import matplotlib
 
         matplotlib.rcParams.update(sheet.sizes())
-        return draw.PLOTS[name](draw._clean(pandas.DataFrame(rows)))
+        return draw.PLOTS[name](draw.cleaned(pandas.DataFrame(rows)))
 
 
 def texts_of(drawn):
@@ -129,7 +129,7 @@ def test_names_that_do_not_all_fit_share_the_room() -> None:
 
 def test_the_whiskers_of_a_latency_are_those_of_its_speedup() -> None:
     row = shapes.row("teacache", latency_mean_s=2.0, speedup=1.5, speedup_low=1.2, speedup_high=2.0)
-    frame = draw._clean(pandas.DataFrame([shapes.row(""), row]))
+    frame = draw.cleaned(pandas.DataFrame([shapes.row(""), row]))
     low, high, said = intervals.of(frame, "latency_mean_s")
     assert (low[1], high[1]) == pytest.approx((1.5, 2.5))
     assert pandas.isna(low[0]), "a baseline has no speed-up"

@@ -17,7 +17,7 @@ from sweep.checkpoints.world import pictures as world
 from sweep.checkpoints.world import scenes, sentences
 from sweep.findings import WARN
 from sweep.plan.cells import Plan, build_plan
-from sweep.report.plots.draw import PLOTS, _clean
+from sweep.report.plots.draw import PLOTS, cleaned
 from sweep.report.plots.pictures import draw_pictures
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
@@ -80,4 +80,4 @@ def test_a_sweep_whose_pictures_were_not_checked_has_neither(tmp_path: Path) -> 
 
 def exactness(rows: list[Row]) -> object:
     frame = pandas.DataFrame([dict(row) for row in rows], columns=[*columns.NAMES, "findings"])
-    return PLOTS["exactness"](_clean(frame))
+    return PLOTS["exactness"](cleaned(frame))

@@ -34,7 +34,7 @@ EXPECTED = {
 def figure(name, rows):
     """The figure as drawn, before it becomes a file."""
     with draw.style():
-        return draw.PLOTS[name](draw._clean(pandas.DataFrame(rows)))
+        return draw.PLOTS[name](draw.cleaned(pandas.DataFrame(rows)))
 
 
 def colours(axes):
@@ -208,7 +208,7 @@ def test_identical_images_stand_left_of_every_different_one():
 def test_cells_without_numbers_and_failures_are_said():
     assert "cache_dit b1 [FAIL]" in texts(figure("speedup", shapes.with_errors()))
     drawn = figure("speedup", shapes.with_errors())
-    draw.footnote(drawn, "Random weights.", draw._clean(pandas.DataFrame(shapes.with_errors())))
+    draw.footnote(drawn, "Random weights.", draw.cleaned(pandas.DataFrame(shapes.with_errors())))
     assert (
         drawn.get_supxlabel()
         .replace("\n", " ")
@@ -335,10 +335,10 @@ def test_a_long_load_is_drawn_part_by_part() -> None:
     frame = pandas.DataFrame(
         [{"batch": 1, "status": "PASS", "images_per_s": 2.0, "requests_per_s": 2.0, **one} for one in parts]
     )
-    figure = draw_soak(draw._clean(frame))
+    figure = draw_soak(draw.cleaned(frame))
     assert figure is not None
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3, 4]
-    assert draw_soak(draw._clean(frame[:2])) is None
+    assert draw_soak(draw.cleaned(frame[:2])) is None
 
 
 def test_the_heatmap_colours_speed_borders_status_and_hatches_noise():

@@ -22,7 +22,7 @@ def lines(axes):
 
 def test_lines_of_the_stored_sweep_begin_at_its_baselines_and_end_at_its_cells():
     stored = pandas.read_csv(STORED, dtype=str)
-    drawn, table = figure("scaling", stored), draw._clean(stored)
+    drawn, table = figure("scaling", stored), draw.cleaned(stored)
     assert {"1024×1024", "2048×2048", "tp", "ulysses", "cfg_parallel", "cfg_parallel+ulysses"} <= set(texts(drawn))
     for number, width in enumerate((1024, 2048)):
         speed, rate, memory = drawn.axes[number::2]

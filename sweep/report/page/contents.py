@@ -34,9 +34,10 @@ def write(
     note: str = "",
     control: ControlGroup | None = None,
     conclusions: Sequence[str] = (),
+    limits: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write report.html and return its path. `rows` in the order of the plan's cells, `results` by cell key."""
-    return folder.save_page(render(gather(folder, plan, rows, results, pictures, note, control, conclusions)))
+    return folder.save_page(render(gather(folder, plan, rows, results, pictures, note, control, conclusions, limits)))
 
 
 def gather(
@@ -48,6 +49,7 @@ def gather(
     note: str = "",
     control: ControlGroup | None = None,
     conclusions: Sequence[str] = (),
+    limits: Mapping[str, Any] | None = None,
 ) -> ReportContext:
     """Everything on the page, as plain values."""
     cells = {cell.key: cell for cell in plan.cells}
@@ -86,6 +88,7 @@ def gather(
         cells=tuple(views),
         plots=tuple(picture for picture in pictures if picture.suffix == ".svg"),
         control=control or ControlGroup(),
+        limits=limits,
         folder=folder.path,
     )
 

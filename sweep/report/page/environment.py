@@ -5,7 +5,7 @@ from typing import Any
 
 from sweep.report.words import digits
 
-ELSEWHERE = ("cells", "command", "start")
+ELSEWHERE = ("cells", "command", "start", "shapes")
 """Keys that the page shows at another place, or not at all."""
 
 PACKAGES = {
@@ -54,11 +54,12 @@ def _machine(machine: Mapping[str, Any] | None) -> str:
         return ""
     names: Sequence[str] = machine.get("gpus") or ()
     gpus = [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
-    known = {"system", "cpu_cores", "memory_gb", "gpus", "driver"}
+    known = {"system", "cpu", "cpu_cores", "memory_gb", "gpus", "driver"}
     parts = [
         *gpus,
         "no GPU" if "gpus" in machine and not gpus else "",
         f"driver {machine['driver']}" if machine.get("driver") else "",
+        words(machine.get("cpu")),
         _count(machine.get("cpu_cores"), "CPU core"),
         f"{digits(machine['memory_gb'], 'GB')} of memory" if machine.get("memory_gb") else "",
         words(machine.get("system")),

@@ -79,6 +79,7 @@ class ReportContext:
     cells: Sequence[CellView] = ()
     plots: Sequence[Path] = ()  # SVG; a PNG of the same name is shown where one cannot be embedded
     control: ControlGroup = field(default_factory=ControlGroup)
+    limits: Mapping[str, Any] | None = None  # of `limit_view`; None: no limit is known
     folder: Path | None = None  # the page's own folder; files in it are linked
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from profiling.atomic_write import write_atomic
-from sweep.analysis import paired
+from sweep.analysis import limits, paired
 from sweep.analysis.columns import NAMES
 from sweep.analysis.table import unnamed
 from sweep.plan.cells import BASELINE, FEATURE
-from sweep.report import conclusions
-from sweep.report.page import environment, timeline_view
+from sweep.report import conclusions, drawing, limit_cells
+from sweep.report.conclusions import Conclusion
+from sweep.report.limit_cells import LimitCell
+from sweep.report.page import environment, limit_view, timeline_view
 from sweep.report.page.html import CellView, ReportContext, phases_of, render, with_section
 from sweep.report.words import Row, baseline_latency_s, number, text
 
@@ -31,13 +33,27 @@ NEEDED = ("summary.csv", "report.json", "manifest.json")
 def page(folder: Path, plots: bool = True) -> str:
     """The page as text. Raises OSError without one of the files, ValueError when one cannot be read."""
     rows = _rows(folder / "summary.csv")
+    known = limit_cells.published(folder, rows)
+    rows = with_limits(rows, known)
     report, manifest = (json.loads((folder / name).read_text(encoding="utf-8")) for name in NEEDED[1:])
     sweep = report["sweep"]
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = _drawn(rows, Path(scratch), sweep.get("note") or "") if plots else []
-        stored = [one["text"] for one in report.get("conclusions", ())]
-        sentences = stored or [one.text for one in conclusions.conclude(_with_p_values(rows))]
-        return render(_context(rows, sweep, report["cells"], manifest, drawn, sentences))
+        drawn = drawing.draw_rows(Path(scratch), rows, sweep.get("note") or "", limits=known) if plots else []
+        told = _concluded(report) or conclusions.conclude(_with_p_values(rows), limits=known)
+        section = limit_view.view(known, conclusions.winners(told))
+        return render(_context(rows, sweep, report["cells"], manifest, drawn, [one.text for one in told], section))
+
+
+def _concluded(report: Mapping[str, Any]) -> tuple[Conclusion, ...]:
+    """The conclusions that are stored."""
+    stored = report.get("conclusions", ())
+    return tuple(Conclusion(one["code"], one["text"], tuple(one["cells"])) for one in stored)
+
+
+def with_limits(rows: Sequence[Row], known: Sequence[LimitCell]) -> list[Row]:
+    """Rows of an earlier version with the columns of predictions and limits."""
+    found = {one.key: limits.columns(one.found) for one in known if not text(one.row, "profiled")}
+    return [{**row, **found.get(text(row, "cell_key"), {})} for row in rows]
 
 
 def _with_p_values(rows: Sequence[Row]) -> list[Row]:
@@ -60,6 +76,7 @@ def _context(
     manifest: Mapping[str, Any],
     plots: Sequence[Path],
     sentences: Sequence[str],
+    told_limits: Mapping[str, Any] | None,
 ) -> ReportContext:
     models = ", ".join(sorted({text(row, "model") for row in rows}))
     by_key = {text(row, "cell_key"): row for row in rows}
@@ -84,6 +101,7 @@ def _context(
             for place, row in enumerate(rows)
         ),
         plots=tuple(path for path in plots if path.suffix == ".svg"),
+        limits=told_limits,
     )
 
 
@@ -98,14 +116,6 @@ def _computed(row: Row) -> dict[str, float | None]:
     """Fields that rows are compared by as numbers, and `baseline_latency_s`, which earlier versions did not write."""
     known = {"p_holm": number(row, "p_holm"), "speedup": number(row, "speedup")}
     return known if text(row, "role") == BASELINE else known | {"baseline_latency_s": baseline_latency_s(row)}
-
-
-def _drawn(rows: Sequence[Row], folder: Path, note: str) -> list[Path]:
-    import pandas
-
-    from sweep.report.plots.draw import draw_all
-
-    return draw_all(pandas.DataFrame([dict(row) for row in rows]), folder, note)
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -62,6 +62,7 @@ _SAID: Mapping[str, Callable[[Row], Said]] = {
     "ranks": lambda row: Said(text(row, "ranks")),
     "bottleneck": lambda row: Said(words.bottleneck_text(row)),
     "psnr_db": lambda row: Said(words.quality_text(row)),
+    "limit_share": lambda row: Said(words.percent(number(row, "limit_share"))),
 }
 """Columns whose fields say more than a number."""
 

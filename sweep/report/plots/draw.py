@@ -86,7 +86,7 @@ def draw_all(
     """
     import matplotlib
 
-    frame = _clean(summary)
+    frame = cleaned(summary)
     written: list[Path] = []
     with style(), drawing_on(on):
         matplotlib.rcParams.update(sheet.sizes())
@@ -277,7 +277,7 @@ TELLS_ALL = ("heatmap",)
 """Plots that also show cells without numbers."""
 
 
-def _clean(summary: "pandas.DataFrame") -> "pandas.DataFrame":
+def cleaned(summary: "pandas.DataFrame") -> "pandas.DataFrame":
     """A copy with every column that the plots read: numbers as floats, texts as str, missing as NaN or "".
 
     Adds `aa` (whether it is an A/A run), `series` (what a line or colour stands for: the features, or the cell's
