@@ -21,13 +21,20 @@ def run_single(cfg: DictConfig) -> int:
     with ranges.marked("plan", 0):
         cell = cell_from(cfg, list(hydra.overrides.task))
         made = plan.build_plan([cell])
-    return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
+    return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None, single=True)
 
 
-def run_plan(made: Plan, folder: Path, dry_run: bool | int | str, launch: group.Launch | None, jobs: int = 1) -> int:
+def run_plan(
+    made: Plan,
+    folder: Path,
+    dry_run: bool | int | str,
+    launch: group.Launch | None,
+    jobs: int = 1,
+    single: bool = False,
+) -> int:
     """Print or run a plan. `launch` runs `jobs` groups at once; None: one after another, in this process.
 
-    Raises ConfigError where nothing of it can run.
+    A `single` run has no baselines. Raises ConfigError where nothing of it can run.
     """
     made, notes, forecast = outlook.checked(made, looked_at=bool(dry_run))
     refuse_if_nothing_runs(made)
@@ -37,7 +44,7 @@ def run_plan(made: Plan, folder: Path, dry_run: bool | int | str, launch: group.
     if dry_run:
         from sweep.report.plan_table import plan_json, print_plan
 
-        seen = outlook.outlook(made, folder, forecast, jobs)
+        seen = outlook.outlook(made, folder, forecast, jobs, single)
         if dry_run == "json":
             print(plan_json(made, seen))
         else:

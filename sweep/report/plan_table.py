@@ -135,7 +135,7 @@ def _time(plan: Plan, seen: Outlook) -> str:
     forecast = seen.times.forecast
     whence = "from earlier results here"
     if forecast is not None and total.predicted_s:
-        whole = total.predicted_s > 0.999 * total.seconds
+        whole = total.predicted_s >= (1 - 1e-9) * total.seconds
         part = "all of it" if whole else f"of which {duration_words(total.predicted_s)}"
         whence = f"{part} predicted ({_grade(forecast)})"
     if any(cell.config["repeat"] != 1 for cell in plan.cells):

@@ -57,14 +57,14 @@ def _nothing_skipped(hardware: Hardware) -> str:
     return f"skip_oom=true skips nothing, because the memory of the device here is unknown{where}"
 
 
-def outlook(plan: Plan, folder: Path, forecast: "Forecast | None", jobs: int) -> "Outlook":
-    """What a dry run shows."""
+def outlook(plan: Plan, folder: Path, forecast: "Forecast | None", jobs: int, single: bool) -> "Outlook":
+    """What a dry run shows; a `single` run has no baselines."""
     from sweep.predict.times import Times
     from sweep.report.plan_table import Outlook
     from sweep.results.earlier import expected
 
     times = Times(expected(plan, folder, OUTPUTS), forecast)
-    seen = Outlook(times, jobs=jobs, elsewhere=_elsewhere(plan))
+    seen = Outlook(times, jobs=jobs, elsewhere=_elsewhere(plan, single))
     run = _first(plan)
     if run is None:
         return seen
@@ -80,7 +80,7 @@ def outlook(plan: Plan, folder: Path, forecast: "Forecast | None", jobs: int) ->
     return dataclasses.replace(seen, budget=run.budget, fits=fits)
 
 
-def _elsewhere(plan: Plan) -> "Elsewhere | None":
+def _elsewhere(plan: Plan, single: bool) -> "Elsewhere | None":
     """The same plan on the chosen hardware, where that is not what is here."""
     hardware = plan.cells[0].run_config.hardware if plan.cells else Hardware()
     if hardware.name == AUTO:
@@ -95,19 +95,19 @@ def _elsewhere(plan: Plan) -> "Elsewhere | None":
     from sweep.predict.planned import forecast
     from sweep.report.plan_table import Elsewhere
 
-    there = _with_gpus(plan)
+    there = _with_gpus(plan, single)
     found = forecast(there.cells, device)
     return Elsewhere(there, found, hardware, fitting.note(there, fitting.too_large(there, found)))
 
 
-def _with_gpus(plan: Plan) -> Plan:
+def _with_gpus(plan: Plan, single: bool) -> Plan:
     """The plan as it would be if there were GPUs, with the baselines that it would then have."""
     cells = [
         dataclasses.replace(cell, skip=None) if cell.skip and cell.skip.code == NO_GPU else cell
         for cell in plan.cells
         if cell.role != AA
     ]
-    run = [cell for cell in cells if cell.skip is None and cell.run_config.baselines]
+    run = [cell for cell in cells if cell.skip is None and cell.run_config.baselines and not single]
     missing = {cell.baseline_key: cell for cell in run if cell.baseline_key not in plan.by_key}
     cells += map(_baseline_of, missing.values())
     return build_plan([*cells, *repeats_of_baselines(cells)])
