@@ -1,6 +1,7 @@
 """Seconds that a plan will take: as its cells took before, else as predicted, group by group and as a whole. Pure.
 
-A group is an engine start and the cells that it measures. Earlier results win; what neither tells is not counted.
+A group is an engine start and the cells that it measures. Earlier results win, and predictions are scaled to
+them; what neither tells is not counted.
 """
 
 import heapq
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweep.cached import cached_property
 from sweep.plan.cells import Cell, Group, Plan
 from sweep.results.earlier import Expected
 
@@ -48,10 +50,19 @@ class Times:
     earlier: Expected
     forecast: "Forecast | None" = None
 
+    @cached_property
+    def factor(self) -> float:
+        """How long cells took that were measured here, for a second that is predicted of them: 1 without such cells."""
+        predicted = self.forecast.cells_s if self.forecast else {}
+        both = [(took, predicted[key]) for key, took in self.earlier.cells_s.items() if key in predicted]
+        return sum(took for took, _ in both) / sum(expected for _, expected in both) if both else 1.0
+
     def cell_s(self, key: str) -> float | None:
         """Warm-up and measurement of a cell; None when nothing tells."""
-        predicted = self.forecast.cells_s if self.forecast else {}
-        return self.earlier.cells_s.get(key, predicted.get(key))
+        if key in self.earlier.cells_s:
+            return self.earlier.cells_s[key]
+        predicted = self.forecast.cells_s.get(key) if self.forecast else None
+        return None if predicted is None else predicted * self.factor
 
     def start_s(self, engine_key: str, first: bool = False) -> float | None:
         """Starting an engine; `first`: with the imports that all engines share."""

@@ -137,7 +137,8 @@ def _time(plan: Plan, seen: Outlook) -> str:
     if forecast is not None and total.predicted_s:
         whole = total.predicted_s >= (1 - 1e-9) * total.seconds
         part = "all of it" if whole else f"of which {duration_words(total.predicted_s)}"
-        whence = f"{part} predicted ({_grade(forecast)})"
+        scaled = "" if seen.times.factor == 1 else "; scaled to what was measured here"
+        whence = f"{part} predicted ({_grade(forecast)}{scaled})"
     if any(cell.config["repeat"] != 1 for cell in plan.cells):
         side += ", first starts alone"
     cost = _cost(total, seen.hardware)
@@ -150,14 +151,18 @@ def _grade(forecast: "Forecast") -> str:
 
 
 def _cost(total: Total, hardware: Hardware) -> str:
-    """Devices in use at once × time × price; "" without a price."""
-    price = hardware.price_per_gpu_hour
+    """GPUs in use at once × time × price; "" without a price."""
+    price = _price(hardware)
     if price is None:
         return ""
-    device = "GPU" if hardware.kind == "cuda" else "core"
-    of = f" for {total.gpus} {device}s" if total.gpus > 1 else ""
+    of = f" for {total.gpus} GPUs" if total.gpus > 1 else ""
     name = "" if hardware.name == AUTO else f" ({hardware.name})"
-    return f"about ${total.cost(price):.2f}{of} at ${price:.2f} a {device} hour{name}"
+    return f"about ${total.cost(price):.2f}{of} at ${price:.2f} a GPU hour{name}"
+
+
+def _price(hardware: Hardware) -> float | None:
+    """Of a GPU hour; a CPU core has none, as in cost_per_image."""
+    return None if hardware.kind == "cpu" else hardware.price_per_gpu_hour
 
 
 def _fits(plan: Plan, seen: Outlook) -> str:
@@ -172,7 +177,8 @@ def _fits(plan: Plan, seen: Outlook) -> str:
         return f"{told}: how much of it fits shows while it runs"
     if not left:
         return f"{told}: all of it is expected to fit"
-    return f"{told}: {len(waiting) - len(left)} of {cells_words(len(waiting))} fit; left out: {listed(left, NAMED)}"
+    fit = f"{len(waiting) - len(left)} of {cells_words(len(waiting))}"
+    return f"{told}: {fit} are expected to fit; left out: {listed(left, NAMED)}"
 
 
 def _elsewhere(seen: Outlook) -> list[str]:
@@ -232,7 +238,7 @@ def _expected(plan: Plan, seen: Outlook) -> dict[str, Any]:
 
 
 def _whole(total: Total, hardware: Hardware, forecast: "Forecast | None") -> dict[str, Any]:
-    price = hardware.price_per_gpu_hour
+    price = _price(hardware)
     return {
         "seconds": total.seconds if total.known else None,
         "predicted_seconds": total.predicted_s,

@@ -180,7 +180,7 @@ class Budget:
         groups = [known.plan.groups[number] for number in waiting]
         next_s = known.group_s(groups[0])
         needs = f"the next engine needs about {duration_words(next_s)}" if next_s else "another engine was to start"
-        left = f"{duration_words(left_s)} was left" if left_s > 0 else "nothing was left"
+        left = f"{duration_words(left_s)} were left" if left_s > 0 else "nothing was left"
         why = f"{needs}, and {left} of budget={self.text}"
         self.left_out |= {key: why for group in groups for key in group.cells if key not in known.done}
         self.missing_s += sum(map(known.group_s, groups))
@@ -209,7 +209,7 @@ class Budget:
         """What was left out, and how to measure it; `command` does."""
         parts = []
         if self.left_out:
-            labels = [cell.label for cell in plan.cells if cell.key in self.left_out]
+            labels = [plan.cell(key).label for key in self.left_out if key in plan.by_key]
             of = cells_words(sum(cell.skip is None for cell in plan.cells))
             was = "was" if len(labels) == 1 else "were"
             parts.append(f"{len(labels):,} of {of} {was} not run ({listed(labels, NAMED)})")

@@ -69,7 +69,7 @@ def outlook(plan: Plan, folder: Path, forecast: "Forecast | None", jobs: int, si
     if run is None:
         return seen
     seen = dataclasses.replace(seen, devices=_devices(run))
-    if seen.elsewhere is None:  # else its price is not that of what is here
+    if seen.elsewhere is None and _kind(plan) == "cuda":  # else its price is not that of what is here
         seen = dataclasses.replace(seen, hardware=run.hardware)
     if not run.budget:
         return seen

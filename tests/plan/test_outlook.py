@@ -82,7 +82,7 @@ def test_predicted_times_are_those_of_sweep_predict_and_add_up(sweep: Sweep, mea
     starts_s = whole["seconds"] - sum(one["seconds"] for one in cells.values())
     assert 1 < starts_s < 60, "four engine starts on a CPU"
     assert whole["predicted_seconds"] == pytest.approx(whole["seconds"])
-    assert whole["cost"] == pytest.approx(2 * 9 * whole["seconds"] / 3600), "two cores for the whole time"
+    assert whole["cost"] is None, "a price is a GPU's, as in cost_per_image"
     assert whole["grade"] == "assumed"
 
 
@@ -98,24 +98,25 @@ def test_two_engines_at_once_take_less_time_and_more_devices(sweep: Sweep, measu
 def test_earlier_results_win_and_the_line_says_how_much_is_predicted(
     sweep: Sweep, measure: Callable[..., None]
 ) -> None:
-    """On hardware so slow that a prediction shows: a baseline that was measured takes what it took."""
+    """What is still predicted is scaled to the cell that was measured: figures so slow can be wrong for both alike."""
+    measure(peak=1e-6)
+    _, before = expected(sweep, *QWEN, "batch=1,2", HERE)
+    assert all(one["source"] == "predicted" and one["seconds"] > 1000 for one in before.values())
     ran = sweep("-m", *QWEN, "hydra.sweep.dir=outputs/one")
     assert ran.code == 0, ran.err
-    before = time_line(dry(sweep, *QWEN))
-    assert before.endswith("from earlier results here")
-    measure(peak=1e-6)
     same = dry(sweep, *QWEN)
-    assert time_line(same) == before, "nothing of it is predicted"
-    assert "$" not in same.out, "hardware=auto has no price"
-    whole, cells = expected(sweep, *QWEN, "batch=1,2", HERE)
-    assert {label: one["source"] for label, one in cells.items()} == {
+    assert time_line(same).endswith("from earlier results here"), "nothing of it is predicted"
+    whole, after = expected(sweep, *QWEN, "batch=1,2", HERE)
+    assert {label: one["source"] for label, one in after.items()} == {
         "baseline b1": "earlier",
         "baseline b2": "predicted",
     }
-    assert cells["baseline b1"]["seconds"] < 1000 < cells["baseline b2"]["seconds"]
-    assert whole["predicted_seconds"] == pytest.approx(cells["baseline b2"]["seconds"])
+    scale = after["baseline b1"]["seconds"] / before["baseline b1"]["seconds"]
+    assert scale < 0.5
+    assert after["baseline b2"]["seconds"] == pytest.approx(scale * before["baseline b2"]["seconds"])
+    assert whole["predicted_seconds"] == pytest.approx(after["baseline b2"]["seconds"])
     line = time_line(dry(sweep, *QWEN, "batch=1,2", HERE))
-    assert re.search(r"about .+, of which .+ predicted \(assumed\); about \$[\d.]+ at \$9\.00 a core hour", line)
+    assert re.search(r"about .+, of which .+ predicted \(assumed; scaled to what was measured here\)$", line)
 
 
 def test_without_a_device_that_is_known_nothing_is_predicted(sweep: Sweep) -> None:
@@ -214,7 +215,7 @@ def test_a_skipped_cell_is_not_loaded(sweep: Sweep, measure: Callable[..., None]
 def test_a_budget_shows_in_the_plan(sweep: Sweep, measure: Callable[..., None]) -> None:
     measure(peak=1e-6)
     none = dry(sweep, *TWO, "budget=1s")
-    assert "budget=1s: 0 of 7 cells fit; left out: baseline b1" in none.out
+    assert "budget=1s: 0 of 7 cells are expected to fit; left out: baseline b1" in none.out
     all_of_it = dry(sweep, *TWO, "budget=1000h")
     assert "budget=1000h: all of it is expected to fit" in all_of_it.out
     _, cells = expected(sweep, *TWO, "budget=1000h")

@@ -184,7 +184,7 @@ def test_measured_times_decide_as_the_sweep_goes() -> None:
     assert waves == [[0], [1], [2]], "10 + 40 + 40, and 10 s are left"
     assert {plan.cell(key).label for key in made.left_out} == set(named(plan)[3:])
     assert len(set(made.left_out.values())) == 1
-    assert re.search(r"needs about 20 s, and 10 s was left of budget=20min", next(iter(made.left_out.values())))
+    assert re.search(r"needs about 20 s, and 10 s were left of budget=20min", next(iter(made.left_out.values())))
     sentence = made.sentence(plan, "THE COMMAND")
     assert sentence.startswith("budget=20min: 2 of 5 cells were not run (")
     assert sentence.endswith("; to run the rest: THE COMMAND")
