@@ -48,7 +48,7 @@ from sweep.findings import EXITS_WITH_1, NOT_RUN, Finding, deciding, status_of, 
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.predict.reached import Reached
 from sweep.results.folder import SweepFolder
-from sweep.results.records import CUT_OFF, ERROR, RunResult
+from sweep.results.records import CUT_OFF, ERROR, LEFT_OUT, RunResult
 
 Row = dict[str, Any]
 
@@ -259,6 +259,8 @@ def _absent(last: Mapping[str, Any]) -> Finding:
     if last.get("state") in ("loading", "warm-up", "running", "analysing"):
         doing = str(last["state"]).replace("warm-up", "warming up")
         return Finding("cut_off", f"no result: the sweep ended while the cell was {doing}", STATUS_ERROR)
+    if last.get("state") == LEFT_OUT:
+        return Finding("budget", str(last.get("reason")), NOT_RUN)
     return Finding("not_run", "the sweep ended before the cell began", NOT_RUN)
 
 
