@@ -115,8 +115,8 @@ def _took(times: Times, key: str) -> str:
     took_s = times.cell_s(key)
     if took_s is None:
         return ""
-    more = " (kept)" if key in times.earlier.kept else " (predicted)" if times.is_predicted(key) else ""
-    return f"{duration_words(took_s)}{more}"
+    about = "~" if times.is_predicted(key) else ""
+    return f"{about}{duration_words(took_s)}{' (kept)' * (key in times.earlier.kept)}"
 
 
 def _time(plan: Plan, seen: Outlook) -> str:
@@ -138,7 +138,7 @@ def _time(plan: Plan, seen: Outlook) -> str:
         whole = total.predicted_s >= (1 - 1e-9) * total.seconds
         part = "all of it" if whole else f"of which {duration_words(total.predicted_s)}"
         scaled = "" if seen.times.factor == 1 else "; scaled to what was measured here"
-        whence = f"{part} predicted ({_grade(forecast)}{scaled})"
+        whence = f"{part} predicted (~, {_grade(forecast)}{scaled})"
     if any(cell.config["repeat"] != 1 for cell in plan.cells):
         side += ", first starts alone"
     cost = _cost(total, seen.hardware)

@@ -134,7 +134,7 @@ def test_hardware_that_is_elsewhere_has_a_line_of_its_own(sweep: Sweep, measure:
     assert "predicted" in time_line(done)
     assert "$" not in time_line(done)
     (line,) = [line for line in done.out.splitlines() if line.startswith("on h200, which is not here: about ")]
-    assert "predicted (assumed)" in line
+    assert "predicted (~, assumed)" in line
     assert "for 2 GPUs at $4.59 a GPU hour (h200)" in line
 
 
