@@ -31,7 +31,7 @@ def too_large(plan: Plan, forecast: Forecast) -> dict[str, Finding]:
 def _finding(ledger: Ledger, room: float, device: str) -> Finding:
     largest = max((name for name, _ in ledger.parts), key=lambda name: ledger[name])
     part = f"{largest.replace('_', ' ')} {_gb(ledger[largest])}"
-    needs = f"needs {_gb(ledger.total)} GB"
+    needs = f"needs {_gb(ledger.needed)} GB"
     return Finding(TOO_LARGE, f"{needs} by prediction, {device} has {_gb(room)} (largest part: {part})", SKIP, needs)
 
 

@@ -99,6 +99,11 @@ class Ledger:
         return held if self.room is None else min(held, self.room)
 
     @property
+    def told(self) -> float:
+        """Bytes to tell: at the fullest moment, or what would be needed where that is more than there is."""
+        return self.needed if self.fits is False else self.total
+
+    @property
     def fits(self) -> bool | None:
         """Whether there is room; None where nobody knows how much."""
         return None if self.room is None else self.needed <= self.room

@@ -79,7 +79,7 @@ def answer(rows: Sequence[Row], found: Best | None, goal: str | None) -> str:
         left = _why_none(found)
         return (
             f"{GOALS[goal][0].capitalize()} {goal} of {found.tried:,}: {first.label} on {_gpus(first)}, "
-            f"{number(made.latency_s)} s, {number(made.images_per_s)} images/s, {number(made.memory.total / 1e9)} GB"
+            f"{number(made.latency_s)} s, {number(made.images_per_s)} images/s, {number(made.memory.told / 1e9)} GB"
             f"{f' ({left})' if left else ''}."
         )
     if len(predicted) == 1:
@@ -90,7 +90,7 @@ def answer(rows: Sequence[Row], found: Best | None, goal: str | None) -> str:
         room = f" of {number(made.memory_bytes / 1e9)}" if made.memory_bytes else ""
         return (
             f"{predicted[0].label} on {_gpus(predicted[0])}: {number(made.latency_s)} s, {share:.0%} of what the "
-            f"hardware allows; {number(made.memory.total / 1e9)}{room} GB, {fits}."
+            f"hardware allows; {number(made.memory.told / 1e9)}{room} GB, {fits}."
         )
     fitting = sum(row.prediction.fits is not False for row in predicted if row.prediction)
     skipped = len(rows) - len(predicted)
@@ -154,7 +154,7 @@ def _as_json(row: Row, beside: Relative, calibration: Calibrations) -> dict[str,
         "skipped_blocks_share": made.point.effects.skip,
         "energy_j_per_image": made.energy_j,
         "cost_per_image": made.cost,
-        "memory_gb": made.memory.total / 1e9,
+        "memory_gb": made.memory.told / 1e9,
         "memory": {name: {"gb": size / 1e9, "grade": Ledger.grade(name)} for name, size in made.memory.parts},
         "phases": {
             phase.name: {

@@ -17,7 +17,7 @@ GOALS: Mapping[str, tuple[str, Callable[[Row], float | None]]] = {
     ),
     "cost": ("lowest", lambda row: row.prediction.cost if row.prediction else None),
     "energy": ("lowest", lambda row: row.prediction.energy_j if row.prediction else None),
-    "memory": ("lowest", lambda row: row.prediction.memory.total if row.prediction else None),
+    "memory": ("lowest", lambda row: row.prediction.memory.told if row.prediction else None),
 }
 """Name: the better end, and what is ranked; lower is better."""
 
@@ -43,7 +43,7 @@ class Limit:
 
 
 _LIMITED: Mapping[str, Callable[[Prediction], float | None]] = {
-    "memory": lambda found: found.memory.total / 1e9,
+    "memory": lambda found: found.memory.told / 1e9,
     "latency": lambda found: found.latency_s,
     "gpus": lambda found: found.point.gpus,
     "cost": lambda found: found.cost,

@@ -99,7 +99,7 @@ def _values(row: Row, beside: Relative) -> dict[str, str]:
     longest = found.bottleneck
     return {
         "GPUs": str(found.point.gpus),
-        "memory GB": number(found.memory.total / 1e9),
+        "memory GB": number(found.memory.told / 1e9),
         "fits": {None: "?", True: "yes", False: "NO"}[found.fits],
         "latency s": number(found.latency_s),
         "images/s": number(found.images_per_s),
@@ -157,7 +157,7 @@ def memory(found: Prediction) -> Table:
         apart = " (not at the fullest moment)" if name in TOGETHER and name != largest else ""
         shown.add_row(f"{name.replace('_', ' ')}{apart}", _gigabytes(size), found.memory.grade(name))
     room = "" if found.memory_bytes is None else f" of {number(found.memory_bytes / 1e9)}"
-    shown.add_row("total", f"{number(found.memory.total / 1e9)}{room}", "", style="bold")
+    shown.add_row("total", f"{number(found.memory.told / 1e9)}{room}", "", style="bold")
     return shown
 
 

@@ -223,7 +223,7 @@ def _expected(plan: Plan, seen: Outlook) -> dict[str, Any]:
         cells[cell.key] = {
             "seconds": times.cell_s(cell.key),
             "source": source,
-            "memory_gb": predicted.prediction.memory.total / 1e9 if predicted else None,
+            "memory_gb": predicted.prediction.memory.told / 1e9 if predicted else None,
             "fits_memory": predicted.prediction.fits if predicted else None,
             "fits_budget": cell.key in seen.fits if seen.budget else None,
         }

@@ -116,7 +116,7 @@ def test_earlier_results_win_and_the_line_says_how_much_is_predicted(
     assert after["baseline b2"]["seconds"] == pytest.approx(scale * before["baseline b2"]["seconds"])
     assert whole["predicted_seconds"] == pytest.approx(after["baseline b2"]["seconds"])
     line = time_line(dry(sweep, *QWEN, "batch=1,2", HERE))
-    assert re.search(r"about .+, of which .+ predicted \(assumed; scaled to what was measured here\)$", line)
+    assert re.search(r"about .+, of which .+ predicted \(~, assumed; scaled to what was measured here\)$", line)
 
 
 def test_without_a_device_that_is_known_nothing_is_predicted(sweep: Sweep) -> None:
@@ -134,7 +134,7 @@ def test_hardware_that_is_elsewhere_has_a_line_of_its_own(sweep: Sweep, measure:
     assert "predicted" in time_line(done)
     assert "$" not in time_line(done)
     (line,) = [line for line in done.out.splitlines() if line.startswith("on h200, which is not here: about ")]
-    assert "predicted (~, assumed)" in line
+    assert "predicted (assumed)" in line
     assert "for 2 GPUs at $4.59 a GPU hour (h200)" in line
 
 
