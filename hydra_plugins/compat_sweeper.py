@@ -5,6 +5,7 @@ module imports nothing heavy. `sweep/plan/cells.py` decides what the cells are.
 """
 
 import itertools
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,9 @@ class CompatSweeper(Sweeper):
         """Plan and run everything; ends the process with the sweep's exit code."""
         from profiling import ranges
         from sweep.launch import run_plan
-        from sweep.plan.nothing_runs import refuse_if_nothing_runs
 
         with ranges.marked("plan", 0):
             made = self.plan(arguments)
-        refuse_if_nothing_runs(made)
         folder = Path(str(self.config.hydra.sweep.dir))
 
         def launched(numbers: list[int]) -> None:
@@ -59,7 +58,14 @@ class CompatSweeper(Sweeper):
             for done in self.launcher.launch(jobs, initial_job_idx=0):
                 _ = done.return_value  # raises what the job raised; run_group itself does not
 
-        raise SystemExit(run_plan(made, folder, self._dry_run, None if self._needs_no_jobs() else launched))
+        launch = None if self._needs_no_jobs() else launched
+        raise SystemExit(run_plan(made, folder, self._dry_run, launch, self._at_once()))
+
+    def _at_once(self) -> int:
+        """How many jobs the launcher runs at once, as far as its configuration says."""
+        launcher = self.config.hydra.launcher
+        told = launcher.get("n_jobs", launcher.get("array_parallelism", 1)) or 1
+        return int(told) if int(told) > 0 else os.cpu_count() or 1
 
     def _needs_no_jobs(self) -> bool:
         """Whether Hydra would run jobs one after another in this process, and do nothing else for them.
@@ -87,7 +93,7 @@ class CompatSweeper(Sweeper):
         parsed = parser.parse_overrides([*given, *arguments])
         axes = {override.get_key_element(): values_of(override) for override in parsed}  # the command line wins
         varying = {key for key, values in axes.items() if len(values) > 1}
-        _refuse_several_machines(axes.get("hardware", []))
+        _refuse_several(axes)
         feature_axis = [feature_names(value) for value in axes.pop("feature", ["[]"])]
         words = {word: [feature_names(value) for value in axes.pop(word, ())] for word in (BASE, ADD)}
         adding = add_ons(words, with_features="feature" in typed)  # takes the place of a study's features
@@ -134,12 +140,21 @@ class CompatSweeper(Sweeper):
             require(used, f"{override}: the sweep has no cell with feature '{name}'{near}")
 
 
-def _refuse_several_machines(names: list[str]) -> None:
-    """Check that one hardware is chosen: nothing that is measured depends on it, and cost has one price."""
+ONE = {
+    "hardware": "a sweep runs on one machine, so choose one of them",
+    "budget": "a sweep has one budget",
+    "skip_oom": "choose true or false for the whole sweep",
+}
+"""What holds for a sweep as a whole, and is part of no cell's key."""
+
+
+def _refuse_several(axes: dict[str, list[str]]) -> None:
+    """Check that what holds for the whole sweep has one value: nothing that is measured depends on it."""
     from sweep.config import require
 
-    one = "a sweep runs on one machine, so choose one of them"
-    require(len(names) < 2, f"hardware={','.join(names)}: {one}")
+    for name, why in ONE.items():
+        given = axes.get(name, [])
+        require(len(given) < 2, f"{name}={','.join(given)}: {why}")
 
 
 SAID = {"load": "{}", "load.max_concurrency": "{} in flight", "load.request_rate": "{}/s"}

@@ -7,6 +7,7 @@ Knows nothing of how a value is used. Files under conf/ choose values, never typ
 import dataclasses
 import difflib
 import functools
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -35,6 +36,21 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigError(message) unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+_UNITS_S = {"h": 3600.0, "min": 60.0, "s": 1.0}
+_PART = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(_UNITS_S)})")
+
+
+def seconds_of(text: str, name: str) -> float:
+    """`90s`, `20min`, `2h` or `1h30min` in seconds. Raises ConfigError, which names the field."""
+    told = text.replace(" ", "")
+    parts = _PART.findall(told)
+    meant = "a time in s, min or h, as in 90s, 20min or 1h30min"
+    require(bool(parts) and _PART.sub("", told) == "", f"{name}={text}: give it {meant}")
+    found = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    require(found > 0, f"{name}={text}: must be more than 0; give it {meant}")
+    return found
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -591,6 +607,8 @@ class RunConfig:
     repeat: int | str = 1  # multirun: engine starts per cell; auto: until `precision` is reached
     precision: float = 0.05  # target half-width of a speed-up's 95 % interval, relative (0.05 is ±5 %)
     max_repeat: int = 4  # most engine starts per cell with repeat=auto
+    budget: str | None = None  # 90s, 20min, 2h: run what tells most first, and start nothing that would not fit
+    skip_oom: bool = False  # SKIP cells that by prediction do not fit into the memory of the device
     clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to the baseline's image
     ocr: bool = False  # read the text in pictures whose prompts quote text; needs the extra `ocr`
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also all triples, …
@@ -623,6 +641,8 @@ class RunConfig:
         require(0 < self.precision < 1, f"precision={self.precision}: must be between 0 and 1 (0.05 is ±5 %)")
         require(self.dry_run in (True, False, "json"), f"dry_run={self.dry_run}: choose true, false or json")
         require(1 <= self.max_repeat <= MOST_STARTS, f"max_repeat={self.max_repeat}: must be from 1 to {MOST_STARTS}")
+        if self.budget is not None:
+            seconds_of(self.budget, "budget")
 
 
 @functools.cache

@@ -20,6 +20,9 @@ USABLE = (PASS, WARN)
 LOST = (FAIL, ERROR)
 """Statuses of cells that ran and whose results cannot be used."""
 
+BUDGET = "budget"
+"""Code of a cell that a budget left out, as it was told to."""
+
 EXITS_WITH_1 = (*LOST, NOT_RUN)
 """Statuses that make a command exit with 1: what was planned is not there, or cannot be used."""
 

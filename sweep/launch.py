@@ -12,7 +12,7 @@ from sweep.plan.cells import Plan
 from sweep.plan.nothing_runs import refuse_if_nothing_runs
 from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
-from sweep.run import group
+from sweep.run import group, outlook
 
 
 def run_single(cfg: DictConfig) -> int:
@@ -21,25 +21,34 @@ def run_single(cfg: DictConfig) -> int:
     with ranges.marked("plan", 0):
         cell = cell_from(cfg, list(hydra.overrides.task))
         made = plan.build_plan([cell])
+    return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None, single=True)
+
+
+def run_plan(
+    made: Plan,
+    folder: Path,
+    dry_run: bool | int | str,
+    launch: group.Launch | None,
+    jobs: int = 1,
+    single: bool = False,
+) -> int:
+    """Print or run a plan. `launch` runs `jobs` groups at once; None: one after another, in this process.
+
+    A `single` run has no baselines. Raises ConfigError where nothing of it can run.
+    """
+    made, notes, forecast = outlook.checked(made, looked_at=bool(dry_run))
     refuse_if_nothing_runs(made)
-    return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None)
-
-
-def run_plan(made: Plan, folder: Path, dry_run: bool | int | str, launch: group.Launch | None) -> int:
-    """Print or run a plan. `launch` None: run the groups in this process, one after another."""
-    for note in made.notes:
+    made = outlook.in_order(made, forecast)
+    for note in (*made.notes, *notes):
         complain(f"sweep: {note}")
-    if dry_run == "json":
-        from sweep.report.plan_table import plan_json
-
-        print(plan_json(made))
-        return 0
     if dry_run:
-        from sweep.report.plan_table import print_plan
-        from sweep.results.earlier import expected
-        from sweep.results.latest import OUTPUTS
+        from sweep.report.plan_table import plan_json, print_plan
 
-        print_plan(made, known=expected(made, folder, OUTPUTS))
+        seen = outlook.outlook(made, folder, forecast, jobs, single)
+        if dry_run == "json":
+            print(plan_json(made, seen))
+        else:
+            print_plan(made, seen=seen)
         return 0
     from sweep.run.session import execute
 
@@ -49,7 +58,7 @@ def run_plan(made: Plan, folder: Path, dry_run: bool | int | str, launch: group.
         for number in numbers:
             group.run_group(sweep, plan, number)
 
-    return execute(made, folder, launch or here)
+    return execute(made, folder, launch or here, outlook.budget_of(made, folder, forecast, jobs))
 
 
 def run_launched_group(cfg: DictConfig) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from sweep.asked import Asked, asked
 from sweep.config import ConfigError, Model, RunConfig, require
-from sweep.predict import shapes
 from sweep.predict.calibrate import Calibration
 from sweep.predict.calibration_files import calibration_for, load
 from sweep.predict.hardware import Device, device_of
+from sweep.predict.planned import shaped_model
 from sweep.predict.point import point_of
 from sweep.predict.prediction import predicted
 from sweep.predict.quality import psnr_db
@@ -120,15 +120,6 @@ def _device(run: RunConfig, known: dict[int, Device]) -> Device:
             )
         known[key] = found
     return known[key]
-
-
-def shaped_model(model: Model) -> Model:
-    """The model with the shapes of its checkpoint, where a folder is given. Raises ConfigError for none there."""
-    if model.path is None:
-        return model
-    folder = Path(model.path)
-    require(folder.is_dir(), f"model.path={model.path}: no such folder; leave it out to predict the published model")
-    return shapes.of_checkpoint(model, folder)
 
 
 def _refuse_if_none_runs(rows: Sequence[Row]) -> None:

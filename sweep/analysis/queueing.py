@@ -103,9 +103,9 @@ class Queueing:
     def law(self) -> Law | None:
         """How requests arrive; None of closed loads and recorded times."""
         load = self.rungs[0].data.cell.config["load"]
-        if load["name"] != "open" or load["trace"]:
+        if load["name"] != "open" or load.get("trace"):
             return None
-        return Law(load["arrivals"], load["burstiness"], load["burst"])
+        return Law(load["arrivals"], load.get("burstiness", 1.0), load.get("burst", 8))
 
     @property
     def limit_s(self) -> float | None:
@@ -168,7 +168,8 @@ def explained(rung: Rung) -> str:
 def replayed(rung: Rung) -> tuple[float, float]:
     """p50 and p95, in seconds, of an open load whose batches take the times that they took, in their order.
 
-    What the model says then rests on nothing but how requests wait: it tells a wrong model from wrong service times.
+    Pauses between them are its own as well. What the model says then rests on nothing but how requests wait, and
+    tells a wrong model from wrong service times.
     """
     import numpy
 
@@ -177,8 +178,9 @@ def replayed(rung: Rung) -> tuple[float, float]:
     ordered = sorted(
         (one for one in result.batches if one.batch_index in starts), key=lambda one: starts[one.batch_index]
     )
-    found = queueing.replayed(rung.station, times[None], [one.latency_s for one in ordered])
-    latency_s = (found.latency_s[0] + numpy.median(rung.station.service.outside_s))[chosen]
+    service = service_sources.with_own_pause(rung.station.service, rung.data)
+    found = queueing.replayed(replace(rung.station, service=service), times[None], [one.latency_s for one in ordered])
+    latency_s = (found.latency_s[0] + numpy.median(service.outside_s))[chosen]
     p50_s, p95_s = numpy.percentile(latency_s[~numpy.isnan(latency_s)], (50, 95)).tolist()
     return float(p50_s), float(p95_s)
 
@@ -293,7 +295,8 @@ def long_loads(one: Queueing) -> tuple[list[float], list[Figures]]:
 
 
 def _limit_s(cell: Cell) -> float | None:
-    limits = {name: value for name, value in cell.config["load"]["slo"].items() if value is not None}
+    asked = cell.config["load"].get("slo") or {}  # loads of earlier versions may have none
+    limits = {name: value for name, value in asked.items() if value is not None}
     return limits["e2el"] / 1e3 if set(limits) == {"e2el"} else None
 
 

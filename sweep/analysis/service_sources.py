@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from sweep.analysis import load_metrics
@@ -130,6 +130,12 @@ def rests_on_itself(data: CellData, found: Source) -> bool:
     return all(found.sizes.get(size) == data.cell.key for size in _shown(data).sizes)
 
 
+def with_own_pause(service: ServiceTimes, data: CellData) -> ServiceTimes:
+    """The same with the pause between batches of one load, where it shows any."""
+    pauses_s = _shown(data).pauses_s
+    return replace(service, pause_s=statistics.median(pauses_s)) if pauses_s else service
+
+
 def longer(service: ServiceTimes, data: CellData) -> float:
     """How many times as long the batches of a cell took as batches of their sizes take by these service times."""
     own = _shown(data).sizes
@@ -169,10 +175,10 @@ def _shown(data: CellData) -> _Shown:
 def _pauses(result: RunResult, together: dict[int, list[RequestRow]], batch: int, wait_ms: float) -> list[float]:
     """Between two batches of which the second was there before the first was done, and waited for no company."""
     took_s = {batch.batch_index: batch.latency_s for batch in result.batches}
-    known = sorted((own[0].start_s, own, index) for index, own in together.items() if index in took_s)
+    known = sorted((own[0].start_s, index) for index, own in together.items() if index in took_s)
     found = []
-    for (start_s, _, index), (next_s, own, _) in pairwise(known):
-        end_s = start_s + took_s[index]
+    for (start_s, index), (next_s, following) in pairwise(known):
+        own, end_s = together[following], start_s + took_s[index]
         came_s = min(one.start_s - (one.queue_s or 0.0) for one in own)
         if came_s < end_s <= next_s and (not wait_ms or len(own) == batch):
             found.append(next_s - end_s)

@@ -44,11 +44,11 @@ from sweep.analysis.stored_sweep import StoredSweep
 from sweep.analysis.trends import Trend
 from sweep.engines import registry
 from sweep.findings import ERROR as STATUS_ERROR
-from sweep.findings import EXITS_WITH_1, NOT_RUN, Finding, deciding, status_of, texts
+from sweep.findings import BUDGET, EXITS_WITH_1, NOT_RUN, Finding, deciding, status_of, texts
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.predict.reached import Reached
 from sweep.results.folder import SweepFolder
-from sweep.results.records import CUT_OFF, ERROR, RunResult
+from sweep.results.records import CUT_OFF, ERROR, LEFT_OUT, RunResult
 
 Row = dict[str, Any]
 
@@ -259,9 +259,11 @@ def _absent(last: Mapping[str, Any]) -> Finding:
     if last.get("state") in ("loading", "warm-up", "running", "analysing"):
         doing = str(last["state"]).replace("warm-up", "warming up")
         return Finding("cut_off", f"no result: the sweep ended while the cell was {doing}", STATUS_ERROR)
+    if last.get("state") == LEFT_OUT:
+        return Finding(BUDGET, str(last.get("reason")), NOT_RUN)
     return Finding("not_run", "the sweep ended before the cell began", NOT_RUN)
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
-    """1 when any cell is FAIL, ERROR or NOT RUN, else 0."""
-    return int(any(row["status"] in EXITS_WITH_1 for row in rows))
+    """1 when any cell is FAIL, ERROR or NOT RUN, else 0. What a budget left out was left out as it was told to."""
+    return int(any(row["status"] in EXITS_WITH_1 and row["reason_code"] != BUDGET for row in rows))

@@ -330,7 +330,8 @@ def figures(found: Served, servers: int, chosen: "numpy.ndarray", limit_s: float
     if not every.size:
         return Figures(None, None, None, None, None, None, **rates, attained=attained)
     p50_s, p95_s, p99_s = (float(one) for one in numpy.percentile(every, (50, 95, 99)))
-    lanes = numpy.array([numpy.percentile(row[own], (50, 95)) for row, own in zip(latency_s, counted, strict=True)])
+    known = [row[own] for row, own in zip(latency_s, counted, strict=True) if own.any()]
+    lanes = numpy.array([numpy.percentile(row, (50, 95)) for row in known])
     low, high = numpy.percentile(lanes, (2.5, 97.5), axis=0).tolist()
     return Figures(
         mean_s=float(every.mean()),

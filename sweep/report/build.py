@@ -22,11 +22,13 @@ from sweep.results.folder import SweepFolder
 __all__ = ["RANDOM_WEIGHTS_NOTE", "collector_paused", "rebuild"]
 
 
-def rebuild(folder: SweepFolder, plots: bool = True, resume: str = "", console: Console | None = None) -> int:
+def rebuild(
+    folder: SweepFolder, plots: bool = True, resume: str = "", console: Console | None = None, left_out: str = ""
+) -> int:
     """Write summary.csv, report.json, plots and report.html of `folder` and print the table; returns the exit code.
 
-    Cells under load also get a bench.json each. `resume` is the command that resumes a sweep that was interrupted.
-    Raises ConfigError when the folder is not a sweep.
+    Cells under load also get a bench.json each. `resume` is the command that resumes a sweep that was interrupted,
+    `left_out` a sentence on what a budget left out. Raises ConfigError when the folder is not a sweep.
     """
     console = console or Console()
     with collector_paused():
@@ -58,6 +60,8 @@ def rebuild(folder: SweepFolder, plots: bool = True, resume: str = "", console: 
         if time.perf_counter() - started > 60:
             console.print("drawing took over a minute; plots=false skips it")
     _print(console, found, resume, files, pictures, len(benches))
+    if left_out and not resume:
+        console.print(Text(clean(left_out), "yellow"), soft_wrap=True)
     return summary.exit_code(rows)
 
 

@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> int:
         texts = []
         for one in found:
             texts.append(table_of(one))
-            also_open = any(other.is_open and other.name == one.name for other in found if other.rungs)
+            also_open = any(other.is_open and other.source == one.source for other in found if other.rungs)
             if one.rungs and (one.is_open or not also_open):
                 texts.append(_expected(one, rates, given))
     except Unfit as error:

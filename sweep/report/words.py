@@ -142,6 +142,14 @@ def cells_words(count: int) -> str:
     return f"{count:,} cell{'' if count == 1 else 's'}"
 
 
+def duration_words(seconds: float) -> str:
+    """`12 s`, `4 min 5 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def listed(names: Sequence[str], most: int) -> str:
     """`a, b and c`; `a, b and 7 more` where there are more than `most`."""
     shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]

@@ -34,6 +34,9 @@ class Expected:
         return took_s, known, cells
 
 
+NOTHING_KNOWN = Expected({}, {}, frozenset())
+
+
 def expected(plan: Plan, folder: Path, others: Path) -> Expected:
     """What earlier results tell: those in `folder`, where the sweep would run, then those of sweeps below `others`."""
     wanted = {cell.key: cell for cell in plan.cells if not cell.skip}

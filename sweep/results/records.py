@@ -61,6 +61,10 @@ CUT_OFF = "cut_off"
 """Cause of an error: the sweep itself ended while the cell was running. What was measured by then is kept."""
 
 
+LEFT_OUT = "left_out"
+"""State that an event tells of a cell which `budget` had no time for. Such a cell has no result."""
+
+
 class RequestRow(Struct, frozen=True):
     """One request for an image or, with no size, for a text, whatever came of it; a row of requests.csv.
 

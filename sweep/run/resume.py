@@ -8,16 +8,22 @@ from pathlib import Path
 from sweep.masking import masked_text
 
 _FOLDER = re.compile(r"\+{0,2}hydra\.(run|sweep)\.dir=")
+_BUDGET = re.compile(r"\+{0,2}budget=")
 
 
-def command(typed: Sequence[str], folder: Path) -> str:
-    """For a shell. `typed` is the interpreter with its arguments, as in `sys.orig_argv`; secrets are masked."""
+def command(typed: Sequence[str], folder: Path, budget: bool = True) -> str:
+    """For a shell. `typed` is the interpreter with its arguments, as in `sys.orig_argv`; secrets are masked.
+
+    Without `budget` it measures what a budget left out.
+    """
     start = _own(typed)
     program, given = [*typed[:start]], [*typed[start:]]
     if len(program) == 2 and not program[1].startswith("-"):
         del program[0]  # an installed command, which names its interpreter itself
     kind = "sweep" if any(one == "-m" or (len(one) > 2 and "--multirun".startswith(one)) for one in given) else "run"
-    kept = [masked_text(argument) for argument in given if not _FOLDER.match(argument)]
+    kept = [masked_text(one) for one in given if not _FOLDER.match(one) and (budget or not _BUDGET.match(one))]
+    if not budget and not any(map(_BUDGET.match, given)):
+        kept.append("budget=null")  # a study's
     return shlex.join([*program, *kept, f"hydra.{kind}.dir={_value(str(folder))}"])
 
 

@@ -9,8 +9,9 @@ import functools
 import shlex
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profiling import ranges
 from profiling.printing import complain
@@ -23,7 +24,7 @@ from sweep.engines.process.host import can_fork, forget_imports
 from sweep.plan.cells import Cell, Plan, build_plan, model_and_engine, outdated
 from sweep.results import latest
 from sweep.results.folder import SweepFolder
-from sweep.results.records import RunResult
+from sweep.results.records import LEFT_OUT, RunResult
 from sweep.run import provenance, resume
 from sweep.run.baseline_engine import BaselineEngines
 from sweep.run.descendants import kill_descendants
@@ -32,13 +33,17 @@ from sweep.run.interrupts import INTERRUPTED, Interrupts
 from sweep.run.manifest import facts_of, later, progress
 from sweep.run.progress import LiveTable
 
+if TYPE_CHECKING:
+    from sweep.run.budget import Budget
+
 DAMAGES = 10  # cells whose damaged file is named
 
 
-def execute(plan: Plan, path: Path, launch: Launch) -> int:
+def execute(plan: Plan, path: Path, launch: Launch, budget: "Budget | None" = None) -> int:
     """Run what is missing of `plan` in folder `path`; returns the exit code.
 
-    0: every cell fine or skipped; 1: a cell is FAIL, ERROR or NOT RUN; 130: interrupted. Raises ConfigError when the
+    With a `budget`, groups are started as long as they fit into it; the others' cells are NOT RUN.
+    0: every cell fine or skipped; 1: a cell is FAIL, ERROR or NOT RUN (but for a budget); 130: interrupted. Raises ConfigError when the
     folder cannot be used.
     """
     folder = SweepFolder(path)
@@ -47,12 +52,12 @@ def execute(plan: Plan, path: Path, launch: Launch) -> int:
     with folder.locked(), temp_folders.sweep_here():
         latest.point_to(path)
         try:
-            return _execute(plan, folder, launch)
+            return _execute(plan, folder, launch, budget)
         finally:
             folder.forget_secrets()
 
 
-def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
+def _execute(plan: Plan, folder: SweepFolder, launch: Launch, budget: "Budget | None") -> int:
     began = time.perf_counter()
     before, offset = folder.events()
     facts = facts_of(folder, plan)
@@ -71,6 +76,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
     _say_what_the_folder_holds(folder, others, replaced, older)
     _say_what_is_damaged(damaged)
     done = set(kept)
+    _wait_again(folder, plan, done, before)
     todo = [g.number for g in plan.groups if any(key not in done for key in g.cells)]
     if todo and ranges.attached() and any(can_fork(cell.config["engine"]["name"], cell.device) for cell in plan.cells):
         complain("a profiling tool is attached, so engines are spawned and not forked: it would not see forked ones")
@@ -80,7 +86,7 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         try:
             with LiveTable(folder, plan, kept=done, offset=offset) as table:
                 try:
-                    _launch(plan, folder, launch, todo, table)
+                    _launch(plan, folder, launch, todo, table, budget)
                 except Exception as error:  # a launcher that broke: the summary says which cells are unfinished
                     failure = error
                 finally:
@@ -98,10 +104,10 @@ def _execute(plan: Plan, folder: SweepFolder, launch: Launch) -> int:
         _save_manifest(folder, facts | progress(folder, plan, before, offset))
         interrupts.allow()
         try:
-            code = _report(folder, plan_wants_plots(plan), interrupted)
+            code = _report(folder, plan, plan_wants_plots(plan), interrupted, budget)
         except KeyboardInterrupt:  # only plots are given up; another Ctrl-C is ignored now
             interrupted = True
-            code = _report(folder, False, interrupted)
+            code = _report(folder, plan, False, interrupted, budget)
         interrupts.refuse()
         exit_code = INTERRUPTED if interrupted else (1 if failure else code)
         _save_manifest(folder, folder.load_manifest() | {"exit_code": exit_code})
@@ -128,13 +134,16 @@ def _say_what_the_folder_holds(
         complain(line)
 
 
-def _report(folder: SweepFolder, plots: bool, interrupted: bool) -> int:
+def _report(folder: SweepFolder, plan: Plan, plots: bool, interrupted: bool, budget: "Budget | None") -> int:
     """Write and print the summary; returns the exit code. A full disk costs the report, not the results."""
     from sweep.report.build import rebuild
 
     try:
         again = resume.command(sys.orig_argv, folder.path) if interrupted else ""
-        return rebuild(folder, plots=plots, resume=again)
+        rest = ""
+        if budget is not None and budget.used_up and not interrupted:
+            rest = budget.sentence(plan, resume.command(sys.orig_argv, folder.path, budget=False))
+        return rebuild(folder, plots=plots, resume=again, left_out=rest)
     except OSError as error:
         complain(
             f"sweep: the report could not be written ({error.strerror}); results are kept, and "
@@ -150,23 +159,45 @@ def _save_manifest(folder: SweepFolder, manifest: dict[str, Any]) -> None:
         complain(f"sweep: manifest.json could not be written ({error.strerror})")
 
 
-def _launch(plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], table: LiveTable) -> None:
+def _launch(
+    plan: Plan, folder: SweepFolder, launch: Launch, todo: list[int], table: LiveTable, budget: "Budget | None"
+) -> None:
     """Launch groups, then what proposers add to the plan, until they add nothing. plan.json grows with them."""
     quiet_tracker()
+    finished = {cell.key for cell in plan.cells if not cell.skip} - {k for n in todo for k in plan.groups[n].cells}
     while True:
         if todo:
             with BaselineEngines(folder, plan, todo).shared_by_groups():
-                for numbers in _waves(plan, todo):
+                waves = _waves(plan, todo)
+                if budget is not None:
+                    waves = budget.waves(
+                        plan, todo, _alone(plan, todo), frozenset(finished), functools.partial(_read, folder)
+                    )
+                for numbers in waves:
                     launch(numbers)
         known = {cell.key for cell in plan.cells}
         added = proposed(plan, functools.partial(_results, folder, plan))
+        if added and budget is not None:
+            added = budget.further(plan, added)
         if not added:
-            return
+            break
         plan = build_plan([*plan.cells, *added])
+        plan = plan if budget is None else budget.ordered(plan)
         folder.save_plan(plan)
         done = {cell.key for cell in plan.cells if not cell.skip and is_finished(folder, cell)}
         table.extend(plan, done - known)
         todo = [g.number for g in plan.groups if any(key not in known and key not in done for key in g.cells)]
+        finished = done
+    for key, why in budget.left_out.items() if budget is not None else ():
+        folder.emit("cell", key=key, state=LEFT_OUT, reason=why)
+
+
+def _wait_again(folder: SweepFolder, plan: Plan, done: set[str], before: Sequence[Mapping[str, Any]]) -> None:
+    """What an earlier budget left out waits like any other cell: this run may end before it for another reason."""
+    last = {event["key"]: event["state"] for event in before if event["event"] == "cell"}
+    for cell in plan.cells:
+        if last.get(cell.key) == LEFT_OUT and cell.key not in done:
+            folder.emit("cell", key=cell.key, state="pending")
 
 
 def _kept(folder: SweepFolder, plan: Plan) -> tuple[dict[str, RunResult], dict[str, str]]:
@@ -193,11 +224,15 @@ def _say_what_is_damaged(damaged: dict[str, str]) -> None:
 
 
 def _results(folder: SweepFolder, plan: Plan) -> dict[str, RunResult | None]:
-    return {cell.key: folder.load_result(cell) for cell in plan.cells if not cell.skip}
+    return _read(folder, [cell for cell in plan.cells if not cell.skip])
 
 
-def _waves(plan: Plan, todo: list[int]) -> list[list[int]]:
-    """What is launched at once. On GPUs the first engine of each model runs alone.
+def _read(folder: SweepFolder, cells: Sequence[Cell]) -> dict[str, RunResult | None]:
+    return {cell.key: folder.load_result(cell) for cell in cells}
+
+
+def _alone(plan: Plan, todo: list[int]) -> list[int]:
+    """Groups that run by themselves: on GPUs the first engine of each model.
 
     It fills the compile caches that all engines share: engines that compile at the same time may choose different
     kernels, and their images then differ for no reason of the feature's.
@@ -207,7 +242,12 @@ def _waves(plan: Plan, todo: list[int]) -> list[list[int]]:
         cell = plan.cell(plan.groups[number].cells[0])
         if cell.device == "cuda":
             alone.setdefault(model_and_engine(cell), number)
-    firsts = sorted(alone.values())
+    return sorted(alone.values())
+
+
+def _waves(plan: Plan, todo: list[int]) -> Iterable[list[int]]:
+    """What is launched at once."""
+    firsts = _alone(plan, todo)
     rest = [number for number in todo if number not in firsts]
     return [[number] for number in firsts] + ([rest] if rest else [])
 

@@ -302,6 +302,16 @@ def test_servers_that_do_not_say_how_long_requests_wait_have_no_prediction() -> 
     assert "does not say how long requests wait" in found.why
 
 
+def test_results_whose_batches_begin_at_one_moment_are_read() -> None:
+    """As an engine may say that has several queues: there is no pause between these."""
+    made = Made()
+    rows, batches = took([1.0 * n for n in range(40)], 1, 1)
+    twice = [msgspec.structs.replace(one, start_s=rows[n // 2 * 2].start_s) for n, one in enumerate(rows)]
+    made.add(CLOSED, (twice, batches))
+    (found,) = made.found()
+    assert found.rungs[0].station.service.pause_s == 0.0
+
+
 def test_other_mixes_and_aa_runs_are_no_source() -> None:
     made = Made()
     made.alone(role=AA)

@@ -160,6 +160,22 @@ def test_the_last_line_is_the_command_that_resumes_and_it_does(sweep: Sweep) -> 
     assert "to resume" not in again.out
 
 
+def test_an_interrupted_budget_says_so_and_is_resumed_with_its_budget(sweep: Sweep) -> None:
+    """Also of cells that an earlier, shorter budget had left out."""
+    assert sweep.run(*ARGUMENTS, "budget=0.001s").code == 1
+    assert set(sweep.statuses().values()) == {("NOT RUN", "budget")}
+    stop_at(sweep, "between groups", signal.SIGINT)
+    done = sweep.run(*ARGUMENTS, "budget=1h")
+    assert done.code == 130, done.out + done.err
+    assert [sweep.statuses()[cell] for cell in CELLS] == STAGES["between groups"][1], "not for lack of time"
+    command = done.out.splitlines()[-1].partition("to resume, run: ")[2]
+    assert "budget=1h" in command
+    sweep.faults.clear()
+    again = sweep.run(*shlex.split(command)[3:])
+    assert again.code == 0, again.out + again.err
+    assert to_run(again.out) == (2, 2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupt_while_planning_leaves_nothing(sweep: Sweep, number: int) -> None:
     sweep.inject("sweep.plan.cells", f"import os\n\ndef build_plan(cells):\n    os.kill(os.getpid(), {int(number)})\n")

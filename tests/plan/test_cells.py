@@ -66,7 +66,14 @@ def test_key_changes_with_what_can_change_the_result_and_with_nothing_else() -> 
         "engine.dtype=bfloat16",
     ):
         assert cell("feature=teacache", changed).key != base, changed
-    for same in ("engine.load_timeout_s=5", "plots=false", "hardware.price_per_gpu_hour=3", "aa=0"):
+    for same in (
+        "engine.load_timeout_s=5",
+        "plots=false",
+        "hardware.price_per_gpu_hour=3",
+        "aa=0",
+        "budget=1h",
+        "skip_oom=true",
+    ):
         assert cell("feature=teacache", same).key == base, same
 
 

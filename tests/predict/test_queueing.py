@@ -128,6 +128,16 @@ def test_goodput_is_the_share_of_requests_within_the_limit(limit_s: float) -> No
     assert found.attained == pytest.approx(1 - math.exp(-0.5 * limit_s), rel=0.03)
 
 
+def test_a_lane_whose_requests_are_all_refused_has_no_percentiles() -> None:
+    due_s = np.array([[0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.2, 1.5]])
+    found = served(Station(FIXED, queue=1), due_s)
+    assert np.isnan(found.done_s).tolist() == [[False, False, True, True], [False, False, True, False]]
+    said = queueing.figures(found, 1, np.array([False, False, True, True]), limit_s=9.0)
+    assert (said.p50_s, said.attained) == (pytest.approx(1.5), 0.25)
+    none = queueing.figures(found, 1, np.array([False, False, True, False]), limit_s=9.0)
+    assert (none.p50_s, none.attained) == (None, 0.0)
+
+
 # -- every event, one after another
 
 
