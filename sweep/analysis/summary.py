@@ -43,8 +43,8 @@ from sweep.analysis.queueing import Queueing
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.analysis.trends import Trend
 from sweep.engines import registry
-from sweep.findings import ERROR as STATUS_ERROR
 from sweep.findings import BUDGET, EXITS_WITH_1, NOT_RUN, Finding, deciding, status_of, texts
+from sweep.findings import ERROR as STATUS_ERROR
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.predict.reached import Reached
 from sweep.results.folder import SweepFolder
@@ -266,4 +266,4 @@ def _absent(last: Mapping[str, Any]) -> Finding:
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
     """1 when any cell is FAIL, ERROR or NOT RUN, else 0. What a budget left out was left out as it was told to."""
-    return int(any(row["status"] in EXITS_WITH_1 and row["reason_code"] != BUDGET for row in rows))
+    return int(any(row["status"] in EXITS_WITH_1 and row.get("reason_code") != BUDGET for row in rows))

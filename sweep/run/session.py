@@ -43,8 +43,8 @@ def execute(plan: Plan, path: Path, launch: Launch, budget: "Budget | None" = No
     """Run what is missing of `plan` in folder `path`; returns the exit code.
 
     With a `budget`, groups are started as long as they fit into it; the others' cells are NOT RUN.
-    0: every cell fine or skipped; 1: a cell is FAIL, ERROR or NOT RUN (but for a budget); 130: interrupted. Raises ConfigError when the
-    folder cannot be used.
+    0: every cell fine or skipped; 1: a cell is FAIL, ERROR or NOT RUN (but for a budget); 130: interrupted. Raises
+    ConfigError when the folder cannot be used.
     """
     folder = SweepFolder(path)
     folder.prepare()
