@@ -1,8 +1,10 @@
 """Shared by all tests: the real command line, in a folder of the test's own."""
 
+import atexit
 import gc
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -18,10 +20,9 @@ from tests import command_server, fork_server
 
 ROOT = Path(__file__).resolve().parents[1]
 
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # Workers must not wait for each other's devices.
-    os.environ["SWEEP_LEASES"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-{os.getuid()}-{worker}")
-
+# Test processes must not wait for each other's devices, nor for those of other runs and sweeps.
+os.environ["SWEEP_LEASES"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-leases-{os.getpid()}")
+atexit.register(shutil.rmtree, os.environ["SWEEP_LEASES"], ignore_errors=True)
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every command would compile the framework anew
 sys.dont_write_bytecode = False  # as would this process the tests, whose assertions pytest rewrites
