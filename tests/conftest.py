@@ -42,9 +42,11 @@ short, and no process runs the last file alone."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where there are several test processes, start what they all fork engines from, before any of them starts."""
-    if config.getoption("numprocesses", None) and can_fork("diffusers", "cpu"):
-        os.environ[SHARED_VARIABLE] = fork_server.for_all()
+    """Where there are several test processes, start what they all fork commands and engines from, before any starts."""
+    if config.getoption("numprocesses", None):
+        os.environ[command_server.SHARED_VARIABLE] = command_server.for_all()
+        if can_fork("diffusers", "cpu"):
+            os.environ[SHARED_VARIABLE] = fork_server.for_all()
     else:
         compose_less()  # as commands do
 
