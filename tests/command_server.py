@@ -50,7 +50,7 @@ IN_ENGINES = ("sweep.engines.noop.engine", "sweep.engines.diffusers.")
 ROOT = str(Path(__file__).resolve().parents[1])
 
 SHARED_VARIABLE = "SWEEP_TEST_COMMANDS"
-"""Names the socket of a server that another process keeps: what commands need is imported once for all test processes."""
+"""Names the socket of a server that another process keeps: what commands need is imported once for all."""
 
 START_S = 120.0
 """Seconds until a server that was just started listens, which takes it two."""
