@@ -49,6 +49,12 @@ IN_ENGINES = ("sweep.engines.noop.engine", "sweep.engines.diffusers.")
 
 ROOT = str(Path(__file__).resolve().parents[1])
 
+SHARED_VARIABLE = "SWEEP_TEST_COMMANDS"
+"""Names the socket of a server that another process keeps: what commands need is imported once for all."""
+
+START_S = 120.0
+"""Seconds until a server that was just started listens, which takes it two."""
+
 READ_AT_START = ("PYTHON", "LC_", "LANG", "MPL", "OMP_", "MKL_", "OPENBLAS_")
 """How variables begin that an interpreter reads when it starts, or a library when it is imported."""
 
@@ -56,19 +62,21 @@ READ_AT_START = ("PYTHON", "LC_", "LANG", "MPL", "OMP_", "MKL_", "OPENBLAS_")
 class Server:
     """Forks commands, and ends with the process that made it."""
 
-    def __init__(self) -> None:
-        self.path = str(Path(tempfile.mkdtemp(prefix="sweep-tests-")) / "commands")
+    def __init__(self, path: str = "") -> None:
+        """That of another process at `path`; without one, a new one, which need not listen yet."""
         self.variables = dict(os.environ)
         self.places = [ROOT, *_places(self.variables)]
         self.used_s = 0.0  # processor time of the commands that ended, and of what they waited for
+        self.path = path or self._start()
+
+    def _start(self) -> str:
+        path = str(Path(tempfile.mkdtemp(prefix="sweep-tests-")) / "commands")
         self.lifeline, theirs = socket.socketpair()  # the server notices when it is closed
         with theirs:
-            command = [sys.executable, str(Path(__file__)), self.path]
+            command = [sys.executable, str(Path(__file__)), path]
             self.process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
         atexit.register(self.close)
-        for _ in (self.path, _with_project(self.path)):
-            if not self.lifeline.recv(1):  # sent once it listens
-                raise RuntimeError("the server that commands are forked from has not started")
+        return path
 
     def close(self) -> None:
         """End it."""
@@ -93,8 +101,8 @@ class Server:
         command = [sys.executable, "-m", module, *arguments]
         request = {"command": command, "folder": str(folder), "variables": dict(variables)}
         data = json.dumps(request).encode()
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as link:
-            link.connect(_with_project(self.path) if self._as_it_is(_places(variables)) else self.path)
+        path = _with_project(self.path) if self._as_it_is(_places(variables)) else self.path
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, _connected(path) as link:
             socket.send_fds(link, [len(data).to_bytes(8, "little")], [out.fileno(), err.fileno()])
             link.sendall(data)
             with link.makefile("r") as answers:
@@ -110,8 +118,13 @@ class Server:
 
 @functools.cache
 def server() -> Server:
-    """That of this process, started at the first call."""
-    return Server()
+    """That of all test processes, or of this one alone, started at the first call."""
+    return Server(os.environ.get(SHARED_VARIABLE, ""))
+
+
+def for_all() -> str:
+    """SHARED_VARIABLE for test processes that are to use one server, which is started, and ends with this process."""
+    return Server().path
 
 
 def run(
@@ -132,6 +145,21 @@ def _at_start(variables: Mapping[str, str]) -> dict[str, str]:
 
 def _places(variables: Mapping[str, str]) -> list[str]:
     return [place for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
+
+
+def _connected(path: str) -> socket.socket:
+    """A connection to the server at `path`, once it listens. Raises OSError."""
+    until = time.monotonic() + START_S
+    while True:
+        link = socket.socket(socket.AF_UNIX)
+        try:
+            link.connect(path)
+            return link
+        except (FileNotFoundError, ConnectionRefusedError):
+            link.close()
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _with_project(path: str) -> str:
@@ -160,7 +188,6 @@ def _serve(path: str) -> socket.socket:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        lifeline.send(b".")
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
         while True:
             ready, _, _ = select.select([listener, lifeline], [], [])

@@ -1,8 +1,10 @@
 """Shared by all tests: the real command line, in a folder of the test's own."""
 
+import atexit
 import gc
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -18,26 +20,34 @@ from tests import command_server, fork_server
 
 ROOT = Path(__file__).resolve().parents[1]
 
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # Workers must not wait for each other's devices.
-    os.environ["SWEEP_LEASES"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-{os.getuid()}-{worker}")
-
+# Test processes must not wait for each other's devices, nor for those of other runs and sweeps.
+os.environ["SWEEP_LEASES"] = str(Path(tempfile.gettempdir()) / f"sweep-tests-leases-{os.getpid()}")
+atexit.register(shutil.rmtree, os.environ["SWEEP_LEASES"], ignore_errors=True)
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every command would compile the framework anew
 sys.dont_write_bytecode = False  # as would this process the tests, whose assertions pytest rewrites
 
-LONG = (
-    *("test_sweep_cli.py", "test_real.py", "test_engine.py"),
-    *("test_profiler.py", "test_adaptive_repeats.py", "test_interrupts.py"),
-    *("test_training.py", "test_plots.py", "test_cli_errors.py", "test_phases_from_outside.py"),
+LONGEST = (
+    *("faults/test_engine.py", "report/test_plots.py", "test_loads_cli.py", "test_sweep_cli.py"),
+    *("faults/test_loads.py", "faults/test_interrupts.py", "test_texts_cli.py", "run/test_profiler.py"),
+    *("test_notebook.py", "test_cli_errors.py", "engines/test_cache_dit.py", "compare/test_real.py"),
+    *("test_load_report_cli.py", "faults/test_surroundings.py", "test_python.py", "test_slips.py"),
+    *("engines/test_cfg_parallel.py", "checkpoints/test_training.py", "faults/test_files.py"),
+    *("engines/test_served_vllm_omni.py", "report/test_chromium.py", "engines/test_diffusers_engine.py"),
+    *("test_endpoint_cli.py", "faults/test_profiles.py", "test_recomputed.py", "run/test_client.py"),
+    *("faults/test_processes.py", "checkpoints/test_build.py", "analysis/test_clip_similarity.py"),
+    *("checkpoints/test_loading.py", "test_phases_from_outside.py", "analysis/test_adaptive_repeats.py"),
 )
-"""Files that take longest come first: with several at a time the last one otherwise runs alone."""
+"""Files that take longest come first, the longest of them foremost: with several at a time, what is left for the end is
+short, and no process runs the last file alone."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where there are several test processes, start what they all fork engines from, before any of them starts."""
-    if config.getoption("numprocesses", None) and can_fork("diffusers", "cpu"):
-        os.environ[SHARED_VARIABLE] = fork_server.for_all()
+    """Where there are several test processes, start what they all fork commands and engines from, before any starts."""
+    if config.getoption("numprocesses", None):
+        os.environ[command_server.SHARED_VARIABLE] = command_server.for_all()
+        if can_fork("diffusers", "cpu"):
+            os.environ[SHARED_VARIABLE] = fork_server.for_all()
     else:
         compose_less()  # as commands do
 
@@ -55,7 +65,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; tests of a file stay as they are."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @dataclass(frozen=True)

@@ -154,16 +154,19 @@ def test_what_is_added_rightly_is_taken(arguments: list[str]) -> None:
     assert ended.code == 0, ended.err
 
 
-@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "1e400"])
+NUMBERS = (
+    *("workload.guidance_scale", "precision", "hardware.price_per_gpu_hour", "engine.load_timeout_s"),
+    *("engine.warmup_timeout_s", "engine.request_timeout_s", "engine.collective_timeout_s", "model.memory_gb"),
+    *("feature.teacache.gate.warn_mean_diff", "feature.teacache.rel_l1_thresh"),
+)
+
+
 @pytest.mark.parametrize(
-    "field",
-    [
-        *("workload.guidance_scale", "precision", "hardware.price_per_gpu_hour", "engine.load_timeout_s"),
-        *("engine.warmup_timeout_s", "engine.request_timeout_s", "engine.collective_timeout_s", "model.memory_gb"),
-        *("feature.teacache.gate.warn_mean_diff", "feature.teacache.rel_l1_thresh"),
-    ],
+    ("field", "number"),
+    [*((field, "nan") for field in NUMBERS), *((NUMBERS[0], number) for number in ("inf", "-inf", "1e400"))],
 )
 def test_numbers_that_are_not_finite_are_refused(field: str, number: str) -> None:
+    """In every field, and however one is written."""
     refused(["feature=teacache", f"{field}={number}"], f"{field}={'inf' if number == '1e400' else number}:")
 
 

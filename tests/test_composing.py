@@ -2,18 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import Container, OmegaConf
 
-from sweep.composing import SETS_MODE, ReadOnce
+from sweep import composing
+from sweep.composing import SETS_MODE, ReadOnce, compose_less
 from sweep.config import CONF, register
 from tests.conftest import to_run
 
@@ -26,6 +31,7 @@ def as_in_a_command() -> Iterator[None]:
     Plugins.instance()
     setup_globals()
     JobRuntime().set("name", "sweep")
+    compose_less()
     yield
     Singleton.set_state(before)
 
@@ -36,18 +42,41 @@ def loader_of(folder: Path, repository: type[ConfigRepository]) -> ConfigLoaderI
     return loader
 
 
-def composed(loader: ConfigLoaderImpl, *overrides: str) -> str:
+def nodes(node: Any) -> Iterator[tuple[Any, ...]]:
+    """All that a configuration is, not only its values: types, flags, and what is not resolved."""
+    told = node._metadata
+    kind = (type(node), told.ref_type, told.object_type, told.optional, told.flags and dict(told.flags))
+    yield node._get_full_key(None), *kind, None if isinstance(node, Container) else node._value()
+    if isinstance(node, Container) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+        keys = range(len(node)) if OmegaConf.is_list(node) else list(node)
+        for key in keys:
+            assert node._get_node(key)._get_parent() is node
+            yield from nodes(node._get_node(key))
+
+
+def composed(loader: ConfigLoaderImpl, *overrides: str) -> list[tuple[Any, ...]]:
     cfg = loader.load_configuration("config", [*overrides], RunMode.RUN)
-    text = OmegaConf.to_yaml(cfg)
+    found = list(nodes(cfg))
     OmegaConf.set_struct(cfg, False)
     cfg.clear()  # what one composition does to its configuration is nothing to the next
-    return text
+    return found
+
+
+def by_hydra(folder: Path, *overrides: str) -> list[tuple[Any, ...]]:
+    """As Hydra composes, without any of what spares it something."""
+    with (
+        mock.patch.object(defaults_list, "_create_interpolation_map", composing._choices),
+        mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", composing._compose),
+    ):
+        return composed(loader_of(folder, ConfigRepository), *overrides)
 
 
 CELLS = (
     ("feature=[]",),
     ("feature=[teacache]", "feature.teacache.rel_l1_thresh=0.3"),
     ("feature=[teacache,tp]", "model=tiny_qwen_image", "engine=noop"),
+    ("feature=[cache_dit]", "batch=2"),
+    ("feature=[teacache]", "load=closed", "workload.steps=3"),
     ("+study=quick", "hydra/launcher=joblib"),
 )
 
@@ -55,7 +84,47 @@ CELLS = (
 def test_every_composition_is_as_if_it_were_the_only_one() -> None:
     shared = loader_of(CONF, ReadOnce)
     for cell in (*CELLS, *CELLS):
-        assert composed(shared, *cell) == composed(loader_of(CONF, ConfigRepository), *cell)
+        assert composed(shared, *cell) == by_hydra(CONF, *cell)
+
+
+def test_only_what_differs_is_merged_anew() -> None:
+    """The first cell with a feature shows where cells differ; from there on merges the next, and nothing the same."""
+    shared, merges = loader_of(CONF, ReadOnce), []
+
+    def counted(overrides: str) -> int:
+        load = ConfigLoaderImpl._load_single_config
+        with mock.patch.object(ConfigLoaderImpl, "_load_single_config", autospec=True, side_effect=load) as merged:
+            shared.load_configuration("config", [overrides], RunMode.RUN)
+        return merged.call_count
+
+    merges = [counted(one) for one in ("feature=[]", "batch=2", "feature=[tp]", "feature=[teacache]", "feature=[tp]")]
+    assert merges[0] > 15
+    assert merges[1:] == [0, merges[0] + 1, 6, 0]
+
+
+def test_a_file_that_does_not_fit_is_refused_in_the_words_of_hydra(tmp_path: Path) -> None:
+    (tmp_path / "size").mkdir()
+    (tmp_path / "config.yaml").write_text("defaults: [run_schema, {size: fits}, _self_]\n")
+    (tmp_path / "size" / "fits.yaml").write_text("# @package _global_\nbatch: 2\n")
+    (tmp_path / "size" / "other.yaml").write_text("# @package _global_\nbatch: [1, 2]\n")
+    loader, said = loader_of(tmp_path, ReadOnce), []
+    composed(loader)
+    for how in (lambda one: composed(loader, one), lambda one: by_hydra(tmp_path, one)):
+        with pytest.raises(ConfigCompositionException, match="In 'size/other': ") as refused:
+            how("size=other")
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+
+
+def test_a_file_may_be_named_after_what_others_were_chosen(tmp_path: Path) -> None:
+    for group, name in (("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")):
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / f"{name}.yaml").write_text(f"value: {group}{name}\n")
+    (tmp_path / "config.yaml").write_text("defaults: [{a: x}, {b: '${a}'}, _self_]\n")
+    loader = loader_of(tmp_path, ReadOnce)
+    for chosen in ("x", "y", "x"):
+        assert composed(loader, f"a={chosen}") == by_hydra(tmp_path, f"a={chosen}")
+        assert loader.load_configuration("config", [f"a={chosen}"], RunMode.RUN).b.value == f"b{chosen}"
 
 
 def test_a_file_is_read_once_a_command_and_anew_by_the_next(tmp_path: Path) -> None:
@@ -75,8 +144,8 @@ def test_the_same_name_in_another_place_is_another_file(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("defaults: [_self_]\n")
     loader = loader_of(tmp_path, ReadOnce)
     for name, value in (("a", 1), ("b", 2)):
-        text = composed(loader, f"hydra.searchpath=[file://{tmp_path}/{name}]", f"+size={name}")
-        assert f"value: {value}" in text
+        where = f"hydra.searchpath=[file://{tmp_path}/{name}]"
+        assert loader.load_configuration("config", [where, f"+size={name}"], RunMode.RUN).size.value == value
 
 
 @pytest.mark.parametrize("place", ["override", "file"])

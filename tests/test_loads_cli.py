@@ -50,7 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real engine offline and served, one prompt at a time, with a feature."""
     base = tmp_path_factory.mktemp("served")
     work = ("model=tiny_qwen_image", "workload.steps=4", "workload.num_prompts=2", "workload.repeats=1")
-    load = ("load=offline,closed", "load.max_concurrency=1,2", "load.num_requests=12", "load.slo.e2el=60000")
+    load = ("load=offline,closed", "load.max_concurrency=1,2", "load.num_requests=6", "load.slo.e2el=60000")
     done = finished("sweep", ("-m", "feature=teacache", "aa=1", *work, *load, "hydra.sweep.dir=sweep"), base)
     assert done.code == 0, done.out + done.err
     (base / "printed").write_text(done.out)
@@ -61,11 +61,11 @@ def test_served_pictures_are_those_of_offline_and_are_kept(served: Path) -> None
     offline = requests(served, "baseline b1 offline")
     first = {(row["prompt_index"], row["seed"]): row["image_hash"] for row in offline if row["repeat"] == "0"}
     load = requests(served, "baseline b1 closed 2 in flight")
-    assert len(load) == 12
-    assert {row["seed"] for row in load} == {str(seed) for seed in range(6)}, "prompts come again with new seeds"
+    assert len(load) == 6
+    assert {row["seed"] for row in load} == {str(seed) for seed in range(3)}, "prompts come again with new seeds"
     same = {(row["prompt_index"], row["seed"]): row["image_hash"] for row in load}
     assert first.items() <= same.items()
-    assert [bool(row["image"]) for row in sorted(load, key=lambda row: row["request_id"])] == [True] * 2 + [False] * 10
+    assert [bool(row["image"]) for row in sorted(load, key=lambda row: row["request_id"])] == [True] * 2 + [False] * 4
 
 
 def test_a_feature_engages_and_is_judged_under_load_as_offline(served: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_load_mixes_edits_and_sizes_and_tells_them_apart(sweep: Run, tmp_path:
 def test_edits_and_pictures_of_two_sizes_are_made_by_the_real_engine(sweep: Run, tmp_path: Path) -> None:
     work = ("-m", "model=tiny_glm_image", "workload.steps=1", "workload.num_prompts=2", "aa=0", "plots=false")
     mix = ("load.mix.edits=0.5", "load.mix.sizes=pareto", "load.mix.x_min=64", "load.mix.alpha=1")
-    load = ("load=closed", "load.max_concurrency=2", "load.num_requests=8", "load.warmup_requests=0")
+    load = ("load=closed", "load.max_concurrency=2", "load.num_requests=4", "load.warmup_requests=0")
     done = sweep(*work, *load, *mix, "engine.warmup=0", "hydra.sweep.dir=sweep")
     assert done.code == 0, done.out + done.err
     made = requests(tmp_path / "sweep", "baseline b1 2 in flight")

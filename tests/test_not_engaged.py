@@ -14,7 +14,7 @@ FORCED = (
     # Qwen-Image leaves guidance out without a negative prompt: both ranks then compute the same forward.
     *("model=tiny_qwen_image", "workload.negative_prompt=null"),
     # TeaCache with a threshold of 0, Cache-DiT whose warm-up is longer than the run.
-    *("feature.teacache.rel_l1_thresh=0", "feature.cache_dit.max_warmup_steps=20", "workload.steps=8"),
+    *("feature.teacache.rel_l1_thresh=0", "feature.cache_dit.max_warmup_steps=20", "workload.steps=4"),
 )
 FEATURES = "feature=cfg_parallel,teacache,cache_dit,silent,attention"
 

@@ -194,8 +194,8 @@ def window_of(
     to_s: float | None = None,
 ) -> Window:
     """The selected part of the axis; by default the first batch. Raises Refusal."""
-    start_s, end_s = span(cell)
     if from_s is not None or to_s is not None:
+        start_s, end_s = span(cell)
         if request or repeat is not None:
             raise Refusal("use either --from and --to, or --request and --repeat, but not both", "two_selections")
         window = Window(start_s if from_s is None else from_s, end_s if to_s is None else to_s)

@@ -43,7 +43,7 @@ from sweep.analysis.queueing import Queueing
 from sweep.analysis.stored_sweep import StoredSweep
 from sweep.analysis.trends import Trend
 from sweep.engines import registry
-from sweep.findings import BUDGET, EXITS_WITH_1, NOT_RUN, Finding, deciding, status_of, texts
+from sweep.findings import BUDGET, EXITS_WITH_1, NOT_RUN, SKIP, Finding, deciding, status_of, texts
 from sweep.findings import ERROR as STATUS_ERROR
 from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
 from sweep.predict.reached import Reached
@@ -265,5 +265,11 @@ def _absent(last: Mapping[str, Any]) -> Finding:
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
-    """1 when any cell is FAIL, ERROR or NOT RUN, else 0. What a budget left out was left out as it was told to."""
-    return int(any(row["status"] in EXITS_WITH_1 and row.get("reason_code") != BUDGET for row in rows))
+    """1 when any cell is FAIL, ERROR or NOT RUN, else 0.
+
+    What a budget left out was left out as it was told to, unless that is everything.
+    """
+    left_out = [row.get("reason_code") == BUDGET for row in rows]
+    bad = any(row["status"] in EXITS_WITH_1 and not left for row, left in zip(rows, left_out, strict=True))
+    measured = any(row["status"] not in (NOT_RUN, SKIP) for row in rows)
+    return int(bad or (any(left_out) and not measured))

@@ -150,7 +150,8 @@ def test_the_keyboard_alone_filters_sorts_opens_a_cell_and_a_plot(opened):
     reach(".cells tbody a")
     page.press("Enter")
     assert page.evaluate("document.querySelector(location.hash).open")
-    assert page.evaluate(f"document.querySelector(location.hash).contains({focused})")
+    inside = f"document.querySelector(location.hash).contains({focused})"  # in a later turn of the page's loop
+    page.evaluate(f"new Promise(done => {{ const look = () => {inside} ? done() : setTimeout(look, 10); look() }})")
 
     page.evaluate("document.querySelector('.plot').focus()")
     page.press("Enter")

@@ -141,11 +141,11 @@ def _finish(options: argparse.Namespace, seconds: float) -> None:
     if not count:
         return
     pipeline = scores.load(model, _device(options))
-    drawn = []
-    for one in scores.measure(pipeline, count, (1, 8, 20), (4.0,)):
+    drawn, steps = [], (1, 2) if options.smoke else (1, 8, 20)
+    for one in scores.measure(pipeline, count, steps, (4.0,)):
         print(scores.described(one), flush=True)
         drawn.append(one)
-    edited = edit_scores.measure(pipeline, count, 20, 4.0)
+    edited = edit_scores.measure(pipeline, count, steps[-1], 4.0)
     print(edit_scores.described(edited), flush=True)
     found = {"pictures": [dataclasses.asdict(one) for one in drawn], "edits": dataclasses.asdict(edited)}
     (options.out / "scores.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

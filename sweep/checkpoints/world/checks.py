@@ -146,6 +146,11 @@ def look(picture: "np.ndarray", background: str, writing_row: str, groups: Seque
     return Seen(_background(picture), things, rows)
 
 
+def background_of(picture: "np.ndarray") -> str:
+    """The background of a picture, "" when it is none of the known; ValueError for what is no picture of the world."""
+    return _background(_at_64(picture))
+
+
 def _possible(groups: Sequence[Group], corner: int) -> list[Group]:
     """Those that ask for this corner; else those that ask for none."""
     here = [group for group in groups if group.corner == corner]

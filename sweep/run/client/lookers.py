@@ -42,14 +42,14 @@ class LookerDied(RuntimeError):
 class Lookers:
     """Lookers as the generator sees them. Make them before the event loop runs, because they are forked."""
 
-    def __init__(self, count: int, telling: Lock) -> None:
+    def __init__(self, count: int, telling: Lock, pictures: bool = True) -> None:
         self._ends: list[tuple[socket.socket, BaseProcess]] = []
         self._writers: list[asyncio.StreamWriter] = []
         self._next = 0
         context = multiprocessing.get_context("fork")
         for _ in range(count):
             ours, theirs = socket.socketpair()
-            process = context.Process(target=_look_at, args=(theirs, ours, telling), daemon=True)
+            process = context.Process(target=_look_at, args=(theirs, ours, telling, pictures), daemon=True)
             process.start()
             theirs.close()
             self._ends.append((ours, process))
@@ -92,12 +92,13 @@ def tell(told: Told, telling: Lock) -> None:
             line = line[os.write(1, line) :]
 
 
-def _look_at(theirs: socket.socket, ours: socket.socket, telling: Lock) -> None:
+def _look_at(theirs: socket.socket, ours: socket.socket, telling: Lock, pictures: bool) -> None:
     """Entry point of a looker: until the generator has handed over everything, or is gone."""
     ours.close()
     os.nice(NICE)
-    import numpy  # noqa: F401  # what the first picture would wait for
-    import PIL.Image  # noqa: F401
+    if pictures:
+        import numpy  # noqa: F401  # what the first picture would wait for
+        import PIL.Image  # noqa: F401
 
     with theirs.makefile("rb") as source:
         while head := source.read(_SIZES.size):

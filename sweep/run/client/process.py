@@ -232,7 +232,8 @@ def main() -> None:
     telling = multiprocessing.get_context("fork").Lock()
 
     def work(part: Job, gate: Gate | None = None, first: bool = True) -> Ended:
-        lookers = Lookers(part.decoders, telling) if part.decoders and not part.streams else None
+        looked_at = part.decoders and not part.streams
+        lookers = Lookers(part.decoders, telling, part.pictures) if looked_at else None
         return uvloop.run(Generator(part, lookers, telling, gate, first).run())
 
     jobs = dealt(job)

@@ -26,8 +26,6 @@ def look(reply: bytes, size: tuple[int, int] | None, file: str) -> Looked:
 
     `size` is what width and height were asked for; None: there are no pictures to look at.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         told = msgspec.json.decode(reply)
         encoded = [one["b64_json"] for one in told["data"]]
@@ -38,6 +36,8 @@ def look(reply: bytes, size: tuple[int, int] | None, file: str) -> Looked:
         return Looked(metrics=metrics)
     if not encoded:
         return Looked("the reply holds no picture", metrics=metrics)
+    from PIL import Image, UnidentifiedImageError
+
     fault = digest = ""
     try:
         for place, one in enumerate(encoded):
