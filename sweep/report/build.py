@@ -32,7 +32,7 @@ def rebuild(
     """
     console = console or Console()
     with collector_paused():
-        plan = folder.load_plan()
+        plan = folder.grown_plan()
         loaded = folder.load_results(plan)
         results = {key: result for key, (result, _) in loaded.items()}
         problems = [clip_similarity.measure(folder, plan, results), picture_text.measure(folder, plan, results)]

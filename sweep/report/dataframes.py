@@ -58,7 +58,7 @@ def load(source: str | Path) -> SweepTables:
         return _of_report(path)
     if not sweep.has_plan and (path / report_rows.REPORT).is_file():
         return _of_report(path / report_rows.REPORT)
-    plan = sweep.load_plan()
+    plan = sweep.grown_plan()
 
     problems: dict[tuple[str, str], str] = {}
 

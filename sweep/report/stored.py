@@ -59,7 +59,7 @@ class Stored:
 
 def read(folder: SweepFolder) -> Stored:
     """Read a sweep's folder. Raises ConfigError when it is not one."""
-    plan = folder.load_plan()
+    plan = folder.grown_plan()
     return gathered(folder, plan, folder.load_results(plan))
 
 

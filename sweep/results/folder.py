@@ -28,7 +28,7 @@ from profiling.printing import clean, complain, for_spreadsheets
 from profiling.telemetry.samples import TelemetrySample
 from sweep.config import ConfigError, require
 from sweep.masking import masked, restored, secrets_of
-from sweep.plan.cells import Cell, Plan, outdated
+from sweep.plan.cells import Cell, Plan, at_level, build_plan, outdated
 from sweep.plan.stored import check_plan
 from sweep.results import engine_log, side_files, stored_events, stored_images
 from sweep.results.files import ContainedFiles, Unfit, encoded, parsed, unusable
@@ -204,6 +204,21 @@ class SweepFolder:
             raise ConfigError(f"{self.path} is not a sweep folder: it has no plan.json") from None
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ConfigError(f"{self.path / 'plan.json'} cannot be read: {_why(error)}") from error
+
+    def grown_plan(self) -> Plan:
+        """plan.json with the loads that searches have added since: a sweep that was cut short has not written them.
+
+        Raises ConfigError as load_plan.
+        """
+        plan = self.load_plan()
+        roots = {cell.key: cell for cell in plan.cells if cell.under_load}
+        added: dict[str, Cell] = {}
+        for event in self.events()[0] if roots else ():
+            if event["event"] == "added" and event["root"] in roots:
+                cell = at_level(roots[event["root"]], event["level"])
+                if cell.key not in plan.by_key:
+                    added[cell.key] = cell
+        return build_plan([*plan.cells, *added.values()]) if added else plan
 
     def save_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write manifest.json."""

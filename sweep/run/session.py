@@ -254,7 +254,7 @@ def _waves(plan: Plan, todo: list[int]) -> Iterable[list[int]]:
 
 def _with_further_starts(plan: Plan, folder: SweepFolder) -> Plan:
     """The plan as it grew while it ran, without what earlier sweeps left in the folder."""
-    grown = folder.load_plan()
+    grown = folder.grown_plan()
     mine = (cell for cell in grown.cells if cell.origin in plan.by_key or cell.root in plan.by_key)
     return Plan(tuple(mine), grown.groups)
 

@@ -190,6 +190,9 @@ def test_a_server_that_leaks_is_named_after_a_kill_and_a_rerun_in_one_report(swe
     process.communicate(timeout=60)
     wait_for(lambda: not processes_of(sweep))
     kept = {path: path.read_bytes() for path in sweep.folder.glob("*/result.json")}
+    sweep.run(str(sweep.folder), "--no-plots", module="sweep.report")
+    told = [row for row in sweep.rows().values() if row["status"] in ("PASS", "WARN")]
+    assert len(told) == len(kept) >= 2, "a sweep that was killed has not planned the parts that it added"
     done = sweep.run(*SOAK)
     assert done.code == 0, done.out + done.err
     assert all(path.read_bytes() == data for path, data in kept.items()), "what was measured stays"
