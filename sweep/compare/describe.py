@@ -130,6 +130,9 @@ def conclusion(failed_on: Sequence[str], matched: Sequence[Matched]) -> str:
         return f"FAILED: {', '.join(f'{words[name]}{_which(name, matched)}' for name in failed_on)}"
     if matched and all(one.speed.verdict in (decide.UNKNOWN, decide.NOT_JUDGED) for one in matched):
         return "no speed is known, so no regression could be seen: sweep with aa=1 or more"
+    maybe = [one for one in matched if one.speed.verdict == decide.MAYBE_SLOWER and not one.doubt]
+    if maybe:
+        return f"nothing is slower beyond noise, but maybe {_named(maybe, matched)}: sweep with aa=3 and more prompts"
     hidden = max((1 / one.speed.ratio.low for one in matched if one.speed.ratio.low), default=1.0)
     if hidden < HIDDEN:
         return "no regression"
@@ -142,15 +145,20 @@ NAMED = 3
 
 def _which(name: str, matched: Sequence[Matched]) -> str:
     """` (teacache b1 1.33x)`: the cells that fail for this reason, slowest first."""
-    failing = sorted((one for one in matched if name in one.failures), key=lambda one: one.speed.ratio.ratio or 1.0)
-    full = len({(one.before.model, one.before.engine) for one in matched}) > 1
+    failing = [one for one in matched if name in one.failures]
+    return f" ({_named(failing, matched, name == decide.REGRESSION)})" if failing else ""
+
+
+def _named(cells: Sequence[Matched], among: Sequence[Matched], factors: bool = True) -> str:
+    """`teacache b1 1.33x, tp b1 1.2x and 2 more`: the slowest first, and how many times as long they take."""
+    slowest = sorted(cells, key=lambda one: one.speed.ratio.ratio or 1.0)
+    full = len({(one.before.model, one.before.engine) for one in among}) > 1
     said = []
-    for one in failing[:NAMED]:
+    for one in slowest[:NAMED]:
         ratio = one.speed.ratio.ratio
-        factor = f" {1 / ratio:.2f}x" if name == decide.REGRESSION and ratio else ""
-        said.append(f"{label(one.before, full)}{factor}")
-    more = f" and {len(failing) - NAMED} more" if len(failing) > NAMED else ""
-    return f" ({', '.join(said)}{more})" if said else ""
+        said.append(label(one.before, full) + (f" {1 / ratio:.2f}x" if factors and ratio else ""))
+    more = f" and {len(slowest) - NAMED} more" if len(slowest) > NAMED else ""
+    return f"{', '.join(said)}{more}"
 
 
 def left_out(ranking: Ranking, wanted: Wanted) -> list[str]:

@@ -23,7 +23,7 @@ WHOLE = ("text_encode", "ar_prefill", "ar_decode", "other")
 """Phases that are one loss: a fit hardly tells the host's part of a short call from the device's."""
 
 IN_WORDS = {
-    causes.PRODUCTS: "products and attention of the DiT at {share} of the peak",
+    causes.PRODUCTS: "the DiT's matrix products and attention at {share} of the peak",
     causes.READING: "weights of {phase} at {share} of the bandwidth",
     causes.SMALL_KERNELS: "kernels without products in {phase}",
     causes.EXCHANGE: "exchange between devices",
@@ -140,7 +140,8 @@ def winners(cells: Iterable[LimitCell]) -> str:
     told = [one for one in losses(first) if one.seconds >= LEAST * first.latency_s][:2]
     most = listed([f"{one.text} ({percent(one.seconds / first.latency_s)} of the time)" for one in told], 2)
     allowed = f"Of what {devices(first)} {'allows' if first.ran.gpus == 1 else 'allow'}" if same else "Of the limit"
-    return f"{allowed}, {names}" + (f"; most is lost to {most}." if most else ".")
+    whose = f"{chosen[0].name} loses" if len(chosen) > 1 else "it loses"
+    return f"{allowed}, {names}" + (f"; {whose} most to {most}." if most else ".")
 
 
 def known_as(cells: Sequence[LimitCell]) -> str:

@@ -11,7 +11,7 @@ from sweep.analysis.paired import FASTER, SLOWER
 from sweep.report.matrix import Matrix, short_reason
 from sweep.report.page.said import gain_of, times
 from sweep.report.page.table import FOLDED
-from sweep.report.words import Row, number, text
+from sweep.report.words import Row, number, quality_text, text
 
 MATRICES = 12
 FEATURES = 30  # rows of one matrix
@@ -97,10 +97,23 @@ def _entry(row: Row, matrix: Matrix, reach: float) -> dict[str, Any]:
         "speedup": times(row, "speedup"),
         "step": step_of(ratio, reach) if ratio and ratio > 0 else None,
         "uncertain": _uncertain(row),
+        "interval": _interval(row),
+        "quality": _quality(row),
         "gain": gain_of(row, matrix.gain(row)),
         "short": short_reason(row) if ratio is None else "",
         "folded": status in FOLDED,
     }
+
+
+def _interval(row: Row) -> str:
+    """`1.38–1.47`; "" where none is known."""
+    low, high = number(row, "speedup_low"), number(row, "speedup_high")
+    return "" if low is None or high is None else f"{low:.2f}–{high:.2f}"
+
+
+def _quality(row: Row) -> str:
+    """`37.5 dB`, `identical`; "" where images were not compared."""
+    return "" if text(row, "status") in FOLDED else quality_text(row)
 
 
 def _uncertain(row: Row) -> bool:

@@ -36,6 +36,7 @@ def page(folder: Path, plots: bool = True) -> str:
     known = limit_cells.published(folder, rows)
     rows = with_limits(rows, known)
     report, manifest = (json.loads((folder / name).read_text(encoding="utf-8")) for name in NEEDED[1:])
+    rows = with_ranks(rows, report["cells"])
     sweep = report["sweep"]
     with tempfile.TemporaryDirectory() as scratch:
         drawn = drawing.draw_rows(Path(scratch), rows, sweep.get("note") or "", limits=known) if plots else []
@@ -54,6 +55,12 @@ def with_limits(rows: Sequence[Row], known: Sequence[LimitCell]) -> list[Row]:
     """Rows of an earlier version with the columns of predictions and limits."""
     found = {one.key: limits.columns(one.found) for one in known if not text(one.row, "profiled")}
     return [{**row, **found.get(text(row, "cell_key"), {})} for row in rows]
+
+
+def with_ranks(rows: Sequence[Row], cells: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows of a version that did not store how many ranks ran, from their evidence."""
+    counted = {one["cell_key"]: len(one["evidence"]["ranks"]) for one in cells}
+    return [{**row, "ranks": text(row, "ranks") or counted.get(text(row, "cell_key")) or None} for row in rows]
 
 
 def _with_p_values(rows: Sequence[Row]) -> list[Row]:
