@@ -45,6 +45,11 @@ QUALITY_STEPS_DB = (30.0, 35.0, 40.0, math.inf)
 
 BASELINE_FAILED = "baseline_failed"
 
+UNFINISHED = ("interrupted", "cut_off")
+"""Codes of cells that the end of their sweep cut short: nothing is wrong with them."""
+
+INCOMPLETE = "not_finished"
+
 NAMED = 4
 """Most cells that one sentence names."""
 
@@ -282,9 +287,12 @@ def _did_nothing(rows: Sequence[Row]) -> list[Conclusion]:
 
 def _do_not_use(rows: Sequence[Row]) -> list[Conclusion]:
     lost = [row for row in rows if row["status"] in LOST and not has(said(row, "findings"), NOT_ENGAGED)]
+    unfinished = [row for row in lost if any(has(said(row, "findings"), code) for code in UNFINISHED)]
+    lost = [row for row in lost if row not in unfinished]
     alone = [row for row in lost if row["role"] == BASELINE]
     features = [row for row in lost if row["role"] == FEATURE]
     return [
+        *_about(INCOMPLETE, unfinished, lambda names: f"Not finished: {names}; the same command resumes it."),
         *_about(BASELINE_FAILED, alone, lambda names: f"The baseline itself failed: {names} (see the reason of each)."),
         *_about(DO_NOT_USE, features, lambda names: f"Do not use: {names} (see the reason of each)."),
     ]

@@ -112,6 +112,13 @@ def test_a_baseline_that_failed_is_not_a_feature_to_leave_out() -> None:
     assert "do_not_use" not in found
 
 
+def test_a_cell_that_was_cut_short_is_to_be_resumed_and_not_to_be_left_out() -> None:
+    cut = [Finding("interrupted", "interrupted while serving 20 requests", "ERROR")]
+    found = said(row("", status="ERROR", findings=cut), row("teacache", status="ERROR", findings=cut))
+    assert found["not_finished"] == "Not finished: baseline b1 and teacache b1; the same command resumes it."
+    assert not {"baseline_failed", "do_not_use"} & set(found)
+
+
 def test_unknown_and_none_are_told_apart_by_how_wide_the_interval_is() -> None:
     wide = row("teacache", 0.48, 4.2, notes=[Finding(MORE_STARTS, "repeat=auto measures more")])
     found = said(row(""), wide, row("ring", 0.99, 1.01))

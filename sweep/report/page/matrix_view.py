@@ -94,6 +94,7 @@ def _entry(row: Row, matrix: Matrix, reach: float) -> dict[str, Any]:
         "anchor": text(row, "anchor"),
         "status": status,
         "sign": SIGNS.get(status, ""),
+        "ranks": text(row, "ranks") if (number(row, "ranks") or 1) > 1 else "",
         "speedup": times(row, "speedup"),
         "step": step_of(ratio, reach) if ratio and ratio > 0 else None,
         "uncertain": _uncertain(row),
