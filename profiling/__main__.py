@@ -1,11 +1,11 @@
 """`python -m profiling COMMAND`: explains a trace or a measured cell. Each command is a module, loaded on demand."""
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from profiling import commands
 from profiling.errors import Refusal
 from profiling.printing import complain, finish, prepare, say
 
@@ -32,19 +32,13 @@ class _Parser(argparse.ArgumentParser):
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The command line. Only the module of the command that `arguments` begin with is loaded."""
     found = _Parser(prog="python -m profiling", description="Explain a trace or a measured cell.")
-    commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if arguments[:1] == [name]:
-            importlib.import_module(module).configure(command)
+    commands.add(found, COMMANDS, arguments)
     return found
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code. Raises Refusal and OSError."""
-    asked = parser(arguments).parse_args(arguments)
-    module = importlib.import_module(COMMANDS[asked.command][0])
-    return int(module.run(asked))
+    return commands.run(COMMANDS, parser(arguments).parse_args(arguments))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from profiling import commands
 from sweep.config import ConfigError, nearest
 from sweep.streams import printed, refusal, steady
 
@@ -51,11 +52,7 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = found.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if arguments[:1] == [name]:
-            importlib.import_module(module).configure(command)
+    commands.add(found, COMMANDS, arguments)
     return found
 
 
@@ -69,8 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         asked = f"unknown command '{first}'{near}" if first else "no command given"
         there = f"{' There' if near else '; there'} are: {', '.join(COMMANDS)}"
         raise ConfigError(f"{asked}{there}; or give the overrides of a sweep, e.g. model=qwen_image (--help says more)")
-    asked_for = parser(arguments).parse_args(arguments)
-    return int(importlib.import_module(COMMANDS[asked_for.command][0]).run(asked_for))
+    return commands.run(COMMANDS, parser(arguments).parse_args(arguments))
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -43,7 +43,6 @@ class Timed:
     seconds: float
     bound: str
     device_s: float = 0.0  # compute, memory and exchange, without waiting for the host
-    host_s: float = 0.0  # launches
 
     @property
     def name(self) -> str:
@@ -105,14 +104,13 @@ def timed(phase: Phase, device: Device, by: Factors, pixels: float = 0.0) -> Tim
     least = limit_s(phase, device)
     if phase.name == OTHER:
         whole = by.other_s + by.pixel_s * pixels + (by.stages_s if phase.calls > 1 else 0.0)
-        return Timed(phase, least, whole, HOST, host_s=whole)
+        return Timed(phase, least, whole, HOST)
     if phase.name == STAGE_TRANSFER:
         return Timed(
             phase,
             least,
             by.transfer_s + sum(sent.sent for sent in phase.exchanges) / bandwidth(device),
             HOST,
-            host_s=by.transfer_s,
         )
     parts = {COMPUTE: sum(compute_s(phase, device, by)), LINK: exchanges_s(phase, device, by)}
     reading = (phase.weight_bytes + phase.cache_bytes) / (by.read * bandwidth(device))
@@ -123,7 +121,7 @@ def timed(phase: Phase, device: Device, by: Factors, pixels: float = 0.0) -> Tim
     whole = (on_device**SHARPNESS + host**SHARPNESS) ** (1 / SHARPNESS) + fixed_s(phase, by)
     parts[LINK] += max(0.0, ahead - sum(parts.values()))
     bound = LAUNCH if host > on_device else max(parts, key=lambda part: parts[part])
-    return Timed(phase, least, whole, bound, on_device, host)
+    return Timed(phase, least, whole, bound, on_device)
 
 
 def compute_s(phase: Phase, device: Device, by: Factors) -> tuple[float, float, float]:

@@ -20,9 +20,6 @@ from sweep.report import stored
 from sweep.report.words import digits
 from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
-from sweep.streams import refusal, steady
-
-PROGRAM = "sweep.predict queue"
 
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)
 """Of what servers do at most: the rates that are shown where none are chosen."""
@@ -61,18 +58,6 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError(str(error)) from None
     sys.stdout.write("\n".join(texts))
     return 0
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The command by itself: exit code of `run`, or 2 and one line for bad input."""
-    steady(PROGRAM)
-    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", formatter_class=argparse.RawDescriptionHelpFormatter)
-    configure(parser)
-    try:
-        return run(parser.parse_args(arguments))
-    except ConfigError as error:
-        refusal(PROGRAM, str(error))
-        return 2
 
 
 def _rates(given: str | None) -> list[float]:

@@ -23,16 +23,6 @@ class Expected:
     loads_s: Mapping[str, float]  # engine key -> starting the engine
     kept: frozenset[str]  # keys of cells whose results are in the sweep's own folder: they do not run again
 
-    def of_groups(self, plan: Plan) -> tuple[float, int, int]:
-        """Seconds of the cells that are known, one after another; how many of them are, and how many are to run."""
-        took_s, known, cells = 0.0, 0, 0
-        for group in plan.groups:
-            mine = [key for key in group.cells if key not in self.kept]
-            told = [self.cells_s[key] for key in mine if key in self.cells_s]
-            took_s += sum(told) + (self.loads_s.get(group.engine_key, 0.0) if mine else 0.0)
-            known, cells = known + len(told), cells + len(mine)
-        return took_s, known, cells
-
 
 NOTHING_KNOWN = Expected({}, {}, frozenset())
 
