@@ -22,7 +22,7 @@ from sweep.plan import features as feature_rules
 from sweep.plan import fields
 from sweep.plan.add_ons import ADD, BASE, add_ons
 from sweep.plan.axes import feature_names, values_of
-from sweep.plan.cells import pairs_and_more
+from sweep.plan.cells import pairs_and_more, unusable
 from sweep.plan.rules import check_run
 
 PLAIN = {
@@ -140,10 +140,8 @@ def with_numbers(run: RunConfig, values: Sequence[tuple[str, str]]) -> RunConfig
 def skipped(run: RunConfig) -> Finding | None:
     """Why no machine would run it as it is: conflicts, or an engine that lacks a feature or model."""
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
-    if conflict := feature_rules.find_conflict(chosen):
-        return Finding("conflict", f"{conflict[0]} conflicts with {conflict[1]}", SKIP, short="conflict")
-    if missing := feature_rules.unsupported(chosen, run.engine.name, run.model):
-        return missing
+    if reason := unusable(chosen, run):
+        return reason
     need = feature_rules.gpus_needed(chosen) + registry.kind(run.engine.name).stage_devices(run)
     most = run.parallel.gpus
     if most is not None and need > most:

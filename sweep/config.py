@@ -19,8 +19,6 @@ _PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (_PACKAGE / "conf").is_dir()
 """Whether this is an installed package and no checkout."""
 
-AUTO = "auto"
-
 CONF = (_PACKAGE if INSTALLED else _PACKAGE.parent) / "conf"
 """The configuration files: inside the package when installed, next to it in a checkout."""
 

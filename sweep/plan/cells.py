@@ -356,12 +356,16 @@ def _lacks_room(cell: Cell) -> bool:
     return cell.run_config.interleave == "true" and _may_interleave(cell.run_config)
 
 
-def _skip(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> Finding | None:
-    conflict = feature_rules.find_conflict(chosen)
-    if conflict:
+def unusable(chosen: Sequence[Feature], run: RunConfig) -> Finding | None:
+    """Why no machine runs these features together: a conflict, or an engine that lacks one of them or the model."""
+    if conflict := feature_rules.find_conflict(chosen):
         return Finding(CONFLICT, f"{conflict[0]} conflicts with {conflict[1]}", SKIP, short="conflict")
-    if missing := feature_rules.unsupported(chosen, run.engine.name, run.model):
-        return missing
+    return feature_rules.unsupported(chosen, run.engine.name, run.model)
+
+
+def _skip(chosen: Sequence[Any], run: RunConfig, found: Devices, need: int) -> Finding | None:
+    if reason := unusable(chosen, run):
+        return reason
     if found.kind == "cuda" and found.count == 0:
         return None  # `runnable` gives a better reason
     short, asked = f"needs {found.describe(need)}", f"requires {found.describe(need)}"

@@ -59,8 +59,10 @@ def cell_from(
 
 def other_gpus(hardware: Hardware) -> str:
     """One line where this machine's GPUs are not those of the chosen hardware, whose price cost would take; else ""."""
+    if not hardware.match:
+        return ""
     others = [name for name in dict.fromkeys(device_names()) if not is_called(name, hardware.match)]
-    if not hardware.match or not others:
+    if not others:
         return ""
     cost = ", so cost_per_image takes another GPU's price" if hardware.price_per_gpu_hour is not None else ""
     meant = " and ".join(hardware.match)

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.plan.features import combination_name
 from sweep.predict import stages
-from sweep.predict.effects import Effects
+from sweep.predict.effects import Effects, merged
 from sweep.predict.factors import FITTED, SHARES, Factors
+from sweep.predict.feature_files import feature_named
 from sweep.predict.hardware import Device
 from sweep.predict.observed import MEASURED, Observed
 from sweep.predict.timing import timed
@@ -54,16 +56,16 @@ class Calibration:
     psnr_db: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # model → features → lowest measured
 
 
-def numbers(kind: type = Factors) -> tuple[str, ...]:
+_OF_MEMORY = ("context_bytes", "workspace")
+
+
+def numbers() -> tuple[str, ...]:
     """Names of the factors that are fitted."""
     return tuple(
         field.name
-        for field in dataclasses.fields(kind)
+        for field in dataclasses.fields(Factors)
         if field.type in (float, "float") and field.name not in _OF_MEMORY
     )
-
-
-_OF_MEMORY = ("context_bytes", "workspace")
 
 
 def on_host(by: Factors, slower: float) -> Factors:
@@ -75,8 +77,7 @@ def on_host(by: Factors, slower: float) -> Factors:
 def seconds(cell: Observed, device: Device, by: Factors, effects: Effects | None = None) -> dict[str, float]:
     """Predicted seconds of a cell's phases, and their sum as `latency`."""
     point = cell.point if effects is None else dataclasses.replace(cell.point, effects=effects)
-    pixels = float(point.batch * point.width * point.height)
-    found = {phase.name: timed(phase, device, by, pixels).seconds for phase in stages.of(point)}
+    found = {phase.name: timed(phase, device, by, point.pixels).seconds for phase in stages.of(point)}
     return {**found, "latency": sum(found.values())}
 
 
@@ -101,7 +102,7 @@ def lowest_psnr(cells: Sequence[Observed]) -> dict[str, dict[str, float]]:
     for cell in cells:
         if cell.psnr_db is not None and cell.point.features:
             known = found.setdefault(cell.point.model.name, {})
-            name = "+".join(sorted(cell.point.features))
+            name = combination_name(cell.point.features)
             known[name] = min(known.get(name, math.inf), cell.psnr_db)
     return found
 
@@ -112,15 +113,13 @@ Skips = Mapping[str, Mapping[str, float]]
 
 def skipped(cells: Sequence[Observed]) -> dict[str, dict[str, float]]:
     """Mean share of skipped blocks of each cache that engaged, and of a cache beside a feature that changes it."""
-    from sweep.predict.feature_files import feature_named
-
     found: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
         for name in cell.point.features if cell.point.effects.skip else ():
             block = feature_named(name, cell.point.engine, {}).predict or {}
             if "skip" in block:
                 others = [other for other in block.get("together") or {} if other in cell.point.features]
-                key = "+".join(sorted((name, *others[:1])))
+                key = combination_name((name, *others[:1]))
                 found.setdefault((cell.point.model.name, key), []).append(cell.point.effects.skip)
     shares: dict[str, dict[str, float]] = {}
     for (model, key), values in sorted(found.items()):
@@ -130,9 +129,6 @@ def skipped(cells: Sequence[Observed]) -> dict[str, dict[str, float]]:
 
 def with_learnt(cell: Observed, learnt: Skips) -> Effects:
     """The effects of a cell before it ran: with the share of skipped blocks that other cells had."""
-    from sweep.predict.effects import merged
-    from sweep.predict.feature_files import feature_named
-
     chosen = [feature_named(name, cell.point.engine, {}) for name in cell.point.features]
     known = learnt.get(cell.point.model.name, {})
     return dataclasses.replace(cell.point.effects, skip=merged(chosen, known).skip)
@@ -183,9 +179,7 @@ def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, f
     names = numbers()
     sweeps = sorted({cell.sweep for cell in cells})
     assumed = np.log([getattr(Factors(), name) for name in names])
-    work = [
-        (cell, stages.of(cell.point), float(cell.point.batch * cell.point.width * cell.point.height)) for cell in cells
-    ]
+    work = [(cell, stages.of(cell.point), cell.point.pixels) for cell in cells]
 
     def factors(values: "np.ndarray") -> tuple[Factors, dict[str, float]]:
         exact = np.exp(values)

@@ -61,12 +61,6 @@ def parameters(dit: Dit, patch: int) -> float:
     return forward(key_of(dit), patch, 1, 1, 1).whole.weights + dit.prior * dit.hidden
 
 
-def image_tokens(width: int, height: int, patch: int, vae_scale: int) -> int:
-    """Tokens of a picture of this size, in pixels."""
-    side = patch * vae_scale
-    return (width // side) * (height // side)
-
-
 def of(dit: Dit, patch: int, image: int, text: int, batch: int = 1) -> Forward:
     """A forward over `batch` pictures of `image` tokens each, with `text` tokens."""
     return forward(key_of(dit), patch, image, text, batch)

@@ -18,7 +18,7 @@ from sweep.predict import executed, shapes
 from sweep.predict.effects import merged
 from sweep.predict.executed import Executed
 from sweep.predict.feature_files import feature_named
-from sweep.predict.point import Point, point_of
+from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT, Point, point_of
 
 MEASURED = ("text_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
 """Phases that are compared; a hand-over takes a millisecond."""
@@ -36,7 +36,6 @@ class Observed:
     phases_s: Mapping[str, float]
     latency_s: float
     peak_memory_bytes: float | None
-    energy_j: float | None
     psnr_db: float | None
     parts_bytes: Mapping[str, float]  # memory by component, where the workers recorded it
     device: str  # as the driver reports it; "" on a CPU
@@ -97,7 +96,6 @@ def _cells(
             phases_s={phase: ms / 1e3 for phase, ms in cell["phases_ms"].items() if phase in MEASURED},
             latency_s=latency,
             peak_memory_bytes=_times(cell["metrics"].get("peak_memory_gb"), 1e9),
-            energy_j=cell["metrics"].get("energy_j_per_image"),
             psnr_db=cell["quality"]["psnr_db"],
             parts_bytes=did.parts_bytes,
             device=gpus[0] if gpus else "",
@@ -117,8 +115,6 @@ def _of_run(cell: Mapping[str, Any], config: Mapping[str, Any]) -> Point:
 
 def _of_row(cell: Mapping[str, Any]) -> Point:
     """From a row alone: guidance and prompts as the studies have them."""
-    from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT
-
     model = shapes.named(cell["model"])
     chosen = [feature_named(name, cell["engine"], _options(name, cell)) for name in cell["features"]]
     prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"])

@@ -3,6 +3,7 @@
 `point_of` makes one of a RunConfig. Knows nothing of seconds, bytes or machines.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,11 @@ class Point:
     def gpus(self) -> int:
         """Devices of the cell."""
         return self.ranks + self.stage_devices
+
+    @property
+    def pixels(self) -> float:
+        """Of all pictures of a batch."""
+        return float(self.batch * self.width * self.height)
 
     @property
     def image_tokens(self) -> int:
@@ -143,6 +149,4 @@ def _text_tokens(model: Model, prompt: int) -> int:
 
 
 def _eager(effects: Effects) -> Effects:
-    import dataclasses
-
     return dataclasses.replace(effects, compiled=False)

@@ -88,9 +88,8 @@ def _around(point: Point, device: Device, by: Factors) -> _Timed:
     if key not in _AROUND:
         if len(_AROUND) >= MOST_KEPT:
             _AROUND.clear()
-        pixels = float(point.batch * point.width * point.height)
         before, after = stages.around(point)
-        found = tuple(tuple(timing.timed(one, device, by, pixels) for one in part) for part in (before, after))
+        found = tuple(tuple(timing.timed(one, device, by, point.pixels) for one in part) for part in (before, after))
         _AROUND[key] = (point.model, device, by), (found[0], found[1])
     return _AROUND[key][1]
 

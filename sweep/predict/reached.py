@@ -127,11 +127,10 @@ class Reached:
 
         Seconds of each phase are measured. How a phase divides them is predicted, in proportion.
         """
-        pixels = float(self.ran.batch * self.ran.width * self.ran.height)
         found: list[Spent] = []
         for phase in self.phases:
             measured = self.phases_s.get(phase.name)
-            parts = split(phase, self.device, self.factors, pixels)
+            parts = split(phase, self.device, self.factors, self.ran.pixels)
             whole = math.fsum(one.seconds for one in parts)
             if measured and whole:
                 found += [Spent(one.phase, one.on, one.seconds * measured / whole, one.limit_s) for one in parts]

@@ -13,7 +13,6 @@ from sweep.predict.work import NOTHING, Work
 
 TEXT_ENCODE, AR_PREFILL, AR_DECODE, STAGE_TRANSFER = "text_encode", "ar_prefill", "ar_decode", "stage_transfer"
 DENOISE, VAE_DECODE, OTHER = "denoise_step", "vae_decode", "other"
-PHASES = (TEXT_ENCODE, AR_PREFILL, AR_DECODE, STAGE_TRANSFER, DENOISE, VAE_DECODE, OTHER)
 """In the order of a request; names of summary.csv's {phase}_ms."""
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "int8": 1}

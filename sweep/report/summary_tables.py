@@ -19,6 +19,7 @@ from sweep.report.words import (
     digits,
     number,
     quality_text,
+    saved,
     speedup_text,
     text,
     verdict_text,
@@ -57,16 +58,10 @@ COLUMNS = (
 )
 
 
-def _share(row: Row, name: str) -> str:
-    """`46 %`, `−8 %`."""
-    share = number(row, name)
-    return "" if share is None else f"{'−' if share <= -0.005 else ''}{abs(100 * share):.0f} %"
-
-
 def _saving(row: Row) -> str:
     """`46 % (44 to 48)`."""
-    ends = [_share(row, f"{costs.SAVING}_{end}").removesuffix(" %") for end in ("low", "high")]
-    return _share(row, costs.SAVING) + (f" ({' to '.join(ends)})" if all(ends) and ends[0] != ends[1] else "")
+    ends = [saved(number(row, f"{costs.SAVING}_{end}")).removesuffix(" %") for end in ("low", "high")]
+    return saved(number(row, costs.SAVING)) + (f" ({' to '.join(ends)})" if all(ends) and ends[0] != ends[1] else "")
 
 
 OF_COSTS = (

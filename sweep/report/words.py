@@ -57,6 +57,16 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.{0 if abs(share) >= 0.00995 else 1}f} %"
 
 
+def signed(share: float) -> str:
+    """`+11 %`, `−3 %`."""
+    return f"{'−' if share < -0.005 else '+' if share > 0.005 else ''}{abs(100 * share):.0f} %"
+
+
+def saved(share: float | None) -> str:
+    """`46 %`, `−8 %`; "" for None."""
+    return "" if share is None else signed(share).removeprefix("+")
+
+
 def speedup_text(row: Row) -> str:
     """`1.42x (1.38-1.47)`, `1.42x` if there is no interval, or `profiled`. ASCII, so that every terminal shows it."""
     return "profiled" if text(row, "profiled") else times_text(row, "speedup")

@@ -10,7 +10,7 @@ from sweep.predict.shown import NAMES
 from sweep.report import costs, limit_words
 from sweep.report.conclusions import Context, context_of
 from sweep.report.limit_cells import LimitCell
-from sweep.report.words import Row, digits, number, percent, text
+from sweep.report.words import Row, digits, number, percent, saved, signed, text
 
 MOST = 8
 """Cells that the tables show: a baseline and the best of four contexts."""
@@ -84,11 +84,7 @@ def _table(chosen: Sequence[LimitCell], cells: Sequence[LimitCell]) -> dict[str,
 
 def _costs(row: Row) -> list[str]:
     saving = number(row, costs.SAVING)
-    return [*(digits(number(row, name)) for name in (costs.COST, costs.PREDICTED)), _share_saved(saving)]
-
-
-def _share_saved(share: float | None) -> str:
-    return "" if share is None else signed(share).removeprefix("+")
+    return [*(digits(number(row, name)) for name in (costs.COST, costs.PREDICTED)), saved(saving)]
 
 
 def _line(one: LimitCell) -> list[str]:
@@ -104,11 +100,6 @@ def _line(one: LimitCell) -> list[str]:
         digits(found.said.memory.total / GB),
         "" if memory is None else digits(memory / GB),
     ]
-
-
-def signed(share: float) -> str:
-    """`+11 %`, `−3 %`."""
-    return f"{'−' if share < -0.005 else '+' if share > 0.005 else ''}{abs(100 * share):.0f} %"
 
 
 PHASE_HEADINGS = ("phase", "predicted, ms", "measured, ms", "limit, ms", "MFU", "bandwidth")

@@ -1,6 +1,7 @@
 """Predictions and limits: a roofline, predicted against measured latency, and memory by component."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +96,10 @@ def draw_prediction(cells: Sequence[LimitCell]) -> "Figure | None":
     axes.set_xlabel("measured latency, s")
     axes.set_ylabel("predicted latency, s")
     _legend_of_families(figure, shown)
-    off = sorted(abs(one.found.prediction_error) for one in shown)
+    off = [abs(one.found.prediction_error) for one in shown]
     within = sum(error <= BAND for error in off)
-    remark(figure, f"{within} of {len(off)} cells are within ±{BAND:.0%} (grey); median error {percent(_median(off))}.")
+    middle = percent(statistics.median(off))
+    remark(figure, f"{within} of {len(off)} cells are within ±{BAND:.0%} (grey); median error {middle}.")
     remark(figure, _origin(shown))
     if not sheet.current().is_column:
         figure.draw_without_rendering()
@@ -152,11 +154,6 @@ def _legend_of_families(figure: "Figure", cells: Sequence[LimitCell]) -> None:
     if any(one.found.said.point.effects.skip for one in cells):
         handles.append(Line2D([], [], marker="D", color=LIGHT, label="with a cache", **look))
     legend_of(figure, handles, columns=2)
-
-
-def _median(values: Sequence[float]) -> float:
-    middle = len(values) // 2
-    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
 
 
 def _origin(cells: Sequence[LimitCell]) -> str:
