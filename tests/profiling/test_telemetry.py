@@ -80,7 +80,10 @@ def test_processes_that_vanish_while_sampling(tree: "subprocess.Popen[str]") -> 
     sampler = ProcessTreeSampler(tree.pid, interval_s=0.005, gpu_indices=())
     start = sampler.mark()
     proceed(tree)
-    time.sleep(0.5)
+    for _ in range(120):  # half seconds: a busy machine samples rarely
+        time.sleep(0.5)
+        if len(sampler.window(start, sampler.mark()).samples) > 10:
+            break
     proceed(tree)
     tree.wait(timeout=240)
     time.sleep(0.05)
