@@ -7,7 +7,7 @@ torch and no vllm_omni here. Times are seconds of `time.perf_counter`, which all
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +79,7 @@ class ArRecord:
     settings: dict[str, str]
     phases: tuple[Timing, ...]
     first_steps: tuple[int, ...] = ()  # of each of `requests`, which of `phases` is its prefill
+    counts: dict[str, int] = field(default_factory=dict)  # what was used of its memory (paged_cache)
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,20 @@ class Transfer:
     host_ms: float
     tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see transfer); "" where unknown
     tokens_written: int = 0  # by the AR stage, with those that it does not hand over
+    bytes: int = 0  # of the message to the DiT stage's process; 0 where unknown
 
 
-Record = DitRecord | ArRecord | Transfer
+@dataclass(frozen=True)
+class Carried:
+    """One line of `connector-<pid>.jsonl`: what a connector took from a stage for the next one, such as a KV cache."""
+
+    connector: str  # class of vLLM-Omni
+    start_s: float
+    host_ms: float
+    bytes: int
+
+
+Record = DitRecord | ArRecord | Transfer | Carried
 
 
 def markers(folder: Path) -> Markers:
@@ -158,27 +170,34 @@ def ar_record(line: Line) -> ArRecord:
         evidence["settings"],
         _phases(line),
         tuple(line.get("first_steps", ())),
+        evidence.get("counts", {}),
     )
 
 
 def transfer(line: Line) -> Transfer:
     """A line of a transfer file."""
     written = line.get("tokens_written", 0)
-    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written)
+    told = line.get("bytes", 0)
+    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written, told)
+
+
+def carried(line: Line) -> Carried:
+    """A line of a connector file."""
+    return Carried(line["connector"], line["start_s"], line["host_ms"], line["bytes"])
 
 
 def phase_records(records: Iterable[Record], epoch_s: float) -> tuple[PhaseRecord, ...]:
     """All phases of `records` in order of start, counted from `epoch_s` (perf_counter).
 
-    A hand-over is one `stage_transfer` of rank 0, numbered in the order given. The diffusion pipeline's own
-    `request` phase is among them: it lies inside the request that the engine measures.
+    A hand-over is one `stage_transfer` of rank 0, and so is what a connector carries, numbered in the order given. The
+    diffusion pipeline's own `request` phase is among them: it lies inside the request that the engine measures.
     """
     found: list[PhaseRecord] = []
     transfers = 0
     for record in records:
-        if isinstance(record, Transfer):
-            start_s = record.start_s - epoch_s
-            found.append(PhaseRecord(0, "stage_transfer", transfers, start_s, record.host_ms, None, record.request))
+        if isinstance(record, Transfer | Carried):
+            start_s, name = record.start_s - epoch_s, record.request if isinstance(record, Transfer) else ""
+            found.append(PhaseRecord(0, "stage_transfer", transfers, start_s, record.host_ms, None, name))
             transfers += 1
         else:
             rank = record.rank if isinstance(record, ArRecord) else record.evidence.rank

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from msgspec import structs
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.vllm_plugin import record_files
-from profiling.vllm_plugin.record_files import ArRecord, DitRecord, Transfer
+from profiling.vllm_plugin.record_files import ArRecord, Carried, DitRecord, Transfer
 from sweep.engines.protocol import Request
 
 ENTRY_POINT = "[vllm_omni.general_plugins]\nsweep_profiling = profiling.vllm_plugin:install\n"
@@ -136,6 +136,7 @@ PARSE: dict[str, Callable[[record_files.Line], record_files.Record]] = {
     "dit": record_files.dit_record,
     "ar": record_files.ar_record,
     "transfer": record_files.transfer,
+    "connector": record_files.carried,
 }
 """By the first word of a file's name."""
 
@@ -155,7 +156,8 @@ def inner_phases(records: Sequence[record_files.Record], name: str, epoch_s: flo
 def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
     """Evidence of each DiT rank over a batch, which may have taken several forwards of the pipeline.
 
-    Reports of the AR stage and the hand-over are stored with rank 0, under names that begin with `ar_` and `tokens_`.
+    Reports of the AR stage and the hand-over are stored with rank 0, under names that begin with `ar_`, `tokens_`,
+    `hand_over` and `connector_`.
     """
     ranks: dict[int, list[DitRecord]] = {}
     for record in records:
@@ -169,9 +171,30 @@ def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
         merged[0] = structs.replace(
             merged[0],
             settings={**merged[0].settings, **settings, **flow.settings},
-            counts={**merged[0].counts, "ar_steps": sum(record.steps for record in ar), **flow.counts},
+            counts={
+                **merged[0].counts,
+                "ar_steps": sum(record.steps for record in ar),
+                **_most(record.counts for record in ar),
+                **flow.counts,
+                **_sizes(records),
+            },
         )
     return tuple(merged)
+
+
+def _most(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The largest value of each count of the AR stage, under names that begin with `ar_`."""
+    found: dict[str, int] = {}
+    for name, value in (item for one in counts for item in one.items()):
+        found[f"ar_{name}"] = max(found.get(f"ar_{name}", 0), value)
+    return found
+
+
+def _sizes(records: Sequence[record_files.Record]) -> dict[str, int]:
+    """Bytes that went from stage to stage: in messages of the orchestrator, and through connectors. {} if unknown."""
+    sent = sum(record.bytes for record in records if isinstance(record, Transfer))
+    carried = sum(record.bytes for record in records if isinstance(record, Carried))
+    return {**({"hand_over_bytes": sent} if sent else {}), **({"connector_bytes": carried} if carried else {})}
 
 
 def _rank_evidence(records: Sequence[DitRecord]) -> RankEvidence:
