@@ -21,7 +21,7 @@ from profiling import instrument
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord, PhaseRecorder
 from profiling.torch_trace import TRACE_FILE, TorchTrace
-from sweep.engines.diffusers import ranks
+from sweep.engines.diffusers import ar_sampling, ranks
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
 from sweep.engines.diffusers.attention_counters import AttentionCounters
 from sweep.engines.diffusers.block_counters import BlockCounters
@@ -95,6 +95,9 @@ class RankRunner:
             clock=self.clock,
             cfg_active=lambda: self.cfg_active,
         )
+        self.sampling = dict(spec.stages.get("ar", {}))
+        if self.sampling:
+            ar_sampling.apply(self.pipe.vision_language_encoder, self.sampling)
         transformer = self.pipe.transformer
         for arguments in self.switches().values():
             method_call.apply(self.pipe, arguments)
@@ -180,6 +183,7 @@ class RankRunner:
                 **self.settings,
                 "attention_backend": self.attention.describe(),
                 **{name: method_call.read_back(self.pipe, arguments) for name, arguments in self.switches().items()},
+                **(ar_sampling.read_back(self.pipe.vision_language_encoder, self.sampling) if self.sampling else {}),
             },
         )
 
