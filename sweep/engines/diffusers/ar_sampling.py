@@ -15,9 +15,7 @@ def apply(encoder: Any, asked: Mapping[str, Any]) -> None:
     for name in SAMPLING:
         if name in asked:
             setattr(config, name, asked[name])
-    if (
-        asked.get("temperature") == 0
-    ):  # transformers refuses to divide by it
+    if asked.get("temperature") == 0:  # transformers refuses to divide by it
         config.temperature, config.top_k = 1.0, 1
 
 

@@ -235,6 +235,9 @@ class DiffusersEngine:
             raise RuntimeError("generate called before load")
         adapter = self._runner.adapter
         prompts = [adapter.fit_prompt(request) for request in requests]
+        for request, prompt in zip(requests, prompts, strict=True):
+            if why := adapter.too_long(request, prompt):
+                raise ValueError(why)
         command = Batch(tuple(requests), tuple(prompts), self._epoch_s)
         try:
             self._processes.send(command)
