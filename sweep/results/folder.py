@@ -339,12 +339,12 @@ class SweepFolder:
         self.files.write(hydra / "overrides.yaml", yaml.safe_dump(list(cell.overrides), allow_unicode=True))
         return path
 
-    def save_log(self, cell: Cell, log: BinaryIO, start: int) -> None:
-        """Copy what the engine printed during this cell (from byte `start` of its log) to engine.log.
+    def save_log(self, cell: Cell, log: BinaryIO | None, start: int, ending: str = "") -> None:
+        """Copy what the engine printed during this cell (from byte `start` of its log) to engine.log, then `ending`.
 
         The engine may be printing at the position in the log, so that position is not moved.
         """
-        engine_log.copy(log, start, self.files.check(self.cell_path(cell) / "engine.log"))
+        engine_log.copy(log, start, self.files.check(self.cell_path(cell) / "engine.log"), ending)
 
     def save_result(
         self,
