@@ -25,6 +25,14 @@ class Preflight:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class EditInputs:
+    """What a model takes to edit in one request."""
+
+    most: int | None = 1  # pictures; None: any number
+    mask: bool = False  # a picture that says where it may change
+
+
 def _nothing_to_add(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     return Preflight()
 
@@ -49,6 +57,9 @@ class EngineKind:
 
     lacks: Callable[[RunConfig], Finding | None] = lambda run: None
     """What it lacks for a model or task, on any machine."""
+
+    edit_inputs: Callable[[RunConfig], EditInputs] = lambda run: EditInputs()
+    """What its model takes to edit, of those that edit at all."""
 
     stage_devices: Callable[[RunConfig], int] = lambda run: 0
     """Devices beyond those of the features, for stages with devices of their own."""

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweep.config import Feature, RunConfig, require
-from sweep.engines.registry import EngineKind, Preflight, served
+from sweep.engines.checkpoint_files import pipeline_of
+from sweep.engines.registry import EditInputs, EngineKind, Preflight, served
 from sweep.engines.vllm_omni.arguments import arguments
-from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.engines.vllm_omni.families import (
+    MASKS,
+    MOST_PICTURES,
+    NO_EDITS,
+    NOT_STARTED,
+    PICTURES_OF_PIPELINE,
+    TWO_STAGES,
+)
 from sweep.engines.vllm_omni.serve_flags import without_flag
 from sweep.findings import SKIP, Finding
 
@@ -63,6 +71,13 @@ def serve(run: RunConfig) -> dict[str, Any]:
     return {"batch": run.batch, "batch_wait_ms": run.load.batch_wait_ms, **sized}
 
 
+def edit_inputs(run: RunConfig) -> EditInputs:
+    """By family, and by the pipeline that the checkpoint names."""
+    family, path = run.model.family, run.model.path
+    most = MOST_PICTURES.get(family, 1)
+    return EditInputs(PICTURES_OF_PIPELINE.get(pipeline_of(path), most) if path else most, family in MASKS)
+
+
 def stage_devices(run: RunConfig) -> int:
     """One for the AR stage, where it has a device of its own."""
     return int(run.engine.placement == "split" and run.model.family in TWO_STAGES)
@@ -91,6 +106,7 @@ KIND = EngineKind(
     options=arguments,
     preflight=preflight,
     lacks=lacks,
+    edit_inputs=edit_inputs,
     stage_devices=stage_devices,
     max_batch=lambda run: run.engine.max_num_seqs,
     torch_profile=torch_profile,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.images import read_input
+from sweep.engines.images import read_inputs, read_mask
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
 from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
@@ -70,7 +70,10 @@ class Stages:
         if request.negative_prompt is not None:
             prompt["negative_prompt"] = request.negative_prompt
         if request.input_image is not None:
-            prompt["multi_modal_data"] = {"image": read_input(request)}
+            pictures = read_inputs(request)
+            prompt["multi_modal_data"] = {"image": pictures if len(pictures) > 1 else pictures[0]}
+            if (mask := read_mask(request)) is not None:
+                prompt["multi_modal_data"]["mask_image"] = mask
         return prompt
 
     def parameters(self, request: Request, defaults: Sequence[Any]) -> list[Any]:
