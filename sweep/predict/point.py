@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweep.config import TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
+from sweep.config import EDITS, TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
 from sweep.engines import registry
 from sweep.plan import features as feature_rules
 from sweep.predict.effects import Effects, merged
 
-TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "short": 20, "mixed": 60, "long": 250}
+TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "world_turns": 12, "short": 20, "mixed": 60, "long": 250}
 """Tokens of the shipped prompts, roughly; where workload.prompt_tokens says it, that counts."""
 
 TEMPLATE = {"qwen_image": 34, "qwen_image_edit": 64, "glm_image": 60, "z_image": 12}
@@ -42,6 +42,7 @@ class Point:
     ranks: int  # devices of the DiT
     stage_devices: int = 0  # further devices, of the AR stage
     edits: bool = False  # the DiT also sees the picture to edit
+    input_size: tuple[int, int] | None = None  # of that picture; None: as the result
     pictures: int = 1  # of a cell: prompts × seeds × repeats
     features: tuple[str, ...] = ()
 
@@ -60,7 +61,20 @@ class Point:
         """Tokens of the picture in the DiT, those of the picture to edit among them."""
         side = self.model.patch * self.model.vae_scale
         own = (self.width // side) * (self.height // side)
-        return own * 2 if self.edits else own
+        if not self.edits:
+            return own
+        width, height = self._given
+        return own + (width // side) * (height // side)
+
+    @property
+    def _given(self) -> tuple[int, int]:
+        """Width and height at which the DiT sees the picture to edit: Qwen-Image-Edit's pipelines, in diffusers and in
+        vLLM-Omni (`calculate_dimensions`), make it as large as a square of 1024, in its own shape."""
+        width, height = self.input_size or (self.width, self.height)
+        if self.model.family != "qwen_image_edit":
+            return width, height
+        ratio = width / height
+        return round(1024 * math.sqrt(ratio) / 32) * 32, round(1024 / math.sqrt(ratio) / 32) * 32
 
     @property
     def ar_tokens(self) -> int:
@@ -136,7 +150,8 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
         effects=effects,
         ranks=ranks,
         stage_devices=kind.stage_devices(run),
-        edits=work.task == "image_edit",
+        edits=work.task == EDITS,
+        input_size=work.input_size,
         pictures=(work.num_prompts or work.shipped_prompts) * work.seeds_per_prompt * work.repeats,
         features=tuple(feature.name for feature in chosen),
     )

@@ -202,7 +202,8 @@ class _Reader:
 def _check_keys(told: Any, known: tuple[str, ...], where: str) -> None:
     require(isinstance(told, dict), f'{where}: not a JSON object; write {{"image": "a.png", "instruction": "…"}}')
     for key in told:
-        require(key in known, f"{where}: unknown key '{key[:40]}'{nearest(key, known)}; there are {', '.join(known)}")
+        meant = nearest(key, known) or f"; there are {', '.join(known)}"
+        require(key in known, f"{where}: unknown key '{key[:40]}'{meant}")
 
 
 def _decoded(data: bytes, where: str) -> "Image.Image":
