@@ -315,8 +315,8 @@ def _check(path: Path, digest: str, question: Question) -> dict[str, Any] | None
     """As quality.json holds it; None for a picture that cannot be read, which others report."""
     try:
         picture = _picture(path, digest)
-        drift = {"drift": round(question.drift(picture), 6)} if question.drift else {}
-        return _stored(question.facts(picture)) | drift
+        drift = question.drift(picture) if question.drift else None
+        return _stored(question.facts(picture)) | ({} if drift is None else {"drift": round(drift, 6)})
     except (ValueError, OSError):
         return None
 

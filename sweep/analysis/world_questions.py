@@ -38,8 +38,8 @@ class Question:
     facts: "Callable[[np.ndarray], list[Fact]]"
     """Every fact of it, for a picture (64 · n, 64 · n, 3) in [0, 1]; ValueError for other shapes."""
 
-    drift: "Callable[[np.ndarray], float] | None" = None
-    """Of an edit in several turns: how far it changed what no turn named (`edit_checks.drift`)."""
+    drift: "Callable[[np.ndarray], float | None] | None" = None
+    """Of a later turn: how far its chain has changed what no turn named (`edit_checks.drift`)."""
 
 
 def of(folder: SweepFolder, cell: Cell, result: RunResult, request: RequestRow) -> Question | None:

@@ -157,7 +157,7 @@ class SweepFolder:
                 hashlib.sha256(data).hexdigest() == sha256,
                 f"workload.{field}={path}: the file changed while the sweep was planned; start it again",
             )
-            self.files.write(kept, data)
+            self.files.write(self.path / "inputs" / kept.name, data)
 
     def made_input(self, cell: Cell, seed: int, size: tuple[int, int] | None = None) -> Path:
         """The image that a cell edits with this seed when none was given; `size` where it is not the cell's own."""

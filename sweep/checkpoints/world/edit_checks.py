@@ -36,10 +36,10 @@ def facts(source: "np.ndarray", picture: "np.ndarray", edit: Edit) -> list[Fact]
     return [*checks.facts(picture, edits.asked_of(edit.target)), *_kept(source, picture, edit)]
 
 
-def drift(source: "np.ndarray", picture: "np.ndarray", done: Sequence[Edit]) -> float:
+def drift(source: "np.ndarray", picture: "np.ndarray", done: Sequence[Edit]) -> float | None:
     """How far the edits in `done`, one after the other, have changed what none of them names.
 
-    Mean absolute difference from the first source, in [0, 1], of the corner or row of words where it is largest; 0
+    Mean absolute difference from the first source, in [0, 1], of the corner or row of words where it is largest; None
     where they have named everything. Sizes as for `facts`.
     """
     _check_sizes(source, picture)
@@ -48,7 +48,7 @@ def drift(source: "np.ndarray", picture: "np.ndarray", done: Sequence[Edit]) -> 
     words = all(edit.source.writing == edit.target.writing for edit in done)
     left = [where for where, corner in _corners(source, first) if corner not in named]
     left += [_row(source, first)] if first.writing is not None and words and first.writing == last.writing else []
-    return max((_difference(source[where], picture[where]) for where in left), default=0.0)
+    return max((_difference(source[where], picture[where]) for where in left), default=None)
 
 
 def read_scene(picture: "np.ndarray") -> Scene | None:
