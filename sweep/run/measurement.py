@@ -68,7 +68,7 @@ class Measurement:
         self.telemetry_samples: tuple[TelemetrySample, ...] = ()
 
     def warm_up(self, host: EngineHost, baseline: BaselineEngine | None = None) -> None:
-        """Generate the first batch as often as the configuration says, unmeasured. Raises EngineFailure.
+        """Generate the first batch of each shape as often as the configuration says, unmeasured. Raises EngineFailure.
 
         The interleaved baseline warms up as well.
         """
@@ -83,7 +83,7 @@ class Measurement:
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
         with self._timed("warm_up"):
-            for first in [tuple(rounds[0])] * run.engine.warmup if rounds else []:
+            for first in turn_taking.first_of_each_shape(rounds) * run.engine.warmup:
                 baseline_output(baseline, first, run.engine.warmup_timeout_s, self.doing)
                 output = host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
                 self.warm_up_evidence += (output.evidence,)

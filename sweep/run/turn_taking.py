@@ -5,7 +5,7 @@ cell made in the turn before, in its first repeat, so that all repeats send the 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweep.engines.images import image_name
@@ -22,6 +22,16 @@ def with_kept(request: Request, kept: Mapping[str, str]) -> Request:
         further_images=tuple(kept[path] for path in request.further_images),
         mask=request.mask and kept[request.mask],
     )
+
+
+def first_of_each_shape(rounds: Sequence[Sequence[Request]]) -> list[tuple[Request, ...]]:
+    """The first batch, and of edits the first of each number of pictures, with and without a mask, whose pictures are
+    there before anything was made."""
+    found: dict[tuple[int, bool], tuple[Request, ...]] = {}
+    for requests in rounds:
+        if requests[0].follows is None:
+            found.setdefault((len(requests[0].images), requests[0].mask is None), tuple(requests))
+    return list(found.values())
 
 
 def with_made(turn: Turn, folder: Path, generates: bool) -> Turn:
