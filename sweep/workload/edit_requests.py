@@ -54,7 +54,7 @@ def _grouped(workload: Workload, batch: int, edits: Sequence[EditTurn]) -> list[
     groups: dict[Shape, list[Line]] = {}
     for slot in slots:
         line = distinct[slot % len(distinct)]
-        groups.setdefault(_shape(line), []).extend([line] * workload.seeds_per_prompt)
+        groups.setdefault(_shape(workload, line), []).extend([line] * workload.seeds_per_prompt)
     return [_filled(chains, batch) for chains in groups.values()]
 
 
@@ -64,8 +64,12 @@ def _filled(chains: list[Line], batch: int) -> list[Line]:
     return chains + [distinct[place % len(distinct)] for place in range(-len(chains) % batch)]
 
 
-def _shape(line: Line) -> Shape:
-    return tuple((turn.count, turn.mask is None, turn.negative_prompt is None) for _, turn in line)
+def _shape(workload: Workload, line: Line) -> Shape:
+    return tuple((turn.count, turn.mask is None, _negative(workload, turn) is None) for _, turn in line)
+
+
+def _negative(workload: Workload, edit: EditTurn) -> str | None:
+    return workload.negative_prompt if edit.negative_prompt is None else edit.negative_prompt
 
 
 def _request(workload: Workload, inputs: Inputs, chain: Line, turn: int, seed: int, number: int) -> Request:
@@ -81,7 +85,7 @@ def _request(workload: Workload, inputs: Inputs, chain: Line, turn: int, seed: i
         width=workload.width,
         steps=workload.steps,
         guidance_scale=workload.guidance_scale,
-        negative_prompt=workload.negative_prompt if edit.negative_prompt is None else edit.negative_prompt,
+        negative_prompt=_negative(workload, edit),
         prompt_tokens=workload.prompt_tokens,
         input_image=first,
         further_images=tuple(further),

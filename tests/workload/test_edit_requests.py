@@ -57,6 +57,15 @@ def test_turns_of_one_line_are_never_in_one_batch(folder: Path, batch: int) -> N
     assert done >= {(r.prompt_index, r.seed) for r in build_requests(workload, 1, 0, inputs)}
 
 
+def test_lines_that_fit_into_one_batch_take_turns(folder: Path) -> None:
+    negative = {**SINGLE, "image": "b.png", "negative_prompt": "blurred"}
+    requests = build_requests(listed(folder, SINGLE, negative, num_prompts=4), 2, 0)
+    assert [(r.line, r.seed, r.negative_prompt) for r in requests] == [
+        *((1, 0, " "), (2, 0, "blurred")),
+        *((1, 1, " "), (2, 1, "blurred")),
+    ]
+
+
 def test_a_line_with_several_pictures_and_a_mask(folder: Path) -> None:
     further = {"instruction": "like this", "image": "b.png"}
     line = {"image": ["a.png", "b.png"], "mask": "mask.png", "turns": ["join them", further]}
