@@ -9,7 +9,7 @@ from typing import Any
 from sweep.config import Feature, RunConfig, require
 from sweep.engines.registry import EngineKind, Preflight, served
 from sweep.engines.vllm_omni.arguments import arguments
-from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.engines.vllm_omni.families import BATCHING, NO_EDITS, NOT_STARTED, PROMPT_TOKENS, TWO_STAGES
 from sweep.engines.vllm_omni.serve_flags import without_flag
 from sweep.findings import SKIP, Finding
 
@@ -35,6 +35,8 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     version = adapter()
     warnings = [version.warning] if version.warning else []
     two_stages = run.model.family in TWO_STAGES
+    if run.batch > 1 and run.model.family not in (*BATCHING, *TWO_STAGES):
+        warnings.append(f"vLLM-Omni generates the pictures of a batch one after another for {run.model.name}")
     known = options.installed(2 if two_stages else 1)
     if known.unreadable:
         warnings.append(
@@ -91,6 +93,7 @@ KIND = EngineKind(
     options=arguments,
     preflight=preflight,
     lacks=lacks,
+    prompt_tokens=PROMPT_TOKENS,
     stage_devices=stage_devices,
     max_batch=lambda run: run.engine.max_num_seqs,
     torch_profile=torch_profile,
