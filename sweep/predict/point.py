@@ -120,7 +120,8 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     ranks = feature_rules.gpus_needed(chosen)
     edits = work.task == "image_edit"
-    source = vision.scaled(model, work.width, work.height) if edits else (0, 0)
+    given: tuple[int, int] = getattr(work, "input_size", None) or (work.width, work.height)
+    source = vision.scaled(model, *given) if edits else (0, 0)
     said = (work.prompt_tokens or TOKENS_OF_A_PROMPT[work.prompt_set]) + picture_tokens(model, source)
     guided = work.guidance_scale > 1 and work.negative_prompt is not None and not dit.distilled
     effects = merged(chosen, learnt)

@@ -103,12 +103,13 @@ def _text_encode(point: Point) -> Phase:
     stack = point.model.text_encoder
     assert stack is not None
     length = stack.tokens or (point.text_tokens if point.model.ar is not None else point.prompt_tokens)
-    work = decoder.of(stack, length, batch=point.batch)
+    together = point.batch if point.model.ar is not None else point.drawn_at_once  # fits took it so for GLM-Image
+    work = decoder.of(stack, length, batch=together)
     if point.edits and point.model.vision is not None:
-        work += vision.of(point.model.vision, stack.hidden, *point.source, point.batch)
-    work *= point.branches
+        work += vision.of(point.model.vision, stack.hidden, *point.source, together)
+    calls = point.branches * point.batch / together
     swapped = (_swapped(point),) if point.effects.weights_on_host == MODELS else ()
-    return Phase(TEXT_ENCODE, work, point.branches, swapped, point.dtype, point.dtype)
+    return Phase(TEXT_ENCODE, work * calls, calls, swapped, point.dtype, point.dtype)
 
 
 def _ar(point: Point, stack: Stack) -> list[Phase]:
