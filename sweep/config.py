@@ -88,6 +88,16 @@ class Dit(Stack):
 
 
 @dataclass
+class Vision(Stack):
+    """Published shape of the vision tower of a text encoder, which makes tokens of a picture to edit."""
+
+    patch: int = 14  # pixels on a side of a patch
+    merge: int = 2  # patches on a side that become one token
+    window: int = 112  # pixels on a side of what attention stays inside of
+    whole_layers: int = 0  # of `layers`: those whose attention sees the whole picture
+
+
+@dataclass
 class Vae:
     """Published shape of a VAE's decoder."""
 
@@ -123,9 +133,11 @@ class Model:
     patch: int = 2  # DiT patch, latent pixels
     vae_scale: int = 8  # pixels per latent pixel
     memory_gb: float = 0.0  # GPU memory that the weights need in bf16, GB
+    edit_pixels: int = 0  # to about so many pixels its pipeline scales a picture to edit; 0: it does not scale it
     ar: Stack | None = None
     dit: Dit | None = None
     text_encoder: Stack | None = None
+    vision: Vision | None = None  # part of the text encoder, and of its params_b; None: it reads no pictures
     vae: Vae | None = None
     stages: Stages = field(default_factory=Stages)  # how its stages are started and sampled, where it has several
     source: str = ""  # where the shapes come from

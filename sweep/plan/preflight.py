@@ -115,7 +115,7 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         return kind.preflight(config, feature_rules.parse_features(config.feature, name)).skip
     if not kind.generates:
         return None
-    if missing := kind.lacks(config):
+    if missing := kind.lacks(config) or registry.long_prompt(config):
         return missing
     if model.path is not None:
         require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")

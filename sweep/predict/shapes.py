@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sweep.config import CONF, ConfigError, Dit, Model, Stack, Vae, nearest
+from sweep.config import CONF, ConfigError, Dit, Model, Stack, Vae, Vision, nearest
 from sweep.plan.typed import typed
 from sweep.predict import decoder
 
@@ -33,7 +33,7 @@ def named(name: str) -> Model:
 
 
 def at_depth(model: Model, layers: Mapping[str, int], parameters: Mapping[str, int] | None = None) -> Model:
-    """The same model with other numbers of layers: of `dit`, `ar` and `text`, as sweep.checkpoints builds them.
+    """The same model with other numbers of layers: `dit`, `ar`, `text` and `vision`, as sweep.checkpoints builds them.
 
     `parameters` of its folders (text_encoder, …) say how many there are; without, only the layers' are taken off.
     """
@@ -49,6 +49,8 @@ def at_depth(model: Model, layers: Mapping[str, int], parameters: Mapping[str, i
             left = max(0.0, stack.params_b - fewer)
             said = (parameters or {}).get(_FOLDERS[name])
             changed[name] = dataclasses.replace(stack, layers=layers[part], params_b=said / 1e9 if said else left)
+    if model.vision is not None and "vision" in layers:
+        changed["vision"] = dataclasses.replace(model.vision, layers=layers["vision"], whole_layers=1)
     return dataclasses.replace(model, **changed)
 
 
@@ -66,7 +68,7 @@ def of_checkpoint(model: Model, folder: Path) -> Model:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             shape = read(found, getattr(model, field))
-            count = parameters(folder / part)
+            count = parameters(folder / part) if field != "vision" else 0  # the text encoder's
             changed[field] = dataclasses.replace(shape, params_b=count / 1e9) if shape is not None and count else shape
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: no shape can be read from it ({type(error).__name__}: {error})") from error
@@ -108,7 +110,7 @@ def to_json(model: Model) -> dict[str, Any]:
 
 def with_shapes(model: Model, stored: Mapping[str, Any]) -> Model:
     """The same model with shapes that `to_json` made. Raises ConfigError for what it did not make."""
-    kinds: Mapping[str, type[Any]] = {"dit": Dit, "vae": Vae, "text_encoder": Stack, "ar": Stack}
+    kinds: Mapping[str, type[Any]] = {"dit": Dit, "vae": Vae, "text_encoder": Stack, "vision": Vision, "ar": Stack}
     found = {name: typed(values, kinds[name], f"shapes.{name}") for name, values in stored.items() if name in kinds}
     return dataclasses.replace(model, **found)
 
@@ -225,10 +227,30 @@ def _stack(config: Mapping[str, Any], known: Stack | None) -> Stack | None:
     )
 
 
+def _vision(config: Mapping[str, Any], known: Vision | None) -> Vision | None:
+    """The vision tower of Qwen2.5-VL; of other models nobody asks."""
+    found = config.get("vision_config") or {}
+    if known is None or "fullatt_block_indexes" not in found:
+        return known
+    return Vision(
+        layers=found["depth"],
+        hidden=found["hidden_size"],
+        heads=found["num_heads"],
+        kv_heads=found["num_heads"],
+        intermediate=found["intermediate_size"],
+        gated=True,
+        patch=found["patch_size"],
+        merge=found["spatial_merge_size"],
+        window=found["window_size"],
+        whole_layers=len(found["fullatt_block_indexes"]),
+    )
+
+
 _PARTS = (
     ("transformer", "dit", _dit),
     ("vae", "vae", _vae),
     ("text_encoder", "text_encoder", _stack),
+    ("text_encoder", "vision", _vision),
     ("vision_language_encoder", "ar", _stack),
 )
 """Folder of a checkpoint, field of a Model, reader."""

@@ -12,7 +12,7 @@ from sweep.engines.registry import EngineKind, Preflight, served
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.connectors import CONNECTORS
 from sweep.engines.vllm_omni.edit_inputs import edit_inputs
-from sweep.engines.vllm_omni.families import BATCHING, CONNECTED, NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.engines.vllm_omni.families import BATCHING, CONNECTED, NO_EDITS, NOT_STARTED, PROMPT_TOKENS, TWO_STAGES
 from sweep.engines.vllm_omni.placement import misplaced, own_devices
 from sweep.engines.vllm_omni.serve_flags import without_flag
 from sweep.findings import SKIP, Finding
@@ -64,6 +64,8 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     version = adapter()
     warnings = [version.warning] if version.warning else []
     two_stages = run.model.family in TWO_STAGES
+    if run.batch > 1 and run.model.family not in (*BATCHING, *TWO_STAGES):
+        warnings.append(f"vLLM-Omni generates the pictures of a batch one after another for {run.model.name}")
     known = options.installed(2 if two_stages else 1)
     if known.unreadable:
         warnings.append(
@@ -147,6 +149,7 @@ KIND = EngineKind(
     preflight=preflight,
     lacks=lacks,
     edit_inputs=edit_inputs,
+    prompt_tokens=PROMPT_TOKENS,
     stage_devices=stage_devices,
     unplaced=unplaced,
     stage_fields=None,
