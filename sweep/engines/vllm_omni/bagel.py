@@ -31,6 +31,7 @@ class Bagel(TwoStages):
         "trust_remote_code": True,
         "enable_prefix_caching": False,
         "max_num_batched_tokens": 32768,
+        "skip_mm_profiling": True,  # text-to-image: the vision tower is not used
     }
     AR_SAMPLING: ClassVar[Mapping[str, Any]] = {
         "temperature": 0.4,
