@@ -85,6 +85,7 @@ class Dit(Stack):
     distilled: bool = False  # guidance is an input: one forward a step, no second branch
     prior: int = 0  # size of the codebook of the AR stage whose tokens its image tokens take as well; 0: none
     channels: int = 16  # of a latent pixel
+    shared_modulation: bool = False  # one modulation for all blocks of a kind, and none of a block's own
 
 
 @dataclass
@@ -140,9 +141,15 @@ class Model:
     vision: Vision | None = None  # part of the text encoder, and of its params_b; None: it reads no pictures
     vae: Vae | None = None
     stages: Stages = field(default_factory=Stages)  # how its stages are started and sampled, where it has several
+    own: dict[str, Any] = field(default_factory=dict)
+    """Steps and guidance that it was distilled to (OWN). They take the place of those in a workload's file;
+    `workload.steps=20` on the command line, or in a study, goes over both."""
+
     source: str = ""  # where the shapes come from
 
     def __post_init__(self) -> None:
+        for name, value in self.own.items():
+            require(name in OWN, f"model.own.{name}={value}: choose from {', '.join(OWN)}")
         for task in self.tasks:
             require(task in TASKS, f"model.tasks: unknown task '{task}'; choose from {', '.join(TASKS)}")
         self.path = at_home(self.path)
@@ -150,6 +157,9 @@ class Model:
         choose = f"to load model.path={self.path}, choose the model of that checkpoint"
         require(not self.embedded or self.path is None, f"{own}; {choose}")
 
+
+OWN = ("steps", "guidance_scale")
+"""Fields of a workload that a model may have values of its own for (Model.own)."""
 
 TEXT = "text"
 """Task of an AR stage that writes text and no image."""
