@@ -8,6 +8,7 @@ from typing import Any
 
 from sweep.config import Feature, RunConfig, require
 from sweep.engines.registry import EngineKind, Preflight, served
+from sweep.engines.vllm_omni import attention
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
 from sweep.engines.vllm_omni.serve_flags import without_flag
@@ -51,6 +52,8 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
         asked = version.constructor(arguments([feature], feature.gpus))
         if wrong := options.refuse_unknown(asked, known, place, where=feature.name):
             return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
+        if missing := attention.lacks(asked):
+            return Preflight(Finding("package_missing", missing, SKIP), tuple(warnings))
         if by_flags and (name := without_flag(asked, known.flags)):
             why = f"{feature.name}.{name}: {without}"
             return Preflight(Finding("option_refused", why, SKIP), tuple(warnings))
