@@ -21,6 +21,7 @@ from sweep.engines.images import fault_of, store
 from sweep.engines.process import temp_folders
 from sweep.engines.protocol import EngineSpec, Output, Request
 from sweep.engines.vllm_omni import stages
+from sweep.engines.vllm_omni.adapter_requests import name_adapter
 from sweep.engines.vllm_omni.arguments import data_ranks
 from sweep.engines.vllm_omni.preload import ENVIRONMENT
 from sweep.engines.vllm_omni.torch_traces import Traces
@@ -80,7 +81,7 @@ class VllmOmniEngine:
         prompts = [form.prompt(request) for request in requests]
         parameters = [form.parameters(request, self._omni.default_sampling_params_list) for request in requests]
         for own in parameters:
-            version.adapt(own[-1], self.spec.arguments)
+            name_adapter(own[-1], self.spec.arguments)
         if self._workers is not None:
             self._workers.begin()
         version.set_batch(self._omni, len(requests))

@@ -49,7 +49,8 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     name = without_flag(version.constructor(run.engine.args), known.flags) if by_flags else ""
     require(not name, f"engine.args.{name}: {without}")
     for feature in features:
-        asked = version.constructor(arguments([feature], feature.gpus))
+        built_on = [other for other in features if other.name in feature.requires]  # whose options it refines
+        asked = version.constructor(arguments([*built_on, feature], feature.gpus))
         if wrong := options.refuse_unknown(asked, known, place, where=feature.name):
             return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
         if missing := attention.lacks(asked):

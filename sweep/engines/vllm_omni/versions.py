@@ -92,19 +92,6 @@ class Version:
             if hasattr(engine, "scheduler") and not engine.dp_concurrent:
                 engine.scheduler.max_num_running_reqs = max(1, min(size, int(engine.od_config.max_num_seqs)))
 
-    def adapt(self, parameters: Any, arguments: Mapping[str, Any]) -> None:
-        """Name the LoRA adapter in the arguments, if there is one, in the diffusion sampling parameters of a request.
-
-        `lora_path` alone loads and activates it; a request that names none then deactivates it.
-        """
-        path = arguments.get("lora_path")
-        if path is None:
-            return
-        named = importlib.import_module("vllm_omni.lora.utils").stable_lora_int_id(path)
-        request = importlib.import_module("vllm_omni.lora.request").LoRARequest
-        parameters.lora_request = request(lora_name="sweep", lora_int_id=named, lora_path=path)
-        parameters.lora_scale = float(arguments.get("lora_scale", 1.0))
-
     def generate(self, omni: Any, prompts: Sequence[Any], parameters: Sequence[Sequence[Any]]) -> list[Generated]:
         """Generate all prompts in one call, each with its own sampling parameters (one object per stage).
 
