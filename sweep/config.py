@@ -5,15 +5,16 @@ Knows nothing of how a value is used. Files under conf/ choose values, never typ
 """
 
 import dataclasses
-import difflib
 import functools
 import re
 import types
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sweep.refusals import ConfigError, nearest, require
+from sweep.stage_fields import Stages
 
 _PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (_PACKAGE / "conf").is_dir()
@@ -24,16 +25,6 @@ CONF = (_PACKAGE if INSTALLED else _PACKAGE.parent) / "conf"
 
 ADD_ONS = ("base", "add")
 """Words of a sweep that are no fields: it measures what each feature set of `add` adds to the one of `base`."""
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work: one line that says what was asked, what is wrong, what to do."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError(message) unless `condition` holds."""
-    if not condition:
-        raise ConfigError(message)
 
 
 _UNITS_S = {"h": 3600.0, "min": 60.0, "s": 1.0}
@@ -49,12 +40,6 @@ def seconds_of(text: str, name: str) -> float:
     found = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     require(found > 0, f"{name}={text}: must be more than 0; give it {meant}")
     return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'teacache'?`, or an empty string when no name is close."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{match[0]}'?" if match else ""
 
 
 def at_home(path: str | None) -> str | None:
@@ -142,6 +127,7 @@ class Model:
     dit: Dit | None = None
     text_encoder: Stack | None = None
     vae: Vae | None = None
+    stages: Stages = field(default_factory=Stages)  # how its stages are started and sampled, where it has several
     source: str = ""  # where the shapes come from
 
     def __post_init__(self) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ConfigError, Feature, RunConfig, require
+from sweep.config import TEXT, ConfigError, Feature, RunConfig, require
 from sweep.findings import SKIP, Finding
+from sweep.stage_fields import PREFIX, SAMPLING
 
 FOLDER = Path(__file__).parent
 
@@ -52,6 +53,12 @@ class EngineKind:
 
     stage_devices: Callable[[RunConfig], int] = lambda run: 0
     """Devices beyond those of the features, for stages with devices of their own."""
+
+    unplaced: Callable[[RunConfig, int], Finding | None] = lambda run, ranks: None
+    """Why it cannot place the model's stages as asked where features need so many devices."""
+
+    stage_fields: tuple[str, ...] | None = ()
+    """Fields of model.stages that it takes, as `ar.temperature`; None: all."""
 
     max_batch: Callable[[RunConfig], int | None] = lambda run: None
     """Largest batch, which engine.max_num_seqs raises; None: any size."""
@@ -114,6 +121,7 @@ def check(run: RunConfig) -> None:
         not run.engine.args or engine.options is not None,
         f"engine.args={run.engine.args}: engine {name} takes no further arguments; {_takers()} them",
     )
+    _check_stages(run, engine)
     most = engine.max_batch(run)
     require(
         most is None or run.batch <= most,
@@ -131,6 +139,23 @@ def check(run: RunConfig) -> None:
         )
         wrong = engine.torch_profile(run) if engine.torch_profile else ""
         require(not wrong, wrong)
+
+
+def _check_stages(run: RunConfig, engine: EngineKind) -> None:
+    """Check that what is set of model.stages is there to be set."""
+    name, model = run.engine.name, run.model
+    for field_name, value in model.stages.fields().items():
+        asked = f"{field_name}={str(value).lower() if isinstance(value, bool) else value}"
+        require(model.ar is not None, f"{asked}: {model.name} has no stages of its own (no AR stage before its DiT)")
+        require(not engine.attaches, f"{asked}: the server at engine.url was started with stages of its own")
+        short, takes = field_name.removeprefix(PREFIX), engine.stage_fields
+        some = f"of model.stages only {', '.join(takes)}" if takes else "no fields of model.stages"
+        require(
+            takes is None or short in takes or not engine.generates,
+            f"{asked}: engine {name} runs all stages in one process and takes {some}",
+        )
+        texts = run.workload.task == TEXT and short.removeprefix("ar.") in SAMPLING
+        require(not texts, f"{asked}: is how an image's tokens are drawn; texts have workload.temperature")
 
 
 def _takers() -> str:

@@ -227,7 +227,7 @@ def build_cell(
     ranks = feature_rules.gpus_needed(chosen)
     engine = registry.kind(run.engine.name)
     need = ranks + engine.stage_devices(run)
-    skip = _skip(chosen, run, found, need)
+    skip = engine.unplaced(run, ranks) or _skip(chosen, run, found, need)
     plain = dataclasses.asdict(run)  # what is resolved stays: OmegaConf would take an escaped ${…} for an interpolation
 
     engine_part: dict[str, Any] = {
@@ -238,6 +238,8 @@ def build_cell(
     }
     if run.model.weights:  # likewise not part of the key of a model without
         engine_part["weights"] = run.model.weights
+    if stages := run.model.stages.given():  # nor where they are as the engine has them by default
+        engine_part["stages"] = stages
     if read := files(run):  # not part of the key where there are none, as for embedded models
         engine_part["files"] = dict(read)
     if run.profile != "off":

@@ -32,6 +32,7 @@ def engine_spec(run: RunConfig, devices: Devices, ranks: int, gpu_ids: tuple[int
         fork=run.engine.fork,
         profile=run.profile,
         placement=run.engine.placement,
+        stages=run.model.stages.given(),
         url=run.engine.url or "",
         served_model=run.engine.served_model or "",
         api_key_env=run.engine.api_key_env or "",

@@ -35,7 +35,8 @@ def settings_of(cell: Cell) -> Settings:
     left_out += ONLY_OF_IMAGES if work.get("task") == TEXT else ONLY_OF_TEXTS
     nested = {
         "engine": {name: engine.get(name) for name in of_engine},
-        "model": {name: model.get(name) for name in ("name", "family", "path", "embedded", "weights")},
+        "model": {name: model.get(name) for name in ("name", "family", "path", "embedded", "weights")}
+        | ({"stages": stages} if (stages := _given(model.get("stages"))) else {}),
         "parallel": {"gpus": config["parallel"].get("gpus")},
         "workload": {name: value for name, value in work.items() if name not in left_out},
         "load": {k: v for k, v in config["load"].items() if k not in NOT_SENT} if cell.under_load else {},
@@ -46,6 +47,14 @@ def settings_of(cell: Cell) -> Settings:
     if cell.inputs:
         plain[PROMPTS] = cell.inputs.content
     return plain | dict(_flat(nested, ""))
+
+
+def _given(values: Any) -> Any:
+    """Values of a nested mapping without what is None; {} for a plan of before there were any."""
+    if not isinstance(values, Mapping):
+        return values or {}
+    nested = {name: _given(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    return {name: value for name, value in nested.items() if value not in (None, {})}
 
 
 def shared(cells: Sequence[Settings]) -> Settings:

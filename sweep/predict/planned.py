@@ -57,7 +57,7 @@ class Forecast:
 def forecast(cells: Iterable[Cell], device: Device) -> Forecast:
     """Predict what runs of these cells, but for loads."""
     planned = {cell.key: cell for cell in cells if not cell.skip}
-    shaped: dict[tuple[str, str | None], Model] = {}
+    shaped: dict[tuple[object, ...], Model] = {}
     found = {key: one for key, cell in planned.items() if (one := _foreseen(cell, device, shaped)) is not None}
     times = {key: seconds for key in found if (seconds := _seconds(planned[key], found)) is not None}
     starts = {planned[key].engine_key: one.start for key, one in found.items()}
@@ -65,11 +65,11 @@ def forecast(cells: Iterable[Cell], device: Device) -> Forecast:
     return Forecast(device, found, times, starts, grades.pop() if len(grades) == 1 else ASSUMED)
 
 
-def _foreseen(cell: Cell, device: Device, shaped: dict[tuple[str, str | None], Model]) -> Foreseen | None:
+def _foreseen(cell: Cell, device: Device, shaped: dict[tuple[object, ...], Model]) -> Foreseen | None:
     if cell.under_load:
         return None
     run = cell.run_config
-    key = run.model.name, run.model.path
+    key = run.model.name, run.model.path, *run.model.stages.fields().items()
     try:
         if key not in shaped:
             shaped[key] = shaped_model(run.model)

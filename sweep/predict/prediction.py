@@ -11,7 +11,7 @@ from sweep.predict.point import Point
 from sweep.predict.timing import Timed
 
 RESERVED = {"shared": 0.35, "split": 0.6}
-"""Share of its GPU that the AR stage of vLLM-Omni takes beforehand (GlmImage in sweep/engines/vllm_omni/stages.py)."""
+"""Share of its GPU that the AR stage of vLLM-Omni takes beforehand (TwoStages in sweep/engines/vllm_omni/stages.py)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def predicted(point: Point, device: Device, by: Factors) -> Prediction:
     phases = (*before, timing.timed(stages.denoise(point), device, by), *after)
     reserved = None
     if point.model.ar is not None and point.engine == "vllm_omni":
-        reserved = RESERVED["split" if point.stage_devices else "shared"]
+        reserved = point.model.stages.ar.gpu_memory_utilization
+        reserved = reserved or RESERVED["split" if point.stage_devices else "shared"]
     room = device.usable_bytes or device.memory_bytes
     held = ledger(point, by, room, reserved)
     seconds = sum(phase.seconds for phase in phases)

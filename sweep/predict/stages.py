@@ -3,6 +3,7 @@
 A phase is a number of calls, each with its Work and what it exchanges between devices. Knows nothing of seconds.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from sweep.config import Stack
@@ -36,9 +37,10 @@ class Exchange:
     kind: str
     sent: float  # bytes, of each device
     calls: float  # each of which the host launches
+    ranks: int = 2  # devices that exchange with each other
 
     def __mul__(self, times: float) -> "Exchange":
-        return Exchange(self.kind, self.sent * times, self.calls * times)
+        return dataclasses.replace(self, sent=self.sent * times, calls=self.calls * times)
 
 
 @dataclass(frozen=True)
@@ -135,16 +137,19 @@ def _exchanges(point: Point, whole: dit.Forward, runs: float) -> list[Exchange]:
     done: list[Exchange] = []
     exchanging = does.tokens // does.rings
     if exchanging > 1:  # queries, keys, values and output change their owner
-        done.append(Exchange(ALL_TO_ALL, 4 * states / does.tokens * (exchanging - 1) / exchanging, 4) * layers)
+        sent = 4 * states / does.tokens * (exchanging - 1) / exchanging
+        done.append(Exchange(ALL_TO_ALL, sent, 4, exchanging) * layers)
     if does.rings > 1:  # keys and values go all around
-        done.append(Exchange(RING, 2 * states / does.tokens * (does.rings - 1), 2 * (does.rings - 1)) * layers)
+        sent = 2 * states / does.tokens * (does.rings - 1)
+        done.append(Exchange(RING, sent, 2 * (does.rings - 1), does.rings) * layers)
     if does.width > 1:  # two sums, of attention and feed-forward; text and image tokens each where weights differ
         calls = 2 * (2 if shape.joined_layers < shape.layers else 1)
-        done.append(Exchange(SUM, 2 * 2 * states / does.tokens * (does.width - 1) / does.width, calls) * layers)
+        sent = 2 * 2 * states / does.tokens * (does.width - 1) / does.width
+        done.append(Exchange(SUM, sent, calls, does.width) * layers)
     if does.stages > 1:
         done.append(Exchange(SEND, states, does.stages - 1))
     if does.gathers:
-        done.append(Exchange(GATHER, held * (point.ranks - 1) / point.ranks * runs, layers))
+        done.append(Exchange(GATHER, held * (point.ranks - 1) / point.ranks * runs, layers, point.ranks))
     if does.weights_on_host == BLOCKS:
         done.append(Exchange(HOST_AHEAD, held, shape.layers))
     return done
@@ -160,7 +165,7 @@ def denoise(point: Point) -> Phase:
         side = point.model.vae_scale
         channels = point.model.dit.channels if point.model.dit else 0
         noise = point.batch * channels * (point.width // side) * (point.height // side) * BYTES[point.dtype]
-        done.append(Exchange(GATHER, noise, 1) * point.steps)
+        done.append(Exchange(GATHER, noise, 1, does.branches) * point.steps)
     if does.weights_on_host == MODELS:
         done.append(_swapped(point))
     return Phase(

@@ -69,8 +69,8 @@ def bandwidth(device: Device) -> float:
     return device.bandwidth_bytes_s
 
 
-def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: int = 2) -> float:
-    """Seconds to send so many bytes in so many calls: at a share of the link, or as all-reduces were measured.
+def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: int) -> float:
+    """Seconds to send so many bytes in so many calls: at a share of the link, or as all-reduces of so many ranks were.
 
     Raises Unknown where the device's file says neither.
     """
@@ -154,7 +154,7 @@ def sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
     if exchange.kind == HOST_COPY:
         return exchange.sent / by.host_link
     share = {ALL_TO_ALL: by.all_to_all, RING: by.ring, SUM: by.sum}.get(exchange.kind, by.gather)
-    return exchange_s(device, exchange.sent, exchange.calls, share)
+    return exchange_s(device, exchange.sent, exchange.calls, share, exchange.ranks)
 
 
 def _host_s(phase: Phase, by: Factors) -> float:

@@ -7,6 +7,7 @@ and measures nothing: every number is one of the rows'.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from sweep.analysis import family
 from sweep.analysis.engagement import NOT_ENGAGED
@@ -52,6 +53,9 @@ INCOMPLETE = "not_finished"
 
 NAMED = 4
 """Most cells that one sentence names."""
+
+REASON = 120
+"""Most characters of a reason within a sentence."""
 
 
 @dataclass(frozen=True)
@@ -293,9 +297,15 @@ def _do_not_use(rows: Sequence[Row]) -> list[Conclusion]:
     features = [row for row in lost if row["role"] == FEATURE]
     return [
         *_about(INCOMPLETE, unfinished, lambda names: f"Not finished: {names}; the same command resumes it."),
-        *_about(BASELINE_FAILED, alone, lambda names: f"The baseline itself failed: {names} (see the reason of each)."),
-        *_about(DO_NOT_USE, features, lambda names: f"Do not use: {names} (see the reason of each)."),
+        *_about(BASELINE_FAILED, alone, lambda names: f"The baseline itself failed: {names}.", _first_reason(alone)),
+        *_about(DO_NOT_USE, features, lambda names: f"Do not use: {names}.", _first_reason(features)),
     ]
+
+
+def _first_reason(rows: Sequence[Row]) -> Callable[[Row], str]:
+    """`(a pixel differs by 0.153, more than the gate of 0.05)` behind the first of these cells, "" behind others."""
+    reason = shorten(text(rows[0], "reason"), REASON, placeholder="…") if rows else ""
+    return lambda row: f"({reason})" if row is rows[0] and reason else ""
 
 
 def _slower(rows: Sequence[Row]) -> list[Conclusion]:

@@ -15,11 +15,12 @@ from sweep.analysis.engagement import Executed
 from sweep.analysis.status import judge
 from sweep.engines.images import BLANK, WRONG_SIZE
 from sweep.engines.protocol import EngineSpec, Request
+from sweep.engines.vllm_omni import connectors, placement, stages, worker_records
 from sweep.engines.vllm_omni import engine as engine_module
-from sweep.engines.vllm_omni import stages, worker_records
 from sweep.engines.vllm_omni.arguments import data_ranks
 from sweep.engines.vllm_omni.versions import Generated, StageTimes
 from sweep.findings import FAIL
+from sweep.stage_fields import CONNECTORS
 
 QWEN = EngineSpec(
     engine="vllm_omni",
@@ -93,6 +94,53 @@ def test_glm_image_stages_are_placed(placement: str, dit: str, tmp_path: Path) -
     assert (ar["max_num_seqs"], diffusion["max_num_seqs"]) == (8, 1)
     assert diffusion["parallel_config"] == {"cfg_parallel_size": 2}  # 0.26 drops these keys when they stand alone
     assert "parallel_config" not in ar
+
+
+def test_what_is_set_of_stages_goes_over_what_the_family_starts_them_with(tmp_path: Path) -> None:
+    set_ = {"ar": {"devices": "0+1", "max_model_len": 8192, "temperature": 0.0}, "dit": {"enforce_eager": False}}
+    described = stages.describe(replace(GLM, placement="split", stages=set_), tmp_path)
+    deploy = json.loads(Path(described.arguments["deploy_config"]).read_text())
+    ar, dit = deploy["stages"]
+    assert (ar["devices"], ar["tensor_parallel_size"], dit["devices"]) == ("0,1", 2, "2,3")
+    assert (ar["max_model_len"], dit["enforce_eager"]) == (8192, False)
+    assert "temperature" not in ar, "requests carry it"
+    asked = ar["default_sampling_params"]
+    assert (asked["temperature"], asked["top_p"]) == (0.0, 0.75), "what is not set stays"
+
+
+@pytest.mark.parametrize(
+    ("set_", "split", "ranks", "own", "why"),
+    [
+        ({}, False, 2, 0, ""),
+        ({}, True, 2, 1, ""),
+        ({"ar": {"devices": "0"}, "dit": {"devices": "1+2"}}, False, 2, 1, ""),
+        ({"ar": {"devices": "2"}, "dit": {"devices": "0,1"}}, False, 2, 1, ""),
+        ({"ar": {"devices": "0+1"}}, True, 1, 2, ""),
+        ({"ar": {"devices": "1"}}, False, 2, 0, ""),
+        ({"dit": {"devices": "1"}}, False, 2, 1, "runs on 2 GPUs with these features, not on 1"),
+        ({"dit": {"devices": "2"}}, False, 1, 1, "counted from 0 without gaps, and the stages are on GPUs 0 and 2"),
+        ({"ar": {"devices": "1"}}, False, 1, 0, "the DiT stage is on GPU 0; for GPUs of their own"),
+        ({"ar": {"devices": "0+1"}, "dit": {"devices": "1+2"}}, False, 2, 0, "shares all of its GPUs"),
+    ],
+)
+def test_stages_are_placed_as_asked_or_it_is_said_why_not(
+    set_: dict[str, Any], split: bool, ranks: int, own: int, why: str
+) -> None:
+    assert placement.own_devices(set_, split) == own
+    found = placement.misplaced(set_, split, ranks)
+    assert why in found if why else found == ""
+    ar, dit = placement.placed(set_, split, ranks)
+    assert why or len({*ar, *dit}) == ranks + own, "as many devices as are leased"
+
+
+def test_a_connector_is_named_on_both_sides_of_its_edge() -> None:
+    made = connectors.edge("shared_memory")
+    assert made.defined == {"connectors": {"shared_memory": {"name": "SharedMemoryConnector"}}}
+    assert (made.sender, made.receiver) == (
+        {"output_connectors": {"to_stage_1": "shared_memory"}},
+        {"input_connectors": {"from_stage_0": "shared_memory"}},
+    )
+    assert tuple(connectors.CONNECTORS) == CONNECTORS
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,10 @@ def test_the_fastest_at_each_quality_is_named_where_quality_costs_speed() -> Non
 
 def test_features_that_ran_the_baseline_are_named_apart_from_what_broke() -> None:
     silent = row("ring", status="FAIL", findings=[Finding("not_engaged", "did not engage", "FAIL")])
-    broken = row("tp", status="ERROR", findings=[Finding("crash", "ended", "ERROR")])
+    broken = row("tp", status="ERROR", findings=[Finding("crash", "ended", "ERROR")], reason="ended")
     found = said(row(""), silent, broken)
     assert found["did_nothing"] == "Silently did nothing: ring b1 ran like the baseline although switched on."
-    assert found["do_not_use"].startswith("Do not use: tp b1 ")
+    assert found["do_not_use"] == "Do not use: tp b1 (ended)."
 
 
 def test_nothing_is_said_against_cells_that_never_began() -> None:
@@ -107,8 +107,9 @@ def test_nothing_is_said_against_cells_that_never_began() -> None:
 
 
 def test_a_baseline_that_failed_is_not_a_feature_to_leave_out() -> None:
-    found = said(row("", status="FAIL", findings=[Finding("requests_failed", "1 of 96 requests failed", "FAIL")]))
-    assert found["baseline_failed"] == "The baseline itself failed: baseline b1 (see the reason of each)."
+    why = "1 of 96 requests failed"
+    found = said(row("", status="FAIL", findings=[Finding("requests_failed", why, "FAIL")], reason=why))
+    assert found["baseline_failed"] == f"The baseline itself failed: baseline b1 ({why})."
     assert "do_not_use" not in found
 
 

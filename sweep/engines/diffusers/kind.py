@@ -6,6 +6,7 @@ from sweep.config import TEXT, Feature, RunConfig
 from sweep.engines.diffusers.families import FAMILIES, FEATURES
 from sweep.engines.registry import EngineKind, Preflight
 from sweep.findings import SKIP, Finding
+from sweep.stage_fields import SAMPLING
 
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
@@ -33,5 +34,6 @@ KIND = EngineKind(
     torch_profile=lambda run: "",
     on_cpu=True,
     control=True,
+    stage_fields=tuple(f"ar.{name}" for name in SAMPLING),
     serves=True,
 )

@@ -6,6 +6,10 @@ TWO_STAGES = ("glm_image",)
 NOT_STARTED = ("bagel", "hunyuan_image3")
 """Also two stages, but `stages.py` has no deploy file for them."""
 
+CONNECTED = ("bagel", "hunyuan_image3")
+"""Families whose AR stage hands over its KV cache, which a connector carries. Tokens and prompts of the others go
+through vLLM-Omni's orchestrator, and no connector that a deploy file names has a part in it."""
+
 NO_EDITS = ("glm_image",)
 """Families for which the engine supports text-to-image only. GLM-Image's AR stage writes no preview before an edit, so
 it would be asked for more tokens than an edit has (`compute_max_tokens(is_i2i=True)` of vLLM-Omni's

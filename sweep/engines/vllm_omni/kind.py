@@ -3,16 +3,23 @@
 It reports what it lacks before anything is imported.
 """
 
+import importlib.util
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.config import Feature, RunConfig, require
 from sweep.engines.registry import EngineKind, Preflight, served
 from sweep.engines.vllm_omni import attention
 from sweep.engines.vllm_omni.arguments import arguments
-from sweep.engines.vllm_omni.families import NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.engines.vllm_omni.connectors import CONNECTORS
+from sweep.engines.vllm_omni.families import BATCHING, CONNECTED, NO_EDITS, NOT_STARTED, TWO_STAGES
+from sweep.engines.vllm_omni.placement import misplaced, own_devices
 from sweep.engines.vllm_omni.serve_flags import without_flag
 from sweep.findings import SKIP, Finding
+from sweep.stage_fields import PREFIX, SAMPLING
+
+if TYPE_CHECKING:
+    from sweep.engines.vllm_omni import options
 
 
 def lacks(run: RunConfig) -> Finding | None:
@@ -25,7 +32,28 @@ def lacks(run: RunConfig) -> Finding | None:
     if model.family in NO_EDITS and run.workload.task == "image_edit":
         why = f"engine vllm_omni cannot edit images with {model.name} yet: its AR stage supports only text-to-image"
         return Finding("task_not_in_engine", why, SKIP)
-    return None
+    return _lacks_of_stages(run)
+
+
+def _lacks_of_stages(run: RunConfig) -> Finding | None:
+    """What is asked of the model's stages that they cannot do."""
+    model, stages = run.model, run.model.stages
+    why = ""
+    if stages.connector and model.family not in CONNECTED:
+        tokens = f"{model.name}'s tokens go through vLLM-Omni's orchestrator, and no connector carries them"
+        why = f"{PREFIX}connector={stages.connector}: {tokens}"
+    elif stages.connector and (on := CONNECTORS[stages.connector].on):
+        why = f"{PREFIX}connector={stages.connector}: runs on {on} only"
+    elif stages.connector and not _there(CONNECTORS[stages.connector].module):
+        module = CONNECTORS[stages.connector].module
+        why = f"{PREFIX}connector={stages.connector}: needs the Python package {module}, which is not installed"
+    elif (most := stages.dit.max_num_seqs or 1) > 1 and model.family not in BATCHING:
+        why = f"{PREFIX}dit.max_num_seqs={most}: vLLM-Omni draws one request of {model.name} at a time"
+    return Finding("stage_field_not_in_engine", why, SKIP) if why else None
+
+
+def _there(module: str) -> bool:
+    return not module or importlib.util.find_spec(module) is not None
 
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
@@ -42,8 +70,10 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
             f"options are not checked: vllm-omni {known.version} has an unexpected source layout ({known.unreadable})"
         )
     place: options.Place = "dit_stage" if two_stages else "omni"
-    wrong = options.refuse_unknown(version.constructor(run.engine.args), known, place)
+    wrong = options.refuse_unknown(version.constructor(run.engine.args), known, place) or _unknown_of_stages(run, known)
     require(not wrong, wrong)
+    twice = next((name for name in run.model.stages.given().get("dit", {}) if name in run.engine.args), "")
+    require(not twice, f"{PREFIX}dit.{twice} and engine.args.{twice} are one option of the DiT stage; drop one of them")
     by_flags = bool(served(run)) and not two_stages and not known.unreadable  # two stages have a deploy file
     without = f"vllm serve of vllm-omni {known.version} has no flag for it; measure it with load=offline"
     name = without_flag(version.constructor(run.engine.args), known.flags) if by_flags else ""
@@ -51,6 +81,10 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     for feature in features:
         built_on = [other for other in features if other.name in feature.requires]  # whose options it refines
         asked = version.constructor(arguments([*built_on, feature], feature.gpus))
+        for name, value in run.model.stages.given().get("dit", {}).items():
+            if asked.get(name, value) != value:
+                why = f"{PREFIX}dit.{name}={str(value).lower()}: {feature.name} sets it to {str(asked[name]).lower()}"
+                return Preflight(Finding("option_refused", why, SKIP), tuple(warnings))
         if wrong := options.refuse_unknown(asked, known, place, where=feature.name):
             return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
         if missing := attention.lacks(asked):
@@ -61,6 +95,18 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     return Preflight(None, tuple(warnings))
 
 
+def _unknown_of_stages(run: RunConfig, known: "options.Accepted") -> str:
+    """The first field of a stage that the installed version has no option for; "" when it has all."""
+    from sweep.engines.vllm_omni import options
+
+    stages = run.model.stages.given()
+    ar = {name: value for name, value in stages.get("ar", {}).items() if name not in SAMPLING}
+    where = PREFIX.removesuffix(".")
+    return options.refuse_unknown(ar, known, "ar_stage", f"{where}.ar") or options.refuse_unknown(
+        stages.get("dit", {}), known, "dit_stage", f"{where}.dit"
+    )
+
+
 def serve(run: RunConfig) -> dict[str, Any]:
     """How `vllm serve` is started besides the options; the AR stage of a server writes pictures of one size."""
     sized = {"size": [run.workload.width, run.workload.height]} if run.model.family in TWO_STAGES else {}
@@ -68,8 +114,16 @@ def serve(run: RunConfig) -> dict[str, Any]:
 
 
 def stage_devices(run: RunConfig) -> int:
-    """One for the AR stage, where it has a device of its own."""
-    return int(run.engine.placement == "split" and run.model.family in TWO_STAGES)
+    """Those that the AR stage has for itself."""
+    if run.model.family not in TWO_STAGES:
+        return 0
+    return own_devices(run.model.stages.given(), run.engine.placement == "split")
+
+
+def unplaced(run: RunConfig, ranks: int) -> Finding | None:
+    """Why the stages cannot be placed as asked where the DiT stage has so many ranks."""
+    why = misplaced(run.model.stages.given(), run.engine.placement == "split", ranks)
+    return Finding("misplaced_stages", why, SKIP, short="stages misplaced") if why else None
 
 
 def torch_profile(run: RunConfig) -> str:
@@ -96,6 +150,8 @@ KIND = EngineKind(
     preflight=preflight,
     lacks=lacks,
     stage_devices=stage_devices,
+    unplaced=unplaced,
+    stage_fields=None,
     max_batch=lambda run: run.engine.max_num_seqs,
     torch_profile=torch_profile,
     embedded=False,

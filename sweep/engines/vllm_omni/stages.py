@@ -6,16 +6,19 @@ Pure mapping from our specs and requests to vLLM-Omni's arguments, prompts and s
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sweep.engines.images import read_input
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
+from sweep.engines.vllm_omni import connectors
 from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
+from sweep.engines.vllm_omni.placement import placed
 from sweep.engines.vllm_omni.versions import Generated
+from sweep.stage_fields import SAMPLING
 
 MAX_PROMPT_TOKENS = 1024  # of Qwen-Image's text encoder
 
@@ -102,14 +105,26 @@ class Stages:
         return 0
 
 
-class GlmImage(Stages):
-    """GLM-Image: stage 0 writes image tokens, stage 1 renders them. A deploy file places the two stages."""
+class TwoStages(Stages):
+    """An AR stage whose output a DiT stage renders. A deploy file places both.
+
+    What a family starts them with is in the class; `spec.stages` has what the user set, which goes over it.
+    """
 
     count = 2
-    tokenizer_folder = "processor"
-    FACTOR = 32  # pixels that a token covers, each way
-    MAX_MODEL_LEN = 16384
     MEMORY_SHARED, MEMORY_SPLIT = 0.35, 0.6  # of its GPU, for the AR stage
+    AR: ClassVar[Mapping[str, Any]] = {}
+    """Options of the AR stage in the deploy file, besides those of `deploy`."""
+
+    AR_SAMPLING: ClassVar[Mapping[str, Any]] = {}
+    """How its tokens are drawn: fields of vLLM's SamplingParams."""
+
+    DIT: ClassVar[Mapping[str, Any]] = {"max_num_seqs": 1, "enforce_eager": True, "trust_remote_code": True}
+    """Options of the DiT stage. Those of features go over them."""
+
+    CONNECTOR = ""
+    """What carries the output by default (`connectors`); "" where vLLM-Omni's orchestrator does it, and nothing else
+    can."""
 
     def __init__(self, spec: EngineSpec, folder: Path) -> None:
         super().__init__(spec)
@@ -122,48 +137,59 @@ class GlmImage(Stages):
 
     def deploy(self) -> dict[str, Any]:
         """The deploy file: devices, memory and features of each stage. Features belong to the DiT stage."""
-        split = self.spec.placement == "split"
-        first = int(split)
-        batch = self.spec.arguments.get("max_num_seqs", 1)
-        diffusion = {key: value for key, value in self.spec.arguments.items() if key != "max_num_seqs"}
+        stages, split = self.spec.stages, self.spec.placement == "split"
+        own_ar, own_dit = dict(stages.get("ar", {})), dict(stages.get("dit", {}))
+        sampling = {name: own_ar.pop(name) for name in SAMPLING if name in own_ar}
+        on_ar, on_dit = placed(stages, split, self.spec.ranks)
+        options = {key: value for key, value in self.spec.arguments.items() if key != "max_num_seqs"}
+        ar = {
+            "max_num_seqs": self.spec.arguments.get("max_num_seqs", 1),
+            "gpu_memory_utilization": self.MEMORY_SPLIT if split else self.MEMORY_SHARED,
+            **({"tensor_parallel_size": len(on_ar)} if len(on_ar) > 1 else {}),
+            **self.AR,
+            **own_ar,
+            "devices": _joined(on_ar),
+            "default_sampling_params": {**self.AR_SAMPLING, **sampling, **self.most_tokens()},
+        }
+        dit = {**self.DIT, "default_sampling_params": {}, **options, **own_dit, "devices": _joined(on_dit)}
+        connected = connectors.edge(stages.get("connector") or self.CONNECTOR)
         return {
             "async_chunk": False,
             "stages": [
-                {
-                    "stage_id": 0,
-                    "devices": "0",
-                    "max_num_seqs": batch,
-                    "gpu_memory_utilization": self.MEMORY_SPLIT if split else self.MEMORY_SHARED,
-                    "enforce_eager": False,
-                    "trust_remote_code": True,
-                    "enable_prefix_caching": False,
-                    "max_num_batched_tokens": 32768,
-                    "max_model_len": self.MAX_MODEL_LEN,
-                    "skip_mm_profiling": True,  # text-to-image: the vision tower is not used
-                    "mm_processor_cache_gb": 0,
-                    "default_sampling_params": {
-                        "temperature": 0.9,
-                        "top_p": 0.75,
-                        "top_k": 16512,
-                        "stop_token_ids": [16385],
-                        "detokenize": False,
-                        **self._most_tokens(),
-                    },
-                },
-                {
-                    "stage_id": 1,
-                    "devices": ",".join(str(first + rank) for rank in range(self.spec.ranks)),
-                    "max_num_seqs": 1,
-                    "enforce_eager": True,
-                    "trust_remote_code": True,
-                    "default_sampling_params": {},
-                    **diffusion,
-                },
+                {"stage_id": 0, **ar, **connected.sender},
+                {"stage_id": 1, **dit, **connected.receiver},
             ],
+            **connected.defined,
         }
 
-    def _most_tokens(self) -> dict[str, int]:
-        """Of a server, whose requests cannot say it: all are of one size."""
+    def most_tokens(self) -> dict[str, int]:
+        """`max_tokens` of a server, whose requests cannot say it: all are of one size. {} offline."""
+        return {}
+
+
+class GlmImage(TwoStages):
+    """GLM-Image: stage 0 writes image tokens, stage 1 renders them."""
+
+    tokenizer_folder = "processor"
+    FACTOR = 32  # pixels that a token covers, each way
+    AR: ClassVar[Mapping[str, Any]] = {
+        "enforce_eager": False,
+        "trust_remote_code": True,
+        "enable_prefix_caching": False,
+        "max_num_batched_tokens": 32768,
+        "max_model_len": 16384,
+        "skip_mm_profiling": True,  # text-to-image: the vision tower is not used
+        "mm_processor_cache_gb": 0,
+    }
+    AR_SAMPLING: ClassVar[Mapping[str, Any]] = {
+        "temperature": 0.9,
+        "top_p": 0.75,
+        "top_k": 16512,
+        "stop_token_ids": [16385],
+        "detokenize": False,
+    }
+
+    def most_tokens(self) -> dict[str, int]:
         size = self.spec.serve.get("size")
         return {"max_tokens": sum(self.tokens(*size)) + 1} if size else {}
 
@@ -195,6 +221,10 @@ class GlmImage(Stages):
 
     def output_tokens(self, generated: Sequence[Generated]) -> int:
         return max((one.output_tokens or 0 for one in generated), default=0)
+
+
+def _joined(devices: Sequence[int]) -> str:
+    return ",".join(map(str, devices))
 
 
 def _seconds(milliseconds: Sequence[float | None]) -> Times:

@@ -21,7 +21,7 @@ from sweep.analysis.control_group import ControlGroup
 from sweep.findings import ERROR, FAIL, STATUSES, USABLE, WARN
 from sweep.report import load_view, words
 from sweep.report.matrix import matrices
-from sweep.report.page import control_view, matrix_view, plot_svg, said, table
+from sweep.report.page import alone_view, control_view, matrix_view, plot_svg, said, table
 from sweep.report.page.embed import Picture, data_uri, embed
 from sweep.report.page.said import speedup_words
 from sweep.report.page.timeline_view import TimelineView
@@ -164,6 +164,7 @@ def render(context: ReportContext) -> str:
         style=Markup(look + plot_svg.variables(colours)),
         judged=family.judged(rows),
         counts=_counts(context.cells),
+        alone=alone_view.view(found),
         matrices=matrix_view.views(found),
         matrices_left_out=max(0, len(found) - matrix_view.MATRICES),
         legend=matrix_view.legend(found),
