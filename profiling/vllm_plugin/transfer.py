@@ -55,37 +55,12 @@ def hook_sender(cls: Any, place: Place) -> list[str]:
     return [f"{cls.__name__}.add_request_async"]
 
 
-def hook_carrier(cls: Any, place: Place) -> list[str]:
-    """Make a stage write a line for each KV cache that its connector took; returns the wrapped names."""
-    original: Callable[..., tuple[bool, int, Any]] = cls._transfer_with_retry
-    if not hasattr(original, "observed_by_sweep"):
-
-        @functools.wraps(original)
-        def observed(self: Any, *args: Any, **kwargs: Any) -> tuple[bool, int, Any]:
-            start = time.perf_counter()
-            told = original(self, *args, **kwargs)
-            host_ms = (time.perf_counter() - start) * 1000.0
-            try:
-                taken, size, _ = told
-                line = {
-                    "connector": type(self.connector).__name__,
-                    "start_s": start,
-                    "host_ms": round(host_ms, 4),
-                    "bytes": int(size) if taken else 0,
-                }
-                append_line(place.folder / f"connector-{os.getpid()}.jsonl", line)
-            except Exception:
-                place.report()
-            return told
-
-        observed.observed_by_sweep = True  # type: ignore[attr-defined]
-        cls._transfer_with_retry = observed
-    return [f"{cls.__name__}._transfer_with_retry"]
-
-
 def written(output: Any) -> list[int]:
-    """All ids in an AR stage's `output`."""
-    completion = output.outputs[0]
+    """All ids in an AR stage's `output`; of one that says only that its KV cache is ready, those that came with it."""
+    completions = getattr(output, "outputs", None)
+    if completions is None:
+        return list(output.new_token_ids)
+    completion = completions[0]
     return list(getattr(completion, "cumulative_token_ids", None) or completion.token_ids)
 
 

@@ -128,9 +128,9 @@ class CellData:
     def handed_over_bytes(self) -> float | None:
         """Bytes from stage to stage for each picture; None where they are unknown."""
         counted = [one.counts for batch in self.batches for one in batch.evidence if "hand_over_bytes" in one.counts]
-        made = sum(one.get("hand_overs", 0) for one in counted)
-        sizes = ("hand_over_bytes", "connector_bytes")
-        return sum(one.get(name, 0) for one in counted for name in sizes) / made if made else None
+        if not counted or not self.requests:
+            return None
+        return sum(one["hand_over_bytes"] + one.get("kv_bytes_sent", 0) for one in counted) / len(self.requests)
 
     def telemetry(self, name: str) -> list[float]:
         """A telemetry figure of each start that has it."""

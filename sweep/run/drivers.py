@@ -92,7 +92,8 @@ class OfflineDriver:
 
     With a baseline, `moment` is called before every turn of either engine, so that telemetry which it samples tells
     their turns apart however short they are. It returns the time (time.perf_counter). `broke` is called for each turn
-    that failed in an engine that goes on; a turn with a request that is known to fail is not sent again.
+    that failed in an engine that goes on; a turn with a request that is known to fail is not sent again. `ready` makes
+    of a turn what is sent; where it raises EngineFailure, the turn failed.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class OfflineDriver:
         timeout_s: float,
         moment: Callable[[], float] = time.perf_counter,
         broke: Callable[[Broken], None] = lambda broken: None,
+        ready: Callable[[Turn], Turn] = lambda turn: turn,
     ) -> None:
         self.host = host
         self.baseline = baseline
@@ -110,7 +112,7 @@ class OfflineDriver:
         self.timeout_s = timeout_s  # for one turn
         self.moment = time.perf_counter if baseline is None else moment
         self.failed: Failed | None = None
-        self._broke = broke
+        self._broke, self._ready = broke, ready
         self._bad: set[tuple[int, int]] = set()  # prompt and seed of requests that fail by themselves
         self._made = 0  # requests that were generated
         self._in_vain = 0
@@ -122,22 +124,23 @@ class OfflineDriver:
                 continue
             began_s = time.perf_counter()
             try:
-                before = self._by_baseline(turn) if turn.baseline_first else None
-                sent_s, output = self._own(turn)
+                asked = self._ready(turn)
+                before = self._by_baseline(asked) if turn.baseline_first else None
+                sent_s, output = self._own(asked)
             except EngineFailure as error:
                 if not survived(error):
                     raise
                 self._one_by_one(turn, began_s, error)
                 continue
             if turn.baseline_first:
-                yield Record(turn, output, sent_s, before)
+                yield Record(asked, output, sent_s, before)
                 continue
             try:
-                after = self._by_baseline(turn)
+                after = self._by_baseline(asked)
             except BaseException:
-                yield Record(turn, output, sent_s)  # the cell's own part is done
+                yield Record(asked, output, sent_s)  # the cell's own part is done
                 raise
-            yield Record(turn, output, sent_s, after)
+            yield Record(asked, output, sent_s, after)
 
     def _own(self, turn: Turn) -> tuple[float, Output]:
         """What the cell's engine makes of a turn, and when it was sent."""
@@ -173,12 +176,14 @@ class OfflineDriver:
 
     def _alone(self, turn: Turn, alone: list[Record], failed: list[tuple[Failed, str]]) -> None:
         turn = dataclasses.replace(turn, doing=f"{turn.doing} (request {turn.requests[0].request_id} by itself)")
+        began_s = time.perf_counter()
         try:
+            turn = self._ready(turn)
             sent_s, output = self._own(turn)
         except EngineFailure as error:
-            if not survived(error) or self.failed is None:
+            if not survived(error):
                 raise
-            failed.append((self.failed, error.reason))
+            failed.append((self.failed or Failed(turn, began_s, 0.0), error.reason))
             self.failed = None
         else:
             alone.append(Record(turn, output, sent_s))

@@ -20,7 +20,7 @@ from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import Span, TelemetrySample
 from sweep.analysis import stage_overlap
-from sweep.config import TEXT
+from sweep.config import EDITS, TEXT
 from sweep.engines import registry
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
@@ -30,7 +30,7 @@ from sweep.machine.gpu_neighbours import Before, disturbances
 from sweep.plan.cells import Cell
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, LoadFacts, RequestRow, RunResult
-from sweep.run import schedule, source_pictures
+from sweep.run import schedule, source_pictures, turn_taking
 from sweep.run.baseline_engine import BaselineEngine
 from sweep.run.drivers import Broken, Failed, OfflineDriver, Record, baseline_output, survived
 from sweep.run.load_driver import LoadDriver, Lost
@@ -55,6 +55,7 @@ class Measurement:
         self.folder = folder
         self.doing = "loading the engine"
         self.turns: tuple[Turn, ...] = ()
+        self._places: dict[tuple[int, str], int] = {}  # repeat and request -> number of its turn
         self.records: list[Record] = []
         self.failed: Failed | None = None
         self.broken: list[Broken] = []
@@ -72,7 +73,7 @@ class Measurement:
         self.telemetry_samples: tuple[TelemetrySample, ...] = ()
 
     def warm_up(self, host: EngineHost, baseline: BaselineEngine | None = None) -> None:
-        """Generate the first batch as often as the configuration says, unmeasured. Raises EngineFailure.
+        """Generate the first batch of each shape as often as the configuration says, unmeasured. Raises EngineFailure.
 
         The interleaved baseline warms up as well.
         """
@@ -80,31 +81,46 @@ class Measurement:
         inputs = self.cell.inputs or read_inputs(run.workload)
         self.prompts = inputs.prompts
         texts = run.workload.task == TEXT  # a load warms up for itself, and texts have nothing else
-        requests = [] if texts else self._with_input_images(build_requests(run.workload, run.batch, run.seed, inputs))
+        asked = [] if texts else build_requests(run.workload, run.batch, run.seed, inputs)
+        requests = self._with_input_images(asked, inputs)
         rounds = batches(requests, run.batch)
         self.turns = self._load(inputs) if self.cell.under_load else schedule.offline(rounds, run.workload.repeats)
+        self._places = {
+            (turn.repeat, one.request_id): number for number, turn in enumerate(self.turns) for one in turn.requests
+        }
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
         with self._timed("warm_up"):
-            for _ in range(run.engine.warmup if rounds else 0):
-                self._warm_up_with(rounds, host, baseline)
+            for first in turn_taking.first_of_each_shape(rounds) * run.engine.warmup:
+                self._warm_up_with(first, rounds, host, baseline)
 
-    def _warm_up_with(self, rounds: list[list[Request]], host: EngineHost, baseline: BaselineEngine | None) -> None:
-        """Generate a batch unmeasured: the first that can be, else a request by itself. Raises EngineFailure."""
-        limit_s, first = self.run.engine.warmup_timeout_s, None
-        for requests in [*rounds, *([one] for one in rounds[0] if len(rounds[0]) > 1)][:MOST_TO_WARM_UP_WITH]:
+    def _warm_up_with(
+        self,
+        first: tuple[Request, ...],
+        rounds: list[list[Request]],
+        host: EngineHost,
+        baseline: BaselineEngine | None,
+    ) -> None:
+        """Generate a batch unmeasured; where it fails in an engine that goes on, another one, or a request by itself.
+
+        Raises EngineFailure.
+        """
+        limit_s, failure = self.run.engine.warmup_timeout_s, None
+        others = [tuple(one) for one in rounds if one[0].follows is None and tuple(one) != first]
+        alone = [(request,) for request in first] if len(first) > 1 else []
+        for requests in (first, *others, *alone)[:MOST_TO_WARM_UP_WITH]:
             try:
-                baseline_output(baseline, tuple(requests), limit_s, self.doing)
-                output = host.generate(tuple(requests), None, limit_s, self.doing)
+                baseline_output(baseline, requests, limit_s, self.doing)
+                output = host.generate(requests, None, limit_s, self.doing)
             except EngineFailure as error:
                 if not survived(error):
                     raise
-                first = first or error
+                failure = failure or error
             else:
                 self.warm_up_evidence += (output.evidence,)
                 return
-        if first is not None:
-            raise first
+        if failure is not None:
+            raise failure
 
     def measure(
         self, host: EngineHost, sampler: ProcessTreeSampler, before: Before, baseline: BaselineEngine | None = None
@@ -166,9 +182,10 @@ class Measurement:
     def _driver(
         self, host: EngineHost, baseline: BaselineEngine | None, sampler: ProcessTreeSampler
     ) -> OfflineDriver | LoadDriver:
-        path, run = self.folder.cell_path(self.cell).resolve(), self.run
+        path, run = self.pictures, self.run
         if not self.cell.under_load:
-            return OfflineDriver(host, baseline, path, run.engine.request_timeout_s, sampler.mark, self._broke)
+            limit_s = run.engine.request_timeout_s
+            return OfflineDriver(host, baseline, path, limit_s, sampler.mark, self._broke, self._ready)
         settings = ServeSettings(run.model.name, run.batch, run.load.batch_wait_ms, run.load.queue)
         generates = registry.kind(run.engine.name).generates
         return LoadDriver(host, run.load, settings, path, run.engine.request_timeout_s, self._progress, generates)
@@ -200,7 +217,7 @@ class Measurement:
             limits = (run.model.size_multiple, run.model.max_pixels)
             requests = mixed(requests, asked.mix, run.seed, inputs.instructions, len(inputs.prompts), *limits)
             self.prompts = (*inputs.prompts, *inputs.instructions)
-        return schedule.load(self._with_input_images(requests), due_s)
+        return schedule.load(self._with_input_images(requests, inputs), due_s)
 
     def _end_load(self, driver: OfflineDriver | LoadDriver) -> None:
         """Take over what only a load has. Raises EngineFailure when no request succeeded."""
@@ -239,6 +256,10 @@ class Measurement:
             self._progress(number, len(self.turns))
             yield turn
 
+    def _ready(self, turn: Turn) -> Turn:
+        """A turn with the pictures that turns before it have made. Raises EngineFailure for one that is not there."""
+        return turn_taking.with_made(turn, self.pictures, registry.kind(self.run.engine.name).generates)
+
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         """Keep how long the block took, also when it fails."""
@@ -248,8 +269,16 @@ class Measurement:
         finally:
             self.stage_s[stage] = time.perf_counter() - began
 
-    def _with_input_images(self, requests: list[Request]) -> list[Request]:
-        edits = self.run.workload.task == "image_edit"
+    @property
+    def pictures(self) -> Path:
+        """Absolute path of the cell's folder, which its pictures are in."""
+        return self.folder.cell_path(self.cell).resolve()
+
+    def _with_input_images(self, requests: list[Request], inputs: Inputs) -> list[Request]:
+        if inputs.edits:
+            kept = {path: str(self.folder.kept_picture(path, sha256)) for path, sha256 in inputs.pictures}
+            return [turn_taking.with_kept(request, kept) for request in requests]
+        edits = self.run.workload.task == EDITS
         return [
             self._with_input_image(request) if edits or request.input_image is not None else request
             for request in requests
@@ -260,7 +289,7 @@ class Measurement:
         given = request.input_image if kept is None else str(kept)
         if not given:
             side = self.run.load.mix.upload if self.cell.under_load else None
-            size = (side, side) if side else request.size
+            size = (side, side) if side else request.input_size or request.size
             usual = size == (self.run.workload.width, self.run.workload.height)
             image = self.folder.made_input(self.cell, request.seed, None if usual else size)
             if not image.exists():
@@ -330,8 +359,8 @@ class Measurement:
         return request_rows(record, place, self._zero_s, began_s), batch_row(record, place)
 
     def _place(self, turn: Turn) -> int:
-        """The number of a turn, which is that of its batch."""
-        return next((number for number, one in enumerate(self.turns) if one is turn), len(self.records))
+        """The number of a turn, or of a part of it, which is that of its batch."""
+        return self._places[turn.repeat, turn.requests[0].request_id]
 
     def _alone_rows(self, broken: Broken) -> tuple[RequestRow, ...]:
         first_s, place = self._first_request_s(), self._place(broken.turn)

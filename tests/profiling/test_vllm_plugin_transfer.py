@@ -10,8 +10,8 @@ import pytest
 from omni_doubles import Here
 
 from profiling.image_tokens import END, fingerprint, halved, image_ids, received
-from profiling.vllm_plugin.record_files import Carried, Transfer, carried, phase_records, read_lines, transfer
-from profiling.vllm_plugin.transfer import hook_carrier, hook_orchestrator, hook_sender, sent
+from profiling.vllm_plugin.record_files import Transfer, read_lines, transfer
+from profiling.vllm_plugin.transfer import hook_orchestrator, hook_sender, sent
 
 
 def doubled(ids: list[int], rows: int, columns: int) -> list[int]:
@@ -200,22 +200,4 @@ def test_a_hand_over_says_how_many_bytes_were_sent(here: Here) -> None:
     (path,) = here.folder.glob("transfer-*.jsonl")
     told = [transfer(line).bytes for line in read_lines(path)[0]]
     assert told == [len(one) for one in client.sent]
-    assert here.reports == []
-
-
-def test_what_a_connector_carries_is_a_transfer_with_its_bytes(here: Here) -> None:
-    class Manager:
-        connector = Encoder()
-
-        def _transfer_with_retry(self, from_stage: str, to_stage: str, data: bytes) -> tuple[bool, int, object]:
-            return bool(data), len(data), None
-
-    assert hook_carrier(Manager, here) == ["Manager._transfer_with_retry"] == hook_carrier(Manager, here)
-    assert Manager()._transfer_with_retry("0", "1", b"12345") == (True, 5, None)
-    Manager()._transfer_with_retry("0", "1", b"")
-    (path,) = here.folder.glob("connector-*.jsonl")
-    found = [carried(line) for line in read_lines(path)[0]]
-    assert [(one.connector, one.bytes) for one in found] == [("Encoder", 5), ("Encoder", 0)]
-    phases = phase_records([*found, Carried("Encoder", found[1].start_s + 1, 2.0, 9)], found[0].start_s)
-    assert [(one.phase, one.index, one.rank) for one in phases] == [("stage_transfer", n, 0) for n in range(3)]
     assert here.reports == []

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from profiling.phases import PhaseRecord
-from profiling.vllm_plugin.record_files import ArRecord, Carried, DitRecord, Record, Transfer
+from profiling.vllm_plugin.record_files import ArRecord, DitRecord, Record, Transfer
 from profiling.vllm_plugin.request_names import name_of
 from sweep.engines.protocol import Output
 from sweep.engines.vllm_omni.worker_records import inner_phases, merge
@@ -30,7 +30,6 @@ class ServedBatches:
     _sent: dict[str, Transfer] = field(default_factory=dict)
     _prefills: dict[str, tuple[float, float]] = field(default_factory=dict)  # start and end of each request's
     _steps: list[ArRecord] = field(default_factory=list)  # that no batch has yet
-    _carried: list[Carried] = field(default_factory=list)  # likewise
     _last: ArRecord | None = None
 
     def add(self, records: Iterable[Record]) -> None:
@@ -40,9 +39,7 @@ class ServedBatches:
                 self._drawn.setdefault(record.requests, []).append(record)
             elif isinstance(record, Transfer):
                 self._sent[name_of(record.request)] = record
-            elif isinstance(record, Carried):
-                self._carried.append(record)
-            elif record.rank == 0:
+            elif isinstance(record, ArRecord) and record.rank == 0:
                 self._steps.append(record)
                 for request, step in zip(record.requests, record.first_steps, strict=False):
                     _, _, start_s, host_ms, gpu_ms = record.phases[step]
@@ -73,8 +70,7 @@ class ServedBatches:
         sent = [self._sent.pop(name) for name in names if name in self._sent]
         prefills = [self._prefills.pop(name, None) for name in names]
         steps, self._steps = self._steps, []
-        carried, self._carried = self._carried, []
-        records: list[Record] = [*drawn, *sent, *carried, *(steps or self._settings_only())]
+        records: list[Record] = [*drawn, *sent, *(steps or self._settings_only())]
         self._last = steps[-1] if steps else self._last
         start_s = min([record.start_s for record in drawn] + [known[0] for known in prefills if known])
         latency_s = _end_s(drawn) - start_s
