@@ -44,7 +44,7 @@ def of(
 def described(host: EngineHost) -> str:
     """`vllm_omni, process 4242, spawned at 2026-11-29T22:40:12+00:00 on GPUs 0 and 1; ended by SIGKILL`."""
     spec = host.spec
-    on = f"GPU{'s' * (len(spec.gpu_ids) > 1)} {_listed(spec.gpu_ids)}" if spec.gpu_ids else f"{spec.device}"
+    on = "the CPU" if spec.device == "cpu" else f"GPU{'s' * (len(spec.gpu_ids) > 1)} {_listed(spec.gpu_ids)}"
     what = f"{spec.engine}, process {host.pid}, {host.how} at {host.started_at} on {on}"
     return f"{what}; {ended(host.process.poll())}"
 
