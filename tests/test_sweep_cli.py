@@ -313,3 +313,20 @@ def test_cells_of_another_command_in_the_folder_are_named(sweep, tmp_path: Path)
     assert "1" in line
     assert set(summary(tmp_path / "mine")) == {"baseline b1", "baseline b2"}
     assert sweep(*common, "batch=1,2").err == ""
+
+
+def test_how_ar_tokens_are_drawn_can_be_swept_and_evidence_names_what_was_read_back(sweep, tmp_path: Path) -> None:
+    drawn = ("model.stages.ar.temperature=0,2", "model.stages.ar.top_k=3")
+    done = sweep("-m", *drawn, "model=tiny_glm_image_random", "aa=0", *SMALL, "hydra.sweep.dir=sweep")
+    assert done.code == 1, done.out + done.err
+    assert "Silently did nothing" not in done.out, "which is said of features"
+    rows = summary(tmp_path / "sweep")
+    likeliest, hot = rows["baseline b1 ar.temperature=0"], rows["baseline b1 ar.temperature=2"]
+    assert likeliest["evidence"].endswith("ar.temperature 0.0; ar.top_k 1")
+    assert hot["evidence"].endswith("ar.temperature 2.0; ar.top_k 3")
+    assert (hot["status"], likeliest["status"], likeliest["reason_code"]) == ("PASS", "FAIL", "stage_not_engaged")
+    assert "model.stages.ar.top_k=3 did not engage: read back was 1" in likeliest["reason"], (
+        "there is no choice of three"
+    )
+    pictures = [next((tmp_path / "sweep").glob(f"baseline-b1-ar.temperature={t}-*/images/*.png")) for t in "02"]
+    assert len({path.read_bytes() for path in pictures}) == 2

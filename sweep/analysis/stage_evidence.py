@@ -8,10 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep.analysis.engagement import NOT_ENGAGED, Executed
+from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import UNVERIFIABLE
 from sweep.findings import FAIL, WARN, Finding
 from sweep.stage_fields import PREFIX, device_numbers
+
+STAGE_NOT_ENGAGED = "stage_not_engaged"
+"""Code: a stage ran with another value than was asked for."""
 
 ALIKE = {"fp8": "fp8_e4m3"}
 """Names of one value."""
@@ -72,7 +75,7 @@ def _not_so(name: str, value: Any, settings: Settings) -> Finding | None:
     if _same(name, value, found):
         return None
     runs = found.lower() if found in ("True", "False") else found
-    return Finding(NOT_ENGAGED, f"{told} did not engage: read back was {runs}", FAIL)
+    return Finding(STAGE_NOT_ENGAGED, f"{told} did not engage: read back was {runs}", FAIL)
 
 
 def _same(name: str, value: Any, found: str) -> bool:

@@ -6,7 +6,8 @@ import pytest
 
 from profiling.evidence import RankEvidence
 from sweep.analysis import stage_evidence
-from sweep.analysis.engagement import NOT_ENGAGED, Executed
+from sweep.analysis.engagement import Executed
+from sweep.analysis.stage_evidence import STAGE_NOT_ENGAGED
 from sweep.findings import FAIL, WARN
 
 RUNS = {
@@ -56,7 +57,7 @@ def test_what_was_read_back_as_asked_is_no_finding(stages: Any) -> None:
 )
 def test_a_value_that_was_not_taken_did_not_engage(stage: str, name: str, value: Any, told: str) -> None:
     (found,) = stage_evidence.judge({stage: {name: value}}, [start(RUNS)])
-    assert (found.code, found.status) == (NOT_ENGAGED, FAIL)
+    assert (found.code, found.status) == (STAGE_NOT_ENGAGED, FAIL)
     assert found.text.endswith(told)
     good = RUNS | {f"ar_{name}" if stage == "ar" else name: str(value)}
     if "enforce_eager" not in name and name != "devices":
