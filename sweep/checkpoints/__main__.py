@@ -88,8 +88,10 @@ def make(recipe: Recipe, folder: Path) -> None:
     if recipe.loads_in_vllm_omni:
         family = recipe.family
         print(f"python -m sweep engine=vllm_omni model={recipe.model} model.path={folder} workload={family.workload}")
-    else:
+    elif recipe.family.in_diffusers:
         print(f"for diffusers only: vLLM-Omni ignores {recipe.model}'s DiT config and builds the real model's sizes")
+    else:
+        print(f"for tests of its files only: vLLM-Omni builds {recipe.model}'s VAE at the real size, whatever it is")
 
 
 if __name__ == "__main__":

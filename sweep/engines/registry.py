@@ -26,6 +26,14 @@ class Preflight:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class EditInputs:
+    """What a model takes to edit in one request."""
+
+    most: int | None = 1  # pictures; None: any number
+    mask: bool = False  # a picture that says where it may change
+
+
 def _nothing_to_add(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     return Preflight()
 
@@ -50,6 +58,9 @@ class EngineKind:
 
     lacks: Callable[[RunConfig], Finding | None] = lambda run: None
     """What it lacks for a model or task, on any machine."""
+
+    edit_inputs: Callable[[RunConfig], EditInputs] = lambda run: EditInputs()
+    """What its model takes to edit, of those that edit at all."""
 
     prompt_tokens: Mapping[str, int] = field(default_factory=dict)
     """By model family, how many tokens of a prompt it reads; families that are not there have no limit."""

@@ -18,7 +18,8 @@ from sweep.predict.stages import BYTES, TILE, tiles
 
 ALIVE_IN_A_BLOCK = 16.0
 """Values alive in a DiT's forward for each token, in widths: 15.0 in Qwen-Image, 15.1 GLM-Image, 15.8 Z-Image, 17.3
-FLUX (tests/predict counts the tensors of diffusers' networks on the meta device, attention not materialised)."""
+FLUX (tests/predict counts the tensors of diffusers' networks on the meta device, attention not materialised). 21.4 in
+FLUX.2-klein, whose single-stream blocks project into attention and feed-forward at once; its VAE needs more yet."""
 
 # The figures from here to WORKSPACE were read off docs/results/memory-1-gpu/peaks.csv: torch's allocator in the workers
 # of vLLM-Omni 0.26, Qwen-Image, 512² to 2048², batches of 1 to 28, up to four ranks.

@@ -8,14 +8,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweep.config import TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
+from sweep.config import EDITS, TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
 from sweep.engines import registry
 from sweep.engines.vllm_omni.families import BATCHING
 from sweep.plan import features as feature_rules
 from sweep.predict import vision
 from sweep.predict.effects import Effects, merged
 
-TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "short": 20, "mixed": 60, "long": 250}
+TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "world_turns": 12, "short": 20, "mixed": 60, "long": 250}
 """Tokens of the shipped prompts, roughly; where workload.prompt_tokens says it, that counts."""
 
 TEMPLATE = {"qwen_image": 34, "qwen_image_edit": 64, "glm_image": 60, "z_image": 12}
@@ -119,9 +119,8 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
     dit, _ = shaped(model)
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     ranks = feature_rules.gpus_needed(chosen)
-    edits = work.task == "image_edit"
-    given: tuple[int, int] = getattr(work, "input_size", None) or (work.width, work.height)
-    source = vision.scaled(model, *given) if edits else (0, 0)
+    edits = work.task == EDITS
+    source = vision.scaled(model, *(work.input_size or (work.width, work.height))) if edits else (0, 0)
     said = (work.prompt_tokens or TOKENS_OF_A_PROMPT[work.prompt_set]) + picture_tokens(model, source)
     guided = work.guidance_scale > 1 and work.negative_prompt is not None and not dit.distilled
     effects = merged(chosen, learnt)

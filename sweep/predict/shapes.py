@@ -62,6 +62,8 @@ def of_checkpoint(model: Model, folder: Path) -> Model:
     """
     changed: dict[str, Any] = {}
     for part, field, read in _PARTS:
+        if field == "text_encoder" and (folder / SECOND / "config.json").is_file():
+            part = SECOND
         path = folder / part / "config.json"
         if not path.is_file():
             continue
@@ -74,6 +76,9 @@ def of_checkpoint(model: Model, folder: Path) -> Model:
             raise ConfigError(f"{path}: no shape can be read from it ({type(error).__name__}: {error})") from error
     return dataclasses.replace(model, **{name: value for name, value in changed.items() if value is not None})
 
+
+SECOND = "text_encoder_2"
+"""Folder of the larger one of FLUX.1's text encoders. Of the first, a CLIP, one vector reaches the DiT."""
 
 MOST_HEADER = 200_000_000
 """Bytes of the longest header that is read."""
@@ -143,6 +148,17 @@ def _flux(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "joined_layers": single}
 
 
+def _flux2(config: Mapping[str, Any]) -> dict[str, Any]:
+    found = _flux(config)
+    return {
+        **found,
+        "intermediate": int(found["hidden"] * config.get("mlp_ratio", 3.0)),
+        "gated": True,
+        "shared_modulation": True,
+        "channels": config["in_channels"] // 4,
+    }
+
+
 def _glm(config: Mapping[str, Any]) -> dict[str, Any]:
     found = _qwen({**config, "joint_attention_dim": config["text_embed_dim"]})
     return {
@@ -173,6 +189,7 @@ def _z_image(config: Mapping[str, Any]) -> dict[str, Any]:
 _DITS = {
     "QwenImageTransformer2DModel": _qwen,
     "FluxTransformer2DModel": _flux,
+    "Flux2Transformer2DModel": _flux2,
     "GlmImageTransformer2DModel": _glm,
     "ZImageTransformer2DModel": _z_image,
 }
@@ -189,7 +206,7 @@ def _vae(config: Mapping[str, Any], known: Vae | None) -> Vae | None:
             attention=True,
             causal=True,
         )
-    if kind == "AutoencoderKL":
+    if kind in ("AutoencoderKL", "AutoencoderKLFlux2"):
         return Vae(
             channels=config["block_out_channels"][::-1],
             blocks=config["layers_per_block"] + 1,

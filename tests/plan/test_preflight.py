@@ -84,7 +84,10 @@ def test_the_embedded_model_still_edits() -> None:
 
 
 def test_models_whose_stages_are_not_started_say_so() -> None:
-    assert skip_of("engine=vllm_omni", "model=bagel") == "model_not_in_engine"
+    assert skip_of("engine=vllm_omni", "model=hunyuan_image3") == "model_not_in_engine"
+    assert skip_of("engine=vllm_omni", "model=bagel", "workload=image_edit_1024") == "task_not_in_engine"
+    with contextlib.suppress(config.ConfigError):  # it may need a GPU, a package or a checkpoint
+        assert skip_of("engine=vllm_omni", "model=bagel", "workload=image_1024") != "model_not_in_engine"
 
 
 def test_the_plan_says_so(sweep: Callable[..., Finished]) -> None:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.checkpoints import glm_image, qwen_image, z_image
+from sweep.checkpoints import flux2_klein, glm_image, qwen_image, z_image
 from sweep.checkpoints.parts import on_meta
 from sweep.config import Vision
 
@@ -36,6 +36,7 @@ VAES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "glm_image": ("AutoencoderKL", glm_image.VAE),
     "z_image": ("AutoencoderKL", z_image.VAE),
     "flux": ("AutoencoderKL", z_image.VAE),
+    "flux2_klein": ("AutoencoderKLFlux2", flux2_klein.VAE),
     "tiny_glm_image": (
         "AutoencoderKL",
         {**glm_image.VAE, "block_out_channels": (16, 32, 48, 48), "layers_per_block": 1, "norm_num_groups": 8},
@@ -163,6 +164,22 @@ def dit(
         def call(side: int, text: int, batch: int) -> Any:
             pictures = [a(16, 1, 2 * side, 2 * side)] * batch
             return network(pictures, a(batch), [a(text, 2560)] * batch)
+    elif model == "flux2_klein":
+        single = layers * 4 // 5
+        settings = {**flux2_klein.DIT, "joint_attention_dim": 7680}
+        network = made(
+            diffusers.Flux2Transformer2DModel, **settings, num_layers=layers - single, num_single_layers=single
+        )
+
+        def call(side: int, text: int, batch: int) -> Any:
+            return network(
+                hidden_states=a(batch, side * side, 128),
+                encoder_hidden_states=a(batch, text, 7680),
+                timestep=a(batch),
+                guidance=None,
+                img_ids=a(side * side, 4),
+                txt_ids=a(text, 4),
+            )
     else:
         single = layers * 2 // 3
         network = made(
@@ -190,7 +207,8 @@ def vae(model: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module
     name, settings = VAES[model]
     network = on_meta(lambda: getattr(diffusers, name)(**settings)).to(dtype)
     frames = (1,) if name == "AutoencoderKLQwenImage" else ()
-    return network, lambda side, batch: network.decode(meta(batch, 16, *frames, side // 8, side // 8, dtype=dtype))
+    latent = settings.get("latent_channels", 16)
+    return network, lambda side, batch: network.decode(meta(batch, latent, *frames, side // 8, side // 8, dtype=dtype))
 
 
 def encode(network: Any, width: int, height: int, dtype: torch.dtype = torch.float32) -> Any:

@@ -25,13 +25,14 @@ def same(counted: float, by_torch: float, within: float = EXACT) -> None:
         ("qwen_image", 6, 128, 120, 2),
         ("glm_image", 30, 64, 20, 1),
         ("flux", 57, 64, 512, 1),
+        ("flux2_klein", 5, 64, 512, 1),
         ("z_image", 30, 64, 40, 1),
         ("tiny_qwen_image", 8, 4, 9, 1),
         ("tiny_glm_image", 20, 4, 8, 2),
     ],
 )
 def test_operations_of_a_dit_forward(model: str, layers: int, side: int, text: int, batch: int) -> None:
-    """At the published depth, but for Qwen-Image, whose 60 blocks are alike and take PyTorch seconds."""
+    """At the published depth, but for Qwen-Image and FLUX.2-klein, whose blocks are alike and take PyTorch seconds."""
     shape = shapes.at_depth(shapes.named(model), {"dit": layers}).dit
     assert shape is not None
     assert shape.layers == layers
@@ -56,7 +57,7 @@ def test_operations_of_a_dit_forward_of_an_edit(batch: int) -> None:
     same(counted, networks.operations(lambda: call(64, point.text_tokens, batch)))
 
 
-@pytest.mark.parametrize("model", ["qwen_image", "glm_image", "flux", "z_image"])
+@pytest.mark.parametrize("model", ["qwen_image", "glm_image", "flux", "flux2_klein", "z_image"])
 def test_parameters_of_a_dit(model: str) -> None:
     shape = shapes.named(model).dit
     assert shape is not None

@@ -13,7 +13,7 @@ import torch
 from sweep.engines.diffusers import writing
 from sweep.engines.diffusers.families import PROMPT_TOKENS
 from sweep.engines.diffusers.rank_context import RankContext
-from sweep.engines.images import read_input
+from sweep.engines.images import read_inputs
 from sweep.engines.protocol import NO_TEXT, Request, Writing
 from sweep.engines.tokens import fit_tokens
 
@@ -138,7 +138,7 @@ class GlmImageAdapter(Adapter):
             "guidance_scale": requests[0].guidance_scale,
         }
         if requests[0].input_image is not None:
-            arguments["image"] = [[read_input(request)] for request in requests]
+            arguments["image"] = [read_inputs(request) for request in requests]
         return arguments
 
     def cfg_active(self, requests: Sequence[Request]) -> bool:

@@ -351,8 +351,8 @@ def check_batch(requests: Sequence[Request]) -> None:
     if not requests:
         raise ValueError("no request to generate")
     shapes = {
-        (r.height, r.width, r.steps, r.guidance_scale, r.input_image is None, r.negative_prompt is None)
+        (r.size, r.input_size, r.steps, r.guidance_scale, len(r.images), r.mask is None, r.negative_prompt is None)
         for r in requests
     }
     if len(shapes) > 1:
-        raise ValueError("requests of one batch must agree in size, steps, guidance and task")
+        raise ValueError("requests of one batch must agree in sizes, steps, guidance, task and number of pictures")

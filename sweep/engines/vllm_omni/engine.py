@@ -96,7 +96,9 @@ class VllmOmniEngine:
         if self._workers is not None:
             hand_overs = len(requests) * (form.count - 1)
             with self._not_survived():  # a worker that did not report one batch will not report the next
-                phases, evidence = self._workers.collect(requests, self.spec.ranks, hand_overs, self._epoch_s)
+                phases, evidence = self._workers.collect(
+                    requests, self.spec.ranks, hand_overs, self._epoch_s, len(requests) * form.caches
+                )
         ttft_s, tpot_s = form.token_times(generated)
         return Output(
             request_ids=tuple(request.request_id for request in requests),

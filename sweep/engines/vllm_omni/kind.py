@@ -11,7 +11,16 @@ from sweep.config import Feature, RunConfig, require
 from sweep.engines.registry import EngineKind, Preflight, served
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.connectors import CONNECTORS
-from sweep.engines.vllm_omni.families import BATCHING, CONNECTED, NO_EDITS, NOT_STARTED, PROMPT_TOKENS, TWO_STAGES
+from sweep.engines.vllm_omni.edit_inputs import edit_inputs
+from sweep.engines.vllm_omni.families import (
+    BATCHING,
+    CONNECTED,
+    NO_EDITS,
+    NOT_SERVED,
+    NOT_STARTED,
+    PROMPT_TOKENS,
+    TWO_STAGES,
+)
 from sweep.engines.vllm_omni.placement import misplaced, own_devices
 from sweep.engines.vllm_omni.serve_flags import without_flag
 from sweep.findings import SKIP, Finding
@@ -27,10 +36,14 @@ def lacks(run: RunConfig) -> Finding | None:
     if model.embedded:
         return None
     if model.family in NOT_STARTED:
-        return Finding("model_not_in_engine", f"engine vllm_omni cannot run {model.name}'s stages yet", SKIP)
+        why = f"engine vllm_omni cannot run {model.name}'s stages yet: {NOT_STARTED[model.family]}"
+        return Finding("model_not_in_engine", why, SKIP)
     if model.family in NO_EDITS and run.workload.task == "image_edit":
-        why = f"engine vllm_omni cannot edit images with {model.name} yet: its AR stage supports only text-to-image"
+        why = f"engine vllm_omni cannot edit images with {model.name} yet: {NO_EDITS[model.family]}"
         return Finding("task_not_in_engine", why, SKIP)
+    if model.family in NOT_SERVED and run.load.name != "offline":
+        why = f"load={run.load.name}: engine vllm_omni cannot serve {model.name} yet; measure it with load=offline"
+        return Finding("load_not_in_engine", why, SKIP)
     return _lacks_of_stages(run)
 
 
@@ -147,6 +160,7 @@ KIND = EngineKind(
     options=arguments,
     preflight=preflight,
     lacks=lacks,
+    edit_inputs=edit_inputs,
     prompt_tokens=PROMPT_TOKENS,
     stage_devices=stage_devices,
     unplaced=unplaced,
