@@ -6,12 +6,13 @@ Reads files of configuration and the headers of weights, never weights. Knows no
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sweep.config import CONF, ConfigError, Dit, Model, Stack, Vae, Vision, nearest
+from sweep.engines import tensor_files
 from sweep.plan.typed import typed
 from sweep.predict import decoder
 
@@ -80,9 +81,6 @@ def of_checkpoint(model: Model, folder: Path) -> Model:
 SECOND = "text_encoder_2"
 """Folder of the larger one of FLUX.1's text encoders. Of the first, a CLIP, one vector reaches the DiT."""
 
-MOST_HEADER = 200_000_000
-"""Bytes of the longest header that is read."""
-
 
 def parameters(folder: Path) -> int:
     """Parameters in the safetensors of a folder, by their headers; 0 without any.
@@ -90,21 +88,7 @@ def parameters(folder: Path) -> int:
     A second copy in another precision (`model.fp16.safetensors`) is not counted. Raises ValueError for a file that is
     no safetensors, and OSError.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    plain = [path for path in files if "." not in path.stem]
-    return sum(math.prod(shape) for path in plain or files for shape in _tensors(path))
-
-
-def _tensors(path: Path) -> Iterator[list[int]]:
-    """Shapes of the tensors of a safetensors file: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(MOST_HEADER, path.stat().st_size):
-            raise ValueError(f"{path.name} is no safetensors")
-        header = json.loads(file.read(length))
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            yield tensor["shape"]
+    return sum(math.prod(shape) for shape in tensor_files.shapes_in(folder).values())
 
 
 def to_json(model: Model) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sweep.engines.images import BLANK, WRONG_SIZE
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import connectors, placement, stages, worker_records
 from sweep.engines.vllm_omni import engine as engine_module
+from sweep.engines.vllm_omni.arguments import data_ranks
 from sweep.engines.vllm_omni.versions import Generated, StageTimes
 from sweep.findings import FAIL
 from sweep.stage_fields import CONNECTORS
@@ -201,10 +202,22 @@ def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: worker_records
     write(workers.folder, "dit-rank0-0.jsonl", *ran)
     _, told = workers.collect([REQUEST] * 3, 1, 0, 9.0)
     assert told[0].settings["attention_backend"] == "X+Y", "every forward counts, not the last one"
-    assert told[0].counts == {"vae_decoder_calls": 1}
+    assert told[0].counts == {"vae_decoder_calls": 1, "requests_per_rank": 3}
     assert {(phase.rank, phase.phase) for phase in phases} == {(0, "denoise_step"), (1, "denoise_step"), (1, "request")}
     assert phases[0].request_id == "r000"
     assert phases[0].start_s == pytest.approx(1.0, abs=0.2)
+
+
+def test_ranks_that_divide_a_batch_report_a_part_each(workers: worker_records.Workers) -> None:
+    workers.begin()
+    for rank, request in enumerate(("0_a", "1_b")):
+        write(workers.folder, f"dit-rank{rank}-{rank}.jsonl", line(rank, (request,)))
+    divided = {"parallel_config": {"data_parallel_size": 2}, "enable_distributed_layerwise_offload": True}
+    requests = [REQUEST, replace(REQUEST, request_id="r001")]
+    _, told = workers.collect(requests, 2, 0, 9.0, data_ranks(divided))
+    assert [one.counts["requests_per_rank"] for one in told] == [1, 1]
+    assert data_ranks({"parallel_config": {"data_parallel_size": 2}}) == 1, "each rank then has every request"
+    assert data_ranks({}) == 1
 
 
 def test_a_batch_that_went_unobserved_is_not_waited_for(workers: worker_records.Workers) -> None:

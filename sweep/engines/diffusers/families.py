@@ -10,13 +10,18 @@ ONE_AT_A_TIME = ("QwenImageEditPlusPipeline",)
 """Pipelines that take several pictures for one prompt, and one request at a time: of Qwen-Image-Edit since 2509."""
 
 FORWARD_FEATURES = {
+    "lora": "lora",
+    "prompt_embed_cache": "prompt_embed_cache",
     "teacache": "teacache",
     "cache_dit": "cache_dit",
     "ulysses": "context_parallel",
     "ring": "context_parallel",
     "tp": "tensor_parallel",
 }
-"""Features that work inside one DiT forward, in the order in which they are applied: the module of each."""
+"""Features that are applied to the pipeline of each rank, in this order: the module of each."""
 
-FEATURES = frozenset({"cfg_parallel", *FORWARD_FEATURES})
+REFINING = {"scm": "cache_dit", "taylorseer": "cache_dit"}
+"""Features that change how another one works: whose module takes their arguments too."""
+
+FEATURES = frozenset({"cfg_parallel", *FORWARD_FEATURES, *REFINING})
 """Features with a module of their own. The file of any other names a method call on the pipeline (`method_call.py`)."""

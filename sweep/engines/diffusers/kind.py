@@ -16,6 +16,9 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
         if feature.name not in FEATURES and "call" not in (feature.engines.get("diffusers") or {}):
             why = f"engine diffusers has no module for {feature.name}, and its file names no method to call"
             return Preflight(Finding("feature_without_code", f"{why} (engines.diffusers.call)", SKIP))
+    if {"lora", "tp"} <= {feature.name for feature in features}:
+        why = "engine diffusers does not divide the layers of a LoRA adapter among ranks, as tp would need"
+        return Preflight(Finding("features_not_together", why, SKIP))
     if run.workload.task == TEXT and (several := [feature.name for feature in features if feature.gpus > 1]):
         why = f"engine diffusers writes texts on one device, and {' and '.join(several)} needs several"
         return Preflight(Finding("text_on_one_device", why, SKIP))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import Feature, RunConfig, require
 from sweep.engines.registry import EngineKind, Preflight, served
+from sweep.engines.vllm_omni import attention
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.connectors import CONNECTORS
 from sweep.engines.vllm_omni.edit_inputs import edit_inputs
@@ -93,13 +94,16 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     name = without_flag(version.constructor(run.engine.args), known.flags) if by_flags else ""
     require(not name, f"engine.args.{name}: {without}")
     for feature in features:
-        asked = version.constructor(arguments([feature], feature.gpus))
+        built_on = [other for other in features if other.name in feature.requires]  # whose options it refines
+        asked = version.constructor(arguments([*built_on, feature], feature.gpus))
         for name, value in run.model.stages.given().get("dit", {}).items():
             if asked.get(name, value) != value:
                 why = f"{PREFIX}dit.{name}={str(value).lower()}: {feature.name} sets it to {str(asked[name]).lower()}"
                 return Preflight(Finding("option_refused", why, SKIP), tuple(warnings))
         if wrong := options.refuse_unknown(asked, known, place, where=feature.name):
             return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
+        if missing := attention.lacks(asked):
+            return Preflight(Finding("package_missing", missing, SKIP), tuple(warnings))
         if by_flags and (name := without_flag(asked, known.flags)):
             why = f"{feature.name}.{name}: {without}"
             return Preflight(Finding("option_refused", why, SKIP), tuple(warnings))
