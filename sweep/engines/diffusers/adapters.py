@@ -13,7 +13,7 @@ import torch
 from sweep.engines.diffusers import writing
 from sweep.engines.diffusers.families import ONE_AT_A_TIME, PROMPT_TOKENS
 from sweep.engines.diffusers.rank_context import RankContext
-from sweep.engines.images import read_input, read_inputs
+from sweep.engines.images import read_inputs
 from sweep.engines.protocol import NO_TEXT, Request, Writing
 from sweep.engines.tokens import fit_tokens
 
