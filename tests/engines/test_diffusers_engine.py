@@ -120,7 +120,7 @@ def test_prompt_tokens_lengthens_and_cuts(engine) -> None:
 
 
 def test_requests_that_cannot_share_a_call_are_refused(engine) -> None:
-    with pytest.raises(ValueError, match=r"\bsize\b"):
+    with pytest.raises(ValueError, match=r"\bsizes\b"):
         engine.generate([make_request(), make_request("b", 1, height=128)], None)
     with pytest.raises(ValueError, match="no request"):
         engine.generate([], None)
