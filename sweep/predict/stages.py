@@ -80,7 +80,7 @@ def around(point: Point) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
     found = [_text_encode(point)] if point.model.text_encoder is not None else []
     if point.model.ar is not None:
         found += _ar(point, point.model.ar)
-    if point.edits:
+    if point.edits and point.model.ar is None:  # GLM-Image's DiT writes a cache of the picture besides: not counted
         found.append(_encode(point))
     stages = 1 if point.model.ar is None else 2
     return tuple(found), (_decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))

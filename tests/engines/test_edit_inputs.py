@@ -13,7 +13,7 @@ from sweep.engines.diffusers.engine import check_batch
 from sweep.engines.images import read_inputs, read_mask
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import stages
-from sweep.predict import shapes
+from sweep.predict import shapes, vision
 from sweep.predict.effects import Effects
 from sweep.predict.point import Point
 
@@ -91,6 +91,7 @@ def test_predictions_count_the_tokens_of_the_picture_to_edit(
     model: str, given: tuple[int, int] | None, tokens: int
 ) -> None:
     """Qwen-Image-Edit's pipelines bring every picture to the area of 1024² (`calculate_dimensions`: 1376×768 stays)."""
-    what = (shapes.named(model), "vllm_omni", "cuda", "bfloat16", 1, 1024, 1024, 20, 2, 64, 64, Effects(), 1)
-    point = Point(*what, edits=True, input_size=given)
+    found = shapes.named(model)
+    what = (found, "vllm_omni", "cuda", "bfloat16", 1, 1024, 1024, 20, 2, 64, 64, Effects(), 1)
+    point = Point(*what, edits=True, source=vision.scaled(found, *(given or (1024, 1024))))
     assert point.image_tokens == 64 * 64 + tokens
