@@ -101,12 +101,15 @@ def make(recipe: Recipe, folder: Path) -> None:
         print("parameters: " + ", ".join(f"{part} {count / 1e9:.3f} B" for part, count in counts.items()))
     print(f"{folder}: {size_bytes(folder) / 1e9:.2f} GB, {took}")
     if recipe.tiny and recipe.model in ADAPTED:
-        print(f"python -m sweep model={recipe.model} model.path={folder} engine.device=cpu")
+        edit = " workload=image_edit" if recipe.family.workload.startswith("image_edit") else ""
+        print(f"python -m sweep model={recipe.model} model.path={folder} engine.device=cpu{edit}")
     if recipe.loads_in_vllm_omni:
         family = recipe.family
         print(f"python -m sweep engine=vllm_omni model={recipe.model} model.path={folder} workload={family.workload}")
-    else:
+    elif recipe.family.in_diffusers:
         print(f"for diffusers only: vLLM-Omni ignores {recipe.model}'s DiT config and builds the real model's sizes")
+    else:
+        print(f"for tests of its files only: vLLM-Omni builds {recipe.model}'s VAE at the real size, whatever it is")
 
 
 if __name__ == "__main__":

@@ -37,9 +37,12 @@ feature's cell measured again. It has no row of its own: its samples join those 
 KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 """Fields of EngineConfig whose change needs another engine start, whatever the engine."""
 
-NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks", "shipped_prompts")
+NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "edits", "checks", "shipped_prompts")
 """Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, what
 is looked at afterwards, and what `num_prompts` is where it is not said."""
+
+IF_SAID = ("input_width", "input_height")
+"""Fields of Workload that are part of a key where they are not None, as they are newer than many stored sweeps."""
 
 NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most", "parts")
 """Fields of Load that change nothing of what is sent: what users were promised, what is measured besides; and a trace,
@@ -252,7 +255,9 @@ def build_cell(
     left_out = NOT_GENERATED + (NOT_UNDER_LOAD if loaded else ())
     left_out += ONLY_OF_IMAGES if run.workload.task == TEXT else ONLY_OF_TEXTS
     work_part = {
-        "workload": {k: v for k, v in plain["workload"].items() if k not in left_out},
+        "workload": {
+            k: v for k, v in plain["workload"].items() if k not in left_out and (v is not None or k not in IF_SAID)
+        },
         "content": content(run),
         "batch": run.batch,
         "seed": run.seed,

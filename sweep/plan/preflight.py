@@ -23,6 +23,7 @@ from sweep.machine.devices import Devices, device_names, discover, is_called
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
+from sweep.plan.edit_rules import check_edits
 from sweep.plan.rules import OFFLINE
 from sweep.workload.inputs import Inputs, read_inputs, with_instructions
 
@@ -44,15 +45,17 @@ def cell_from(
 
     def prompts(workload: Workload) -> int:
         there.append(read(workload))
-        return workload.number_of(len(there[0].prompts))
+        return workload.number_of(there[0].number)
 
     def content(run: RunConfig) -> str:
         found.append(with_instructions(there[0] if there else read(run.workload), run.load.mix))
         return found[0].content
 
-    cell = plan.build_cell(
-        cfg, _devices, content, _runnable, overrides, suffix, files=_files, prompts=prompts, of_features=_of_features
-    )
+    def runnable(run: RunConfig, devices: Devices) -> Finding | None:
+        return check_edits(run, found[0]) or _runnable(run, devices)
+
+    checks = {"of_features": _of_features, "files": _files}
+    cell = plan.build_cell(cfg, _devices, content, runnable, overrides, suffix, prompts=prompts, **checks)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     if cell.device == "cuda" and (warning := other_gpus(cell.run_config.hardware)):
@@ -127,7 +130,7 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         return kind.preflight(config, feature_rules.parse_features(config.feature, name)).skip
     if not kind.generates:
         return None
-    if missing := kind.lacks(config):
+    if missing := kind.lacks(config) or registry.long_prompt(config):
         return missing
     if model.path is not None:
         require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")

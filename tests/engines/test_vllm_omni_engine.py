@@ -13,6 +13,7 @@ from PIL import Image
 from profiling.vllm_plugin import record_files
 from sweep.analysis.engagement import Executed
 from sweep.analysis.status import judge
+from sweep.checkpoints.tokenizers import write_qwen_tokenizer
 from sweep.engines.images import BLANK, WRONG_SIZE
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import connectors, placement, stages, worker_records
@@ -83,6 +84,18 @@ def test_guidance_goes_where_the_family_reads_it(tmp_path: Path) -> None:
     assert made is not qwen
     (made,) = stages.describe(replace(QWEN, family="z_image"), tmp_path).parameters(REQUEST, [z_image])
     assert (made.guidance_scale, made.guidance_scale_provided) == (4.0, True)
+
+
+@pytest.mark.parametrize("family", ["qwen_image", "qwen_image_edit"])
+def test_a_prompt_that_vllm_omni_would_refuse_never_reaches_it(family: str, tmp_path: Path) -> None:
+    """It would end its workers with it."""
+    write_qwen_tokenizer(tmp_path / "tokenizer")
+    described = stages.describe(replace(QWEN, family=family, checkpoint=str(tmp_path)), tmp_path)
+    assert described.count_tokens(described.fit(replace(REQUEST, prompt_tokens=1024)).prompt) == 1024
+    with pytest.raises(ValueError, match=r"prompt 0 has 1,02\d tokens.* 1,024"):
+        described.fit(replace(REQUEST, prompt_tokens=1026))
+    with pytest.raises(ValueError, match="1,024"):
+        described.fit(replace(REQUEST, prompt="fox " * 2000))
 
 
 @pytest.mark.parametrize(("placement", "dit"), [("shared", "0,1"), ("split", "1,2")])

@@ -19,6 +19,10 @@ CODE = {  # family: file and class of its pipeline and of its DiT, under vllm_om
     "bagel": ("bagel/pipeline_bagel", "BagelPipeline", "bagel/bagel_transformer", "Qwen2MoTModel"),
     "flux": ("flux/pipeline_flux", "FluxPipeline", "flux/flux_transformer", "FluxTransformer2DModel"),
     "flux2": ("flux2/pipeline_flux2", "Flux2Pipeline", "flux2/flux2_transformer", "Flux2Transformer2DModel"),
+    "flux2_klein": (
+        *("flux2_klein/pipeline_flux2_klein", "Flux2KleinPipeline"),
+        *("flux2_klein/flux2_klein_transformer", "Flux2Transformer2DModel"),
+    ),
     "glm_image": (
         *("glm_image/pipeline_glm_image", "GlmImagePipeline"),
         *("glm_image/glm_image_transformer", "GlmImageTransformer2DModel"),

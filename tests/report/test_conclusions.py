@@ -106,6 +106,14 @@ def test_nothing_is_said_against_cells_that_never_began() -> None:
     assert "do_not_use" not in said(row(""), row("tp", status="NOT RUN", findings=waiting, speedup=None))
 
 
+def test_what_random_weights_make_of_it_is_said_where_images_change() -> None:
+    lossy, exact = row("teacache", 1.5, 1.6, psnr_db=37.5), row("cfg_parallel", 1.5, 1.6, mean_diff=0.0)
+    for one, doubted in ((lossy, True), (exact, False)):
+        (found,) = [c.text for c in conclude([row(""), one], random_weights=True) if c.code == "fastest"]
+        assert found.endswith("(random weights: not representative).") == doubted, found
+        assert "random" not in said(row(""), one)["fastest"]
+
+
 def test_a_baseline_that_failed_is_not_a_feature_to_leave_out() -> None:
     why = "1 of 96 requests failed"
     found = said(row("", status="FAIL", findings=[Finding("requests_failed", why, "FAIL")], reason=why))

@@ -23,7 +23,7 @@ from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord, PhaseRecorder
 from profiling.torch_trace import TRACE_FILE, TorchTrace
 from sweep.engines import lora_files
-from sweep.engines.diffusers import ranks
+from sweep.engines.diffusers import picture_processor, ranks
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
 from sweep.engines.diffusers.attention_counters import AttentionCounters
 from sweep.engines.diffusers.block_counters import BlockCounters
@@ -170,14 +170,15 @@ class RankRunner:
             start_s=start,
             output_tokens=self.adapter.output_tokens(),
             phases=tuple(replace(record, request_id=first.request_id) for record in self.recorder.take()),
-            evidence=self.evidence(),
+            evidence=self.evidence(self.adapter.cut(command.prompts)),
             tokens=self.hand_over.tokens(requests),
             images=tuple(images) if self.place.rank == 0 else (),
             finite=self.decoded.finite(len(images)) if self.place.rank == 0 else (),
         )
 
-    def evidence(self) -> RankEvidence:
-        """What this rank executed since the request began."""
+    def evidence(self, prompts_cut: int) -> RankEvidence:
+        """What this rank executed since the request began, and how many prompts were longer than the model reads."""
+        cut = {"prompts_cut": prompts_cut} if prompts_cut else {}
         return RankEvidence(
             rank=self.place.rank,
             dit_forwards=self.counters.forwards,
@@ -191,7 +192,7 @@ class RankRunner:
                 "attention_backend": self.attention.describe(),
                 **{name: method_call.read_back(self.pipe, arguments) for name, arguments in self.switches().items()},
             },
-            counts={"text_encoder_calls": 0, **self.context.counts},
+            counts={"text_encoder_calls": 0, **self.context.counts, **cut},
         )
 
 
@@ -336,7 +337,8 @@ def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
     from diffusers.pipelines import pipeline_utils
 
     name = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
-    pipe = pipeline_utils.DiffusionPipeline.from_pretrained(checkpoint, **{name: dtype}, local_files_only=True)
+    given = {name: dtype, **picture_processor.replacement(Path(checkpoint))}
+    pipe = pipeline_utils.DiffusionPipeline.from_pretrained(checkpoint, **given, local_files_only=True)
     wrong = {part: found.dtype for part, found in pipe.components.items() if getattr(found, "dtype", dtype) != dtype}
     if wrong:
         raise RuntimeError(f"diffusers loaded parts of {checkpoint} with a dtype other than {dtype}: {wrong}")
@@ -374,8 +376,8 @@ def check_batch(requests: Sequence[Request]) -> None:
     if not requests:
         raise ValueError("no request to generate")
     shapes = {
-        (r.height, r.width, r.steps, r.guidance_scale, r.input_image is None, r.negative_prompt is None)
+        (r.size, r.input_size, r.steps, r.guidance_scale, len(r.images), r.mask is None, r.negative_prompt is None)
         for r in requests
     }
     if len(shapes) > 1:
-        raise ValueError("requests of one batch must agree in size, steps, guidance and task")
+        raise ValueError("requests of one batch must agree in sizes, steps, guidance, task and number of pictures")

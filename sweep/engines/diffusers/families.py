@@ -1,7 +1,10 @@
 """What the diffusers engine has code for: model families and features. Names only: read while planning."""
 
-FAMILIES = ("glm_image", "qwen_image")
+FAMILIES = ("glm_image", "qwen_image", "qwen_image_edit")
 """Families that `adapters.py` has an adapter for."""
+
+PROMPT_TOKENS = {"qwen_image": 1024}
+"""Families whose pipeline cuts a prompt behind so many tokens, without a word. Qwen-Image-Edit's reads all of it."""
 
 FORWARD_FEATURES = {
     "lora": "lora",

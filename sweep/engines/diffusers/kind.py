@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sweep.config import TEXT, Feature, RunConfig
-from sweep.engines.diffusers.families import FAMILIES, FEATURES
+from sweep.engines.diffusers.families import FAMILIES, FEATURES, PROMPT_TOKENS
 from sweep.engines.registry import EngineKind, Preflight
 from sweep.findings import SKIP, Finding
 from sweep.stage_fields import SAMPLING
@@ -31,6 +31,7 @@ KIND = EngineKind(
     families=FAMILIES,
     preload={"cpu": "sweep.engines.diffusers.preload"},
     preflight=preflight,
+    prompt_tokens=PROMPT_TOKENS,
     torch_profile=lambda run: "",
     on_cpu=True,
     control=True,

@@ -101,7 +101,12 @@ class VllmOmniEngine:
             hand_overs = len(requests) * (form.count - 1)
             with self._not_survived():  # a worker that did not report one batch will not report the next
                 phases, evidence = self._workers.collect(
-                    requests, self.spec.ranks, hand_overs, self._epoch_s, data_ranks(self.spec.arguments)
+                    requests,
+                    self.spec.ranks,
+                    hand_overs,
+                    self._epoch_s,
+                    caches=len(requests) * form.caches,
+                    data_ranks=data_ranks(self.spec.arguments),
                 )
         ttft_s, tpot_s = form.token_times(generated)
         return Output(

@@ -43,6 +43,8 @@ class ImageView:
     difference: tuple[float, float] | None = None  # mean and largest, in [0, 1], of the stored images
     facts: int = 0  # of its prompt, that were checked; 0 where that cannot be done
     wrong: tuple[str, ...] = ()  # those that the picture breaks, in words
+    source: Picture | None = None  # what was edited, where a chain of turns begins with this image
+    turn: str = ""  # "turn 2 of 3"; "" for what is asked once
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _pictures(cells: Sequence[CellView]) -> Iterator[Picture]:
         for cell in cells:
             if place < len(cell.images):
                 view = cell.images[place]
-                yield from (picture for picture in (view.baseline, view.picture) if picture)
+                yield from (picture for picture in (view.source, view.baseline, view.picture) if picture)
 
 
 def _counts(cells: Sequence[CellView]) -> list[tuple[str, int]]:
@@ -279,6 +281,9 @@ def _image(view: ImageView, pictures: _Images) -> dict[str, Any]:
         "left_out": there and not cell,
         "mean": digits(mean),
         "largest": digits(largest),
+        "source": pictures.key(view.source),
+        "source_file": pictures.file(view.source),
+        "turn": view.turn,
         "facts": view.facts,
         "wrong": "; ".join(view.wrong),
     }
