@@ -143,6 +143,7 @@ def test_tensor_parallel_is_for_dits_of_parallel_layers(source: Source) -> None:
     [
         ("hsdp", "_hsdp_shard_conditions"),
         ("layerwise_offload", "_layerwise_offload_blocks_attrs"),
+        ("data_parallel", "_layerwise_offload_blocks_attrs"),
     ],
 )
 def test_features_that_need_an_attribute_of_the_dit(source: Source, name: str, attribute: str) -> None:
@@ -195,7 +196,8 @@ def test_sea_cache_is_for_a_video_model_alone(source: Source) -> None:
 
 
 def test_adapters_are_for_dits_that_tell_which_layers_they_fuse(source: Source) -> None:
-    told = {f for f, code in CODE.items() if "self.stacked_params_mapping = stacked" in source.model(code[2])}
+    fused = re.compile(r"self\.stacked_params_mapping = (?!None)")
+    told = {f for f, code in CODE.items() if fused.search(source.model(code[2]))}
     assert supported("lora") == told
     worker = source.text("diffusion/worker/diffusion_worker.py")
     assert "set_active_adapter(req.sampling_params.lora_request" in worker, "a request without one deactivates it"
