@@ -88,7 +88,8 @@ def parameters(folder: Path) -> int:
     A second copy in another precision (`model.fp16.safetensors`) is not counted. Raises ValueError for a file that is
     no safetensors, and OSError.
     """
-    return sum(math.prod(shape) for shape in tensor_files.shapes_in(folder).values())
+    files = tensor_files.files(folder)
+    return sum(math.prod(shape) for path in files for shape in tensor_files.shapes(path).values())
 
 
 def to_json(model: Model) -> dict[str, Any]:
