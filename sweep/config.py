@@ -85,6 +85,17 @@ class Dit(Stack):
     distilled: bool = False  # guidance is an input: one forward a step, no second branch
     prior: int = 0  # size of the codebook of the AR stage whose tokens its image tokens take as well; 0: none
     channels: int = 16  # of a latent pixel
+    shared_modulation: bool = False  # one modulation for all blocks of a kind, and none of a block's own
+
+
+@dataclass
+class Vision(Stack):
+    """Published shape of the vision tower of a text encoder, which makes tokens of a picture to edit."""
+
+    patch: int = 14  # pixels on a side of a patch
+    merge: int = 2  # patches on a side that become one token
+    window: int = 112  # pixels on a side of what attention stays inside of
+    whole_layers: int = 0  # of `layers`: those whose attention sees the whole picture
 
 
 @dataclass
@@ -123,14 +134,22 @@ class Model:
     patch: int = 2  # DiT patch, latent pixels
     vae_scale: int = 8  # pixels per latent pixel
     memory_gb: float = 0.0  # GPU memory that the weights need in bf16, GB
+    edit_pixels: int = 0  # to about so many pixels its pipeline scales a picture to edit; 0: it does not scale it
     ar: Stack | None = None
     dit: Dit | None = None
     text_encoder: Stack | None = None
+    vision: Vision | None = None  # part of the text encoder, and of its params_b; None: it reads no pictures
     vae: Vae | None = None
     stages: Stages = field(default_factory=Stages)  # how its stages are started and sampled, where it has several
+    own: dict[str, Any] = field(default_factory=dict)
+    """Steps and guidance that it was distilled to (OWN). They take the place of those in a workload's file;
+    `workload.steps=20` on the command line, or in a study, goes over both."""
+
     source: str = ""  # where the shapes come from
 
     def __post_init__(self) -> None:
+        for name, value in self.own.items():
+            require(name in OWN, f"model.own.{name}={value}: choose from {', '.join(OWN)}")
         for task in self.tasks:
             require(task in TASKS, f"model.tasks: unknown task '{task}'; choose from {', '.join(TASKS)}")
         self.path = at_home(self.path)
@@ -138,6 +157,9 @@ class Model:
         choose = f"to load model.path={self.path}, choose the model of that checkpoint"
         require(not self.embedded or self.path is None, f"{own}; {choose}")
 
+
+OWN = ("steps", "guidance_scale")
+"""Fields of a workload that a model may have values of its own for (Model.own)."""
 
 TEXT = "text"
 """Task of an AR stage that writes text and no image."""

@@ -92,7 +92,21 @@ class Transfer:
     tokens_written: int = 0  # by the AR stage, with those that it does not hand over
 
 
-Record = DitRecord | ArRecord | Transfer
+@dataclass(frozen=True)
+class KvCache:
+    """One line of `kvsent-<pid>.jsonl` or `kvreceived-<pid>.jsonl`: a KV cache on its way to the diffusion stage."""
+
+    request: str  # a guidance branch has a suffix, e.g. `…__cfg_text`
+    start_s: float
+    host_ms: float  # to send it, or to wait for it and place it on the device
+    layers: int
+    tokens: int
+    bytes: int
+    fingerprint: str  # "tokens:hash" of its values; "none" when it did not arrive, "" where it cannot be compared
+    sent: bool  # by the AR stage; else received by the diffusion stage
+
+
+Record = DitRecord | ArRecord | Transfer | KvCache
 
 
 def markers(folder: Path) -> Markers:
@@ -167,16 +181,29 @@ def transfer(line: Line) -> Transfer:
     return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written)
 
 
+def kv_sent(line: Line) -> KvCache:
+    """A line of a kvsent file."""
+    return KvCache(**line, sent=True)
+
+
+def kv_received(line: Line) -> KvCache:
+    """A line of a kvreceived file."""
+    return KvCache(**line, sent=False)
+
+
 def phase_records(records: Iterable[Record], epoch_s: float) -> tuple[PhaseRecord, ...]:
     """All phases of `records` in order of start, counted from `epoch_s` (perf_counter).
 
-    A hand-over is one `stage_transfer` of rank 0, numbered in the order given. The diffusion pipeline's own
-    `request` phase is among them: it lies inside the request that the engine measures.
+    A hand-over is one `stage_transfer` of rank 0, numbered in the order given, and so is fetching a KV cache; sending
+    one lies inside of an AR step. The diffusion pipeline's own `request` phase is among them: it lies inside the
+    request that the engine measures.
     """
     found: list[PhaseRecord] = []
     transfers = 0
     for record in records:
-        if isinstance(record, Transfer):
+        if isinstance(record, KvCache) and record.sent:
+            continue
+        if isinstance(record, Transfer | KvCache):
             start_s = record.start_s - epoch_s
             found.append(PhaseRecord(0, "stage_transfer", transfers, start_s, record.host_ms, None, record.request))
             transfers += 1

@@ -15,8 +15,11 @@ from profiling.vllm_plugin.record_files import Place, append_line
 
 
 def written(output: Any) -> list[int]:
-    """All ids in an AR stage's `output`."""
-    completion = output.outputs[0]
+    """All ids in an AR stage's `output`; of one that says only that its KV cache is ready, those that came with it."""
+    completions = getattr(output, "outputs", None)
+    if completions is None:
+        return list(output.new_token_ids)
+    completion = completions[0]
     return list(getattr(completion, "cumulative_token_ids", None) or completion.token_ids)
 
 

@@ -20,6 +20,9 @@ UNVERIFIABLE = "unverifiable"
 OTHER_TOKENS = "the DiT stage received different tokens from those the AR stage sent"
 """What a broken hand-over is, for people."""
 
+OTHER_CACHE = "the DiT stage received a different KV cache from the one the AR stage sent"
+"""Likewise, where KV caches are handed over."""
+
 NO_EVIDENCE = Finding("no_evidence", "no evidence was recorded")
 
 
@@ -158,13 +161,14 @@ of that name with the baseline's. All but `setting` count what was executed."""
 
 
 def broken_hand_over(evidence: Sequence[RankEvidence]) -> Finding | None:
-    """Why the tokens that the DiT stage received are not those that the AR stage sent; None when they are."""
+    """Why the DiT stage received other tokens, or another KV cache, than the AR stage sent; None when it did not."""
     for one in evidence:
         wrong = one.counts.get("hand_overs_broken", 0)
         if wrong:
-            sent, received = (one.settings.get(f"tokens_{way}", "") for way in ("sent", "received"))
+            what, other = ("kv", OTHER_CACHE) if "kv_sent" in one.settings else ("tokens", OTHER_TOKENS)
+            sent, received = (one.settings.get(f"{what}_{way}", "") for way in ("sent", "received"))
             last = f" (sent {sent}, received {received})" if sent != received else ""
-            why = f"hand-over broken: {OTHER_TOKENS}"
+            why = f"hand-over broken: {other}"
             return Finding("hand_over_broken", f"{why}, for {wrong} request{'s' * (wrong > 1)} of a batch{last}")
     return None
 

@@ -22,6 +22,9 @@ BUILDERS: Mapping[str, str] = {  # model → module with `layout`
     "qwen_image_edit": "sweep.checkpoints.qwen_image",
     "z_image": "sweep.checkpoints.z_image",
     "glm_image": "sweep.checkpoints.glm_image",
+    "flux": "sweep.checkpoints.flux",
+    "flux2_klein": "sweep.checkpoints.flux2_klein",
+    "bagel": "sweep.checkpoints.bagel",
 }
 SMALL_FILES_BYTES = 64 * 2**20  # tokenizers and configs, generously
 GB = 1e9
@@ -120,12 +123,12 @@ def write(recipe: Recipe, layout: Layout, folder: Path, say: Say, device: str) -
     for part in layout.parts:
         started = time.perf_counter()
 
-        def progress(done: int, of: int, name: str = part.folder, started: float = started) -> None:
+        def progress(done: int, of: int, name: str = part.label, started: float = started) -> None:
             say(f"  {name}: file {done} of {of}, {time.perf_counter() - started:.1f} s")
 
-        say(f"{part.folder}: {part.parameters / 1e9:.3f} B parameters, {part.parameters * shards.BYTES / GB:.2f} GB")
+        say(f"{part.label}: {part.parameters / 1e9:.3f} B parameters, {part.parameters * shards.BYTES / GB:.2f} GB")
         where = folder / part.folder
-        draw = partial(sampler.draw, part.folder, rules=part.rules)
+        draw = partial(sampler.draw, part.label, rules=part.rules)
         shards.write(where, part.stem, part.shapes, draw, progress=progress)
         part.save_config(where)
     layout.write_index(folder)
@@ -145,7 +148,7 @@ def marker_of(recipe: Recipe, layout: Layout, device: str) -> dict[str, object]:
         "note": marker.NOTE,
         **recipe.identity(),
         "residual_scaling": dict(layout.residual_scaling),
-        "parameters": {part.folder: part.parameters for part in layout.parts},
+        "parameters": {part.label: part.parameters for part in layout.parts},
         "device": device,
         "versions": {
             "python": platform.python_version(),

@@ -7,12 +7,15 @@ and no memory is used. Knows nothing of any one model.
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweep.checkpoints.weights import Rules, Shape
 from sweep.engines.diffusers.tiny_models.parts import write_json, write_model_index
+
+COUNTER = "num_batches_tracked"
+"""Of a batch normalisation: the only integers that are stored, as a bfloat16 that its loader casts back."""
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
@@ -27,6 +30,12 @@ class Part:
     shapes: Mapping[str, Shape]
     rules: Rules
     save_config: Callable[[Path], None]  # writes config.json into the given folder
+    name: str = ""  # "" for that of its folder
+
+    @property
+    def label(self) -> str:
+        """What it is called: in messages, and where its tensors are drawn."""
+        return self.name or self.folder
 
     @property
     def parameters(self) -> int:
@@ -43,10 +52,15 @@ class Layout:
     parts: tuple[Part, ...]
     write_small: Callable[[Path], None]  # tokenizers, processors, scheduler: into the checkpoint's folder
     residual_scaling: Mapping[str, object]
+    settings: Mapping[str, object] = field(default_factory=dict)  # of the pipeline itself, in model_index.json
+    index: Callable[[Path], None] | None = None  # writes another index, once all weights are there
 
     def write_index(self, folder: Path) -> None:
-        """Write model_index.json."""
-        write_model_index(folder, self.pipeline, self.components)
+        """Write model_index.json, or what the model has in its place."""
+        if self.index is not None:
+            self.index(folder)
+        else:
+            write_model_index(folder, self.pipeline, self.components, self.settings)
 
 
 def diffusers_part(folder: str, model: type[Any], config: Mapping[str, Any], rules: Rules) -> Part:
@@ -88,7 +102,7 @@ def shapes_of(network: Any) -> dict[str, Shape]:
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() and not name.endswith(COUNTER):
             raise TypeError(f"{name} is {tensor.dtype}: only floating-point tensors are drawn")
         shapes[name] = tuple(tensor.shape)
     return shapes

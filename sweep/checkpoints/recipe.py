@@ -1,7 +1,7 @@
 """What to build: model, depth of each part, widths, seed. Knows nothing of tensors or files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 VERSION = 1  # of the recipes as a whole; raise it when the same recipe would produce different files
 
@@ -20,6 +20,9 @@ class Family:
     real_layers: Mapping[str, int]
     workload: str = "image_1024"  # workload that its real widths are meant for
     fixed_by_loader: tuple[str, ...] = ()  # vLLM-Omni ignores the config of these parts: it loads real sizes only
+    in_diffusers: bool = True  # diffusers has its pipeline
+    single_streams: int = 0  # of the real DiT's blocks, those with one set of weights for all tokens
+    least: Mapping[str, int] = field(default_factory=dict)  # lowest depths of parts that need more than one layer
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -48,6 +51,30 @@ FAMILIES: Mapping[str, Family] = {
         layers={"ar": 4, "dit": 6, "vision": 2},
         tiny_layers={"ar": 2, "dit": 2, "vision": 1},
         real_layers={"ar": 40, "dit": 30, "vision": 40},
+    ),
+    "flux": Family(
+        "DiT of dual-stream and single-stream blocks after T5 and CLIP",
+        layers={"dit": 12, "text": 4},
+        tiny_layers={"dit": 3, "text": 2},
+        real_layers={"dit": 57, "text": 24},
+        single_streams=38,
+        least={"dit": 2},
+    ),
+    "flux2_klein": Family(
+        "four-step DiT with shared modulation after a Qwen3 text encoder",
+        layers={"dit": 25, "text": 4},
+        tiny_layers={"dit": 5, "text": 4},
+        real_layers={"dit": 25, "text": 36},
+        single_streams=20,
+        least={"dit": 2, "text": 4},
+    ),
+    "bagel": Family(
+        "AR model and DiT in one stack of layers with two sets of weights",
+        layers={"dit": 4, "vision": 2},
+        tiny_layers={"dit": 2, "vision": 1},
+        real_layers={"dit": 28, "vision": 26},
+        fixed_by_loader=("vae",),
+        in_diffusers=False,
     ),
 }
 MINIMUM_LAYERS = {"text": 2}  # Z-Image reads the second-to-last hidden state
@@ -80,7 +107,7 @@ class Recipe:
     def loads_in_vllm_omni(self) -> bool:
         """False when vLLM-Omni would build sizes that differ from this checkpoint, and refuse it."""
         real = self.family.real_layers
-        return not any(self.tiny or self.layers[part] != real[part] for part in self.family.fixed_by_loader)
+        return not any(self.tiny or self.layers.get(part) != real.get(part) for part in self.family.fixed_by_loader)
 
     def identity(self) -> dict[str, object]:
         """What two checkpoints must share to be the same one, as JSON values."""
@@ -106,7 +133,7 @@ def resolve(model: str, asked: Mapping[str, int | None], tiny: bool = False, see
         if part not in family.layers:
             known = ", ".join(f"--{name}-layers" for name in family.layers)
             raise CheckpointError(f"--{part}-layers: {model} has no such part; choose from {known}")
-        lowest, highest = MINIMUM_LAYERS.get(part, 1), family.real_layers[part]
+        lowest, highest = {**MINIMUM_LAYERS, **family.least}.get(part, 1), family.real_layers[part]
         if not lowest <= count <= highest:
             raise CheckpointError(
                 f"--{part}-layers {count}: must be from {lowest} to {highest}, the depth of the real {model}"
@@ -115,3 +142,11 @@ def resolve(model: str, asked: Mapping[str, int | None], tiny: bool = False, see
     if seed < 0:
         raise CheckpointError(f"--seed {seed}: must be 0 or more")
     return recipe
+
+
+def streams(recipe: Recipe) -> tuple[int, int]:
+    """Dual-stream and single-stream blocks of a DiT that has both, as many of each as in the real one by share."""
+    family, depth = recipe.family, recipe.layers["dit"]
+    single = round(family.single_streams * depth / family.real_layers["dit"])
+    single = min(max(single, 1), depth - 1)
+    return depth - single, single

@@ -76,18 +76,18 @@ def byte_level(vocabulary: dict[str, int], merges: list[tuple[str, str]], specia
     return tokenizer
 
 
-def write_qwen_tokenizer(folder: Path, chat: bool = False) -> None:
-    """Qwen2 tokenizer, optionally with a chat template. Special tokens have ids 0 … 6, as in QWEN_SPECIALS."""
+def write_qwen_tokenizer(folder: Path, chat: bool = False, specials: tuple[str, ...] = QWEN_SPECIALS) -> None:
+    """Qwen2 tokenizer, optionally with a chat template. Special tokens come first, in the order of `specials`."""
     from transformers import PreTrainedTokenizerFast
 
     merges = learn_merges()
-    words = [*QWEN_SPECIALS, *byte_alphabet(), *(left + right for left, right in merges)]
+    words = [*specials, *byte_alphabet(), *(left + right for left, right in merges)]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(words))}
     PreTrainedTokenizerFast(
-        tokenizer_object=byte_level(vocabulary, merges, QWEN_SPECIALS),
+        tokenizer_object=byte_level(vocabulary, merges, specials),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(QWEN_SPECIALS[1:]),
+        additional_special_tokens=list(specials[1:]),
         model_max_length=131072,
     ).save_pretrained(folder)
     path = folder / "tokenizer_config.json"

@@ -62,6 +62,9 @@ class EngineKind:
     edit_inputs: Callable[[RunConfig], EditInputs] = lambda run: EditInputs()
     """What its model takes to edit, of those that edit at all."""
 
+    prompt_tokens: Mapping[str, int] = field(default_factory=dict)
+    """By model family, how many tokens of a prompt it reads; families that are not there have no limit."""
+
     stage_devices: Callable[[RunConfig], int] = lambda run: 0
     """Devices beyond those of the features, for stages with devices of their own."""
 
@@ -179,3 +182,13 @@ def no_adapter(engine: str, run: RunConfig) -> Finding:
     """The engine cannot run models of this family."""
     why = f"engine {engine} has no adapter for {run.model.name} (model family '{run.model.family}')"
     return Finding("model_not_in_engine", why, SKIP)
+
+
+def long_prompt(run: RunConfig) -> Finding | None:
+    """The engine reads fewer tokens of a prompt than workload.prompt_tokens asks for."""
+    engine, model, asked = run.engine.name, run.model, run.workload.prompt_tokens
+    most = kind(engine).prompt_tokens.get(model.family)
+    if most is None or asked is None or asked <= most:
+        return None
+    why = f"engine {engine} reads at most {most:,} tokens of a prompt of {model.name}"
+    return Finding("prompt_too_long", f"workload.prompt_tokens={asked}: {why}", SKIP, short="prompt too long")

@@ -205,13 +205,14 @@ def build_cell(
     suffix: str = "",
     files: Callable[[RunConfig], Mapping[str, str]] = lambda run: {},
     prompts: Callable[[Workload], int] = lambda workload: workload.number_of(0),
+    of_features: Callable[[RunConfig], Mapping[str, str]] = lambda run: {},
 ) -> Cell:
     """One composed configuration as a Cell.
 
     `devices` returns what the machine has, `content` hashes the prompts and images that the workload names,
     `runnable` returns why this engine or machine cannot run the model (None when it can), `files` returns fingerprints
-    of the checkpoint and of other files that the engine reads, by path, and `prompts` how many prompts are generated
-    where the workload does not say.
+    of the checkpoint and of other files that the engine reads, by path, `prompts` how many prompts are generated
+    where the workload does not say, and `of_features` fingerprints of files that features read, by feature.
     Raises ConfigError. A declared conflict, an unsupported feature or too few devices make a SKIP instead.
     """
     fields.refuse_unknown(config)
@@ -269,8 +270,9 @@ def build_cell(
             hashlib.sha256(Path(run.load.mix.mask).read_bytes()).hexdigest() if run.load.mix.mask else ""
         )
     arguments = feature_rules.engine_arguments(chosen, run.engine.name)
-    engine_key = _hash({**engine_part, "features": arguments})
-    key = _hash({**engine_part, **work_part, "features": arguments})
+    own = {"features": arguments, **({"feature_files": dict(read)} if (read := of_features(run)) else {})}
+    engine_key = _hash({**engine_part, **own})
+    key = _hash({**engine_part, **work_part, **own})
     baseline_key = _hash({**engine_part, **work_part, "features": {}})
 
     if loaded and run.load.level not in suffix:

@@ -1,8 +1,8 @@
 """Work of a DiT's forward, counted from its shape. Pure.
 
-Source: the forwards of diffusers' QwenImageTransformer2DModel, GlmImageTransformer2DModel, ZImageTransformer2DModel
-and FluxTransformer2DModel (0.40), which vLLM-Omni's own follow. Knows nothing of features: how they divide or skip
-the work is in effects.py.
+Source: the forwards of diffusers' QwenImageTransformer2DModel, GlmImageTransformer2DModel, ZImageTransformer2DModel,
+FluxTransformer2DModel and Flux2Transformer2DModel (0.40), which vLLM-Omni's own follow. Knows nothing of features: how
+they divide or skip the work is in effects.py.
 """
 
 import math
@@ -96,8 +96,11 @@ def _refiners(dit: Dit, image: int, text: int, batch: int) -> Work:
 
 def _modulation(dit: Dit, batch: int) -> Work:
     inputs = dit.modulation_in or dit.hidden
-    separate = product(batch, inputs, dit.modulation * dit.hidden) * (2 * (dit.layers - dit.joined_layers))
-    joined = product(batch, inputs, dit.joined_modulation * dit.hidden) * (dit.joined_layers + dit.refiners)
+    apart, together = dit.layers - dit.joined_layers, dit.joined_layers + dit.refiners
+    if dit.shared_modulation:
+        apart, together = min(apart, 1), min(together, 1)
+    separate = product(batch, inputs, dit.modulation * dit.hidden) * (2 * apart)
+    joined = product(batch, inputs, dit.joined_modulation * dit.hidden) * together
     return separate + joined
 
 

@@ -7,13 +7,13 @@ import dataclasses
 from dataclasses import dataclass
 
 from sweep.config import Stack
-from sweep.predict import decoder, dit, vae
+from sweep.predict import decoder, dit, vae, vision
 from sweep.predict.effects import ALL_TO_ALL, BLOCKS, MODELS, RING
 from sweep.predict.point import Point, shaped
 from sweep.predict.work import NOTHING, Work
 
 TEXT_ENCODE, AR_PREFILL, AR_DECODE, STAGE_TRANSFER = "text_encode", "ar_prefill", "ar_decode", "stage_transfer"
-DENOISE, VAE_DECODE, OTHER = "denoise_step", "vae_decode", "other"
+IMAGE_ENCODE, DENOISE, VAE_DECODE, OTHER = "image_encode", "denoise_step", "vae_decode", "other"
 """In the order of a request; names of summary.csv's {phase}_ms."""
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "int8": 1}
@@ -80,6 +80,8 @@ def around(point: Point) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
     found = [_text_encode(point)] if point.model.text_encoder is not None else []
     if point.model.ar is not None:
         found += _ar(point, point.model.ar)
+    if point.edits:
+        found.append(_encode(point))
     stages = 1 if point.model.ar is None else 2
     return tuple(found), (_decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
 
@@ -88,19 +90,26 @@ def around_key(point: Point) -> tuple[object, ...]:
     """All that `around` depends on: points that share it share these phases."""
     does = point.effects
     what = (id(point.model), point.engine, point.device, point.dtype, point.batch, point.width, point.height)
-    asked = (point.branches, point.text_tokens, point.prompt_tokens, point.edits)
+    asked = (point.branches, point.text_tokens, point.prompt_tokens, point.source if point.edits else None)
     changed = (does.weights_on_host, does.dtype, does.tiles, does.slices, does.tile_ranks and point.ranks)
     return (*what, *asked, *changed)
 
 
 def _text_encode(point: Point) -> Phase:
-    """The text encoder reads the prompt and, where there is guidance, the negative prompt, one after the other."""
+    """The text encoder reads the prompt and, where there is guidance, the negative prompt, one after the other.
+
+    A picture to edit it reads with each of them.
+    """
     stack = point.model.text_encoder
     assert stack is not None
     length = stack.tokens or (point.text_tokens if point.model.ar is not None else point.prompt_tokens)
-    work = decoder.of(stack, length, batch=point.batch) * point.branches
+    together = point.batch if point.model.ar is not None else point.drawn_at_once  # fits took it so for GLM-Image
+    work = decoder.of(stack, length, batch=together)
+    if point.edits and point.model.vision is not None:
+        work += vision.of(point.model.vision, stack.hidden, *point.source, together)
+    calls = point.branches * point.batch / together
     swapped = (_swapped(point),) if point.effects.weights_on_host == MODELS else ()
-    return Phase(TEXT_ENCODE, work, point.branches, swapped, point.dtype, point.dtype)
+    return Phase(TEXT_ENCODE, work * calls, calls, swapped, point.dtype, point.dtype)
 
 
 def _ar(point: Point, stack: Stack) -> list[Phase]:
@@ -195,6 +204,13 @@ def tiles(width: int, height: int) -> int:
     if width <= TILE and height <= TILE:
         return 1
     return len(range(0, width, STRIDE)) * len(range(0, height, STRIDE))
+
+
+def _encode(point: Point) -> Phase:
+    """The VAE encodes the pictures to edit, one by one."""
+    _, shape = shaped(point.model)
+    work = vae.encoded(shape, *point.source, point.model.vae_scale) * point.batch
+    return Phase(IMAGE_ENCODE, work, point.batch, dtype=point.dtype, state=point.dtype)
 
 
 def _decode(point: Point) -> Phase:

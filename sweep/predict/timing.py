@@ -18,6 +18,7 @@ from sweep.predict.stages import (
     DENOISE,
     HOST_AHEAD,
     HOST_COPY,
+    IMAGE_ENCODE,
     OTHER,
     STAGE_TRANSFER,
     SUM,
@@ -138,7 +139,7 @@ def compute_s(phase: Phase, device: Device, by: Factors) -> tuple[float, float, 
 
 def moved_s(phase: Phase, device: Device, by: Factors) -> float:
     """Seconds of kernels without products."""
-    if phase.name == VAE_DECODE:
+    if phase.name in (IMAGE_ENCODE, VAE_DECODE):
         return 0.0  # its convolutions' share holds what lies between them
     moved = phase.work.moved * BYTES[phase.state] / (by.moved * bandwidth(device))
     return moved / by.fused if phase.compiled else moved
@@ -172,6 +173,7 @@ def fixed_s(phase: Phase, by: Factors) -> float:
         TEXT_ENCODE: by.encode_s,
         AR_PREFILL: by.prefill_s,
         AR_DECODE: by.token_s,
+        IMAGE_ENCODE: by.decode_s,
         VAE_DECODE: by.decode_s,
         DENOISE: 0.0,
     }.get(phase.name, 0.0) * phase.calls

@@ -9,7 +9,7 @@ from typing import Any
 
 MANIFEST: Mapping[str, type | UnionType] = {
     **dict.fromkeys(("command", "start", "end", "first_start"), str),
-    **dict.fromkeys(("versions", "machine", "random_weights", "shapes"), dict),
+    **dict.fromkeys(("versions", "machine", "random_weights", "shapes", "own"), dict),
     **dict.fromkeys(("engine_starts", "engine_starts_all_runs", "exit_code"), int),
     "git_commit": str | None,
     "duration_s": int | float,

@@ -39,6 +39,7 @@ def facts_of(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
         "machine": _machine(),
         "random_weights": _random_weights(plan),
         **({"shapes": found} if (found := _shapes(plan)) else {}),
+        **({"own": own} if (own := own_settings(plan)) else {}),
         "metadata": {name: value for cell in plan.cells for name, value in cell.config.get("metadata", {}).items()},
         "start": started,
         "first_start": folder.load_manifest().get("first_start", started),
@@ -84,6 +85,18 @@ def _shapes(plan: Plan) -> dict[str, Any]:
                 read = shapes.of_checkpoint(model, Path(model.path))
                 if read != model:
                     found[model.name] = shapes.to_json(read)
+    return found
+
+
+def own_settings(plan: Plan) -> dict[str, dict[str, dict[str, str]]]:
+    """Of models with steps or guidance of their own: field, value that cells used, and whose that is, the model's or
+    the workload's: `{"z_image": {"steps": {"8": "model", "20": "workload"}}}`."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for cell in plan.cells:
+        model, work = cell.config["model"], cell.config["workload"]
+        for name, own in model.get("own", {}).items():  # cells of earlier versions have none
+            whose = "model" if work[name] == own else "workload"
+            found.setdefault(model["name"], {}).setdefault(name, {})[f"{work[name]:g}"] = whose
     return found
 
 

@@ -17,6 +17,8 @@ TEXT_ENCODERS = {
     "qwen_image_edit": ("text_encoder", "Qwen2_5_VLForConditionalGeneration"),
     "z_image": ("text_encoder", "Qwen3ForCausalLM"),
     "glm_image": ("vision_language_encoder", "GlmImageForConditionalGeneration"),
+    "flux": ("text_encoder_2", "T5EncoderModel"),
+    "flux2_klein": ("text_encoder", "Qwen3ForCausalLM"),
 }
 PROMPTS = ("a red fox in the snow", "a bakery window at dawn with a sign that reads 'OPEN'")
 

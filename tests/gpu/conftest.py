@@ -67,6 +67,12 @@ def glm() -> Path:
     return built("glm_image", "--ar-layers", "2", "--layers", "2", "--vision-layers", "1")
 
 
+@pytest.fixture(scope="session")
+def bagel() -> Path:
+    """BAGEL with 2 of 28 layers."""
+    return built("bagel", "--layers", "2", "--vision-layers", "1")
+
+
 @pytest.fixture
 def gpu_memory() -> tuple[float, ...]:
     """GB in use on each GPU before the test."""

@@ -20,6 +20,19 @@ def ar2diffusion(*args, **kwargs):
     return prompts
 """
 
+ONE_VALUE_CHANGED = """
+_from_bytes = KVCacheTransferData.from_bytes
+
+def _changed(raw):
+    data = _from_bytes(raw)
+    keys = data["layer_blocks"]["key_cache"]
+    keys[0] = keys[0].clone()
+    keys[0].view(-1)[0] += 1
+    return data
+
+KVCacheTransferData.from_bytes = staticmethod(_changed)
+"""
+
 
 def phases(sweep: Sweep, label: str) -> dict[str, int]:
     """Records of each phase in a cell's phases.csv, on rank 0."""
@@ -53,6 +66,8 @@ def test_baseline_and_cache_on_one_gpu(sweep: Sweep, qwen: Path, gpu_memory: tup
     [
         ("qwen_image_edit", ("--layers", "2", "--text-layers", "2", "--vision-layers", "1"), "image_edit_1024", True),
         ("z_image", ("--text-layers", "2"), "image_1024", False),  # vLLM-Omni builds all its blocks, whatever is asked
+        ("flux2_klein", ("--layers", "5", "--text-layers", "4"), "image_1024", False),
+        ("flux", ("--layers", "3", "--text-layers", "2"), "image_1024", False),
     ],
 )
 def test_other_models_run_and_are_seen(
@@ -67,6 +82,18 @@ def test_other_models_run_and_are_seen(
     assert counted["vae_decode"] == 1
     assert ("image_encode" in counted) == encodes
     assert float(sweep.rows()["baseline b1"]["latency_mean_s"]) > 0
+
+
+def test_edits_of_both_engines_are_alike(sweep: Sweep) -> None:
+    """The same noise and the same scaled picture: what differs is how kernels round."""
+    path = built("qwen_image_edit", "--layers", "2", "--text-layers", "2", "--vision-layers", "1")
+    work = ("workload=image_edit_1024", "workload.width=1376", "workload.height=768", "workload.steps=4")
+    both = ("model=qwen_image_edit", f"model.path={path}", "engine=diffusers,vllm_omni", "batch=1,2")
+    code, said = run(sweep, *work, *both)
+    assert code == 0, said
+    compared = json.loads((sweep.folder / "report.json").read_text())["control"]["compared"]
+    assert len(compared) == 2
+    assert all(one["quality"]["mean_diff"] < 0.02 for one in compared), compared
 
 
 def test_glm_image_hands_over_the_tokens_that_it_wrote(sweep: Sweep, glm: Path) -> None:
@@ -92,6 +119,34 @@ def test_glm_image_hands_over_the_tokens_that_it_wrote(sweep: Sweep, glm: Path) 
 def test_a_changed_token_in_the_hand_over_fails_the_cell(sweep: Sweep, glm: Path) -> None:
     sweep.inject("vllm_omni.model_executor.stage_input_processors.glm_image", ONE_TOKEN_CHANGED)
     code, said = run(sweep, "model=glm_image", f"model.path={glm}", "workload.steps=2")
+    assert code == 1, said
+    assert sweep.statuses()["baseline b1"] == ("FAIL", "hand_over_broken")
+
+
+def test_bagel_hands_over_its_kv_cache(sweep: Sweep, bagel: Path) -> None:
+    """That of the prompt and, for guidance, that of the negative prompt."""
+    code, said = run(sweep, "model=bagel", f"model.path={bagel}", "workload.steps=4", "batch=1,2")
+    assert code == 0, said
+    for label, requests in (("baseline b1", 1), ("baseline b2", 2)):
+        row = sweep.rows()[label]
+        assert row["status"] == "PASS", row
+        counted = phases(sweep, label)
+        assert counted["denoise_step"] == 4 * requests
+        assert counted["vae_decode"] == requests
+        assert counted["ar_prefill"] >= 1
+        assert counted["ar_decode"] >= 1
+        assert counted["stage_transfer"] == 3 * requests, "the request, and the caches of two branches"
+        evidence = json.loads((sweep.cell_path(label) / "result.json").read_text())["batches"][0]["evidence"][0]
+        counts, settings = evidence["counts"], evidence["settings"]
+        assert (counts["hand_overs"], counts["hand_overs_broken"]) == (2 * requests, 0)
+        assert counts["kv_layers"] == 2
+        assert counts["kv_bytes"] == counts["kv_bytes_sent"] == counts["kv_tokens"] * 2 * 2 * 4 * 128 * 2
+        assert settings["kv_sent"] == settings["kv_received"]
+
+
+def test_a_changed_value_in_a_kv_cache_fails_the_cell(sweep: Sweep, bagel: Path) -> None:
+    sweep.inject("vllm_omni.distributed.omni_connectors.kv_transfer_manager", ONE_VALUE_CHANGED)
+    code, said = run(sweep, "model=bagel", f"model.path={bagel}", "workload.steps=2")
     assert code == 1, said
     assert sweep.statuses()["baseline b1"] == ("FAIL", "hand_over_broken")
 

@@ -20,6 +20,10 @@ MODELS = {  # folder of a transformer's file, its class and the lists that hold 
     "glm_image/glm_image_transformer": ("GlmImageTransformer2DModel", {"transformer_blocks"}),
     "z_image/z_image_transformer": ("ZImageTransformer2DModel", {"noise_refiner", "context_refiner", "layers"}),
     "flux/flux_transformer": ("FluxTransformer2DModel", {"transformer_blocks", "single_transformer_blocks"}),
+    "flux2_klein/flux2_klein_transformer": (
+        "Flux2Transformer2DModel",
+        {"transformer_blocks", "single_transformer_blocks"},
+    ),
     "flux2/flux2_transformer": ("Flux2Transformer2DModel", {"transformer_blocks", "single_transformer_blocks"}),
     "sd3/sd3_transformer": ("SD3Transformer2DModel", {"transformer_blocks"}),
     "longcat_image/longcat_image_transformer": (

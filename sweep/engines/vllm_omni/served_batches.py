@@ -39,7 +39,7 @@ class ServedBatches:
                 self._drawn.setdefault(record.requests, []).append(record)
             elif isinstance(record, Transfer):
                 self._sent[name_of(record.request)] = record
-            elif record.rank == 0:
+            elif isinstance(record, ArRecord) and record.rank == 0:
                 self._steps.append(record)
                 for request, step in zip(record.requests, record.first_steps, strict=False):
                     _, _, start_s, host_ms, gpu_ms = record.phases[step]

@@ -4,6 +4,7 @@ Pure mapping from our specs and requests to vLLM-Omni's arguments, prompts and s
 """
 
 import copy
+import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,10 @@ from sweep.engines.images import read_inputs, read_mask
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
 from sweep.engines.vllm_omni import connectors
-from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
+from sweep.engines.vllm_omni.families import BATCHING, PROMPT_TOKENS, TWO_STAGES
 from sweep.engines.vllm_omni.placement import placed
 from sweep.engines.vllm_omni.versions import Generated
 from sweep.stage_fields import SAMPLING
-
-MAX_PROMPT_TOKENS = 1024  # of Qwen-Image's text encoder
 
 BATCH_WAIT_MS = 25.0
 """How long vLLM-Omni may wait for a batch to fill; a full batch does not wait, and ours are always full."""
@@ -33,6 +32,7 @@ class Stages:
     """One diffusion stage: Qwen-Image, Z-Image, FLUX and their like."""
 
     count = 1
+    caches = 0  # KV caches that an AR stage hands over for a request, at least
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
@@ -47,10 +47,19 @@ class Stages:
         return {**batching, **self.spec.arguments}
 
     def fit(self, request: Request) -> Request:
-        """The request with its prompt lengthened or cut to `prompt_tokens`."""
-        if request.prompt_tokens is None:
+        """The request with its prompt lengthened or cut to `prompt_tokens`.
+
+        Raises ValueError for a prompt that the pipeline would refuse, which it does not survive.
+        """
+        if request.prompt_tokens is not None:
+            request = replace(request, prompt=fit_tokens(request.prompt, request.prompt_tokens, self.tokenizer))
+        most = PROMPT_TOKENS.get(self.spec.family)
+        if most is None or len(request.prompt.encode()) <= most:  # a token has at least a byte
             return request
-        return replace(request, prompt=fit_tokens(request.prompt, request.prompt_tokens, self.tokenizer))
+        if (tokens := self.count_tokens(request.prompt)) > most:
+            too_long = f"prompt {request.prompt_index} has {tokens:,} tokens"
+            raise ValueError(f"{too_long}, and vLLM-Omni takes at most {most:,} for {self.spec.model}")
+        return request
 
     @property
     def tokenizer(self) -> Any:
@@ -94,9 +103,10 @@ class Stages:
         """Set classifier-free guidance under the name that the family reads."""
         if self.spec.family.startswith("qwen_image"):
             diffusion.true_cfg_scale = request.guidance_scale
-            diffusion.max_sequence_length = MAX_PROMPT_TOKENS
+            diffusion.max_sequence_length = PROMPT_TOKENS[self.spec.family]
         else:
-            diffusion.guidance_scale = request.guidance_scale
+            off = self.spec.family == "z_image" and request.guidance_scale <= 1  # which is any guidance above 0 to it
+            diffusion.guidance_scale = 0.0 if off else request.guidance_scale
             diffusion.guidance_scale_provided = True
 
     def token_times(self, generated: Sequence[Generated]) -> tuple[Times, Times]:
@@ -169,6 +179,12 @@ class TwoStages(Stages):
         """`max_tokens` of a server, whose requests cannot say it: all are of one size. {} offline."""
         return {}
 
+    def token_times(self, generated: Sequence[Generated]) -> tuple[Times, Times]:
+        return _seconds([one.ttft_ms for one in generated]), _seconds([one.tpot_ms for one in generated])
+
+    def output_tokens(self, generated: Sequence[Generated]) -> int:
+        return max((one.output_tokens or 0 for one in generated), default=0)
+
 
 class GlmImage(TwoStages):
     """GLM-Image: stage 0 writes image tokens, stage 1 renders them."""
@@ -219,12 +235,6 @@ class GlmImage(TwoStages):
         ar.extra_args = {**(ar.extra_args or {}), "target_h": request.height, "target_w": request.width}
         return [ar, *super().parameters(request, defaults)]
 
-    def token_times(self, generated: Sequence[Generated]) -> tuple[Times, Times]:
-        return _seconds([one.ttft_ms for one in generated]), _seconds([one.tpot_ms for one in generated])
-
-    def output_tokens(self, generated: Sequence[Generated]) -> int:
-        return max((one.output_tokens or 0 for one in generated), default=0)
-
 
 def _joined(devices: Sequence[int]) -> str:
     return ",".join(map(str, devices))
@@ -236,6 +246,17 @@ def _seconds(milliseconds: Sequence[float | None]) -> Times:
     return tuple(None if one is None else one / 1000 for one in milliseconds) if known else ()
 
 
+FORMS = {
+    "glm_image": "sweep.engines.vllm_omni.stages:GlmImage",
+    "bagel": "sweep.engines.vllm_omni.bagel:Bagel",
+}
+"""Families of TWO_STAGES: the class of each, which is made of what is here."""
+
+
 def describe(spec: EngineSpec, folder: Path) -> Stages:
     """The stages of the spec's model; files that they need are written to `folder`."""
-    return GlmImage(spec, folder) if spec.family in TWO_STAGES else Stages(spec)
+    if spec.family not in TWO_STAGES:
+        return Stages(spec)
+    module, name = FORMS[spec.family].split(":")
+    made: Stages = getattr(importlib.import_module(module), name)(spec, folder)
+    return made

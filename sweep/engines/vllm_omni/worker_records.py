@@ -5,12 +5,12 @@ load it; `collect` turns the lines of one batch into phases and evidence.
 """
 
 import dataclasses
+import math
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
@@ -18,8 +18,9 @@ from msgspec import structs
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord
 from profiling.vllm_plugin import record_files
-from profiling.vllm_plugin.record_files import ArRecord, DitRecord, Transfer
+from profiling.vllm_plugin.record_files import ArRecord, DitRecord, KvCache, Transfer
 from sweep.engines.protocol import Request
+from sweep.engines.vllm_omni import hand_over
 
 ENTRY_POINT = "[vllm_omni.general_plugins]\nsweep_profiling = profiling.vllm_plugin:install\n"
 MARKER_TIMEOUT_S = 10.0
@@ -76,18 +77,25 @@ class Workers:
         self._records = []
 
     def collect(
-        self, requests: Sequence[Request], ranks: int, transfers: int, epoch_s: float
+        self,
+        requests: Sequence[Request],
+        ranks: int,
+        transfers: int,
+        epoch_s: float,
+        caches: int = 0,
+        data_ranks: int = 1,
     ) -> tuple[tuple[PhaseRecord, ...], tuple[RankEvidence, ...]]:
         """Phases and evidence of the batch that has just come back, from all `ranks` of the DiT.
 
-        `transfers` is how many hand-overs between stages belong to it. Raises RuntimeError when a rank stays silent
-        or the plugin failed in any process. A batch that went unobserved (`record_files.PAUSED`) has neither.
+        `transfers` is how many hand-overs between stages belong to it, `caches` how many KV caches at least, and
+        `data_ranks` among how many ranks its requests are divided. Raises RuntimeError when a rank stays silent or the
+        plugin failed in any process. A batch that went unobserved (`record_files.PAUSED`) has neither.
         """
         if record_files.paused(self.folder):
             return (), ()
         deadline = time.monotonic() + LINES_TIMEOUT_S
         while True:
-            missing = self._missing(len(requests), ranks, transfers)
+            missing = self._missing(math.ceil(len(requests) / data_ranks), ranks, transfers, caches)
             _refuse(record_files.failures(self.folder))
             if not missing:
                 break
@@ -111,7 +119,8 @@ class Workers:
             records = (PARSE[kind](line) for line in lines)
             self._records += [record for record in records if not (isinstance(record, DitRecord) and record.dummy)]
 
-    def _missing(self, requests: int, ranks: int, transfers: int) -> str:
+    def _missing(self, requests: int, ranks: int, transfers: int, caches: int) -> str:
+        """What has not reported yet: a DiT rank that ran fewer than `requests`, a hand-over, or the AR stage."""
         done: Counter[int] = Counter()
         for record in self._records:
             if isinstance(record, DitRecord):
@@ -122,7 +131,15 @@ class Workers:
         if sum(isinstance(record, Transfer) for record in self._records) < transfers:
             return "the hand-over between the stages"
         begun = sum(len(record.requests) for record in self._records if isinstance(record, ArRecord))
-        return "the AR stage" if begun < transfers else ""
+        if begun < transfers:
+            return "the AR stage"
+        handed = [record for record in self._records if isinstance(record, KvCache)]
+        sent = {record.request for record in handed if record.sent}
+        received = [record for record in handed if not record.sent]
+        if len(received) < caches:
+            return "the KV caches that the DiT stage received"
+        late = any(record.tokens and record.request not in sent for record in received)
+        return "a KV cache that the AR stage sent" if late else ""
 
 
 def _refuse(failed: Sequence[str]) -> None:
@@ -136,6 +153,8 @@ PARSE: dict[str, Callable[[record_files.Line], record_files.Record]] = {
     "dit": record_files.dit_record,
     "ar": record_files.ar_record,
     "transfer": record_files.transfer,
+    "kvsent": record_files.kv_sent,
+    "kvreceived": record_files.kv_received,
 }
 """By the first word of a file's name."""
 
@@ -155,7 +174,8 @@ def inner_phases(records: Sequence[record_files.Record], name: str, epoch_s: flo
 def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
     """Evidence of each DiT rank over a batch, which may have taken several forwards of the pipeline.
 
-    Reports of the AR stage and the hand-over are stored with rank 0, under names that begin with `ar_` and `tokens_`.
+    Reports of the AR stage and the hand-over are stored with rank 0, under names that begin with `ar_`, `tokens_` and
+    `kv_`.
     """
     ranks: dict[int, list[DitRecord]] = {}
     for record in records:
@@ -163,8 +183,8 @@ def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
             ranks.setdefault(record.evidence.rank, []).append(record)
     merged = [_rank_evidence(ranks[rank]) for rank in sorted(ranks)]
     ar = [record for record in records if isinstance(record, ArRecord) and record.rank == 0]
-    flow = _flow(records)
-    if merged and (ar or flow.sent):
+    flow = hand_over.of(records)
+    if merged and (ar or flow.counts):
         settings = {f"ar_{name}": value for name, value in (ar[-1].settings if ar else {}).items()}
         merged[0] = structs.replace(
             merged[0],
@@ -186,8 +206,11 @@ def _rank_evidence(records: Sequence[DitRecord]) -> RankEvidence:
         dit_parameters=max(part.dit_parameters for part in parts),
         settings={**parts[-1].settings, **_attention(parts), "pipeline_calls": str(len(parts))},
         counts={
-            name: max(part.counts.get(name, 0) for part in parts)
-            for name in sorted({name for part in parts for name in part.counts})
+            **{
+                name: max(part.counts.get(name, 0) for part in parts)
+                for name in sorted({name for part in parts for name in part.counts})
+            },
+            "requests_per_rank": sum(len(record.requests) for record in records),
         },
     )
 
@@ -196,45 +219,6 @@ def _attention(parts: Sequence[RankEvidence]) -> dict[str, str]:
     """The back ends of all forwards of the pipeline, where they tell; another one in a single forward shows."""
     named = {part.settings["attention_backend"] for part in parts if "attention_backend" in part.settings}
     return {"attention_backend": "+".join(sorted(named))} if named else {}
-
-
-@dataclass(frozen=True)
-class Flow:
-    """Tokens on their way from the AR stage to the DiT stage, as `count:hash` by request."""
-
-    sent: dict[str, str]
-    received: dict[str, str]
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Both sides, in the order of the batch's requests."""
-        ordered = sorted(self.sent, key=_place)
-        return {
-            "tokens_sent": ";".join(self.sent[request] for request in ordered),
-            "tokens_received": ";".join(self.received.get(request, "none") for request in ordered),
-        }
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Requests handed over, and those whose tokens did not arrive as they were sent."""
-        wrong = sum(self.received.get(request) != tokens for request, tokens in self.sent.items())
-        return {"hand_overs": len(self.sent), "hand_overs_broken": wrong}
-
-
-def _place(request: str) -> tuple[int, str]:
-    """Sorts requests as their batch has them: vLLM-Omni calls them `0_…`, `1_…` and so on."""
-    number = request.partition("_")[0]
-    return (int(number) if number.isdigit() else 0, request)
-
-
-def _flow(records: Sequence[record_files.Record]) -> Flow:
-    sent = {record.request: record.tokens_sent for record in records if isinstance(record, Transfer)}
-    received: dict[str, str] = {}
-    for record in records:
-        if isinstance(record, DitRecord) and record.evidence.rank == 0:
-            tokens = record.evidence.settings.get("tokens_received", "").split(";")
-            received |= dict(zip(record.requests, tokens, strict=False))
-    return Flow(sent, received)
 
 
 def _installed() -> bool:

@@ -125,10 +125,27 @@ def _count(count: Any, noun: str) -> str:
     return "" if not count else f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def _own(models: Any) -> str:
+    """`z_image: steps 8 (model), guidance scale 1 (model)`: of models with values of their own, whose was used."""
+    if not isinstance(models, Mapping):
+        return ""
+    return "; ".join(f"{model}: {', '.join(_whose(fields))}" for model, fields in models.items() if _whose(fields))
+
+
+def _whose(fields: Any) -> list[str]:
+    named = fields.items() if isinstance(fields, Mapping) else ()
+    return [
+        f"{name.replace('_', ' ')} {' and '.join(f'{value} ({words(whose)})' for value, whose in values.items())}"
+        for name, values in named
+        if isinstance(values, Mapping)
+    ]
+
+
 _KNOWN: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "machine": ("machine", _machine),
     "versions": ("versions", _versions),
     "random_weights": ("random weights", _weights),
+    "own": ("steps and guidance", _own),
     "metadata": ("metadata", words),
     "git_commit": ("commit of sweep", words),
     "first_start": ("first start", moment),

@@ -78,9 +78,12 @@ def byte_alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def write_model_index(folder: Path, pipeline: str, parts: Mapping[str, tuple[str, str]]) -> None:
-    """Write diffusers' model_index.json."""
+def write_model_index(
+    folder: Path, pipeline: str, parts: Mapping[str, tuple[str, str]], settings: Mapping[str, object] | None = None
+) -> None:
+    """Write diffusers' model_index.json. `settings` are arguments of the pipeline besides its parts."""
     import diffusers
 
     index: dict[str, object] = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
+    index |= settings or {}
     write_json(index | {part: list(where) for part, where in parts.items()}, folder / "model_index.json")
