@@ -6,6 +6,9 @@ FAMILIES = ("glm_image", "qwen_image", "qwen_image_edit")
 PROMPT_TOKENS = {"qwen_image": 1024}
 """Families whose pipeline cuts a prompt behind so many tokens, without a word. Qwen-Image-Edit's reads all of it."""
 
+SEVERAL_PICTURES = "QwenImageEditPlusPipeline"
+"""The pipeline whose edits take several pictures: of Qwen-Image-Edit since 2509, one request at a time."""
+
 FORWARD_FEATURES = {
     "lora": "lora",
     "prompt_embed_cache": "prompt_embed_cache",

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from sweep.config import TEXT, Feature, RunConfig
-from sweep.engines.diffusers.families import FAMILIES, FEATURES, PROMPT_TOKENS
-from sweep.engines.registry import EngineKind, Preflight
+from sweep.engines.checkpoint_files import pipeline_of
+from sweep.engines.diffusers.families import FAMILIES, FEATURES, PROMPT_TOKENS, SEVERAL_PICTURES
+from sweep.engines.registry import EditInputs, EngineKind, Preflight
 from sweep.findings import SKIP, Finding
 from sweep.stage_fields import SAMPLING
 
@@ -24,6 +25,12 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     return Preflight()
 
 
+def edit_inputs(run: RunConfig) -> EditInputs:
+    """One picture, but for the pipeline that takes a list of them for one prompt."""
+    several = run.model.path is not None and pipeline_of(run.model.path) == SEVERAL_PICTURES
+    return EditInputs(None if several else 1)
+
+
 KIND = EngineKind(
     engine="sweep.engines.diffusers.engine:DiffusersEngine",
     packages=("torch", "diffusers", "transformers"),
@@ -32,6 +39,7 @@ KIND = EngineKind(
     preload={"cpu": "sweep.engines.diffusers.preload"},
     preflight=preflight,
     prompt_tokens=PROMPT_TOKENS,
+    edit_inputs=edit_inputs,
     torch_profile=lambda run: "",
     on_cpu=True,
     control=True,
