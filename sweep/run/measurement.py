@@ -83,7 +83,7 @@ class Measurement:
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
         with self._timed("warm_up"):
-            for first in turn_taking.first_of_each_shape(rounds) * run.engine.warmup:
+            for first, *_ in turn_taking.by_shape(rounds) * run.engine.warmup:
                 baseline_output(baseline, first, run.engine.warmup_timeout_s, self.doing)
                 output = host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
                 self.warm_up_evidence += (output.evidence,)
