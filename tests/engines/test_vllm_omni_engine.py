@@ -214,7 +214,7 @@ def test_ranks_that_divide_a_batch_report_a_part_each(workers: worker_records.Wo
         write(workers.folder, f"dit-rank{rank}-{rank}.jsonl", line(rank, (request,)))
     divided = {"parallel_config": {"data_parallel_size": 2}, "enable_distributed_layerwise_offload": True}
     requests = [REQUEST, replace(REQUEST, request_id="r001")]
-    _, told = workers.collect(requests, 2, 0, 9.0, data_ranks(divided))
+    _, told = workers.collect(requests, 2, 0, 9.0, data_ranks=data_ranks(divided))
     assert [one.counts["requests_per_rank"] for one in told] == [1, 1]
     assert data_ranks({"parallel_config": {"data_parallel_size": 2}}) == 1, "each rank then has every request"
     assert data_ranks({}) == 1

@@ -195,7 +195,7 @@ def test_sea_cache_is_for_a_video_model_alone(source: Source) -> None:
 
 
 def test_adapters_are_for_dits_that_tell_which_layers_they_fuse(source: Source) -> None:
-    told = {f for f, code in CODE.items() if "self.stacked_params_mapping = stacked" in source.model(code[2])}
+    told = {f for f, code in CODE.items() if "self.stacked_params_mapping = " in source.model(code[2])}
     assert supported("lora") == told
     worker = source.text("diffusion/worker/diffusion_worker.py")
     assert "set_active_adapter(req.sampling_params.lora_request" in worker, "a request without one deactivates it"
