@@ -25,6 +25,7 @@ from sweep.analysis import (
     picture_text,
     prompt_checks,
     queueing,
+    stage_evidence,
     status,
     step_counts,
     trends,
@@ -169,7 +170,9 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         return row
     if result.trace:
         row["trace"] = f"{cell.folder}/{result.trace}"
-    row["evidence"] = evidence_rules.describe_evidence(sweep.executed(cell.key).total)
+    stages, ran = cell.config["model"].get("stages"), sweep.executed(cell.key)
+    told = (evidence_rules.describe_evidence(ran.total), stage_evidence.describe(stages, ran) if ran.batches else "")
+    row["evidence"] = "; ".join(filter(None, told))
     if result.cause == CUT_OFF and sweep.states.get(cell.key, {}).get("state") == "error":
         row["findings"].append(_absent(sweep.states[cell.key]))  # its result could not be stored
         return row
@@ -213,6 +216,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         [
             *load_checks.judge(data),
             *step_counts.judge(mine.results),
+            *(stage_evidence.judge(stages, sweep.starts(cell.key)) if _generates(cell) else ()),
             *wrong,
             *prompt_checks.judge(cell.chosen, checks, theirs),
             *picture_text.judge(cell.chosen, texts_shown, sweep.texts(cell.baseline_key)),
@@ -242,6 +246,11 @@ def _reached(sweep: StoredSweep, rows: Sequence[Row]) -> dict[str, Reached]:
         if key in sweep.measured and (one := known.of(sweep.cells[key], row, sweep.executed(key))) is not None:
             found[key] = one
     return found
+
+
+def _generates(cell: Cell) -> bool:
+    kind = registry.find(cell.config["engine"]["name"])
+    return kind is None or kind.generates
 
 
 def _attached(cell: Cell) -> bool:

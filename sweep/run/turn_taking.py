@@ -24,13 +24,13 @@ def with_kept(request: Request, kept: Mapping[str, str]) -> Request:
     )
 
 
-def by_shape(rounds: Sequence[Sequence[Request]]) -> list[list[tuple[Request, ...]]]:
-    """Batches to warm up with, by the number of their pictures and whether they have masks: those whose pictures are
+def first_of_each_shape(rounds: Sequence[Sequence[Request]]) -> list[tuple[Request, ...]]:
+    """The first batch, and of edits the first of each number of pictures, with and without a mask, whose pictures are
     there before anything was made."""
-    found: dict[tuple[int, bool], list[tuple[Request, ...]]] = {}
+    found: dict[tuple[int, bool], tuple[Request, ...]] = {}
     for requests in rounds:
         if requests[0].follows is None:
-            found.setdefault((len(requests[0].images), requests[0].mask is None), []).append(tuple(requests))
+            found.setdefault((len(requests[0].images), requests[0].mask is None), tuple(requests))
     return list(found.values())
 
 
