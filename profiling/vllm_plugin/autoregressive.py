@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from profiling import ranges
-from profiling.vllm_plugin import pipeline_facts
+from profiling.vllm_plugin import paged_cache, pipeline_facts
+from profiling.vllm_plugin.memory import Allocated, meter
 from profiling.vllm_plugin.record_files import Place, Timing, append_line, paused
 from profiling.vllm_plugin.tracing import Tracing
 
@@ -30,6 +31,9 @@ TRACED = 64
 RETRY_S = 0.005
 """Pause between checks whether the GPU has finished."""
 
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Fields of vLLM's SamplingParams that are read back from the last request that began."""
+
 Step = tuple[str, int, float, float, Any, tuple[str, ...]]
 """Phase, index, start and end (perf_counter), event pair or None, requests that it begins with."""
 
@@ -37,18 +41,31 @@ Step = tuple[str, int, float, float, Any, tuple[str, ...]]
 class Steps:
     """The steps of one model runner. Its thread calls `begin` and `end`; everything else belongs to the writer."""
 
-    def __init__(self, place: Place, rank: int, device: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        rank: int,
+        device: str,
+        describe: Callable[[], Mapping[str, Any]],
+        count: Callable[[int, Allocated | None], Mapping[str, int]] = lambda blocks, allocated: {},
+    ) -> None:
         self.pid = os.getpid()
         self.open: tuple[str, int, float, Any, tuple[str, ...]] | None = None
         self._place = place
         self._path = place.folder / f"ar-rank{rank}-{self.pid}.jsonl"
         self._describe = describe
+        self._count = count  # blocks of the KV cache that were held, and what is allocated -> counts of a line
+        self._blocks = paged_cache.Blocks()
+        self._sampling: dict[str, str] = {}
         self._done: deque[Step] = deque()
         self._index = {"ar_prefill": 0, "ar_decode": 0}
         self._pool: list[Any] = []
         self._stream: Any = None
         self._raw_stream: object = None
         self._cuda = device == "cuda"
+        self._meter = meter(device)
+        if self._meter is not None:
+            self._meter.reset()  # what loading and profiling took at most is no request's
         self._work = threading.Event()
         self._waiting = True
         self._paused = False
@@ -74,6 +91,10 @@ class Steps:
             self._traced = TRACED
         if self._paused:
             return
+        self._blocks.schedule(scheduled)
+        if new:
+            asked = getattr(new[-1], "sampling_params", None)
+            self._sampling = {name: str(getattr(asked, name)) for name in SAMPLING if hasattr(asked, name)}
         if new and len(scheduled.num_scheduled_tokens) == len(new):  # no other request is running
             self._index = {"ar_prefill": 0, "ar_decode": 0}
         phase = "ar_prefill" if new or is_prefill(scheduled.scheduled_cached_reqs) else "ar_decode"
@@ -155,7 +176,10 @@ class Steps:
             phases.append((phase, index, start, round((end - start) * 1000.0, 4), gpu_ms))
             requests += new
             first_steps += [number] * len(new)
-        evidence = {**self._describe(), "steps": count}
+        told = self._describe()
+        evidence = {**told, "steps": count, "settings": {**told["settings"], **self._sampling}}
+        if counts := self._count(self._blocks.take(), self._meter.read() if self._meter else None):
+            evidence["counts"] = dict(counts)
         line = {"requests": requests, "first_steps": first_steps, "phases": phases, "evidence": evidence}
         append_line(self._path, line)
 
@@ -225,7 +249,7 @@ def start(runner: Any, place: Place) -> Steps:
         return described
 
     device = getattr(getattr(runner, "device", None), "type", "cpu")
-    return Steps(place, rank, device, describe)
+    return Steps(place, rank, device, describe, functools.partial(paged_cache.counts, runner))
 
 
 def settings(runner: Any) -> dict[str, str]:
@@ -241,6 +265,14 @@ def settings(runner: Any) -> dict[str, str]:
         "cuda_graphs": _at(runner, "compilation_config.cudagraph_mode.name"),
         "async_scheduling": _at(runner, "scheduler_config.async_scheduling"),
         "attention_backend": "+".join(sorted(backends)),
+        "max_model_len": _at(runner, "model_config.max_model_len"),
+        "max_num_seqs": _at(runner, "scheduler_config.max_num_seqs"),
+        "max_num_batched_tokens": _at(runner, "scheduler_config.max_num_batched_tokens"),
+        "gpu_memory_utilization": _at(runner, "cache_config.gpu_memory_utilization"),
+        "enable_prefix_caching": _at(runner, "cache_config.enable_prefix_caching"),
+        "kv_cache_dtype": _at(runner, "cache_config.cache_dtype"),
+        "block_size": _at(runner, "cache_config.block_size"),
+        "gpu": pipeline_facts.visible_gpu(),
     }
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 

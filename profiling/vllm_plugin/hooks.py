@@ -43,6 +43,12 @@ def _orchestrator(cls: Any, place: Place) -> list[str]:
     return hook_orchestrator(cls, place)
 
 
+def _sender(cls: Any, place: Place) -> list[str]:
+    from profiling.vllm_plugin.transfer import hook_sender
+
+    return hook_sender(cls, place)
+
+
 def _kv_manager(cls: Any, place: Place) -> list[str]:
     from profiling.vllm_plugin.kv_transfer import hook_manager
 
@@ -60,6 +66,7 @@ HOOKS: dict[str, tuple[str, Hook]] = {
     "vllm_omni.worker.gpu_ar_model_runner": ("GPUARModelRunner", _autoregressive),
     "vllm_omni.worker_v2.omni_ar_model_runner": ("OmniARModelRunner", _autoregressive),  # from 0.30 on, on request
     "vllm_omni.engine.orchestrator": ("Orchestrator", _orchestrator),
+    "vllm_omni.diffusion.stage_diffusion_client": ("StageDiffusionClient", _sender),
     "vllm_omni.distributed.omni_connectors.kv_transfer_manager": ("OmniKVTransferManager", _kv_manager),
     "vllm_omni.entrypoints.async_omni": ("AsyncOmni", _client),
 }

@@ -6,6 +6,7 @@ the process has imported; never imports them.
 """
 
 import contextlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,6 +95,16 @@ def describe(pipeline: Module) -> Described:
             "whole_model_compiled": int(hidden),
         },
     )
+
+
+def visible_gpu() -> str:
+    """The current device of this process as CUDA_VISIBLE_DEVICES names it; "" where there is none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    number = torch.cuda.current_device()
+    return named[number] if number < len(named) else str(number)
 
 
 @dataclass(frozen=True)

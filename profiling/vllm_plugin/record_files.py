@@ -7,7 +7,7 @@ torch and no vllm_omni here. Times are seconds of `time.perf_counter`, which all
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +79,7 @@ class ArRecord:
     settings: dict[str, str]
     phases: tuple[Timing, ...]
     first_steps: tuple[int, ...] = ()  # of each of `requests`, which of `phases` is its prefill
+    counts: dict[str, int] = field(default_factory=dict)  # what was used of its memory (paged_cache)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Transfer:
     host_ms: float
     tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see transfer); "" where unknown
     tokens_written: int = 0  # by the AR stage, with those that it does not hand over
+    bytes: int = 0  # of the message to the DiT stage's process; 0 where unknown
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,15 @@ def ar_record(line: Line) -> ArRecord:
         evidence["settings"],
         _phases(line),
         tuple(line.get("first_steps", ())),
+        evidence.get("counts", {}),
     )
 
 
 def transfer(line: Line) -> Transfer:
     """A line of a transfer file."""
     written = line.get("tokens_written", 0)
-    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written)
+    told = line.get("bytes", 0)
+    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written, told)
 
 
 def kv_sent(line: Line) -> KvCache:

@@ -141,6 +141,8 @@ class Session:
         """What ran since `begin`, as the fields of RankEvidence without the tokens; does not wait for the GPU."""
         vae = self.found.vaes[0] if self.found.vaes else None
         graphs = pipeline_facts.compiled_graphs()
+        gpu = pipeline_facts.visible_gpu()
+        most = getattr(getattr(self.runner, "od_config", None), "max_num_seqs", None)
         resident = pipeline_facts.resident(self.found.parameters, self.device)
         cached = [one for transformer in self.found.transformers for one in cache_contexts.contexts(transformer)]
         return {
@@ -155,6 +157,8 @@ class Session:
                 **self.found.settings,
                 **self._attention(),
                 "cache_backend": self._cache_backend(),
+                **({} if most is None else {"max_num_seqs": str(most)}),
+                **({"gpu": gpu} if gpu else {}),
                 **(cache_contexts.settings(cached) if cached else {}),
                 "vae_use_slicing": str(getattr(vae, "use_slicing", "unknown")),
                 "vae_use_tiling": str(getattr(vae, "use_tiling", "unknown")),

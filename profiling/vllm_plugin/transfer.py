@@ -1,4 +1,4 @@
-"""The hand-over from GLM-Image's AR stage to its DiT in vLLM-Omni: which ids were sent.
+"""The hand-over from an AR stage to its DiT in vLLM-Omni: which ids were sent, how many bytes, and how long it took.
 
 vLLM-Omni's `ar2diffusion` slices out the image's ids and doubles them for the DiT. What was sent is computed from the
 raw ids (`profiling.image_tokens`), without vLLM-Omni's code. No torch.
@@ -12,6 +12,47 @@ from typing import Any
 
 from profiling.image_tokens import fingerprint, image_ids
 from profiling.vllm_plugin.record_files import Place, append_line
+
+SENT: dict[str, int] = {}
+"""Bytes of the messages to a diffusion stage's process, by request, until its hand-over is written."""
+
+
+MOST_SENT = 256
+
+
+class Counting:
+    """A client's encoder, which remembers how long its last message was."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.encoder = encoder
+        self.length = 0
+
+    def encode(self, message: Any) -> Any:
+        """As vLLM-Omni's OmniMsgpackEncoder."""
+        encoded = self.encoder.encode(message)
+        self.length = len(encoded)
+        return encoded
+
+
+def hook_sender(cls: Any, place: Place) -> list[str]:
+    """Note the bytes of each request that a client sends to its diffusion stage; returns the wrapped names."""
+    original: Callable[..., Awaitable[None]] = cls.add_request_async
+    if not hasattr(original, "observed_by_sweep"):
+
+        @functools.wraps(original)
+        async def observed(self: Any, request_id: str, *args: Any, **kwargs: Any) -> None:
+            encoder = getattr(self, "_encoder", None)
+            if encoder is not None and not isinstance(encoder, Counting):
+                encoder = self._encoder = Counting(encoder)
+            await original(self, request_id, *args, **kwargs)
+            if encoder is not None:
+                SENT[request_id] = encoder.length
+                if len(SENT) > MOST_SENT:  # requests of a single stage are handed over by nobody
+                    del SENT[next(iter(SENT))]
+
+        observed.observed_by_sweep = True  # type: ignore[attr-defined]
+        cls.add_request_async = observed
+    return [f"{cls.__name__}.add_request_async"]
 
 
 def written(output: Any) -> list[int]:
@@ -64,6 +105,7 @@ def hook_orchestrator(cls: Any, place: Place) -> list[str]:
                     "host_ms": round(host_ms, 4),
                     "tokens_sent": tokens,
                     "tokens_written": len(written(output)),
+                    "bytes": SENT.pop(req_id, 0),
                 }
                 append_line(place.folder / f"transfer-{os.getpid()}.jsonl", line)
             except Exception:

@@ -119,6 +119,19 @@ class CellData:
         """Share of a batch by phase."""
         return metrics.phase_shares(self.totals_ms)
 
+    def count(self, name: str) -> int | None:
+        """The largest count of this name over all ranks and batches; None where nothing counted it."""
+        ranks = chain.from_iterable(batch.evidence for batch in self.batches)
+        return max((one.counts[name] for one in ranks if name in one.counts), default=None)
+
+    @cached_property
+    def handed_over_bytes(self) -> float | None:
+        """Bytes from stage to stage for each picture; None where they are unknown."""
+        counted = [one.counts for batch in self.batches for one in batch.evidence if "hand_over_bytes" in one.counts]
+        if not counted or not self.requests:
+            return None
+        return sum(one["hand_over_bytes"] + one.get("kv_bytes_sent", 0) for one in counted) / len(self.requests)
+
     def telemetry(self, name: str) -> list[float]:
         """A telemetry figure of each start that has it."""
         return [value for result in self.results if (value := result.telemetry.get(name)) is not None]

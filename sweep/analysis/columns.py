@@ -115,6 +115,10 @@ def _bottleneck(measured: CellData) -> str | None:
     return worst.phase if worst else None
 
 
+def _gigabytes(size: float | None) -> float | None:
+    return None if size is None else size / 1e9
+
+
 def _writes(measured: CellData) -> bool:
     """Whether it makes texts and no images."""
     return bool(measured.cell.config["workload"].get("task") == TEXT)
@@ -352,6 +356,34 @@ COLUMNS: tuple[Column, ...] = (
     *(_phase(phase) for phase in ("request", *PHASE_PARTS)),
     *(_share(phase) for phase in PHASE_PARTS),
     Column("bottleneck", FACT, "the longest exclusive phase", _bottleneck, heading="bottleneck"),
+    Column(
+        "ar_memory_used_gb",
+        METRIC,
+        "what the AR stage's process used at most, in 10⁹ bytes: weights, activations, and blocks of the KV cache that "
+        "requests held (vLLM-Omni)",
+        lambda m: _gigabytes(m.count("ar_memory_used_bytes")),
+        "AR memory used",
+        unit="GB",
+        better=LOWER,
+    ),
+    Column(
+        "ar_memory_reserved_gb",
+        METRIC,
+        "what it reserved, in 10⁹ bytes: the same with blocks that nobody used",
+        lambda m: _gigabytes(m.count("ar_memory_reserved_bytes")),
+        "AR memory reserved",
+        unit="GB",
+        better=LOWER,
+    ),
+    Column(
+        "hand_over_bytes",
+        METRIC,
+        "bytes that went from the AR to the DiT stage for a picture, in messages and through connectors (vLLM-Omni)",
+        lambda m: m.handed_over_bytes,
+        "hand-over",
+        unit="bytes",
+        better=LOWER,
+    ),
     Column(
         "peak_memory_gb",
         METRIC,

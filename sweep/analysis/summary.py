@@ -25,9 +25,11 @@ from sweep.analysis import (
     picture_text,
     prompt_checks,
     queueing,
+    stage_evidence,
     status,
     step_counts,
     trends,
+    turn_differences,
     validity,
 )
 from sweep.analysis import evidence as evidence_rules
@@ -168,7 +170,9 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         return row
     if result.trace:
         row["trace"] = f"{cell.folder}/{result.trace}"
-    row["evidence"] = evidence_rules.describe_evidence(sweep.executed(cell.key).total)
+    stages, ran = cell.config["model"].get("stages"), sweep.executed(cell.key)
+    told = (evidence_rules.describe_evidence(ran.total), stage_evidence.describe(stages, ran) if ran.batches else "")
+    row["evidence"] = "; ".join(filter(None, told))
     if result.cause == CUT_OFF and sweep.states.get(cell.key, {}).get("state") == "error":
         row["findings"].append(_absent(sweep.states[cell.key]))  # its result could not be stored
         return row
@@ -190,6 +194,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))
         return row
     row |= quality or {}
+    row["notes"] += _turn_notes(sweep, mine)
     checks, theirs = sweep.checks(cell.key), sweep.checks(cell.baseline_key)
     if checks:
         row |= prompt_checks.columns(checks)
@@ -211,6 +216,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         [
             *load_checks.judge(data),
             *step_counts.judge(mine.results),
+            *(stage_evidence.judge(stages, sweep.starts(cell.key)) if _generates(cell) else ()),
             *wrong,
             *prompt_checks.judge(cell.chosen, checks, theirs),
             *picture_text.judge(cell.chosen, texts_shown, sweep.texts(cell.baseline_key)),
@@ -222,6 +228,15 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     return row
 
 
+def _turn_notes(sweep: StoredSweep, mine: Measured) -> list[Finding]:
+    """Of a cell with another one as baseline whose edits have several turns."""
+    cell, baseline = mine.cell, sweep.measured.get(mine.cell.baseline_key)
+    if baseline is None or cell.baseline_key == cell.key or not any(one.turn for one in mine.results[0].requests):
+        return []
+    known = sweep.folder.load_quality(cell)
+    return turn_differences.note(turn_differences.by_turn(mine.results[0], baseline.results[0], known))
+
+
 def _reached(sweep: StoredSweep, rows: Sequence[Row]) -> dict[str, Reached]:
     """How far each cell was from its prediction and from the limit, where that can be said."""
     known = limits.Limits(sweep.folder.load_manifest())
@@ -231,6 +246,11 @@ def _reached(sweep: StoredSweep, rows: Sequence[Row]) -> dict[str, Reached]:
         if key in sweep.measured and (one := known.of(sweep.cells[key], row, sweep.executed(key))) is not None:
             found[key] = one
     return found
+
+
+def _generates(cell: Cell) -> bool:
+    kind = registry.find(cell.config["engine"]["name"])
+    return kind is None or kind.generates
 
 
 def _attached(cell: Cell) -> bool:

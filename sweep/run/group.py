@@ -27,7 +27,8 @@ from sweep.plan.cells import Cell, Plan
 from sweep.plan.engine_spec import engine_spec
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, RunResult
-from sweep.run.baseline_engine import BaselineEngines
+from sweep.run import last_words
+from sweep.run.baseline_engine import BaselineEngine, BaselineEngines
 from sweep.run.measurement import Measurement
 from sweep.run.profiler import Profile
 from sweep.run.provenance import measured_with
@@ -58,6 +59,7 @@ class GroupRunner:
         self.sampler: ProcessTreeSampler | None = None  # of that engine
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
+        self.load_failed_in = ""  # folder of the cell whose log tells
         self.before = Before()
 
     def run(self) -> None:
@@ -92,6 +94,7 @@ class GroupRunner:
         measurement = Measurement(cell, self.folder)
         profile = Profile(cell.profile, self.folder.cell_path(cell))
         failure: EngineFailure | None = None
+        baseline: BaselineEngine | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
             self.folder.start_cell(cell)
@@ -122,14 +125,26 @@ class GroupRunner:
             profile_note=profile.found.note,
             measured_with=measured_with(),
         )
-        if self.host is not None:
-            with contextlib.suppress(OSError):
-                self.folder.save_log(cell, self.host.log, log_start)
+        self._save_log(cell, log_start, failure, baseline)
         if failure and not failure.alive:
             self._stop()
         self._store(cell, result, measurement)
         if interrupt is not None:
             raise interrupt
+
+    def _save_log(self, cell: Cell, start: int, failure: EngineFailure | None, baseline: BaselineEngine | None) -> None:
+        """What the engine printed during the cell; where that failed, also how the engine ended."""
+        host, words = self.host, ""
+        if failure is not None:
+            by_baseline = baseline if isinstance(failure.__cause__, EngineFailure) and host is not None else None
+            printed = host is not None and host.log_size() > start
+            other = by_baseline.host if by_baseline else None
+            words = last_words.of(failure, host, printed, other, self.load_failed_in if host is None else "")
+        if host is not None or words:
+            with contextlib.suppress(OSError):
+                self.folder.save_log(cell, host.log if host else None, start, words)
+        if self.load_failure is not None:
+            self.load_failed_in = self.load_failed_in or cell.folder
 
     def _turn(self, cell: Cell, kind: str) -> contextlib.AbstractContextManager[None]:
         """On GPUs, where groups run side by side, loading and measuring exclude each other."""
@@ -262,6 +277,7 @@ def _store_failure(folder: SweepFolder, cell: Cell, failure: EngineFailure) -> N
     result = RunResult(cell.key, cell.label, ERROR, failure.cause, failure.reason, cell.device)
     with contextlib.suppress(OSError):  # else the event tells
         folder.start_cell(cell)
+        folder.save_log(cell, None, 0, last_words.of(failure, None, printed=False))
         folder.save_result(cell, dataclasses.replace(result, measured_with=measured_with()))
     folder.emit("cell", key=cell.key, state=ERROR, reason=failure.reason)
 

@@ -32,15 +32,18 @@ from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, LoadFacts, RequestRow, RunResult
 from sweep.run import schedule, source_pictures, turn_taking
 from sweep.run.baseline_engine import BaselineEngine
-from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_output
+from sweep.run.drivers import Broken, Failed, OfflineDriver, Record, baseline_output, survived
 from sweep.run.load_driver import LoadDriver, Lost
-from sweep.run.result_rows import batch_row, failed_rows, lost_rows, request_rows
+from sweep.run.result_rows import alone_rows, batch_row, broken_rows, failed_rows, lost_rows, request_rows
 from sweep.run.schedule import Turn
 from sweep.workload import arrivals
 from sweep.workload.inputs import Inputs, read_inputs
 from sweep.workload.mixes import mixed
 from sweep.workload.requests import batches, build_requests
 from sweep.workload.texts import text_requests
+
+MOST_TO_WARM_UP_WITH = 8
+"""Batches, or requests by themselves, that are tried in a warm-up where the first one fails."""
 
 
 class Measurement:
@@ -52,8 +55,10 @@ class Measurement:
         self.folder = folder
         self.doing = "loading the engine"
         self.turns: tuple[Turn, ...] = ()
+        self._places: dict[tuple[int, str], int] = {}  # repeat and request -> number of its turn
         self.records: list[Record] = []
         self.failed: Failed | None = None
+        self.broken: list[Broken] = []
         self.lost: tuple[Lost, ...] = ()
         self.load_facts: LoadFacts | None = None
         self.start = 0.0
@@ -80,13 +85,42 @@ class Measurement:
         requests = self._with_input_images(asked, inputs)
         rounds = batches(requests, run.batch)
         self.turns = self._load(inputs) if self.cell.under_load else schedule.offline(rounds, run.workload.repeats)
+        self._places = {
+            (turn.repeat, one.request_id): number for number, turn in enumerate(self.turns) for one in turn.requests
+        }
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
         with self._timed("warm_up"):
             for first in turn_taking.first_of_each_shape(rounds) * run.engine.warmup:
-                baseline_output(baseline, first, run.engine.warmup_timeout_s, self.doing)
-                output = host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
+                self._warm_up_with(first, rounds, host, baseline)
+
+    def _warm_up_with(
+        self,
+        first: tuple[Request, ...],
+        rounds: list[list[Request]],
+        host: EngineHost,
+        baseline: BaselineEngine | None,
+    ) -> None:
+        """Generate a batch unmeasured; where it fails in an engine that goes on, another one, or a request by itself.
+
+        Raises EngineFailure.
+        """
+        limit_s, failure = self.run.engine.warmup_timeout_s, None
+        others = [tuple(one) for one in rounds if one[0].follows is None and tuple(one) != first]
+        alone = [(request,) for request in first] if len(first) > 1 else []
+        for requests in (first, *others, *alone)[:MOST_TO_WARM_UP_WITH]:
+            try:
+                baseline_output(baseline, requests, limit_s, self.doing)
+                output = host.generate(requests, None, limit_s, self.doing)
+            except EngineFailure as error:
+                if not survived(error):
+                    raise
+                failure = failure or error
+            else:
                 self.warm_up_evidence += (output.evidence,)
+                return
+        if failure is not None:
+            raise failure
 
     def measure(
         self, host: EngineHost, sampler: ProcessTreeSampler, before: Before, baseline: BaselineEngine | None = None
@@ -121,13 +155,37 @@ class Measurement:
             self.foreign = (*shared, *watched, *doubts)
             self.throttled = tuple(map(str, window.throttled))
             self.telemetry_problem = sampler.problem
+        if self.broken:
+            raise EngineFailure("exception", self._what_failed(), alive=True)
+
+    def _broke(self, broken: Broken) -> None:
+        """Keep what became of a turn that failed in an engine that goes on."""
+        self.broken.append(broken)
+        if rows := self._alone_rows(broken):
+            self.folder.append_record(self.cell, rows, None, alone=True)
+        if broken.failed:
+            self.folder.append_record(self.cell, self._broken_rows(broken), None)
+
+    def _what_failed(self) -> str:
+        """How many images there are not, and why the first of them is not there."""
+        turns = [record.turn for record in self.records]
+        turns += [record.turn for one in self.broken for record in one.alone]
+        made = {(one.prompt_index, one.seed) for turn in turns for one in turn.requests}
+        asked = {(one.prompt_index, one.seed) for turn in self.turns for one in turn.requests}
+        first = next((reason for one in self.broken for _, reason in one.failed), self.broken[0].reason)
+        if lost := len(asked - made):
+            rest = f"and the other {len(asked) - lost} are there" if lost < len(asked) else "which is all"
+            return f"{lost} of {len(asked)} images could not be generated, {rest}: {first}"
+        batches = "1 batch" if len(self.broken) == 1 else f"{len(self.broken)} batches"
+        return f"{batches} of {len(self.turns)} failed: {first}"
 
     def _driver(
         self, host: EngineHost, baseline: BaselineEngine | None, sampler: ProcessTreeSampler
     ) -> OfflineDriver | LoadDriver:
         path, run = self.pictures, self.run
         if not self.cell.under_load:
-            return OfflineDriver(host, baseline, path, run.engine.request_timeout_s, sampler.mark)
+            limit_s = run.engine.request_timeout_s
+            return OfflineDriver(host, baseline, path, limit_s, sampler.mark, self._broke, self._ready)
         settings = ServeSettings(run.model.name, run.batch, run.load.batch_wait_ms, run.load.queue)
         generates = registry.kind(run.engine.name).generates
         return LoadDriver(host, run.load, settings, path, run.engine.request_timeout_s, self._progress, generates)
@@ -183,7 +241,8 @@ class Measurement:
     def _own_turns(self) -> list[Span]:
         """When the cell's own engine was at work; the interleaved baseline's turns lie between them."""
         failed = [(self.failed.sent_s, self.failed.sent_s + self.failed.took_s)] if self.failed else []
-        return [record.span for record in self.records] + failed
+        broken = [(one.sent_s, one.sent_s + one.took_s) for one in self.broken]
+        return [record.span for record in self.records] + broken + failed
 
     def _announced(self) -> Iterator[Turn]:
         """The turns, each announced when the driver takes it; a load is announced as a whole."""
@@ -195,7 +254,11 @@ class Measurement:
         for number, turn in enumerate(self.turns):
             self.doing = turn.doing
             self._progress(number, len(self.turns))
-            yield turn_taking.with_made(turn, self.pictures, registry.kind(self.run.engine.name).generates)
+            yield turn
+
+    def _ready(self, turn: Turn) -> Turn:
+        """A turn with the pictures that turns before it have made. Raises EngineFailure for one that is not there."""
+        return turn_taking.with_made(turn, self.pictures, registry.kind(self.run.engine.name).generates)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -250,10 +313,10 @@ class Measurement:
     def result(self, load_s: float | None, started_at: str, failure: EngineFailure | None) -> RunResult:
         """What was measured, as it will be stored."""
         rows = [self._rows(number) for number in range(len(self.records))]
-        failed = self._lost_rows()
+        failed = self._lost_rows() + tuple(row for one in self.broken for row in self._broken_rows(one))
         if failure and self.failed:
             began_s = self.start + (self._first_request_s() or 0.0)
-            failed += failed_rows(self.failed, len(self.records), began_s, failure.reason)
+            failed += failed_rows(self.failed, self._place(self.failed.turn), began_s, failure.reason)
         return RunResult(
             key=self.cell.key,
             label=self.cell.label,
@@ -269,6 +332,7 @@ class Measurement:
             prompts=self.prompts,
             telemetry=self.telemetry,
             failed=failed,
+            alone=tuple(row for one in self.broken for row in self._alone_rows(one)),
             foreign=self.foreign,
             first_request_s=self._first_request_s(),
             throttled=self.throttled,
@@ -291,7 +355,20 @@ class Measurement:
         """The rows of record `number`."""
         record, first_s = self.records[number], self._first_request_s()
         began_s = None if first_s is None else self.start + first_s
-        return request_rows(record, number, self._zero_s, began_s), batch_row(record, number)
+        place = number if self.cell.under_load else self._place(record.turn)
+        return request_rows(record, place, self._zero_s, began_s), batch_row(record, place)
+
+    def _place(self, turn: Turn) -> int:
+        """The number of a turn, or of a part of it, which is that of its batch."""
+        return self._places[turn.repeat, turn.requests[0].request_id]
+
+    def _alone_rows(self, broken: Broken) -> tuple[RequestRow, ...]:
+        first_s, place = self._first_request_s(), self._place(broken.turn)
+        began_s = None if first_s is None else self.start + first_s
+        return alone_rows(broken, place, self._zero_s, began_s)
+
+    def _broken_rows(self, broken: Broken) -> tuple[RequestRow, ...]:
+        return broken_rows(broken, self._place(broken.turn), self.start + (self._first_request_s() or 0.0))
 
     def _lost_rows(self) -> tuple[RequestRow, ...]:
         return lost_rows(self.lost, self.start + (self._first_request_s() or 0.0))
@@ -299,11 +376,17 @@ class Measurement:
     @property
     def _zero_s(self) -> float:
         """When the engine began with the first request, on the engine's own clock."""
-        return self.records[0].output.start_s if self.records else 0.0
+        return self._first.output.start_s if self._first else 0.0
+
+    @property
+    def _first(self) -> Record | None:
+        """The first turn that was generated, as a whole or in part."""
+        own = [*self.records[:1], *(record for one in self.broken for record in one.alone)]
+        return min(own, key=lambda record: record.output.start_s, default=None)
 
     def _first_request_s(self) -> float | None:
         """The same, counted from `start` as telemetry is; None where the engine does not say what it counts from."""
-        first = self.records[0].output if self.records else None
+        first = self._first.output if self._first else None
         if first is None or first.epoch_s is None:
             return None
         return first.epoch_s + first.start_s - self.start

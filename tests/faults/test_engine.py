@@ -256,7 +256,8 @@ def test_error_of_a_process_behind_the_engine_is_that_of_the_same_request(sweep:
     assert sweep.manifest()["engine_starts"] == 1
     logs = {label: (sweep.cell_path(label) / "engine.log").read_text() for label in sweep.statuses()}
     assert logs["baseline b1"].count("retried with less") == 4 * 3, "each batch, each repeat"
-    assert "retried with less" not in logs["baseline b2"] + logs["baseline b3"]
+    assert logs["baseline b2"].count("retried with less") == 4, "each request of both batches by itself"
+    assert "retried with less" not in logs["baseline b3"]
     assert "bad shape" in logs["baseline b2"]
 
 
@@ -281,18 +282,62 @@ def test_error_of_a_process_behind_the_engine_while_it_loads(sweep: Sweep) -> No
     assert sweep.reason("baseline b1").endswith("ValueError: unknown dtype")
 
 
-def test_exception_in_a_batch_keeps_earlier_requests_and_the_engine(sweep: Sweep) -> None:
-    in_generate(sweep, 'if len(requests) == 2 and requests[0].prompt_index == 2: raise ValueError("bad prompt")')
-    done = sweep.run("-m", *NOOP, "batch=1,2,3")
+def test_a_request_that_fails_in_its_batch_costs_none_of_the_others(sweep: Sweep) -> None:
+    in_generate(sweep, 'if any(one.prompt_index == 2 for one in requests): raise ValueError("bad prompt")')
+    done = sweep.run("-m", *NOOP, "batch=1,2", "workload.num_prompts=6", "workload.repeats=2")
+    assert done.code == 1
+    for label in ("baseline b1", "baseline b2"):
+        assert sweep.statuses()[label] == ("ERROR", "exception")
+        assert numbers(sweep.reason(label))[:3] == [1, 6, 5], "1 of 6 failed, and the other 5 are there"
+        assert sweep.reason(label).endswith("ValueError: bad prompt")
+    rows = sweep.requests("baseline b2")
+    told = [(r["prompt_index"], r["repeat"], r["batch_index"], r["exit_code"]) for r in rows]
+    measured = [(str(n), str(repeat), str(n // 2 + 3 * repeat), "0") for repeat in (0, 1) for n in (0, 1, 4, 5)]
+    assert told == [*measured, ("3", "0", "1", "0"), ("2", "0", "1", "1")], "its batch is not sent again in a repeat"
+    assert "bad prompt" in rows[-1]["error"]
+    assert "by itself" in rows[-1]["error"]
+    assert sweep.manifest()["engine_starts"] == 1
+
+
+def test_a_batch_that_fails_as_a_whole_is_generated_request_by_request(sweep: Sweep) -> None:
+    in_generate(sweep, 'if len(requests) == 2 and requests[0].prompt_index == 2: raise ValueError("bad batch")')
+    done = sweep.run("-m", *NOOP, "batch=1,2,3", "workload.repeats=2")
     assert done.code == 1
     assert sweep.statuses()["baseline b2"] == ("ERROR", "exception")
     reason = sweep.reason("baseline b2")
-    assert reason.endswith("ValueError: bad prompt")
-    assert numbers(reason) == [2, 2, 1], "batch 2 of 2, repeat 1"
-    requests = [(r["prompt_index"], r["exit_code"], r["error"]) for r in sweep.requests("baseline b2")]
-    assert requests == [("0", "0", ""), ("1", "0", ""), ("2", "1", reason), ("3", "1", reason)]
+    assert reason.endswith("ValueError: bad batch")
+    assert numbers(reason)[:2] == [2, 4], "2 batches of 4"
+    told = [(r["prompt_index"], r["repeat"], r["exit_code"]) for r in sweep.requests("baseline b2")]
+    measured = [(str(n), repeat, "0") for repeat in "01" for n in (0, 1)]
+    assert told == [*measured, ("2", "0", "0"), ("3", "0", "0"), ("2", "1", "1"), ("3", "1", "1")]
     assert sweep.statuses()["baseline b3"][0] == "PASS"
     assert sweep.manifest()["engine_starts"] == 1
+
+
+def test_a_cell_of_which_nothing_can_be_generated_ends_soon(sweep: Sweep) -> None:
+    in_generate(sweep, 'FLAG.open("a").write("tried\\n"); raise ValueError("nothing works")')
+    assert sweep.run("-m", *NOOP, "batch=1", "workload.num_prompts=50").code == 1
+    assert sweep.statuses() == {"baseline b1": ("ERROR", "exception")}
+    assert sweep.reason("baseline b1").endswith("ValueError: nothing works")
+    assert len(sweep.flag.read_text().splitlines()) < 20
+
+
+def test_a_prompt_that_is_too_long_for_the_model_costs_none_of_the_others(sweep: Sweep) -> None:
+    """The real engine, in a batch of three."""
+    prompts = sweep.base / "prompts.txt"
+    prompts.write_text("a red circle\n" + "red " * 140_000 + "\na blue ring\n", encoding="utf-8")
+    given = ("workload.steps=2", "workload.repeats=1", "plots=false", f"workload.prompts={prompts}")
+    assert sweep.run("-m", "batch=3", "engine.warmup=0", *given).code == 1
+    assert sweep.statuses() == {"baseline b3": ("ERROR", "exception")}
+    reason = sweep.reason("baseline b3")
+    assert numbers(reason)[:3] == [1, 3, 2], "1 of 3 images, the other 2 are there"
+    assert "more than the AR stage's 131,072 positions" in reason
+    rows = {row["prompt_index"]: row for row in sweep.requests("baseline b3")}
+    assert {index: row["exit_code"] for index, row in rows.items()} == {"0": "0", "1": "1", "2": "0"}
+    assert "131,072" in rows["1"]["error"]
+    for index in ("0", "2"):
+        assert (sweep.cell_path("baseline b3") / rows[index]["image"]).is_file()
+    assert sweep.rows()["baseline b3"]["latency_mean_s"] == "", "one request is no batch of three"
 
 
 def test_exception_that_the_engine_does_not_survive_costs_one_cell(sweep: Sweep) -> None:
@@ -400,8 +445,8 @@ def forged_generate(self, command):
     self.batch += 1
     return generate(self, command)
 
-def forged_evidence(self):
-    found = evidence(self)
+def forged_evidence(self, *given):
+    found = evidence(self, *given)
     if "cache_dit" in self.spec.features and self.batch == 2:
         return structs.replace(found, blocks_skipped=0)
     if "ring" in self.spec.features and self.batch == 2:

@@ -14,6 +14,7 @@ from sweep.machine.devices import Devices
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan import nothing_runs
+from sweep.plan.settings import settings_of
 
 TWO_CORES = Devices("cpu", 2)
 
@@ -229,3 +230,52 @@ def test_plans_of_versions_without_a_field_are_outdated_all_the_same() -> None:
     other = {**old.config, "engine": {**old.config["engine"], "args": {"seconds": 1}}}
     before = plan.Plan((dataclasses.replace(old, config=other),), ())
     assert plan.outdated(before, plan.Plan((new,), ())) == [], "free-form options count"
+
+
+GLM = ("model=glm_image", "engine=vllm_omni")
+GPUS = Devices("cuda", 4)
+
+
+def test_fields_of_stages_are_part_of_the_keys_only_where_they_are_set() -> None:
+    plain, set_ = cell(*GLM, devices=GPUS), cell(*GLM, "model.stages.ar.max_model_len=8192", devices=GPUS)
+    assert "stages" in plain.config["model"]
+    assert plain.run_config.model.stages.given() == {}
+    again = cell(*GLM, "model.stages.ar.max_model_len=null", devices=GPUS)
+    assert (again.key, again.engine_key) == (plain.key, plain.engine_key), "as before there were such fields"
+    assert set_.engine_key != plain.engine_key
+    assert set_.key != plain.key
+    both = cell(*GLM, "feature=teacache", "model.stages.ar.max_model_len=8192", devices=GPUS)
+    assert both.baseline_key == set_.key, "the baseline with the same stages"
+    assert settings_of(set_)["model.stages.ar.max_model_len"] == 8192
+    assert not any("stages" in name for name in settings_of(plain))
+
+
+def test_devices_of_stages_are_leased_and_what_cannot_be_placed_is_skipped() -> None:
+    apart = cell(*GLM, "model.stages.dit.devices=1", devices=GPUS)
+    assert (apart.gpus, apart.skip) == (2, None)
+    wide = cell(*GLM, "model.stages.dit.devices=1", "feature=cfg_parallel", devices=GPUS)
+    assert wide.skip
+    assert (wide.skip.code, "runs on 2 GPUs with these features, not on 1" in wide.skip.text) == (
+        "misplaced_stages",
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (("model.stages.ar.max_model_len=100",), "engine diffusers runs all stages in one process and takes"),
+        (("model=tiny_qwen_image", "model.stages.ar.top_p=0.5"), "tiny_qwen_image has no stages of its own"),
+        (("engine=endpoint", "model.stages.ar.top_p=0.5"), "was started with stages of its own"),
+        ((*GLM, "model.stages.ar.top_p=0"), "model.stages.ar.top_p=0.0: must be from 0.001 to 1"),
+        ((*GLM, "model.stages.ar.block_size=0"), "must be at least 1"),
+        ((*GLM, "model.stages.ar.kv_cache_dtype=fp4"), "did you mean 'fp8'?"),
+        ((*GLM, "model.stages.ar.devices=0+0"), "must be numbers of the cell's GPUs"),
+        ((*GLM, "model.stages.connector=rdma"), "choose from shared_memory, mooncake_store"),
+    ],
+)
+def test_fields_of_stages_that_cannot_be_are_one_line(overrides: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        cell(*overrides)
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 
 from omni_doubles import Here  # noqa: E402
 
-from profiling.vllm_plugin import autoregressive  # noqa: E402
+from profiling.vllm_plugin import autoregressive, paged_cache  # noqa: E402
 from profiling.vllm_plugin.autoregressive import hook_runner, is_prefill  # noqa: E402
+from profiling.vllm_plugin.memory import Allocated  # noqa: E402
 from profiling.vllm_plugin.record_files import PAUSED, ArRecord, ar_record, phase_records, read_lines  # noqa: E402
 
 
@@ -26,6 +27,7 @@ class Cached:
     req_ids: list[str] = field(default_factory=list)
     num_output_tokens: list[int] = field(default_factory=list)
     resumed_req_ids: set[str] = field(default_factory=set)
+    new_block_ids: list[tuple[list[int], ...] | None] = field(default_factory=list)
 
 
 @dataclass
@@ -62,7 +64,14 @@ class Runner:
         self.model_config = SimpleNamespace(dtype=torch.bfloat16, quantization=None, enforce_eager=False)
         mode = SimpleNamespace(name="FULL_AND_PIECEWISE")
         self.compilation_config = SimpleNamespace(cudagraph_mode=mode)
-        self.scheduler_config = SimpleNamespace(async_scheduling=True)
+        self.scheduler_config = SimpleNamespace(async_scheduling=True, max_num_seqs=4, max_num_batched_tokens=32768)
+        self.model_config.max_model_len = 8192
+        self.cache_config = SimpleNamespace(
+            gpu_memory_utilization=0.35, enable_prefix_caching=False, cache_dtype="auto", block_size=16
+        )
+        tensors = [SimpleNamespace(size=1000), SimpleNamespace(size=3000)]
+        self.kv_cache_config = SimpleNamespace(num_blocks=100, kv_cache_tensors=tensors)
+        self.model_memory_usage = 5000
         backend = SimpleNamespace(get_name=lambda: "FLASH_ATTN")
         self.attn_groups = [[SimpleNamespace(backend=backend)]]
         self.deferred = True
@@ -120,6 +129,37 @@ def test_requests_go_unobserved_while_paused(runner: Any, here: Here) -> None:
     assert here.reports == []
 
 
+def new(name: str, *blocks: int, **sampling: float) -> SimpleNamespace:
+    """vLLM's NewRequestData."""
+    return SimpleNamespace(req_id=name, block_ids=([*blocks],), sampling_params=SimpleNamespace(**sampling))
+
+
+def test_the_most_blocks_that_requests_held_at_once_are_counted_and_how_tokens_were_drawn(
+    runner: Any, here: Here
+) -> None:
+    step(runner, Scheduled([new("a", 1, 2, temperature=0.9, top_k=5)], Cached(), {"a": 20}))
+    step(
+        runner, Scheduled([new("b", 2, 3, temperature=0.5)], Cached(["a"], [1], new_block_ids=[None]), {"a": 1, "b": 9})
+    )
+    step(runner, Scheduled([], Cached(["a", "b"], [2, 1], new_block_ids=[([4],), None]), {"a": 1, "b": 1}))
+    step(runner, Scheduled([], Cached(["b"], [2], new_block_ids=[None]), {"b": 1}))
+    step(runner, Scheduled([], Cached(["b"], [0], {"b"}, [([7, 8, 9, 0],)]), {"b": 3}))
+    found = records(here, 5)
+    assert max(one.counts["kv_blocks_used"] for one in found) == 4, "1 to 4: both requests read block 2"
+    assert {one.counts["kv_used_bytes"] // 40 for one in found} == {one.counts["kv_blocks_used"] for one in found}
+    assert (found[0].counts["kv_reserved_bytes"], found[0].counts["weights_bytes"]) == (4000, 5000)
+    assert "memory_used_bytes" not in found[0].counts, "a CPU has no allocator that counts"
+    assert found[-1].settings["temperature"] == "0.5"
+    assert here.reports == []
+
+
+def test_memory_that_was_used_leaves_out_blocks_that_nobody_held(runner: Any) -> None:
+    allocated = Allocated(now=9_000, peak=10_000, reserved_peak=12_000)
+    found = paged_cache.counts(runner, 25, allocated)
+    assert (found["memory_reserved_bytes"], found["memory_used_bytes"]) == (12_000, 10_000 - 4000 + 1000)
+    assert paged_cache.counts(SimpleNamespace(), 25, allocated) == {}, "a runner that does not say what it holds"
+
+
 def test_a_request_is_a_prefill_and_its_decodes(runner: Any, here: Here) -> None:
     step(runner, first("a"))
     for _ in range(5):
@@ -140,6 +180,13 @@ def test_a_request_is_a_prefill_and_its_decodes(runner: Any, here: Here) -> None
         "cuda_graphs": "FULL_AND_PIECEWISE",
         "async_scheduling": "True",
         "attention_backend": "FLASH_ATTN",
+        "max_model_len": "8192",
+        "max_num_seqs": "4",
+        "max_num_batched_tokens": "32768",
+        "gpu_memory_utilization": "0.35",
+        "enable_prefix_caching": "False",
+        "kv_cache_dtype": "auto",
+        "block_size": "16",
     }
     assert all(row[3] >= 1.0 for row in record.phases)  # with sampling
     assert all(row[4] is None for row in record.phases)
@@ -272,6 +319,10 @@ def test_gpu_times_come_when_the_gpu_is_done_and_events_are_used_again(
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[raw[0]])
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: raw[0], raising=False)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(
+        torch.cuda, "memory_stats", lambda: {"allocated_bytes.all.peak": 9_000, "reserved_bytes.all.peak": 9_500}
+    )
     runner.device = SimpleNamespace(type="cuda")
     step(runner, first("a"))
     raw[0] = 2
@@ -279,6 +330,7 @@ def test_gpu_times_come_when_the_gpu_is_done_and_events_are_used_again(
     (record,) = records(here, 2)
     assert time.monotonic() > Event.ready_s
     assert [row[4] for row in record.phases] == [1.25, 1.25]
+    assert record.counts["memory_used_bytes"] == 9_000 - 4_000, "of the cache no block was held"
     assert [event.recorded_on for event in Event.made] == [["first stream"]] * 2 + [["graph stream"]] * 2
     step(runner, first("b"))
     records(here, 3)

@@ -124,6 +124,23 @@ def test_ar_runners_are_as_we_wrap_them(version: str) -> None:
 
 
 @every_version
+def test_what_stages_send_to_one_another_is_counted_where_it_passes(version: str) -> None:
+    client = "vllm_omni.diffusion.stage_diffusion_client"
+    assert parameters(method(version, client, "StageDiffusionClient", "add_request_async"))[:2] == [
+        "self",
+        "request_id",
+    ]
+    assert "self._encoder.encode(" in text(version, client)
+    serialization = "vllm_omni.distributed.omni_connectors.utils.serialization"
+    assert parameters(method(version, serialization, "OmniMsgpackEncoder", "encode")) == ["self", "obj"]
+    manager = "vllm_omni.distributed.omni_connectors.kv_transfer_manager"
+    method(version, manager, "OmniKVTransferManager", "_transfer_with_retry")
+    source = text(version, manager)
+    assert "return success, size, metadata" in source
+    assert "self.connector.put(" in source
+
+
+@every_version
 def test_the_hand_over_is_as_we_wrap_it(version: str) -> None:
     module = "vllm_omni.engine.orchestrator"
     forward = method(version, module, "Orchestrator", "_forward_to_next_stage")

@@ -11,7 +11,7 @@ from omni_doubles import Here
 
 from profiling.image_tokens import END, fingerprint, halved, image_ids, received
 from profiling.vllm_plugin.record_files import Transfer, read_lines, transfer
-from profiling.vllm_plugin.transfer import hook_orchestrator, sent
+from profiling.vllm_plugin.transfer import hook_orchestrator, hook_sender, sent
 
 
 def doubled(ids: list[int], rows: int, columns: int) -> list[int]:
@@ -164,3 +164,40 @@ def test_an_output_of_an_unknown_kind_is_reported_and_handed_over(tmp_path: Path
     assert 1 in state.stage_submit_ts
     assert "IndexError" in here.reports[0]
     assert not json.dumps([path.name for path in tmp_path.iterdir()]).count("transfer")
+
+
+class Encoder:
+    """vLLM-Omni's OmniMsgpackEncoder."""
+
+    def encode(self, message: object) -> bytes:
+        return json.dumps(message).encode()
+
+
+def test_a_hand_over_says_how_many_bytes_were_sent(here: Here) -> None:
+    class Client:
+        """Its requests go through the encoder of the instance."""
+
+        def __init__(self) -> None:
+            self._encoder = Encoder()
+            self.sent: list[bytes] = []
+
+        async def add_request_async(self, request_id: str, prompt: object) -> None:
+            self.sent.append(self._encoder.encode([request_id, prompt]))
+
+    assert hook_sender(Client, here) == ["Client.add_request_async"] == hook_sender(Client, here)
+    client = Client()
+
+    class Forwarding(Orchestrator):
+        async def _forward_to_next_stage(self, req_id: str, src_stage_id: int, output: Any, req_state: Any) -> None:
+            await client.add_request_async(req_id, "x" * 100)
+            req_state.stage_submit_ts[src_stage_id + 1] = 1.0
+
+    cls: Any = type("Orchestrator", (Forwarding,), {})
+    hook_orchestrator(cls, here)
+    for name in ("a", "b"):
+        state = SimpleNamespace(prompt={}, stage_submit_ts={})
+        asyncio.run(cls("diffusion", "elsewhere")._forward_to_next_stage(name, 0, output([1, 2]), state))
+    (path,) = here.folder.glob("transfer-*.jsonl")
+    told = [transfer(line).bytes for line in read_lines(path)[0]]
+    assert told == [len(one) for one in client.sent]
+    assert here.reports == []

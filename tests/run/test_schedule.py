@@ -11,7 +11,7 @@ from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import Output, Request
 from sweep.run.baseline_engine import BaselineEngine
-from sweep.run.drivers import OfflineDriver, Record
+from sweep.run.drivers import MOST_IN_VAIN, Broken, OfflineDriver, Record
 from sweep.run.schedule import offline
 
 REQUESTS = [Request(f"r{number}", "a red fox", number, 0, 64, 64, 8, 4.0) for number in range(4)]
@@ -94,3 +94,73 @@ def test_an_engine_may_hand_over_its_requests_one_by_one() -> None:
     answers = iter([("record", 1), ("record", 2), ("ok", None)])
     host = SimpleNamespace(_send=lambda *_: None, _answer=lambda *_: next(answers), log_size=lambda: 0)
     assert list(EngineHost.stream(cast(EngineHost, host), [], None, 1.0, "generating")) == [1, 2]
+
+
+class Picky:
+    """An engine that goes on after a batch with one of `bad` in it, which fails."""
+
+    def __init__(self, *bad: int, dies_at: int = -1) -> None:
+        self.bad, self.dies_at, self.sent = set(bad), dies_at, list[tuple[int, ...]]()
+
+    def generate(self, requests: Any, folder: Path | None, timeout_s: float, doing: str) -> Output:
+        indices = tuple(request.prompt_index for request in requests)
+        self.sent.append(indices)
+        if len(self.sent) == self.dies_at:
+            raise EngineFailure("crash", "it ended")
+        if self.bad & set(indices):
+            raise EngineFailure("exception", f"failed while {doing}", alive=True)
+        names = tuple(request.request_id for request in requests)
+        return Output(names, 0.0, 1.0, ("",) * len(names), ("",) * len(names), 0, (1,) * len(names), (), ())
+
+
+def drive(host: Picky, repeats: int = 1) -> tuple[list[Record], list[Broken], OfflineDriver]:
+    broken: list[Broken] = []
+    one = OfflineDriver(cast(EngineHost, host), None, None, 10.0, broke=broken.append)
+    return list(one.drive(offline(ROUNDS, repeats))), broken, one
+
+
+def test_a_batch_that_failed_is_sent_request_by_request_and_never_again() -> None:
+    host = Picky(1)
+    records, (broken,), one = drive(host, repeats=2)
+    assert host.sent == [(0, 1), (0,), (1,), (2, 3), (2, 3)]
+    assert [record.turn.requests[0].prompt_index for record in records] == [2, 2]
+    assert [record.turn.requests for record in broken.alone] == [(REQUESTS[0],)]
+    ((failed, reason),) = broken.failed
+    assert failed.turn.requests == (REQUESTS[1],)
+    assert "r1" in reason
+    assert one.failed is None
+
+
+def test_an_engine_that_dies_over_a_single_request_ends_the_turns() -> None:
+    host, broken = Picky(1, dies_at=3), list[Broken]()
+    one = OfflineDriver(cast(EngineHost, host), None, None, 10.0, broke=broken.append)
+    with pytest.raises(EngineFailure, match="it ended"):
+        list(one.drive(offline(ROUNDS, 1)))
+    assert [record.turn.requests for record in broken[0].alone] == [(REQUESTS[0],)], "what it had generated is kept"
+    assert one.failed is not None
+    assert one.failed.turn.requests == (REQUESTS[1],)
+
+
+def test_a_baseline_that_cannot_generate_a_batch_leaves_the_cells_own_engine_to_it() -> None:
+    own, other, broken = Picky(1), Picky(1), list[Broken]()
+    baseline = BaselineEngine(cast(EngineHost, other))
+    one = OfflineDriver(cast(EngineHost, own), baseline, None, 10.0, lambda: 7.0, broken.append)
+    records = list(one.drive(offline(ROUNDS, 1)))
+    assert (other.sent, own.sent) == ([(0, 1), (2, 3)], [(0,), (1,), (2, 3)])
+    assert [record.baseline is not None for record in records] == [True]
+    assert [record.turn.requests for record in broken[0].alone] == [(REQUESTS[0],)]
+
+
+def test_when_no_request_ever_succeeds_no_more_are_sent() -> None:
+    many = [Request(f"r{number}", "a red fox", number, 0, 64, 64, 8, 4.0) for number in range(30)]
+    host = Picky(*range(30))
+    one = OfflineDriver(cast(EngineHost, host), None, None, 10.0)
+    with pytest.raises(EngineFailure):
+        list(one.drive(offline([[request] for request in many], 1)))
+    assert len(host.sent) == MOST_IN_VAIN
+    host = Picky(*range(1, 30))
+    assert (
+        len(list(OfflineDriver(cast(EngineHost, host), None, None, 10.0).drive(offline([many[:15], many[15:]], 1))))
+        == 0
+    )
+    assert host.sent[-1] == (29,), "one that succeeded may not be the last"

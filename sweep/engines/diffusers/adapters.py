@@ -55,6 +55,10 @@ class Adapter(ABC):
         """Begin a text that is not refused."""
         raise ValueError(NO_TEXT)
 
+    def too_long(self, request: Request, prompt: str) -> str:
+        """Why its AR stage has no room for this prompt and the image's tokens, in one line; "" if it has."""
+        return ""
+
     def share_ar(self, context: RankContext) -> None:
         """Make rank 0 alone run the AR stage, if there is one, and send its tokens to the other ranks."""
         return
@@ -88,6 +92,10 @@ class Adapter(ABC):
         if request.prompt_tokens is None:
             return request.prompt
         return fit_tokens(request.prompt, request.prompt_tokens, self.tokenizer)
+
+
+PIXELS = 32
+"""That an AR token of GLM-Image covers, each way."""
 
 
 class GlmImageAdapter(Adapter):
@@ -143,6 +151,16 @@ class GlmImageAdapter(Adapter):
 
     def cfg_active(self, requests: Sequence[Request]) -> bool:
         return requests[0].guidance_scale > 1
+
+    def too_long(self, request: Request, prompt: str) -> str:
+        room = self.pipe.vision_language_encoder.config.text_config.max_position_embeddings
+        image = (request.height // PIXELS) * (request.width // PIXELS)
+        if len(prompt.encode()) + image <= room:  # a token is at least a byte
+            return ""
+        tokens = self.count_tokens(prompt)
+        if tokens + image <= room:
+            return ""
+        return f"the prompt has {tokens:,} tokens and the image {image:,}, more than the AR stage's {room:,} positions"
 
     def is_branch(self, transformer_kwargs: Mapping[str, Any]) -> bool:
         caches = transformer_kwargs.get("kv_caches")

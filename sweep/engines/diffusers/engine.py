@@ -23,7 +23,7 @@ from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord, PhaseRecorder
 from profiling.torch_trace import TRACE_FILE, TorchTrace
 from sweep.engines import lora_files
-from sweep.engines.diffusers import picture_processor, ranks
+from sweep.engines.diffusers import ar_sampling, picture_processor, ranks
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
 from sweep.engines.diffusers.attention_counters import AttentionCounters
 from sweep.engines.diffusers.block_counters import BlockCounters
@@ -97,6 +97,9 @@ class RankRunner:
             clock=self.clock,
             cfg_active=lambda: self.cfg_active,
         )
+        self.sampling = dict(spec.stages.get("ar", {}))
+        if self.sampling:
+            ar_sampling.apply(self.pipe.vision_language_encoder, self.sampling)
         transformer = self.pipe.transformer
         for arguments in self.switches().values():
             method_call.apply(self.pipe, arguments)
@@ -191,6 +194,7 @@ class RankRunner:
                 **self.settings,
                 "attention_backend": self.attention.describe(),
                 **{name: method_call.read_back(self.pipe, arguments) for name, arguments in self.switches().items()},
+                **(ar_sampling.read_back(self.pipe.vision_language_encoder, self.sampling) if self.sampling else {}),
             },
             counts={"text_encoder_calls": 0, **self.context.counts, **cut},
         )
@@ -245,6 +249,9 @@ class DiffusersEngine:
             raise RuntimeError("generate called before load")
         adapter = self._runner.adapter
         prompts = [adapter.fit_prompt(request) for request in requests]
+        for request, prompt in zip(requests, prompts, strict=True):
+            if why := adapter.too_long(request, prompt):
+                raise ValueError(why)
         command = Batch(tuple(requests), tuple(prompts), self._epoch_s)
         try:
             self._processes.send(command)

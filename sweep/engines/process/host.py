@@ -6,6 +6,7 @@ of cells.
 """
 
 import contextlib
+import datetime
 import os
 import signal
 import subprocess
@@ -56,6 +57,8 @@ class EngineHost:
         self.spec = spec
         self.load_parts: dict[str, float] = {}  # seconds of parts of the load, as far as the engine reports them
         self.process: subprocess.Popen[bytes] | forkserver.Forked | Recorded
+        self.how = "started under nsys" if spec.profile == "nsys" else "forked" if forks(spec) else "spawned"
+        self.started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._log_from = 0  # byte of the log where the output of the last command begins
         self._stuck = False  # it was killed, and is still there
         with _told_as_failure(), contextlib.ExitStack() as undo:
@@ -131,6 +134,10 @@ class EngineHost:
     def log_size(self) -> int:
         """Bytes printed so far."""
         return os.fstat(self.log.fileno()).st_size
+
+    def printed_last(self, size: int = 4096) -> list[str]:
+        """Lines that it printed since its last command, of the last `size` bytes."""
+        return self._last_lines(size)
 
     def close(self) -> None:
         """End the engine and forget its log."""

@@ -78,6 +78,8 @@ class VllmOmniEngine:
             raise RuntimeError("generate called before load")
         version, form = adapter(), self._stages
         requests = [form.fit(request) for request in requests]
+        if why := next(filter(None, map(form.too_long, requests)), ""):
+            raise ValueError(why)  # vLLM-Omni would end its engine
         prompts = [form.prompt(request) for request in requests]
         parameters = [form.parameters(request, self._omni.default_sampling_params_list) for request in requests]
         for own in parameters:

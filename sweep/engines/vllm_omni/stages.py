@@ -76,6 +76,10 @@ class Stages:
         """Tokens of the prompt, without the template around it."""
         return len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
+    def too_long(self, request: Request) -> str:
+        """Why a request has no room in the AR stage, in one line; "" if it has, or there is none."""
+        return ""
+
     def prompt(self, request: Request) -> dict[str, Any]:
         """A prompt as `Omni.generate` takes it."""
         prompt: dict[str, Any] = {"prompt": request.prompt}
@@ -207,6 +211,16 @@ class GlmImage(TwoStages):
         "stop_token_ids": [16385],
         "detokenize": False,
     }
+
+    def too_long(self, request: Request) -> str:
+        """Without the template around the prompt, for which vLLM itself has to have room."""
+        room = self.spec.stages.get("ar", {}).get("max_model_len", self.AR["max_model_len"])
+        written, read = sum(self.tokens(*request.size)) + 1, self.count_tokens(request.prompt)
+        if read + written <= room:
+            return ""
+        return (
+            f"the prompt has {read:,} tokens and the image {written:,}, more than model.stages.ar.max_model_len={room}"
+        )
 
     def most_tokens(self) -> dict[str, int]:
         size = self.spec.serve.get("size")

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import structs
@@ -174,8 +174,8 @@ def inner_phases(records: Sequence[record_files.Record], name: str, epoch_s: flo
 def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
     """Evidence of each DiT rank over a batch, which may have taken several forwards of the pipeline.
 
-    Reports of the AR stage and the hand-over are stored with rank 0, under names that begin with `ar_`, `tokens_` and
-    `kv_`.
+    Reports of the AR stage and the hand-over are stored with rank 0, under names that begin with `ar_`, `tokens_`,
+    `hand_over` and `kv_`.
     """
     ranks: dict[int, list[DitRecord]] = {}
     for record in records:
@@ -189,9 +189,28 @@ def merge(records: Sequence[record_files.Record]) -> tuple[RankEvidence, ...]:
         merged[0] = structs.replace(
             merged[0],
             settings={**merged[0].settings, **settings, **flow.settings},
-            counts={**merged[0].counts, "ar_steps": sum(record.steps for record in ar), **flow.counts},
+            counts={
+                **merged[0].counts,
+                "ar_steps": sum(record.steps for record in ar),
+                **_most(record.counts for record in ar),
+                **flow.counts,
+                **({"hand_over_bytes": sent} if (sent := _bytes(records)) else {}),
+            },
         )
     return tuple(merged)
+
+
+def _most(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The largest value of each count of the AR stage, under names that begin with `ar_`."""
+    found: dict[str, int] = {}
+    for name, value in (item for one in counts for item in one.items()):
+        found[f"ar_{name}"] = max(found.get(f"ar_{name}", 0), value)
+    return found
+
+
+def _bytes(records: Sequence[record_files.Record]) -> int:
+    """Bytes of the messages to the DiT stage; 0 if unknown."""
+    return sum(record.bytes for record in records if isinstance(record, Transfer))
 
 
 def _rank_evidence(records: Sequence[DitRecord]) -> RankEvidence:

@@ -181,7 +181,7 @@ def _images(folder: SweepFolder, cell: Cell, result: RunResult | None) -> Images
     if result is None:
         return {}
     found = {}
-    for request in result.requests:
+    for request in (*result.requests, *result.alone):
         if request.image:
             with contextlib.suppress(Unfit):
                 path = folder.image_path(cell, request.image)
