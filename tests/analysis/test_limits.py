@@ -101,7 +101,7 @@ def test_ranks_count_in_the_whole_mfu(tmp_path: Path) -> None:
         ([composed("")], {"random_weights": RANDOM}),
         ([composed("")], {"machine": {"gpus": ["NVIDIA Nobody knows"]}}),
         ([composed("")], {"machine": {"gpus": ["NVIDIA H200", "NVIDIA L40S"]}}),
-        ([composed("", "model=bagel")], KNOWN),
+        ([composed("", "model=sd3_5_large")], KNOWN),
         ([dataclasses.replace(composed(""), device="cpu")], {"machine": {"gpus": [], "cpu": "Nobody's"}}),
     ],
     ids=["no machine", "unknown GPU", "two kinds", "a model without shape", "unknown CPU"],

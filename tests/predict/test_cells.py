@@ -72,7 +72,7 @@ def test_a_command_line_of_a_sweep_is_predicted_as_it_is(tmp_path: Path) -> None
         "batch=1,two": "batch=two: must be a whole number",
         "hardware=h2000": "unknown hardware 'h2000'; did you mean 'h200'?",
         "hardware=auto": "hardware=auto: nothing is known of this machine; choose hardware=h200",
-        "model=bagel": "model=bagel cannot be predicted: conf/model/bagel.yaml does not say the whole shape",
+        "model=sd3_5_large": "model=sd3_5_large cannot be predicted: conf/model/sd3_5_large.yaml does not say",
         "model=qwen_imag": "unknown model 'qwen_imag'; did you mean 'qwen_image'?",
         "model=qwen_image model.dit.layers=-3": "layers=-3: must be 0 or more",
         "model=qwen_image model.path=/nowhere": "model.path=/nowhere: no such folder",
