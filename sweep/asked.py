@@ -107,17 +107,18 @@ def _product(axes: Mapping[str, list[str]], composed: Any, with_features: bool) 
             sets = [(), *sets]
         bodies = feature_rules.bodies_for(run.feature, run.engine.name)
         chosen = {names: {name: bodies[name] for name in names} for names in sets}
-        whys: dict[tuple[str, ...], Finding | None] = {}  # what is skipped depends on no number
+        whys: dict[tuple[str, ...], Finding | None] = {}  # of features, which depends on no number
         own = tuple(one for one in product if one[0] in varying and one[0] != "hardware")
         for values in itertools.product(*numbers):
             changed = with_numbers(run, values)
             check_run(changed)
+            too_long = registry.long_prompt(changed)
             for names in sets:
                 mine = copy.copy(changed)
                 mine.feature = chosen[names]
                 if names not in whys:
                     whys[names] = skipped(mine)
-                yield Asked(mine, names, (*own, *values), whys[names])
+                yield Asked(mine, names, (*own, *values), whys[names] or too_long)
 
 
 def with_numbers(run: RunConfig, values: Sequence[tuple[str, str]]) -> RunConfig:

@@ -90,6 +90,16 @@ class Dit(Stack):
 
 
 @dataclass
+class Vision(Stack):
+    """Published shape of the vision tower of a text encoder, which makes tokens of a picture to edit."""
+
+    patch: int = 14  # pixels on a side of a patch
+    merge: int = 2  # patches on a side that become one token
+    window: int = 112  # pixels on a side of what attention stays inside of
+    whole_layers: int = 0  # of `layers`: those whose attention sees the whole picture
+
+
+@dataclass
 class Vae:
     """Published shape of a VAE's decoder."""
 
@@ -125,9 +135,11 @@ class Model:
     patch: int = 2  # DiT patch, latent pixels
     vae_scale: int = 8  # pixels per latent pixel
     memory_gb: float = 0.0  # GPU memory that the weights need in bf16, GB
+    edit_pixels: int = 0  # to about so many pixels its pipeline scales a picture to edit; 0: it does not scale it
     ar: Stack | None = None
     dit: Dit | None = None
     text_encoder: Stack | None = None
+    vision: Vision | None = None  # part of the text encoder, and of its params_b; None: it reads no pictures
     vae: Vae | None = None
     stages: Stages = field(default_factory=Stages)  # how its stages are started and sampled, where it has several
     own: dict[str, Any] = field(default_factory=dict)
@@ -153,8 +165,14 @@ OWN = ("steps", "guidance_scale")
 TEXT = "text"
 """Task of an AR stage that writes text and no image."""
 
-TASKS = ("text_to_image", "image_edit", TEXT)
-PROMPT_SETS = ("world", "world_edits", "short", "mixed", "long")
+EDITS = "image_edit"
+"""Task of changing a picture by an instruction."""
+
+TASKS = ("text_to_image", EDITS, TEXT)
+WORLD_TURNS = "world_turns"
+"""The shipped edits of several turns, with pictures of their own; other sets are prompts alone."""
+
+PROMPT_SETS = ("world", "world_edits", WORLD_TURNS, "short", "mixed", "long")
 PROFILES = ("off", "nsys", "torch")
 MOST_STARTS = 1000
 """Largest number of engine starts of one cell; each is a cell of the plan."""
@@ -287,12 +305,15 @@ class Workload:
     )
     prompts_column: str | None = None  # its column or key that holds the prompts; None: prompt, text or caption
     prompt: str | None = None  # a single prompt instead of a file
-    prompt_set: str = "short"  # shipped prompts: world, world_edits, short, mixed, long
-    num_prompts: int | None = None  # None: all prompts of a file of yours, else `shipped_prompts`
+    prompt_set: str = "short"  # shipped prompts: world, world_edits, world_turns, short, mixed, long
+    num_prompts: int | None = None  # None: all prompts of a file or lines of a folder of yours, else `shipped_prompts`
     shipped_prompts: int = 4  # how many of the shipped prompts, or how often a single `prompt`, where none is said
     prompt_tokens: int | None = None  # pad or trim each prompt to this many tokens of the model's tokenizer
     negative_prompt: str | None = " "
     input_image: str | None = None  # file for image_edit; None: an image generated from the seed
+    edits: str | None = None  # folder with edits.jsonl for image_edit: pictures with instructions; docs/edits.md
+    input_width: int | None = None  # pixels to which pictures are resized before they are edited; None: as the result
+    input_height: int | None = None  # where only one of the two is given, the other keeps the result's shape
     width: int = 64  # pixels
     height: int = 64  # pixels
     steps: int = 8  # denoising steps
@@ -310,9 +331,10 @@ class Workload:
         require(self.task in TASKS, f"workload.task={self.task}: choose from {', '.join(TASKS)}")
         require(
             self.prompt_set in PROMPT_SETS,
-            f"workload.prompt_set={self.prompt_set}: choose world, world_edits, short, mixed or long",
+            f"workload.prompt_set={self.prompt_set}: choose {', '.join(PROMPT_SETS[:-1])} or {PROMPT_SETS[-1]}",
         )
-        for name in ("num_prompts", "shipped_prompts", "width", "height", "steps", "seeds_per_prompt", "repeats"):
+        counts = ("num_prompts", "shipped_prompts", "steps", "seeds_per_prompt", "repeats")
+        for name in (*counts, "width", "height", "input_width", "input_height"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"workload.{name}={value}: must be at least 1")
         require(
@@ -326,12 +348,50 @@ class Workload:
             f"workload.prompt_tokens={self.prompt_tokens}: must be at least 1",
         )
         self._check_text()
+        self._check_edits()
 
     def number_of(self, there: int) -> int:
-        """How many prompts a cell generates where `there` distinct ones are: as said, else a file's whole content."""
+        """How many prompts a cell generates where `there` distinct ones are: as said, else a file's whole content.
+
+        Of edits in a folder it is lines, each with all its turns.
+        """
         if self.num_prompts is not None:
             return self.num_prompts
-        return there if self.prompts is not None and self.prompt is None else self.shipped_prompts
+        yours = self.edits is not None or (self.prompts is not None and self.prompt is None)
+        return there if yours else self.shipped_prompts
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Width and height to which pictures are resized before they are edited; None: those of the result."""
+        width, height = self.input_width, self.input_height
+        if width is None and height is None:
+            return None
+        return (
+            width if width is not None else max(1, round((height or 0) * self.width / self.height)),
+            height if height is not None else max(1, round((width or 0) * self.height / self.width)),
+        )
+
+    @property
+    def reads_edits(self) -> bool:
+        """Whether pictures come with their instructions: from a folder of the user's, or the shipped one."""
+        shipped = self.prompt_set == WORLD_TURNS and self.prompt is None and self.prompts is None
+        return self.task == EDITS and (self.edits is not None or shipped)
+
+    def _check_edits(self) -> None:
+        for name in ("edits", "input_width", "input_height"):
+            value = getattr(self, name)
+            require(value is None or self.task == EDITS, f"workload.{name}={value}: goes with workload=image_edit")
+        require(
+            self.task == EDITS or self.prompt_set != WORLD_TURNS,
+            f"workload.prompt_set={WORLD_TURNS}: goes with workload=image_edit",
+        )
+        source = f"edits={self.edits}" if self.edits is not None else f"prompt_set={self.prompt_set}"
+        for name in ("prompt", "prompts", "input_image") if self.edits is not None else ("input_image",):
+            value = getattr(self, name)
+            require(
+                value is None or not self.reads_edits,
+                f"workload.{source} has pictures and instructions of its own; drop workload.{name}={value}",
+            )
 
     def _check_text(self) -> None:
         for name in ("input_len", "output_len"):

@@ -66,6 +66,7 @@ class Server:
         """That of another process at `path`; without one, a new one, which need not listen yet."""
         self.variables = dict(os.environ)
         self.places = [ROOT, *_places(self.variables)]
+        self.process: subprocess.Popen[bytes] | None = None  # None: that of another process
         self.used_s = 0.0  # processor time of the commands that ended, and of what they waited for
         self.path = path or self._start()
 
@@ -81,7 +82,8 @@ class Server:
     def close(self) -> None:
         """End it."""
         self.lifeline.close()
-        self.process.wait(timeout=60)
+        if self.process:
+            self.process.wait(timeout=60)
 
     def serves(self, variables: Mapping[str, str]) -> bool:
         """Whether a fork has what a new interpreter with these variables would have read when it started."""
@@ -102,7 +104,7 @@ class Server:
         request = {"command": command, "folder": str(folder), "variables": dict(variables)}
         data = json.dumps(request).encode()
         path = _with_project(self.path) if self._as_it_is(_places(variables)) else self.path
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, _connected(path) as link:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, self._connected(path) as link:
             socket.send_fds(link, [len(data).to_bytes(8, "little")], [out.fileno(), err.fileno()])
             link.sendall(data)
             with link.makefile("r") as answers:
@@ -114,6 +116,20 @@ class Server:
                 self.used_s += float(used_s)
             texts = [_text(file) for file in (out, err)]
         return subprocess.CompletedProcess(command, int(code), *texts)
+
+    def _connected(self, path: str) -> socket.socket:
+        """A connection to the server at `path`, once it listens. Raises OSError, at once when it has ended."""
+        until = time.monotonic() + START_S
+        while True:
+            link = socket.socket(socket.AF_UNIX)
+            try:
+                link.connect(path)
+                return link
+            except (FileNotFoundError, ConnectionRefusedError):
+                link.close()
+                if time.monotonic() > until or (self.process and self.process.poll() is not None):
+                    raise
+                time.sleep(0.02)
 
 
 @functools.cache
@@ -145,21 +161,6 @@ def _at_start(variables: Mapping[str, str]) -> dict[str, str]:
 
 def _places(variables: Mapping[str, str]) -> list[str]:
     return [place for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
-
-
-def _connected(path: str) -> socket.socket:
-    """A connection to the server at `path`, once it listens. Raises OSError."""
-    until = time.monotonic() + START_S
-    while True:
-        link = socket.socket(socket.AF_UNIX)
-        try:
-            link.connect(path)
-            return link
-        except (FileNotFoundError, ConnectionRefusedError):
-            link.close()
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)
 
 
 def _with_project(path: str) -> str:

@@ -209,6 +209,18 @@ def test_dry_run_shows_the_plan_and_runs_nothing(sweep, tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
+def test_combinations_of_three_by_name_and_by_number(sweep) -> None:
+    by_name = sweep("-m", "feature=[cache_dit,scm,taylorseer]", "aa=0", "dry_run=json")
+    assert by_name.code == 0, by_name.err
+    assert [cell["label"] for cell in json.loads(by_name.out)["cells"]] == [
+        "baseline b1",
+        "cache_dit+scm+taylorseer b1",
+    ]
+    by_number = sweep("-m", "feature=cache_dit,scm,taylorseer", "combine=3", "aa=0", "dry_run=true")
+    assert to_run(by_number.out) == (5, 3, 5), "of 7 sets, 3 are without cache_dit"
+    assert "SKIP  scm b1, scm+taylorseer b1: scm needs cache_dit" in by_number.out
+
+
 PROMPTS = {"empty": "", "10000": "long " * 2000, "emoji-rtl": "🐉🍜 مرحبا بالعالم שלום"}
 
 

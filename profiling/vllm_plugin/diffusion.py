@@ -6,12 +6,14 @@ inside, and Dynamo never sees a wrapper. Knows models by what they declare, with
 the prior tokens of GLM-Image, and BAGEL, whose DiT is its language model.
 """
 
+import contextlib
 import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from profiling import cache_contexts
 from profiling.instrument import as_dit_forward, as_phase, as_step_end, replace
 from profiling.vllm_plugin import pipeline_facts
 from profiling.vllm_plugin.memory import shape_of
@@ -58,9 +60,12 @@ def attach(runner: Any, place: Place) -> Session:
             replace(executor, "execute", _tallied(session, "vae_parallel_decodes", executor.execute))
     for layer in found.attention:
         _count_attention(session, layer)
+    if found.attention:
+        _count_cudnn_refusals()
     if hasattr(getattr(pipeline, "scheduler", None), "step"):
         hook_scheduler(type(pipeline.scheduler))
     _end_steps_at_broadcast()
+    _count_extrapolations()
     replace(pipeline, "forward", _request(session, pipeline.forward))
     return session
 
@@ -199,10 +204,33 @@ def _count_attention(session: Session, layer: Any) -> None:
         (own, layer.attention, "forward"),
         (f"RING({own})", getattr(layer, "ring_runner", None), "run_attention"),
         (pipeline_facts.FALLBACK, getattr(layer, "sdpa_fallback", None), "forward"),
+        (pipeline_facts.FALLBACK, layer.attention, "_sdpa_fallback"),  # of FlashInfer, for masks that it cannot take
     )
     for name, target, method in targets:
-        if target is not None:
+        if hasattr(target, method):
             replace(target, method, _counted(session.attention.setdefault(name, [0]), getattr(target, method)))
+
+
+def _count_cudnn_refusals() -> None:
+    """Count the calls that cuDNN refuses: vLLM-Omni's back end then lets PyTorch choose another kernel."""
+    module = sys.modules.get("vllm_omni.diffusion.attention.backends.cudnn_attn")
+    plain = getattr(module, "sdpa_kernel", None)
+    if module is None or plain is None or hasattr(plain, "observed_by_sweep"):
+        return
+
+    @contextlib.contextmanager
+    def sdpa_kernel(*args: Any, **kwargs: Any) -> Iterator[None]:
+        try:
+            with plain(*args, **kwargs):
+                yield
+        except RuntimeError:
+            session = running()
+            if session is not None:
+                session.attention.setdefault(pipeline_facts.FALLBACK, [0])[0] += 1
+            raise
+
+    sdpa_kernel.observed_by_sweep = True  # type: ignore[attr-defined]
+    module.sdpa_kernel = sdpa_kernel  # type: ignore[attr-defined]
 
 
 def _request(session: Session, plain: Method) -> Method:
@@ -248,6 +276,20 @@ def hook_scheduler(cls: Any) -> None:
 
     step.observed_by_sweep = True  # type: ignore[attr-defined]
     cls.step = step
+
+
+def _count_extrapolations() -> None:
+    """Count in the running session what TaylorSeer extrapolates, where cache-dit is in use."""
+    module = sys.modules.get("cache_dit.caching.cache_contexts.calibrators.taylorseer")
+    state = getattr(module, "TaylorSeerState", None)
+
+    def counted() -> None:
+        session = running()
+        if session is not None:
+            session.calls["extrapolations"] += 1
+
+    if state is not None and not hasattr(state.approximate, "observed_by_sweep"):
+        cache_contexts.count_extrapolations(state, counted)
 
 
 def _end_steps_at_broadcast() -> None:

@@ -268,6 +268,17 @@ def resolved_backend(layer: Module, dtype: str) -> str:
     return backend_name(layer)
 
 
+def adapted_layers(modules: Iterable[Module]) -> tuple[Module, ...]:
+    """vLLM-Omni's layers that hold a LoRA adapter, whether it is active or not."""
+    inner = (layer for module in modules for layer in module.modules())
+    return tuple(layer for layer in inner if "_diffusion_lora_active_slices" in vars(layer))
+
+
+def is_adapted(layer: Module) -> bool:
+    """Whether such a layer adds its adapter's product, decided from its state as its own code does."""
+    return any(layer._diffusion_lora_active_slices)
+
+
 def backends(calls: Iterable[str]) -> str:
     """The back ends among what ran, ring or not, e.g. FLASH_ATTN for RING(FLASH_ATTN)."""
     return "+".join(sorted({name.removeprefix("RING(").removesuffix(")") for name in calls})) or "unknown"

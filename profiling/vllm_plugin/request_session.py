@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from profiling import cache_contexts
 from profiling.image_tokens import received
 from profiling.phases import PhaseRecorder
 from profiling.vllm_plugin import pipeline_facts
@@ -50,6 +51,8 @@ class Session:
         self.blocks_due = 0
         self.calls: Counter[str] = Counter()
         self.attention: dict[str, list[int]] = {}
+        self.prompt_hits = 0  # of the prompt cache, when the request began
+        self.adapted: tuple[Any, ...] | None = None  # layers that hold a LoRA adapter; None: not looked for yet
         self.timestep: Any = None  # of the last DiT forward, where the pipeline has no scheduler
         self.prior: Prior | None = None  # of the first DiT forward
 
@@ -63,6 +66,9 @@ class Session:
         self.prior = self.timestep = None
         self.blocks[0] = self.sequence[0] = self.blocks_due = 0
         self.calls.clear()
+        self.prompt_hits = self._prompt_hits()
+        if self.adapted is None and not dummy:  # an adapter is loaded before the first request that names it
+            self.adapted = pipeline_facts.adapted_layers(self.found.transformers)
         for cell in self.attention.values():
             cell[0] = 0
         try:
@@ -136,6 +142,7 @@ class Session:
         vae = self.found.vaes[0] if self.found.vaes else None
         graphs = pipeline_facts.compiled_graphs()
         resident = pipeline_facts.resident(self.found.parameters, self.device)
+        cached = [one for transformer in self.found.transformers for one in cache_contexts.contexts(transformer)]
         return {
             "rank": self.recorder.rank,
             "dit_forwards": self.calls["dit_forwards"],
@@ -148,6 +155,7 @@ class Session:
                 **self.found.settings,
                 **self._attention(),
                 "cache_backend": self._cache_backend(),
+                **(cache_contexts.settings(cached) if cached else {}),
                 "vae_use_slicing": str(getattr(vae, "use_slicing", "unknown")),
                 "vae_use_tiling": str(getattr(vae, "use_tiling", "unknown")),
             },
@@ -158,10 +166,18 @@ class Session:
                 "vae_decoder_calls": self.calls["vae_decoder_calls"],
                 "vae_parallel_decodes": self.calls["vae_parallel_decodes"],
                 "text_encoder_calls": self.calls["text_encoder_calls"],
+                "prompt_cache_hits": self._prompt_hits() - self.prompt_hits,
+                "extrapolations": self.calls["extrapolations"],
+                "lora_layers": sum(map(pipeline_facts.is_adapted, self.adapted or ())),
+                **cache_contexts.counts(cached),
                 **self.peaks.counts(),
                 **({} if graphs is None else {"compiled_graphs": graphs}),
             },
         }
+
+    def _prompt_hits(self) -> int:
+        """Hits of vLLM-Omni's prompt-embedding cache since it was installed; 0 without one."""
+        return int(getattr(getattr(self.runner, "prompt_embed_cache", None), "hits", 0))
 
     def _cache_backend(self) -> str:
         """Name of the enabled cache, read from the runner's state and not from the configuration."""

@@ -487,6 +487,22 @@ COLUMNS: tuple[Column, ...] = (
         better=HIGHER,
     ),
     Column(
+        "exact_last_turn",
+        METRIC,
+        "of edits in several turns, share of checked pictures of the last turn that show all that was asked",
+        label="pictures of the last turn that show what was asked",
+        heading="last turn",
+        better=HIGHER,
+    ),
+    Column(
+        "drift",
+        METRIC,
+        "of edits in several turns, mean absolute difference of the last turn's pictures from the source, 0 to 1, "
+        "in the worst of those places that no turn names",
+        label="drift over turns",
+        better=LOWER,
+    ),
+    Column(
         "text_right",
         METRIC,
         "share of pictures that show the text which their prompt quotes, as OCR reads it (ocr=true)",

@@ -45,7 +45,7 @@ def notes_of(sweep: StoredSweep, mine: Measured, data: CellData, gain: paired.Ra
         images = len(image_pairs.stored_images(mine.results[0]))
         wrote = f"for {len(unlike)} of {images} images the AR stage wrote different tokens than in the baseline"
         notes.append(Finding("other_tokens", f"{wrote}; those images are not compared"))
-    notes += _token_times(data)
+    notes += _token_times(data) + _cut_prompts(data)
     if cell.device == "cpu" and cell.config["hardware"]["price_per_gpu_hour"] is not None:
         notes.append(Finding("no_price", "no cost: hardware.price_per_gpu_hour is a GPU's, and this ran on CPU cores"))
     lost = dict.fromkeys(result.telemetry_problem for result in mine.results if result.telemetry_problem)
@@ -69,6 +69,16 @@ def why_not_judged(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.
     if mine.pairs and not any(one.pairs for one in measured):
         return Finding("aa_not_interleaved", "the A/A run had no interleaved baseline")
     return Finding("aa_not_comparable", "the A/A run shares no measurement with its baseline")
+
+
+def _cut_prompts(data: CellData) -> list[Finding]:
+    """Prompts that a pipeline read only the beginning of, as its engine counted them."""
+    counts = (batch.evidence[0].counts.get("prompts_cut", 0) for batch in data.batches if batch.evidence)
+    if not (cut := sum(counts)):
+        return []
+    read = max(request.prompt_tokens for request in data.requests)
+    of = f"of {cut} of {len(data.requests)} prompts the pipeline read only the first {read:,} tokens"
+    return [Finding("prompt_too_long", of)]
 
 
 def _token_times(data: CellData) -> list[Finding]:

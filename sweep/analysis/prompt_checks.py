@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 OUTSIDE = "outside_world"
 """Code of the note that a model knows nothing of a prompt."""
 
+TURNS = "turn_by_turn"
+"""Code of the note that says how pictures fare from turn to turn."""
+
 BREAKS = "breaks_facts"
 """Code of the finding that a feature breaks what the baseline gets right."""
 
@@ -70,6 +73,7 @@ class Checked:
 
     facts: int
     wrong: tuple[Wrong, ...]
+    drift: float | None = None  # of a later turn, how far what no turn named is from the first source, in [0, 1]
 
 
 Key = tuple[int, int]
@@ -84,11 +88,21 @@ class Checks:
     outside: int = 0
     tokens: Mapping[Key, tuple[Wrong, ...]] = field(default_factory=dict)  # of pictures whose AR tokens are known
     handed_over: bool = True  # whether the DiT stage was given the tokens that the AR stage wrote, as far as is known
+    turns: Mapping[Key, int] = field(default_factory=dict)  # of edits in several turns, which one a picture is of
 
     @property
     def exact(self) -> frozenset[Key]:
         """Pictures with every fact right."""
         return frozenset(key for key, one in self.pictures.items() if not one.wrong)
+
+    @property
+    def by_turn(self) -> dict[int, list[Checked]]:
+        """Checked pictures of each turn; {} where no edit has several."""
+        found: dict[int, list[Checked]] = {}
+        for key, turn in sorted(self.turns.items(), key=lambda item: item[1]):
+            if key in self.pictures:
+                found.setdefault(turn, []).append(self.pictures[key])
+        return found
 
     @property
     def said_wrong(self) -> dict[Key, list[str]]:
@@ -114,7 +128,8 @@ def untrained(cell: Cell) -> Finding | None:
         return Finding(OUTSIDE, f"this model has not learnt edits, {nothing}")
     if workload.get("prompt_tokens") is not None:
         return Finding(OUTSIDE, f"this model has not learnt prompts that are cut or lengthened, {nothing}")
-    if (workload["width"], workload["height"]) != (pictures.SIDE, pictures.SIDE):
+    sides = [workload["width"], workload["height"], workload.get("input_width"), workload.get("input_height")]
+    if any(side not in (pictures.SIDE, None) for side in sides):
         return Finding(OUTSIDE, f"this model was trained at {pictures.SIDE}×{pictures.SIDE} alone, {nothing}")
     return None
 
@@ -152,7 +167,8 @@ def of(folder: SweepFolder, cell: Cell, result: RunResult) -> Checks | None:
     found = {one.key: _checked(known[one.name]) for one in made if one.name in known}
     tokens = {one.key: _checked(known[one.tokens_name]).wrong for one in made if one.tokens_name in known}
     handed_over = all(broken_hand_over(batch.evidence) is None for batch in result.batches)
-    return Checks(found, len(stored) - len(made), tokens, handed_over)
+    turns = {(one.prompt_index, one.seed): one.turn for one in result.requests if one.image and one.turn}
+    return Checks(found, len(stored) - len(made), tokens, handed_over, turns)
 
 
 def columns(mine: Checks) -> dict[str, float | int]:
@@ -171,7 +187,31 @@ def columns(mine: Checks) -> dict[str, float | int]:
         "exact_high": high,
         "facts_right": 1 - wrong / facts,
         **({"tokens_right": sum(said) / len(said)} if said else {}),
+        **_of_last_turn(mine),
     }
+
+
+def _of_last_turn(mine: Checks) -> dict[str, float]:
+    """{} where no edit has several turns."""
+    if not mine.by_turn:
+        return {}
+    last = mine.by_turn[max(mine.by_turn)]
+    drifts = [one.drift for one in last if one.drift is not None]
+    exact = sum(not one.wrong for one in last) / len(last)
+    return {"exact_last_turn": exact, **({"drift": sum(drifts) / len(drifts)} if drifts else {})}
+
+
+def _turn_notes(mine: Checks) -> list[Finding]:
+    """How pictures fare from turn to turn."""
+    if len(mine.by_turn) < 2:
+        return []
+    told = []
+    for turn, each in mine.by_turn.items():
+        right = sum(not one.wrong for one in each)
+        drifts = [one.drift for one in each if one.drift is not None]
+        far = f", drift {sum(drifts) / len(drifts):.4f}" if drifts else ""
+        told.append(f"turn {turn}: {right} of {len(each)} show what was asked{far}")
+    return [Finding(TURNS, "; ".join(told))]
 
 
 def notes(features: Sequence[Feature], mine: Checks) -> list[Finding]:
@@ -182,6 +222,7 @@ def notes(features: Sequence[Feature], mine: Checks) -> list[Finding]:
     inexact = set() if features else mine.pictures.keys() - mine.exact
     found = broken_stage.drawn_wrong(inexact, mine.said_wrong, mine.handed_over)
     found += [one for one in broken_stage.judge(mine.said_wrong) if not one.status]
+    found += _turn_notes(mine)
     if not mine.outside:
         return found
     whole = mine.outside + len(mine.pictures)
@@ -273,7 +314,9 @@ def _known(folder: SweepFolder, cell: Cell, result: RunResult) -> Iterator[_Made
 def _check(path: Path, digest: str, question: Question) -> dict[str, Any] | None:
     """As quality.json holds it; None for a picture that cannot be read, which others report."""
     try:
-        return _stored(question.facts(_picture(path, digest)))
+        picture = _picture(path, digest)
+        drift = question.drift(picture) if question.drift else None
+        return _stored(question.facts(picture)) | ({} if drift is None else {"drift": round(drift, 6)})
     except (ValueError, OSError):
         return None
 
@@ -293,7 +336,7 @@ def _stored(found: Sequence[Fact]) -> dict[str, Any]:
 
 def _checked(stored: Mapping[str, Any]) -> Checked:
     """Inverse of `_stored`."""
-    return Checked(stored["facts"], tuple(Wrong(*fact) for fact in stored["wrong"]))
+    return Checked(stored["facts"], tuple(Wrong(*fact) for fact in stored["wrong"]), stored.get("drift"))
 
 
 def _picture(path: Path, digest: str) -> "np.ndarray":

@@ -1,9 +1,11 @@
 """What a request asks of a model that learnt the world: the facts that its picture must show.
 
 A sentence asks for a scene. An instruction asks for what its source picture shows, changed: that scene is read from the
-picture itself, so that any picture of the world can be edited and checked.
+picture itself, so that any picture of the world can be edited and checked. Of several turns, the first source and all
+instructions so far say what must be seen, and the picture of the turn before which places must be as they were.
 """
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable
@@ -13,12 +15,15 @@ from typing import TYPE_CHECKING
 
 from sweep.checkpoints.world import checks, edit_checks, edits, sentences
 from sweep.checkpoints.world.checks import Fact
+from sweep.checkpoints.world.edits import Edit
 from sweep.checkpoints.world.scenes import Asked, Scene
 from sweep.config import TASKS
 from sweep.engines.images import read_picture
 from sweep.plan.cells import Cell
+from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RequestRow, RunResult
+from sweep.workload.edit_files import EditTurn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,28 +38,63 @@ class Question:
     facts: "Callable[[np.ndarray], list[Fact]]"
     """Every fact of it, for a picture (64 · n, 64 · n, 3) in [0, 1]; ValueError for other shapes."""
 
+    drift: "Callable[[np.ndarray], float | None] | None" = None
+    """Of a later turn: how far its chain has changed what no turn named (`edit_checks.drift`)."""
+
 
 def of(folder: SweepFolder, cell: Cell, result: RunResult, request: RequestRow) -> Question | None:
     """None where the model knows nothing of what is asked."""
     index = request.prompt_index
     prompt = result.prompts[index] if index < len(result.prompts) else ""
-    source = source_path(folder, cell, request.seed)
-    return _of_edit(source, _size(cell), prompt) if source else _of_sentence(prompt)
+    if not edits_in(cell):
+        source = source_path(folder, cell, result, request)
+        return _of_edit(source, _size(cell), prompt) if source else _of_sentence(prompt)
+    turns = turns_until(cell, index)
+    source, given = first_source(folder, cell, index), source_path(folder, cell, result, request)
+    if source is None or given is None or any(turn.count > 1 or turn.mask for turn in turns):
+        return None
+    return _of_turns(source, given, _size(cell), tuple(turn.instruction for turn in turns))
 
 
-def source_path(folder: SweepFolder, cell: Cell, seed: int) -> Path | None:
-    """The picture that a cell edits with this seed; None where it draws from text alone."""
+def edits_in(cell: Cell) -> tuple[EditTurn, ...]:
+    """The edits of a cell that come with their pictures, by prompt_index; () where there are none."""
+    return cell.inputs.edits if cell.inputs else ()
+
+
+def turns_until(cell: Cell, index: int) -> tuple[EditTurn, ...]:
+    """The turn with this prompt_index and those of its line before it, in order; () for another index."""
+    edits = edits_in(cell)
+    return edits[index - edits[index].turn + 1 : index + 1] if index < len(edits) else ()
+
+
+def first_source(folder: SweepFolder, cell: Cell, index: int) -> Path | None:
+    """The picture that the line of this prompt_index starts from."""
+    for turn in turns_until(cell, index)[:1]:
+        return folder.kept_picture(turn.pictures[0].file, turn.pictures[0].sha256)
+    return None
+
+
+def source_path(folder: SweepFolder, cell: Cell, result: RunResult, request: RequestRow) -> Path | None:
+    """The picture that a request edits; None where it draws from text alone, or where that is not known."""
     if cell.config["workload"].get("task", TASKS[0]) == TASKS[0]:
         return None
-    return folder.input_image(cell) or folder.made_input(cell, seed)
+    if not edits_in(cell):
+        return folder.input_image(cell) or folder.made_input(cell, request.seed)
+    index = request.prompt_index
+    if request.turn <= 1:
+        return first_source(folder, cell, index)
+    before = (one for one in result.requests if (one.prompt_index, one.seed) == (index - 1, request.seed) and one.image)
+    with contextlib.suppress(Unfit):
+        return next((folder.image_path(cell, one.image) for one in before), None)
+    return None
 
 
-def source_picture(folder: SweepFolder, cell: Cell, seed: int) -> "np.ndarray | None":
-    """The same as (height, width, 3) of uint8, as engines edit it; also None where it cannot be read."""
+def source_picture(folder: SweepFolder, cell: Cell, result: RunResult, request: RequestRow) -> "np.ndarray | None":
+    """The same as (height, width, 3) of uint8, as large as the result; also None where it cannot be read."""
     import numpy as np
 
     try:
-        path = source_path(folder, cell, seed)
+        path = source_path(folder, cell, result, request)
         return np.asarray(read_picture(path, _size(cell))) if path else None
     except (OSError, ValueError):
         return None
@@ -72,18 +112,33 @@ def _of_sentence(prompt: str) -> Question | None:
     return Question(f"{checks.VERSION} {prompt}", asked, functools.partial(checks.facts, asked=asked))
 
 
-@functools.lru_cache(maxsize=4096)
 def _of_edit(source: Path, size: tuple[int, int], instruction: str) -> Question | None:
     """None also for a source that cannot be read, or that shows anything but the world."""
+    return _of_turns(source, source, size, (instruction,))
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_turns(source: Path, given: Path, size: tuple[int, int], said: tuple[str, ...]) -> Question | None:
+    """The last of several instructions, one after the other, about `source`; the last one edits `given`.
+
+    What must be seen follows from all of them, so a picture answers for what earlier turns of its chain broke.
+    """
     try:
-        picture, scene, digest = _source(source, size)
+        first, scene, digest = _source(source, size)
+        picture, _, given_digest = _source(given, size)
     except (OSError, ValueError):
         return None
-    edit = edits.read(instruction, scene) if scene else None
-    if edit is None:
-        return None
-    facts = functools.partial(edit_checks.facts, picture, edit=edit)
-    return Question(f"{edit_checks.VERSION} {digest} {instruction}", edits.asked_of(edit.target), facts)
+    done: list[Edit] = []
+    for instruction in said:
+        edit = edits.read(instruction, scene) if scene else None
+        if edit is None:
+            return None
+        done.append(edit)
+        scene = edit.target
+    facts = functools.partial(edit_checks.facts, picture, edit=done[-1])
+    text = f"{edit_checks.VERSION} {digest} {'; '.join(said)}" + (f" {given_digest}" if len(said) > 1 else "")
+    drift = functools.partial(edit_checks.drift, first, done=done) if len(said) > 1 else None
+    return Question(text, edits.asked_of(done[-1].target), facts, drift)
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ Also how a built one gets to its place. Knows no model and no format.
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -48,6 +49,13 @@ def _pieces(size: int) -> list[tuple[int, int]]:
     if size <= WHOLE_BYTES:
         return [(0, size)]
     return [((size - PIECE_BYTES) * number // (SAMPLES - 1), PIECE_BYTES) for number in range(SAMPLES)]
+
+
+def pipeline_of(path: str | Path) -> str:
+    """The pipeline's class that a checkpoint's model_index.json names; "" where it names none."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((Path(path) / "model_index.json").read_bytes()).get("_class_name", ""))
+    return ""
 
 
 def digests(folder: Path) -> dict[str, str]:

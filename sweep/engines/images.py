@@ -38,9 +38,23 @@ def fault_of(image: "Image.Image", size: tuple[int, int], finite: bool = True) -
 
 
 def read_input(request: Request) -> "Image.Image":
-    """The request's input image in RGB, resized to the size of the output."""
-    assert request.input_image is not None
-    return read_picture(Path(request.input_image), request.size)
+    """The image that the request edits, in RGB and of its `input_size`, which is the output's where it has none."""
+    return read_inputs(request)[0]
+
+
+def read_inputs(request: Request) -> "list[Image.Image]":
+    """The same of all images that it takes, the one to edit first."""
+    return [read_picture(Path(path), request.input_size or request.size) for path in request.images]
+
+
+def read_mask(request: Request) -> "Image.Image | None":
+    """Its mask in shades of grey, as large as the image that it edits; None where it has none."""
+    from PIL import Image
+
+    if request.mask is None:
+        return None
+    with Image.open(request.mask) as image:
+        return image.convert("L").resize(request.input_size or request.size, Image.Resampling.NEAREST)
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> "Image.Image":

@@ -80,11 +80,22 @@ class Request:
     prompt_tokens: int | None = None  # pad or trim the prompt to this many tokens of the model's tokenizer
     input_image: str | None = None  # path of the image to edit; None for text-to-image
     text: Text | None = None
+    further_images: tuple[str, ...] = ()  # paths of what an edit takes besides
+    mask: str | None = None  # path of an image that is white where the edited one may change
+    input_size: tuple[int, int] | None = None  # width and height to which images are resized first; None: `size`
+    line: int = 0  # of edits.jsonl, from 1; 0 without such a file
+    turn: int = 0  # of its line, from 1; 0 where the line has one
+    follows: int | None = None  # prompt_index of the turn before, whose image this one edits
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.width, self.height
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Paths of all that an edit takes, the one to edit first."""
+        return () if self.input_image is None else (self.input_image, *self.further_images)
 
     @property
     def task(self) -> str:

@@ -26,6 +26,14 @@ class Preflight:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class EditInputs:
+    """What a model takes to edit in one request."""
+
+    most: int | None = 1  # pictures; None: any number
+    mask: bool = False  # a picture that says where it may change
+
+
 def _nothing_to_add(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     return Preflight()
 
@@ -50,6 +58,12 @@ class EngineKind:
 
     lacks: Callable[[RunConfig], Finding | None] = lambda run: None
     """What it lacks for a model or task, on any machine."""
+
+    edit_inputs: Callable[[RunConfig], EditInputs] = lambda run: EditInputs()
+    """What its model takes to edit, of those that edit at all."""
+
+    prompt_tokens: Mapping[str, int] = field(default_factory=dict)
+    """By model family, how many tokens of a prompt it reads; families that are not there have no limit."""
 
     stage_devices: Callable[[RunConfig], int] = lambda run: 0
     """Devices beyond those of the features, for stages with devices of their own."""
@@ -168,3 +182,13 @@ def no_adapter(engine: str, run: RunConfig) -> Finding:
     """The engine cannot run models of this family."""
     why = f"engine {engine} has no adapter for {run.model.name} (model family '{run.model.family}')"
     return Finding("model_not_in_engine", why, SKIP)
+
+
+def long_prompt(run: RunConfig) -> Finding | None:
+    """The engine reads fewer tokens of a prompt than workload.prompt_tokens asks for."""
+    engine, model, asked = run.engine.name, run.model, run.workload.prompt_tokens
+    most = kind(engine).prompt_tokens.get(model.family)
+    if most is None or asked is None or asked <= most:
+        return None
+    why = f"engine {engine} reads at most {most:,} tokens of a prompt of {model.name}"
+    return Finding("prompt_too_long", f"workload.prompt_tokens={asked}: {why}", SKIP, short="prompt too long")

@@ -37,9 +37,12 @@ feature's cell measured again. It has no row of its own: its samples join those 
 KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
 """Fields of EngineConfig whose change needs another engine start, whatever the engine."""
 
-NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "checks", "shipped_prompts")
+NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "edits", "checks", "shipped_prompts")
 """Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, what
 is looked at afterwards, and what `num_prompts` is where it is not said."""
+
+IF_SAID = ("input_width", "input_height")
+"""Fields of Workload that are part of a key where they are not None, as they are newer than many stored sweeps."""
 
 NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most", "parts")
 """Fields of Load that change nothing of what is sent: what users were promised, what is measured besides; and a trace,
@@ -202,13 +205,14 @@ def build_cell(
     suffix: str = "",
     files: Callable[[RunConfig], Mapping[str, str]] = lambda run: {},
     prompts: Callable[[Workload], int] = lambda workload: workload.number_of(0),
+    of_features: Callable[[RunConfig], Mapping[str, str]] = lambda run: {},
 ) -> Cell:
     """One composed configuration as a Cell.
 
     `devices` returns what the machine has, `content` hashes the prompts and images that the workload names,
     `runnable` returns why this engine or machine cannot run the model (None when it can), `files` returns fingerprints
-    of the checkpoint and of other files that the engine reads, by path, and `prompts` how many prompts are generated
-    where the workload does not say.
+    of the checkpoint and of other files that the engine reads, by path, `prompts` how many prompts are generated
+    where the workload does not say, and `of_features` fingerprints of files that features read, by feature.
     Raises ConfigError. A declared conflict, an unsupported feature or too few devices make a SKIP instead.
     """
     fields.refuse_unknown(config)
@@ -251,7 +255,9 @@ def build_cell(
     left_out = NOT_GENERATED + (NOT_UNDER_LOAD if loaded else ())
     left_out += ONLY_OF_IMAGES if run.workload.task == TEXT else ONLY_OF_TEXTS
     work_part = {
-        "workload": {k: v for k, v in plain["workload"].items() if k not in left_out},
+        "workload": {
+            k: v for k, v in plain["workload"].items() if k not in left_out and (v is not None or k not in IF_SAID)
+        },
         "content": content(run),
         "batch": run.batch,
         "seed": run.seed,
@@ -264,8 +270,9 @@ def build_cell(
             hashlib.sha256(Path(run.load.mix.mask).read_bytes()).hexdigest() if run.load.mix.mask else ""
         )
     arguments = feature_rules.engine_arguments(chosen, run.engine.name)
-    engine_key = _hash({**engine_part, "features": arguments})
-    key = _hash({**engine_part, **work_part, "features": arguments})
+    own = {"features": arguments, **({"feature_files": dict(read)} if (read := of_features(run)) else {})}
+    engine_key = _hash({**engine_part, **own})
+    key = _hash({**engine_part, **work_part, **own})
     baseline_key = _hash({**engine_part, **work_part, "features": {}})
 
     if loaded and run.load.level not in suffix:

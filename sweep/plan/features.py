@@ -150,9 +150,8 @@ def _missing_ranks(features: Sequence[Feature]) -> Finding | None:
     for feature in features:
         if feature.requires and not names.intersection(feature.requires):
             use = ", because it uses their ranks" if feature.shares_ranks else ""
-            return Finding(
-                "feature_needs_another", f"{feature.name} needs one of {', '.join(feature.requires)}{use}", SKIP
-            )
+            which = f"{'one of ' if len(feature.requires) > 1 else ''}{', '.join(feature.requires)}"
+            return Finding("feature_needs_another", f"{feature.name} needs {which}{use}", SKIP)
         if feature.shares_ranks and 1 < brought < feature.gpus:
             why = f"{feature.name} needs {feature.gpus} ranks, but the other features provide {brought}"
             return Finding("ranks_do_not_match", why, SKIP)

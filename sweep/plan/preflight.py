@@ -13,8 +13,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from profiling.printing import complain
-from sweep.config import INSTALLED, Hardware, RunConfig, Workload, require
-from sweep.engines import registry
+from sweep.config import INSTALLED, Hardware, RunConfig, Workload, at_home, require
+from sweep.engines import lora_files, registry
 from sweep.engines.checkpoint_files import fingerprint
 from sweep.engines.process.nsys_session import RecordingError, usable
 from sweep.findings import SKIP, Finding
@@ -23,6 +23,7 @@ from sweep.machine.devices import Devices, device_names, discover, is_called
 from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan.cells import Cell
+from sweep.plan.edit_rules import check_edits
 from sweep.plan.rules import OFFLINE
 from sweep.workload.inputs import Inputs, read_inputs, with_instructions
 
@@ -38,18 +39,23 @@ def cell_from(
 ) -> Cell:
     """One composed configuration as a Cell. `read` reads the files that its workload names. Raises ConfigError."""
     _from_hub(cfg)
+    _at_home(cfg)
     there: list[Inputs] = []
     found: list[Inputs] = []
 
     def prompts(workload: Workload) -> int:
         there.append(read(workload))
-        return workload.number_of(len(there[0].prompts))
+        return workload.number_of(there[0].number)
 
     def content(run: RunConfig) -> str:
         found.append(with_instructions(there[0] if there else read(run.workload), run.load.mix))
         return found[0].content
 
-    cell = plan.build_cell(cfg, _devices, content, _runnable, overrides, suffix, files=_files, prompts=prompts)
+    def runnable(run: RunConfig, devices: Devices) -> Finding | None:
+        return check_edits(run, found[0]) or _runnable(run, devices)
+
+    checks = {"of_features": _of_features, "files": _files}
+    cell = plan.build_cell(cfg, _devices, content, runnable, overrides, suffix, prompts=prompts, **checks)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     if cell.device == "cuda" and (warning := other_gpus(cell.run_config.hardware)):
@@ -77,6 +83,13 @@ def _from_hub(cfg: DictConfig) -> None:
             OmegaConf.update(cfg, field, hub_cache.folder_of(asked, field))
 
 
+def _at_home(cfg: DictConfig) -> None:
+    """`~` in the paths that features name, which no shell replaces behind a `=`."""
+    for name in OmegaConf.select(cfg, "feature") or ():
+        if isinstance(path := OmegaConf.select(cfg, f"feature.{name}.path"), str):
+            OmegaConf.update(cfg, f"feature.{name}.path", at_home(path))
+
+
 def _devices(config: RunConfig) -> Devices:
     return discover(config.engine, config.model, config.hardware)
 
@@ -86,6 +99,12 @@ def _files(config: RunConfig) -> dict[str, str]:
     given = [] if config.model.embedded or config.model.path is None else [config.model.path]
     given += [value for value in config.engine.args.values() if _is_file(value)]
     return {path: found for path in given if (found := _fingerprint(path))}
+
+
+def _of_features(config: RunConfig) -> dict[str, str]:
+    """Fingerprints of the files and folders that features name in an option called `path`, by feature."""
+    paths = {name: body.get("path") for name, body in config.feature.items()}
+    return {name: _fingerprint(path) for name, path in paths.items() if isinstance(path, str)}
 
 
 def _is_file(value: object) -> bool:
@@ -111,10 +130,11 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
         return kind.preflight(config, feature_rules.parse_features(config.feature, name)).skip
     if not kind.generates:
         return None
-    if missing := kind.lacks(config):
+    if missing := kind.lacks(config) or registry.long_prompt(config):
         return missing
     if model.path is not None:
         require(Path(model.path).is_dir(), f"model.path={model.path}: no such folder")
+    _check_adapter(config)
     if not model.embedded and devices.kind == "cuda" and devices.count == 0:
         size = f" with about {model.memory_gb:.0f} GB for its weights" if model.path is None else ""
         other = "; engine.device=cpu runs it slowly" if kind.on_cpu else ""
@@ -145,6 +165,15 @@ def _runnable(config: RunConfig, devices: Devices) -> Finding | None:
     for warning in found.warnings:
         _warn(warning)
     return found.skip
+
+
+def _check_adapter(config: RunConfig) -> None:
+    """Check a LoRA adapter against the model. Raises ConfigError."""
+    if "lora" in config.feature:
+        model = config.model
+        adapter = lora_files.check(config.feature["lora"], Path(model.path) if model.path else None)
+        if warning := lora_files.other_base(adapter, model):
+            _warn(warning)
 
 
 def require_serving(what: str) -> None:

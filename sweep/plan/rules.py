@@ -11,6 +11,9 @@ from sweep.engines import registry
 OFFLINE = "offline"
 """Name of the load in which an engine is given one batch after another."""
 
+MOST_INPUT_PIXELS = 64_000_000
+"""Of a picture that is edited, as of those that reports open."""
+
 
 def check_run(config: RunConfig) -> None:
     """Rules that involve more than one field. Raises ConfigError with one line for the user."""
@@ -37,6 +40,19 @@ def check_run(config: RunConfig) -> None:
         f"workload.task={work.task}: {model.name} supports only {', '.join(model.tasks)}",
     )
     _check_mix(config)
+    _check_input_size(config)
+
+
+def _check_input_size(config: RunConfig) -> None:
+    work, size = config.workload, config.workload.input_size
+    if size is None:
+        return
+    asked = f"workload.input_width={work.input_width}, workload.input_height={work.input_height}"
+    require(
+        config.load.name == OFFLINE,
+        f"{asked}: goes with load=offline; under load, load.mix.upload is the side of the pictures that edits send",
+    )
+    require(size[0] * size[1] <= MOST_INPUT_PIXELS, f"{asked}: edits at most {MOST_INPUT_PIXELS:,} pixels")
 
 
 def _check_mix(config: RunConfig) -> None:

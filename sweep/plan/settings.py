@@ -10,6 +10,7 @@ from typing import Any
 from sweep.config import TEXT
 from sweep.engines import registry
 from sweep.plan.cells import (
+    IF_SAID,
     KEY_FIELDS,
     NOT_GENERATED,
     NOT_SENT,
@@ -38,7 +39,11 @@ def settings_of(cell: Cell) -> Settings:
         "model": {name: model.get(name) for name in ("name", "family", "path", "embedded", "weights")}
         | ({"stages": stages} if (stages := _given(model.get("stages"))) else {}),
         "parallel": {"gpus": config["parallel"].get("gpus")},
-        "workload": {name: value for name, value in work.items() if name not in left_out},
+        "workload": {
+            name: value
+            for name, value in work.items()
+            if name not in left_out and (value is not None or name not in IF_SAID)
+        },
         "load": {k: v for k, v in config["load"].items() if k not in NOT_SENT} if cell.under_load else {},
         "feature": {one.name: {"gpus": one.gpus, **one.options} for one in cell.chosen},
     }

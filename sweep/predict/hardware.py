@@ -74,12 +74,15 @@ class Device:
     def all_reduce_s(self, nbytes: float, ranks: int) -> float | None:
         """Seconds that an all-reduce of `nbytes` on each of `ranks` devices takes; None where none was measured.
 
+        Of a number of ranks that was not measured it is that of the next smaller one that was, else of the smallest.
         Between two measured sizes, time is a power of size. Below the smallest it is that of the smallest, and above
         the largest it grows with size.
         """
-        rows = sorted((row.bytes, row.us * MICRO) for row in self.all_reduce or () if row.ranks == ranks)
-        if not rows:
+        counts = {row.ranks for row in self.all_reduce or ()}
+        if not counts:
             return None
+        known = max((count for count in counts if count <= ranks), default=min(counts))
+        rows = sorted((row.bytes, row.us * MICRO) for row in self.all_reduce or () if row.ranks == known)
         sizes = [size for size, _ in rows]
         after = bisect.bisect_left(sizes, nbytes)
         if after == 0:

@@ -6,6 +6,7 @@ allocator's rounding, workspaces of convolutions and what the framework holds ar
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 from sweep.config import Dit, Stack, Vae
@@ -57,6 +58,9 @@ first block takes at the picture's size: input, norm, activation."""
 
 ALIVE_IN_A_CAUSAL_DECODE = 18.0
 """Likewise of a causal VAE, in channels of the last level: with padded frames, and a frame cached for each kernel."""
+
+ALIVE_IN_AN_ENCODE, ALIVE_IN_A_CAUSAL_ENCODE = 5.0, 10.1
+"""Values alive for each pixel of a picture to edit while it is encoded, in channels of the level of its size."""
 
 PARTS = (
     "dit_weights",
@@ -131,8 +135,8 @@ def ledger(point: Point, by: Factors, room: float | None, reserved: float | None
         "vae_weights": _vae_parameters(decoded) * value,
         "framework": by.context_bytes + _communicators(point),
         "dit_activations": _alive(point, shape),
-        "vae_activations": _decoding(point, decoded, by),
-        "latents": 4.0 * point.drawn_at_once * decoded.latent * point.width * point.height / point.model.vae_scale**2,
+        "vae_activations": max(_decoding(point, decoded, by), _encoding(point, decoded, by)),
+        "latents": 4.0 * point.drawn_at_once * decoded.latent * _pixels(point) / point.model.vae_scale**2,
     }
     if point.effects.weights_on_host == MODELS:  # they take turns
         found[min(("dit_weights", "text_encoder_weights"), key=lambda name: found[name])] = 0.0
@@ -209,6 +213,19 @@ def _alive(point: Point, shape: Dit) -> float:
     return point.drawn_at_once * shape.hidden * alive * BYTES[point.dtype] + workspace
 
 
+def _pixels(point: Point) -> int:
+    """Of a picture, and of the one to edit."""
+    return point.width * point.height + (math.prod(point.source) if point.edits else 0)
+
+
+def _encoding(point: Point, shape: Vae, by: Factors) -> float:
+    """Pictures to edit are encoded one by one."""
+    if not point.edits:
+        return 0.0
+    found = alive_in_an_encode(shape, math.prod(point.source)) * BYTES[point.dtype]
+    return found + min(WORKSPACE * found, MOST_WORKSPACE) if shape.causal else found * by.workspace
+
+
 def _decoding(point: Point, shape: Vae, by: Factors) -> float:
     pixels = point.width * point.height
     pictures = 1 if point.effects.slices else point.drawn_at_once
@@ -218,6 +235,11 @@ def _decoding(point: Point, shape: Vae, by: Factors) -> float:
     alive = max(alive_in_a_decode(shape, pixels, point.model.vae_scale), attended)
     found = pictures * alive * BYTES[point.dtype]
     return found + min(WORKSPACE * found, MOST_WORKSPACE) if shape.causal else found * by.workspace
+
+
+def alive_in_an_encode(shape: Vae, pixels: float) -> float:
+    """Values alive at the fullest moment of an encode of so many pixels."""
+    return (ALIVE_IN_A_CAUSAL_ENCODE if shape.causal else ALIVE_IN_AN_ENCODE) * shape.channels[-1] * pixels
 
 
 def alive_in_a_decode(shape: Vae, pixels: float, scale: int) -> float:

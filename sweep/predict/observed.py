@@ -14,13 +14,13 @@ from typing import Any
 from sweep.config import AUTO, ConfigError, RunConfig
 from sweep.plan.features import gpus_needed
 from sweep.plan.typed import typed
-from sweep.predict import executed, shapes
+from sweep.predict import executed, shapes, vision
 from sweep.predict.effects import merged
 from sweep.predict.executed import Executed
 from sweep.predict.feature_files import feature_named
-from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT, Point, point_of
+from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT, Point, picture_tokens, point_of
 
-MEASURED = ("text_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
+MEASURED = ("text_encode", "image_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
 """Phases that are compared; a hand-over takes a millisecond."""
 
 
@@ -117,7 +117,9 @@ def _of_row(cell: Mapping[str, Any]) -> Point:
     """From a row alone: guidance and prompts as the studies have them."""
     model = shapes.named(cell["model"])
     chosen = [feature_named(name, cell["engine"], _options(name, cell)) for name in cell["features"]]
-    prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"])
+    edits = model.tasks == ["image_edit"]
+    source = vision.scaled(model, cell["width"], cell["height"]) if edits else (0, 0)
+    prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"]) + picture_tokens(model, source)
     effects = merged(chosen)
     split = model.ar is not None and cell["gpus"] > gpus_needed(chosen)
     return Point(
@@ -135,6 +137,8 @@ def _of_row(cell: Mapping[str, Any]) -> Point:
         effects=effects,
         ranks=cell["gpus"] - int(split),
         stage_devices=int(split),
+        edits=edits,
+        source=source,
         features=tuple(cell["features"]),
     )
 

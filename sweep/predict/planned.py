@@ -105,6 +105,5 @@ def _seconds(cell: Cell, found: Mapping[str, Foreseen]) -> float | None:
 
 def _batches(cell: Cell) -> int:
     run = cell.run_config
-    prompts = len(cell.inputs.prompts) if cell.inputs else 0
-    requests = number_of_requests(run.workload, run.batch, prompts)
+    requests = number_of_requests(run.workload, run.batch, cell.inputs)
     return run.engine.warmup + requests // run.batch * run.workload.repeats

@@ -8,12 +8,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweep.config import TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
+from sweep.config import EDITS, TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
 from sweep.engines import registry
+from sweep.engines.vllm_omni.families import BATCHING
 from sweep.plan import features as feature_rules
+from sweep.predict import vision
 from sweep.predict.effects import Effects, merged
 
-TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "short": 20, "mixed": 60, "long": 250}
+TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "world_turns": 12, "short": 20, "mixed": 60, "long": 250}
 """Tokens of the shipped prompts, roughly; where workload.prompt_tokens says it, that counts."""
 
 TEMPLATE = {"bagel": 2, "qwen_image": 34, "qwen_image_edit": 64, "glm_image": 60, "z_image": 12}
@@ -42,6 +44,7 @@ class Point:
     ranks: int  # devices of the DiT
     stage_devices: int = 0  # further devices, of the AR stage
     edits: bool = False  # the DiT also sees the picture to edit
+    source: tuple[int, int] = (0, 0)  # width and height in which it does
     pictures: int = 1  # of a cell: prompts × seeds × repeats
     features: tuple[str, ...] = ()
 
@@ -59,8 +62,8 @@ class Point:
     def image_tokens(self) -> int:
         """Tokens of the picture in the DiT, those of the picture to edit among them."""
         side = self.model.patch * self.model.vae_scale
-        own = (self.width // side) * (self.height // side)
-        return own * 2 if self.edits else own
+        seen = [(self.width, self.height)] + ([self.source] if self.edits else [])
+        return sum((width // side) * (height // side) for width, height in seen)
 
     @property
     def ar_tokens(self) -> int:
@@ -83,8 +86,8 @@ class Point:
 
     @property
     def drawn_at_once(self) -> int:
-        """Pictures of a batch that the DiT draws together: of a model with an AR stage, vLLM-Omni draws one by one."""
-        return 1 if self.engine == "vllm_omni" and self.model.ar is not None else self.batch
+        """Pictures of a batch that the DiT draws together: those of some families vLLM-Omni draws one by one."""
+        return 1 if self.engine == "vllm_omni" and self.model.family not in BATCHING else self.batch
 
     @property
     def compiled(self) -> bool:
@@ -126,7 +129,9 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
     dit, _ = shaped(model)
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     ranks = feature_rules.gpus_needed(chosen)
-    said = work.prompt_tokens or TOKENS_OF_A_PROMPT[work.prompt_set]
+    edits = work.task == EDITS
+    source = vision.scaled(model, *(work.input_size or (work.width, work.height))) if edits else (0, 0)
+    said = (work.prompt_tokens or TOKENS_OF_A_PROMPT[work.prompt_set]) + picture_tokens(model, source)
     guided = work.guidance_scale > 1 and work.negative_prompt is not None and not dit.distilled
     effects = merged(chosen, learnt)
     if run.engine.args.get("enforce_eager"):
@@ -146,7 +151,8 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
         effects=effects,
         ranks=ranks,
         stage_devices=kind.stage_devices(run),
-        edits=work.task == "image_edit",
+        edits=edits,
+        source=source,
         pictures=(work.num_prompts or work.shipped_prompts) * work.seeds_per_prompt * work.repeats,
         features=tuple(feature.name for feature in chosen),
     )
@@ -165,6 +171,11 @@ def _branches(model: Model, steps: int) -> float:
     even = (1 - step / steps for step in range(steps))
     guided = sum(SHIFT * time / (1 + (SHIFT - 1) * time) > GUIDED_FROM for time in even)
     return 1 + (BRANCHES - 1) * guided / steps
+
+
+def picture_tokens(model: Model, source: tuple[int, int]) -> int:
+    """Tokens of a picture to edit among those of its prompt; 0 where the text encoder reads none."""
+    return vision.tokens(model.vision, *source) if model.vision is not None and all(source) else 0
 
 
 def _text_tokens(model: Model, prompt: int) -> int:

@@ -6,12 +6,13 @@ Reads files of configuration and the headers of weights, never weights. Knows no
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sweep.config import CONF, ConfigError, Dit, Model, Stack, Vae, nearest
+from sweep.config import CONF, ConfigError, Dit, Model, Stack, Vae, Vision, nearest
+from sweep.engines import tensor_files
 from sweep.plan.typed import typed
 from sweep.predict import decoder
 
@@ -33,7 +34,7 @@ def named(name: str) -> Model:
 
 
 def at_depth(model: Model, layers: Mapping[str, int], parameters: Mapping[str, int] | None = None) -> Model:
-    """The same model with other numbers of layers: of `dit`, `ar` and `text`, as sweep.checkpoints builds them.
+    """The same model with other numbers of layers: `dit`, `ar`, `text` and `vision`, as sweep.checkpoints builds them.
 
     `parameters` of its folders (text_encoder, …) say how many there are; without, only the layers' are taken off.
     """
@@ -49,6 +50,8 @@ def at_depth(model: Model, layers: Mapping[str, int], parameters: Mapping[str, i
             left = max(0.0, stack.params_b - fewer)
             said = (parameters or {}).get(_FOLDERS[name])
             changed[name] = dataclasses.replace(stack, layers=layers[part], params_b=said / 1e9 if said else left)
+    if model.vision is not None and "vision" in layers:
+        changed["vision"] = dataclasses.replace(model.vision, layers=layers["vision"], whole_layers=1)
     return dataclasses.replace(model, **changed)
 
 
@@ -68,7 +71,7 @@ def of_checkpoint(model: Model, folder: Path) -> Model:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             shape = read(found, getattr(model, field))
-            count = parameters(folder / part)
+            count = parameters(folder / part) if field != "vision" else 0  # the text encoder's
             changed[field] = dataclasses.replace(shape, params_b=count / 1e9) if shape is not None and count else shape
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: no shape can be read from it ({type(error).__name__}: {error})") from error
@@ -97,9 +100,6 @@ def _of_one_stack(model: Model, folder: Path) -> dict[str, Any]:
 SECOND = "text_encoder_2"
 """Folder of the larger one of FLUX.1's text encoders. Of the first, a CLIP, one vector reaches the DiT."""
 
-MOST_HEADER = 200_000_000
-"""Bytes of the longest header that is read."""
-
 
 def parameters(folder: Path) -> int:
     """Parameters in the safetensors of a folder, by their headers; 0 without any.
@@ -107,21 +107,7 @@ def parameters(folder: Path) -> int:
     A second copy in another precision (`model.fp16.safetensors`) is not counted. Raises ValueError for a file that is
     no safetensors, and OSError.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    plain = [path for path in files if "." not in path.stem]
-    return sum(math.prod(shape) for path in plain or files for shape in _tensors(path))
-
-
-def _tensors(path: Path) -> Iterator[list[int]]:
-    """Shapes of the tensors of a safetensors file: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(MOST_HEADER, path.stat().st_size):
-            raise ValueError(f"{path.name} is no safetensors")
-        header = json.loads(file.read(length))
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            yield tensor["shape"]
+    return sum(math.prod(shape) for shape in tensor_files.shapes_in(folder).values())
 
 
 def to_json(model: Model) -> dict[str, Any]:
@@ -132,7 +118,7 @@ def to_json(model: Model) -> dict[str, Any]:
 
 def with_shapes(model: Model, stored: Mapping[str, Any]) -> Model:
     """The same model with shapes that `to_json` made. Raises ConfigError for what it did not make."""
-    kinds: Mapping[str, type[Any]] = {"dit": Dit, "vae": Vae, "text_encoder": Stack, "ar": Stack}
+    kinds: Mapping[str, type[Any]] = {"dit": Dit, "vae": Vae, "text_encoder": Stack, "vision": Vision, "ar": Stack}
     found = {name: typed(values, kinds[name], f"shapes.{name}") for name, values in stored.items() if name in kinds}
     return dataclasses.replace(model, **found)
 
@@ -261,10 +247,30 @@ def _stack(config: Mapping[str, Any], known: Stack | None) -> Stack | None:
     )
 
 
+def _vision(config: Mapping[str, Any], known: Vision | None) -> Vision | None:
+    """The vision tower of Qwen2.5-VL; of other models nobody asks."""
+    found = config.get("vision_config") or {}
+    if known is None or "fullatt_block_indexes" not in found:
+        return known
+    return Vision(
+        layers=found["depth"],
+        hidden=found["hidden_size"],
+        heads=found["num_heads"],
+        kv_heads=found["num_heads"],
+        intermediate=found["intermediate_size"],
+        gated=True,
+        patch=found["patch_size"],
+        merge=found["spatial_merge_size"],
+        window=found["window_size"],
+        whole_layers=len(found["fullatt_block_indexes"]),
+    )
+
+
 _PARTS = (
     ("transformer", "dit", _dit),
     ("vae", "vae", _vae),
     ("text_encoder", "text_encoder", _stack),
+    ("text_encoder", "vision", _vision),
     ("vision_language_encoder", "ar", _stack),
 )
 """Folder of a checkpoint, field of a Model, reader."""

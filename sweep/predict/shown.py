@@ -19,6 +19,7 @@ MOST = 40
 
 NAMES = {
     "text_encode": "text encoder",
+    "image_encode": "VAE encode",
     "ar_prefill": "AR prefill",
     "ar_decode": "AR decode",
     "stage_transfer": "hand-over",

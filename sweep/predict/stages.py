@@ -3,16 +3,17 @@
 A phase is a number of calls, each with its Work and what it exchanges between devices. Knows nothing of seconds.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from sweep.config import Stack
-from sweep.predict import decoder, dit, vae
+from sweep.predict import decoder, dit, vae, vision
 from sweep.predict.effects import ALL_TO_ALL, BLOCKS, MODELS, RING
 from sweep.predict.point import Point, shaped
 from sweep.predict.work import NOTHING, Work
 
 TEXT_ENCODE, AR_PREFILL, AR_DECODE, STAGE_TRANSFER = "text_encode", "ar_prefill", "ar_decode", "stage_transfer"
-DENOISE, VAE_DECODE, OTHER = "denoise_step", "vae_decode", "other"
+IMAGE_ENCODE, DENOISE, VAE_DECODE, OTHER = "image_encode", "denoise_step", "vae_decode", "other"
 """In the order of a request; names of summary.csv's {phase}_ms."""
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "int8": 1}
@@ -36,9 +37,10 @@ class Exchange:
     kind: str
     sent: float  # bytes, of each device
     calls: float  # each of which the host launches
+    ranks: int = 2  # devices that exchange with each other
 
     def __mul__(self, times: float) -> "Exchange":
-        return Exchange(self.kind, self.sent * times, self.calls * times)
+        return dataclasses.replace(self, sent=self.sent * times, calls=self.calls * times)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def around(point: Point) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
     found = [_text_encode(point)] if point.model.text_encoder is not None else []
     if point.model.ar is not None:
         found += _ar(point, point.model.ar)
+    if point.edits:
+        found.append(_encode(point))
     stages = 1 if point.model.ar is None else 2
     return tuple(found), (_decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
 
@@ -86,19 +90,26 @@ def around_key(point: Point) -> tuple[object, ...]:
     """All that `around` depends on: points that share it share these phases."""
     does = point.effects
     what = (id(point.model), point.engine, point.device, point.dtype, point.batch, point.width, point.height)
-    asked = (point.branches, point.text_tokens, point.prompt_tokens, point.edits)
+    asked = (point.branches, point.text_tokens, point.prompt_tokens, point.source if point.edits else None)
     changed = (does.weights_on_host, does.dtype, does.tiles, does.slices, does.tile_ranks and point.ranks)
     return (*what, *asked, *changed)
 
 
 def _text_encode(point: Point) -> Phase:
-    """The text encoder reads the prompt and, where there is guidance, the negative prompt, one after the other."""
+    """The text encoder reads the prompt and, where there is guidance, the negative prompt, one after the other.
+
+    A picture to edit it reads with each of them.
+    """
     stack = point.model.text_encoder
     assert stack is not None
     length = stack.tokens or (point.text_tokens if point.model.ar is not None else point.prompt_tokens)
-    work = decoder.of(stack, length, batch=point.batch) * point.branches
+    together = point.batch if point.model.ar is not None else point.drawn_at_once  # fits took it so for GLM-Image
+    work = decoder.of(stack, length, batch=together)
+    if point.edits and point.model.vision is not None:
+        work += vision.of(point.model.vision, stack.hidden, *point.source, together)
+    calls = point.branches * point.batch / together
     swapped = (_swapped(point),) if point.effects.weights_on_host == MODELS else ()
-    return Phase(TEXT_ENCODE, work, point.branches, swapped, point.dtype, point.dtype)
+    return Phase(TEXT_ENCODE, work * calls, calls, swapped, point.dtype, point.dtype)
 
 
 def _ar(point: Point, stack: Stack) -> list[Phase]:
@@ -139,16 +150,19 @@ def _exchanges(point: Point, whole: dit.Forward, runs: float) -> list[Exchange]:
     done: list[Exchange] = []
     exchanging = does.tokens // does.rings
     if exchanging > 1:  # queries, keys, values and output change their owner
-        done.append(Exchange(ALL_TO_ALL, 4 * states / does.tokens * (exchanging - 1) / exchanging, 4) * layers)
+        sent = 4 * states / does.tokens * (exchanging - 1) / exchanging
+        done.append(Exchange(ALL_TO_ALL, sent, 4, exchanging) * layers)
     if does.rings > 1:  # keys and values go all around
-        done.append(Exchange(RING, 2 * states / does.tokens * (does.rings - 1), 2 * (does.rings - 1)) * layers)
+        sent = 2 * states / does.tokens * (does.rings - 1)
+        done.append(Exchange(RING, sent, 2 * (does.rings - 1), does.rings) * layers)
     if does.width > 1:  # two sums, of attention and feed-forward; text and image tokens each where weights differ
         calls = 2 * (2 if shape.joined_layers < shape.layers else 1)
-        done.append(Exchange(SUM, 2 * 2 * states / does.tokens * (does.width - 1) / does.width, calls) * layers)
+        sent = 2 * 2 * states / does.tokens * (does.width - 1) / does.width
+        done.append(Exchange(SUM, sent, calls, does.width) * layers)
     if does.stages > 1:
         done.append(Exchange(SEND, states, does.stages - 1))
     if does.gathers:
-        done.append(Exchange(GATHER, held * (point.ranks - 1) / point.ranks * runs, layers))
+        done.append(Exchange(GATHER, held * (point.ranks - 1) / point.ranks * runs, layers, point.ranks))
     if does.weights_on_host == BLOCKS:
         done.append(Exchange(HOST_AHEAD, held, shape.layers))
     return done
@@ -164,7 +178,7 @@ def denoise(point: Point) -> Phase:
         side = point.model.vae_scale
         channels = point.model.dit.channels if point.model.dit else 0
         noise = point.batch * channels * (point.width // side) * (point.height // side) * BYTES[point.dtype]
-        done.append(Exchange(GATHER, noise, 1) * point.steps)
+        done.append(Exchange(GATHER, noise, 1, does.branches) * point.steps)
     if does.weights_on_host == MODELS:
         done.append(_swapped(point))
     return Phase(
@@ -194,6 +208,13 @@ def tiles(width: int, height: int) -> int:
     if width <= TILE and height <= TILE:
         return 1
     return len(range(0, width, STRIDE)) * len(range(0, height, STRIDE))
+
+
+def _encode(point: Point) -> Phase:
+    """The VAE encodes the pictures to edit, one by one."""
+    _, shape = shaped(point.model)
+    work = vae.encoded(shape, *point.source, point.model.vae_scale) * point.batch
+    return Phase(IMAGE_ENCODE, work, point.batch, dtype=point.dtype, state=point.dtype)
 
 
 def _decode(point: Point) -> Phase:

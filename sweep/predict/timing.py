@@ -18,6 +18,7 @@ from sweep.predict.stages import (
     DENOISE,
     HOST_AHEAD,
     HOST_COPY,
+    IMAGE_ENCODE,
     OTHER,
     STAGE_TRANSFER,
     SUM,
@@ -69,8 +70,8 @@ def bandwidth(device: Device) -> float:
     return device.bandwidth_bytes_s
 
 
-def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: int = 2) -> float:
-    """Seconds to send so many bytes in so many calls: at a share of the link, or as all-reduces were measured.
+def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: int) -> float:
+    """Seconds to send so many bytes in so many calls: at a share of the link, or as all-reduces of so many ranks were.
 
     Raises Unknown where the device's file says neither.
     """
@@ -138,7 +139,7 @@ def compute_s(phase: Phase, device: Device, by: Factors) -> tuple[float, float, 
 
 def moved_s(phase: Phase, device: Device, by: Factors) -> float:
     """Seconds of kernels without products."""
-    if phase.name == VAE_DECODE:
+    if phase.name in (IMAGE_ENCODE, VAE_DECODE):
         return 0.0  # its convolutions' share holds what lies between them
     moved = phase.work.moved * BYTES[phase.state] / (by.moved * bandwidth(device))
     return moved / by.fused if phase.compiled else moved
@@ -154,7 +155,7 @@ def sent_s(exchange: Exchange, device: Device, by: Factors) -> float:
     if exchange.kind == HOST_COPY:
         return exchange.sent / by.host_link
     share = {ALL_TO_ALL: by.all_to_all, RING: by.ring, SUM: by.sum}.get(exchange.kind, by.gather)
-    return exchange_s(device, exchange.sent, exchange.calls, share)
+    return exchange_s(device, exchange.sent, exchange.calls, share, exchange.ranks)
 
 
 def _host_s(phase: Phase, by: Factors) -> float:
@@ -172,6 +173,7 @@ def fixed_s(phase: Phase, by: Factors) -> float:
         TEXT_ENCODE: by.encode_s,
         AR_PREFILL: by.prefill_s,
         AR_DECODE: by.token_s,
+        IMAGE_ENCODE: by.decode_s,
         VAE_DECODE: by.decode_s,
         DENOISE: 0.0,
     }.get(phase.name, 0.0) * phase.calls

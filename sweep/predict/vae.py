@@ -1,4 +1,4 @@
-"""Work of a VAE's decoder, counted from its shape. Pure.
+"""Work of a VAE's decoder and encoder, counted from the decoder's shape. Pure.
 
 Source: diffusers' AutoencoderKL and AutoencoderKLQwenImage (0.40).
 """
@@ -17,6 +17,11 @@ def of(vae: Vae, width: int, height: int, scale: int, batch: int = 1) -> Work:
     return _of(key_of(vae), width, height, scale).by(tokens=batch)
 
 
+def encoded(vae: Vae, width: int, height: int, scale: int) -> Work:
+    """Encoding one picture, which is how pipelines encode those of a batch."""
+    return _encoded(key_of(vae), width, height, scale)
+
+
 @lru_cache(maxsize=4096)
 def _of(shape: tuple[object, ...], width: int, height: int, scale: int) -> Work:
     vae = Vae(*shape)  # type: ignore[arg-type]
@@ -26,8 +31,7 @@ def _of(shape: tuple[object, ...], width: int, height: int, scale: int) -> Work:
     done = _convolution(pixels, taps, vae.latent, first) + _residual(pixels, taps, first, first) * 2
     if vae.causal:
         done += _convolution(pixels, 1, vae.latent, vae.latent)
-    if vae.attention:
-        done += product(pixels, first, 3 * first) + attend(pixels, pixels, first) + product(pixels, first, first)
+    done += _attention(vae, pixels)
     inputs = first
     for level, channels in enumerate(vae.channels):
         done += _residual(pixels, taps, inputs, channels)
@@ -38,6 +42,35 @@ def _of(shape: tuple[object, ...], width: int, height: int, scale: int) -> Work:
             inputs = channels // 2 if vae.causal else channels
             done += _convolution(pixels, 9, channels, inputs)
     return done + _convolution(pixels, taps, last, 3)
+
+
+@lru_cache(maxsize=4096)
+def _encoded(shape: tuple[object, ...], width: int, height: int, scale: int) -> Work:
+    """The decoder backwards, with one residual block less a level, and twice the latent channels at its end."""
+    vae = Vae(*shape)  # type: ignore[arg-type]
+    taps = 9 * (FRAMES if vae.causal else 1)
+    levels = vae.channels[::-1]
+    pixels = (width // scale) * (height // scale) * 4 ** (len(levels) - 1)
+    inputs, last = levels[0], levels[-1]
+    done = _convolution(pixels, taps, 3, inputs)
+    for level, channels in enumerate(levels):
+        done += _residual(pixels, taps, inputs, channels)
+        done += _residual(pixels, taps, channels, channels) * (vae.blocks - 2)
+        inputs = channels
+        if level < len(levels) - 1:
+            pixels //= 4
+            done += _convolution(pixels, 9, channels, channels)
+    done += _residual(pixels, taps, last, last) * 2 + _attention(vae, pixels)
+    done += _convolution(pixels, taps, last, 2 * vae.latent)
+    return done + _convolution(pixels, 1, 2 * vae.latent, 2 * vae.latent) if vae.causal else done
+
+
+def _attention(vae: Vae, pixels: int) -> Work:
+    """One head over all latent pixels, in the middle."""
+    if not vae.attention:
+        return Work()
+    width = vae.channels[0]
+    return product(pixels, width, 3 * width) + attend(pixels, pixels, width) + product(pixels, width, width)
 
 
 def _convolution(pixels: float, taps: int, inputs: int, outputs: int) -> Work:

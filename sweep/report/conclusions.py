@@ -4,9 +4,11 @@ Rows of summary.csv in, sentences out: in the terminal, at the top of report.htm
 and measures nothing: every number is one of the rows'.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from sweep.analysis import family
 from sweep.analysis.engagement import NOT_ENGAGED
@@ -53,6 +55,9 @@ INCOMPLETE = "not_finished"
 NAMED = 4
 """Most cells that one sentence names."""
 
+REASON = 120
+"""Most characters of a reason within a sentence."""
+
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -63,23 +68,30 @@ class Conclusion:
     cells: tuple[str, ...] = ()
 
 
+Described = Callable[[Row], str]
+"""How a cell to take is described."""
+
 Context = tuple[str, ...]
 """What cells share whose speed-ups can be compared: model, engine, batch, size, steps and load."""
 
 
 def conclude(
-    rows: Sequence[Row], ladders: Sequence[Ladder] = (), loads: Sequence[Line] = (), limits: Sequence[LimitCell] = ()
+    rows: Sequence[Row],
+    ladders: Sequence[Ladder] = (),
+    loads: Sequence[Line] = (),
+    limits: Sequence[LimitCell] = (),
+    random_weights: bool = False,
 ) -> tuple[Conclusion, ...]:
     """All conclusions, the answer first and what to do next last; () when nothing was measured.
 
     `rows` of summary.csv with their findings, `loads` what is said of loads together, `limits` the cells of which a
-    limit is known.
+    limit is known. With random weights, speed and quality of what changes images are not those of real ones.
     """
     rows = [row for row in rows if row["role"] in (BASELINE, FEATURE)]
     contexts: dict[Context, list[Row]] = {}
     for row in rows:
         contexts.setdefault(context_of(row), []).append(row)
-    found = [one for group in contexts.values() for one in _fastest(group)]
+    found = [one for group in contexts.values() for one in _fastest(group, random_weights)]
     found += _add_ons(rows)
     found += _best_under_load(ladders)
     found += [Conclusion(LOAD, f"{name}: {about}.") for name, about in loads]
@@ -101,20 +113,21 @@ def context_of(row: Row) -> Context:
 # -- which combination is fastest
 
 
-def _fastest(rows: Sequence[Row]) -> list[Conclusion]:
+def _fastest(rows: Sequence[Row], random_weights: bool) -> list[Conclusion]:
     """The fastest that passes among cells of one context, and what is faster or keeps more."""
     judged = [row for row in rows if row["role"] == FEATURE and _judged(row)]
     if not judged:
         return []
+    described = functools.partial(_described, random_weights=random_weights)
     faster = [row for row in judged if row["status"] == PASS and text(row, "called") == FASTER]
     passing = [row for row in faster if family.certain(row)]
     if not passing:
-        return [_perhaps(faster) if faster else _none_faster(judged), *_warned(judged, None)]
+        return [_perhaps(faster) if faster else _none_faster(judged), *_warned(judged, None, described)]
     best = max(passing, key=_ratio)
     close = [row for row in passing if row is best or _high(row) >= (number(best, "speedup_low") or math.inf)]
     chosen = min(close, key=lambda row: (_devices(row), -_quality(row), -_ratio(row)))
-    found = [_crowned(chosen)] if len(close) == 1 else [_tied(chosen, close)]
-    return [*found, *_by_quality(chosen, passing), *_warned(judged, best)]
+    found = [_crowned(chosen, described)] if len(close) == 1 else [_tied(chosen, close, described)]
+    return [*found, *_by_quality(chosen, passing), *_warned(judged, best, described)]
 
 
 def _judged(row: Row) -> bool:
@@ -122,17 +135,17 @@ def _judged(row: Row) -> bool:
     return row["status"] in USABLE and bool(row.get("valid")) and bool(text(row, "called"))
 
 
-def _crowned(row: Row) -> Conclusion:
-    return Conclusion(FASTEST, f"Fastest that passes: {_described(row)}.", (text(row, "cell_key"),))
+def _crowned(row: Row, described: Described) -> Conclusion:
+    return Conclusion(FASTEST, f"Fastest that passes: {described(row)}.", (text(row, "cell_key"),))
 
 
-def _tied(chosen: Row, close: Sequence[Row]) -> Conclusion:
+def _tied(chosen: Row, close: Sequence[Row], described: Described) -> Conclusion:
     """Intervals overlap, so no cell is the fastest: devices and quality decide which to take."""
     others = sorted((row for row in close if row is not chosen), key=_ratio, reverse=True)
     names = listed([f"{text(row, 'cell')} {speedup_text(row)}" for row in others], NAMED)
     keys = tuple(text(row, "cell_key") for row in (chosen, *others))
     because = _advantage(chosen, others)
-    return Conclusion(TIED, f"Fastest that pass: {_described(chosen)}; too close to call: {names}. {because}", keys)
+    return Conclusion(TIED, f"Fastest that pass: {described(chosen)}; too close to call: {names}. {because}", keys)
 
 
 def _advantage(chosen: Row, others: Sequence[Row]) -> str:
@@ -178,7 +191,7 @@ def _perhaps(faster: Sequence[Row]) -> Conclusion:
     return Conclusion(FASTER_ALONE, sentence, tuple(text(row, "cell_key") for row in faster))
 
 
-def _warned(judged: Sequence[Row], best: Row | None) -> list[Conclusion]:
+def _warned(judged: Sequence[Row], best: Row | None, described: Described) -> list[Conclusion]:
     """Cells that are faster still, but at a price that the quality gates warn of."""
     least = _high(best) if best else 0.0
     faster = [row for row in judged if row["status"] == WARN and text(row, "called") == FASTER]
@@ -186,12 +199,13 @@ def _warned(judged: Sequence[Row], best: Row | None) -> list[Conclusion]:
     if not faster:
         return []
     row = max(faster, key=_ratio)
-    sentence = f"Faster {'still, ' if best else ''}but with a warning: {_described(row)} ({text(row, 'reason')})."
+    sentence = f"Faster {'still, ' if best else ''}but with a warning: {described(row)} ({text(row, 'reason')})."
     return [Conclusion(FASTER_WITH_A_WARNING, sentence, (text(row, "cell_key"),))]
 
 
-def _described(row: Row) -> str:
+def _described(row: Row, random_weights: bool) -> str:
     """`teacache b1, 1.40x (1.12-1.75), 2.21 → 1.58 s, PSNR 33.1 dB, 97% of pictures show what was asked`."""
+    doubt = " (random weights: not representative)" if random_weights and _quality(row) < math.inf else ""
     before, after = digits(number(row, "baseline_latency_s")), digits(number(row, "latency_mean_s"), "s")
     quality, exact = quality_text(row), number(row, "exact_rate")
     parts = [
@@ -200,7 +214,7 @@ def _described(row: Row) -> str:
         "images identical" if quality == "identical" else f"PSNR {quality}" if quality.endswith("dB") else quality,
         "" if exact is None else f"{exact:.0%} of pictures show what was asked",
     ]
-    return ", ".join(filter(None, parts))
+    return ", ".join(filter(None, parts)) + doubt
 
 
 def _ratio(row: Row) -> float:
@@ -293,9 +307,15 @@ def _do_not_use(rows: Sequence[Row]) -> list[Conclusion]:
     features = [row for row in lost if row["role"] == FEATURE]
     return [
         *_about(INCOMPLETE, unfinished, lambda names: f"Not finished: {names}; the same command resumes it."),
-        *_about(BASELINE_FAILED, alone, lambda names: f"The baseline itself failed: {names} (see the reason of each)."),
-        *_about(DO_NOT_USE, features, lambda names: f"Do not use: {names} (see the reason of each)."),
+        *_about(BASELINE_FAILED, alone, lambda names: f"The baseline itself failed: {names}.", _first_reason(alone)),
+        *_about(DO_NOT_USE, features, lambda names: f"Do not use: {names}.", _first_reason(features)),
     ]
+
+
+def _first_reason(rows: Sequence[Row]) -> Callable[[Row], str]:
+    """`(a pixel differs by 0.153, more than the gate of 0.05)` behind the first of these cells, "" behind others."""
+    reason = shorten(text(rows[0], "reason"), REASON, placeholder="…") if rows else ""
+    return lambda row: f"({reason})" if row is rows[0] and reason else ""
 
 
 def _slower(rows: Sequence[Row]) -> list[Conclusion]:

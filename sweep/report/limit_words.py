@@ -33,12 +33,15 @@ IN_WORDS = {
     "text_encode": "the text encoder",
     "ar_prefill": "AR prefill at {share} of the limit",
     "ar_decode": "AR decode at {share} of the bandwidth",
+    "image_encode": "the VAE's encoder at {share} of the peak",
     "vae_decode": "the VAE's convolutions at {share} of the peak",
     "other": "the request outside all phases",
 }
 """What seconds are spent on."""
 
-PHASES = {"denoise_step": "the DiT", "vae_decode": "the VAE"}
+PHASES_OF_A_VAE = ("image_encode", "vae_decode")
+
+PHASES = {"denoise_step": "the DiT", "image_encode": "the VAE's encoder", "vae_decode": "the VAE"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def _joined(one: Spent) -> tuple[str, str]:
     if one.phase in WHOLE:
         return one.phase, one.phase
     if one.on in (causes.PRODUCTS, causes.ATTENTION, causes.CONVOLUTIONS):
-        return one.phase, one.phase if one.phase == "vae_decode" else causes.PRODUCTS
+        return one.phase, one.phase if one.phase in PHASES_OF_A_VAE else causes.PRODUCTS
     return one.phase, one.on
 
 

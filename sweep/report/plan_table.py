@@ -86,10 +86,10 @@ def print_plan(plan: Plan, console: Console | None = None, seen: Outlook | None 
 def _asked(cell: Cell) -> tuple[str, str, str]:
     """Prompts, requests a repeat, and repeats; of a load its own number of requests, sent once."""
     run = cell.run_config
-    prompts = len(cell.inputs.prompts) if cell.inputs else 0
+    prompts = cell.inputs.number if cell.inputs else 0
     if cell.under_load:
         return f"{prompts:,}" if prompts else "random", f"{run.load.requests:,}", "1"
-    return f"{prompts:,}", f"{number_of_requests(run.workload, run.batch, prompts):,}", str(run.workload.repeats)
+    return f"{prompts:,}", f"{number_of_requests(run.workload, run.batch, cell.inputs):,}", str(run.workload.repeats)
 
 
 def _prompts(plan: Plan) -> str:
@@ -103,6 +103,9 @@ def _source(cell: Cell) -> str:
     count = len(inputs.prompts) if inputs else 0
     if random_texts(work):
         return f"random ones of {work.input_len} tokens"
+    if inputs and inputs.edits:
+        lines = f"1 line ({count} turns)" if inputs.number == 1 else f"{inputs.number} lines ({count} turns)"
+        return f"{lines} of {work.edits}" if work.edits else f"{lines} of the shipped set '{work.prompt_set}'"
     if work.prompt is not None:
         return "workload.prompt"
     if work.prompts is None:

@@ -40,7 +40,9 @@ class Stored:
     @cached_property
     def conclusions(self) -> tuple[Conclusion, ...]:
         """What the sweep found, in sentences."""
-        return conclusions.conclude(self.summary.rows, self.summary.ladders, self.load_lines, self.limits)
+        return conclusions.conclude(
+            self.summary.rows, self.summary.ladders, self.load_lines, self.limits, random_weights=bool(self.note)
+        )
 
     @cached_property
     def limits(self) -> list[LimitCell]:

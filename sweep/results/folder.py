@@ -33,7 +33,7 @@ from sweep.plan.stored import check_plan
 from sweep.results import engine_log, side_files, stored_events, stored_images
 from sweep.results.files import ContainedFiles, Unfit, encoded, parsed, unusable
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult, implausible
-from sweep.workload.inputs import Inputs, image_bytes
+from sweep.workload.inputs import image_bytes
 
 SECRETS = ".secrets.json"
 """What is masked in plan.json, while the sweep runs."""
@@ -147,16 +147,17 @@ class SweepFolder:
 
     def keep_inputs(self, plan: Plan) -> None:
         """Copy the images that the plan's cells edit, so that all cells edit the same. Raises ConfigError, OSError."""
-        for inputs in {cell.inputs for cell in plan.cells if cell.inputs and cell.inputs.image and not cell.skip}:
-            kept = self._kept_image(inputs)
-            if kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == inputs.image_sha256:
+        wanted = {cell.inputs for cell in plan.cells if cell.inputs and not cell.skip}
+        for path, sha256, field in {(*one, inputs.field) for inputs in wanted for one in inputs.pictures}:
+            kept = self.kept_picture(path, sha256)
+            if kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == sha256:
                 continue
-            data = image_bytes(inputs.image, inputs.image)
+            data = image_bytes(path, path, field)
             require(
-                hashlib.sha256(data).hexdigest() == inputs.image_sha256,
-                f"workload.input_image={inputs.image}: the file changed while the sweep was planned; start it again",
+                hashlib.sha256(data).hexdigest() == sha256,
+                f"workload.{field}={path}: the file changed while the sweep was planned; start it again",
             )
-            self.files.write(kept, data)
+            self.files.write(self.path / "inputs" / kept.name, data)
 
     def made_input(self, cell: Cell, seed: int, size: tuple[int, int] | None = None) -> Path:
         """The image that a cell edits with this seed when none was given; `size` where it is not the cell's own."""
@@ -165,11 +166,12 @@ class SweepFolder:
 
     def input_image(self, cell: Cell) -> Path | None:
         """The copy of the image that a cell edits; None when it has none."""
-        return self._kept_image(cell.inputs) if cell.inputs and cell.inputs.image else None
+        inputs = cell.inputs
+        return self.kept_picture(inputs.image, inputs.image_sha256) if inputs and inputs.image else None
 
-    def _kept_image(self, inputs: Inputs) -> Path:
-        """An absolute path, because an engine may run in another folder."""
-        return self.path.resolve() / "inputs" / f"{inputs.image_sha256[:16]}{Path(inputs.image).suffix.lower()}"
+    def kept_picture(self, file: str, sha256: str) -> Path:
+        """The copy of a picture that cells edit: an absolute path, because an engine may run in another folder."""
+        return self.path.resolve() / "inputs" / f"{sha256[:16]}{Path(file).suffix.lower()}"
 
     @property
     def has_plan(self) -> bool:

@@ -101,6 +101,10 @@ class RequestRow(Struct, frozen=True):
     itl_s: tuple[Seconds, ...] = ()  # of a text that streams, the gaps between its chunks; () without chunks
     task: Code = ""  # generate, edit or write; "" in results stored before a load could mix them
     server: str = ""  # URL of the replica that was asked; "" where there is one server
+    line: Number = 0  # of edits.jsonl, from 1; with the seed it says which chain of turns; 0 without such a file
+    turn: Number = 0  # of its line, from 1; 0 where the line has one
+    input_width: Number = 0  # pixels to which the picture was resized that it edits; 0 for a picture from text
+    input_height: Number = 0
 
 
 class BatchRow(Struct, frozen=True):

@@ -58,8 +58,13 @@ def _is_reading(value: Any) -> bool:
 
 
 def _is_checked(value: Any) -> bool:
-    """Whether it is how many facts of a picture were checked, and which are wrong: kind, place, asked, seen."""
-    if not isinstance(value, dict) or value.keys() != {"facts", "wrong"}:
+    """Whether it is how many facts of a picture were checked, and which are wrong: kind, place, asked, seen.
+
+    Of an edit in several turns also its drift, in [0, 1].
+    """
+    if not isinstance(value, dict) or value.keys() - {"drift"} != {"facts", "wrong"}:
+        return False
+    if not _is_number(drift := value.get("drift", 0.0)) or not 0 <= drift <= 1:
         return False
     facts, wrong = value["facts"], value["wrong"]
     whole = isinstance(facts, int) and isinstance(wrong, list) and 0 <= len(wrong) <= facts <= 1000 and facts > 0

@@ -20,7 +20,7 @@ from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import Span, TelemetrySample
 from sweep.analysis import stage_overlap
-from sweep.config import TEXT
+from sweep.config import EDITS, TEXT
 from sweep.engines import registry
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
@@ -30,7 +30,7 @@ from sweep.machine.gpu_neighbours import Before, disturbances
 from sweep.plan.cells import Cell
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, TOKEN_TIMES, BatchRow, LoadFacts, RequestRow, RunResult
-from sweep.run import schedule, source_pictures
+from sweep.run import schedule, source_pictures, turn_taking
 from sweep.run.baseline_engine import BaselineEngine
 from sweep.run.drivers import Failed, OfflineDriver, Record, baseline_output
 from sweep.run.load_driver import LoadDriver, Lost
@@ -68,7 +68,7 @@ class Measurement:
         self.telemetry_samples: tuple[TelemetrySample, ...] = ()
 
     def warm_up(self, host: EngineHost, baseline: BaselineEngine | None = None) -> None:
-        """Generate the first batch as often as the configuration says, unmeasured. Raises EngineFailure.
+        """Generate the first batch of each shape as often as the configuration says, unmeasured. Raises EngineFailure.
 
         The interleaved baseline warms up as well.
         """
@@ -76,13 +76,14 @@ class Measurement:
         inputs = self.cell.inputs or read_inputs(run.workload)
         self.prompts = inputs.prompts
         texts = run.workload.task == TEXT  # a load warms up for itself, and texts have nothing else
-        requests = [] if texts else self._with_input_images(build_requests(run.workload, run.batch, run.seed, inputs))
+        asked = [] if texts else build_requests(run.workload, run.batch, run.seed, inputs)
+        requests = self._with_input_images(asked, inputs)
         rounds = batches(requests, run.batch)
         self.turns = self._load(inputs) if self.cell.under_load else schedule.offline(rounds, run.workload.repeats)
         self.folder.emit("cell", key=self.cell.key, state="warm-up")
         self.doing = "warming up"
         with self._timed("warm_up"):
-            for first in [tuple(rounds[0])] * run.engine.warmup if rounds else []:
+            for first in turn_taking.first_of_each_shape(rounds) * run.engine.warmup:
                 baseline_output(baseline, first, run.engine.warmup_timeout_s, self.doing)
                 output = host.generate(first, None, run.engine.warmup_timeout_s, self.doing)
                 self.warm_up_evidence += (output.evidence,)
@@ -124,7 +125,7 @@ class Measurement:
     def _driver(
         self, host: EngineHost, baseline: BaselineEngine | None, sampler: ProcessTreeSampler
     ) -> OfflineDriver | LoadDriver:
-        path, run = self.folder.cell_path(self.cell).resolve(), self.run
+        path, run = self.pictures, self.run
         if not self.cell.under_load:
             return OfflineDriver(host, baseline, path, run.engine.request_timeout_s, sampler.mark)
         settings = ServeSettings(run.model.name, run.batch, run.load.batch_wait_ms, run.load.queue)
@@ -158,7 +159,7 @@ class Measurement:
             limits = (run.model.size_multiple, run.model.max_pixels)
             requests = mixed(requests, asked.mix, run.seed, inputs.instructions, len(inputs.prompts), *limits)
             self.prompts = (*inputs.prompts, *inputs.instructions)
-        return schedule.load(self._with_input_images(requests), due_s)
+        return schedule.load(self._with_input_images(requests, inputs), due_s)
 
     def _end_load(self, driver: OfflineDriver | LoadDriver) -> None:
         """Take over what only a load has. Raises EngineFailure when no request succeeded."""
@@ -194,7 +195,7 @@ class Measurement:
         for number, turn in enumerate(self.turns):
             self.doing = turn.doing
             self._progress(number, len(self.turns))
-            yield turn
+            yield turn_taking.with_made(turn, self.pictures, registry.kind(self.run.engine.name).generates)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -205,8 +206,16 @@ class Measurement:
         finally:
             self.stage_s[stage] = time.perf_counter() - began
 
-    def _with_input_images(self, requests: list[Request]) -> list[Request]:
-        edits = self.run.workload.task == "image_edit"
+    @property
+    def pictures(self) -> Path:
+        """Absolute path of the cell's folder, which its pictures are in."""
+        return self.folder.cell_path(self.cell).resolve()
+
+    def _with_input_images(self, requests: list[Request], inputs: Inputs) -> list[Request]:
+        if inputs.edits:
+            kept = {path: str(self.folder.kept_picture(path, sha256)) for path, sha256 in inputs.pictures}
+            return [turn_taking.with_kept(request, kept) for request in requests]
+        edits = self.run.workload.task == EDITS
         return [
             self._with_input_image(request) if edits or request.input_image is not None else request
             for request in requests
@@ -217,7 +226,7 @@ class Measurement:
         given = request.input_image if kept is None else str(kept)
         if not given:
             side = self.run.load.mix.upload if self.cell.under_load else None
-            size = (side, side) if side else request.size
+            size = (side, side) if side else request.input_size or request.size
             usual = size == (self.run.workload.width, self.run.workload.height)
             image = self.folder.made_input(self.cell, request.seed, None if usual else size)
             if not image.exists():

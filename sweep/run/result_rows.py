@@ -151,6 +151,7 @@ def failed_rows(failed: Failed, number: int, began_s: float, error: str) -> tupl
 
 def _asked(request: Request, repeat: int, number: int) -> dict[str, Any]:
     """What is known of a request before it is sent."""
+    given = request.input_size or request.size if request.images else (0, 0)
     return {
         "request_id": f"{request.request_id}.{repeat}",
         "prompt_index": request.prompt_index,
@@ -161,6 +162,10 @@ def _asked(request: Request, repeat: int, number: int) -> dict[str, Any]:
         "repeat": repeat,
         "batch_index": number,
         "task": request.task,
+        "line": request.line,
+        "turn": request.turn,
+        "input_width": given[0],
+        "input_height": given[1],
     }
 
 

@@ -1,4 +1,4 @@
-"""Inputs of a workload: prompts and input image as they were when the sweep was planned.
+"""Inputs of a workload: prompts and pictures as they were when the sweep was planned.
 
 Read once, kept in the plan and used by every cell, so that what runs is what was planned, whatever happens to the
 files meanwhile. Knows nothing of cells.
@@ -14,11 +14,14 @@ from typing import Any
 
 from sweep.config import TEXT, ConfigError, Mix, Workload, require
 from sweep.findings import Finding
+from sweep.workload import edit_files
+from sweep.workload.edit_files import EditTurn, Picture
 from sweep.workload.prompts import all_prompts, estimate_tokens
 from sweep.workload.sharegpt import read_conversations
 
 READ = (
-    *("task", "prompt", "prompts", "prompts_column", "prompt_set", "num_prompts", "shipped_prompts", "input_image"),
+    *("task", "prompt", "prompts", "prompts_column", "prompt_set", "num_prompts", "shipped_prompts"),
+    *("input_image", "edits"),
 )
 """Fields of Workload that say what is read."""
 
@@ -36,13 +39,37 @@ class Inputs:
     output_lens: tuple[int, ...] = ()  # tokens of the reply to each prompt, estimated; () where there are no replies
     notes: tuple[Finding, ...] = ()  # how the prompts differ from what was asked for; without a status
     instructions: tuple[str, ...] = ()  # for the edits that a load mixes in
+    edits: tuple[EditTurn, ...] = ()  # one a prompt, the turns of a line one after the other; () without a folder
+    folder: str = ""  # absolute path of the one that they are in
+
+    @property
+    def number(self) -> int:
+        """Distinct prompts, or lines of edits, each with all its turns."""
+        return len({one.line for one in self.edits}) if self.edits else len(self.prompts)
+
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]:
+        """Path and hash of every file that is edited or masks what is."""
+        named = [(self.image, self.image_sha256)] if self.image else []
+        named += [(self.path_of(one), one.sha256) for edit in self.edits for one in edit.files]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def field(self) -> str:
+        """The field of Workload that says where pictures are."""
+        return "edits" if self.edits else "input_image"
+
+    def path_of(self, picture: Picture) -> str:
+        """Absolute path of a picture in the folder of edits."""
+        return str(Path(self.folder) / picture.file)
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Inputs":
         """Inverse of `dataclasses.asdict`."""
         notes = tuple(Finding(**note) for note in data["notes"])
         lists = {name: tuple(data.get(name, ())) for name in ("prompts", "output_lens", "instructions")}  # some are new
-        return Inputs(**{**data, **lists, "notes": notes})
+        edits = tuple(map(EditTurn.from_json, data.get("edits", ())))
+        return Inputs(**{**data, **lists, "notes": notes, "edits": edits})
 
 
 def with_instructions(inputs: Inputs, mix: Mix) -> Inputs:
@@ -61,6 +88,8 @@ def read_inputs(workload: Workload) -> Inputs:
     """Read the files that `workload` names. Raises ConfigError with one line for the user."""
     if random_texts(workload):
         return Inputs((), hashlib.sha256().hexdigest()[:16])
+    if workload.reads_edits:
+        return _read_edits(workload)
     replies = conversations(workload)
     asked = [question for question, _ in replies] or all_prompts(workload)
     distinct = list(dict.fromkeys(asked))
@@ -80,6 +109,36 @@ def read_inputs(workload: Workload) -> Inputs:
         sha256 = hashlib.sha256(data).hexdigest()
     notes = tuple(_notes(workload, asked, distinct))
     return Inputs(prompts, digest.hexdigest()[:16], image, sha256, written, notes)
+
+
+def _read_edits(workload: Workload) -> Inputs:
+    """Pictures with their instructions; a prompt is a turn of a line."""
+    name = workload.edits if workload.edits is not None else str(edit_files.SHIPPED)
+    asked = edit_files.read_edits(name)
+    distinct = list({_without_number(line): line for line in reversed(asked)}.values())[::-1]
+    chosen = distinct[: workload.number_of(len(distinct))]
+    edits = tuple(turn for line in chosen for turn in line)
+    digest = hashlib.sha256(repr([_without_number(line) for line in chosen]).encode("utf-8", "surrogatepass"))
+    return Inputs(
+        tuple(turn.instruction for turn in edits),
+        digest.hexdigest()[:16],
+        notes=tuple(_notes(workload, asked, distinct)),
+        edits=edits,
+        folder=str(Path(name).expanduser().resolve()),
+    )
+
+
+def _without_number(line: Sequence[EditTurn]) -> tuple[EditTurn, ...]:
+    """What is asked for, wherever it stands in the file and however the files are called."""
+    return tuple(
+        dataclasses.replace(
+            turn,
+            line=0,
+            pictures=tuple(dataclasses.replace(one, file="") for one in turn.pictures),
+            mask=turn.mask and dataclasses.replace(turn.mask, file=""),
+        )
+        for turn in line
+    )
 
 
 def random_texts(workload: Workload) -> bool:
@@ -121,12 +180,12 @@ def check_input_image(workload: Workload) -> str | None:
     return str(path.resolve())
 
 
-def image_bytes(name: str, path: str) -> bytes:
+def image_bytes(name: str, path: str, field: str = "input_image") -> bytes:
     """The file at `path`. Raises ConfigError, in which it has the name that the user gave it."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(f"workload.input_image={name}: cannot be read ({error.strerror})") from error
+        raise ConfigError(f"workload.{field}={name}: cannot be read ({error.strerror})") from error
 
 
 class ReadOnce:
@@ -143,10 +202,13 @@ class ReadOnce:
         return self._known[named]
 
 
-def _notes(workload: Workload, asked: Sequence[str], distinct: Sequence[str]) -> list[Finding]:
-    """What a user may not expect of the prompts; nothing is said of shipped ones that are left out."""
+def _notes(workload: Workload, asked: Sequence[Any], distinct: Sequence[Any]) -> list[Finding]:
+    """What a user may not expect of prompts or lines of edits; nothing is said of shipped ones that are left out."""
     number = workload.number_of(len(distinct))
-    if workload.prompt is not None:
+    what = "line" if workload.reads_edits else "prompt"
+    if workload.edits is not None:
+        source = f"workload.edits={workload.edits}"
+    elif workload.prompt is not None:
         source = "workload.prompt"
     elif workload.prompts is not None:
         source = f"workload.prompts={workload.prompts}"
@@ -154,21 +216,23 @@ def _notes(workload: Workload, asked: Sequence[str], distinct: Sequence[str]) ->
         source = f"workload.prompt_set={workload.prompt_set}"
     notes = []
     if equal := len(asked) - len(distinct):
-        text = f"{source}: {equal} of its {len(asked)} prompts repeat an earlier one and are left out"
+        text = f"{source}: {equal} of its {len(asked)} {what}s repeat an earlier one and are left out"
         notes.append(Finding("equal_prompts", text))
     if len(distinct) < number:
-        has = "is 1 prompt, which runs" if len(distinct) == 1 else f"has {len(distinct)} prompts, which run"
+        has = f"is 1 {what}, which runs" if len(distinct) == 1 else f"has {len(distinct)} {what}s, which run"
         why = (
             f"because workload.num_prompts={number}"
             if workload.num_prompts
             else f"{number} in all (workload.num_prompts=1: one)"
         )
         notes.append(Finding("prompts_repeated", f"{source} {has} again with new seeds, {why}"))
-    if workload.prompts is not None and len(distinct) > number:
-        text = f"{source} has {len(distinct):,} prompts; workload.num_prompts={number} takes only the first {number:,}"
+    yours = workload.prompts if workload.edits is None else workload.edits
+    if yours is not None and len(distinct) > number:
+        text = f"{source} has {len(distinct):,} {what}s; workload.num_prompts={number} takes only the first {number:,}"
         notes.append(Finding("prompts_cut", text))
-    if strange := sum(any(map(is_control, prompt)) for prompt in distinct[:number]):
-        has = "1 prompt contains" if strange == 1 else f"{strange} prompts contain"
+    texts = ["".join(turn.instruction for turn in one) if workload.reads_edits else one for one in distinct[:number]]
+    if strange := sum(any(map(is_control, text)) for text in texts):
+        has = f"1 {what} contains" if strange == 1 else f"{strange} {what}s contain"
         notes.append(
             Finding("control_characters", f"{source}: {has} control characters, which reach the model as they are")
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sweep.config import Workload, require
 from sweep.engines.protocol import Request
+from sweep.workload import edit_requests
 from sweep.workload.inputs import Inputs, read_inputs
 
 
@@ -22,6 +23,8 @@ def build_requests(workload: Workload, batch: int, seed: int, inputs: Inputs | N
     """
     require(batch >= 1, f"batch={batch}: must be at least 1")
     inputs = inputs or read_inputs(workload)
+    if inputs.edits:
+        return edit_requests.build(workload, batch, seed, inputs)
     prompts = inputs.prompts
     number = workload.number_of(len(prompts))
     asked = [slot % len(prompts) for slot in range(number) for _ in range(workload.seeds_per_prompt)]
@@ -42,15 +45,18 @@ def build_requests(workload: Workload, batch: int, seed: int, inputs: Inputs | N
                 negative_prompt=workload.negative_prompt,
                 prompt_tokens=workload.prompt_tokens,
                 input_image=inputs.image or None,
+                input_size=workload.input_size,
             )
         )
         used[prompt_index] += 1
     return requests
 
 
-def number_of_requests(workload: Workload, batch: int, prompts: int) -> int:
-    """How many `build_requests` makes of so many distinct prompts: full batches."""
-    asked = workload.number_of(prompts) * workload.seeds_per_prompt
+def number_of_requests(workload: Workload, batch: int, inputs: Inputs | None) -> int:
+    """How many `build_requests` makes: full batches."""
+    if inputs and inputs.edits:
+        return edit_requests.number(workload, batch, inputs.edits)
+    asked = workload.number_of(inputs.number if inputs else 0) * workload.seeds_per_prompt
     return asked + -asked % batch
 
 

@@ -80,6 +80,8 @@ def test_every_column_is_filled_somewhere() -> None:
         "exact_high",
         "facts_right",
         "tokens_right",
+        "exact_last_turn",
+        "drift",
         "text_right",
     }
     assert {column.name for column in columns.COLUMNS if column.value is None} == by_summary

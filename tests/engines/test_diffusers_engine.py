@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,6 +108,18 @@ def test_a_long_prompt_runs(engine) -> None:
     output = engine.generate([make_request(LONG_PROMPT, steps=2), make_request("plain", 1, steps=2)], None)
     assert len({*output.image_hashes}) == 2
     assert {*output.image_faults} == {""}
+    cut = engine.spec.family == "qwen_image"  # its pipeline reads 1,024 tokens, and says nothing
+    assert output.evidence[0].counts.get("prompts_cut", 0) == int(cut)
+    assert (output.prompt_tokens[0] == 1024) == cut
+
+
+def test_an_edit_pipeline_that_takes_one_request_at_a_time_says_so(picture: Path) -> None:
+    from sweep.engines.diffusers.adapters import QwenImageEditAdapter
+
+    pipe = type("QwenImageEditPlusPipeline", (), {"image_processor": SimpleNamespace(resize=None)})()
+    requests = [make_request(seed=seed, input_image=str(picture)) for seed in (1, 2)]
+    with pytest.raises(ValueError, match="batch=1"):
+        QwenImageEditAdapter(pipe).call_arguments(requests, ["a", "b"])
 
 
 def test_prompt_tokens_lengthens_and_cuts(engine) -> None:

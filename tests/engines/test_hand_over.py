@@ -71,10 +71,10 @@ def test_an_engine_says_what_its_ar_stage_wrote(model: str, lengths: list[int], 
     output, _ = baseline(model, make_request(steps=2), make_request("a cat", 1, steps=2))
     assert [len(tokens) for tokens in output.image_tokens] == lengths
     counts = {"hand_overs": 2, "hand_overs_broken": 0} if lengths else {}
-    assert [rank.counts for rank in output.evidence] == [counts]
+    assert [rank.counts for rank in output.evidence] == [counts | {"text_encoder_calls": 4 if lengths else 2}]
 
 
 def test_an_edit_hands_over_too(picture: Path, baseline: Callable) -> None:
     output, _ = baseline("tiny_glm_image_random", make_request(input_image=str(picture)))
     assert len(output.image_tokens[0]) == 4
-    assert output.evidence[0].counts == {"hand_overs": 1, "hand_overs_broken": 0}
+    assert output.evidence[0].counts == {"hand_overs": 1, "hand_overs_broken": 0, "text_encoder_calls": 2}

@@ -13,10 +13,12 @@ from PIL import Image
 from profiling.vllm_plugin import record_files
 from sweep.analysis.engagement import Executed
 from sweep.analysis.status import judge
+from sweep.checkpoints.tokenizers import write_qwen_tokenizer
 from sweep.engines.images import BLANK, WRONG_SIZE
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import connectors, placement, stages, worker_records
 from sweep.engines.vllm_omni import engine as engine_module
+from sweep.engines.vllm_omni.arguments import data_ranks
 from sweep.engines.vllm_omni.versions import Generated, StageTimes
 from sweep.findings import FAIL
 from sweep.stage_fields import CONNECTORS
@@ -82,6 +84,18 @@ def test_guidance_goes_where_the_family_reads_it(tmp_path: Path) -> None:
     assert made is not qwen
     (made,) = stages.describe(replace(QWEN, family="z_image"), tmp_path).parameters(REQUEST, [z_image])
     assert (made.guidance_scale, made.guidance_scale_provided) == (4.0, True)
+
+
+@pytest.mark.parametrize("family", ["qwen_image", "qwen_image_edit"])
+def test_a_prompt_that_vllm_omni_would_refuse_never_reaches_it(family: str, tmp_path: Path) -> None:
+    """It would end its workers with it."""
+    write_qwen_tokenizer(tmp_path / "tokenizer")
+    described = stages.describe(replace(QWEN, family=family, checkpoint=str(tmp_path)), tmp_path)
+    assert described.count_tokens(described.fit(replace(REQUEST, prompt_tokens=1024)).prompt) == 1024
+    with pytest.raises(ValueError, match=r"prompt 0 has 1,02\d tokens.* 1,024"):
+        described.fit(replace(REQUEST, prompt_tokens=1026))
+    with pytest.raises(ValueError, match="1,024"):
+        described.fit(replace(REQUEST, prompt="fox " * 2000))
 
 
 @pytest.mark.parametrize(("placement", "dit"), [("shared", "0,1"), ("split", "1,2")])
@@ -188,10 +202,22 @@ def test_a_batch_is_gathered_from_all_ranks_and_forwards(workers: worker_records
     write(workers.folder, "dit-rank0-0.jsonl", *ran)
     _, told = workers.collect([REQUEST] * 3, 1, 0, 9.0)
     assert told[0].settings["attention_backend"] == "X+Y", "every forward counts, not the last one"
-    assert told[0].counts == {"vae_decoder_calls": 1}
+    assert told[0].counts == {"vae_decoder_calls": 1, "requests_per_rank": 3}
     assert {(phase.rank, phase.phase) for phase in phases} == {(0, "denoise_step"), (1, "denoise_step"), (1, "request")}
     assert phases[0].request_id == "r000"
     assert phases[0].start_s == pytest.approx(1.0, abs=0.2)
+
+
+def test_ranks_that_divide_a_batch_report_a_part_each(workers: worker_records.Workers) -> None:
+    workers.begin()
+    for rank, request in enumerate(("0_a", "1_b")):
+        write(workers.folder, f"dit-rank{rank}-{rank}.jsonl", line(rank, (request,)))
+    divided = {"parallel_config": {"data_parallel_size": 2}, "enable_distributed_layerwise_offload": True}
+    requests = [REQUEST, replace(REQUEST, request_id="r001")]
+    _, told = workers.collect(requests, 2, 0, 9.0, data_ranks=data_ranks(divided))
+    assert [one.counts["requests_per_rank"] for one in told] == [1, 1]
+    assert data_ranks({"parallel_config": {"data_parallel_size": 2}}) == 1, "each rank then has every request"
+    assert data_ranks({}) == 1
 
 
 def test_a_batch_that_went_unobserved_is_not_waited_for(workers: worker_records.Workers) -> None:

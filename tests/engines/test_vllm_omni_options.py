@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from sweep.config import CONF, EngineConfig, Model, RunConfig
-from sweep.engines.vllm_omni import options, stages, versions
+from sweep.config import EngineConfig, Model, RunConfig
+from sweep.engines.vllm_omni import attention, options, stages, versions
+from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.kind import preflight
 from sweep.engines.vllm_omni.option_source import Source
 from sweep.engines.vllm_omni.options import Accepted, Place, refuse_unknown
 from sweep.engines.vllm_omni.versions import adapter
 from tests import processor_time
+from tests.shipped import NAMES, composing, feature, features
 from tests.wheels import VERSIONS, wheel_source
 
-FEATURES = sorted((CONF / "feature").glob("*.yaml"))
+__all__ = ["composing"]  # a fixture
+
 OPTIONS: dict[str, Any] = {
     "cache_backend": "tea_cache",
     "cache_config": {"rel_l1_thresh": 0.2},
@@ -238,17 +240,28 @@ def test_a_version_that_is_laid_out_otherwise_is_not_refused_anything(tmp_path: 
     assert refuse_unknown({"anything": 1}, unread) == ""
 
 
-@pytest.mark.parametrize("file", FEATURES, ids=lambda file: file.stem)
-def test_features_use_names_that_both_versions_honour(version: str, file: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_features_use_names_that_both_versions_honour(version: str, name: str) -> None:
     """For a lone diffusion stage, and in a deploy file for the diffusion stage behind an AR stage."""
-    (body,) = (body for body in yaml.safe_load(file.read_text()).values() if isinstance(body, dict))
-    asked = body["engines"].get("vllm_omni")
-    if asked is None:
+    one = feature(name)
+    if "vllm_omni" not in one.engines:
         pytest.skip("not of this engine")
-    if version < str(body.get("since", "")):
-        pytest.skip(f"from {body['since']} on")
+    if version < str(one.options.get("since", "")):
+        pytest.skip(f"from {one.options['since']} on")
+    asked = arguments(features(name, *one.requires[:1]), 2)
     assert refused(version, asked) == ""
     assert refused(version, asked, stages=2, place="dit_stage") == ""
+
+
+def test_attention_back_ends_that_a_version_lacks_are_named_with_the_nearest(version: str) -> None:
+    assert refused(version, {"diffusion_attention_backend": "torch_sdpa"}) == "", "either case"
+    told = refused(version, {"diffusion_attention_backend": "SAGE_ATN"})
+    assert re.search(r"no attention back end 'SAGE_ATN' .*CUDNN_ATTN.*did you mean 'SAGE_ATTN'", told)
+
+
+def test_a_back_end_without_its_package_is_not_started() -> None:
+    assert "sageattention" in attention.lacks({"diffusion_attention_backend": "sage_attn"})
+    assert attention.lacks({"diffusion_attention_backend": "TORCH_SDPA"}) == attention.lacks({}) == ""
 
 
 def test_sampling_parameters_that_we_set_exist(version: str) -> None:

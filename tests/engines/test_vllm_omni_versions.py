@@ -18,6 +18,7 @@ from PIL import Image
 
 from sweep.engines.protocol import EngineSpec
 from sweep.engines.vllm_omni import engine, stages
+from sweep.engines.vllm_omni.adapter_requests import name_adapter
 from sweep.engines.vllm_omni.option_source import Source
 from sweep.engines.vllm_omni.versions import V026, V030, Generated, StageTimes, Version, adapter
 from tests.wheels import VERSIONS, wheel_source
@@ -419,3 +420,23 @@ def test_seeds_do_not_keep_requests_out_of_a_batch(package: Path) -> None:
     keys = Source(package).fields("diffusion/sched/interface.py", "RequestBatchSamplingParamsKey")
     assert {"height", "width", "num_inference_steps", "true_cfg_scale"} <= keys
     assert not {"seed", "generator", "generator_device"} & keys
+
+
+def test_every_request_names_the_adapter(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number under which `lora_path` loads it: a request that names none deactivates it."""
+    fields_of_request = {"lora_name", "lora_int_id", "lora_path"}
+    monkeypatch.setitem(sys.modules, "vllm_omni.lora.utils", load(package, "lora/utils.py"))
+    request = SimpleNamespace(LoRARequest=lambda **given: SimpleNamespace(**given))
+    monkeypatch.setitem(sys.modules, "vllm_omni.lora.request", request)  # type: ignore[arg-type]
+    parameters = SimpleNamespace(lora_request=None, lora_scale=1.0)
+    name_adapter(parameters, {"lora_path": "/adapter", "lora_scale": 0.5})
+    assert vars(parameters.lora_request).keys() == fields_of_request
+    assert parameters.lora_request.lora_int_id == sys.modules["vllm_omni.lora.utils"].stable_lora_int_id("/adapter")
+    assert parameters.lora_scale == 0.5
+    fields = Source(package).fields("inputs/data.py", "OmniDiffusionSamplingParams")
+    assert vars(parameters).keys() <= fields
+    manager = (package / "diffusion/lora/manager.py").read_text()
+    assert "lora_int_id=stable_lora_int_id(lora_path)" in manager
+    plain = SimpleNamespace()
+    name_adapter(plain, {})
+    assert vars(plain) == {}

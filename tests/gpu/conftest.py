@@ -20,22 +20,24 @@ from tests.faults.conftest import Sweep, sweep
 __all__ = ["sweep"]  # a fixture
 
 QUICK = ("plots=false", "aa=0", "workload=image_1024", "workload.num_prompts=1", "workload.repeats=1")
+TORCH_ALONE = ("test_measure",)
 BUILD_S = 300
 SWEEP_S = 550
 SLACK_GB = 0.5
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs a GPU and vLLM-Omni."""
+    """Everything in this folder needs a GPU, and all but TORCH_ALONE needs vLLM-Omni."""
     here = Path(__file__).parent
-    missing = "no CUDA GPU" if cuda_device_count() == 0 else ""
-    if importlib.util.find_spec("vllm_omni") is None:
-        missing = "vllm_omni is not installed"
+    gpus = cuda_device_count() > 0
+    omni = importlib.util.find_spec("vllm_omni") is not None
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.gpu)
-            if missing:
-                item.add_marker(pytest.mark.skip(reason=missing))
+            if not gpus:
+                item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
+            elif not omni and item.path.stem not in TORCH_ALONE:
+                item.add_marker(pytest.mark.skip(reason="vllm_omni is not installed"))
 
 
 @pytest.fixture(scope="session", autouse=True)

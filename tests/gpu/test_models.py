@@ -84,6 +84,18 @@ def test_other_models_run_and_are_seen(
     assert float(sweep.rows()["baseline b1"]["latency_mean_s"]) > 0
 
 
+def test_edits_of_both_engines_are_alike(sweep: Sweep) -> None:
+    """The same noise and the same scaled picture: what differs is how kernels round."""
+    path = built("qwen_image_edit", "--layers", "2", "--text-layers", "2", "--vision-layers", "1")
+    work = ("workload=image_edit_1024", "workload.width=1376", "workload.height=768", "workload.steps=4")
+    both = ("model=qwen_image_edit", f"model.path={path}", "engine=diffusers,vllm_omni", "batch=1,2")
+    code, said = run(sweep, *work, *both)
+    assert code == 0, said
+    compared = json.loads((sweep.folder / "report.json").read_text())["control"]["compared"]
+    assert len(compared) == 2
+    assert all(one["quality"]["mean_diff"] < 0.02 for one in compared), compared
+
+
 def test_glm_image_hands_over_the_tokens_that_it_wrote(sweep: Sweep, glm: Path) -> None:
     code, said = run(sweep, "model=glm_image", f"model.path={glm}", "workload.steps=4", "batch=1,2")
     assert code == 0, said

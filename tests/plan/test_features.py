@@ -106,6 +106,16 @@ def test_a_feature_without_what_it_builds_on_is_skipped() -> None:
     assert cell(["vae_patch_parallel", "hsdp"]).skip is None
 
 
+def test_a_feature_that_refines_another_is_skipped_without_it_and_shares_its_arguments() -> None:
+    alone = cell(["scm"]).skip
+    assert alone is not None
+    assert alone.text == "scm needs cache_dit"
+    assert cell(["cache_dit", "scm", "taylorseer"]).skip is None
+    asked = arguments(features("cache_dit", "scm", "taylorseer"), 1)
+    assert asked["cache_backend"] == "cache_dit"
+    assert {"Fn_compute_blocks", "scm_steps_mask_policy", "enable_taylorseer"} <= set(asked["cache_config"])
+
+
 def test_attention_heads_must_divide_into_whole_numbers() -> None:
     zimage = Model(name="z_image", family="z_image", dit=Stack(heads=30))
     assert unsupported(features("tp"), "vllm_omni", zimage) is None

@@ -185,6 +185,39 @@ def test_caches_of_few_models(source: Source) -> None:
     assert supported("step_cache") == {f for f, code in CODE.items() if code[1] in step} == set()
 
 
+def test_sea_cache_is_for_a_video_model_alone(source: Source) -> None:
+    file = "diffusion/cache/seacache/backend.py"
+    if (source.root / file).is_file():
+        served = source.names_between(file, "CUSTOM_SEACACHE_ENABLERS =", "\n}")
+        assert served
+        assert {f for f, code in CODE.items() if code[1] in served} == set()
+    assert supported("sea_cache") == set()
+
+
+def test_adapters_are_for_dits_that_tell_which_layers_they_fuse(source: Source) -> None:
+    told = {f for f, code in CODE.items() if "self.stacked_params_mapping = " in source.model(code[2])}
+    assert supported("lora") == told
+    worker = source.text("diffusion/worker/diffusion_worker.py")
+    assert "set_active_adapter(req.sampling_params.lora_request" in worker, "a request without one deactivates it"
+
+
+def test_prompts_are_cached_for_pipelines_that_encode_text_alone(source: Source) -> None:
+    encoding = {f for f in CODE if re.search(r"^    def encode_prompt\(", source.pipeline(f), re.M)}
+    seeing = {f for f in encoding if re.search(r"def encode_prompt\([^)]*\bimage: ", source.pipeline(f))}
+    assert supported("prompt_embed_cache") == encoding - seeing
+    assert {"hits", "enabled"} <= set(
+        re.findall(r"self\.(\w+) = ", source.text("diffusion/cache/prompt_embed_cache.py"))
+    )
+
+
+def test_masks_and_series_are_those_that_cache_dit_is_given(source: Source) -> None:
+    text = source.text("diffusion/cache/cachedit/config.py")
+    for name in ("scm_steps_mask_policy", "scm_steps_policy", "enable_taylorseer", "taylorseer_order"):
+        assert f"{name}=config.{name}" in text
+    refresh = source.text("diffusion/cache/cachedit/backend.py")
+    assert "num_inference_steps >= 8 or num_inference_steps in (4, 6)" in refresh
+
+
 def test_no_image_model_is_cut_into_pipeline_stages(source: Source) -> None:
     cut = {f for f, code in CODE.items() if "PipelineParallelMixin" in source.model(code[0])}
     assert supported("pipeline") == cut == set()

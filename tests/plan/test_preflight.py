@@ -57,6 +57,28 @@ def test_other_work_is_not_refused(asked: tuple[str, ...]) -> None:
         assert skip_of(*asked) not in ("task_not_in_engine", "model_not_in_engine")
 
 
+@pytest.mark.parametrize(
+    ("engine", "model", "tokens", "code"),
+    [
+        ("diffusers", "tiny_qwen_image", 1024, ""),
+        ("diffusers", "tiny_qwen_image", 1025, "prompt_too_long"),
+        ("diffusers", "tiny_glm_image", 2560, ""),
+        ("vllm_omni", "qwen_image", 2048, "prompt_too_long"),
+        ("vllm_omni", "qwen_image_edit", 2560, "prompt_too_long"),
+    ],
+)
+def test_a_prompt_longer_than_the_pipeline_reads_is_skipped(engine: str, model: str, tokens: int, code: str) -> None:
+    task = ("workload=image_edit",) if "edit" in model else ()
+    asked = (f"engine={engine}", f"model={model}", *task, f"workload.prompt_tokens={tokens}")
+    assert skip_of(*asked) == code
+
+
+def test_native_edits_read_prompts_of_any_length() -> None:
+    run = ("engine=diffusers", "engine.device=cpu", "model=qwen_image_edit", "workload=image_edit")
+    with pytest.raises(config.ConfigError, match=r"model\.path"):  # all that is missing is a checkpoint
+        skip_of(*run, "workload.prompt_tokens=2560")
+
+
 def test_the_embedded_model_still_edits() -> None:
     assert skip_of("model=tiny_glm_image", "workload=image_edit") == ""
 

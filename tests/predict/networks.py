@@ -3,6 +3,7 @@
 What torch counts in them, operations and live bytes, is what sweep/predict must say.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.checkpoints import flux2_klein, glm_image, qwen_image, z_image
 from sweep.checkpoints.parts import on_meta
+from sweep.config import Vision
 
 TINY_GLM: Mapping[str, Any] = {  # of tiny_models/world_2
     "attention_head_dim": 24,
@@ -25,6 +27,9 @@ TINY_GLM: Mapping[str, Any] = {  # of tiny_models/world_2
     "condition_dim": 16,
     "prior_vq_quantizer_codebook_size": 1024,
 }
+SOURCE = (1, 48, 86)
+"""Latent frames, rows and columns of tokens of the picture that an edit starts from: 1376×768 pixels."""
+
 VAES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen_image": ("AutoencoderKLQwenImage", {}),
     "tiny_qwen_image": ("AutoencoderKLQwenImage", {"base_dim": 8, "z_dim": 16}),
@@ -100,8 +105,8 @@ class _Rotary(torch.nn.Module):
         self.half = half
 
     def forward(self, shapes: Any, *args: Any, max_txt_seq_len: int, **kwargs: Any) -> Any:
-        _, height, width = shapes[0][0]
-        return tuple(meta(n, self.half, dtype=torch.complex64) for n in (height * width, max_txt_seq_len))
+        seen = sum(height * width for _, height, width in shapes[0])
+        return tuple(meta(n, self.half, dtype=torch.complex64) for n in (seen, max_txt_seq_len))
 
 
 def _indexing_by_masks() -> AbstractContextManager[Any]:
@@ -131,11 +136,12 @@ def dit(
         network.pos_embed = _Rotary(settings["attention_head_dim"] // 2)
 
         def call(side: int, text: int, batch: int) -> Any:
+            pictures = [(1, side, side)] + ([SOURCE] if "edit" in model else [])
             return network(
-                hidden_states=a(batch, side * side, 64),
+                hidden_states=a(batch, sum(math.prod(one) for one in pictures), 64),
                 encoder_hidden_states=a(batch, text, settings["joint_attention_dim"]),
                 timestep=a(batch),
-                img_shapes=[[(1, side, side)]] * batch,
+                img_shapes=[pictures] * batch,
             )
     elif "glm" in model:
         settings = {**glm_image.DIT, **(TINY_GLM if model.startswith("tiny") else {}), "num_layers": layers}
@@ -203,6 +209,36 @@ def vae(model: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module
     frames = (1,) if name == "AutoencoderKLQwenImage" else ()
     latent = settings.get("latent_channels", 16)
     return network, lambda side, batch: network.decode(meta(batch, latent, *frames, side // 8, side // 8, dtype=dtype))
+
+
+def encode(network: Any, width: int, height: int, dtype: torch.dtype = torch.float32) -> Any:
+    """A picture encoded by a VAE."""
+    frames = (1,) if type(network).__name__ == "AutoencoderKLQwenImage" else ()
+    return network.encode(meta(1, 3, *frames, height, width, dtype=dtype))
+
+
+def vision(layers: int, outputs: int) -> tuple[Vision, Callable[[int, int], Any]]:
+    """A narrow vision tower of Qwen2.5-VL with values, as places of windows need them; and a call: rows and columns."""
+    from transformers.models.qwen2_5_vl import configuration_qwen2_5_vl, modeling_qwen2_5_vl
+
+    config = configuration_qwen2_5_vl.Qwen2_5_VLVisionConfig(
+        depth=layers,
+        fullatt_block_indexes=[layers - 1],
+        hidden_size=32,
+        num_heads=2,
+        intermediate_size=64,
+        out_hidden_size=outputs,
+        attn_implementation="eager",  # torch counts no other on a CPU
+    )
+    network = modeling_qwen2_5_vl.Qwen2_5_VisionTransformerPretrainedModel(config)
+    shape = Vision(layers=layers, hidden=32, heads=2, kv_heads=2, intermediate=64, gated=True, whole_layers=1)
+
+    def call(rows: int, columns: int) -> Any:
+        with torch.device("cpu"):
+            patches = torch.zeros(rows * columns * 4, 3 * 2 * 14 * 14)
+            return network(patches, torch.tensor([[1, 2 * rows, 2 * columns]]))
+
+    return shape, call
 
 
 def ar(model: str, layers: int) -> tuple[Callable[[int, int], Any], Callable[[int, int], Any]]:

@@ -1,9 +1,13 @@
 """What is counted from shapes is what torch counts in the networks of diffusers and transformers themselves."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from sweep.predict import decoder, dit, memory, shapes, vae
+from sweep.asked import asked
+from sweep.predict import decoder, dit, memory, shapes, vae, vision
+from sweep.predict.point import point_of
 from tests.predict import networks
 
 CLOSE = 0.02
@@ -37,6 +41,22 @@ def test_operations_of_a_dit_forward(model: str, layers: int, side: int, text: i
     same(counted, networks.operations(lambda: call(side, text, batch)))
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_operations_of_a_dit_forward_of_an_edit(batch: int) -> None:
+    """The picture to edit has its own proportions; text and image tokens are those that a prediction starts from."""
+    work = "workload=image_edit_1024", "workload.prompt_tokens=40", f"batch={batch}"
+    (one,) = asked(("engine=diffusers", "model=qwen_image_edit", *work))
+    point = point_of(one.run)
+    point = dataclasses.replace(point, source=(networks.SOURCE[2] * 16, networks.SOURCE[1] * 16))
+    assert point.image_tokens == 64 * 64 + 48 * 86
+    assert point.text_tokens == 40 + 37 * 37 + 2
+    shape = shapes.at_depth(point.model, {"dit": 2}).dit
+    assert shape is not None
+    _, call = networks.dit("qwen_image_edit", 2)
+    counted = dit.of(shape, 2, point.image_tokens, point.text_tokens, batch).whole.operations
+    same(counted, networks.operations(lambda: call(64, point.text_tokens, batch)))
+
+
 @pytest.mark.parametrize("model", ["qwen_image", "glm_image", "flux", "flux2_klein", "z_image"])
 def test_parameters_of_a_dit(model: str) -> None:
     shape = shapes.named(model).dit
@@ -57,6 +77,33 @@ def test_operations_of_a_vae_decode(model: str, side: int, batch: int) -> None:
     same(vae.of(shape, side, side, 8, batch).operations, networks.operations(lambda: call(side, batch)))
     if shape.params_b:
         same(shape.params_b * 1e9, sum(values.numel() for values in network.parameters()), 0.01)
+
+
+@pytest.mark.parametrize(("model", "width", "height"), [("qwen_image", 1376, 768), ("glm_image", 1024, 1024)])
+def test_operations_of_a_vae_encode(model: str, width: int, height: int) -> None:
+    shape = shapes.named(model).vae
+    assert shape is not None
+    network, _ = networks.vae(model)
+    by_torch = networks.operations(lambda: networks.encode(network, width, height))
+    same(vae.encoded(shape, width, height, 8).operations, by_torch)
+
+
+@pytest.mark.parametrize(("width", "height"), [(420, 308), (224, 224)])
+def test_operations_of_a_vision_tower(width: int, height: int) -> None:
+    """One size that windows cover exactly, and one that leaves smaller ones at two sides."""
+    shape, call = networks.vision(3, 48)
+    by_torch = networks.operations(lambda: call(height // 28, width // 28))
+    same(vision.of(shape, 48, width, height).operations, by_torch)
+
+
+@pytest.mark.parametrize(
+    ("given", "scaled"), [((1024, 1024), (1024, 1024)), ((512, 512), (1024, 1024)), ((1376, 768), (1376, 768))]
+)
+def test_a_picture_to_edit_is_scaled_as_the_pipeline_does(given: tuple[int, int], scaled: tuple[int, int]) -> None:
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dimensions
+
+    found = vision.scaled(shapes.named("qwen_image_edit"), *given)
+    assert found == scaled == calculate_dimensions(1024 * 1024, given[0] / given[1])[:2]
 
 
 @pytest.mark.parametrize("model", ["glm_image", "tiny_glm_image"])
@@ -105,3 +152,13 @@ def test_values_alive_in_a_vae_decode(model: str) -> None:
     with networks.attention_not_materialised():
         alive = networks.most_alive(network, lambda: call(512, 1))
     same(memory.alive_in_a_decode(shape, 512 * 512, 8) * 2, alive, CLOSE)
+
+
+@pytest.mark.parametrize("model", ["qwen_image", "glm_image"])
+def test_values_alive_in_a_vae_encode(model: str) -> None:
+    network, _ = networks.vae(model, torch.bfloat16)
+    shape = shapes.named(model).vae
+    assert shape is not None
+    with networks.attention_not_materialised():
+        alive = networks.most_alive(network, lambda: networks.encode(network, 512, 512, torch.bfloat16))
+    same(memory.alive_in_an_encode(shape, 512 * 512) * 2, alive, CLOSE)

@@ -220,7 +220,8 @@ def test_time_of_an_all_reduce_between_and_beyond_measured_sizes() -> None:
     assert device.all_reduce_s(1, 2) == pytest.approx(10e-6), "no message is faster than the smallest"
     assert device.all_reduce_s(200_000, 2) == pytest.approx(2e-3), "bandwidth of the largest"
     assert device.all_reduce_s(1_000, 4) == pytest.approx(30e-6)
-    assert device.all_reduce_s(1_000, 8) is None
+    assert device.all_reduce_s(1_000, 8) == pytest.approx(30e-6), "of the most ranks that were measured"
+    assert device.all_reduce_s(1_000, 3) == pytest.approx(10e-6)
     assert device_for("h200").all_reduce_s(1_000, 2) is None
 
 

@@ -13,7 +13,7 @@ def row(features: str, batch: int = 1, aa: bool = False, steps: int = 8, **field
     """One row of a cell that ran. Denoising shrinks with the speed-up, the other phases stay."""
     rng = random.Random(f"{features} {batch} {aa} {steps} {sorted(fields.items())}")
     names = [name for name in features.split("+") if name]
-    factor = math.prod(FACTOR[name] for name in names)
+    factor = math.prod(FACTOR.get(name, 1.0) for name in names)
     fixed = {"text_encode_ms": 4.0, "ar_prefill_ms": 12.0, "ar_decode_ms": 310.0 * (1 + 0.25 * (batch - 1))}
     fixed["vae_decode_ms"] = 9.0 * batch
     denoise = 48.0 * steps * batch / factor * rng.uniform(0.98, 1.02)

@@ -95,10 +95,10 @@ def test_the_fastest_at_each_quality_is_named_where_quality_costs_speed() -> Non
 
 def test_features_that_ran_the_baseline_are_named_apart_from_what_broke() -> None:
     silent = row("ring", status="FAIL", findings=[Finding("not_engaged", "did not engage", "FAIL")])
-    broken = row("tp", status="ERROR", findings=[Finding("crash", "ended", "ERROR")])
+    broken = row("tp", status="ERROR", findings=[Finding("crash", "ended", "ERROR")], reason="ended")
     found = said(row(""), silent, broken)
     assert found["did_nothing"] == "Silently did nothing: ring b1 ran like the baseline although switched on."
-    assert found["do_not_use"].startswith("Do not use: tp b1 ")
+    assert found["do_not_use"] == "Do not use: tp b1 (ended)."
 
 
 def test_nothing_is_said_against_cells_that_never_began() -> None:
@@ -106,9 +106,18 @@ def test_nothing_is_said_against_cells_that_never_began() -> None:
     assert "do_not_use" not in said(row(""), row("tp", status="NOT RUN", findings=waiting, speedup=None))
 
 
+def test_what_random_weights_make_of_it_is_said_where_images_change() -> None:
+    lossy, exact = row("teacache", 1.5, 1.6, psnr_db=37.5), row("cfg_parallel", 1.5, 1.6, mean_diff=0.0)
+    for one, doubted in ((lossy, True), (exact, False)):
+        (found,) = [c.text for c in conclude([row(""), one], random_weights=True) if c.code == "fastest"]
+        assert found.endswith("(random weights: not representative).") == doubted, found
+        assert "random" not in said(row(""), one)["fastest"]
+
+
 def test_a_baseline_that_failed_is_not_a_feature_to_leave_out() -> None:
-    found = said(row("", status="FAIL", findings=[Finding("requests_failed", "1 of 96 requests failed", "FAIL")]))
-    assert found["baseline_failed"] == "The baseline itself failed: baseline b1 (see the reason of each)."
+    why = "1 of 96 requests failed"
+    found = said(row("", status="FAIL", findings=[Finding("requests_failed", why, "FAIL")], reason=why))
+    assert found["baseline_failed"] == f"The baseline itself failed: baseline b1 ({why})."
     assert "do_not_use" not in found
 
 

@@ -247,6 +247,14 @@ def test_the_heatmap_says_status_speedup_gain_and_why_not():
     )
 
 
+def test_the_heatmap_breaks_long_names_and_says_how_many_larger_sets_there_are():
+    singles = [shapes.row(name, speedup=1.5) for name in ("prompt_embed_cache", "lora")]
+    said = texts(figure("heatmap", [*singles, shapes.row("cache_dit+lora+scm"), shapes.row("cache_dit+lora+tp")]))
+    assert "prompt_embed_\ncache" in said
+    assert any("2 sets of three or more features: see report.html" in text.replace("\n", " ") for text in said)
+    assert not any("three or more" in text for text in texts(figure("heatmap", singles)))
+
+
 def test_of_very_many_cells_the_most_telling_are_drawn_and_it_says_so():
     rows = [shapes.row("teacache", speedup=0.5 + i / 1000) | {"cell": f"teacache b1 n={i}"} for i in range(1000)]
     drawn = figure("speedup", rows)

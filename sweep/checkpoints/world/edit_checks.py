@@ -3,7 +3,7 @@
 The source scene is read from the source picture, so any picture of the world can be edited and checked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sweep.checkpoints.world import checks, edits, pictures, scenes
@@ -28,10 +28,27 @@ AS_BEFORE, CHANGED = "as before", "changed"
 
 
 def facts(source: "np.ndarray", picture: "np.ndarray", edit: Edit) -> list[Fact]:
-    """Every fact of an edit. Pictures (64 · n, 64 · n, 3) in [0, 1] of one size; ValueError for others."""
-    if source.shape != picture.shape:
-        raise ValueError(f"an edit keeps the size of its picture: {source.shape} became {picture.shape}")
+    """Every fact of an edit. Pictures (64 · n, 64 · n, 3) in [0, 1] of one size; ValueError for others.
+
+    Of a later turn, `source` is what the turn before made, which may show something else than the edit's source.
+    """
+    _check_sizes(source, picture)
     return [*checks.facts(picture, edits.asked_of(edit.target)), *_kept(source, picture, edit)]
+
+
+def drift(source: "np.ndarray", picture: "np.ndarray", done: Sequence[Edit]) -> float | None:
+    """How far the edits in `done`, one after the other, have changed what none of them names.
+
+    Mean absolute difference from the first source, in [0, 1], of the corner or row of words where it is largest; None
+    where they have named everything. Sizes as for `facts`.
+    """
+    _check_sizes(source, picture)
+    first, last = done[0].source, done[-1].target
+    named = {corner for edit in done for corner in range(4) if edit.source.things[corner] != edit.target.things[corner]}
+    words = all(edit.source.writing == edit.target.writing for edit in done)
+    left = [where for where, corner in _corners(source, first) if corner not in named]
+    left += [_row(source, first)] if first.writing is not None and words and first.writing == last.writing else []
+    return max((_difference(source[where], picture[where]) for where in left), default=None)
 
 
 def read_scene(picture: "np.ndarray") -> Scene | None:
@@ -46,20 +63,42 @@ def read_scene(picture: "np.ndarray") -> Scene | None:
     return None
 
 
+def _check_sizes(source: "np.ndarray", picture: "np.ndarray") -> None:
+    if source.shape != picture.shape:
+        raise ValueError(f"an edit keeps the size of its picture: {source.shape} became {picture.shape}")
+
+
 def _kept(source: "np.ndarray", picture: "np.ndarray", edit: Edit) -> Iterator[Fact]:
     before, after = edit.source, edit.target
-    scale = source.shape[0] // pictures.SIDE
-    for corner in scenes.free_corners(before.writing):
+    for where, corner in _corners(source, before):
         if before.things[corner] == after.things[corner]:
-            y, x = (CELL * scale * place for place in divmod(corner, 2))
-            where = slice(y, y + CELL * scale), slice(x, x + CELL * scale)
             yield _same(source[where], picture[where], scenes.CORNERS[corner])
     if before.writing is not None and before.writing == after.writing:
-        top = CELL * scale * scenes.ROWS.index(before.writing.row)
-        yield _same(source[top : top + CELL * scale], picture[top : top + CELL * scale], before.writing.row)
+        where = _row(source, before)
+        yield _same(source[where], picture[where], before.writing.row)
+
+
+def _corners(source: "np.ndarray", scene: Scene) -> Iterator[tuple[tuple[slice, ...], int]]:
+    """Where in a picture each corner is that things can be in."""
+    side = CELL * (source.shape[0] // pictures.SIDE)
+    for corner in scenes.free_corners(scene.writing):
+        y, x = (side * place for place in divmod(corner, 2))
+        yield (slice(y, y + side), slice(x, x + side)), corner
+
+
+def _row(source: "np.ndarray", scene: Scene) -> tuple[slice, ...]:
+    """Where the words are."""
+    assert scene.writing is not None
+    side = CELL * (source.shape[0] // pictures.SIDE)
+    top = side * scenes.ROWS.index(scene.writing.row)
+    return (slice(top, top + side),)
 
 
 def _same(one: "np.ndarray", other: "np.ndarray", place: str) -> Fact:
+    return Fact(REST, place, AS_BEFORE, AS_BEFORE if _difference(one, other) < KEPT else CHANGED)
+
+
+def _difference(one: "np.ndarray", other: "np.ndarray") -> float:
     import numpy as np
 
-    return Fact(REST, place, AS_BEFORE, AS_BEFORE if float(np.abs(one - other).mean()) < KEPT else CHANGED)
+    return float(np.abs(one - other).mean())

@@ -3,6 +3,7 @@
 Knows pipelines' keyword arguments and tokenizers. Knows nothing of ranks, features or timing.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import torch
 
 from sweep.engines.diffusers import writing
+from sweep.engines.diffusers.families import PROMPT_TOKENS
 from sweep.engines.diffusers.rank_context import RankContext
-from sweep.engines.images import read_input
+from sweep.engines.images import read_input, read_inputs
 from sweep.engines.protocol import NO_TEXT, Request, Writing
 from sweep.engines.tokens import fit_tokens
 
 
 class Adapter(ABC):
     """One model family. `pipe` is its loaded diffusers pipeline."""
+
+    most_prompt_tokens: int | None = None  # the pipeline cuts longer prompts
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
@@ -69,6 +73,14 @@ class Adapter(ABC):
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of `prompt` that the model reads, without the template around it."""
+        there, most = self._length(prompt), self.most_prompt_tokens
+        return there if most is None else min(there, most)
+
+    def cut(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts are longer than what the model reads of them."""
+        return sum(self._length(prompt) > self.count_tokens(prompt) for prompt in prompts)
+
+    def _length(self, prompt: str) -> int:
         return len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
     def fit_prompt(self, request: Request) -> str:
@@ -126,7 +138,7 @@ class GlmImageAdapter(Adapter):
             "guidance_scale": requests[0].guidance_scale,
         }
         if requests[0].input_image is not None:
-            arguments["image"] = [[read_input(request)] for request in requests]
+            arguments["image"] = [read_inputs(request) for request in requests]
         return arguments
 
     def cfg_active(self, requests: Sequence[Request]) -> bool:
@@ -161,14 +173,12 @@ class GlmImageAdapter(Adapter):
 class QwenImageAdapter(Adapter):
     """Qwen-Image: a language model encodes the prompt, the DiT renders the image; guidance needs a negative prompt."""
 
-    MAX_PROMPT_TOKENS = 1024
+    MAX_SEQUENCE_LENGTH = 1024  # the pipelines take no more; that of Qwen-Image-Edit only checks it
+    most_prompt_tokens = PROMPT_TOKENS.get("qwen_image")
 
     @property
     def tokenizer(self) -> Any:
         return self.pipe.tokenizer
-
-    def count_tokens(self, prompt: str) -> int:
-        return min(super().count_tokens(prompt), self.MAX_PROMPT_TOKENS)
 
     def shorten_template(self) -> None:
         """Use a prompt template of three tokens; with one token per byte, the published one would have 200."""
@@ -178,7 +188,7 @@ class QwenImageAdapter(Adapter):
     def call_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "true_cfg_scale": requests[0].guidance_scale,
-            "max_sequence_length": self.MAX_PROMPT_TOKENS,
+            "max_sequence_length": self.MAX_SEQUENCE_LENGTH,
         }
         if self.cfg_active(requests):
             arguments["negative_prompt"] = [request.negative_prompt for request in requests]
@@ -186,6 +196,41 @@ class QwenImageAdapter(Adapter):
 
     def cfg_active(self, requests: Sequence[Request]) -> bool:
         return requests[0].guidance_scale > 1 and all(request.negative_prompt is not None for request in requests)
+
+
+class QwenImageEditAdapter(QwenImageAdapter):
+    """Qwen-Image-Edit: text encoder and DiT also see the picture to edit, scaled to about 1024² pixels.
+
+    The pipeline takes several pictures with a prompt each. That of Qwen-Image-Edit-2509 (`Plus`) takes several pictures
+    for one prompt, and so one request at a time.
+    """
+
+    most_prompt_tokens = None
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__(pipe)
+        self._several_a_prompt = type(pipe).__name__ == "QwenImageEditPlusPipeline"
+        processor = pipe.image_processor
+        processor.resize = each_resized(processor.resize)
+
+    def call_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
+        if self._several_a_prompt and len(requests) > 1:
+            raise ValueError(f"{type(self.pipe).__name__} of diffusers edits one picture at a time: use batch=1")
+        pictures = [read_input(request) for request in requests]  # all of one size, as a batch is
+        return {**super().call_arguments(requests, prompts), "image": pictures}
+
+
+def each_resized(resize: Callable[..., Any]) -> Callable[..., Any]:
+    """`VaeImageProcessor.resize` that also takes a list. Without, the text encoder would see the pictures of a batch in
+    their own sizes, and a single one in the size that the pipeline chose."""
+
+    @functools.wraps(resize)
+    def resized(image: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(image, list):
+            return [resize(one, *args, **kwargs) for one in image]
+        return resize(image, *args, **kwargs)
+
+    return resized
 
 
 def spell_out(prompt: str, control: Sequence[str]) -> str:
@@ -205,7 +250,11 @@ def quiet_libraries() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-ADAPTERS: dict[str, type[Adapter]] = {"glm_image": GlmImageAdapter, "qwen_image": QwenImageAdapter}
+ADAPTERS: dict[str, type[Adapter]] = {
+    "glm_image": GlmImageAdapter,
+    "qwen_image": QwenImageAdapter,
+    "qwen_image_edit": QwenImageEditAdapter,
+}
 
 
 def make_adapter(family: str, pipe: Any, embedded: bool) -> Adapter:

@@ -5,6 +5,7 @@ is the calling process, the only one that runs the AR stage and that decodes and
 nothing of cells or verdicts; imports torch, so import it only in an engine's process.
 """
 
+import functools
 import hashlib
 import importlib
 import math
@@ -21,12 +22,13 @@ from profiling import instrument
 from profiling.evidence import RankEvidence
 from profiling.phases import PhaseRecord, PhaseRecorder
 from profiling.torch_trace import TRACE_FILE, TorchTrace
-from sweep.engines.diffusers import ranks
+from sweep.engines import lora_files
+from sweep.engines.diffusers import picture_processor, ranks
 from sweep.engines.diffusers.adapters import make_adapter, quiet_libraries
 from sweep.engines.diffusers.attention_counters import AttentionCounters
 from sweep.engines.diffusers.block_counters import BlockCounters
 from sweep.engines.diffusers.decoded_images import DecodedImages
-from sweep.engines.diffusers.families import FEATURES, FORWARD_FEATURES
+from sweep.engines.diffusers.families import FEATURES, FORWARD_FEATURES, REFINING
 from sweep.engines.diffusers.features import cfg_parallel, method_call
 from sweep.engines.diffusers.hand_over import HandOver, Tokens, with_hand_over
 from sweep.engines.diffusers.rank_context import MESH_DIMS, RankContext, mesh_shape
@@ -101,10 +103,11 @@ class RankRunner:
         self.counters = BlockCounters(transformer, self.clock)  # innermost
         for name, module in FORWARD_FEATURES.items():
             if name in spec.features:
-                _apply(module)(self.pipe, self.context, dict(spec.features[name]))
+                _apply(module)(self.pipe, self.context, self.arguments_of(name))
         self.counters.count_forwards(transformer)
         self.attention = AttentionCounters(self.clock)
         self.decoded = DecodedImages(self.pipe)
+        count_calls(self.pipe.text_encoder, "text_encoder_calls", self.context)
         self.recorder = PhaseRecorder(place.rank, device.type)
         instrument.attach(self.pipe, self.recorder)
         self.adapter.share_ar(self.context)  # around the recorder: ranks that wait for tokens record no AR phase
@@ -122,6 +125,12 @@ class RankRunner:
     def switches(self) -> dict[str, dict[str, Any]]:
         """Features that are a method call on the pipeline."""
         return {name: arguments for name, arguments in self.spec.features.items() if "call" in arguments}
+
+    def arguments_of(self, name: str) -> dict[str, Any]:
+        """Those of a feature, and of the features that refine it."""
+        refining = (other for other, refined in REFINING.items() if refined == name)
+        told = [self.spec.features[one] for one in (name, *refining) if one in self.spec.features]
+        return {key: value for arguments in told for key, value in arguments.items()}
 
     def run(self, command: Batch | Trace) -> RankResult | None:
         """Carry out a command."""
@@ -144,6 +153,7 @@ class RankRunner:
         self.clock.reset(first.steps)
         self.counters.reset()
         self.attention.reset()
+        self.context.counts.clear()
         self.hand_over.reset()
         self.recorder.abort()  # whatever a failed request left open
         self.recorder.take()
@@ -160,14 +170,15 @@ class RankRunner:
             start_s=start,
             output_tokens=self.adapter.output_tokens(),
             phases=tuple(replace(record, request_id=first.request_id) for record in self.recorder.take()),
-            evidence=self.evidence(),
+            evidence=self.evidence(self.adapter.cut(command.prompts)),
             tokens=self.hand_over.tokens(requests),
             images=tuple(images) if self.place.rank == 0 else (),
             finite=self.decoded.finite(len(images)) if self.place.rank == 0 else (),
         )
 
-    def evidence(self) -> RankEvidence:
-        """What this rank executed since the request began."""
+    def evidence(self, prompts_cut: int) -> RankEvidence:
+        """What this rank executed since the request began, and how many prompts were longer than the model reads."""
+        cut = {"prompts_cut": prompts_cut} if prompts_cut else {}
         return RankEvidence(
             rank=self.place.rank,
             dit_forwards=self.counters.forwards,
@@ -181,6 +192,7 @@ class RankRunner:
                 "attention_backend": self.attention.describe(),
                 **{name: method_call.read_back(self.pipe, arguments) for name, arguments in self.switches().items()},
             },
+            counts={"text_encoder_calls": 0, **self.context.counts, **cut},
         )
 
 
@@ -209,6 +221,8 @@ class DiffusersEngine:
         checkpoint = ensure_checkpoint(self.spec.model) if self.spec.embedded else Path(self.spec.checkpoint)
         if not (checkpoint / "model_index.json").is_file():
             raise FileNotFoundError(f"no diffusers checkpoint at '{checkpoint}' (model_index.json is missing)")
+        if "lora" in self.spec.features:
+            lora_files.check(self.spec.features["lora"], checkpoint)
         spec = replace(self.spec, checkpoint=str(checkpoint))
         self._processes = ranks.RankProcesses(spec.ranks)
         places = [self._place(rank) for rank in range(spec.ranks)]
@@ -323,7 +337,8 @@ def load_pipeline(checkpoint: str, dtype: torch.dtype) -> Any:
     from diffusers.pipelines import pipeline_utils
 
     name = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
-    pipe = pipeline_utils.DiffusionPipeline.from_pretrained(checkpoint, **{name: dtype}, local_files_only=True)
+    given = {name: dtype, **picture_processor.replacement(Path(checkpoint))}
+    pipe = pipeline_utils.DiffusionPipeline.from_pretrained(checkpoint, **given, local_files_only=True)
     wrong = {part: found.dtype for part, found in pipe.components.items() if getattr(found, "dtype", dtype) != dtype}
     if wrong:
         raise RuntimeError(f"diffusers loaded parts of {checkpoint} with a dtype other than {dtype}: {wrong}")
@@ -338,6 +353,18 @@ def _apply(module: str) -> Callable[[Any, RankContext, dict[str, Any]], None]:
     return found
 
 
+def count_calls(module: torch.nn.Module, name: str, context: RankContext) -> None:
+    """Count calls of a part of the pipeline, 0 included."""
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        context.counts[name] += 1
+        return forward(*args, **kwargs)
+
+    module.forward = counted
+
+
 def local_size(parameter: torch.Tensor) -> int:
     """Elements of `parameter` that this rank holds; of a sharded one, its shard."""
     local = getattr(parameter, "to_local", None)
@@ -349,8 +376,8 @@ def check_batch(requests: Sequence[Request]) -> None:
     if not requests:
         raise ValueError("no request to generate")
     shapes = {
-        (r.height, r.width, r.steps, r.guidance_scale, r.input_image is None, r.negative_prompt is None)
+        (r.size, r.input_size, r.steps, r.guidance_scale, len(r.images), r.mask is None, r.negative_prompt is None)
         for r in requests
     }
     if len(shapes) > 1:
-        raise ValueError("requests of one batch must agree in size, steps, guidance and task")
+        raise ValueError("requests of one batch must agree in sizes, steps, guidance, task and number of pictures")

@@ -1,16 +1,24 @@
 """What the diffusers engine has code for: model families and features. Names only: read while planning."""
 
-FAMILIES = ("glm_image", "qwen_image")
+FAMILIES = ("glm_image", "qwen_image", "qwen_image_edit")
 """Families that `adapters.py` has an adapter for."""
 
+PROMPT_TOKENS = {"qwen_image": 1024}
+"""Families whose pipeline cuts a prompt behind so many tokens, without a word. Qwen-Image-Edit's reads all of it."""
+
 FORWARD_FEATURES = {
+    "lora": "lora",
+    "prompt_embed_cache": "prompt_embed_cache",
     "teacache": "teacache",
     "cache_dit": "cache_dit",
     "ulysses": "context_parallel",
     "ring": "context_parallel",
     "tp": "tensor_parallel",
 }
-"""Features that work inside one DiT forward, in the order in which they are applied: the module of each."""
+"""Features that are applied to the pipeline of each rank, in this order: the module of each."""
 
-FEATURES = frozenset({"cfg_parallel", *FORWARD_FEATURES})
+REFINING = {"scm": "cache_dit", "taylorseer": "cache_dit"}
+"""Features that change how another one works: whose module takes their arguments too."""
+
+FEATURES = frozenset({"cfg_parallel", *FORWARD_FEATURES, *REFINING})
 """Features with a module of their own. The file of any other names a method call on the pipeline (`method_call.py`)."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sweep.config import TEXT, Feature, RunConfig
-from sweep.engines.diffusers.families import FAMILIES, FEATURES
+from sweep.engines.diffusers.families import FAMILIES, FEATURES, PROMPT_TOKENS
 from sweep.engines.registry import EngineKind, Preflight
 from sweep.findings import SKIP, Finding
 from sweep.stage_fields import SAMPLING
@@ -15,6 +15,9 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
         if feature.name not in FEATURES and "call" not in (feature.engines.get("diffusers") or {}):
             why = f"engine diffusers has no module for {feature.name}, and its file names no method to call"
             return Preflight(Finding("feature_without_code", f"{why} (engines.diffusers.call)", SKIP))
+    if {"lora", "tp"} <= {feature.name for feature in features}:
+        why = "engine diffusers does not divide the layers of a LoRA adapter among ranks, as tp would need"
+        return Preflight(Finding("features_not_together", why, SKIP))
     if run.workload.task == TEXT and (several := [feature.name for feature in features if feature.gpus > 1]):
         why = f"engine diffusers writes texts on one device, and {' and '.join(several)} needs several"
         return Preflight(Finding("text_on_one_device", why, SKIP))
@@ -28,6 +31,7 @@ KIND = EngineKind(
     families=FAMILIES,
     preload={"cpu": "sweep.engines.diffusers.preload"},
     preflight=preflight,
+    prompt_tokens=PROMPT_TOKENS,
     torch_profile=lambda run: "",
     on_cpu=True,
     control=True,

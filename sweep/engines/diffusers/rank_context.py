@@ -4,8 +4,9 @@ A feature module exposes `apply(pipe, context, arguments)`. It never starts proc
 configuration, and learns here who its neighbours are and where in the denoising loop it is called.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ class RankContext:
     mesh: DeviceMesh | None  # dims MESH_DIMS
     clock: StepClock
     cfg_active: Callable[[], bool]  # whether the running request calls the DiT twice a step
+    counts: Counter[str] = field(default_factory=Counter)  # what features counted since the request began, by name
 
     def size(self, dim: str) -> int:
         """Ranks along `dim` of the mesh; 1 without a mesh."""

@@ -69,6 +69,7 @@ def join(place: RankPlace) -> None:
             rank=place.rank,
             world_size=place.ranks,
             timeout=timedelta(seconds=place.timeout_s),
+            device_id=device if device.type == "cuda" else None,  # else NCCL guesses it, and warns
         )
 
 

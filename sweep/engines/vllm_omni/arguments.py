@@ -40,3 +40,12 @@ def _merge(
                 f"features {first} and {name} set vLLM-Omni's {'.'.join(here)} to different values "
                 f"({into[key]} and {value}); choose one of them, or list it under `conflicts` in the other's file"
             )
+
+
+def data_ranks(arguments: Mapping[str, Any]) -> int:
+    """Ranks that vLLM-Omni divides the requests of a batch among; 1 where every rank has a part in each request.
+
+    It divides them only under distributed layerwise offload.
+    """
+    degree = (arguments.get("parallel_config") or {}).get("data_parallel_size", 1)
+    return int(degree) if arguments.get("enable_distributed_layerwise_offload") else 1

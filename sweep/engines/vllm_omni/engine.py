@@ -21,6 +21,8 @@ from sweep.engines.images import fault_of, store
 from sweep.engines.process import temp_folders
 from sweep.engines.protocol import EngineSpec, Output, Request
 from sweep.engines.vllm_omni import stages
+from sweep.engines.vllm_omni.adapter_requests import name_adapter
+from sweep.engines.vllm_omni.arguments import data_ranks
 from sweep.engines.vllm_omni.preload import ENVIRONMENT
 from sweep.engines.vllm_omni.torch_traces import Traces
 from sweep.engines.vllm_omni.versions import adapter
@@ -78,6 +80,8 @@ class VllmOmniEngine:
         requests = [form.fit(request) for request in requests]
         prompts = [form.prompt(request) for request in requests]
         parameters = [form.parameters(request, self._omni.default_sampling_params_list) for request in requests]
+        for own in parameters:
+            name_adapter(own[-1], self.spec.arguments)
         if self._workers is not None:
             self._workers.begin()
         version.set_batch(self._omni, len(requests))
@@ -97,7 +101,12 @@ class VllmOmniEngine:
             hand_overs = len(requests) * (form.count - 1)
             with self._not_survived():  # a worker that did not report one batch will not report the next
                 phases, evidence = self._workers.collect(
-                    requests, self.spec.ranks, hand_overs, self._epoch_s, len(requests) * form.caches
+                    requests,
+                    self.spec.ranks,
+                    hand_overs,
+                    self._epoch_s,
+                    caches=len(requests) * form.caches,
+                    data_ranks=data_ranks(self.spec.arguments),
                 )
         ttft_s, tpot_s = form.token_times(generated)
         return Output(

@@ -28,3 +28,6 @@ NOT_SERVED = ("bagel",)
 BATCHING = ("qwen_image", "flux", "sd3")
 """Families whose pipelines take several requests in one forward (`supports_request_batch`); vLLM-Omni refuses to load
 the others for more than one request at a time, so it runs the requests of their batches one by one."""
+
+PROMPT_TOKENS = {"qwen_image": 1024, "qwen_image_edit": 1024}
+"""Longest prompt of families whose pipelines refuse longer ones (`tokenizer_max_length`), without the template."""

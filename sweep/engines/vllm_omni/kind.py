@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import Feature, RunConfig, require
 from sweep.engines.registry import EngineKind, Preflight, served
+from sweep.engines.vllm_omni import attention
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.connectors import CONNECTORS
+from sweep.engines.vllm_omni.edit_inputs import edit_inputs
 from sweep.engines.vllm_omni.families import (
     BATCHING,
     CONNECTED,
     NO_EDITS,
     NOT_SERVED,
     NOT_STARTED,
+    PROMPT_TOKENS,
     TWO_STAGES,
 )
 from sweep.engines.vllm_omni.placement import misplaced, own_devices
@@ -74,6 +77,8 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     version = adapter()
     warnings = [version.warning] if version.warning else []
     two_stages = run.model.family in TWO_STAGES
+    if run.batch > 1 and run.model.family not in (*BATCHING, *TWO_STAGES):
+        warnings.append(f"vLLM-Omni generates the pictures of a batch one after another for {run.model.name}")
     known = options.installed(2 if two_stages else 1)
     if known.unreadable:
         warnings.append(
@@ -89,13 +94,16 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     name = without_flag(version.constructor(run.engine.args), known.flags) if by_flags else ""
     require(not name, f"engine.args.{name}: {without}")
     for feature in features:
-        asked = version.constructor(arguments([feature], feature.gpus))
+        built_on = [other for other in features if other.name in feature.requires]  # whose options it refines
+        asked = version.constructor(arguments([*built_on, feature], feature.gpus))
         for name, value in run.model.stages.given().get("dit", {}).items():
             if asked.get(name, value) != value:
                 why = f"{PREFIX}dit.{name}={str(value).lower()}: {feature.name} sets it to {str(asked[name]).lower()}"
                 return Preflight(Finding("option_refused", why, SKIP), tuple(warnings))
         if wrong := options.refuse_unknown(asked, known, place, where=feature.name):
             return Preflight(Finding("option_refused", wrong, SKIP), tuple(warnings))
+        if missing := attention.lacks(asked):
+            return Preflight(Finding("package_missing", missing, SKIP), tuple(warnings))
         if by_flags and (name := without_flag(asked, known.flags)):
             why = f"{feature.name}.{name}: {without}"
             return Preflight(Finding("option_refused", why, SKIP), tuple(warnings))
@@ -156,6 +164,8 @@ KIND = EngineKind(
     options=arguments,
     preflight=preflight,
     lacks=lacks,
+    edit_inputs=edit_inputs,
+    prompt_tokens=PROMPT_TOKENS,
     stage_devices=stage_devices,
     unplaced=unplaced,
     stage_fields=None,

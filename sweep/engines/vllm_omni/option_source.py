@@ -45,6 +45,12 @@ class Source:
         names = {target.id for target in annotated if isinstance(target, ast.Name)}
         return frozenset(name for name in names if not name.startswith("_"))
 
+    def members(self, path: str, name: str) -> frozenset[str]:
+        """Names that the body of class `name` assigns strings to: the members of an enumeration."""
+        body = getattr(self.define(path, name), "body", [])
+        named = [node for node in body if isinstance(node, ast.Assign) and literal(node.value)]
+        return frozenset(target.id for node in named for target in node.targets if isinstance(target, ast.Name))
+
     def function(self, path: str, qualname: str) -> Function:
         """The function or method `qualname`."""
         found = self.define(path, qualname)

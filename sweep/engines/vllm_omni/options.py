@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sweep.config import nearest
 from sweep.engines.vllm_omni.option_source import (
     Source,
     attributes,
@@ -31,6 +32,7 @@ STAGES = "config/stage_config.py"
 CONFIG = "config/omni_config.py"
 CLIENT = "entrypoints/omni_base.py"
 SERVE = "entrypoints/cli/serve.py"
+ATTENTION = "diffusion/attention/backends/registry.py"
 
 IDENTITY = frozenset({"model", "model_arch", "stage_id"})  # not options: which model, which stage
 INTERNAL = frozenset({"transfer_emitter", "prom_metrics", "client_config"})  # passed between vLLM-Omni's own classes
@@ -66,6 +68,7 @@ class Accepted:
     ar_stage: frozenset[str] = frozenset()  # keys of an AR stage in a deploy file
     dit_stage: frozenset[str] = frozenset()  # keys of a diffusion stage in a deploy file
     flags: frozenset[str] = frozenset()  # of `vllm serve --omni`: as keywords, and as they are where those differ
+    attention: frozenset[str] = frozenset()  # back ends of the DiT's attention
     caches: Mapping[str, frozenset[str]] = field(default_factory=dict)  # cache_backend -> keys that it reads
     silent: bool = True  # unknown keywords of Omni are silently dropped
     unreadable: str = ""  # why the source could not be read; then nothing is refused
@@ -123,6 +126,7 @@ def accepted(package: Path, stages: int, *, pipeline: bool | None = None, vllm: 
             ar_stage=names.ar_stage,
             dit_stage=names.dit_stage,
             flags=flags(source) | engine_args,
+            attention=source.members(ATTENTION, "DiffusionAttentionBackendEnum"),
             caches=_caches(source, cache),
             silent=not has_resolver,
         )
@@ -161,6 +165,11 @@ def _unfit(where: str, key: str, value: Any, backend: Any, accepted: Accepted) -
     if key == "cache_backend" and value not in (None, "none", *accepted.caches):
         choices = ", ".join(sorted(accepted.caches))
         return f"{where}: vllm-omni {accepted.version} has no cache backend '{value}' (choose from {choices})"
+    if key == "diffusion_attention_backend" and value is not None and str(value).upper() not in accepted.attention:
+        choices, near = ", ".join(sorted(accepted.attention)), nearest(str(value).upper(), accepted.attention)
+        return (
+            f"{where}: vllm-omni {accepted.version} has no attention back end '{value}' (choose from {choices}){near}"
+        )
     if value is None or key not in MAPPINGS | {"parallel_config", "cache_config"}:
         return ""
     if not isinstance(value, Mapping):

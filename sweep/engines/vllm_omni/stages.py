@@ -12,16 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sweep.engines.images import read_input
+from sweep.engines.images import read_inputs, read_mask
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
 from sweep.engines.vllm_omni import connectors
-from sweep.engines.vllm_omni.families import BATCHING, TWO_STAGES
+from sweep.engines.vllm_omni.families import BATCHING, PROMPT_TOKENS, TWO_STAGES
 from sweep.engines.vllm_omni.placement import placed
 from sweep.engines.vllm_omni.versions import Generated
 from sweep.stage_fields import SAMPLING
-
-MAX_PROMPT_TOKENS = 1024  # of Qwen-Image's text encoder
 
 BATCH_WAIT_MS = 25.0
 """How long vLLM-Omni may wait for a batch to fill; a full batch does not wait, and ours are always full."""
@@ -49,10 +47,19 @@ class Stages:
         return {**batching, **self.spec.arguments}
 
     def fit(self, request: Request) -> Request:
-        """The request with its prompt lengthened or cut to `prompt_tokens`."""
-        if request.prompt_tokens is None:
+        """The request with its prompt lengthened or cut to `prompt_tokens`.
+
+        Raises ValueError for a prompt that the pipeline would refuse, which it does not survive.
+        """
+        if request.prompt_tokens is not None:
+            request = replace(request, prompt=fit_tokens(request.prompt, request.prompt_tokens, self.tokenizer))
+        most = PROMPT_TOKENS.get(self.spec.family)
+        if most is None or len(request.prompt.encode()) <= most:  # a token has at least a byte
             return request
-        return replace(request, prompt=fit_tokens(request.prompt, request.prompt_tokens, self.tokenizer))
+        if (tokens := self.count_tokens(request.prompt)) > most:
+            too_long = f"prompt {request.prompt_index} has {tokens:,} tokens"
+            raise ValueError(f"{too_long}, and vLLM-Omni takes at most {most:,} for {self.spec.model}")
+        return request
 
     @property
     def tokenizer(self) -> Any:
@@ -75,7 +82,10 @@ class Stages:
         if request.negative_prompt is not None:
             prompt["negative_prompt"] = request.negative_prompt
         if request.input_image is not None:
-            prompt["multi_modal_data"] = {"image": read_input(request)}
+            pictures = read_inputs(request)
+            prompt["multi_modal_data"] = {"image": pictures if len(pictures) > 1 else pictures[0]}
+            if (mask := read_mask(request)) is not None:
+                prompt["multi_modal_data"]["mask_image"] = mask
         return prompt
 
     def parameters(self, request: Request, defaults: Sequence[Any]) -> list[Any]:
@@ -93,7 +103,7 @@ class Stages:
         """Set classifier-free guidance under the name that the family reads."""
         if self.spec.family.startswith("qwen_image"):
             diffusion.true_cfg_scale = request.guidance_scale
-            diffusion.max_sequence_length = MAX_PROMPT_TOKENS
+            diffusion.max_sequence_length = PROMPT_TOKENS[self.spec.family]
         else:
             off = self.spec.family == "z_image" and request.guidance_scale <= 1  # which is any guidance above 0 to it
             diffusion.guidance_scale = 0.0 if off else request.guidance_scale

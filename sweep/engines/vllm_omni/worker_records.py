@@ -5,6 +5,7 @@ load it; `collect` turns the lines of one batch into phases and evidence.
 """
 
 import dataclasses
+import math
 import os
 import sys
 import time
@@ -76,19 +77,25 @@ class Workers:
         self._records = []
 
     def collect(
-        self, requests: Sequence[Request], ranks: int, transfers: int, epoch_s: float, caches: int = 0
+        self,
+        requests: Sequence[Request],
+        ranks: int,
+        transfers: int,
+        epoch_s: float,
+        caches: int = 0,
+        data_ranks: int = 1,
     ) -> tuple[tuple[PhaseRecord, ...], tuple[RankEvidence, ...]]:
         """Phases and evidence of the batch that has just come back, from all `ranks` of the DiT.
 
-        `transfers` is how many hand-overs between stages belong to it, `caches` how many KV caches at least. Raises
-        RuntimeError when a rank stays silent or the plugin failed in any process. A batch that went unobserved
-        (`record_files.PAUSED`) has neither.
+        `transfers` is how many hand-overs between stages belong to it, `caches` how many KV caches at least, and
+        `data_ranks` among how many ranks its requests are divided. Raises RuntimeError when a rank stays silent or the
+        plugin failed in any process. A batch that went unobserved (`record_files.PAUSED`) has neither.
         """
         if record_files.paused(self.folder):
             return (), ()
         deadline = time.monotonic() + LINES_TIMEOUT_S
         while True:
-            missing = self._missing(len(requests), ranks, transfers, caches)
+            missing = self._missing(math.ceil(len(requests) / data_ranks), ranks, transfers, caches)
             _refuse(record_files.failures(self.folder))
             if not missing:
                 break
@@ -113,6 +120,7 @@ class Workers:
             self._records += [record for record in records if not (isinstance(record, DitRecord) and record.dummy)]
 
     def _missing(self, requests: int, ranks: int, transfers: int, caches: int) -> str:
+        """What has not reported yet: a DiT rank that ran fewer than `requests`, a hand-over, or the AR stage."""
         done: Counter[int] = Counter()
         for record in self._records:
             if isinstance(record, DitRecord):
@@ -198,8 +206,11 @@ def _rank_evidence(records: Sequence[DitRecord]) -> RankEvidence:
         dit_parameters=max(part.dit_parameters for part in parts),
         settings={**parts[-1].settings, **_attention(parts), "pipeline_calls": str(len(parts))},
         counts={
-            name: max(part.counts.get(name, 0) for part in parts)
-            for name in sorted({name for part in parts for name in part.counts})
+            **{
+                name: max(part.counts.get(name, 0) for part in parts)
+                for name in sorted({name for part in parts for name in part.counts})
+            },
+            "requests_per_rank": sum(len(record.requests) for record in records),
         },
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from profiling.phases import PHASES
-from sweep.analysis import prompt_checks
+from sweep.analysis import prompt_checks, world_questions
 from sweep.analysis.control_group import ControlGroup
 from sweep.plan.cells import Cell, Plan
 from sweep.report.page import environment, timeline_view
@@ -19,6 +19,7 @@ from sweep.report.page.html import CellView, ImageView, ReportContext, phases_of
 from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
+from sweep.workload.edit_files import EditTurn
 
 VERDICTS = 24  # phases of a trace whose verdict is shown
 TIMELINES = 60  # cells whose timeline is drawn; each takes a few hundredths of a second and up to 15 kB
@@ -138,8 +139,9 @@ def _image_views(
     seeds = len({seed for _, seed in mine}) > 1
     differences = folder.load_quality(cell) if theirs else {}
     checks = prompt_checks.of(folder, cell, result)
+    edits = world_questions.edits_in(cell)
     views = []
-    for key in sorted(mine):
+    for key in sorted(mine, key=lambda key: _place(edits, key)):
         picture, other = mine[key], theirs.get(key)
         prompt = result.prompts[key[0]] if key[0] < len(result.prompts) else ""
         known = differences.get(f"{picture.digest}:{other.digest}") if other else None
@@ -152,9 +154,26 @@ def _image_views(
                 difference=(known[0], known[1]) if known else None,
                 facts=checked.facts if checked else 0,
                 wrong=tuple(one.text for one in checked.wrong) if checked else (),
+                **_turn(folder, cell, edits, key[0]),
             )
         )
     return tuple(views)
+
+
+def _place(edits: Sequence[EditTurn], key: tuple[int, int]) -> tuple[int, ...]:
+    """Where an image stands: in the order of prompts and seeds, and the turns of a chain one after the other."""
+    index, seed = key
+    return (index, seed) if index >= len(edits) else (index - edits[index].turn + 1, seed, edits[index].turn)
+
+
+def _turn(folder: SweepFolder, cell: Cell, edits: Sequence[EditTurn], index: int) -> dict[str, Any]:
+    """The part of an image's view about the edit that it is of: which turn, and the picture before the first."""
+    if index >= len(edits):
+        return {}
+    edit = edits[index]
+    turn = f"turn {edit.turn} of {edit.turns}" if edit.turns > 1 else ""
+    source = world_questions.first_source(folder, cell, index) if edit.turn == 1 else None
+    return {"turn": turn, "source": Picture(source, edit.pictures[0].sha256) if source else None}
 
 
 def _images(folder: SweepFolder, cell: Cell, result: RunResult | None) -> Images:

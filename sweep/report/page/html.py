@@ -21,7 +21,7 @@ from sweep.analysis.control_group import ControlGroup
 from sweep.findings import ERROR, FAIL, STATUSES, USABLE, WARN
 from sweep.report import load_view, words
 from sweep.report.matrix import matrices
-from sweep.report.page import control_view, matrix_view, plot_svg, said, table
+from sweep.report.page import alone_view, control_view, matrix_view, plot_svg, said, table
 from sweep.report.page.embed import Picture, data_uri, embed
 from sweep.report.page.said import speedup_words
 from sweep.report.page.timeline_view import TimelineView
@@ -43,6 +43,8 @@ class ImageView:
     difference: tuple[float, float] | None = None  # mean and largest, in [0, 1], of the stored images
     facts: int = 0  # of its prompt, that were checked; 0 where that cannot be done
     wrong: tuple[str, ...] = ()  # those that the picture breaks, in words
+    source: Picture | None = None  # what was edited, where a chain of turns begins with this image
+    turn: str = ""  # "turn 2 of 3"; "" for what is asked once
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def render(context: ReportContext) -> str:
         style=Markup(look + plot_svg.variables(colours)),
         judged=family.judged(rows),
         counts=_counts(context.cells),
+        alone=alone_view.view(found),
         matrices=matrix_view.views(found),
         matrices_left_out=max(0, len(found) - matrix_view.MATRICES),
         legend=matrix_view.legend(found),
@@ -204,7 +207,7 @@ def _pictures(cells: Sequence[CellView]) -> Iterator[Picture]:
         for cell in cells:
             if place < len(cell.images):
                 view = cell.images[place]
-                yield from (picture for picture in (view.baseline, view.picture) if picture)
+                yield from (picture for picture in (view.source, view.baseline, view.picture) if picture)
 
 
 def _counts(cells: Sequence[CellView]) -> list[tuple[str, int]]:
@@ -278,6 +281,9 @@ def _image(view: ImageView, pictures: _Images) -> dict[str, Any]:
         "left_out": there and not cell,
         "mean": digits(mean),
         "largest": digits(largest),
+        "source": pictures.key(view.source),
+        "source_file": pictures.file(view.source),
+        "turn": view.turn,
         "facts": view.facts,
         "wrong": "; ".join(view.wrong),
     }

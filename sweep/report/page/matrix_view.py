@@ -52,7 +52,6 @@ def legend(found: Sequence[Matrix]) -> dict[str, Any]:
     statuses = {text(row, "status") for row in rows}
     return {
         "steps": list(range(-STEPS, STEPS + 1)),
-        "slow": f"{1 / reach:.2f}×",
         "fast": f"{reach:.2f}×",
         "uncertain": any(_uncertain(row) for row in rows),
         "signs": [(status, sign) for status, sign in SIGNS.items() if status in statuses],

@@ -40,7 +40,9 @@ def page(folder: Path, plots: bool = True) -> str:
     sweep = report["sweep"]
     with tempfile.TemporaryDirectory() as scratch:
         drawn = drawing.draw_rows(Path(scratch), rows, sweep.get("note") or "", limits=known) if plots else []
-        told = _concluded(report) or conclusions.conclude(_with_p_values(rows), limits=known)
+        told = _concluded(report) or conclusions.conclude(
+            _with_p_values(rows), limits=known, random_weights=bool(sweep.get("random_weights"))
+        )
         section = limit_view.view(known, conclusions.winners(told))
         return render(_context(rows, sweep, report["cells"], manifest, drawn, [one.text for one in told], section))
 

@@ -106,6 +106,9 @@ def _explained(found: list[Matrix], shown: int, most: int, fields: list[Field]) 
         parts.append(f"{gain} Grey where its 95 % interval includes 1 or is unknown.")
     if any(len(matrix.features) > most for matrix in found[:shown]):
         parts.append(f"Only the first {most} features of each context are shown.")
+    larger = sum(len(matrix.larger) for matrix in found[:shown])
+    if larger:
+        parts.append(f"{larger} set{'s' if larger > 1 else ''} of three or more features: see report.html.")
     if len(found) > shown:
         parts.append(f"{len(found) - shown} more contexts are in summary.csv.")
     return " ".join(parts)
@@ -153,8 +156,8 @@ def _panel(axes: "Axes", names: tuple[str, ...], fields: dict[tuple[int, int], F
     column = sheet.current().is_column
     places = [i + 0.5 for i in range(len(names))]
     turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if column else {}
-    axes.set_xticks(places, [wrapped(name, 14) for name in names], **turned)
-    axes.set_yticks(places, [wrapped(name, 14 if column else 18) for name in names])
+    axes.set_xticks(places, [_broken(name, 14) for name in names], **turned)
+    axes.set_yticks(places, [_broken(name, 14 if column else 18) for name in names])
     axes.tick_params(length=0, labelsize=font(9.5))
     axes.xaxis.tick_top()
     axes.set_xlim(0, len(names))
@@ -162,6 +165,11 @@ def _panel(axes: "Axes", names: tuple[str, ...], fields: dict[tuple[int, int], F
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _broken(name: str, width: int) -> str:
+    """A feature's name in lines of `width`, broken behind underscores."""
+    return wrapped(name.replace("_", "_ "), width).replace("_ ", "_")
 
 
 def _draw_field(axes: "Axes", i: int, k: int, field: Field, largest: float) -> None:

@@ -51,7 +51,7 @@ def draw_pictures(
     first = results.get(shown[0]["cell_key"])
     if len(columns) < 2 or not keys or first is None:
         return None
-    if sources := _sources(folder, plan.by_key[shown[0]["cell_key"]], keys):
+    if sources := _sources(folder, plan.by_key[shown[0]["cell_key"]], first, keys):
         columns.insert(0, Column("before the edit", sources))
     return _figure(columns, keys, [first.prompts[key[0]] for key in keys])
 
@@ -76,9 +76,12 @@ def _column(folder: SweepFolder, plan: Plan, row: Row, results: Mapping[str, Run
     return Column("\n".join(filter(None, (name, f"{speed}, {exact}" if speed else exact))), found)
 
 
-def _sources(folder: SweepFolder, cell: Cell, keys: Sequence[Key]) -> "dict[Key, tuple[np.ndarray, str]]":
+def _sources(
+    folder: SweepFolder, cell: Cell, result: RunResult, keys: Sequence[Key]
+) -> "dict[Key, tuple[np.ndarray, str]]":
     """The pictures that a cell edits; {} where there are none."""
-    found = {key: world_questions.source_picture(folder, cell, key[1]) for key in keys}
+    asked = {(one.prompt_index, one.seed): one for one in result.requests if one.image}
+    found = {key: world_questions.source_picture(folder, cell, result, asked[key]) for key in keys}
     whole = {key: (picture, "") for key, picture in found.items() if picture is not None}
     return whole if len(whole) == len(keys) else {}
 

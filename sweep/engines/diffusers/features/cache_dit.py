@@ -9,16 +9,20 @@ forward take together. Blocks keep their own `forward`, so counters around them 
 
 import difflib
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from cache_dit.caching.cache_blocks.pattern_0_1_2 import CachedBlocks_Pattern_0_1_2
 from cache_dit.caching.cache_contexts.cache_config import DBCacheConfig
 from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
+from cache_dit.caching.cache_contexts.calibrators import TaylorSeerCalibratorConfig
+from cache_dit.caching.cache_contexts.calibrators.taylorseer import TaylorSeerState
+from cache_dit.caching.cache_interface import steps_mask
 from cache_dit.caching.forward_pattern import ForwardPattern
 from cache_dit.logger import suppress_loggers
 
+from profiling.cache_contexts import count_extrapolations, mask_of
 from sweep.engines.diffusers.rank_context import RankContext
 from sweep.engines.diffusers.step_clock import DenoisingPipeline
 
@@ -26,6 +30,9 @@ BLOCK_PATTERNS: dict[str, ForwardPattern] = {
     "GlmImageTransformer2DModel": ForwardPattern.Pattern_0,  # a block returns (image, text)
     "QwenImageTransformer2DModel": ForwardPattern.Pattern_1,  # a block returns (text, image)
 }
+
+MASKS = ("slow", "medium", "fast", "ultra")
+MASK_POLICIES = ("static", "dynamic")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,11 @@ class CacheSettings:
     Bn: int = 0  # last blocks, which always run
     max_warmup_steps: int = 4  # first steps, which never skip
     residual_diff_threshold: float = 0.24  # relative L1 change of the first blocks' residual that forces a full step
+    # of scm
+    mask: str = ""  # the library's steps computation mask of this name; "" for none
+    mask_policy: str = "static"  # static: masked steps never compute; dynamic: the residual decides
+    # of taylorseer
+    taylorseer_order: int = 0  # of the series that skipped steps extrapolate with; 0: they repeat the last value
 
     @staticmethod
     def read(arguments: dict[str, Any], blocks: int) -> "CacheSettings":
@@ -53,7 +65,24 @@ class CacheSettings:
                 f"cache_dit: Fn={settings.Fn} and Bn={settings.Bn} leave no block to skip; "
                 f"Fn must be at least 1 and Fn + Bn less than the model's {blocks} blocks"
             )
+        for name, value, choices in (("mask", settings.mask, MASKS), ("steps", settings.mask_policy, MASK_POLICIES)):
+            if value and value not in choices:
+                raise ValueError(f"scm: {name}={value}: choose {', '.join(choices)}")
         return settings
+
+    def config(self, steps: int) -> DBCacheConfig:
+        """The library's settings for a request of so many denoising steps."""
+        config = DBCacheConfig(
+            Fn_compute_blocks=self.Fn,
+            Bn_compute_blocks=self.Bn,
+            max_warmup_steps=self.max_warmup_steps,
+            residual_diff_threshold=float(self.residual_diff_threshold),
+            enable_separate_cfg=False,  # each branch has a context of its own
+        )
+        if not self.mask or (steps < 8 and steps not in (4, 6)):  # the library has no mask for so few steps
+            return config
+        mask = steps_mask(mask_policy=self.mask, total_steps=steps)
+        return replace(config, steps_computation_mask=mask, steps_computation_policy=self.mask_policy)
 
 
 class AgreeingContextManager(CachedContextManager):
@@ -139,17 +168,17 @@ def apply(pipe: DenoisingPipeline, context: RankContext, arguments: dict[str, An
         )
     blocks = transformer.transformer_blocks
     settings = CacheSettings.read(arguments, len(blocks))
-    config = DBCacheConfig(
-        Fn_compute_blocks=settings.Fn,
-        Bn_compute_blocks=settings.Bn,
-        max_warmup_steps=settings.max_warmup_steps,
-        residual_diff_threshold=float(settings.residual_diff_threshold),
-        enable_separate_cfg=False,  # each branch has a context of its own
-    )
+    order = settings.taylorseer_order
+    calibrator = TaylorSeerCalibratorConfig(taylorseer_order=order) if order else None
     manager = AgreeingContextManager(context)
     cached_blocks = CachedBlocks(blocks, pattern, manager)
     stand_in = torch.nn.ModuleList([cached_blocks])
     clock, forward = context.clock, transformer.forward
+
+    def extrapolated() -> None:
+        context.counts["extrapolations"] += 1
+
+    count_extrapolations(TaylorSeerState, extrapolated)
 
     @functools.wraps(forward)
     def cached_forward(*args: Any, **kwargs: Any) -> Any:
@@ -157,13 +186,18 @@ def apply(pipe: DenoisingPipeline, context: RankContext, arguments: dict[str, An
             return forward(*args, **kwargs)
         branch = f"branch {clock.branch}"
         if clock.first:  # a new request
-            manager.reset_context(branch, cache_config=config)
+            told = settings.config(clock.steps)
+            manager.reset_context(branch, cache_config=told, calibrator_config=calibrator)
         cached_blocks.cache_context = branch
         cached_blocks.layer_caches = kwargs.get("kv_caches")
         transformer.transformer_blocks = stand_in
+        before = len(manager.get_context(branch).cached_steps)
         try:
             return forward(*args, **kwargs)
         finally:
+            running = manager.get_context(branch)
+            if mask_of(running):
+                context.counts["masked_steps"] += len(running.cached_steps) - before
             transformer.transformer_blocks = blocks
             cached_blocks.layer_caches = cached_blocks.entered = None
 
