@@ -31,6 +31,11 @@ class OrchestratorBase:
     async def _forward_to_next_stage(self, req_id, src_stage_id, output, req_state): pass
 class Orchestrator(OrchestratorBase): pass
 """,
+    "vllm_omni/distributed/omni_connectors/kv_transfer_manager.py": """
+class OmniKVTransferManager:
+    def _transfer_kv_cache(self, kv_data, transfer_req_id): pass
+    def receive_kv_cache_for_request(self, request_id): return None, 0
+""",
     "vllm_omni/entrypoints/async_omni.py": """
 class AsyncOmni:
     @staticmethod
