@@ -100,7 +100,7 @@ def test_loads_are_not_predicted_and_of_what_is_recorded_only_the_memory() -> No
 
 
 def test_a_model_without_shapes_and_an_engine_without_a_model_are_left_out() -> None:
-    cells = [cell("engine=noop"), cell("engine=vllm_omni", "model=bagel", "workload=image_1024")]
+    cells = [cell("engine=noop"), cell("engine=vllm_omni", "model=sd3_5_large", "workload=image_1024")]
     assert forecast(cells, device_for("h200")).cells == {}
 
 
