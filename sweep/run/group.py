@@ -128,7 +128,7 @@ class GroupRunner:
         self._save_log(cell, log_start, failure, baseline)
         if failure and not failure.alive:
             self._stop()
-        self._store(cell, result, measurement)
+        self._store(cell, result, measurement, log_start)
         if interrupt is not None:
             raise interrupt
 
@@ -154,7 +154,7 @@ class GroupRunner:
             kind, lease_folder(), lambda message: self._state(cell, "waiting", reason=message)
         )
 
-    def _store(self, cell: Cell, result: RunResult, measurement: Measurement) -> None:
+    def _store(self, cell: Cell, result: RunResult, measurement: Measurement, log_start: int) -> None:
         problem = None
         try:
             self.folder.save_result(cell, result, measurement.phases, measurement.telemetry_samples)
@@ -168,6 +168,7 @@ class GroupRunner:
             )
             with contextlib.suppress(OSError, MemoryError):  # a short file may still fit; else the event tells
                 self.folder.save_result(cell, result)
+            self._save_log(cell, log_start, EngineFailure(result.cause, reason), None)
         self._state(cell, result.state, reason=result.reason)
 
     def _ensure_engine(self, cell: Cell) -> tuple[EngineHost, ProcessTreeSampler]:

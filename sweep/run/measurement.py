@@ -355,12 +355,12 @@ class Measurement:
         """The rows of record `number`."""
         record, first_s = self.records[number], self._first_request_s()
         began_s = None if first_s is None else self.start + first_s
-        place = number if self.cell.under_load else self._place(record.turn)
+        place = number if self.cell.under_load else self._place(record.turn, number)
         return request_rows(record, place, self._zero_s, began_s), batch_row(record, place)
 
-    def _place(self, turn: Turn) -> int:
+    def _place(self, turn: Turn, otherwise: int = 0) -> int:
         """The number of a turn, or of a part of it, which is that of its batch."""
-        return self._places[turn.repeat, turn.requests[0].request_id]
+        return self._places.get((turn.repeat, turn.requests[0].request_id), otherwise)
 
     def _alone_rows(self, broken: Broken) -> tuple[RequestRow, ...]:
         first_s, place = self._first_request_s(), self._place(broken.turn)
