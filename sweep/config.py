@@ -86,6 +86,7 @@ class Dit(Stack):
     prior: int = 0  # size of the codebook of the AR stage whose tokens its image tokens take as well; 0: none
     channels: int = 16  # of a latent pixel
     shared_modulation: bool = False  # one modulation for all blocks of a kind, and none of a block's own
+    cached_text: bool = False  # text comes as the KV cache of an AR stage: attended to, and not computed again
 
 
 @dataclass

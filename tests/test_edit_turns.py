@@ -5,8 +5,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import Finished
 
 
@@ -34,10 +32,3 @@ def _requests(folder: Path) -> list[dict[str, str]]:
     (path,) = folder.glob("baseline*/requests.csv")
     with path.open() as handle:
         return list(csv.DictReader(handle))
-
-
-@pytest.mark.parametrize("task", ["text_to_image", "text"])
-def test_turns_go_with_edits(sweep: Callable[..., Finished], task: str) -> None:
-    done = sweep(f"workload.task={task}", "workload.prompt_set=world_turns", "workload.input_len=8", "dry_run=true")
-    assert done.code == 2
-    assert "workload" in done.err

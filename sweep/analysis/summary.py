@@ -29,6 +29,7 @@ from sweep.analysis import (
     status,
     step_counts,
     trends,
+    turn_differences,
     validity,
 )
 from sweep.analysis import evidence as evidence_rules
@@ -193,6 +194,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         row["findings"].append(Finding("images_not_comparable", quality, STATUS_ERROR))
         return row
     row |= quality or {}
+    row["notes"] += _turn_notes(sweep, mine)
     checks, theirs = sweep.checks(cell.key), sweep.checks(cell.baseline_key)
     if checks:
         row |= prompt_checks.columns(checks)
@@ -224,6 +226,15 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
         kept=bool(checks and checks.pictures and theirs and theirs.pictures),
     )
     return row
+
+
+def _turn_notes(sweep: StoredSweep, mine: Measured) -> list[Finding]:
+    """Of a cell with another one as baseline whose edits have several turns."""
+    cell, baseline = mine.cell, sweep.measured.get(mine.cell.baseline_key)
+    if baseline is None or cell.baseline_key == cell.key or not any(one.turn for one in mine.results[0].requests):
+        return []
+    known = sweep.folder.load_quality(cell)
+    return turn_differences.note(turn_differences.by_turn(mine.results[0], baseline.results[0], known))
 
 
 def _reached(sweep: StoredSweep, rows: Sequence[Row]) -> dict[str, Reached]:

@@ -83,7 +83,8 @@ def source_path(folder: SweepFolder, cell: Cell, result: RunResult, request: Req
     index = request.prompt_index
     if request.turn <= 1:
         return first_source(folder, cell, index)
-    before = (one for one in result.requests if (one.prompt_index, one.seed) == (index - 1, request.seed) and one.image)
+    made = (*result.requests, *result.alone)
+    before = (one for one in made if (one.prompt_index, one.seed) == (index - 1, request.seed) and one.image)
     with contextlib.suppress(Unfit):
         return next((folder.image_path(cell, one.image) for one in before), None)
     return None

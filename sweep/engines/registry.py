@@ -86,6 +86,9 @@ class EngineKind:
     """How that one is started for a load; whatever differs needs another start."""
 
     request_fields: Mapping[str, Any] = field(default_factory=dict)  # that its server takes besides OpenAI's
+    guidance: Callable[[str, float], float] = lambda family, scale: scale
+    """(family, guidance_scale) -> what its server is sent as guidance_scale."""
+
     attaches: bool = False  # it is a server that runs already: what it runs is neither chosen nor known here
     generates: bool = True  # False: it only measures the framework, and accepts every model, feature and setting
     embedded: bool = True  # it runs the embedded models

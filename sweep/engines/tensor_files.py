@@ -22,8 +22,12 @@ def shapes(path: Path) -> dict[str, Shape]:
     return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
 
 
+def files(folder: Path) -> list[Path]:
+    """The safetensors of a folder; a second copy in another precision (`model.fp16.safetensors`) is left out."""
+    found = sorted(folder.glob("*.safetensors"))
+    return [path for path in found if "." not in path.stem] or found
+
+
 def shapes_in(folder: Path) -> dict[str, Shape]:
-    """The same of all files in a folder; a second copy in another precision (`model.fp16.safetensors`) is left out."""
-    files = sorted(folder.glob("*.safetensors"))
-    plain = [path for path in files if "." not in path.stem]
-    return {name: shape for path in plain or files for name, shape in shapes(path).items()}
+    """Shapes of the tensors in all of these. Raises as `shapes`."""
+    return {name: shape for path in files(folder) for name, shape in shapes(path).items()}

@@ -35,7 +35,7 @@ class Forward:
     blocks: Work  # products, attention and the rest of all blocks, over all tokens
     modulation: Work  # what turns the timestep into scales, shifts and gates of all blocks; once a picture
     ends: Work  # before and after the blocks
-    tokens: int  # image and text tokens of a picture
+    tokens: int  # image and text tokens of a picture that are computed
     products: float  # with weights, in all blocks: queries, keys and values count as one, which they are fused into
 
     @property
@@ -71,16 +71,17 @@ def forward(shape: tuple[object, ...], patch: int, image: int, text: int, batch:
     """Likewise, of a shape's values: what is asked again and again is counted once."""
     dit = Dit(*shape)  # type: ignore[arg-type]
     text = math.ceil(text / 32) * 32 if dit.refiners else text  # Z-Image pads captions to 32 tokens
-    tokens, width = image + text, dit.heads * head_dim(dit)
+    keys, width = image + text, dit.heads * head_dim(dit)
+    tokens = image if dit.cached_text else keys
     separate = dit.layers - dit.joined_layers
     one_set = block_parameters(dit)
     linear = Work(linear=2.0 * batch * tokens * one_set)
     moved = batch * tokens * (PASSES * dit.hidden + 2 * dit.intermediate)
-    rest = attend(batch * tokens, tokens, width) + Work(moved=moved, kernels=BLOCK_KERNELS - 1)
+    rest = attend(batch * tokens, keys, width) + Work(moved=moved, kernels=BLOCK_KERNELS - 1)
     blocks = (linear + rest) * dit.layers + Work(weights=one_set * (2 * separate + dit.joined_layers))
     blocks += _refiners(dit, image, text, batch)
     products = 8.0 * separate + 6.0 * dit.joined_layers  # of text and image each; the joined share all but their MLP
-    return Forward(blocks, _modulation(dit, batch), _ends(dit, patch, image, text, batch), tokens, products)
+    return Forward(blocks, _modulation(dit, batch), _ends(dit, patch, image, tokens - image, batch), tokens, products)
 
 
 def _refiners(dit: Dit, image: int, text: int, batch: int) -> Work:
@@ -109,7 +110,8 @@ def _ends(dit: Dit, patch: int, image: int, text: int, batch: int) -> Work:
     inputs = dit.modulation_in or dit.hidden
     done = product(batch * image, packed, dit.hidden) + product(batch * image, dit.hidden, packed)
     done += product(batch, TIMESTEP if inputs > TIMESTEP else inputs, inputs) + product(batch, inputs, inputs)
-    done += product(batch, inputs, (1 if dit.refiners else 2) * dit.hidden)  # scale (and shift) of the last norm
+    if dit.modulation or dit.joined_modulation:
+        done += product(batch, inputs, (1 if dit.refiners else 2) * dit.hidden)  # scale (and shift) of the last norm
     done += product(batch * text, dit.context, dit.hidden)
     if dit.prior:
         done += product(batch * text, dit.hidden, dit.hidden)

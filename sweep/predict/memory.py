@@ -143,6 +143,8 @@ def ledger(point: Point, by: Factors, room: float | None, reserved: float | None
     if ar is not None:
         if reserved is not None:
             found["ar_reserved"] = reserved * memory_bytes if not point.stage_devices else 0.0
+            if point.cached_text:  # BAGEL's DiT stage holds the whole stack, and so does its AR stage
+                found["ar_weights"] = _held(ar) * value
         else:
             found["ar_weights"] = _held(ar) * value
             kept = point.batch * (point.prompt_tokens + point.ar_tokens) * decoder.cache_values(ar)

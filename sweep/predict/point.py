@@ -18,7 +18,7 @@ from sweep.predict.effects import Effects, merged
 TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "world_turns": 12, "short": 20, "mixed": 60, "long": 250}
 """Tokens of the shipped prompts, roughly; where workload.prompt_tokens says it, that counts."""
 
-TEMPLATE = {"qwen_image": 34, "qwen_image_edit": 64, "glm_image": 60, "z_image": 12}
+TEMPLATE = {"bagel": 2, "qwen_image": 34, "qwen_image_edit": 64, "glm_image": 60, "z_image": 12}
 """Tokens that a pipeline puts around a prompt: its chat template."""
 
 GLYPHS = 8
@@ -37,7 +37,7 @@ class Point:
     width: int
     height: int
     steps: int
-    branches: int  # guidance branches of a step: 2, or 1 where guidance is off or distilled
+    branches: float  # guidance branches of a step, on average: 2, or 1 where guidance is off or distilled
     text_tokens: int  # of a prompt, as the DiT sees them
     prompt_tokens: int  # as the text encoder or the AR stage reads them
     effects: Effects
@@ -67,12 +67,22 @@ class Point:
 
     @property
     def ar_tokens(self) -> int:
-        """Tokens that the AR stage writes for a picture: preview, target, end. After GLM-Image's processor."""
+        """Tokens that the AR stage writes for a picture: preview, target, end. After GLM-Image's processor.
+
+        One that hands over its KV cache writes a few that nobody reads, until it is told that the cache is on its way.
+        """
+        if self.cached_text:
+            return UNREAD_TOKENS
         side = self.model.size_multiple
         rows, columns = self.height // side, self.width // side
         ratio, half = rows / columns, side // 2
         preview = max(1, int(math.sqrt(ratio) * half)) * max(1, int(math.sqrt(1 / ratio) * half))
         return rows * columns + 1 + (0 if self.edits else preview)
+
+    @property
+    def cached_text(self) -> bool:
+        """Whether the AR stage hands over the KV cache of its prompt, and no tokens."""
+        return self.model.dit is not None and self.model.dit.cached_text
 
     @property
     def drawn_at_once(self) -> int:
@@ -97,7 +107,7 @@ def shaped(model: Model) -> tuple[Dit, Vae]:
         model.dit is not None
         and model.vae is not None
         and model.dit.layers
-        and (model.dit.modulation or model.dit.joined_modulation)
+        and (model.dit.modulation or model.dit.joined_modulation or model.dit.cached_text)
     )
     require(
         bool(known),
@@ -135,7 +145,7 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
         width=work.width,
         height=work.height,
         steps=work.steps,
-        branches=2 if guided else 1,
+        branches=_branches(model, work.steps) if guided else 1,
         text_tokens=_text_tokens(model, said),
         prompt_tokens=said + TEMPLATE.get(model.family, 0),
         effects=effects,
@@ -146,6 +156,21 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
         pictures=(work.num_prompts or work.shipped_prompts) * work.seeds_per_prompt * work.repeats,
         features=tuple(feature.name for feature in chosen),
     )
+
+
+UNREAD_TOKENS = 3
+"""Of BAGEL's AR stage: the first one, and those of the steps until its KV cache is on its way."""
+
+BRANCHES, GUIDED_FROM, SHIFT = 3, 0.4, 3.0
+"""Of BAGEL: guidance branches, the time from which on a step is guided (`cfg_interval`), and how times are shifted."""
+
+
+def _branches(model: Model, steps: int) -> float:
+    if model.family != "bagel":
+        return 2
+    even = (1 - step / steps for step in range(steps))
+    guided = sum(SHIFT * time / (1 + (SHIFT - 1) * time) > GUIDED_FROM for time in even)
+    return 1 + (BRANCHES - 1) * guided / steps
 
 
 def picture_tokens(model: Model, source: tuple[int, int]) -> int:

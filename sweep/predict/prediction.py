@@ -10,8 +10,9 @@ from sweep.predict.memory import Ledger, ledger
 from sweep.predict.point import Point
 from sweep.predict.timing import Timed
 
-RESERVED = {"shared": 0.35, "split": 0.6}
-"""Share of its GPU that the AR stage of vLLM-Omni takes beforehand (TwoStages in sweep/engines/vllm_omni/stages.py)."""
+RESERVED, BAGEL_RESERVED = {"shared": 0.35, "split": 0.6}, 0.45
+"""Share of its GPU that the AR stage of vLLM-Omni takes beforehand (TwoStages in sweep/engines/vllm_omni/stages.py);
+BAGEL's shared (bagel.py), which holds more."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def predicted(point: Point, device: Device, by: Factors) -> Prediction:
     reserved = None
     if point.model.ar is not None and point.engine == "vllm_omni":
         reserved = point.model.stages.ar.gpu_memory_utilization
-        reserved = reserved or RESERVED["split" if point.stage_devices else "shared"]
+        shared = BAGEL_RESERVED if point.model.family == "bagel" else RESERVED["shared"]
+        reserved = reserved or (RESERVED["split"] if point.stage_devices else shared)
     room = device.usable_bytes or device.memory_bytes
     held = ledger(point, by, room, reserved)
     seconds = sum(phase.seconds for phase in phases)

@@ -75,7 +75,26 @@ def of_checkpoint(model: Model, folder: Path) -> Model:
             changed[field] = dataclasses.replace(shape, params_b=count / 1e9) if shape is not None and count else shape
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: no shape can be read from it ({type(error).__name__}: {error})") from error
+    changed |= _of_one_stack(model, folder)
     return dataclasses.replace(model, **{name: value for name, value in changed.items() if value is not None})
+
+
+def _of_one_stack(model: Model, folder: Path) -> dict[str, Any]:
+    """AR stage and DiT of a model whose one stack is both (BAGEL), by its llm_config.json; {} for other models."""
+    path = folder / "llm_config.json"
+    if model.dit is None or not model.dit.cached_text or not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        ar = dataclasses.replace(_stack(found, model.ar) or Stack(), vocab=int(found["vocab_size"]))
+        same = {
+            name: getattr(ar, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate")
+        }
+        count = decoder.of(ar, 1).weights + ar.vocab * ar.hidden
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: no shape can be read from it ({type(error).__name__}: {error})") from error
+    dit = dataclasses.replace(model.dit, **same, joined_layers=ar.layers, params_b=0.0)
+    return {"ar": dataclasses.replace(ar, params_b=count / 1e9), "dit": dit}
 
 
 SECOND = "text_encoder_2"
@@ -88,7 +107,8 @@ def parameters(folder: Path) -> int:
     A second copy in another precision (`model.fp16.safetensors`) is not counted. Raises ValueError for a file that is
     no safetensors, and OSError.
     """
-    return sum(math.prod(shape) for shape in tensor_files.shapes_in(folder).values())
+    files = tensor_files.files(folder)
+    return sum(math.prod(shape) for path in files for shape in tensor_files.shapes(path).values())
 
 
 def to_json(model: Model) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def around(point: Point) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
     found = [_text_encode(point)] if point.model.text_encoder is not None else []
     if point.model.ar is not None:
         found += _ar(point, point.model.ar)
-    if point.edits:
+    if point.edits and point.model.ar is None:  # GLM-Image's DiT writes a cache of the picture besides: not counted
         found.append(_encode(point))
     stages = 1 if point.model.ar is None else 2
     return tuple(found), (_decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
@@ -115,6 +115,9 @@ def _text_encode(point: Point) -> Phase:
 def _ar(point: Point, stack: Stack) -> list[Phase]:
     prompt, tokens = point.prompt_tokens, point.ar_tokens
     handed = Exchange(SEND, float(point.batch * tokens * TOKEN_BYTES), 1)
+    if point.cached_text:  # from the device into shared memory, and back
+        cache = point.batch * prompt * decoder.cache_values(stack) * BYTES[point.dtype]
+        handed = Exchange(HOST_COPY, 2.0 * cache, 2)
     prefill, written = decoder.of(stack, prompt, batch=point.batch), decoder.written(stack, prompt, tokens, point.batch)
     return [
         Phase(AR_PREFILL, prefill, dtype=point.dtype, state=point.dtype),
@@ -128,7 +131,8 @@ def forward(point: Point) -> tuple[Work, list[Exchange]]:
     shape, _ = shaped(point.model)
     does = point.effects
     whole = dit.of(shape, point.model.patch, point.image_tokens, point.text_tokens, point.drawn_at_once)
-    share = (point.image_tokens / does.tokens + point.text_tokens) / whole.tokens
+    text = 0 if point.cached_text else point.text_tokens
+    share = (point.image_tokens / does.tokens + text) / whole.tokens
     runs = 1 - does.skip
     blocks = whole.blocks.by(tokens=share, width=1 / does.width)
     further = 0.0 if point.compiled else does.product_kernels * whole.products

@@ -323,14 +323,17 @@ class SweepFolder:
     def start_cell(self, cell: Cell) -> Path:
         """Create the cell's folder and write its resolved configuration and the overrides that led to it.
 
-        First removes what an earlier attempt left there (a failed result, half-written files).
+        First removes what an earlier attempt left there (a failed result, half-written files, pictures, which a later
+        turn of an edit could take for those of this attempt).
         """
         import yaml
 
         path = self.cell_path(cell)
         for stored in ("result.json", RECORDS, BENCH, SERVER_METRICS):
             (path / stored).unlink(missing_ok=True)
-        halves = (*path.glob(".*.tmp"), *path.glob("images/.*"), *path.glob(".trace*"))
+        linked = (path / "images").is_symlink()  # perhaps to somebody's pictures
+        images = [] if linked else [*path.glob("images/.*"), *path.glob("images/*.png")]
+        halves = (*path.glob(".*.tmp"), *images, *path.glob(".trace*"))
         recorded = (*path.glob("trace*"), *path.glob("timeline.*"), path / PHASES_TABLE, path / KERNELS_TABLE)
         for leftover in (*halves, *recorded):
             leftover.unlink(missing_ok=True)

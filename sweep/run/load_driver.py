@@ -24,8 +24,7 @@ import msgspec
 
 from profiling.child_environment import child_environment
 from sweep.config import Load
-from sweep.engines import registry
-from sweep.engines.endpoint.bodies import body_of, path_of
+from sweep.engines.endpoint.bodies import body_for, path_of
 from sweep.engines.endpoint.server import headers, model_of, servers
 from sweep.engines.images import image_name
 from sweep.engines.process.failures import EngineFailure, one_line
@@ -71,7 +70,6 @@ class LoadDriver:
         self._images = images  # the folder that takes them
         self._timeout_s = timeout_s  # for one request
         self._progress, self._pictures = progress, pictures
-        self._fields = registry.kind(host.spec.engine).request_fields
         self.failed: Failed | None = None
         self.lost: list[Lost] = []
         self.ended: Ended | None = None
@@ -133,7 +131,7 @@ class LoadDriver:
     def _due(self, turn: Turn) -> Due:
         (request,) = turn.requests
         kept = str(self._images / image_name(request)) if turn.keep_images and self._pictures else ""
-        body = body_of(request, self._settings.model) | dict(self._fields)
+        body = body_for(self._host.spec, request, self._settings.model)
         upload = request.input_image or ""
         mask = (self._load.mix.mask or "") if upload else ""
         return Due(request.request_id, body, request.size, turn.intended_s, kept, upload, path_of(request), mask)

@@ -101,7 +101,7 @@ def test_ranks_count_in_the_whole_mfu(tmp_path: Path) -> None:
         ([composed("")], {"random_weights": RANDOM}),
         ([composed("")], {"machine": {"gpus": ["NVIDIA Nobody knows"]}}),
         ([composed("")], {"machine": {"gpus": ["NVIDIA H200", "NVIDIA L40S"]}}),
-        ([composed("", "model=bagel")], KNOWN),
+        ([composed("", "model=sd3_5_large")], KNOWN),
         ([dataclasses.replace(composed(""), device="cpu")], {"machine": {"gpus": [], "cpu": "Nobody's"}}),
     ],
     ids=["no machine", "unknown GPU", "two kinds", "a model without shape", "unknown CPU"],
@@ -147,9 +147,9 @@ def checkpoint(folder: Path, layers: int) -> Path:
     shape = {"num_layers": layers, "num_attention_heads": 24, "attention_head_dim": 128, "joint_attention_dim": 3584}
     config_json = {"_class_name": "QwenImageTransformer2DModel", "in_channels": 64, "out_channels": 16, **shape}
     (part / "config.json").write_text(json.dumps(config_json))
-    header = {"__metadata__": {"format": "pt"}, "a": {"dtype": "BF16", "shape": [3, 4], "data_offsets": [0, 24]}}
+    tensor = {"dtype": "BF16", "shape": [3, 4], "data_offsets": [0, 24]}
     for name in ("one.safetensors", "two.safetensors", "one.fp16.safetensors"):
-        text = json.dumps(header).encode()
+        text = json.dumps({"__metadata__": {"format": "pt"}, name.split(".")[0]: tensor}).encode()
         (part / name).write_bytes(len(text).to_bytes(8, "little") + text + bytes(24))
     return folder
 

@@ -5,7 +5,9 @@ Every picture to edit is scaled to about 1024² pixels, which a CPU encodes in t
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +54,11 @@ def edits(sweep: Sweep, tiny: Callable[[str], Path]) -> Callable[..., None]:
     return run
 
 
+def noise(path: Path) -> str:
+    Image.effect_noise((64, 64), 50).save(path)
+    return str(path)
+
+
 def pictures(sweep: Sweep, label: str) -> list[np.ndarray]:
     found = sorted((sweep.cell_path(label) / "images").glob("*.png"))
     return [np.asarray(Image.open(path), dtype=float) / 255 for path in found]
@@ -76,36 +83,57 @@ def test_native_edits_alone_and_in_a_batch(sweep: Sweep, edits: Callable[..., No
     }
 
 
-@pytest.fixture
-def engine(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator["DiffusersEngine"]:
-    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as module
-
+@contextmanager
+def loaded(checkpoint: Path) -> Iterator["DiffusersEngine"]:
     from sweep.engines.diffusers.engine import DiffusersEngine
 
-    whole = module.calculate_dimensions
-    monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio: whole(area / 64, ratio))
-    spec = replace(make_spec("qwen_image_edit"), checkpoint=str(tiny("qwen_image_edit")), embedded=False)
-    engine = DiffusersEngine(spec)
+    engine = DiffusersEngine(replace(make_spec("qwen_image_edit"), checkpoint=str(checkpoint), embedded=False))
     engine.load()
     yield engine
     engine.close()
 
 
 def test_a_native_edit_is_what_the_pipeline_makes_and_reads_all_of_a_long_prompt(
-    engine: "DiffusersEngine", tmp_path: Path
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine always gives the pipeline a list of pictures, which alone it would not scale for its text encoder."""
-    picture = tmp_path / "picture.png"
-    Image.effect_noise((64, 64), 50).save(picture)
-    runner = engine._runner
-    assert runner is not None
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as module
+
+    whole = module.calculate_dimensions
+    monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio: whole(area / 64, ratio))
+    picture = noise(tmp_path / "picture.png")
     made = []
-    for tokens in (1024, 2560):
-        request = make_request(steps=2, prompt_tokens=tokens, input_image=str(picture))
-        made.append(engine.generate([request], None))
-        arguments = runner.adapter.shared_arguments([request], [runner.adapter.fit_prompt(request)])
-        (alone,) = runner.pipe(**{**arguments, "image": arguments["image"][0]}).images
-        assert made[-1].image_hashes == (hashlib.sha256(alone.tobytes()).hexdigest(),)
+    with loaded(tiny("qwen_image_edit")) as engine:
+        runner = engine._runner
+        assert runner is not None
+        for tokens in (1024, 2560):
+            request = make_request(steps=2, prompt_tokens=tokens, input_image=picture)
+            made.append(engine.generate([request], None))
+            arguments = runner.adapter.shared_arguments([request], [runner.adapter.fit_prompt(request)])
+            (alone,) = runner.pipe(**{**arguments, "image": arguments["image"][0]}).images
+            assert made[-1].image_hashes == (hashlib.sha256(alone.tobytes()).hexdigest(),)
     assert [one.prompt_tokens for one in made] == [(1024,), (2560,)]
     assert len({one.image_hashes for one in made}) == 2
-    assert [one.evidence[0].counts for one in made] == [{}, {}], "nothing was cut"
+    assert ["prompts_cut" in one.evidence[0].counts for one in made] == [False, False]
+
+
+def test_the_pipeline_since_2509_takes_several_pictures_for_one_prompt(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+
+    monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 128 * 128)
+    monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 64 * 64)
+    folder = shutil.copytree(tiny("qwen_image_edit"), tmp_path / "plus")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "QwenImageEditPlusPipeline"}))
+    one, two = noise(tmp_path / "one.png"), noise(tmp_path / "two.png")
+    request = make_request(steps=2, input_image=one)
+    with loaded(folder) as engine:
+        alone, both = (
+            engine.generate([replace(request, further_images=further)], None).evidence[0].block_sequence
+            for further in ((), (two,))
+        )
+        with pytest.raises(ValueError, match="batch=1"):
+            engine.generate([request, request], None)
+    assert (alone, both) == (4 * 4 + 8 * 8, 4 * 4 + 2 * 8 * 8)

@@ -33,6 +33,8 @@ def test_every_weight_of_the_networks_is_there(model: str, tiny: Callable[[str],
     loaded: list[tuple[Any, dict[str, Any]]] = [
         getattr(transformers, name).from_pretrained(folder / part, output_loading_info=True)
     ]
+    if model == "flux":
+        loaded.append(transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", output_loading_info=True))
     for part in ("transformer", "vae"):
         kind = getattr(diffusers, json.loads((folder / part / "config.json").read_text())["_class_name"])
         loaded.append(kind.from_pretrained(folder / part, output_loading_info=True))

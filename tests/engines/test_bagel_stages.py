@@ -207,3 +207,20 @@ def test_an_output_that_only_says_that_its_cache_is_ready_is_handed_over() -> No
     from profiling.vllm_plugin.transfer import written
 
     assert written(SimpleNamespace(request_id="0_a", new_token_ids=[])) == []
+
+
+def test_z_image_is_told_that_guidance_is_off_in_its_own_words() -> None:
+    """Its pipeline takes any guidance above 0 for guidance, offline and served."""
+    from sweep.engines.endpoint.bodies import body_for
+
+    off, on = replace(REQUEST, guidance_scale=1.0), replace(REQUEST, guidance_scale=4.0)
+    for family, sent in (("z_image", 0.0), ("flux2_klein", 1.0)):
+        spec = replace(SPEC, family=family)
+        diffusion = SimpleNamespace()
+        stages.Stages(spec).guide(off, diffusion)
+        assert diffusion.guidance_scale == body_for(spec, off, "m")["guidance_scale"] == sent
+        assert body_for(spec, on, "m")["guidance_scale"] == 4.0
+    assert body_for(replace(SPEC, engine="endpoint", family="z_image"), off, "m")["guidance_scale"] == 1.0
+    for version in VERSIONS:
+        text = (wheel_source(version) / "vllm_omni/diffusion/models/z_image/pipeline_z_image.py").read_text()
+        assert "return self._guidance_scale > 0" in text

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,15 +112,6 @@ def test_a_long_prompt_runs(engine) -> None:
     assert (output.prompt_tokens[0] == 1024) == cut
 
 
-def test_an_edit_pipeline_that_takes_one_request_at_a_time_says_so(picture: Path) -> None:
-    from sweep.engines.diffusers.adapters import QwenImageEditAdapter
-
-    pipe = type("QwenImageEditPlusPipeline", (), {"image_processor": SimpleNamespace(resize=None)})()
-    requests = [make_request(seed=seed, input_image=str(picture)) for seed in (1, 2)]
-    with pytest.raises(ValueError, match="batch=1"):
-        QwenImageEditAdapter(pipe).call_arguments(requests, ["a", "b"])
-
-
 def test_prompt_tokens_lengthens_and_cuts(engine) -> None:
     wanted = {"fox": 40, "": 40, "a red fox in the snow " * 20: 40, "שלום": 5}
     requests = [make_request(text, n, prompt_tokens=size, steps=2) for n, (text, size) in enumerate(wanted.items())]
@@ -130,7 +120,7 @@ def test_prompt_tokens_lengthens_and_cuts(engine) -> None:
 
 
 def test_requests_that_cannot_share_a_call_are_refused(engine) -> None:
-    with pytest.raises(ValueError, match=r"\bsize\b"):
+    with pytest.raises(ValueError, match=r"\bsizes\b"):
         engine.generate([make_request(), make_request("b", 1, height=128)], None)
     with pytest.raises(ValueError, match="no request"):
         engine.generate([], None)

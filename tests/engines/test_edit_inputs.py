@@ -14,8 +14,7 @@ from sweep.engines.images import read_inputs, read_mask
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import stages
 from sweep.predict import shapes
-from sweep.predict.effects import Effects
-from sweep.predict.point import Point
+from sweep.predict.point import point_of
 
 SPEC = EngineSpec("vllm_omni", "flux2_klein", "flux2_klein", "", False, "cuda", "bfloat16", 1, 1)
 
@@ -67,7 +66,7 @@ def test_a_batch_has_edits_of_one_shape(request_of_two: Request) -> None:
         ("longcat_image", "", 1, False),
     ],
 )
-def test_what_vllm_omni_takes_follows_from_family_and_checkpoint(
+def test_what_engines_take_follows_from_family_and_checkpoint(
     family: str, pipeline: str, most: int | None, mask: bool, tmp_path: Path
 ) -> None:
     if pipeline:
@@ -75,6 +74,8 @@ def test_what_vllm_omni_takes_follows_from_family_and_checkpoint(
     model = Model(name=family, family=family, tasks=["image_edit"], path=str(tmp_path))
     run = RunConfig(engine=EngineConfig(name="vllm_omni"), model=model, workload=Workload(task="image_edit"))
     assert registry.kind("vllm_omni").edit_inputs(run) == registry.EditInputs(most, mask)
+    several = pipeline == "QwenImageEditPlusPipeline"
+    assert registry.kind("diffusers").edit_inputs(run) == registry.EditInputs(None if several else 1)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,7 @@ def test_predictions_count_the_tokens_of_the_picture_to_edit(
     model: str, given: tuple[int, int] | None, tokens: int
 ) -> None:
     """Qwen-Image-Edit's pipelines bring every picture to the area of 1024² (`calculate_dimensions`: 1376×768 stays)."""
-    what = (shapes.named(model), "vllm_omni", "cuda", "bfloat16", 1, 1024, 1024, 20, 2, 64, 64, Effects(), 1)
-    point = Point(*what, edits=True, input_size=given)
-    assert point.image_tokens == 64 * 64 + tokens
+    width, height = given or (None, None)
+    work = Workload(task="image_edit", width=1024, height=1024, input_width=width, input_height=height)
+    run = RunConfig(engine=EngineConfig(name="vllm_omni"), model=shapes.named(model), workload=work)
+    assert point_of(run).image_tokens == 64 * 64 + tokens

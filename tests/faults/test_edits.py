@@ -78,6 +78,34 @@ def test_turn_after_turn_edits_what_the_cell_made_before(sweep: Sweep, folder: P
     _page_shows_chains(sweep.folder)
 
 
+def test_a_turn_that_fails_ends_its_own_chain_alone(sweep: Sweep, folder: Path) -> None:
+    sweep.inject("sweep.engines.noop.engine", PAINTS + BREAKS)
+    lines = [{"image": name, "turns": ["one", "two", "three"]} for name in ("a.png", "b.png")]
+    (folder / "edits.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = sweep.run(*EDIT, "batch=2", "workload.repeats=1")
+    assert done.code == 1
+    made = [(row["line"], row["turn"], row["exit_code"]) for row in sweep.requests("baseline b2")]
+    assert sorted(made) == [
+        *(("1", "1", "0"), ("1", "2", "1"), ("1", "3", "1")),
+        *(("2", turn, "0") for turn in "123"),
+    ]
+    images = sorted(path.name for path in (sweep.cell_path("baseline b2") / "images").iterdir())
+    assert images == [f"prompt_{place:02d}_seed_0.png" for place in (0, 3, 4, 5)]
+
+
+BREAKS = """
+_paint = generate
+
+def breaking(self, requests, folder):
+    if any((request.line, request.turn) == (1, 2) for request in requests):
+        raise ValueError("this turn cannot be drawn")
+    return _paint(self, requests, folder)
+
+NoopEngine.generate = breaking
+"""
+"""Makes the second turn of the first line fail, in an engine that goes on."""
+
+
 def _page_shows_chains(path: Path) -> None:
     stored = SweepFolder(path)
     plan = stored.load_plan()

@@ -143,6 +143,7 @@ def test_tensor_parallel_is_for_dits_of_parallel_layers(source: Source) -> None:
     [
         ("hsdp", "_hsdp_shard_conditions"),
         ("layerwise_offload", "_layerwise_offload_blocks_attrs"),
+        ("data_parallel", "_layerwise_offload_blocks_attrs"),
     ],
 )
 def test_features_that_need_an_attribute_of_the_dit(source: Source, name: str, attribute: str) -> None:

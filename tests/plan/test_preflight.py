@@ -79,6 +79,22 @@ def test_native_edits_read_prompts_of_any_length() -> None:
         skip_of(*run, "workload.prompt_tokens=2560")
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "batch", "code"),
+    [
+        ("QwenImageEditPipeline", 2, ""),
+        ("QwenImageEditPlusPipeline", 1, ""),
+        ("QwenImageEditPlusPipeline", 2, "one_at_a_time"),
+    ],
+)
+def test_a_native_pipeline_that_takes_one_request_at_a_time_has_no_batches(
+    pipeline: str, batch: int, code: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model_index.json").write_text(f'{{"_class_name": "{pipeline}"}}')
+    asked = ("engine=diffusers", "engine.device=cpu", "model=qwen_image_edit", f"model.path={tmp_path}")
+    assert skip_of(*asked, "workload=image_edit", f"batch={batch}") == code
+
+
 def test_the_embedded_model_still_edits() -> None:
     assert skip_of("model=tiny_glm_image", "workload=image_edit") == ""
 

@@ -293,6 +293,22 @@ def text_encoder(model: str) -> Callable[[int], Any]:
             position_ids=meta(1, tokens, dtype=torch.long),
             attention_mask={"full_attention": None},
         )
+    if model == "qwen_image_edit":
+        from transformers.models.qwen2_5_vl import configuration_qwen2_5_vl, modeling_qwen2_5_vl
+
+        shape = configuration_qwen2_5_vl.Qwen2_5_VLTextConfig(
+            **qwen_image.TEXT,
+            num_hidden_layers=28,
+            vocab_size=1000,
+            rope_scaling={"type": "mrope", "mrope_section": qwen_image.MROPE},
+        )
+        reader = on_meta(lambda: modeling_qwen2_5_vl.Qwen2_5_VLTextModel(shape))
+        return lambda tokens: reader(
+            inputs_embeds=meta(1, tokens, 3584),
+            use_cache=False,
+            position_ids=meta(3, 1, tokens, dtype=torch.long),
+            attention_mask={"full_attention": None},
+        )
     widths = {
         "glm_image": glm_image.GLYPHS,
         "flux": {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64},

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from sweep.asked import asked
+from sweep.checkpoints.build import build
+from sweep.checkpoints.recipe import resolve
 from sweep.config import ConfigError, Feature
 from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
 from sweep.predict import decoder, dit, shapes, vae
@@ -72,7 +74,7 @@ def test_a_command_line_of_a_sweep_is_predicted_as_it_is(tmp_path: Path) -> None
         "batch=1,two": "batch=two: must be a whole number",
         "hardware=h2000": "unknown hardware 'h2000'; did you mean 'h200'?",
         "hardware=auto": "hardware=auto: nothing is known of this machine; choose hardware=h200",
-        "model=bagel": "model=bagel cannot be predicted: conf/model/bagel.yaml does not say the whole shape",
+        "model=sd3_5_large": "model=sd3_5_large cannot be predicted: conf/model/sd3_5_large.yaml does not say",
         "model=qwen_imag": "unknown model 'qwen_imag'; did you mean 'qwen_image'?",
         "model=qwen_image model.dit.layers=-3": "layers=-3: must be 0 or more",
         "model=qwen_image model.path=/nowhere": "model.path=/nowhere: no such folder",
@@ -149,6 +151,22 @@ def test_a_search_names_the_best_and_why_others_are_out(tmp_path: Path) -> None:
     none = predict(tmp_path, *QWEN, "--best", "latency", "--under", "latency=0.001")
     assert none.code == 1
     assert none.out.startswith("None of 1 configurations is left: 1 miss latency.")
+
+
+def test_shapes_of_a_checkpoint_at_another_depth_are_read_from_it(tmp_path: Path) -> None:
+    """FLUX.2's DiT and VAE; of FLUX.1's two text encoders the one whose states the DiT reads."""
+    for name, wanted in {"flux2_klein": (2, 1, 128), "flux": (2, 1, 128)}.items():
+        build(resolve(name, {"dit": 2}, tiny=True), tmp_path / name, say=lambda line: None, device="cpu")
+        found = shapes.of_checkpoint(shapes.named(name), tmp_path / name)
+        assert found.dit is not None
+        assert found.text_encoder is not None
+        assert found.vae is not None
+        assert (found.dit.layers, found.dit.joined_layers, found.dit.hidden) == wanted
+        assert found.dit.shared_modulation == (name == "flux2_klein")
+        assert found.text_encoder.hidden == 64
+        assert found.vae.latent == (32 if name == "flux2_klein" else 16)
+        written = shapes.parameters(tmp_path / name / "transformer")
+        assert dit.parameters(found.dit, 2) == pytest.approx(written, rel=0.3), "biases weigh at toy widths"
 
 
 def test_thousands_need_neither_torch_nor_a_composition_each() -> None:

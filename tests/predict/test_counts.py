@@ -118,7 +118,9 @@ def test_operations_of_ar_prefill_and_decode(model: str, tokens: int, batch: int
     same(decoder.of(stack, 1, tokens, batch).operations, networks.operations(decode(tokens, batch)))
 
 
-@pytest.mark.parametrize(("model", "tokens"), [("glm_image", 60), ("flux", 512), ("z_image", 100)])
+@pytest.mark.parametrize(
+    ("model", "tokens"), [("glm_image", 60), ("flux", 512), ("z_image", 100), ("qwen_image_edit", 64 + 12 + 1371)]
+)
 def test_operations_of_a_text_encoder(model: str, tokens: int) -> None:
     stack = shapes.named(model).text_encoder
     assert stack is not None

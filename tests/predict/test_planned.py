@@ -100,7 +100,7 @@ def test_loads_are_not_predicted_and_of_what_is_recorded_only_the_memory() -> No
 
 
 def test_a_model_without_shapes_and_an_engine_without_a_model_are_left_out() -> None:
-    cells = [cell("engine=noop"), cell("engine=vllm_omni", "model=bagel", "workload=image_1024")]
+    cells = [cell("engine=noop"), cell("engine=vllm_omni", "model=sd3_5_large", "workload=image_1024")]
     assert forecast(cells, device_for("h200")).cells == {}
 
 
@@ -170,3 +170,24 @@ def test_the_note_names_what_will_not_fit() -> None:
     assert "b64 and 2 more will probably not fit: needs" in told
     assert told.endswith("skip_oom=true leaves them out")
     assert fitting.note(made, {}) == ""
+
+
+def test_a_prediction_of_an_edit_has_the_picture_that_is_edited() -> None:
+    """In the DiT, in the text encoder and in the VAE; vLLM-Omni edits the pictures of a batch one by one."""
+    device = device_for("h200")
+    edit = ("model=qwen_image_edit", "workload=image_edit_1024")
+    cells = [
+        cell("engine=vllm_omni", "model=qwen_image", "workload=image_1024"),
+        *(cell(f"engine={name}", *edit, f"batch={batch}") for name in ("vllm_omni", "diffusers") for batch in (1, 2)),
+    ]
+    found = [one.prediction for one in forecast(cells, device).cells.values()]
+    plain, one, two, native, natives = ({phase.name: phase for phase in each.phases} for each in found)
+    assert "image_encode" not in plain
+    assert one["denoise_step"].limit_s > 2.2 * plain["denoise_step"].limit_s
+    assert one["text_encode"].limit_s > 10 * plain["text_encode"].limit_s
+    assert two["text_encode"].phase.calls == 2 * one["text_encode"].phase.calls
+    assert natives["text_encode"].phase.calls == native["text_encode"].phase.calls
+    assert two["image_encode"].phase.calls == natives["image_encode"].phase.calls == 2
+    memory = [each.memory["dit_activations"] for each in found]
+    assert memory[2] == memory[1]
+    assert memory[4] > 1.9 * memory[3]

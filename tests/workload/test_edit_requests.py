@@ -89,3 +89,7 @@ def test_a_folder_goes_with_nothing_else_that_says_what_to_edit(folder: Path) ->
         listed(folder, SINGLE, prompt="a fox")
     with pytest.raises(ConfigError, match=r"workload\.edits=.* goes with workload=image_edit"):
         Workload(edits=str(folder))
+    with pytest.raises(ConfigError, match=r"workload\.prompt_set=world_turns: goes with workload=image_edit"):
+        Workload(prompt_set="world_turns")
+    with pytest.raises(ConfigError, match=r"prompt_set=world_turns has pictures .* drop workload\.input_image=a\.png"):
+        Workload(task="image_edit", prompt_set="world_turns", input_image="a.png")

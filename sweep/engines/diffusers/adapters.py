@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from sweep.engines.diffusers import writing
-from sweep.engines.diffusers.families import PROMPT_TOKENS
+from sweep.engines.diffusers.families import ONE_AT_A_TIME, PROMPT_TOKENS
 from sweep.engines.diffusers.rank_context import RankContext
-from sweep.engines.images import read_input, read_inputs
+from sweep.engines.images import read_inputs
 from sweep.engines.protocol import NO_TEXT, Request, Writing
 from sweep.engines.tokens import fit_tokens
 
@@ -227,14 +227,14 @@ class QwenImageEditAdapter(QwenImageAdapter):
 
     def __init__(self, pipe: Any) -> None:
         super().__init__(pipe)
-        self._several_a_prompt = type(pipe).__name__ == "QwenImageEditPlusPipeline"
+        self._several_a_prompt = type(pipe).__name__ in ONE_AT_A_TIME
         processor = pipe.image_processor
         processor.resize = each_resized(processor.resize)
 
     def call_arguments(self, requests: Sequence[Request], prompts: Sequence[str]) -> dict[str, Any]:
         if self._several_a_prompt and len(requests) > 1:
-            raise ValueError(f"{type(self.pipe).__name__} of diffusers edits one picture at a time: use batch=1")
-        pictures = [read_input(request) for request in requests]  # all of one size, as a batch is
+            raise ValueError(f"{type(self.pipe).__name__} of diffusers takes one request at a time: use batch=1")
+        pictures = [picture for request in requests for picture in read_inputs(request)]  # of one size, as a batch is
         return {**super().call_arguments(requests, prompts), "image": pictures}
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from sweep.config import TEXT, Feature, RunConfig
-from sweep.engines.diffusers.families import FAMILIES, FEATURES, PROMPT_TOKENS
-from sweep.engines.registry import EngineKind, Preflight
+from sweep.engines.checkpoint_files import pipeline_of
+from sweep.engines.diffusers.families import FAMILIES, FEATURES, ONE_AT_A_TIME, PROMPT_TOKENS
+from sweep.engines.registry import EditInputs, EngineKind, Preflight
 from sweep.findings import SKIP, Finding
 from sweep.stage_fields import SAMPLING
 
@@ -21,7 +22,22 @@ def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
     if run.workload.task == TEXT and (several := [feature.name for feature in features if feature.gpus > 1]):
         why = f"engine diffusers writes texts on one device, and {' and '.join(several)} needs several"
         return Preflight(Finding("text_on_one_device", why, SKIP))
+    pipeline = _one_at_a_time(run)
+    if pipeline and run.batch > 1:
+        why = f"{pipeline} of diffusers takes one request at a time, and batch={run.batch}"
+        return Preflight(Finding("one_at_a_time", why, SKIP, short="one at a time"))
     return Preflight()
+
+
+def edit_inputs(run: RunConfig) -> EditInputs:
+    """By the pipeline that the checkpoint names."""
+    return EditInputs(None) if _one_at_a_time(run) else EditInputs()
+
+
+def _one_at_a_time(run: RunConfig) -> str:
+    """The pipeline that the checkpoint names, where it is one of ONE_AT_A_TIME; else ""."""
+    found = pipeline_of(run.model.path) if run.model.path is not None else ""
+    return found if found in ONE_AT_A_TIME else ""
 
 
 KIND = EngineKind(
@@ -32,6 +48,7 @@ KIND = EngineKind(
     preload={"cpu": "sweep.engines.diffusers.preload"},
     preflight=preflight,
     prompt_tokens=PROMPT_TOKENS,
+    edit_inputs=edit_inputs,
     torch_profile=lambda run: "",
     on_cpu=True,
     control=True,

@@ -4,7 +4,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.engines.protocol import Request
+from sweep.engines import registry
+from sweep.engines.protocol import EngineSpec, Request
 
 
 def path_of(request: Request) -> str:
@@ -41,6 +42,14 @@ def body_of(request: Request, model: str) -> dict[str, Any]:
     if request.prompt_tokens is not None:  # only the embedded server knows it
         body["prompt_tokens"] = request.prompt_tokens
     return body
+
+
+def body_for(spec: EngineSpec, request: Request, model: str) -> dict[str, Any]:
+    """The same with what this engine's server takes besides, and guidance as the model's family means it there."""
+    kind, body = registry.kind(spec.engine), body_of(request, model)
+    if "guidance_scale" in body:
+        body["guidance_scale"] = kind.guidance(spec.family, body["guidance_scale"])
+    return body | dict(kind.request_fields)
 
 
 def form_of(body: Mapping[str, Any], pictures: Mapping[str, bytes]) -> tuple[bytes, str]:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sweep.engines import registry
-from sweep.engines.endpoint.bodies import body_of, path_of
+from sweep.engines.endpoint.bodies import body_for, path_of
 from sweep.engines.endpoint.server import asked, model_of
 from sweep.engines.images import fault_of
 from sweep.engines.protocol import EngineSpec, Output, Request
@@ -24,7 +23,6 @@ class EndpointEngine:
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
         self.model = spec.served_model
-        self._fields = dict(registry.kind(spec.engine).request_fields)
 
     def load(self) -> Mapping[str, float] | None:
         """Nothing is loaded. Raises RuntimeError when there is no server, or none with this model."""
@@ -55,7 +53,7 @@ class EndpointEngine:
         from PIL import Image
 
         source = Path(request.input_image).read_bytes() if request.input_image else None
-        told = asked(self.spec, path_of(request), body_of(request, self.model) | self._fields, picture=source)
+        told = asked(self.spec, path_of(request), body_for(self.spec, request, self.model), picture=source)
         try:
             data = base64.b64decode(told["data"][0]["b64_json"], validate=True)
             with Image.open(io.BytesIO(data)) as image:

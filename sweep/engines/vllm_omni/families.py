@@ -25,9 +25,17 @@ stage_input_processors/glm_image.py); and with transformers 5.17 the grid of the
 NOT_SERVED = ("bagel",)
 """Families that are not run under load: their requests would need fields that ours to a server do not have."""
 
+OFF_AT_0 = ("z_image",)
+"""Families to whose pipelines any guidance above 0 is guidance (`do_classifier_free_guidance`); to others, above 1."""
+
 BATCHING = ("qwen_image", "flux", "sd3")
 """Families whose pipelines take several requests in one forward (`supports_request_batch`); vLLM-Omni refuses to load
 the others for more than one request at a time, so it runs the requests of their batches one by one."""
 
 PROMPT_TOKENS = {"qwen_image": 1024, "qwen_image_edit": 1024}
 """Longest prompt of families whose pipelines refuse longer ones (`tokenizer_max_length`), without the template."""
+
+
+def guidance(family: str, scale: float) -> float:
+    """`guidance_scale` for a pipeline of the family, where up to 1 means none."""
+    return 0.0 if family in OFF_AT_0 and scale <= 1 else scale

@@ -21,6 +21,7 @@ from sweep.engines.vllm_omni.families import (
     NOT_STARTED,
     PROMPT_TOKENS,
     TWO_STAGES,
+    guidance,
 )
 from sweep.engines.vllm_omni.placement import misplaced, own_devices
 from sweep.engines.vllm_omni.serve_flags import without_flag
@@ -156,6 +157,7 @@ KIND = EngineKind(
     server="sweep.engines.vllm_omni.served:VllmOmniServer",
     serve=serve,
     request_fields={"generator_device": "cpu"},  # the noise of the other engines
+    guidance=guidance,
     packages=("torch", "vllm", "vllm_omni"),
     distributions=("torch", "diffusers", "transformers", "cache-dit", "vllm", "vllm-omni"),
     index=("model_index.json", "config.json"),  # BAGEL's has no model_index

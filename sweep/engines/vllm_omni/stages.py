@@ -16,7 +16,7 @@ from sweep.engines.images import read_inputs, read_mask
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
 from sweep.engines.vllm_omni import connectors
-from sweep.engines.vllm_omni.families import BATCHING, PROMPT_TOKENS, TWO_STAGES
+from sweep.engines.vllm_omni.families import BATCHING, PROMPT_TOKENS, TWO_STAGES, guidance
 from sweep.engines.vllm_omni.placement import placed
 from sweep.engines.vllm_omni.versions import Generated
 from sweep.stage_fields import SAMPLING
@@ -109,8 +109,7 @@ class Stages:
             diffusion.true_cfg_scale = request.guidance_scale
             diffusion.max_sequence_length = PROMPT_TOKENS[self.spec.family]
         else:
-            off = self.spec.family == "z_image" and request.guidance_scale <= 1  # which is any guidance above 0 to it
-            diffusion.guidance_scale = 0.0 if off else request.guidance_scale
+            diffusion.guidance_scale = guidance(self.spec.family, request.guidance_scale)
             diffusion.guidance_scale_provided = True
 
     def token_times(self, generated: Sequence[Generated]) -> tuple[Times, Times]:
