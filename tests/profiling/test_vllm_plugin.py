@@ -31,6 +31,10 @@ class OrchestratorBase:
     async def _forward_to_next_stage(self, req_id, src_stage_id, output, req_state): pass
 class Orchestrator(OrchestratorBase): pass
 """,
+    "vllm_omni/diffusion/stage_diffusion_client.py": """
+class StageDiffusionClient:
+    async def add_request_async(self, request_id, prompt, sampling_params): pass
+""",
     "vllm_omni/distributed/omni_connectors/kv_transfer_manager.py": """
 class OmniKVTransferManager:
     def _transfer_kv_cache(self, kv_data, transfer_req_id): pass
