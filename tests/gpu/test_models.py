@@ -116,6 +116,33 @@ def test_glm_image_hands_over_the_tokens_that_it_wrote(sweep: Sweep, glm: Path) 
         assert [one.partition(":")[0] for one in sent] == ["1024"] * requests
 
 
+def test_stages_run_as_their_fields_say(sweep: Sweep, glm: Path) -> None:
+    fields = ("max_num_seqs=1,2", "gpu_memory_utilization=0.2", "enforce_eager=true", "max_model_len=4096")
+    asked = [f"model.stages.ar.{one}" for one in (*fields, "max_num_batched_tokens=8192", "temperature=0.5")]
+    code, said = run(sweep, "model=glm_image", f"model.path={glm}", "workload.steps=2", "batch=2", *asked)
+    assert code == 0, said
+    one, two = (sweep.rows()[f"baseline b2 ar.max_num_seqs={number}"] for number in (1, 2))
+    for row in (one, two):
+        assert row["status"] == "PASS", row
+        for told in ("gpu_memory_utilization 0.2", "enforce_eager True", "max_model_len 4096", "temperature 0.5"):
+            assert f"ar.{told}" in row["evidence"]
+        assert 0 < float(row["ar_memory_used_gb"]) < float(row["ar_memory_reserved_gb"])
+        assert float(row["hand_over_bytes"]) > 4096, "as many prior tokens, in a message"
+    assert float(two["ar_decode_ms"]) < float(one["ar_decode_ms"]), "both requests are written at once"
+
+
+def test_a_prompt_without_room_costs_none_of_the_others_and_the_engine_goes_on(sweep: Sweep, glm: Path) -> None:
+    prompts = sweep.base / "prompts.txt"
+    prompts.write_text("a red fox\n" + "fox " * 4000 + "\na blue fox\n", encoding="utf-8")
+    given = (f"workload.prompts={prompts}", "workload.num_prompts=3", "model.stages.ar.max_model_len=4096")
+    code, said = run(sweep, "model=glm_image", f"model.path={glm}", "workload.steps=2", "batch=3", *given)
+    assert code == 1, said
+    assert sweep.statuses() == {"baseline b3": ("ERROR", "exception")}
+    assert "1 of 3 images could not be generated" in sweep.reason("baseline b3")
+    assert sorted(row["exit_code"] for row in sweep.requests("baseline b3")) == ["0", "0", "1"]
+    assert sweep.manifest()["engine_starts"] == 1
+
+
 def test_a_changed_token_in_the_hand_over_fails_the_cell(sweep: Sweep, glm: Path) -> None:
     sweep.inject("vllm_omni.model_executor.stage_input_processors.glm_image", ONE_TOKEN_CHANGED)
     code, said = run(sweep, "model=glm_image", f"model.path={glm}", "workload.steps=2")
