@@ -98,9 +98,11 @@ class GroupRunner:
         interrupt: KeyboardInterrupt | None = None
         try:
             self.folder.start_cell(cell)
+            self._note_begin(cell)
             with self._turn(cell, load_measure_lock.LOADING):
                 with ranges.marked("engine_load", number):
                     host, sampler = self._ensure_engine(cell)
+                    self._note_begin(cell)
                     baseline = self.baselines.get(cell, self._baseline_spec, cell.run_config.engine.load_timeout_s)
                 with ranges.marked("warm_up", number):
                     measurement.warm_up(host, baseline)
@@ -131,6 +133,10 @@ class GroupRunner:
         self._store(cell, result, measurement, log_start)
         if interrupt is not None:
             raise interrupt
+
+    def _note_begin(self, cell: Cell) -> None:
+        with contextlib.suppress(OSError):
+            self.folder.save_log(cell, None, 0, last_words.begun(self.host))
 
     def _save_log(self, cell: Cell, start: int, failure: EngineFailure | None, baseline: BaselineEngine | None) -> None:
         """What the engine printed during the cell; where that failed, also how the engine ended."""

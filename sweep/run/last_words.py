@@ -41,6 +41,12 @@ def of(
     return "\n".join([*lines, *(other.printed_last() if other is not None else ())]) + "\n"
 
 
+def begun(host: EngineHost | None) -> str:
+    """What the log of a cell holds while it runs, and for good if the sweep itself is killed."""
+    engine = described(host) if host is not None else "being started"
+    return f"{OURS}{_now()}: this cell began; its engine is {engine}; a sweep that ends on its own writes more here\n"
+
+
 def described(host: EngineHost) -> str:
     """`vllm_omni, process 4242, spawned at 2026-11-29T22:40:12+00:00 on GPUs 0 and 1; ended by SIGKILL`."""
     spec = host.spec

@@ -415,6 +415,7 @@ def test_sweeper_killed_leaves_no_engine_and_a_rerun_does_what_is_missing(sweep:
         "baseline b2": ("ERROR", "cut_off"),
         "baseline b3": ("NOT RUN", "not_run"),
     }
+    assert f"process {engine}, " in (sweep.cell_path("baseline b2") / "engine.log").read_text()
     assert "running" in sweep.reason("baseline b2")
     again = sweep.run("-m", *NOOP, "batch=1,2,3")
     assert again.code == 0, again.out + again.err
