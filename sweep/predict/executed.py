@@ -16,6 +16,9 @@ SAME_SIZE = 0.02
 LOADED, PEAK = "memory_loaded_bytes", "memory_peak_{phase}_bytes"
 """Counts of a rank: bytes after loading, and the most in a phase."""
 
+AR_RESERVED = "ar_memory_reserved_bytes"
+"""Likewise what the AR stage's process holds for itself, in vLLM-Omni."""
+
 
 @dataclass(frozen=True)
 class Executed:
@@ -48,7 +51,8 @@ class Executed:
             peak = max((fullest.get(PEAK.format(phase=phase), 0) for phase in phases), default=0)
             if peak:
                 found[part] = max(0.0, float(peak - fullest[LOADED]))
-        return found
+        reserved = max((one.get(AR_RESERVED, 0) for one in self.counts), default=0)
+        return found | ({"ar_reserved": float(reserved)} if reserved else {})
 
 
 _PHASES = {"dit_activations": ("denoise_step", "dit_forward"), "vae_activations": ("vae_decode",)}

@@ -183,6 +183,8 @@ def test_components_of_memory_are_those_of_the_fullest_rank() -> None:
     found = Executed(counts=(less, most)).parts_bytes
     assert found == {"weights": 10, "dit_activations": 7, "vae_activations": 20}
     assert Executed(counts=({"text_encoder_calls": 2},)).parts_bytes == {}
+    staged = Executed(counts=({**most, "ar_memory_reserved_bytes": 50, "ar_memory_used_bytes": 20}, less)).parts_bytes
+    assert staged == found | {"ar_reserved": 50}, "what the AR stage reserves is not the DiT's"
 
 
 def test_seconds_by_cause_add_up_to_what_was_measured(tmp_path: Path) -> None:

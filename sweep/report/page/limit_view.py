@@ -18,7 +18,7 @@ MOST = 8
 LEAST = 0.001
 """Share of a peak from which it is shown."""
 
-WEIGHTS = "weights"
+WEIGHTS, AR_RESERVED = "weights", "ar_reserved"
 GB = 1e9
 
 HEADINGS = (
@@ -148,7 +148,7 @@ def _part(ledger: Ledger, name: str) -> str:
 def _recorded(cells: Sequence[LimitCell]) -> list[list[str]]:
     """Lines of what workers recorded; [] where none did."""
     lines = []
-    for name in (WEIGHTS, *TOGETHER):
+    for name in (WEIGHTS, *TOGETHER, AR_RESERVED):
         values = [one.found.parts_bytes.get(name) for one in cells]
         if any(values):
             lines.append([f"{limit_words.component(name)}, measured", *map(_gb, values)])
