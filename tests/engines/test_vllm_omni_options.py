@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -21,6 +22,7 @@ from sweep.engines.vllm_omni.kind import preflight
 from sweep.engines.vllm_omni.option_source import Source
 from sweep.engines.vllm_omni.options import Accepted, Place, refuse_unknown
 from sweep.engines.vllm_omni.versions import adapter
+from sweep.stage_fields import SAMPLING, ArStage, DitStage
 from tests import processor_time
 from tests.shipped import NAMES, composing, feature, features
 from tests.wheels import VERSIONS, wheel_source
@@ -55,7 +57,8 @@ OPTIONS: dict[str, Any] = {
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few of vLLM's engine arguments; its wheel is too large to fetch for their names."""
     folder = tmp_path_factory.mktemp("vllm")
-    fields = ["block_size", "enforce_eager", "gpu_memory_utilization", "max_model_len", "skip_mm_profiling"]
+    fields = ["block_size", "enforce_eager", "gpu_memory_utilization", "kv_cache_dtype", "max_model_len"]
+    fields += ["enable_prefix_caching", "max_num_batched_tokens", "max_num_seqs", "skip_mm_profiling"]
     (folder / "engine").mkdir()
     (folder / "engine" / "arg_utils.py").write_text(
         "class EngineArgs:\n" + "".join(f"    {name}: int = 0\n" for name in fields)
@@ -310,3 +313,12 @@ def test_options_that_cannot_be_checked_are_a_warning(tmp_path: Path, monkeypatc
     never, unchecked = found.warnings
     assert never == "vllm-omni 0.33.0 was never tested"
     assert "engine/async_omni_engine.py" in unchecked, "what was looked for"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_field_of_a_stage_is_an_option_of_it(version: str, vllm: Path) -> None:
+    known = options.accepted(wheel_source(version) / "vllm_omni", 2, vllm=vllm)
+    ar = [field.name for field in dataclasses.fields(ArStage) if field.name not in SAMPLING]
+    assert refuse_unknown(dict.fromkeys(ar, 1), known, "ar_stage") == ""
+    dit = [field.name for field in dataclasses.fields(DitStage)]
+    assert refuse_unknown(dict.fromkeys(dit, 1), known, "dit_stage") == ""
