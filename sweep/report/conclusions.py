@@ -7,18 +7,20 @@ and measures nothing: every number is one of the rows'.
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from textwrap import shorten
 
 from sweep.analysis import family
 from sweep.analysis.engagement import NOT_ENGAGED
-from sweep.analysis.ladders import ATTAINED, KNEE, Ladder
+from sweep.analysis.ladders import Ladder
 from sweep.analysis.paired import FASTER, NO_DIFFERENCE, SLOWER
 from sweep.analysis.status import NOT_JUDGED
 from sweep.findings import FAIL, IMPRECISE, LOST, MORE_STARTS, PASS, USABLE, WARN, has
 from sweep.plan.cells import BASELINE, FEATURE
 from sweep.report import limit_words
+from sweep.report.add_on_conclusions import add_ons
+from sweep.report.conclusion import NAMED, Conclusion, Context, context_of, counts
 from sweep.report.limit_cells import LimitCell
+from sweep.report.load_conclusions import best_under_load
 from sweep.report.load_view import Line
 from sweep.report.words import (
     Row,
@@ -30,16 +32,14 @@ from sweep.report.words import (
     said,
     speedup_text,
     text,
-    times_text,
     vague,
 )
 
 FASTEST, TIED, FASTER_ALONE, NONE_FASTER = "fastest", "tied", "faster_alone", "none_faster"
 FASTER_WITH_A_WARNING, BY_QUALITY = "faster_with_a_warning", "by_quality"
-ADD_ON = "add_on"
 DID_NOTHING, DO_NOT_USE, WITHIN_NOISE, SAME_SPEED = "did_nothing", "do_not_use", "within_noise", "no_difference"
-NO_VERDICT, SLOWER_CELLS, BOTTLENECK, LIMIT, LOAD, BEST_LOAD, NEXT = (
-    *("not_judged", "slower", "bottleneck", "limit", "load", "best_under_load", "next"),
+NO_VERDICT, SLOWER_CELLS, BOTTLENECK, LIMIT, LOAD, NEXT = (
+    *("not_judged", "slower", "bottleneck", "limit", "load", "next"),
 )
 
 QUALITY_STEPS_DB = (30.0, 35.0, 40.0, math.inf)
@@ -52,27 +52,12 @@ UNFINISHED = ("interrupted", "cut_off")
 
 INCOMPLETE = "not_finished"
 
-NAMED = 4
-"""Most cells that one sentence names."""
-
 REASON = 120
 """Most characters of a reason within a sentence."""
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    """One sentence, a code for programs, and the keys of the cells that it is about."""
-
-    code: str
-    text: str
-    cells: tuple[str, ...] = ()
-
-
 Described = Callable[[Row], str]
 """How a cell to take is described."""
-
-Context = tuple[str, ...]
-"""What cells share whose speed-ups can be compared: model, engine, batch, size, steps and load."""
 
 
 def conclude(
@@ -92,8 +77,8 @@ def conclude(
     for row in rows:
         contexts.setdefault(context_of(row), []).append(row)
     found = [one for group in contexts.values() for one in _fastest(group, random_weights)]
-    found += _add_ons(rows)
-    found += _best_under_load(ladders)
+    found += add_ons(rows)
+    found += best_under_load(ladders)
     found += [Conclusion(LOAD, f"{name}: {about}.") for name, about in loads]
     found += [*_did_nothing(rows), *_do_not_use(rows), *_slower(rows), *_unsure(rows), *_bottleneck(contexts.values())]
     found += _limit(winners(found), limits)
@@ -105,17 +90,12 @@ def winners(found: Iterable[Conclusion]) -> list[str]:
     return [one.cells[0] for one in found if one.code in (FASTEST, TIED)]
 
 
-def context_of(row: Row) -> Context:
-    """What cells share whose speed-ups can be compared."""
-    return tuple(text(row, name) for name in ("model", "engine", "batch", "width", "height", "steps", "load"))
-
-
 # -- which combination is fastest
 
 
 def _fastest(rows: Sequence[Row], random_weights: bool) -> list[Conclusion]:
     """The fastest that passes among cells of one context, and what is faster or keeps more."""
-    judged = [row for row in rows if row["role"] == FEATURE and _judged(row)]
+    judged = [row for row in rows if row["role"] == FEATURE and counts(row)]
     if not judged:
         return []
     described = functools.partial(_described, random_weights=random_weights)
@@ -128,11 +108,6 @@ def _fastest(rows: Sequence[Row], random_weights: bool) -> list[Conclusion]:
     chosen = min(close, key=lambda row: (_devices(row), -_quality(row), -_ratio(row)))
     found = [_crowned(chosen, described)] if len(close) == 1 else [_tied(chosen, close, described)]
     return [*found, *_by_quality(chosen, passing), *_warned(judged, best, described)]
-
-
-def _judged(row: Row) -> bool:
-    """Whether its speed-up has a verdict that counts."""
-    return row["status"] in USABLE and bool(row.get("valid")) and bool(text(row, "called"))
 
 
 def _crowned(row: Row, described: Described) -> Conclusion:
@@ -237,59 +212,6 @@ def _quality(row: Row) -> float:
     return -math.inf if found is None else found
 
 
-# -- what add-ons gain
-
-BASES = 6
-"""Most bases, such as one at each batch size, that sentences on add-ons are about."""
-
-
-def _add_ons(rows: Sequence[Row]) -> list[Conclusion]:
-    """A sentence for each base on what was added to it."""
-    by_base: dict[tuple[Context, str], list[Row]] = {}
-    for row in rows:
-        if text(row, "base"):
-            by_base.setdefault((context_of(row), text(row, "base")), []).append(row)
-    found = []
-    for (context, name), added in list(by_base.items())[:BASES]:
-        base = next((row for row in rows if text(row, "cell") == name and context_of(row) == context), None)
-        if base is not None:
-            found.append(_add_on(base, added))
-    if len(by_base) > BASES:
-        found.append(Conclusion(ADD_ON, f"Gains over {len(by_base) - BASES} more bases are in summary.csv."))
-    return found
-
-
-def _add_on(base: Row, added: Sequence[Row]) -> Conclusion:
-    keys = tuple(text(row, "cell_key") for row in (base, *added))
-    if why := _why_unknown(base):
-        return Conclusion(ADD_ON, f"What add-ons gain over {text(base, 'cell')} is unknown, as it is {why}.", keys)
-    names = [_added(row, base) for row in added]
-    known, lost = [], []
-    for row, name in zip(added, names, strict=True):
-        shown = name if names.count(name) == 1 else text(row, "cell")
-        gain, why = number(row, "gain_over_base"), _why_unknown(row)
-        if gain is None or why:
-            lost.append(f"{shown} ({why or 'nothing to compare'})")
-        else:
-            judged = _judged(row) and _judged(base)
-            known.append((gain, f"{shown} {times_text(row, 'gain_over_base')}{'' if judged else ' (not judged)'}"))
-    gains = [words for _, words in sorted(known, key=lambda one: -one[0])]
-    parts = [", ".join(gains), f"no gain known for {listed(lost, NAMED)}" if lost else ""]
-    return Conclusion(ADD_ON, f"On top of {text(base, 'cell')}: {'; '.join(filter(None, parts))}.", keys)
-
-
-def _why_unknown(row: Row) -> str:
-    """What keeps its times from being compared: its status, profiled or not valid; "" when nothing does."""
-    if row["status"] not in USABLE:
-        return text(row, "status")
-    return "profiled" if text(row, "profiled") else "" if row.get("valid") else "not valid"
-
-
-def _added(row: Row, base: Row) -> str:
-    theirs = text(base, "features").split("+")
-    return "+".join(name for name in text(row, "features").split("+") if name not in theirs)
-
-
 # -- what not to use, and what is unknown
 
 
@@ -319,13 +241,13 @@ def _first_reason(rows: Sequence[Row]) -> Callable[[Row], str]:
 
 
 def _slower(rows: Sequence[Row]) -> list[Conclusion]:
-    slower = [row for row in rows if _judged(row) and text(row, "called") == SLOWER]
+    slower = [row for row in rows if counts(row) and text(row, "called") == SLOWER]
     return _about(SLOWER_CELLS, slower, lambda names: f"Slower than the baseline: {names}.", speedup_text)
 
 
 def _unsure(rows: Sequence[Row]) -> list[Conclusion]:
     """Speed-ups that noise hides, that are none, and that nothing judges."""
-    same = [row for row in rows if _judged(row) and text(row, "called") == NO_DIFFERENCE]
+    same = [row for row in rows if counts(row) and text(row, "called") == NO_DIFFERENCE]
     wide, narrow = [row for row in same if vague(row)], [row for row in same if not vague(row)]
     unjudged = [row for row in rows if row["status"] in USABLE and has(said(row, "findings"), NOT_JUDGED)]
     return [
@@ -392,7 +314,7 @@ def _limit(keys: Sequence[str], limits: Sequence[LimitCell]) -> list[Conclusion]
 def _next(rows: Sequence[Row], found: Sequence[Conclusion]) -> list[Conclusion]:
     """The one step that would tell most."""
     codes = {one.code for one in found}
-    missed = [row for row in rows if _judged(row) and _imprecise(row)]
+    missed = [row for row in rows if counts(row) and _imprecise(row)]
     more = any(has(said(row, "notes"), MORE_STARTS) for row in missed)
     if NO_VERDICT in codes and any(has(said(row, "notes"), "noise_unknown") for row in rows):
         advice = "add aa=2, so that start-to-start noise is known and speed-ups get verdicts"
@@ -413,52 +335,6 @@ def _next(rows: Sequence[Row], found: Sequence[Conclusion]) -> list[Conclusion]:
 def _imprecise(row: Row) -> bool:
     notes = said(row, "notes")
     return has(notes, IMPRECISE) or has(notes, MORE_STARTS)
-
-
-# -- under load
-
-
-def _best_under_load(ladders: Sequence[Ladder]) -> list[Conclusion]:
-    """Which configuration meets the SLO at the highest rate, or serves most; none when there is nothing to compare."""
-    found = []
-    for code, words, rate, beaten in (
-        (ATTAINED, "meets the SLO at the highest rate", _asked, _misses_where),
-        (KNEE, "serves most at its knee", _served, _clearly_less),
-    ):
-        same = sorted((one for one in ladders if one.code == code and one.knee is not None), key=rate, reverse=True)
-        if len(same) < 2:
-            continue
-        best, close = same[0], [one for one in same[1:] if not beaten(one, same[0])]
-        rates = listed([f"{one.name} {rate(one):.3g}/s" for one in same], NAMED)
-        keys = tuple(text(_rung(one), "cell_key") for one in same)
-        names = listed([one.name for one in (best, *close)], NAMED)
-        said_of_it = f"too close to call: {names}" if close else f"{best.name} {words}"
-        found.append(Conclusion(BEST_LOAD, f"Under load, {said_of_it} ({rates}).", keys))
-    return found
-
-
-def _rung(ladder: Ladder) -> Row:
-    return next(row for row in ladder.rows if float(row[ladder.level]) == ladder.knee)
-
-
-def _asked(ladder: Ladder) -> float:
-    return ladder.knee or 0.0
-
-
-def _served(ladder: Ladder) -> float:
-    return number(_rung(ladder), "requests_per_s") or 0.0
-
-
-def _misses_where(ladder: Ladder, best: Ladder) -> bool:
-    """Whether it was seen to miss the SLO at a rate that the best one meets."""
-    missed = [float(row[ladder.level]) for row in ladder.rows if float(row[ladder.level]) > _asked(ladder)]
-    return bool(missed) and min(missed) <= _asked(best)
-
-
-def _clearly_less(ladder: Ladder, best: Ladder) -> bool:
-    """Whether the intervals of what the two serve do not overlap."""
-    high, low = number(_rung(ladder), "requests_per_s_high"), number(_rung(best), "requests_per_s_low")
-    return high is not None and low is not None and high < low
 
 
 def _where(rows: Sequence[Row]) -> str:

@@ -22,7 +22,7 @@ from sweep.findings import Finding
 from sweep.plan.cells import Cell, Plan
 from sweep.plan.settings import settings_of, shared
 from sweep.predict import queueing
-from sweep.report.conclusions import Conclusion
+from sweep.report.conclusion import Conclusion
 
 SCHEMA_VERSION = 1
 

@@ -9,7 +9,7 @@ from sweep.analysis.summary import Summary
 from sweep.cached import cached_property
 from sweep.plan.cells import Plan
 from sweep.report import conclusions, limit_cells, load_cells, load_view
-from sweep.report.conclusions import Conclusion
+from sweep.report.conclusion import Conclusion
 from sweep.report.limit_cells import LimitCell
 from sweep.report.load_cells import LoadCell
 from sweep.results.folder import SweepFolder

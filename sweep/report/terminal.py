@@ -17,7 +17,7 @@ from profiling.printing import clean
 from sweep.analysis import family
 from sweep.findings import FAIL, IMPRECISE, MORE_STARTS, NOT_RUN, PASS, SKIP, gravity, texts
 from sweep.report import labels
-from sweep.report.conclusions import Conclusion
+from sweep.report.conclusion import Conclusion
 from sweep.report.labels import Name
 from sweep.report.words import (
     AA_EXPLAINED,

@@ -8,7 +8,8 @@ import pytest
 from sweep.analysis.ladders import ATTAINED, KNEE, Ladder
 from sweep.analysis.paired import FASTER, NO_DIFFERENCE, SLOWER
 from sweep.findings import MORE_STARTS, Finding
-from sweep.report.conclusions import Conclusion, conclude
+from sweep.report.conclusion import Conclusion
+from sweep.report.conclusions import conclude
 from tests.report import shapes
 
 

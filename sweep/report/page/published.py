@@ -21,7 +21,7 @@ from sweep.analysis.columns import NAMES
 from sweep.analysis.table import unnamed
 from sweep.plan.cells import BASELINE, FEATURE
 from sweep.report import conclusions, drawing, limit_cells
-from sweep.report.conclusions import Conclusion
+from sweep.report.conclusion import Conclusion
 from sweep.report.limit_cells import LimitCell
 from sweep.report.page import environment, limit_view, timeline_view
 from sweep.report.page.html import CellView, ReportContext, phases_of, render, with_section
