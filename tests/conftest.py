@@ -28,15 +28,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every command would compile t
 sys.dont_write_bytecode = False  # as would this process the tests, whose assertions pytest rewrites
 
 LONGEST = (
-    *("faults/test_engine.py", "report/test_plots.py", "test_loads_cli.py", "test_sweep_cli.py"),
-    *("faults/test_loads.py", "faults/test_interrupts.py", "test_texts_cli.py", "run/test_profiler.py"),
-    *("test_notebook.py", "test_cli_errors.py", "engines/test_cache_dit.py", "compare/test_real.py"),
-    *("test_load_report_cli.py", "faults/test_surroundings.py", "test_python.py", "test_slips.py"),
-    *("engines/test_cfg_parallel.py", "checkpoints/test_training.py", "faults/test_files.py"),
-    *("engines/test_served_vllm_omni.py", "report/test_chromium.py", "engines/test_diffusers_engine.py"),
-    *("test_endpoint_cli.py", "faults/test_profiles.py", "test_recomputed.py", "run/test_client.py"),
-    *("faults/test_processes.py", "checkpoints/test_build.py", "analysis/test_clip_similarity.py"),
-    *("checkpoints/test_loading.py", "test_phases_from_outside.py", "analysis/test_adaptive_repeats.py"),
+    *("faults/test_engine.py", "test_loads_cli.py", "faults/test_loads.py", "test_sweep_cli.py"),
+    *("compare/test_real.py", "faults/test_interrupts.py", "report/test_plots.py", "run/test_profiler.py"),
+    *("test_cli_errors.py", "test_texts_cli.py", "test_notebook.py", "faults/test_files.py"),
+    *("run/test_client.py", "engines/test_served_vllm_omni.py", "run/test_budget.py", "test_python.py"),
+    *("plan/test_outlook.py", "test_load_report_cli.py", "faults/test_surroundings.py", "report/test_chromium.py"),
+    *("test_endpoint_cli.py", "profiling/test_telemetry.py", "report/test_example.py", "engines/test_cache_dit.py"),
+    *("faults/test_profiles.py", "predict/test_measure.py", "profiling/test_doctor.py", "test_recomputed.py"),
+    *("faults/test_processes.py", "test_phases_from_outside.py", "engines/test_diffusers_engine.py", "test_slips.py"),
+    *("faults/test_limits.py", "checkpoints/test_training.py", "plan/test_add_ons.py", "predict/test_counts.py"),
 )
 """Files that take longest come first, the longest of them foremost: with several at a time, what is left for the end is
 short, and no process runs the last file alone."""

@@ -14,7 +14,7 @@ SWEEP = (
     *("-m", "model=tiny_qwen_image", "feature=teacache", "workload.num_prompts=3", "workload.repeats=1", "aa=3"),
     *("interleave=true", "workload.steps=3", "plots=false"),
 )
-DELAY_S = 8.0  # very many times a request: on a busy machine, A/A runs differ by much, and the interval says so
+DELAY_S = 5.0  # very many times a request: on a busy machine, A/A runs differ by much, and the interval says so
 OPTIONS = ("--relative", "--min-change", "50")  # a shared machine may truly have been slower the second time
 
 DELAYED = f"""
