@@ -87,7 +87,7 @@ def run(given: argparse.Namespace) -> int:
 def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Iterator[Row]:
     """A row for each. Raises ConfigError for what cannot be predicted."""
     devices: dict[int, Device] = {}
-    models: dict[tuple[str, str | None], Model] = {}
+    models: dict[tuple[object, ...], Model] = {}
     for cell in cells:
         device = _device(cell.run, devices)
         row = Row(cell.label, cell.features, cell.run, device, cell.varied)
@@ -95,7 +95,7 @@ def predictions(cells: Iterator[Asked], own: Calibration | None = None) -> Itera
             yield dataclasses.replace(row, skip=cell.skip.text)
             continue
         run = cell.run
-        key = run.model.name, run.model.path
+        key = run.model.name, run.model.path, *run.model.stages.fields().items()
         if key not in models:
             models[key] = shaped_model(run.model)
         run = copy.copy(run)

@@ -18,6 +18,7 @@ from sweep.predict.factors import FITTED, SHARES, Factors
 from sweep.predict.feature_files import feature_named
 from sweep.predict.hardware import Device
 from sweep.predict.observed import MEASURED, Observed
+from sweep.predict.point import Point
 from sweep.predict.timing import timed
 
 WEIGHTS = {"denoise_step": 1.0, "ar_decode": 1.0, "vae_decode": 1.0}
@@ -171,6 +172,15 @@ def _errors(values: Sequence[float]) -> Errors:
     return Errors(len(values), float(np.median(values)), float(np.quantile(values, 0.9)), max(values))
 
 
+def _explained(point: Point, phase: str) -> bool:
+    """Whether the factors describe what the phase's time went to; others would absorb the rest.
+
+    A text encoder that reads a picture took three times as long as its launches explain. Where the AR stage writes a
+    batch in several rounds, the DiT draws beside it, and both have a part of the device.
+    """
+    return not (point.edits and phase == stages.TEXT_ENCODE) and stages.rounds(point) == 1
+
+
 def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, float]]:
     """Factors and hosts that come closest, in ratios, with less weight on what is far out."""
     import numpy as np
@@ -194,7 +204,7 @@ def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, f
         for cell, phases, pixels in work:
             for phase in phases:
                 measured = cell.phases_s.get(phase.name)
-                if measured:
+                if measured and _explained(cell.point, phase.name):
                     said = timed(phase, device, own[cell.sweep], pixels).seconds
                     found.append(WEIGHTS.get(phase.name, OTHERS) * math.log(said / measured))
         tied = (values[: len(names)] - assumed) * TIED

@@ -11,14 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import AUTO, ConfigError, RunConfig
+from sweep.config import AUTO, EDITS, ConfigError, Model, RunConfig, Workload
 from sweep.plan.features import gpus_needed
 from sweep.plan.typed import typed
 from sweep.predict import executed, shapes, vision
 from sweep.predict.effects import merged
 from sweep.predict.executed import Executed
 from sweep.predict.feature_files import feature_named
-from sweep.predict.point import GLYPHS, TEMPLATE, TOKENS_OF_A_PROMPT, Point, picture_tokens, point_of
+from sweep.predict.point import (
+    GLYPHS,
+    TEMPLATE,
+    TOKENS_OF_A_PROMPT,
+    Point,
+    check_stages,
+    picture_tokens,
+    point_of,
+)
+from sweep.stage_fields import PREFIX
 
 MEASURED = ("text_encode", "image_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
 """Phases that are compared; a hand-over takes a millisecond."""
@@ -75,7 +84,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _cells(
     name: str, report: Mapping[str, Any], manifest: Mapping[str, Any], runs: Mapping[str, Any], profiled: bool
 ) -> Iterator[Observed]:
-    gpus = report["sweep"]["machine"]["gpus"]
+    gpus, shared = report["sweep"]["machine"]["gpus"], report.get("settings") or {}
     for cell in report["cells"]:
         latency = cell["metrics"].get("latency_mean_s")
         if not latency or cell.get("load") or bool(cell.get("profiled")) != profiled:
@@ -83,7 +92,7 @@ def _cells(
         random, stored = ((manifest.get(name) or {}).get(cell["model"]) or {} for name in ("random_weights", "shapes"))
         did = _executed(cell["evidence"]["ranks"])
         try:
-            point = _of_run(cell, runs[cell["cell_key"]]) if cell["cell_key"] in runs else _of_row(cell)
+            point = _of_run(cell, runs[cell["cell_key"]]) if cell["cell_key"] in runs else _of_row(cell, shared)
             point = _as_it_ran(point, did, random, stored)
         except ConfigError:
             continue  # a model whose shape nobody knows
@@ -113,13 +122,17 @@ def _of_run(cell: Mapping[str, Any], config: Mapping[str, Any]) -> Point:
     return point_of(run, "cpu" if device == AUTO else device)
 
 
-def _of_row(cell: Mapping[str, Any]) -> Point:
-    """From a row alone: guidance and prompts as the studies have them."""
-    model = shapes.named(cell["model"])
+def _of_row(cell: Mapping[str, Any], shared: Mapping[str, Any]) -> Point:
+    """From a row and the settings of the report: `shared` by all cells, and its own. Early reports have none."""
+    said = {**shared, **(cell.get("settings") or {})}
+    model = _with_stages(shapes.named(cell["model"]), said)
+    check_stages(model)
     chosen = [feature_named(name, cell["engine"], _options(name, cell)) for name in cell["features"]]
     edits = model.tasks == ["image_edit"]
-    source = vision.scaled(model, cell["width"], cell["height"]) if edits else (0, 0)
-    prompt = int(_said("prompt_tokens", cell["cell"]) or TOKENS_OF_A_PROMPT["short"]) + picture_tokens(model, source)
+    source = vision.scaled(model, *_input_size(cell, said)) if edits else (0, 0)
+    usual = TOKENS_OF_A_PROMPT[said.get("workload.prompt_set") or "short"]
+    words = int(said.get("workload.prompt_tokens") or _said("prompt_tokens", cell["cell"]) or usual)
+    prompt = words + picture_tokens(model, source)
     effects = merged(chosen)
     split = model.ar is not None and cell["gpus"] > gpus_needed(chosen)
     return Point(
@@ -131,7 +144,7 @@ def _of_row(cell: Mapping[str, Any]) -> Point:
         width=cell["width"],
         height=cell["height"],
         steps=cell["steps"],
-        branches=1 if model.dit is not None and model.dit.distilled else 2,
+        branches=1 if (model.dit is not None and model.dit.distilled) or said.get(GUIDANCE, 2.0) <= 1 else 2,
         text_tokens=GLYPHS if model.ar is not None else prompt,
         prompt_tokens=prompt + TEMPLATE.get(model.family, 0),
         effects=effects,
@@ -141,6 +154,24 @@ def _of_row(cell: Mapping[str, Any]) -> Point:
         source=source,
         features=tuple(cell["features"]),
     )
+
+
+GUIDANCE = "workload.guidance_scale"
+
+
+def _with_stages(model: Model, said: Mapping[str, Any]) -> Model:
+    """The model with what `said` sets of its AR stage."""
+    begin = f"{PREFIX}ar."
+    given = {name.removeprefix(begin): value for name, value in said.items() if name.startswith(begin)}
+    ar = dataclasses.replace(model.stages.ar, **given)
+    return dataclasses.replace(model, stages=dataclasses.replace(model.stages, ar=ar)) if given else model
+
+
+def _input_size(cell: Mapping[str, Any], said: Mapping[str, Any]) -> tuple[int, int]:
+    """Of the picture to edit, as Workload.input_size has it: without either side, the result's."""
+    width, height = (said.get(f"workload.input_{side}") for side in ("width", "height"))
+    sized = Workload(task=EDITS, width=cell["width"], height=cell["height"], input_width=width, input_height=height)
+    return sized.input_size or (cell["width"], cell["height"])
 
 
 def _said(name: str, label: str) -> str:

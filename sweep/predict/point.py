@@ -119,6 +119,15 @@ def shaped(model: Model) -> tuple[Dit, Vae]:
     return model.dit, model.vae
 
 
+def check_stages(model: Model) -> None:
+    """Raises ConfigError for stages that run in another way than the one whose times are known."""
+    eager = bool(model.stages.ar.enforce_eager) and model.ar is not None and not (model.dit and model.dit.cached_text)
+    require(
+        not eager,
+        "model.stages.ar.enforce_eager=true cannot be predicted: how long a step takes is known with CUDA graphs alone",
+    )
+
+
 def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] | None = None) -> Point:
     """What `run` asks for, on `cpu` or `cuda`. Raises ConfigError for what cannot be predicted."""
     kind, work, model = registry.kind(run.engine.name), run.workload, run.model
@@ -127,6 +136,7 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
     )
     require(work.task != TEXT, "workload.task=text cannot be predicted: only pictures can")
     dit, _ = shaped(model)
+    check_stages(model)
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     ranks = feature_rules.gpus_needed(chosen)
     edits = work.task == EDITS

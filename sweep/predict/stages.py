@@ -4,6 +4,7 @@ A phase is a number of calls, each with its Work and what it exchanges between d
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from sweep.config import Stack
@@ -112,16 +113,24 @@ def _text_encode(point: Point) -> Phase:
     return Phase(TEXT_ENCODE, work * calls, calls, swapped, point.dtype, point.dtype)
 
 
+def rounds(point: Point) -> int:
+    """How often the AR stage reads and writes, where a batch has more requests than it takes at once."""
+    most = point.model.stages.ar.max_num_seqs if point.model.ar is not None else None
+    return math.ceil(point.batch / min(point.batch, most or point.batch))
+
+
 def _ar(point: Point, stack: Stack) -> list[Phase]:
     prompt, tokens = point.prompt_tokens, point.ar_tokens
     handed = Exchange(SEND, float(point.batch * tokens * TOKEN_BYTES), 1)
     if point.cached_text:  # from the device into shared memory, and back
         cache = point.batch * prompt * decoder.cache_values(stack) * BYTES[point.dtype]
         handed = Exchange(HOST_COPY, 2.0 * cache, 2)
-    prefill, written = decoder.of(stack, prompt, batch=point.batch), decoder.written(stack, prompt, tokens, point.batch)
+    times = rounds(point)
+    together = math.ceil(point.batch / times)
+    prefill, written = decoder.of(stack, prompt, batch=together), decoder.written(stack, prompt, tokens, together)
     return [
-        Phase(AR_PREFILL, prefill, dtype=point.dtype, state=point.dtype),
-        Phase(AR_DECODE, written, tokens - 1, dtype=point.dtype, state=point.dtype),
+        Phase(AR_PREFILL, prefill * times, times, dtype=point.dtype, state=point.dtype),
+        Phase(AR_DECODE, written * times, (tokens - 1) * times, dtype=point.dtype, state=point.dtype),
         Phase(STAGE_TRANSFER, NOTHING, 1, (handed,), point.dtype, point.dtype),
     ]
 

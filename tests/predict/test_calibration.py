@@ -47,6 +47,23 @@ def test_no_phase_was_measured_faster_than_its_limit(cells: list[Observed]) -> N
     assert seen > 500
 
 
+def test_published_rows_are_read_with_their_settings(cells: list[Observed]) -> None:
+    points = {(cell.sweep, cell.cell): cell.point for cell in cells}
+    assert points["klein-1-gpu", "baseline b1"].branches == 1, "guidance 1 is off"
+    assert points["switches-1-gpu", "baseline b1"].branches == 2
+    sizes = {point.source for (sweep, _), point in points.items() if sweep == "control-edit-sizes-1-gpu"}
+    assert sizes == {(1024, 1024), (1440, 736)}
+    stages_of = [point.model.stages.ar for (sweep, _), point in points.items() if sweep == "stages-memory-1-gpu"]
+    assert [(ar.gpu_memory_utilization, ar.max_num_seqs) for ar in stages_of] == [
+        (0.2, 1),
+        (0.2, 4),
+        (0.35, 1),
+        (0.35, 4),
+    ]
+    eager = [cell for sweep, cell in points if sweep == "stages-graphs-1-gpu"]
+    assert eager == ["baseline b1 ar.enforce_eager=False"], "without CUDA graphs nothing is predicted"
+
+
 def test_held_out_latency_is_close(made: Calibration) -> None:
     held = made.held_out["latency"]
     assert held.cells == made.cells

@@ -36,6 +36,16 @@ def predicted(*overrides: str) -> dict[str, Any]:
     return {row.label: row.prediction or row.skip for row in predictions(asked(overrides))}
 
 
+def test_an_ar_stage_writes_in_as_many_rounds_as_it_must() -> None:
+    glm = (*(one for one in QWEN if not one.startswith("model=")), "model=glm_image", "batch=4")
+    found = predicted(*glm, "model.stages.ar.max_num_seqs=1,2,3,4,8").values()
+    decode = [next(phase.seconds for phase in one.phases if phase.phase.name == "ar_decode") for one in found]
+    assert decode[0] / decode[3] == pytest.approx(4, rel=0.02), "weights are read for each token of each request"
+    assert decode[1] / decode[3] == pytest.approx(2, rel=0.02)
+    assert decode[2] == pytest.approx(decode[1])
+    assert decode[4] == decode[3]
+
+
 def test_one_configuration_is_told_whole(tmp_path: Path) -> None:
     done = predict(tmp_path, *QWEN)
     assert (done.code, done.err) == (0, "")
@@ -82,6 +92,7 @@ def test_a_command_line_of_a_sweep_is_predicted_as_it_is(tmp_path: Path) -> None
         "feature=teacache feature.teacache.predict.skip=2": "predict.skip=2: must be from 0 to 1",
         "hardware.memory_gb=-3": "hardware.memory_gb=-3.0: must be more than 0",
         "engine=noop": "engine=noop cannot be predicted: it runs no model of ours",
+        "model=glm_image model.stages.ar.enforce_eager=true": "ar.enforce_eager=true cannot be predicted",
         "--best speed": "--best speed: no such goal; there are latency, ",
         "--under memory=80": "--under goes with --best",
         "--best cost --under mem=1": "--under mem=1: no such limit; did you mean 'memory'?",
