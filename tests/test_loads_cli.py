@@ -51,9 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("served")
     work = ("model=tiny_qwen_image", "workload.steps=4", "workload.num_prompts=2", "workload.repeats=1")
     load = ("load=offline,closed", "load.max_concurrency=1,2", "load.num_requests=6", "load.slo.e2el=60000")
-    done = finished(
-        "sweep", ("-m", "feature=teacache", "aa=1", *work, *load, "plots=false", "hydra.sweep.dir=sweep"), base
-    )
+    done = finished("sweep", ("-m", "feature=teacache", "aa=1", *work, *load, "hydra.sweep.dir=sweep"), base)
     assert done.code == 0, done.out + done.err
     (base / "printed").write_text(done.out)
     return base / "sweep"
@@ -107,6 +105,7 @@ def test_what_loads_say_together_is_said_everywhere(served: Path) -> None:
     for one in (*report["ladders"], *report["serving"]):
         assert one["text"] in printed
         assert one["text"] in page
+    assert (served / "plots" / "concurrency.png").exists()
 
 
 def test_columns_of_a_load_are_filled_and_offline_they_are_empty(served: Path) -> None:

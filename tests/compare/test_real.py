@@ -15,7 +15,7 @@ SWEEP = (
     *("interleave=true", "workload.steps=3", "plots=false"),
 )
 DELAY_S = 5.0  # very many times a request: on a busy machine, A/A runs differ by much, and the interval says so
-OPTIONS = ("--relative", "--min-change", "50")  # a shared machine may truly have been slower the second time
+OPTIONS = ("--relative", "--min-change", "300")  # a shared machine may truly have been slower the second time
 
 DELAYED = f"""
 _made = RankRunner.__init__
