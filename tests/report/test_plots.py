@@ -18,6 +18,7 @@ from sweep.report.plots.draw import draw_all
 from sweep.report.plots.loads import draw_soak
 from sweep.report.plots.panels import BARS
 from sweep.report.plots.pareto import front_of
+from sweep.report.plots.sheet import Sheet, drawing_on
 from tests.report import shapes
 
 EXPECTED = {
@@ -29,6 +30,10 @@ EXPECTED = {
     "many_settings": {"heatmap", "speedup", "phases", "batch", "memory", "quality", "image_quality"},
     "ladder": {"phases", "memory", "concurrency"},
 }
+
+
+VECTORS_ALONE = ("two_models", "many_settings")
+"""Shapes whose many plots are drawn once: pixels come from the same figures, which five other shapes show."""
 
 
 def figure(name, rows):
@@ -62,7 +67,9 @@ def drawn(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param) / "plots"
     frame, before = pandas.DataFrame(shapes.SHAPES[request.param]()), dict(matplotlib.rcParams)
     copy = frame.copy()
-    with mock.patch.dict(draw.PLOTS, {name: kept(name, one) for name, one in draw.PLOTS.items()}):
+    formats = ("svg",) if request.param in VECTORS_ALONE else ("png", "svg")
+    keeping = mock.patch.dict(draw.PLOTS, {name: kept(name, one) for name, one in draw.PLOTS.items()})
+    with keeping, drawing_on(Sheet(formats)):
         written = draw_all(frame, folder, note="Random weights.")
     assert sorted(written) == sorted(folder.iterdir())
     pandas.testing.assert_frame_equal(frame, copy)
