@@ -230,14 +230,31 @@ def _import_project() -> None:
 
 
 def _warm_up() -> None:
-    """Let Hydra find its plugins, and prepare the page's template. Nothing is kept of what is composed."""
+    """Let Hydra find its plugins, prepare the page's template, and read and merge the files that most commands name.
+
+    They are those of this checkout, which tests leave as they are. Commands that look for files in further places read
+    all of them.
+    """
     from hydra import compose, initialize_config_dir
 
+    from sweep import composing
     from sweep.config import CONF
     from sweep.report.templates import template
 
+    read: dict[tuple[str, ...], bytes] = {}
+    merged: dict[tuple[str, ...], composing.Merged] = {}
+    made = composing.ReadOnce.__init__
+
+    def begin_with_these(self: Any, config_search_path: Any) -> None:
+        made(self, config_search_path)
+        self.read, self.merged = read, merged
+
+    composing.ReadOnce.__init__ = begin_with_these  # type: ignore[method-assign]
+    composing.compose_less()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose("config", ["feature=[teacache,cache_dit]", "workload.steps=2"])
+        for chosen in ([], ["engine=noop"], ["model=tiny_qwen_image"], ["model=tiny_glm_image_random"]):
+            for features in ("[]", "teacache", "cache_dit", "cfg_parallel", "vae_slicing"):
+                compose("config", [*chosen, f"feature={features}"])
     template("sweep.report.page", "report.html.j2")
 
 
