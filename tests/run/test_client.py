@@ -24,7 +24,6 @@ pytest.importorskip("aiohttp")
 pytest.importorskip("uvloop")
 
 from sweep.engines.images import BLANK, WRONG_SIZE
-from sweep.run.client.lookers import LARGE
 from sweep.run.client.messages import Answer, Due, Ended, Job, Told
 from sweep.workload import arrivals
 
@@ -53,7 +52,6 @@ BODIES = {
     "text": reply(base64.b64encode(b"not a picture").decode()),
     "blank": reply(png(Image.new("RGB", (16, 16)))),
     "small": reply(png(Image.fromarray(NOISE[:8]))),
-    "large": RIGHT[:-1] + b', "padding": "' + b"x" * LARGE + b'"}',
 }
 
 
@@ -175,14 +173,6 @@ def test_what_comes_back_is_told_as_what_it_is(server: ThreadingHTTPServer) -> N
     assert right.sent_s <= right.first_byte_s <= right.done_s
     assert answers[-2].status == 0
     assert [one.failure for one in answers] == ["", *["reply"] * 5, "", "", "http", "refused", "timeout", "connection"]
-
-
-def test_large_replies_wait_to_be_passed_on_and_none_is_lost(server: ThreadingHTTPServer) -> None:
-    prompts = ["large", "right", "large", "blank"] * 10
-    answers, _ = send(url_of(server), prompts, concurrency=8)
-    faults = {"blank": BLANK}
-    assert [(one.error, one.fault) for one in answers] == [("", faults.get(prompt, "")) for prompt in prompts]
-    assert len({one.image_hash for one in answers}) == 2
 
 
 def test_replies_of_an_engine_without_pictures_are_read_for_their_metrics(server: ThreadingHTTPServer) -> None:

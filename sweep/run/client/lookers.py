@@ -1,8 +1,7 @@
 """Processes that look at replies and tell their answers, so that the generator only hands bytes over.
 
 A picture of 4 MB takes longer to decode than a send may be late, so nothing waits for it: neither the next send nor the
-event loop. Passing it on takes milliseconds too, so large replies are passed on one by one, at PACE. What is not looked
-at yet waits in memory, up to HELD.
+event loop. What is not looked at yet waits in memory, up to HELD.
 """
 
 import asyncio
@@ -10,7 +9,6 @@ import multiprocessing
 import os
 import socket
 import struct
-from collections import deque
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Lock
 
@@ -21,15 +19,6 @@ from sweep.run.client.replies import look
 
 HELD = 1_000_000_000
 """Bytes of replies that may wait; beyond, requests are sent as fast as replies are looked at."""
-
-KEPT = HELD // 2
-"""Of them, those that the generator keeps itself, to pass on later."""
-
-LARGE = 256 * 1024
-"""Bytes from which a reply is kept; smaller ones are passed on at once."""
-
-PACE = 250_000_000
-"""Bytes a second that are passed on while requests are under way: a nanosecond each, and so a quarter of a core."""
 
 NICE = 19
 """Lookers take what the generator and the server leave of the processor."""
@@ -57,9 +46,6 @@ class Lookers:
         self._ends: list[tuple[socket.socket, BaseProcess]] = []
         self._writers: list[asyncio.StreamWriter] = []
         self._next = 0
-        self._kept: deque[tuple[Parcel, bytes]] = deque()
-        self._kept_bytes = 0
-        self._passing: asyncio.Task[None] | None = None
         context = multiprocessing.get_context("fork")
         for _ in range(count):
             ours, theirs = socket.socketpair()
@@ -72,35 +58,11 @@ class Lookers:
         """Connect to them, in the event loop."""
         for ours, _ in self._ends:
             _, writer = await asyncio.open_connection(sock=ours)
-            writer.transport.set_write_buffer_limits(high=(HELD - KEPT) // len(self._ends))
+            writer.transport.set_write_buffer_limits(high=HELD // len(self._ends))
             self._writers.append(writer)
 
     async def hand(self, parcel: Parcel, reply: bytes) -> None:
         """Hand a reply over. Waits only while too many bytes wait already. Raises LookerDied."""
-        if len(reply) < LARGE:
-            await self._pass_on(parcel, reply)
-            return
-        self._kept.append((parcel, reply))
-        self._kept_bytes += len(reply)
-        while self._kept_bytes > KEPT:
-            await self._pass_on(*self._oldest())
-        if self._passing is None or self._passing.done():
-            if self._passing is not None:
-                self._passing.result()  # raises what it raised
-            self._passing = asyncio.create_task(self._pass_on_slowly())
-
-    async def _pass_on_slowly(self) -> None:
-        while self._kept:
-            parcel, reply = self._oldest()
-            await self._pass_on(parcel, reply)
-            await asyncio.sleep(len(reply) / PACE)
-
-    def _oldest(self) -> tuple[Parcel, bytes]:
-        parcel, reply = self._kept.popleft()
-        self._kept_bytes -= len(reply)
-        return parcel, reply
-
-    async def _pass_on(self, parcel: Parcel, reply: bytes) -> None:
         writer = self._writers[self._next % len(self._writers)]
         self._next += 1
         told = msgspec.msgpack.encode(parcel)
@@ -113,10 +75,6 @@ class Lookers:
 
     async def end(self) -> None:
         """Wait until everything is looked at and told. Raises LookerDied."""
-        if self._passing is not None:
-            self._passing.cancel()
-        while self._kept:
-            await self._pass_on(*self._oldest())
         for writer in self._writers:
             writer.write_eof()
         for _, process in self._ends:
