@@ -6,13 +6,12 @@ Values for the template. `sweep.report.matrix` decides which rows share a contex
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.analysis.paired import FASTER, SLOWER
 from sweep.findings import PASS
 from sweep.report.matrix import Matrix
-from sweep.report.page.matrix_view import SIGNS
+from sweep.report.page.matrix_view import SIGNS, interval, quality, uncertain
 from sweep.report.page.said import times
 from sweep.report.page.table import FOLDED
-from sweep.report.words import Row, number, quality_text, text
+from sweep.report.words import Row, number, text
 
 CONTEXTS, FEATURES = 4, 20
 """Most columns and lines; a sweep with more has its matrices alone."""
@@ -54,14 +53,14 @@ def _counted(number_of: int, noun: str) -> str:
 
 
 def _field(row: Row) -> dict[str, Any]:
-    status, low, high = text(row, "status"), number(row, "speedup_low"), number(row, "speedup_high")
+    status = text(row, "status")
     return {
         "anchor": "" if status in FOLDED else text(row, "anchor"),
         "status": status,
         "sign": SIGNS.get(status, ""),
         "speedup": times(row, "speedup"),
-        "interval": "" if low is None or high is None else f"{low:.2f}–{high:.2f}",
-        "noise": bool(number(row, "speedup")) and text(row, "called") not in (FASTER, SLOWER),
-        "quality": "" if status in FOLDED else quality_text(row),
+        "interval": interval(row),
+        "noise": uncertain(row),
+        "quality": quality(row),
         "reason": "" if status == PASS else text(row, "reason"),
     }

@@ -53,7 +53,7 @@ def legend(found: Sequence[Matrix]) -> dict[str, Any]:
     return {
         "steps": list(range(-STEPS, STEPS + 1)),
         "fast": f"{reach:.2f}×",
-        "uncertain": any(_uncertain(row) for row in rows),
+        "uncertain": any(uncertain(row) for row in rows),
         "signs": [(status, sign) for status, sign in SIGNS.items() if status in statuses],
         "gains": any(number(row, "interaction_gain") is not None for row in rows),
     }
@@ -96,26 +96,26 @@ def _entry(row: Row, matrix: Matrix, reach: float) -> dict[str, Any]:
         "ranks": text(row, "ranks") if (number(row, "ranks") or 1) > 1 else "",
         "speedup": times(row, "speedup"),
         "step": step_of(ratio, reach) if ratio and ratio > 0 else None,
-        "uncertain": _uncertain(row),
-        "interval": _interval(row),
-        "quality": _quality(row),
+        "uncertain": uncertain(row),
+        "interval": interval(row),
+        "quality": quality(row),
         "gain": gain_of(row, matrix.gain(row)),
         "short": short_reason(row) if ratio is None else "",
         "folded": status in FOLDED,
     }
 
 
-def _interval(row: Row) -> str:
+def interval(row: Row) -> str:
     """`1.38–1.47`; "" where none is known."""
     low, high = number(row, "speedup_low"), number(row, "speedup_high")
     return "" if low is None or high is None else f"{low:.2f}–{high:.2f}"
 
 
-def _quality(row: Row) -> str:
+def quality(row: Row) -> str:
     """`37.5 dB`, `identical`; "" where images were not compared."""
     return "" if text(row, "status") in FOLDED else quality_text(row)
 
 
-def _uncertain(row: Row) -> bool:
+def uncertain(row: Row) -> bool:
     """Whether it has a speed-up that is neither faster nor slower: within noise, or of unknown noise."""
     return number(row, "speedup") is not None and text(row, "called") not in (FASTER, SLOWER)
