@@ -5,7 +5,7 @@ Raises ConfigError with one line for the user. Knows nothing of cells, machines 
 
 from pathlib import Path
 
-from sweep.config import FIXED, TEXT, RunConfig, require
+from sweep.config import EDITS, FIXED, TEXT, RunConfig, require
 from sweep.engines import registry
 
 OFFLINE = "offline"
@@ -59,14 +59,14 @@ def _check_mix(config: RunConfig) -> None:
     mix, model, kind = config.load.mix, config.model, registry.kind(config.engine.name)
     if config.load.name == OFFLINE:
         return  # conf/load/offline.yaml has none
-    edits = config.workload.task == "image_edit"
+    edits = config.workload.task == EDITS
     require(
         mix.edits is None or not edits,
         f"load.mix.edits={mix.edits} mixes edits into workload.task=text_to_image; with image_edit all are edits",
     )
     anything = kind.attaches or not kind.generates
     require(
-        not mix.edits or anything or "image_edit" in model.tasks,
+        not mix.edits or anything or EDITS in model.tasks,
         f"load.mix.edits={mix.edits}: {model.name} supports only {', '.join(model.tasks)}",
     )
     sides, most = f"load.mix.sides={mix.sides}: {model.name}", model.max_pixels

@@ -128,7 +128,7 @@ def _of_row(cell: Mapping[str, Any], shared: Mapping[str, Any]) -> Point:
     model = _with_stages(shapes.named(cell["model"]), said)
     check_stages(model)
     chosen = [feature_named(name, cell["engine"], _options(name, cell)) for name in cell["features"]]
-    edits = model.tasks == ["image_edit"]
+    edits = model.tasks == [EDITS]
     source = vision.scaled(model, *_input_size(cell, said)) if edits else (0, 0)
     usual = TOKENS_OF_A_PROMPT[said.get("workload.prompt_set") or "short"]
     words = int(said.get("workload.prompt_tokens") or _said("prompt_tokens", cell["cell"]) or usual)

@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from sweep.analysis import load_metrics, metrics
-from sweep.config import TEXT
+from sweep.config import EDITS, TEXT
 from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow, RunResult
 
-BACKENDS = {"text_to_image": "openai-images", "image_edit": "openai-image-edits", TEXT: "openai"}
+BACKENDS = {"text_to_image": "openai-images", EDITS: "openai-image-edits", TEXT: "openai"}
 """The API that a task calls; vLLM itself has only that of texts, which it calls so."""
 
 PERCENTILES = (50, 90, 95, 99)

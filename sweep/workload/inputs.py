@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import TEXT, ConfigError, Mix, Workload, require
+from sweep.config import EDITS, TEXT, ConfigError, Mix, Workload, require
 from sweep.findings import Finding
 from sweep.workload import edit_files
 from sweep.workload.edit_files import EditTurn, Picture
@@ -161,7 +161,7 @@ def check_input_image(workload: Workload) -> str | None:
         return None
     asked = f"workload.input_image={workload.input_image}"
     require(
-        workload.task == "image_edit",
+        workload.task == EDITS,
         f"{asked}: workload.task={workload.task} takes no input image; use workload=image_edit",
     )
     path = Path(workload.input_image).expanduser()

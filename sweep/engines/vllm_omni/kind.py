@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweep.config import Feature, RunConfig, require
+from sweep.config import EDITS, Feature, RunConfig, require
 from sweep.engines.registry import EngineKind, Preflight, served
 from sweep.engines.vllm_omni import attention
 from sweep.engines.vllm_omni.arguments import arguments
@@ -40,7 +40,7 @@ def lacks(run: RunConfig) -> Finding | None:
     if model.family in NOT_STARTED:
         why = f"engine vllm_omni cannot run {model.name}'s stages yet: {NOT_STARTED[model.family]}"
         return Finding("model_not_in_engine", why, SKIP)
-    if model.family in NO_EDITS and run.workload.task == "image_edit":
+    if model.family in NO_EDITS and run.workload.task == EDITS:
         why = f"engine vllm_omni cannot edit images with {model.name} yet: {NO_EDITS[model.family]}"
         return Finding("task_not_in_engine", why, SKIP)
     if model.family in NOT_SERVED and run.load.name != "offline":
