@@ -14,7 +14,7 @@ from sweep.checkpoints.parts import Layout, Part
 from sweep.checkpoints.recipe import Recipe
 from sweep.checkpoints.tokenizers import QWEN_SPECIALS, QWEN_VOCABULARY, write_qwen_tokenizer
 from sweep.checkpoints.weights import Rules, Shape
-from sweep.engines.diffusers.tiny_models.parts import write_json
+from sweep.engines.diffusers.tiny_models.parts import READS_PICTURES, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -77,12 +77,7 @@ VAE_RULES = Rules(gains={"decoder.conv_out": 0.5})  # else one pixel in ten woul
 
 IMAGE_PROCESSOR: Mapping[str, Any] = {
     "image_processor_type": "SiglipImageProcessor",
-    "do_resize": True,
-    "do_rescale": True,
-    "do_normalize": True,
-    "do_convert_rgb": True,
-    "resample": 3,
-    "rescale_factor": 1 / 255,
+    **READS_PICTURES,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }

@@ -42,6 +42,16 @@ TINY_T5 = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 2}
 CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 TINY_CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
+SCHEDULER: Mapping[str, Any] = {
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+}
+"""Of all FLUX models."""
+
 TIMESTEP_GAIN, ONSET = 1.3, 4.0
 DIT_RULES = Rules(
     biases=dict.fromkeys(("norm1.linear", "norm1_context.linear", ".norm.linear"), scaling.OPEN_GATES),
@@ -61,15 +71,7 @@ def layout(recipe: Recipe) -> Layout:
     def write_small(folder: Path) -> None:
         write_clip_tokenizer(folder / "tokenizer")
         write_t5_tokenizer(folder / "tokenizer_2")
-        write_scheduler(
-            folder,
-            base_image_seq_len=256,
-            base_shift=0.5,
-            max_image_seq_len=4096,
-            max_shift=1.15,
-            shift=3.0,
-            use_dynamic_shifting=True,
-        )
+        write_scheduler(folder, **SCHEDULER)
 
     return Layout(
         pipeline="FluxPipeline",

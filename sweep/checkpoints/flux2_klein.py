@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.checkpoints import scaling
+from sweep.checkpoints.flux import SCHEDULER
 from sweep.checkpoints.parts import Layout, Part, diffusers_part, transformers_part, write_scheduler
 from sweep.checkpoints.recipe import Recipe, streams
 from sweep.checkpoints.tokenizers import QWEN_SPECIALS, QWEN_VOCABULARY, write_qwen_tokenizer
@@ -50,15 +51,7 @@ def layout(recipe: Recipe) -> Layout:
 
     def write_small(folder: Path) -> None:
         write_qwen_tokenizer(folder / "tokenizer", chat=True)
-        write_scheduler(
-            folder,
-            base_image_seq_len=256,
-            base_shift=0.5,
-            max_image_seq_len=4096,
-            max_shift=1.15,
-            shift=3.0,
-            use_dynamic_shifting=True,
-        )
+        write_scheduler(folder, **SCHEDULER)
 
     return Layout(
         pipeline="Flux2KleinPipeline",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from sweep.checkpoints.tokenizers import byte_level, learn_merges
-from sweep.engines.diffusers.tiny_models.parts import byte_alphabet, write_json
+from sweep.engines.diffusers.tiny_models.parts import READS_PICTURES, byte_alphabet, write_json
 
 VOCABULARY = 168064  # 16,512 image ids and GLM-4's 151,552 text ids
 VISION_VOCABULARY = 16512
@@ -62,12 +62,7 @@ def write_processor(folder: Path) -> None:
         {
             "image_processor_type": "GlmImageImageProcessor",
             "processor_class": "GlmImageProcessor",
-            "do_resize": True,
-            "do_rescale": True,
-            "do_normalize": True,
-            "do_convert_rgb": True,
-            "resample": 3,
-            "rescale_factor": 1 / 255,
+            **READS_PICTURES,
             "image_mean": [0.48145466, 0.4578275, 0.40821073],
             "image_std": [0.26862954, 0.26130258, 0.27577711],
             "patch_size": 16,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.diffusers.tiny_models.parts import byte_alphabet, write_json
+from sweep.engines.diffusers.tiny_models.parts import READS_PICTURES, byte_alphabet, write_json
 from sweep.workload.prompts import SHIPPED
 
 MERGES = 3500
@@ -108,12 +108,7 @@ def write_qwen_processor(folder: Path) -> None:
         {
             "image_processor_type": "Qwen2VLImageProcessor",
             "processor_class": "Qwen2VLProcessor",
-            "do_resize": True,
-            "do_rescale": True,
-            "do_normalize": True,
-            "do_convert_rgb": True,
-            "resample": 3,
-            "rescale_factor": 1 / 255,
+            **READS_PICTURES,
             "image_mean": [0.48145466, 0.4578275, 0.40821073],
             "image_std": [0.26862954, 0.26130258, 0.27577711],
             "patch_size": 14,

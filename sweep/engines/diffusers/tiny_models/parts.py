@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 
 Network = TypeVar("Network", bound="torch.nn.Module")
 
+READS_PICTURES = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_convert_rgb": True,
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+}
+"""What image processors of all models have in common."""
+
 SEED = 20
 TEXT_ENCODER_WIDTH = 64
 LATENT_CHANNELS = 16
