@@ -20,8 +20,15 @@ from sweep.run.client.replies import look
 HELD = 1_000_000_000
 """Bytes of replies that may wait; beyond, requests are sent as fast as replies are looked at."""
 
+GATHER_S = 0.02
+"""Replies of so long are handed over at once: to wake a looker for each small one costs the generator more than to send
+the next request."""
+
 NICE = 19
 """Lookers take what the generator and the server leave of the processor."""
+
+READ = 1 << 18
+"""Bytes that a looker reads at once."""
 
 _SIZES = struct.Struct("<IQ")
 """Of a parcel and of the reply that follows it, in bytes."""
@@ -45,6 +52,7 @@ class Lookers:
     def __init__(self, count: int, telling: Lock, pictures: bool = True) -> None:
         self._ends: list[tuple[socket.socket, BaseProcess]] = []
         self._writers: list[asyncio.StreamWriter] = []
+        self._gathered: list[list[bytes]] = [[] for _ in range(count)]
         self._next = 0
         context = multiprocessing.get_context("fork")
         for _ in range(count):
@@ -63,19 +71,26 @@ class Lookers:
 
     async def hand(self, parcel: Parcel, reply: bytes) -> None:
         """Hand a reply over. Waits only while too many bytes wait already. Raises LookerDied."""
-        writer = self._writers[self._next % len(self._writers)]
+        place = self._next % len(self._writers)
         self._next += 1
         told = msgspec.msgpack.encode(parcel)
-        writer.write(_SIZES.pack(len(told), len(reply)) + told)
-        writer.write(reply)
+        if not self._gathered[place]:
+            asyncio.get_running_loop().call_later(GATHER_S, self._pass_on, place)
+        self._gathered[place] += (_SIZES.pack(len(told), len(reply)) + told, reply)
         try:
-            await writer.drain()
+            await self._writers[place].drain()
         except OSError as error:
             raise LookerDied from error
 
+    def _pass_on(self, place: int) -> None:
+        if gathered := self._gathered[place]:
+            self._gathered[place] = []
+            self._writers[place].writelines(gathered)
+
     async def end(self) -> None:
         """Wait until everything is looked at and told. Raises LookerDied."""
-        for writer in self._writers:
+        for place, writer in enumerate(self._writers):
+            self._pass_on(place)
             writer.write_eof()
         for _, process in self._ends:
             while process.is_alive():
@@ -100,7 +115,7 @@ def _look_at(theirs: socket.socket, ours: socket.socket, telling: Lock, pictures
         import numpy  # noqa: F401  # what the first picture would wait for
         import PIL.Image  # noqa: F401
 
-    with theirs.makefile("rb") as source:
+    with theirs.makefile("rb", buffering=READ) as source:
         while head := source.read(_SIZES.size):
             parcel_size, reply_size = _SIZES.unpack(head)
             parcel = msgspec.msgpack.decode(source.read(parcel_size), type=Parcel)

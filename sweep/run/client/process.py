@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Lock
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -24,6 +23,7 @@ import msgspec
 from sweep.engines.endpoint.bodies import form_of
 from sweep.engines.process.orphans import end_when, process_exists
 from sweep.run.client.lookers import Lookers, Parcel, tell
+from sweep.run.client.memory import make_ready, wanted
 from sweep.run.client.messages import AGAIN, CONNECTION, HTTP, REFUSED, TIMEOUT, Answer, Due, Ended, Job, Told
 from sweep.run.client.several import Gate, dealt, together
 from sweep.run.client.streams import Heard
@@ -68,6 +68,8 @@ class Generator:
         timeout = aiohttp.ClientTimeout(total=self._job.timeout_s)
         if self._lookers is not None:
             await self._lookers.begin()
+        if size := wanted(self._job):
+            make_ready(size)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._job.headers) as session:
             for server in self._servers:
                 for one in self._job.warm_up:
@@ -154,13 +156,13 @@ class Generator:
         """Send a request to a server and wait for the last byte of its reply."""
         status, first_s, heard, reply = 0, None, Heard(), b""
         own = {"X-Request-Id": one.id}
-        sent: dict[str, Any] = {"json": one.body}
         if one.upload:
-            form, own["Content-Type"] = form_of(one.body, self._pictures(one))
-            sent = {"data": form}
+            sent, own["Content-Type"] = form_of(one.body, self._pictures(one))
+        else:
+            sent, own["Content-Type"] = msgspec.json.encode(one.body), "application/json"
         try:
             url = server + (one.path or self._job.path)
-            async with session.post(url, headers=own, **sent) as response:
+            async with session.post(url, headers=own, data=sent) as response:
                 status, first_s = response.status, self._now()
                 if self._job.streams and status == OK:
                     await self._listen(response, heard)
@@ -179,7 +181,7 @@ class Generator:
 
     async def _listen(self, response: aiohttp.ClientResponse, heard: Heard) -> None:
         """Read a stream to its end, or to what is wrong with it."""
-        async for data in response.content.iter_any():
+        while data := await response.content.readany():
             if not heard.take(data, self._now()):
                 return
         heard.end(self._now())

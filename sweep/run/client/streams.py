@@ -12,6 +12,7 @@ from sweep.run.client.messages import HTTP, REPLY
 SHOWN = 60  # characters of what cannot be read
 LONGEST = 1 << 20  # bytes of one line
 DONE = b"[DONE]"
+SHORT = 16  # bytes of data that may be DONE
 NOT_DATA = (b"event:", b"id:", b"retry:", b":")
 """What else a line may begin with (WHATWG, "Server-sent events"); none of it says anything of a text."""
 
@@ -65,7 +66,8 @@ class Heard:
         """Take in what has arrived; whether to read on."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._line(line.rstrip(b"\r"), now_s)
+            if line and line != b"\r":  # events end with an empty one
+                self._line(line, now_s)
         if len(self._rest) > LONGEST:
             self._wrong(f"a line of the stream is longer than {LONGEST:,} bytes")
         return not self.failure
@@ -73,7 +75,7 @@ class Heard:
     def end(self, now_s: float) -> None:
         """There is no more: is it complete?"""
         if not self.failure:
-            self._line(self._rest.rstrip(b"\r"), now_s)
+            self._line(self._rest, now_s)
         if self.failure:
             return
         if not self.done:
@@ -97,34 +99,37 @@ class Heard:
         return "1 chunk" if len(self.chunks_s) == 1 else f"{len(self.chunks_s)} chunks"
 
     def _line(self, line: bytes, now_s: float) -> None:
-        if self.done or self.failure or not line or line.startswith(NOT_DATA):
+        if self.done or self.failure:
             return
         if not line.startswith(b"data:"):
-            self._wrong(f"the reply is no stream of events: {line[:SHOWN]!r}")
+            if line.strip() and not line.startswith(NOT_DATA):
+                self._wrong(f"the reply is no stream of events: {line[:SHOWN]!r}")
             return
-        data = line[5:].strip()
-        if data == DONE:
+        data = line[5:]
+        if len(data) < SHORT and data.strip() == DONE:
             self.done = True
             return
         try:
             chunk = _decode(data)
         except msgspec.MsgspecError:
-            self._wrong(f"malformed chunk after {self.said}: {data[:SHOWN]!r}")
+            self._wrong(f"malformed chunk after {self.said}: {data.strip()[:SHOWN]!r}")
             return
         if chunk.error is not None:
             told = chunk.error.get("message") if isinstance(chunk.error, dict) else chunk.error
             self.failure, self.error = HTTP, f"after {self.said}: {' '.join(str(told).split())[: 2 * SHOWN]}"
             return
-        self.usage = chunk.usage or self.usage
-        self.metrics = chunk.metrics or self.metrics
-        if any(map(_text, chunk.choices)):
-            self.chunks_s.append(now_s)
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        if chunk.metrics:
+            self.metrics = chunk.metrics
+        for choice in chunk.choices:
+            if choice.text or _of_chat(choice.delta):
+                self.chunks_s.append(now_s)
+                return
 
     def _wrong(self, why: str) -> None:
         self.failure, self.error = REPLY, why
 
 
-def _text(choice: Choice) -> str | None:
-    if choice.text or choice.delta is None:
-        return choice.text
-    return choice.delta.content or choice.delta.reasoning_content
+def _of_chat(delta: Delta | None) -> str | None:
+    return delta.content or delta.reasoning_content if delta is not None else None
