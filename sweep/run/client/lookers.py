@@ -2,6 +2,10 @@
 
 A picture of 4 MB takes longer to decode than a send may be late, so nothing waits for it: neither the next send nor the
 event loop. What is not looked at yet waits in memory, up to HELD.
+
+While requests are sent, lookers run only where nobody else wants the processor, because the server may be on the same
+machine. When all are sent, as many others without that rule help, or a busy machine would never come to an end: who
+runs at the lowest priority may not raise it again.
 """
 
 import asyncio
@@ -25,10 +29,7 @@ GATHER_S = 0.02
 the next request."""
 
 NICE = 19
-"""Lookers take what the generator and the server leave of the processor."""
-
-READ = 1 << 18
-"""Bytes that a looker reads at once."""
+"""Of lookers while requests are sent, where the system has no SCHED_IDLE."""
 
 _SIZES = struct.Struct("<IQ")
 """Of a parcel and of the reply that follows it, in bytes."""
@@ -50,21 +51,27 @@ class Lookers:
     """Lookers as the generator sees them. Make them before the event loop runs, because they are forked."""
 
     def __init__(self, count: int, telling: Lock, pictures: bool = True) -> None:
-        self._ends: list[tuple[socket.socket, BaseProcess]] = []
+        self._ends: list[socket.socket] = []
+        self._processes: list[BaseProcess] = []
         self._writers: list[asyncio.StreamWriter] = []
         self._gathered: list[list[bytes]] = [[] for _ in range(count)]
         self._next = 0
         context = multiprocessing.get_context("fork")
+        self._sent, sending = socket.socketpair()
         for _ in range(count):
             ours, theirs = socket.socketpair()
-            process = context.Process(target=_look_at, args=(theirs, ours, telling, pictures), daemon=True)
-            process.start()
+            common = theirs, (ours, self._sent), context.Lock(), telling
+            for target, more in ((_look_at_leisure, pictures), (_help, sending)):
+                process = context.Process(target=target, args=(*common, more), daemon=True)
+                process.start()
+                self._processes.append(process)
             theirs.close()
-            self._ends.append((ours, process))
+            self._ends.append(ours)
+        sending.close()
 
     async def begin(self) -> None:
         """Connect to them, in the event loop."""
-        for ours, _ in self._ends:
+        for ours in self._ends:
             _, writer = await asyncio.open_connection(sock=ours)
             writer.transport.set_write_buffer_limits(high=HELD // len(self._ends))
             self._writers.append(writer)
@@ -92,7 +99,8 @@ class Lookers:
         for place, writer in enumerate(self._writers):
             self._pass_on(place)
             writer.write_eof()
-        for _, process in self._ends:
+        self._sent.close()
+        for process in self._processes:
             while process.is_alive():
                 await asyncio.sleep(0.005)
             if process.exitcode:
@@ -107,19 +115,52 @@ def tell(told: Told, telling: Lock) -> None:
             line = line[os.write(1, line) :]
 
 
-def _look_at(theirs: socket.socket, ours: socket.socket, telling: Lock, pictures: bool) -> None:
+Ends = tuple[socket.socket, ...]
+"""Those of the generator, of which a forked process closes its copies, or it would wait for itself."""
+
+
+def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: Lock, pictures: bool) -> None:
     """Entry point of a looker: until the generator has handed over everything, or is gone."""
-    ours.close()
-    os.nice(NICE)
+    for end in ours:
+        end.close()
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(NICE)
     if pictures:
         import numpy  # noqa: F401  # what the first picture would wait for
         import PIL.Image  # noqa: F401
 
-    with theirs.makefile("rb", buffering=READ) as source:
-        while head := source.read(_SIZES.size):
-            parcel_size, reply_size = _SIZES.unpack(head)
-            parcel = msgspec.msgpack.decode(source.read(parcel_size), type=Parcel)
-            tell(Told(answer=_answered(parcel, source.read(reply_size))), telling)
+    _look_at_all(theirs, reading, telling)
+
+
+def _help(theirs: socket.socket, ours: Ends, reading: Lock, telling: Lock, sending: socket.socket) -> None:
+    """Entry point of one that helps when all is sent, or the generator is gone."""
+    for end in ours:
+        end.close()
+    sending.recv(1)
+    _look_at_all(theirs, reading, telling)
+
+
+def _look_at_all(source: socket.socket, reading: Lock, telling: Lock) -> None:
+    while True:
+        with reading:
+            if not (head := _exactly(source, _SIZES.size)):
+                return
+            sizes = _SIZES.unpack(head)
+            told, reply = (_exactly(source, size) for size in sizes)
+        if len(told) + len(reply) < sum(sizes):
+            return  # the generator was killed while it handed one over
+        tell(Told(answer=_answered(msgspec.msgpack.decode(told, type=Parcel), reply)), telling)
+
+
+def _exactly(source: socket.socket, size: int) -> bytes:
+    """The next `size` bytes; fewer where the other end is closed."""
+    parts = []
+    while size and (data := source.recv(size, socket.MSG_WAITALL)):
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
 
 
 def _answered(parcel: Parcel, reply: bytes) -> Answer:

@@ -1,0 +1,74 @@
+"""Lookers: every reply is looked at once, by those that work at leisure or by those that help at the end."""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import socket
+from multiprocessing.synchronize import Lock
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("msgspec")
+
+import msgspec
+
+from sweep.run.client import lookers
+from sweep.run.client.messages import Answer, Told
+
+SIZES = (0, 3, 6, 2, 5, 0, 4, 6)  # digits of their bytes
+REPLIES = [
+    json.dumps({"data": [], "metrics": {"number": number, "text": "x" * 10**size}}).encode()
+    for number, size in enumerate(SIZES)
+]
+
+
+def looked_at(tmp_path: Path, count: int) -> list[Answer]:
+    """What lookers tell of REPLIES, in the order of their numbers; run in a process of its own."""
+
+    def run() -> None:
+        os.dup2(os.open(tmp_path / "told", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
+        some = lookers.Lookers(count, multiprocessing.get_context("fork").Lock(), pictures=False)
+
+        async def hand() -> None:
+            await some.begin()
+            for number, reply in enumerate(REPLIES):
+                await some.hand(lookers.Parcel(Answer(f"r{number}", 0.0, 0.0, 1.0, 200), None, ""), reply)
+            await some.end()
+
+        asyncio.run(hand())
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    told = [msgspec.json.decode(line, type=Told).answer for line in (tmp_path / "told").read_bytes().splitlines()]
+    return sorted(told, key=lambda answer: answer.id)
+
+
+def gone(theirs: object, ours: lookers.Ends, reading: Lock, telling: Lock, more: object) -> None:
+    """A looker that never gets to run."""
+    for end in ours:
+        end.close()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("absent", ["", "_look_at_leisure", "_help"], ids=["all", "busy machine", "no help needed"])
+def test_every_reply_is_looked_at_once(
+    tmp_path: Path, count: int, absent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if absent:
+        monkeypatch.setattr(lookers, absent, gone)
+    told = looked_at(tmp_path, count)
+    assert [answer.id for answer in told] == [f"r{number}" for number in range(len(REPLIES))]
+    assert [answer.metrics["number"] for answer in told] == list(range(len(REPLIES)))
+    assert not any(answer.error for answer in told)
+
+
+def test_a_reply_that_is_cut_off_ends_a_looker() -> None:
+    ours, theirs = socket.socketpair()
+    ours.sendall(lookers._SIZES.pack(3, 100) + b"abc")
+    ours.close()
+    with theirs:
+        lookers._look_at_all(theirs, multiprocessing.Lock(), multiprocessing.Lock())
