@@ -157,8 +157,6 @@ def _refuse_several(axes: dict[str, list[str]]) -> None:
         require(len(given) < 2, f"{name}={','.join(given)}: {why}")
 
 
-STAGES = "model.stages."
-
 SAID = {"load": "{}", "load.max_concurrency": "{} in flight", "load.request_rate": "{}/s"}
 """What labels say instead of `name=value`."""
 
@@ -166,16 +164,12 @@ SAID = {"load": "{}", "load.max_concurrency": "{} in flight", "load.request_rate
 def _varied(overrides: list[str], varying: set[str]) -> str:
     """What distinguishes a cell from the others, besides features and batch; part of its label."""
     from sweep.masking import masked_text
+    from sweep.plan.axes import short_name
 
     offline = "load=offline" in overrides  # whatever else is said of loads
     own = [o for o in overrides if not (offline and o.startswith("load."))]
     told = [masked_text(o).split("=", 1) for o in own if o.split("=", 1)[0] in varying - {"batch", "feature"}]
-    return " ".join(SAID.get(name, f"{_short(name)}={{}}").format(value) for name, value in told)
-
-
-def _short(name: str) -> str:
-    """The last part of a field's name; with its stage where other stages have a field of that name."""
-    return name.removeprefix(STAGES) if name.startswith(STAGES) else name.rpartition(".")[2]
+    return " ".join(SAID.get(name, f"{short_name(name)}={{}}").format(value) for name, value in told)
 
 
 def _combos(arguments: list[str]) -> tuple[dict[str, str], list[str]]:

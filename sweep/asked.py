@@ -21,7 +21,7 @@ from sweep.findings import SKIP, Finding
 from sweep.plan import features as feature_rules
 from sweep.plan import fields
 from sweep.plan.add_ons import ADD, BASE, add_ons
-from sweep.plan.axes import feature_names, values_of
+from sweep.plan.axes import feature_names, short_name, values_of
 from sweep.plan.cells import pairs_and_more, unusable
 from sweep.plan.rules import check_run
 
@@ -53,7 +53,7 @@ class Asked:
     def label(self) -> str:
         """`cfg_parallel+teacache b2 steps=40`, as a sweep would name it."""
         name = feature_rules.combination_name(self.features) or "baseline"
-        more = [f"{key.rpartition('.')[2]}={value}" for key, value in self.varied if key not in ("batch", "feature")]
+        more = [f"{short_name(key)}={value}" for key, value in self.varied if key not in ("batch", "feature")]
         return " ".join([f"{name} b{self.run.batch}", *more])
 
 

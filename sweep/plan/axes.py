@@ -6,6 +6,7 @@ Knows Hydra's grammar, not what a field means.
 from typing import TYPE_CHECKING
 
 from sweep.config import require
+from sweep.stage_fields import PREFIX
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -26,3 +27,8 @@ def feature_names(value: str) -> tuple[str, ...]:
     """`teacache` or `[cfg_parallel,teacache]` as sorted names without repeats."""
     names = value.strip().removeprefix("[").removesuffix("]").split(",")
     return tuple(sorted({name.strip().strip("'\"") for name in names if name.strip()}))
+
+
+def short_name(field: str) -> str:
+    """A field in a label: `steps`; with its stage where other stages have a field of that name: `ar.max_num_seqs`."""
+    return field.removeprefix(PREFIX) if field.startswith(PREFIX) else field.rpartition(".")[2]

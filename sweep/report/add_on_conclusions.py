@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from sweep.findings import USABLE
-from sweep.report.conclusion import NAMED, Conclusion, Context, context_of, counts
+from sweep.report.conclusion import NAMED, Conclusion, counts
+from sweep.report.context import Context, context_of
 from sweep.report.words import Row, listed, number, text, times_text
 
 ADD_ON = "add_on"

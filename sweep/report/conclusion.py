@@ -1,4 +1,4 @@
-"""One sentence on a sweep, and what sentences share: which cells are compared, and whose speed-up counts."""
+"""One sentence on a sweep, and whose speed-up counts in it."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,6 @@ class Conclusion:
     code: str
     text: str
     cells: tuple[str, ...] = ()
-
-
-Context = tuple[str, ...]
-"""What cells share whose speed-ups can be compared: model, engine, batch, size, steps and load."""
-
-
-def context_of(row: Row) -> Context:
-    """What cells share whose speed-ups can be compared."""
-    return tuple(text(row, name) for name in ("model", "engine", "batch", "width", "height", "steps", "load"))
 
 
 def counts(row: Row) -> bool:

@@ -18,7 +18,8 @@ from sweep.findings import FAIL, IMPRECISE, LOST, MORE_STARTS, PASS, USABLE, WAR
 from sweep.plan.cells import BASELINE, FEATURE
 from sweep.report import limit_words
 from sweep.report.add_on_conclusions import add_ons
-from sweep.report.conclusion import NAMED, Conclusion, Context, context_of, counts
+from sweep.report.conclusion import NAMED, Conclusion, counts
+from sweep.report.context import Context, context_of
 from sweep.report.limit_cells import LimitCell
 from sweep.report.load_conclusions import best_under_load
 from sweep.report.load_view import Line

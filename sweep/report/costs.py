@@ -7,7 +7,7 @@ in, rows with more fields out.
 from collections.abc import Mapping, Sequence
 
 from sweep.plan.cells import BASELINE, FEATURE
-from sweep.report.conclusion import Context, context_of
+from sweep.report.context import Context, context_of
 from sweep.report.limit_cells import LimitCell
 from sweep.report.limit_words import called
 from sweep.report.words import Row, number, text

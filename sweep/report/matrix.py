@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from sweep.analysis import metrics
 from sweep.analysis.paired import NO_DIFFERENCE, UNKNOWN
 from sweep.findings import deciding
-from sweep.report import words
+from sweep.report import context, words
 from sweep.report.words import Row
-
-CONTEXT = ("model", "engine", "parallel", "batch", "width", "height", "steps", "profiled")
-"""Columns that define a context: cells that differ in one of them are not compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,11 @@ class Matrix:
 
 def matrices(rows: Sequence[Row]) -> list[Matrix]:
     """One matrix for each context that has a pair or two single features, in order of appearance."""
-    contexts: dict[tuple[str, ...], list[Row]] = {}
+    contexts: dict[context.Context, list[Row]] = {}
     for row in rows:
         if words.text(row, "features"):
-            contexts.setdefault(tuple(_plain(row, name) for name in CONTEXT), []).append(row)
-    found = (_matrix(_title(dict(zip(CONTEXT, key, strict=True))), part) for key, part in contexts.items())
+            contexts.setdefault(context.context_of_any_load(row), []).append(row)
+    found = (_matrix(_title(part[0]), part) for part in contexts.values())
     return [matrix for matrix in found if len(matrix.features) > 1 or matrix.larger]
 
 
@@ -112,18 +109,16 @@ def _interval(row: Row) -> metrics.Ratio | None:
     return None if ratio is None or low is None or high is None or low == high else (ratio, low, high)
 
 
-def _plain(row: Row, name: str) -> str:
-    value = words.number(row, name)
-    return words.text(row, name) if value is None else f"{value:g}"
-
-
-def _title(context: Mapping[str, str]) -> str:
-    parallel = context["parallel"]
-    words = (
-        *(context["model"], context["engine"], f"parallel {parallel}" if parallel not in ("", "auto") else ""),
-        f"batch {context['batch']}" if context["batch"] else "",
-        f"{context['width']}×{context['height']}" if context["width"] else "",
-        f"{context['steps']} steps" if context["steps"] else "",
-        f"profiled ({context['profiled']})" if context["profiled"] else "",
+def _title(row: Row) -> str:
+    """Of the context that a row is in."""
+    told = dict(zip(context.COLUMNS, context.columns_of(row), strict=True))
+    parallel = told["parallel"]
+    parts = (
+        *(told["model"], told["engine"], f"parallel {parallel}" if parallel not in ("", "auto") else ""),
+        f"batch {told['batch']}" if told["batch"] else "",
+        f"{told['width']}×{told['height']}" if told["width"] else "",
+        f"{told['steps']} steps" if told["steps"] else "",
+        f"profiled ({told['profiled']})" if told["profiled"] else "",
+        *context.said(context.settings_of(row)),
     )
-    return " · ".join(filter(None, words))
+    return " · ".join(filter(None, parts))

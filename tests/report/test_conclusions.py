@@ -42,6 +42,16 @@ def test_each_context_has_a_fastest_of_its_own() -> None:
     assert [one.cells for one in conclude(rows) if one.code == "fastest"] == [("teacache 1",), ("teacache 2",)]
 
 
+def test_baselines_that_differ_in_a_field_without_column_make_two_contexts() -> None:
+    rows = [
+        row("teacache", low, low + 0.1, cell_key=f"teacache {width}", **{"option.workload.input_width": width})
+        for width, low in ((512, 1.5), (1024, 1.2))
+    ]
+    assert [one.cells for one in conclude(rows) if one.code == "fastest"] == [("teacache 512",), ("teacache 1024",)]
+    same = [one | {"option.workload.input_width": 512} for one in rows]
+    assert [one.cells for one in conclude(same) if one.code == "fastest"] == [("teacache 512",)]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "taken", "because"),
     [

@@ -26,6 +26,19 @@ def test_each_context_has_its_own():
     assert ["batch 1" in m.title for m in matrices(rows)] == [True, False]
 
 
+def test_cells_whose_baselines_differ_in_a_field_without_column_do_not_share_one():
+    field = "option.workload.input_width"
+    rows = [shapes.row(name) | {field: width} for width in (512.0, 1024) for name in ("teacache", "cfg_parallel")]
+    titles = [m.title.rpartition(" · ")[2] for m in matrices(rows)]
+    assert titles == ["input_width=512", "input_width=1024"]
+
+
+def test_loads_of_a_configuration_and_options_of_a_feature_share_one():
+    more = [{"option.load.slo.ttft": 100.0}, {"load": "closed, 2 in flight"}, {"option.teacache.rel_l1_thresh": 0.2}]
+    rows = [shapes.row(name) | one for one in more for name in ("teacache", "cfg_parallel+teacache")]
+    assert len(matrices(rows)) == 1
+
+
 @pytest.mark.parametrize("names", [(), ("",), ("teacache",)])
 def test_nothing_to_compare_gives_none(names):
     assert matrices([shapes.row(name) for name in names]) == []

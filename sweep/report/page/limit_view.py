@@ -8,7 +8,7 @@ from sweep.predict.hardware import Device
 from sweep.predict.memory import TOGETHER, Ledger
 from sweep.predict.shown import NAMES
 from sweep.report import costs, limit_words
-from sweep.report.conclusion import Context, context_of
+from sweep.report.context import Context, context_of
 from sweep.report.limit_cells import LimitCell
 from sweep.report.words import Row, digits, number, percent, saved, signed, text
 
