@@ -1,7 +1,7 @@
 """Hydra sweeper `compat`: plans a sweep as cells and launches one job per engine, not one per cell.
 
 Hydra loads plugins only from a package called `hydra_plugins`, and imports them at every start, so this
-module imports nothing heavy. `sweep/plan/cells.py` decides what the cells are.
+module imports nothing heavy. `sweep/plan` decides what the cells are.
 """
 
 import itertools
@@ -80,8 +80,9 @@ class CompatSweeper(Sweeper):
         """All cells that the command line and the study ask for, and what they need, as a Plan."""
         from sweep.engines import registry
         from sweep.plan.add_ons import ADD, BASE, add_ons
-        from sweep.plan.axes import feature_names, values_of
-        from sweep.plan.cells import FEATURE, build_plan, pairs_and_more, repeats_of_baselines
+        from sweep.plan.axes import feature_names, pairs_and_more, values_of
+        from sweep.plan.cells import FEATURE
+        from sweep.plan.plans import build_plan, repeats_of_baselines
         from sweep.plan.preflight import cell_from
         from sweep.workload.inputs import ReadOnce
 
@@ -132,7 +133,7 @@ class CompatSweeper(Sweeper):
 
     @staticmethod
     def _refuse_unused(own: list[tuple[str, str]], asked: list[tuple[str, ...]]) -> None:
-        from sweep.config import nearest, require
+        from sweep.refusals import nearest, require
 
         for override, name in own:
             used = any(name in names for names in asked)
@@ -150,7 +151,7 @@ ONE = {
 
 def _refuse_several(axes: dict[str, list[str]]) -> None:
     """Check that what holds for the whole sweep has one value: nothing that is measured depends on it."""
-    from sweep.config import require
+    from sweep.refusals import require
 
     for name, why in ONE.items():
         given = axes.get(name, [])

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sweep import child_command
 from sweep.analysis import columns, options
 from sweep.analysis.cell_data import CellData
+from sweep.analysis.column import IDENTITY
 from sweep.analysis.table import named
 from sweep.child_command import Ended
-from sweep.config import ConfigError
 from sweep.findings import SKIP
 from sweep.overrides import Overrides, as_typed, folder_override
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.plan.stored import check_plan
+from sweep.refusals import ConfigError
 from sweep.report import notebook
 from sweep.report.dataframes import SweepTables, load
 from sweep.report.words import cells_words, quality_text, speedup_text
@@ -122,7 +123,7 @@ def plan(overrides: Overrides) -> Planned:
     rows = []
     for cell in made.cells:
         known = columns.computed(CellData(cell, ()))
-        row = {name: known[name] for name in columns.of_kind(columns.IDENTITY)} | {"features": named(known)}
+        row = {name: known[name] for name in columns.of_kind(IDENTITY)} | {"features": named(known)}
         skip = {"status": SKIP, "reason": cell.skip.text} if cell.skip else {"status": "", "reason": ""}
         rows.append({**row, "engine_start": starts.get(cell.key), **skip, **chosen[cell.key]})
     frame = pandas.DataFrame(rows)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sweep import slips
-from sweep.config import ADD_ONS, ConfigError, at_home, field_names, nearest, require
+from sweep.config.run import ADD_ONS, field_names
+from sweep.config.values import at_home
 from sweep.names import choices
+from sweep.refusals import ConfigError, nearest, require
 
 GROUPS = ("engine", "model", "parallel", "workload", "load", "hardware", "study", "feature")
 """Folders of conf/, whose files are chosen by name; `feature` takes several."""

@@ -13,17 +13,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import config
 from sweep.arguments import forced, prepared
-from sweep.config import RunConfig
+from sweep.config.run import CONF, RunConfig, register
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.plan import features as feature_rules
 from sweep.plan import fields
 from sweep.plan.add_ons import ADD, BASE, add_ons
-from sweep.plan.axes import feature_names, short_name, values_of
-from sweep.plan.cells import pairs_and_more, unusable
+from sweep.plan.axes import feature_names, pairs_and_more, short_name, values_of
+from sweep.plan.building import unusable
 from sweep.plan.rules import check_run
+from sweep.refusals import ConfigError
 
 PLAIN = {
     "batch": int,
@@ -65,11 +65,11 @@ def asked(overrides: Sequence[str]) -> Iterator[Asked]:
 
     from sweep.composing import compose_less
 
-    config.register()
+    register()
     compose_less()
     typed = prepared(["-m", *(one for one in overrides if one not in ("-m", "--multirun"))])[1:]
     GlobalHydra.instance().clear()  # a program may ask twice
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parser = OverridesParser.create(config_loader=loader)
         single = [one for one in typed if one.startswith("+study=")]
@@ -131,7 +131,7 @@ def with_numbers(run: RunConfig, values: Sequence[tuple[str, str]]) -> RunConfig
             value = None if text == "null" else kind(text)
         except ValueError:
             what = "a whole number" if kind is int else "a number"
-            raise config.ConfigError(f"{key}={text}: must be {what}") from None
+            raise ConfigError(f"{key}={text}: must be {what}") from None
         group, _, name = key.rpartition(".")
         (work if group else own)[name] = value
     workload = dataclasses.replace(run.workload, **work) if work else run.workload

@@ -12,16 +12,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sweep import __version__, config, slips
+from sweep import __version__, slips
 from sweep.arguments import as_utf8, prepared, without_optimisation
+from sweep.config.run import CONF, register
 from sweep.masking import masked_text
 from sweep.run.interrupts import Interrupts
 from sweep.streams import refusal, steady
 
-config.register()
+register()
 
 
-@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(cfg: DictConfig) -> None:
     """One job: a group that the sweeper launched, or a single run, which is a sweep of one cell."""
     from sweep import launch

@@ -10,8 +10,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep import slips
-from sweep.config import ConfigError, nearest
 from sweep.names import choices, groups, unknown_field
+from sweep.refusals import ConfigError, nearest
 from sweep.results.files import unusable
 
 ENTRANCE = ("sweep.cli", "sweep.__main__", "sweep.job_folder")

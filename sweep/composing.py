@@ -19,7 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import CONF
+from sweep.config.run import CONF
 from sweep.places import machine_conf
 
 OVERRIDES_MODE = re.compile(r"[+~]*hydra(\.mode|\.searchpath)?=")

@@ -7,9 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from profiling import ranges
 from profiling.printing import complain
-from sweep.plan import cells as plan
-from sweep.plan.cells import Plan
 from sweep.plan.nothing_runs import refuse_if_nothing_runs
+from sweep.plan.plans import Plan, build_plan
 from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
 from sweep.run import group, outlook
@@ -20,7 +19,7 @@ def run_single(cfg: DictConfig) -> int:
     hydra = HydraConfig.get()
     with ranges.marked("plan", 0):
         cell = cell_from(cfg, list(hydra.overrides.task))
-        made = plan.build_plan([cell])
+        made = build_plan([cell])
     return run_plan(made, Path(hydra.runtime.output_dir), cfg.dry_run, None, single=True)
 
 

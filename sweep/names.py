@@ -8,8 +8,10 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sweep.config import ADD_ONS, CONF, Feature, Gate, field_names, nearest
+from sweep.config.feature import Feature, Gate
+from sweep.config.run import ADD_ONS, CONF, field_names
 from sweep.places import machine_conf
+from sweep.refusals import nearest
 
 HYDRAS = ("hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs")
 """Hydra's fields that our documentation names."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ConfigError
+from sweep.refusals import ConfigError
 
 Overrides = str | Iterable[str] | Mapping[str, Any]
 """A command's arguments as typed, in one string or in a list; or a mapping from field to value, see `overrides_of`."""

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sweep.asked import Asked, asked
-from sweep.config import ConfigError, Model, RunConfig, require
+from sweep.config.model import Model
+from sweep.config.run import RunConfig
 from sweep.predict.calibrate import Calibration
 from sweep.predict.calibration_files import calibration_for, load
 from sweep.predict.hardware import Device, device_of
@@ -19,6 +20,7 @@ from sweep.predict.quality import psnr_db
 from sweep.predict.row import Row
 from sweep.predict.search import GOALS, UNITS, best, check_goal, limits
 from sweep.predict.timing import Unknown
+from sweep.refusals import ConfigError, require
 
 EPILOG = f"""\
 The overrides are those of a sweep: `python -m sweep -m …`. Nothing is loaded or run, and no GPU is needed.

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from sweep import config
-from sweep.config import ConfigError, require
+from sweep.config.run import CONF, register
+from sweep.refusals import ConfigError, require
 from sweep.streams import refusal, say, steady
 
 NAME = "sweep.serve"
@@ -50,8 +50,8 @@ def main(given: Sequence[str] | None = None) -> int:
 def _composed(overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
-    config.register()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
 
 

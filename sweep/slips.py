@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from sweep.config import ADD_ONS, field_names, nearest, require
+from sweep.config.run import ADD_ONS, field_names
 from sweep.names import choices, choosing, groups, groups_of, hub_ids
 from sweep.places import THIS_MACHINE, machine_conf
+from sweep.refusals import nearest, require
 
 TEXTS = ("workload.prompt", "workload.negative_prompt")
 """Fields that hold sentences: a comma, a quote or a letter beyond ASCII needs quotes of Hydra's own."""

@@ -238,7 +238,7 @@ def _warm_up() -> None:
     from hydra import compose, initialize_config_dir
 
     from sweep import composing
-    from sweep.config import CONF
+    from sweep.config.run import CONF
     from sweep.report.templates import template
 
     read: dict[tuple[str, ...], bytes] = {}

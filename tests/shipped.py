@@ -8,11 +8,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from sweep import config
-from sweep.config import CONF, Feature, RunConfig
+from sweep.config.feature import Feature
+from sweep.config.run import CONF, RunConfig, register
 from sweep.machine.devices import Devices
-from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
+from sweep.plan.building import build_cell
+from sweep.plan.cells import Cell
 
 NAMES = tuple(sorted(file.stem for file in (CONF / "feature").glob("*.yaml")))
 FAMILIES = frozenset(OmegaConf.load(file).family for file in (CONF / "model").glob("*.yaml"))
@@ -21,7 +22,7 @@ FAMILIES = frozenset(OmegaConf.load(file).family for file in (CONF / "model").gl
 @pytest.fixture(scope="module", autouse=True)
 def composing():
     """Hydra, ready to compose; import it into a test module."""
-    config.register()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
@@ -50,7 +51,7 @@ def features(*names: str) -> list[Feature]:
 
 def cell(
     names: Iterable[str] = (), composition: Sequence[str] = ("model=qwen_image",), gpus: int = 8, **changes: Any
-) -> plan.Cell:
+) -> Cell:
     """The cell of these features; `changes` are dotted keys with __ for the dots."""
     cfg = composed(*composition).copy()
     OmegaConf.set_struct(cfg, False)
@@ -59,7 +60,7 @@ def cell(
     for name in set(NAMES) - set(names):
         del cfg.feature[name]
     devices = Devices("cuda", gpus)
-    return plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
+    return build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
 
 
 def supported(name: str) -> set[str]:

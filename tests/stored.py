@@ -13,8 +13,9 @@ from msgspec import structs
 
 from profiling.atomic_write import write_atomic
 from profiling.evidence import RankEvidence
-from sweep import config
-from sweep.plan.cells import BASELINE, FEATURE, Cell, Plan, again, build_plan
+from sweep.config.run import CONF, register
+from sweep.plan.cells import BASELINE, FEATURE, Cell, again
+from sweep.plan.plans import Plan, build_plan
 from sweep.plan.preflight import cell_from
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, TOKEN_TIMES, BatchRow, RequestRow, RunResult
@@ -35,8 +36,8 @@ def template(*features: str) -> Cell:
 
 @functools.cache
 def _composed(features: tuple[str, ...]) -> Cell:
-    config.register()
-    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return cell_from(compose("config", [f"feature=[{','.join(features)}]", "workload.num_prompts=4"]))
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import Model, RunConfig
+from sweep.config.model import Model
+from sweep.config.run import RunConfig
 from tests.conftest import to_run
 from tests.fuzz import overrides
 

@@ -19,7 +19,7 @@ from omegaconf import Container, OmegaConf
 
 from sweep import composing
 from sweep.composing import SETS_MODE, ReadOnce, compose_less
-from sweep.config import CONF, register
+from sweep.config.run import CONF, register
 from tests.conftest import to_run
 
 

@@ -30,7 +30,7 @@ def copy(tmp_path: Path) -> Path:
     [
         ("sweep/plan/cells.py", "from sweep.run.group import run_group"),
         ("sweep/plan/cells.py", "import torch"),
-        ("profiling/phases.py", "import sweep.config"),
+        ("profiling/phases.py", "import sweep.config.run"),
         ("sweep/analysis/paired.py", "from sweep.analysis import summary"),
     ],
     ids=["upward", "torch while planning", "profiling knows sweeps", "a circle"],

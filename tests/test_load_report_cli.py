@@ -12,7 +12,7 @@ import jsonschema
 import pandas
 import pytest
 
-from sweep.config import ConfigError
+from sweep.refusals import ConfigError
 from sweep.report import LoadReport
 from tests.conftest import ROOT, Finished, environment, finished
 

@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from sweep.asked import asked
-from sweep.config import ConfigError, RunConfig
-from sweep.plan.cells import Plan
+from sweep.config.run import RunConfig
+from sweep.plan.plans import Plan
+from sweep.refusals import ConfigError
 from sweep.report.page.environment import described
 from sweep.run.manifest import own_settings
 from tests.conftest import Finished

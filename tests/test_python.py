@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 
 import sweep.frames
 from sweep.analysis import columns
+from sweep.analysis.column import IDENTITY, QUALITY
 from sweep.api import SweepError, compare, load, plan, run
-from sweep.config import ConfigError
 from sweep.overrides import as_typed, folder_override, quoted
+from sweep.refusals import ConfigError
 from tests.conftest import ROOT, Finished, environment
 
 SMALL = {
@@ -38,7 +39,7 @@ TYPED = (
 )
 NOOP = "engine=noop plots=false workload.num_prompts=1 workload.repeats=1 aa=0"
 
-NOT_TIMES = (*columns.of_kind(columns.IDENTITY, columns.QUALITY), "features", "status", "reason_code", "evidence")
+NOT_TIMES = (*columns.of_kind(IDENTITY, QUALITY), "features", "status", "reason_code", "evidence")
 
 
 @pytest.fixture(autouse=True)

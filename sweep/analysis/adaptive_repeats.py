@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sweep.analysis import engine_starts
 from sweep.analysis.engine_starts import Floor, Measured, Results
-from sweep.plan.cells import AA, FEATURE, Cell, Plan, again, model_and_engine
+from sweep.plan.cells import AA, FEATURE, Cell, again, model_and_engine
+from sweep.plan.plans import Plan
 
 LEAST_NOISE_DF = 3
 """Degrees of freedom of the noise (A/A starts) from which an interval is trusted to say that it is narrow enough.

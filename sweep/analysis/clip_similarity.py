@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping
 
 from sweep.engines.process.failures import one_line
-from sweep.plan.cells import FEATURE, Cell, Plan
+from sweep.plan.cells import FEATURE, Cell
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 

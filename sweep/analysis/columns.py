@@ -5,196 +5,54 @@ here. A column without `value` depends on several cells, and `summary` fills it 
 `options` has the columns that depend on what a sweep chose.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import load_metrics, metrics
 from sweep.analysis.cell_data import CellData
-from sweep.config import TEXT
+from sweep.analysis.column import (
+    FACT,
+    HIGHER,
+    LOWER,
+    METRIC,
+    QUALITY,
+    SPEED,
+    STATUS,
+    Column,
+    baseline_phase_column,
+    identity,
+    of_task,
+    percentiles,
+    phase_column,
+    share_column,
+)
+from sweep.analysis.column_values import (
+    ar_tokens_per_s,
+    bottleneck,
+    cost_per_image,
+    energy_j_per_image,
+    gigabytes,
+    image_tokens_per_s,
+    images_per_s,
+    images_per_s_per_gpu,
+    input_tokens_per_s,
+    of_image,
+    output_tokens_per_s,
+    requests_per_s,
+)
 from sweep.engines.protocol import EDIT, GENERATE
-from sweep.plan.cells import Cell
 from sweep.plan.features import combination_name
 
-IDENTITY, STATUS, METRIC, PHASE, SPEED, QUALITY, FACT = (
-    *("identity", "status", "metric", "phase", "speed", "quality", "fact"),
-)
-"""Kinds of columns. Each kind has its own place in report.json."""
-
-LOWER, HIGHER = "lower", "higher"
-
-AR_PHASES = ("ar_prefill", "ar_decode")
 PHASE_PARTS = (*EXCLUSIVE_PHASES, "dit_forward", OTHER)
 
-
-@dataclass(frozen=True)
-class Column:
-    """One column. `name` ends with the unit if there is one and the name has room for it."""
-
-    name: str
-    kind: str
-    meaning: str  # one line for people
-    value: Callable[[CellData], Any] | None = None  # None: `summary` fills it in
-    label: str = ""  # in a cell's section of the page, and on axes; "": not shown there
-    heading: str = ""  # in the page's table; "": not shown there
-    unit: str = ""
-    better: str = ""  # LOWER or HIGHER
-
-    @property
-    def axis(self) -> str:
-        """Text for the axis of a plot: label, unit, and which direction is better."""
-        text = f"{self.label}, {self.unit}" if self.unit else self.label
-        return text + {LOWER: "\n← lower is better", HIGHER: "\nhigher is better →"}.get(self.better, "")
-
-
-def _identity(name: str, meaning: str, value: Callable[[Cell], Any]) -> Column:
-    return Column(name, IDENTITY, meaning, lambda m: value(m.cell))
-
-
-def _of_task(task: str, what: str) -> list[Column]:
-    """Latency of one kind of request, where a load mixes several."""
-    latencies_s = load_metrics.latency_of(task)
-
-    def mean_s(measured: CellData) -> float | None:
-        return metrics.mean(latencies_s(measured))
-
-    mixed = f"mean latency of {what}, where a load mixes kinds of requests"
-    return [
-        Column(f"{task}_latency_mean_s", METRIC, mixed, mean_s, unit="s", better=LOWER),
-        *_percentiles(f"{task}_latency", f"latency of {what}", latencies_s, (95,)),
-    ]
-
-
-def _percentiles(name: str, what: str, values: Callable[[CellData], list[float]], qs: tuple[int, ...]) -> list[Column]:
-    """Percentiles of one distribution, e.g. `latency_p90_s`. `qs` in [0, 100]."""
-
-    def column(q: int) -> Column:
-        return Column(
-            f"{name}_p{q}_s",
-            METRIC,
-            f"{q}th percentile of {what}" + (f"; needs {metrics.samples_needed(q)} samples" if q >= 95 else ""),
-            lambda m: metrics.percentile(values(m), q),
-            unit="s",
-            better=LOWER,
-            **({"label": "latency, p95", "heading": "p95, s"} if (name, q) == ("latency", 95) else {}),
-        )
-
-    return [column(q) for q in qs]
-
-
-def _phase(phase: str) -> Column:
-    what = {"request": "", OTHER: " spent outside all phases"}.get(phase, f" spent in {phase}")
-    return Column(
-        f"{phase}_ms",
-        PHASE,
-        f"mean time per batch{what}",
-        lambda m: m.totals_ms.get(phase),
-        unit="ms",
-        better=LOWER,
-    )
-
-
-def _baseline_phase(phase: str) -> Column:
-    return Column(
-        f"baseline_{phase}_ms",
-        METRIC,
-        f"{phase}_ms of the interleaved baseline",
-        lambda m: m.baseline_totals_ms.get(phase),
-        unit="ms",
-    )
-
-
-def _share(phase: str) -> Column:
-    return Column(f"{phase}_share", METRIC, f"{phase}_ms ÷ request_ms, in [0, 1]", lambda m: m.shares.get(phase))
-
-
-def _bottleneck(measured: CellData) -> str | None:
-    worst = metrics.bottleneck(measured.shares)
-    return worst.phase if worst else None
-
-
-def _gigabytes(size: float | None) -> float | None:
-    return None if size is None else size / 1e9
-
-
-def _writes(measured: CellData) -> bool:
-    """Whether it makes texts and no images."""
-    return bool(measured.cell.config["workload"].get("task") == TEXT)
-
-
-def _images(measured: CellData) -> int:
-    return 0 if _writes(measured) else len(measured.completed)
-
-
-def _throughput(measured: CellData) -> float | None:
-    return None if _writes(measured) else metrics.images_per_s(_images(measured), measured.wall_s)
-
-
-def _per_gpu(measured: CellData) -> float | None:
-    if _writes(measured):
-        return None
-    return metrics.images_per_s_per_gpu(_images(measured), measured.wall_s, measured.cell.gpus)
-
-
-def _requests_per_s(measured: CellData) -> float | None:
-    return metrics.images_per_s(len(measured.completed), measured.wall_s)
-
-
-def _read_per_s(measured: CellData) -> float | None:
-    if not _writes(measured) or not measured.wall_s:
-        return None
-    return sum(request.prompt_tokens for request in measured.completed) / measured.wall_s
-
-
-def _of_image(name: str) -> Callable[[Cell], int]:
-    return lambda cell: 0 if cell.config["workload"].get("task") == TEXT else cell.config["workload"][name]
-
-
-def _tokens_per_s(measured: CellData) -> float | None:
-    tokens = sum(request.output_tokens for request in measured.completed)
-    return tokens / measured.wall_s if tokens and measured.wall_s else None
-
-
-def _ar_tokens_per_s(measured: CellData) -> float | None:
-    if not measured.output_tokens:
-        return None
-    ar_ms = math.fsum([batch.phase_ms.get(phase, 0.0) for phase in AR_PHASES for batch in measured.batches])
-    return 1000 * measured.output_tokens / ar_ms if ar_ms else None
-
-
-def _image_tokens_per_s(measured: CellData) -> float | None:
-    """From the longest sequence that a block saw, on all ranks that share one."""
-    made_of_images = measured.cell.config["workload"]["task"] == "text_to_image"  # an edit's sequence holds its input
-    if measured.output_tokens or not measured.wall_s or not made_of_images:
-        return None
-    shards = math.prod(feature.gpus for feature in measured.cell.chosen if feature.evidence == "sharded_sequence")
-    seen = max((rank.block_sequence for batch in measured.batches for rank in batch.evidence), default=0)
-    return seen * shards * len(measured.completed) / measured.wall_s if seen else None
-
-
-def _energy(measured: CellData) -> float | None:
-    if _writes(measured):
-        return None
-    return metrics.energy_j_per_image([(r.telemetry.get("energy_j"), len(r.requests)) for r in measured.results])
-
-
-def _cost(measured: CellData) -> float | None:
-    if measured.cell.device == "cpu":
-        return None  # the price is that of a GPU
-    price, images = measured.cell.config["hardware"]["price_per_gpu_hour"], _images(measured)
-    return measured.cell.gpus * price / 3600 * measured.wall_s / images if price is not None and images else None
-
-
 COLUMNS: tuple[Column, ...] = (
-    _identity("cell", "label: features, batch and everything else that the sweep varies", lambda cell: cell.label),
-    _identity("model", "name of the model", lambda cell: cell.config["model"]["name"]),
-    _identity("engine", "name of the engine", lambda cell: cell.config["engine"]["name"]),
+    identity("cell", "label: features, batch and everything else that the sweep varies", lambda cell: cell.label),
+    identity("model", "name of the model", lambda cell: cell.config["model"]["name"]),
+    identity("engine", "name of the engine", lambda cell: cell.config["engine"]["name"]),
     Column("features", FACT, "sorted, e.g. `a+b`; or `baseline`", lambda m: combination_name(m.cell.features)),
-    _identity("parallel", "choice from the configuration group parallel", lambda cell: cell.config["parallel"]["name"]),
-    _identity("gpus", "devices that the cell needs", lambda cell: cell.gpus),
-    _identity("batch", "prompts generated at once", lambda cell: cell.config["batch"]),
+    identity("parallel", "choice from the configuration group parallel", lambda cell: cell.config["parallel"]["name"]),
+    identity("gpus", "devices that the cell needs", lambda cell: cell.gpus),
+    identity("batch", "prompts generated at once", lambda cell: cell.config["batch"]),
     Column("load", FACT, "how requests arrive; empty offline", lambda m: load_metrics.described(m.cell)),
     Column(
         "concurrency",
@@ -209,9 +67,9 @@ COLUMNS: tuple[Column, ...] = (
         lambda m: load_metrics.asked(m.cell, "request_rate"),
     ),
     Column("part", FACT, "which part of a long load this is, counted from 1", lambda m: load_metrics.part(m.cell)),
-    _identity("steps", "denoising steps; 0 for texts", _of_image("steps")),
-    _identity("width", "image width in pixels; 0 for texts", _of_image("width")),
-    _identity("height", "image height in pixels; 0 for texts", _of_image("height")),
+    identity("steps", "denoising steps; 0 for texts", of_image("steps")),
+    identity("width", "image width in pixels; 0 for texts", of_image("width")),
+    identity("height", "image height in pixels; 0 for texts", of_image("height")),
     Column("prompts", FACT, "distinct prompts", lambda m: len({r.prompt_index for r in m.requests}) or None),
     Column("status", STATUS, "PASS, WARN, FAIL, ERROR, NOT RUN or SKIP"),
     Column("reason", STATUS, "why the cell has this status, in one line", heading="reason"),
@@ -229,12 +87,12 @@ COLUMNS: tuple[Column, ...] = (
         "s",
         LOWER,
     ),
-    *_percentiles("latency", "latency", lambda m: m.latencies_s, (50, 90, 95, 99)),
+    *percentiles("latency", "latency", lambda m: m.latencies_s, (50, 90, 95, 99)),
     Column(
         "images_per_s",
         METRIC,
         "images ÷ wall time of the cell's own turns",
-        _throughput,
+        images_per_s,
         "throughput",
         "images/s",
         "images/s",
@@ -244,12 +102,12 @@ COLUMNS: tuple[Column, ...] = (
         "images_per_s_per_gpu",
         METRIC,
         "images ÷ time ÷ devices",
-        _per_gpu,
+        images_per_s_per_gpu,
         heading="images/s/GPU",
         unit="images/s",
         better=HIGHER,
     ),
-    Column("requests_per_s", METRIC, "requests ÷ time; each makes one image or text", _requests_per_s, better=HIGHER),
+    Column("requests_per_s", METRIC, "requests ÷ time; each makes one image or text", requests_per_s, better=HIGHER),
     Column("requests_per_s_low", METRIC, "lower end of its 95 % interval, under load", load_metrics.rate_low),
     Column("requests_per_s_high", METRIC, "upper end of its 95 % interval", load_metrics.rate_high),
     Column(
@@ -271,9 +129,9 @@ COLUMNS: tuple[Column, ...] = (
         unit="s",
         better=LOWER,
     ),
-    *_percentiles("e2e_with_queue", "the same", load_metrics.with_queue_s, (50, 90, 95, 99)),
-    *_of_task(GENERATE, "pictures from text"),
-    *_of_task(EDIT, "edits"),
+    *percentiles("e2e_with_queue", "the same", load_metrics.with_queue_s, (50, 90, 95, 99)),
+    *of_task(GENERATE, "pictures from text"),
+    *of_task(EDIT, "edits"),
     Column(
         "goodput_per_s",
         METRIC,
@@ -322,7 +180,7 @@ COLUMNS: tuple[Column, ...] = (
         "s",
         LOWER,
     ),
-    *_percentiles("ttft", "the time to the first AR token", lambda m: m.ttfts_s, (95, 99)),
+    *percentiles("ttft", "the time to the first AR token", lambda m: m.ttfts_s, (95, 99)),
     Column(
         "tpot_mean_s",
         METRIC,
@@ -332,7 +190,7 @@ COLUMNS: tuple[Column, ...] = (
         unit="s",
         better=LOWER,
     ),
-    *_percentiles("tpot", "the time per AR token after the first", lambda m: m.tpots_s, (95, 99)),
+    *percentiles("tpot", "the time per AR token after the first", lambda m: m.tpots_s, (95, 99)),
     Column(
         "itl_mean_s",
         METRIC,
@@ -342,26 +200,26 @@ COLUMNS: tuple[Column, ...] = (
         unit="s",
         better=LOWER,
     ),
-    *_percentiles("itl", "the gaps between chunks, of all texts together", lambda m: m.gaps_s, (95, 99)),
-    Column("input_tokens_per_s", METRIC, "tokens of prompts ÷ time, for texts", _read_per_s, better=HIGHER),
-    Column("output_tokens_per_s", METRIC, "AR tokens ÷ time, the whole request's", _tokens_per_s, better=HIGHER),
-    Column("ar_tokens_per_s", METRIC, "AR tokens ÷ time in ar_prefill and ar_decode", _ar_tokens_per_s, better=HIGHER),
+    *percentiles("itl", "the gaps between chunks, of all texts together", lambda m: m.gaps_s, (95, 99)),
+    Column("input_tokens_per_s", METRIC, "tokens of prompts ÷ time, for texts", input_tokens_per_s, better=HIGHER),
+    Column("output_tokens_per_s", METRIC, "AR tokens ÷ time, the whole request's", output_tokens_per_s, better=HIGHER),
+    Column("ar_tokens_per_s", METRIC, "AR tokens ÷ time in ar_prefill and ar_decode", ar_tokens_per_s, better=HIGHER),
     Column(
         "image_tokens_per_s",
         METRIC,
         "image tokens of the DiT ÷ time, for models that write no AR tokens",
-        _image_tokens_per_s,
+        image_tokens_per_s,
         better=HIGHER,
     ),
-    *(_phase(phase) for phase in ("request", *PHASE_PARTS)),
-    *(_share(phase) for phase in PHASE_PARTS),
-    Column("bottleneck", FACT, "the longest exclusive phase", _bottleneck, heading="bottleneck"),
+    *(phase_column(phase) for phase in ("request", *PHASE_PARTS)),
+    *(share_column(phase) for phase in PHASE_PARTS),
+    Column("bottleneck", FACT, "the longest exclusive phase", bottleneck, heading="bottleneck"),
     Column(
         "ar_memory_used_gb",
         METRIC,
         "what the AR stage's process used at most, in 10⁹ bytes: weights, activations, and blocks of the KV cache that "
         "requests held (vLLM-Omni)",
-        lambda m: _gigabytes(m.count("ar_memory_used_bytes")),
+        lambda m: gigabytes(m.count("ar_memory_used_bytes")),
         "AR memory used",
         unit="GB",
         better=LOWER,
@@ -370,7 +228,7 @@ COLUMNS: tuple[Column, ...] = (
         "ar_memory_reserved_gb",
         METRIC,
         "what it reserved, in 10⁹ bytes: the same with blocks that nobody used",
-        lambda m: _gigabytes(m.count("ar_memory_reserved_bytes")),
+        lambda m: gigabytes(m.count("ar_memory_reserved_bytes")),
         "AR memory reserved",
         unit="GB",
         better=LOWER,
@@ -402,7 +260,16 @@ COLUMNS: tuple[Column, ...] = (
         "GPU busy",
         unit="%",
     ),
-    Column("energy_j_per_image", METRIC, "energy ÷ images", _energy, "energy", "energy, J/image", "J/image", LOWER),
+    Column(
+        "energy_j_per_image",
+        METRIC,
+        "energy ÷ images",
+        energy_j_per_image,
+        "energy",
+        "energy, J/image",
+        "J/image",
+        LOWER,
+    ),
     Column("cpu_pct", METRIC, "CPU use, 100 is one core", lambda m: metrics.mean(m.telemetry("cpu_pct")), unit="%"),
     Column(
         "load_s",
@@ -426,7 +293,7 @@ COLUMNS: tuple[Column, ...] = (
         "latency of the baseline that the speed-up compares with, for the same requests: latency_mean_s × speedup",
         unit="s",
     ),
-    *(_baseline_phase(phase) for phase in ("request", *PHASE_PARTS)),
+    *(baseline_phase_column(phase) for phase in ("request", *PHASE_PARTS)),
     Column("speedup", SPEED, "baseline latency ÷ cell latency", heading="speed-up (95 %)", unit="×", better=HIGHER),
     Column("speedup_low", SPEED, "lower end of its 95 % interval"),
     Column("speedup_high", SPEED, "upper end of its 95 % interval"),
@@ -591,11 +458,15 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("evidence", FACT, "what ran on which rank, as counted in the engine"),
     Column(
-        "cost_per_image", METRIC, "price of the GPUs' time ÷ images (hardware.price_per_gpu_hour)", _cost, better=LOWER
+        "cost_per_image",
+        METRIC,
+        "price of the GPUs' time ÷ images (hardware.price_per_gpu_hour)",
+        cost_per_image,
+        better=LOWER,
     ),
     Column("trace", FACT, "the profiler's file, relative to the sweep's folder"),
-    _identity("role", "baseline, feature or aa", lambda cell: cell.role),
-    _identity("cell_key", "hash of everything that can change the result", lambda cell: cell.key),
+    identity("role", "baseline, feature or aa", lambda cell: cell.role),
+    identity("cell_key", "hash of everything that can change the result", lambda cell: cell.key),
 )
 """In the order of summary.csv. Missing values are empty, never 0."""
 

@@ -14,7 +14,7 @@ from sweep.analysis import engagement, metrics, pixel_gates
 from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import COMPARISONS, counted
 from sweep.analysis.pixel_gates import Pixels
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.findings import FAIL, Finding
 from sweep.plan.cells import Cell, model_and_engine
 

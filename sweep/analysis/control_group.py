@@ -14,10 +14,11 @@ from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from sweep.analysis import engine_starts, paired
 from sweep.analysis.engine_starts import Floor, Measured
 from sweep.analysis.image_metrics import ImageDifference
-from sweep.config import resolved_dtype
+from sweep.config.engine import resolved_dtype
 from sweep.engines import registry
 from sweep.findings import LOST
-from sweep.plan.cells import BASELINE, FEATURE, Cell, Plan, model_and_engine
+from sweep.plan.cells import BASELINE, FEATURE, Cell, model_and_engine
+from sweep.plan.plans import Plan
 
 CONTROL = registry.control()
 """The engine that the others are compared with."""

@@ -14,7 +14,8 @@ from sweep.analysis.cell_data import CellData
 from sweep.analysis.load_metrics import taken_s
 from sweep.analysis.paired import Noise, Ratio, Start
 from sweep.cached import cached_property
-from sweep.plan.cells import AA, BASELINE, FEATURE, REPEAT, Cell, Plan, model_and_engine
+from sweep.plan.cells import AA, BASELINE, FEATURE, REPEAT, Cell, model_and_engine
+from sweep.plan.plans import Plan
 from sweep.results.records import DONE, BatchRow, RunResult
 
 Results = Mapping[str, RunResult | None]

@@ -7,7 +7,7 @@ something that was counted or read back shows it. Knows no statuses.
 from collections.abc import Sequence
 
 from profiling.evidence import RankEvidence
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.findings import Finding
 
 COMPARISONS = ("more", "fewer")

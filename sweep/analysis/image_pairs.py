@@ -17,7 +17,8 @@ from sweep.analysis import control_group, engine_starts, image_metrics
 from sweep.analysis.clip_similarity import clip_name
 from sweep.analysis.engine_starts import Measured
 from sweep.analysis.image_metrics import ImageDifference
-from sweep.plan.cells import REPEAT, Cell, Plan
+from sweep.plan.cells import REPEAT, Cell
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RequestRow, RunResult
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.config import Load
+from sweep.config.load import Load
 from sweep.findings import USABLE
 from sweep.plan.cells import AA, Cell
 

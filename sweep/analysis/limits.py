@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweep.analysis.engagement import Executed as Evidence
-from sweep.config import ConfigError, Model
+from sweep.config.model import Model
 from sweep.plan.cells import Cell
 from sweep.predict import executed
 from sweep.predict.calibration_files import calibration_for
@@ -20,6 +20,7 @@ from sweep.predict.observed import MEASURED
 from sweep.predict.point import Point, point_of
 from sweep.predict.prediction import Prediction
 from sweep.predict.reached import Reached, reached
+from sweep.refusals import ConfigError
 
 GB = 1e9
 

@@ -12,7 +12,7 @@ from sweep.analysis import steady_state
 from sweep.analysis.cell_data import CellData
 from sweep.analysis.paired import CONFIDENCE, student
 from sweep.checkpoints.world.shares import wilson
-from sweep.config import FIXED
+from sweep.config.load import FIXED
 from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow
 

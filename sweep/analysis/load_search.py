@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sweep.analysis import load_metrics
 from sweep.analysis.cell_data import CellData
 from sweep.analysis.engine_starts import Results
-from sweep.config import Load
+from sweep.config.load import Load
 from sweep.plan.cells import BASELINE, FEATURE, Cell, at_level
 from sweep.results.records import DONE
 

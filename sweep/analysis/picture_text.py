@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from sweep.analysis import image_pairs
 from sweep.analysis.quoted_text import quoted, shows
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.engines.process.failures import one_line
 from sweep.findings import WARN, Finding
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 

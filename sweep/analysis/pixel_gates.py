@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.findings import FAIL, WARN, Finding
 
 NOT_COMPARABLE, OUTSIDE, NOT_LOSSLESS = "images_not_comparable", "images_outside_gate", "lossless_images_differ"

@@ -22,9 +22,11 @@ from sweep.checkpoints.world import pictures, token_checks
 from sweep.checkpoints.world.checks import Fact
 from sweep.checkpoints.world.edit_checks import REST
 from sweep.checkpoints.world.shares import wilson
-from sweep.config import TASKS, Feature
+from sweep.config.feature import Feature
+from sweep.config.model import TASKS
 from sweep.findings import FAIL, WARN, Finding
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from sweep.analysis import adaptive_repeats, load_search
 from sweep.analysis.engine_starts import Results
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 
 
 class Proposer(Protocol):

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 from sweep.analysis import load_metrics
 from sweep.analysis.cell_data import CellData
-from sweep.config import FIXED, TEXT
+from sweep.config.load import FIXED
+from sweep.config.model import TEXT
 from sweep.engines import registry
 from sweep.plan.cells import Cell
 from sweep.predict.service_times import ServiceTimes

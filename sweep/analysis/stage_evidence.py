@@ -10,8 +10,8 @@ from typing import Any
 
 from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import UNVERIFIABLE
+from sweep.config.stages import PREFIX, device_numbers
 from sweep.findings import FAIL, WARN, Finding
-from sweep.stage_fields import PREFIX, device_numbers
 
 STAGE_NOT_ENGAGED = "stage_not_engaged"
 """Code: a stage ran with another value than was asked for."""

@@ -16,7 +16,7 @@ from sweep.analysis import engagement, pixel_gates
 from sweep.analysis.engagement import NOT_ENGAGED, Executed
 from sweep.analysis.evidence import UNVERIFIABLE, broken_hand_over, reasons, too_few_ranks
 from sweep.analysis.pixel_gates import IDENTICAL, Pixels
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.findings import FAIL, PASS, WARN, Finding, status_of
 from sweep.plan.features import gpus_needed
 

@@ -47,7 +47,8 @@ from sweep.analysis.trends import Trend
 from sweep.engines import registry
 from sweep.findings import BUDGET, EXITS_WITH_1, NOT_RUN, SKIP, Finding, deciding, status_of, texts
 from sweep.findings import ERROR as STATUS_ERROR
-from sweep.plan.cells import AA, REPEAT, Cell, Plan, model_and_engine
+from sweep.plan.cells import AA, REPEAT, Cell, model_and_engine
+from sweep.plan.plans import Plan
 from sweep.predict.reached import Reached
 from sweep.results.folder import SweepFolder
 from sweep.results.records import CUT_OFF, ERROR, LEFT_OUT, RunResult

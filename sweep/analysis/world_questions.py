@@ -17,7 +17,7 @@ from sweep.checkpoints.world import checks, edit_checks, edits, sentences
 from sweep.checkpoints.world.checks import Fact
 from sweep.checkpoints.world.edits import Edit
 from sweep.checkpoints.world.scenes import Asked, Scene
-from sweep.config import TASKS
+from sweep.config.model import TASKS
 from sweep.engines.images import read_picture
 from sweep.plan.cells import Cell
 from sweep.results.files import Unfit

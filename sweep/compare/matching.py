@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweep.compare.load import Cell, CompareError, Report
-from sweep.config import nearest
+from sweep.refusals import nearest
 
 FIELDS: dict[str, Callable[[Cell], object]] = {
     "model": lambda cell: cell.model,

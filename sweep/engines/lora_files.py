@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import Model, require
+from sweep.config.model import Model
 from sweep.engines import tensor_files
 from sweep.engines.tensor_files import Shape
+from sweep.refusals import require
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

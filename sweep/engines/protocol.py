@@ -32,7 +32,7 @@ class EngineSpec:
     placement: str = (
         "shared"  # vllm_omni, AR → DiT: both stages on the same devices (shared), or AR on one of its own (split)
     )
-    stages: dict[str, Any] = field(default_factory=dict)  # what is set of model.stages (stage_fields.Stages.given)
+    stages: dict[str, Any] = field(default_factory=dict)  # what is set of model.stages (config.stages.Stages.given)
     plugin: bool = True  # vllm_omni: record phases and evidence inside its workers
     fork: bool = True  # fork its processes from one that has imported everything, where the engine has one
     profile: str = "off"  # nsys: started under nsys; torch: records itself; see RunConfig

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.config import TEXT, ConfigError, Feature, RunConfig, require
+from sweep.config.feature import Feature
+from sweep.config.model import TEXT
+from sweep.config.run import RunConfig
+from sweep.config.stages import PREFIX, SAMPLING
 from sweep.findings import SKIP, Finding
-from sweep.stage_fields import PREFIX, SAMPLING
+from sweep.refusals import ConfigError, require
 
 FOLDER = Path(__file__).parent
 

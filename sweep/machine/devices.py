@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import EngineConfig, Hardware, Model
+from sweep.config.engine import EngineConfig
+from sweep.config.hardware import Hardware
+from sweep.config.model import Model
 
 
 @dataclass(frozen=True)

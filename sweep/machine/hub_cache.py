@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from sweep.config import ConfigError
+from sweep.refusals import ConfigError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{7,64}")

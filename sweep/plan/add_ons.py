@@ -6,8 +6,9 @@ Pure: what was typed in, feature sets or ConfigError with one line out. Knows no
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sweep.config import ADD_ONS, require
-from sweep.plan.cells import pairs_and_more
+from sweep.config.run import ADD_ONS
+from sweep.plan.axes import pairs_and_more
+from sweep.refusals import require
 
 BASE, ADD = ADD_ONS
 

@@ -3,10 +3,11 @@
 Knows Hydra's grammar, not what a field means.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sweep.config import require
-from sweep.stage_fields import PREFIX
+from sweep.config.stages import PREFIX
+from sweep.refusals import require
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -32,3 +33,14 @@ def feature_names(value: str) -> tuple[str, ...]:
 def short_name(field: str) -> str:
     """A field in a label: `steps`; with its stage where other stages have a field of that name: `ar.max_num_seqs`."""
     return field.removeprefix(PREFIX) if field.startswith(PREFIX) else field.rpartition(".")[2]
+
+
+def pairs_and_more(choices: Sequence[tuple[str, ...]], size: int) -> list[tuple[str, ...]]:
+    """The choices, then all combinations of up to `size` of the single features among them."""
+    import itertools
+
+    singles = sorted({choice[0] for choice in choices if len(choice) == 1})
+    result = list(dict.fromkeys(tuple(sorted(choice)) for choice in choices))
+    for count in range(2, min(size, len(singles)) + 1):
+        result += [combo for combo in itertools.combinations(singles, count) if combo not in result]
+    return result

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ConfigError, nearest, require
+from sweep.refusals import ConfigError, nearest, require
 
 NAMES = {
     "model": "engine.served_model",

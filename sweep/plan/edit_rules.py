@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sweep.config import RunConfig, require
+from sweep.config.run import RunConfig
 from sweep.engines import registry
 from sweep.findings import SKIP, Finding
 from sweep.plan.rules import OFFLINE
+from sweep.refusals import require
 from sweep.workload.edit_files import EditTurn
 from sweep.workload.inputs import Inputs
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.config import Feature, RunConfig, resolved_dtype
+from sweep.config.engine import resolved_dtype
+from sweep.config.feature import Feature
+from sweep.config.run import RunConfig
 from sweep.engines import registry
 from sweep.engines.protocol import EngineSpec
 from sweep.engines.registry import EngineKind

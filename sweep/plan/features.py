@@ -10,11 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep.config import LOSSLESS_GATE, LOSSY_GATE, WARN_PSNR_DB, Feature, Gate, Model, nearest, require
+from sweep.config.feature import LOSSLESS_GATE, LOSSY_GATE, WARN_PSNR_DB, Feature, Gate
+from sweep.config.model import Model
 from sweep.engines import registry
 from sweep.engines.feature_arguments import with_ranks
 from sweep.findings import SKIP, Finding
 from sweep.plan.typed import typed
+from sweep.refusals import nearest, require
 
 _FIELDS = {field.name for field in dataclasses.fields(Feature)} - {"name", "options"}
 

@@ -1,6 +1,6 @@
 """What a composed configuration may hold: fields that exist, and numbers that are finite and not absurdly large.
 
-Pure. The schema (sweep/config.py) guards the range of each field by itself; here is what holds for all of them.
+Pure. The schema (sweep/config) guards the range of each field by itself; here is what holds for all of them.
 """
 
 import dataclasses
@@ -10,8 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweep.config import ConfigError, RunConfig, require
+from sweep.config.run import RunConfig
 from sweep.names import unknown_field
+from sweep.refusals import ConfigError, require
 
 MOST_REQUESTS = 1_000_000
 """Largest number of measured requests of a cell; each is a row of its result."""

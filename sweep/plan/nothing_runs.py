@@ -1,8 +1,10 @@
 """What is said of a plan of which nothing can run. Pure."""
 
-from sweep.config import ConfigError
 from sweep.findings import Finding
-from sweep.plan.cells import CONFLICT, FEATURE, Cell, Plan
+from sweep.plan.building import CONFLICT
+from sweep.plan.cells import FEATURE, Cell
+from sweep.plan.plans import Plan
+from sweep.refusals import ConfigError
 
 
 def refuse_if_nothing_runs(plan: Plan) -> None:

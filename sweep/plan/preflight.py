@@ -13,18 +13,22 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from profiling.printing import complain
-from sweep.config import INSTALLED, Hardware, RunConfig, Workload, at_home, require
+from sweep.config.hardware import Hardware
+from sweep.config.run import INSTALLED, RunConfig
+from sweep.config.values import at_home
+from sweep.config.workload import Workload
 from sweep.engines import lora_files, registry
 from sweep.engines.checkpoint_files import fingerprint
 from sweep.engines.process.nsys_session import RecordingError, usable
 from sweep.findings import SKIP, Finding
 from sweep.machine import hub_cache
 from sweep.machine.devices import Devices, device_names, discover, is_called
-from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
+from sweep.plan.building import build_cell
 from sweep.plan.cells import Cell
 from sweep.plan.edit_rules import check_edits
 from sweep.plan.rules import OFFLINE
+from sweep.refusals import require
 from sweep.workload.inputs import Inputs, read_inputs, with_instructions
 
 OCR = ("rapidocr", "onnxruntime")
@@ -55,7 +59,7 @@ def cell_from(
         return check_edits(run, found[0]) or _runnable(run, devices)
 
     checks = {"of_features": _of_features, "files": _files}
-    cell = plan.build_cell(cfg, _devices, content, runnable, overrides, suffix, prompts=prompts, **checks)
+    cell = build_cell(cfg, _devices, content, runnable, overrides, suffix, prompts=prompts, **checks)
     if cell.profile and not cell.skip and (warning := check_profiler(cell.run_config)):
         _warn(warning)
     if cell.device == "cuda" and (warning := other_gpus(cell.run_config.hardware)):

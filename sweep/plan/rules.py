@@ -5,8 +5,11 @@ Raises ConfigError with one line for the user. Knows nothing of cells, machines 
 
 from pathlib import Path
 
-from sweep.config import EDITS, FIXED, TEXT, RunConfig, require
+from sweep.config.load import FIXED
+from sweep.config.model import EDITS, TEXT
+from sweep.config.run import RunConfig
 from sweep.engines import registry
+from sweep.refusals import require
 
 OFFLINE = "offline"
 """Name of the load in which an engine is given one batch after another."""

@@ -7,9 +7,9 @@ without the contents of checkpoints, traces and masks, which only the key knows.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sweep.config import TEXT
+from sweep.config.model import TEXT
 from sweep.engines import registry
-from sweep.plan.cells import (
+from sweep.plan.building import (
     IF_SAID,
     KEY_FIELDS,
     NOT_GENERATED,
@@ -17,8 +17,8 @@ from sweep.plan.cells import (
     NOT_UNDER_LOAD,
     ONLY_OF_IMAGES,
     ONLY_OF_TEXTS,
-    Cell,
 )
+from sweep.plan.cells import Cell
 
 FEATURES, PROMPTS, DEVICE = "features", "workload.content", "device"
 """Settings that are no fields: the names of a cell's features, a hash of its prompts and images, cpu or cuda."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sweep.config import ConfigError
+from sweep.refusals import ConfigError
 
 T = TypeVar("T")
 

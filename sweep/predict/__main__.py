@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from profiling import commands
-from sweep.config import ConfigError, nearest
+from sweep.refusals import ConfigError, nearest
 from sweep.streams import printed, refusal, steady
 
 NAME = "sweep.predict"

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sweep.config import AUTO, ConfigError, require
+from sweep.config.hardware import AUTO
 from sweep.predict import shown
 from sweep.predict.calibrate import MEASURED, Calibration, Errors, calibrated, errors
 from sweep.predict.calibration_files import path_of, save
@@ -16,6 +16,7 @@ from sweep.predict.factors import Factors
 from sweep.predict.hardware import Device, by_device_name, device_for
 from sweep.predict.observed import Observed, observed
 from sweep.predict.shown import NAMES
+from sweep.refusals import ConfigError, require
 
 FEWEST = 4
 """Cells of a device and engine from which something can be fitted."""

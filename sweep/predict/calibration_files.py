@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from profiling.atomic_write import write_atomic
-from sweep.config import ConfigError
 from sweep.places import machine_conf
 from sweep.predict.calibrate import Calibration, Errors
 from sweep.predict.factors import ASSUMED, Factors
+from sweep.refusals import ConfigError
 
 SHIPPED = Path(__file__).parent / "calibrations"
 

@@ -5,7 +5,7 @@ Source: Qwen2_5_VLModel, Qwen3Model, T5EncoderModel and GlmImageForConditionalGe
 
 from functools import lru_cache
 
-from sweep.config import Stack
+from sweep.config.model import Stack
 from sweep.predict.work import Work, attend, key_of, product
 
 PASSES = 18.0

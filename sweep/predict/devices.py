@@ -3,10 +3,11 @@
 Reads files of hardware and asks the driver. Knows nothing of predictions, so that finding none costs little.
 """
 
-from sweep.config import AUTO, ConfigError, Hardware
+from sweep.config.hardware import AUTO, Hardware
 from sweep.machine.devices import device_names, is_called
 from sweep.places import THIS_MACHINE, machine_conf
 from sweep.predict.hardware import GROUP, Device, by_device_name, device_for, device_of
+from sweep.refusals import ConfigError
 
 
 def device_here(hardware: Hardware, kind: str) -> Device | None:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sweep.config import Dit
+from sweep.config.model import Dit
 from sweep.predict.work import NOTHING, Work, attend, key_of, product
 
 TIMESTEP = 256  # width of the sinusoidal embedding of a timestep

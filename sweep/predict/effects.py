@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.config import ConfigError, Feature, nearest, require
+from sweep.config.feature import Feature
+from sweep.refusals import ConfigError, nearest, require
 
 ALL_TO_ALL, RING = "all_to_all", "ring"
 MODELS, BLOCKS = "models", "blocks"

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.config import Model, require
+from sweep.config.model import Model
 from sweep.predict import dit, shapes
 from sweep.predict.effects import Effects
 from sweep.predict.point import Point
+from sweep.refusals import require
 
 SAME_SIZE = 0.02
 """Most that counted and held parameters may differ by, relative: biases and norms are not counted."""

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sweep.config import CONF, ConfigError, Feature, nearest
+from sweep.config.feature import Feature
+from sweep.config.run import CONF
 from sweep.plan.features import parse_feature
+from sweep.refusals import ConfigError, nearest
 
 
 def feature_named(name: str, engine: str, options: Mapping[str, Any]) -> Feature:

@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from sweep.findings import SKIP, Finding
-from sweep.plan.cells import AA, Plan, build_plan, repeats_of_baselines
+from sweep.plan.cells import AA
+from sweep.plan.plans import Plan, build_plan, repeats_of_baselines
 from sweep.predict.memory import Ledger
 from sweep.predict.planned import Forecast
 

@@ -12,22 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.config import (
-    AUTO,
-    CONF,
-    FIGURES,
-    GIVEN,
-    MEASURED,
-    AllReduce,
-    ConfigError,
-    Hardware,
-    Origin,
-    nearest,
-    require,
-)
+from sweep.config.hardware import AUTO, FIGURES, GIVEN, MEASURED, AllReduce, Hardware, Origin
+from sweep.config.run import CONF
 from sweep.machine.devices import device_names, is_called
 from sweep.places import THIS_MACHINE, machine_conf
 from sweep.plan.typed import typed
+from sweep.refusals import ConfigError, nearest, require
 
 GROUP = "hardware"
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sweep.config import AUTO, DRIVER, MEASURED, AllReduce, Hardware, Origin, require
+from sweep.config.hardware import AUTO, DRIVER, MEASURED, AllReduce, Hardware, Origin
 from sweep.machine.devices import cpu_name
+from sweep.refusals import require
 
 Say = Callable[[str], None]
 

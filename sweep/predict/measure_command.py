@@ -17,11 +17,13 @@ from typing import Any
 
 from profiling.atomic_write import write_atomic
 from profiling.printing import complain
-from sweep.config import AUTO, CONF, ConfigError, Hardware, require
+from sweep.config.hardware import AUTO, Hardware
+from sweep.config.run import CONF
 from sweep.machine.devices import Devices, cuda_device_count
 from sweep.machine.leases import lease
 from sweep.places import THIS_MACHINE, machine_conf
 from sweep.predict.hardware import GROUP
+from sweep.refusals import ConfigError, require
 from sweep.streams import say
 
 LEAST_S, MOST_S = 1.0, 600.0

@@ -9,7 +9,7 @@ import functools
 import math
 from dataclasses import dataclass
 
-from sweep.config import Dit, Stack, Vae
+from sweep.config.model import Dit, Stack, Vae
 from sweep.predict import decoder, dit, vae
 from sweep.predict.effects import BLOCKS, MODELS
 from sweep.predict.factors import ASSUMED, COUNTED, Factors

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import AUTO, EDITS, ConfigError, Model, RunConfig, Workload
+from sweep.config.hardware import AUTO
+from sweep.config.model import EDITS, Model
+from sweep.config.run import RunConfig
+from sweep.config.stages import PREFIX
+from sweep.config.workload import Workload
 from sweep.plan.features import gpus_needed
 from sweep.plan.typed import typed
 from sweep.predict import executed, shapes, vision
@@ -27,7 +31,7 @@ from sweep.predict.point import (
     picture_tokens,
     point_of,
 )
-from sweep.stage_fields import PREFIX
+from sweep.refusals import ConfigError
 
 MEASURED = ("text_encode", "image_encode", "ar_prefill", "ar_decode", "denoise_step", "vae_decode", "other")
 """Phases that are compared; a hand-over takes a millisecond."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.config import ConfigError, Model, require
+from sweep.config.model import Model
 from sweep.plan.cells import Cell
 from sweep.predict.calibration_files import calibration_for
 from sweep.predict.factors import ASSUMED
@@ -18,6 +18,7 @@ from sweep.predict.point import point_of
 from sweep.predict.prediction import Prediction, predicted
 from sweep.predict.shapes import of_checkpoint
 from sweep.predict.starts import Start, start_of
+from sweep.refusals import ConfigError, require
 from sweep.workload.requests import number_of_requests
 
 ASSUMED_ERROR = 0.5

@@ -8,12 +8,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweep.config import EDITS, TEXT, Dit, Model, RunConfig, Vae, require, resolved_dtype
+from sweep.config.engine import resolved_dtype
+from sweep.config.model import EDITS, TEXT, Dit, Model, Vae
+from sweep.config.run import RunConfig
 from sweep.engines import registry
 from sweep.engines.vllm_omni.families import BATCHING
 from sweep.plan import features as feature_rules
 from sweep.predict import vision
 from sweep.predict.effects import Effects, merged
+from sweep.refusals import require
 
 TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "world_turns": 12, "short": 20, "mixed": 60, "long": 250}
 """Tokens of the shipped prompts, roughly; where workload.prompt_tokens says it, that counts."""

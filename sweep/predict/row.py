@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sweep.config import RunConfig
+from sweep.config.run import RunConfig
 from sweep.predict.hardware import Device
 from sweep.predict.prediction import Prediction
 

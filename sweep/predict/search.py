@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweep.config import nearest, require
 from sweep.predict.prediction import Prediction
 from sweep.predict.row import Row
+from sweep.refusals import nearest, require
 
 GOALS: Mapping[str, tuple[str, Callable[[Row], float | None]]] = {
     "latency": ("lowest", lambda row: row.prediction.latency_s if row.prediction else None),

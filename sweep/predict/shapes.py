@@ -11,10 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sweep.config import CONF, ConfigError, Dit, Model, Stack, Vae, Vision, nearest
+from sweep.config.model import Dit, Model, Stack, Vae, Vision
+from sweep.config.run import CONF
 from sweep.engines import tensor_files
 from sweep.plan.typed import typed
 from sweep.predict import decoder
+from sweep.refusals import ConfigError, nearest
 
 _FOLDERS = {"ar": "vision_language_encoder", "text_encoder": "text_encoder"}
 

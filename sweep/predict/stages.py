@@ -7,7 +7,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from sweep.config import Stack
+from sweep.config.model import Stack
 from sweep.predict import decoder, dit, vae, vision
 from sweep.predict.effects import ALL_TO_ALL, BLOCKS, MODELS, RING
 from sweep.predict.point import Point, shaped

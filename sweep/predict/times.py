@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.cached import cached_property
-from sweep.plan.cells import Cell, Group, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Group, Plan
 from sweep.results.earlier import Expected
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ read once a call at its bandwidth, whichever takes longer. A prediction adds how
 
 from dataclasses import dataclass
 
-from sweep.config import ConfigError
 from sweep.predict.effects import ALL_TO_ALL, RING
 from sweep.predict.factors import Factors
 from sweep.predict.hardware import Device
@@ -27,6 +26,7 @@ from sweep.predict.stages import (
     Exchange,
     Phase,
 )
+from sweep.refusals import ConfigError
 
 COMPUTE, BANDWIDTH, LAUNCH, LINK, HOST = "compute-bound", "bandwidth-bound", "launch-bound", "link-bound", "host"
 """What takes most of a phase's time."""

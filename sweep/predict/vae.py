@@ -5,7 +5,7 @@ Source: diffusers' AutoencoderKL and AutoencoderKLQwenImage (0.40).
 
 from functools import lru_cache
 
-from sweep.config import Vae
+from sweep.config.model import Vae
 from sweep.predict.work import Work, attend, key_of, product
 
 FRAMES = 3

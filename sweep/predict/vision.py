@@ -7,7 +7,7 @@ of diffusers 0.40 and vLLM-Omni 0.26 scale a picture before (`calculate_dimensio
 import math
 from functools import lru_cache
 
-from sweep.config import Model, Vision
+from sweep.config.model import Model, Vision
 from sweep.predict import decoder
 from sweep.predict.work import Work, attend, key_of, product
 

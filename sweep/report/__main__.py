@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweep.config import ConfigError
+from sweep.refusals import ConfigError
 from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 from sweep.streams import refusal, steady

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sweep.analysis import load_metrics, metrics
-from sweep.config import EDITS, TEXT
+from sweep.config.model import EDITS, TEXT
 from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow, RunResult
 

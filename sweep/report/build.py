@@ -12,7 +12,7 @@ from rich.text import Text
 from profiling.printing import clean, complain
 from sweep.analysis import clip_similarity, image_pairs, picture_text, prompt_checks, summary
 from sweep.analysis.table import table
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.report import conclusions, drawing, stored
 from sweep.report.page import contents, limit_view
 from sweep.report.report_json import document

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from profiling.printing import clean
-from sweep.config import INSTALLED, ConfigError
+from sweep.config.run import INSTALLED
 from sweep.plan.preflight import how_to_install
+from sweep.refusals import ConfigError
 from sweep.report import load_text
 from sweep.report.charts import charts
 from sweep.report.queue_charts import queue_charts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.analysis.summary import summarise
 from sweep.analysis.table import table
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.report import notebook, report_rows
 from sweep.results.folder import SweepFolder
 

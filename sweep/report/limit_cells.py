@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sweep.config import ConfigError
 from sweep.plan.cells import BASELINE, FEATURE
 from sweep.predict.calibrate import Calibration, with_learnt
 from sweep.predict.calibration_files import calibration_for
 from sweep.predict.hardware import by_device_name
 from sweep.predict.observed import Observed, observed
 from sweep.predict.reached import Reached, reached
+from sweep.refusals import ConfigError
 from sweep.report.words import Row, text
 
 TABLE = "nsys_phases.csv"

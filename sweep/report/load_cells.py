@@ -12,7 +12,8 @@ from sweep.analysis.cell_data import CellData
 from sweep.analysis.engine_starts import measured_cells
 from sweep.analysis.ladders import Ladder, family_of, name_of
 from sweep.cached import cached_property
-from sweep.plan.cells import AA, Plan
+from sweep.plan.cells import AA
+from sweep.plan.plans import Plan
 from sweep.results.records import RequestRow, RunResult
 
 Row = Mapping[str, Any]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep import legacy
-from sweep.config import ConfigError
 from sweep.findings import SKIP
+from sweep.refusals import ConfigError
 from sweep.report import drawing, limit_cells
 from sweep.report.limit_cells import LimitCell
 from sweep.report.plots.sheet import FORMATS, NARROWEST, SCREEN, WIDEST, Sheet

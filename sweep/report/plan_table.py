@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from sweep.config import AUTO, Hardware
+from sweep.config.hardware import AUTO, Hardware
 from sweep.findings import SKIP
 from sweep.masking import masked
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
 from sweep.plan.nothing_runs import why_nothing_runs
+from sweep.plan.plans import Plan
 from sweep.predict.times import Times, Total
 from sweep.report.terminal import literal, together
 from sweep.report.words import cells_words, duration_words, listed

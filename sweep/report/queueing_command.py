@@ -13,9 +13,10 @@ from pathlib import Path
 from profiling.printing import clean
 from sweep.analysis.percentile_intervals import interval_s
 from sweep.analysis.queueing import Queueing, Rung, replayed
-from sweep.config import LAWS, ConfigError, require
+from sweep.config.load import LAWS
 from sweep.predict import queueing
 from sweep.predict.queueing import Figures, Law, Station
+from sweep.refusals import ConfigError, require
 from sweep.report import stored
 from sweep.report.words import digits
 from sweep.results.files import Unfit

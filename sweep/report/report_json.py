@@ -11,7 +11,8 @@ from typing import Any
 from msgspec import structs
 
 from sweep.analysis import options
-from sweep.analysis.columns import IDENTITY, METRIC, PHASE, STATUS, of_kind
+from sweep.analysis.column import IDENTITY, METRIC, PHASE, STATUS
+from sweep.analysis.columns import of_kind
 from sweep.analysis.control_group import CONTROL, Comparison, ControlGroup, Missing, Side
 from sweep.analysis.engine_starts import Measured, baseline_samples, measured_cells
 from sweep.analysis.evidence import total_evidence
@@ -19,7 +20,8 @@ from sweep.analysis.paired import Start
 from sweep.analysis.queueing import Queueing
 from sweep.analysis.summary import Row, Summary
 from sweep.findings import Finding
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.plan.settings import settings_of, shared
 from sweep.predict import queueing
 from sweep.report.conclusion import Conclusion

@@ -17,9 +17,9 @@ from msgspec import Meta, Struct
 from profiling.printing import clean
 from sweep import legacy
 from sweep.analysis import columns, options
-from sweep.analysis.columns import FACT, IDENTITY, METRIC, PHASE, STATUS
-from sweep.config import ConfigError
+from sweep.analysis.column import FACT, IDENTITY, METRIC, PHASE, STATUS
 from sweep.findings import STATUSES, Finding, deciding
+from sweep.refusals import ConfigError
 from sweep.results.files import MOST_BYTES, open_regular, parsed
 
 REPORT = "report.json"

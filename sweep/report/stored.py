@@ -7,7 +7,7 @@ from typing import Any
 from sweep.analysis import summary
 from sweep.analysis.summary import Summary
 from sweep.cached import cached_property
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.report import conclusions, limit_cells, load_cells, load_view
 from sweep.report.conclusion import Conclusion
 from sweep.report.limit_cells import LimitCell

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, RunResult
 

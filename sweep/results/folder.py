@@ -26,10 +26,11 @@ from profiling.nsys.nsys_cli import KERNELS_TABLE, PHASES_TABLE
 from profiling.phases import PhaseRecord
 from profiling.printing import clean, complain, for_spreadsheets
 from profiling.telemetry.samples import TelemetrySample
-from sweep.config import ConfigError, require
 from sweep.masking import masked, restored, secrets_of
-from sweep.plan.cells import Cell, Plan, at_level, build_plan, outdated
+from sweep.plan.cells import Cell, at_level
+from sweep.plan.plans import Plan, build_plan, outdated
 from sweep.plan.stored import check_plan
+from sweep.refusals import ConfigError, require
 from sweep.results import engine_log, side_files, stored_events, stored_images
 from sweep.results.files import ContainedFiles, Unfit, encoded, parsed, unusable
 from sweep.results.records import CUT_OFF, ERROR, BatchRow, RequestRow, RunResult, implausible

@@ -16,7 +16,8 @@ from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import EngineSpec
 from sweep.machine.gpu_neighbours import Before, disturbances
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 
 

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sweep.plan.cells import AA, BASELINE, Cell, Group, Plan, build_plan
+from sweep.plan.cells import AA, BASELINE, Cell
+from sweep.plan.plans import Group, Plan, build_plan
 from sweep.predict.times import Times, makespan
 from sweep.report.words import cells_words, duration_words, listed
 from sweep.results.records import DONE, RunResult

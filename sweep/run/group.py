@@ -23,8 +23,9 @@ from sweep.machine import load_measure_lock
 from sweep.machine.devices import discover
 from sweep.machine.gpu_neighbours import Before
 from sweep.machine.leases import lease, lease_folder
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
 from sweep.plan.engine_spec import engine_spec
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, ERROR, RunResult
 from sweep.run import last_words

@@ -23,7 +23,7 @@ from typing import IO, Any
 import msgspec
 
 from profiling.child_environment import child_environment
-from sweep.config import Load
+from sweep.config.load import Load
 from sweep.engines.endpoint.bodies import body_for, path_of
 from sweep.engines.endpoint.server import headers, model_of, servers
 from sweep.engines.images import image_name

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sweep.checkpoints.marker import read_marker
-from sweep.config import ConfigError
 from sweep.masking import masked_text
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.predict import shapes
+from sweep.refusals import ConfigError
 from sweep.results.folder import SweepFolder
 from sweep.run import provenance
 from sweep.run.group import is_finished

@@ -20,7 +20,7 @@ from profiling.phases import PhaseRecord
 from profiling.telemetry.sampler import ProcessTreeSampler
 from profiling.telemetry.samples import Span, TelemetrySample
 from sweep.analysis import stage_overlap
-from sweep.config import EDITS, TEXT
+from sweep.config.model import EDITS, TEXT
 from sweep.engines import registry
 from sweep.engines.process.failures import EngineFailure
 from sweep.engines.process.host import EngineHost

@@ -8,11 +8,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.config import AUTO, Hardware, RunConfig, seconds_of
+from sweep.config.hardware import AUTO, Hardware
+from sweep.config.run import RunConfig
+from sweep.config.values import seconds_of
 from sweep.engines import registry
 from sweep.machine.devices import discover
-from sweep.plan.cells import AA, BASELINE, Cell, Plan, build_plan, repeats_of_baselines
+from sweep.plan.cells import AA, BASELINE, Cell
 from sweep.plan.features import gpus_needed
+from sweep.plan.plans import Plan, build_plan, repeats_of_baselines
 from sweep.results.latest import OUTPUTS
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from rich.live import Live
 
 from sweep.analysis import early
 from sweep.analysis.early import Early
-from sweep.plan.cells import Cell, Plan, at_level
+from sweep.plan.cells import Cell, at_level
+from sweep.plan.plans import Plan
 from sweep.report.terminal import Lines
 from sweep.report.words import cells_words
 from sweep.results.folder import SweepFolder

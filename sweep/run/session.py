@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from profiling import ranges
 from profiling.printing import complain
 from sweep.analysis.proposers import proposed
-from sweep.config import ConfigError
 from sweep.engines.process import temp_folders
 from sweep.engines.process.failures import one_line
 from sweep.engines.process.forkserver import quiet_tracker
 from sweep.engines.process.host import can_fork, forget_imports
-from sweep.plan.cells import Cell, Plan, build_plan, model_and_engine, outdated
+from sweep.plan.cells import Cell, model_and_engine
+from sweep.plan.plans import Plan, build_plan, outdated
+from sweep.refusals import ConfigError
 from sweep.results import latest
 from sweep.results.folder import SweepFolder
 from sweep.results.records import LEFT_OUT, RunResult

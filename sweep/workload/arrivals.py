@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sweep.config import LAWS, ConfigError, require
+from sweep.config.load import LAWS
+from sweep.refusals import ConfigError, require
 
 
 def times(law: str, rate: float, seed: int, burstiness: float = 1.0, burst: int = 8) -> Iterator[float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.config import ConfigError, nearest, require
+from sweep.refusals import ConfigError, nearest, require
 from sweep.workload.prompt_files import is_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Requests that are generated together are of different chains. Knows nothing of e
 
 from collections.abc import Sequence
 
-from sweep.config import Workload
+from sweep.config.workload import Workload
 from sweep.engines.protocol import Request
 from sweep.workload.edit_files import EditTurn
 from sweep.workload.inputs import Inputs

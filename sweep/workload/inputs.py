@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import EDITS, TEXT, ConfigError, Mix, Workload, require
+from sweep.config.load import Mix
+from sweep.config.model import EDITS, TEXT
+from sweep.config.workload import Workload
 from sweep.findings import Finding
+from sweep.refusals import ConfigError, require
 from sweep.workload import edit_files
 from sweep.workload.edit_files import EditTurn, Picture
 from sweep.workload.prompts import all_prompts, estimate_tokens

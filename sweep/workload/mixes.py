@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from sweep.config import CHOICE, PARETO, Mix
+from sweep.config.load import CHOICE, PARETO, Mix
 from sweep.engines.protocol import Request
 
 TO_MAKE = ""

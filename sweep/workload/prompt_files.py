@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ConfigError, nearest, require
+from sweep.refusals import ConfigError, nearest, require
 
 PROMPT_KEYS = ("prompt", "text", "caption")
 """Keys of a JSON object, and names of a table's columns, that hold a prompt; the first one that is there counts."""

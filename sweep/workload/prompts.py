@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sweep.config import Workload, require
+from sweep.config.workload import Workload
+from sweep.refusals import require
 from sweep.workload.prompt_files import is_text, read_prompt_file
 
 SHIPPED = Path(__file__).parent / "prompts.jsonl"

@@ -6,8 +6,9 @@ exactly the same requests and can be paired. Knows nothing of engines.
 
 from collections.abc import Sequence
 
-from sweep.config import Workload, require
+from sweep.config.workload import Workload
 from sweep.engines.protocol import Request
+from sweep.refusals import require
 from sweep.workload import edit_requests
 from sweep.workload.inputs import Inputs, read_inputs
 

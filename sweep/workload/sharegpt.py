@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ConfigError, require
+from sweep.refusals import ConfigError, require
 from sweep.workload.prompt_files import is_text
 
 USERS, MODELS = ("human", "user"), ("gpt", "chatgpt", "assistant", "bing", "bard")

@@ -5,7 +5,7 @@ The list depends only on the workload, their number and the first seed; a longer
 
 import random
 
-from sweep.config import Workload
+from sweep.config.workload import Workload
 from sweep.engines.protocol import Request, Text
 from sweep.workload.inputs import Inputs
 

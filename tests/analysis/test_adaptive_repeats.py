@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sweep.analysis.adaptive_repeats import further_starts
-from sweep.plan.cells import AA, REPEAT, Plan, again, build_plan
+from sweep.plan.cells import AA, REPEAT, again
+from sweep.plan.plans import Plan, build_plan
 from sweep.results.records import ERROR
 from tests import stored
 from tests.conftest import to_run

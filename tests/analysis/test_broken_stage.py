@@ -12,9 +12,9 @@ from sweep.analysis import broken_stage, prompt_checks
 from sweep.analysis.prompt_checks import Checked, Checks, Wrong
 from sweep.analysis.summary import Row, summarise
 from sweep.checkpoints.world import codes, scenes, sentences
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.findings import FAIL, has
-from sweep.plan.cells import build_plan
+from sweep.plan.plans import build_plan
 from sweep.results.records import RunResult
 from tests.stored import result_of, store, template
 

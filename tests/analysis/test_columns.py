@@ -10,7 +10,8 @@ from msgspec import structs
 from sweep.analysis import columns
 from sweep.analysis.cell_data import CellData
 from sweep.analysis.summary import summarise
-from sweep.plan.cells import Cell, build_plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import build_plan
 from sweep.results.records import RunResult
 from tests import stored
 

@@ -13,7 +13,8 @@ from sweep.analysis.engagement import Executed
 from sweep.analysis.pixel_gates import Pixels
 from sweep.analysis.summary import summarise
 from sweep.findings import Finding, deciding
-from sweep.plan.cells import Cell, build_plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import build_plan
 from tests import stored
 
 TWO_RANKS = "ring"  # lossless

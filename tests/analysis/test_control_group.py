@@ -18,7 +18,8 @@ from sweep.analysis.engine_starts import floors, measured_cells
 from sweep.analysis.image_metrics import ImageDifference
 from sweep.analysis.summary import summarise
 from sweep.findings import Finding
-from sweep.plan.cells import AA, Cell, Plan, again, build_plan
+from sweep.plan.cells import AA, Cell, again
+from sweep.plan.plans import Plan, build_plan
 from sweep.report.build import rebuild
 from sweep.report.page import control_view
 from sweep.results.folder import SweepFolder

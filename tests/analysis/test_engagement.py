@@ -11,7 +11,7 @@ from sweep.analysis import engagement, status
 from sweep.analysis.engagement import NOT_ENGAGED, PARTLY_ENGAGED, Executed, executed
 from sweep.analysis.evidence import counted
 from sweep.analysis.pixel_gates import Pixels
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.findings import FAIL, PASS, WARN, Finding, status_of
 from sweep.plan.features import parse_features
 from sweep.results.records import DONE, BatchRow, RunResult

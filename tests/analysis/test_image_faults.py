@@ -15,7 +15,8 @@ from PIL import Image
 from sweep.analysis import image_faults, summary
 from sweep.analysis.engine_starts import Measured
 from sweep.engines.images import BLANK, NOT_FINITE, WRONG_SIZE
-from sweep.plan.cells import Cell, Plan, build_plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan, build_plan
 from sweep.report.build import rebuild
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RequestRow

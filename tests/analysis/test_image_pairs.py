@@ -13,7 +13,8 @@ from PIL import Image
 
 from sweep.analysis import image_metrics, image_pairs
 from sweep.analysis.summary import summarise
-from sweep.plan.cells import Cell, Plan, build_plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan, build_plan
 from sweep.report.build import rebuild
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sweep import config
 from sweep.analysis.summary import Summary, summarise
-from sweep.plan.cells import BASELINE, FEATURE, Cell, build_plan
+from sweep.config.run import CONF, register
+from sweep.plan.cells import BASELINE, FEATURE, Cell
+from sweep.plan.plans import build_plan
 from sweep.plan.preflight import cell_from
 from sweep.predict import shapes
 from sweep.predict.executed import Executed
+from sweep.refusals import ConfigError
 from sweep.report.build import rebuild
 from tests import recompute, stored
 
@@ -25,9 +27,9 @@ STEPS = 20
 
 
 def composed(feature: str, *more: str) -> Cell:
-    config.register()
+    register()
     given = ["engine=vllm_omni", "model=qwen_image", "workload=image_1024", f"workload.steps={STEPS}", *more]
-    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         made = cell_from(compose("config", [f"feature=[{feature}]", *given]))
     key, base = stored.key_of(feature, *more), stored.key_of("", *more)
     role = FEATURE if feature else BASELINE
@@ -173,7 +175,7 @@ def test_shapes_of_a_checkpoint_travel_in_the_manifest(tmp_path: Path) -> None:
 def test_a_file_that_is_no_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "weights", layers=10)
     (folder / "transformer" / "one.safetensors").write_bytes(content)
-    with pytest.raises(config.ConfigError, match="no shape can be read"):
+    with pytest.raises(ConfigError, match="no shape can be read"):
         shapes.of_checkpoint(shapes.named("qwen_image"), folder)
 
 

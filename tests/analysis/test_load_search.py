@@ -7,7 +7,7 @@ import random
 import pytest
 
 from sweep.analysis.load_search import Rung, following, proposed
-from sweep.config import Load, Slo
+from sweep.config.load import Load, Slo
 from sweep.plan.cells import at_level
 from sweep.results.records import DONE, BatchRow, RunResult
 from tests.analysis.test_loads import cell_with, closed, opened

@@ -17,7 +17,7 @@ from sweep.analysis import picture_text
 from sweep.analysis.picture_text import Reading
 from sweep.analysis.quoted_text import quoted, shows
 from sweep.checkpoints.world import pictures, scenes
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from sweep.findings import WARN
 from tests.conftest import Finished, environment, finished
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from sweep.analysis.pixel_gates import IDENTICAL, LIMITS, Pixels, judge, limits
-from sweep.config import LOSSLESS_GATE, LOSSY_GATE, WARN_PSNR_DB, ConfigError, Feature, Gate
+from sweep.config.feature import LOSSLESS_GATE, LOSSY_GATE, WARN_PSNR_DB, Feature, Gate
 from sweep.findings import FAIL, PASS, WARN
 from sweep.plan.features import bodies_for, parse_feature
+from sweep.refusals import ConfigError
 
 BLURRED = Pixels(mean_diff=0.02, max_diff=0.6, psnr_db=25.6, ssim=0.9)
 

@@ -16,9 +16,9 @@ from sweep.analysis import prompt_checks
 from sweep.analysis.prompt_checks import Checked, Checks, Wrong
 from sweep.checkpoints.world import edits, pictures, scenes, sentences
 from sweep.checkpoints.world.shares import wilson
-from sweep.config import Feature, Gate
+from sweep.config.feature import Feature, Gate
 from sweep.findings import FAIL, WARN
-from sweep.plan.cells import Plan, build_plan
+from sweep.plan.plans import Plan, build_plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 from sweep.run import source_pictures

@@ -6,7 +6,8 @@ import pytest
 
 from sweep.analysis import proposers
 from sweep.analysis.engine_starts import Results
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from tests import stored
 
 CELL = stored.template()

@@ -11,7 +11,7 @@ from sweep.analysis import status, summary
 from sweep.analysis.engagement import Executed
 from sweep.analysis.evidence import describe_evidence, not_engaged, total_evidence
 from sweep.analysis.pixel_gates import Pixels
-from sweep.config import LOSSLESS_GATE, LOSSY_GATE, Feature, Gate
+from sweep.config.feature import LOSSLESS_GATE, LOSSY_GATE, Feature, Gate
 from sweep.findings import FAIL, PASS, WARN, Finding, deciding, status_of, texts
 
 BASE = (

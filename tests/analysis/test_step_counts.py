@@ -10,7 +10,8 @@ from sweep.analysis import step_counts
 from sweep.analysis.engine_starts import Measured
 from sweep.analysis.summary import summarise
 from sweep.findings import Finding
-from sweep.plan.cells import Cell, build_plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import build_plan
 from sweep.results.records import RunResult
 from tests.stored import many_cells, result_of, store
 

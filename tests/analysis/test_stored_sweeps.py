@@ -15,7 +15,8 @@ from PIL import Image
 from sweep.analysis import columns
 from sweep.analysis.summary import Summary, summarise
 from sweep.findings import Finding
-from sweep.plan.cells import Cell, again, build_plan
+from sweep.plan.cells import Cell, again
+from sweep.plan.plans import build_plan
 from sweep.report.build import rebuild
 from sweep.results.folder import SweepFolder
 from tests import processor_time, stored

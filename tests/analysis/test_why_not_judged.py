@@ -8,7 +8,8 @@ import pytest
 from msgspec import structs
 
 from sweep.analysis.summary import summarise
-from sweep.plan.cells import AA, FEATURE, Plan, build_plan
+from sweep.plan.cells import AA, FEATURE
+from sweep.plan.plans import Plan, build_plan
 from sweep.results.records import ERROR, RunResult
 from tests import stored
 

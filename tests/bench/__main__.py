@@ -151,7 +151,7 @@ def stored(cells: int = 10_000) -> bool:
 
 def page(cells: int = 10_000) -> bool:
     """The page of a very large sweep under 5 s, and with as many timelines as it draws under 6 s, processor time."""
-    from sweep.plan.cells import Plan
+    from sweep.plan.plans import Plan
     from sweep.report.page import contents
     from sweep.results.folder import SweepFolder
     from tests import processor_time

@@ -7,12 +7,12 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from sweep import config
+from sweep.config.run import CONF, RunConfig
 
-ConfigStore.instance().store(name="run_schema", node=config.RunConfig)
+ConfigStore.instance().store(name="run_schema", node=RunConfig)
 
 
-@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def task(cfg: DictConfig) -> None:
     """Nothing."""
 

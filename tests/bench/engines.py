@@ -24,8 +24,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sweep import config
-from sweep.config import RunConfig
+from sweep.config.run import CONF, RunConfig, register
 from sweep.engines import registry
 from sweep.engines.process.host import EngineHost
 from sweep.engines.protocol import Request
@@ -37,9 +36,9 @@ from sweep.workload.requests import batches, build_requests
 
 def configured(settings: Sequence[str]) -> RunConfig:
     """The configuration that `python -m sweep` would compose. Raises what Hydra raises."""
-    config.register()
+    register()
     hydra.core.global_hydra.GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         made = OmegaConf.to_object(compose("config", overrides=list(settings)))
     assert isinstance(made, RunConfig)
     made.feature = features.bodies_for(made.feature, made.engine.name)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from profiling.vllm_plugin.record_files import PAUSED
-from sweep.config import RunConfig
+from sweep.config.run import RunConfig
 from sweep.engines.process.host import EngineHost
 from sweep.workload.requests import batches, build_requests
 from tests.bench.engines import configured, interval, started

@@ -14,7 +14,7 @@ from sweep.checkpoints import shards
 from sweep.checkpoints.__main__ import main
 from sweep.checkpoints.build import build, layout_of
 from sweep.checkpoints.recipe import FAMILIES, CheckpointError, resolve
-from sweep.config import CONF
+from sweep.config.run import CONF
 from sweep.engines.diffusers.tiny_models.checkpoints import TRAINED
 from tests.checkpoints.conftest import MODELS
 from tests.conftest import Finished

@@ -14,7 +14,7 @@ from sweep.analysis.paired import Noise, Ratio
 from sweep.compare import decide, describe
 from sweep.compare.decide import Comparison, Matched, Options
 from sweep.compare.load import parse
-from sweep.config import Feature
+from sweep.config.feature import Feature
 from tests.compare import documents
 from tests.compare.documents import Document, cell, report, samples, slower_phase
 

@@ -12,7 +12,8 @@ import pytest
 
 from profiling.evidence import RankEvidence
 from sweep.compare.loads import BETTER, OTHER_SLO, SAME, WORSE, Load, change
-from sweep.plan.cells import BASELINE, FEATURE, Cell, again, build_plan
+from sweep.plan.cells import BASELINE, FEATURE, Cell, again
+from sweep.plan.plans import build_plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, BatchRow, RequestRow, RunResult
 from tests import stored

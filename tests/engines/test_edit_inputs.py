@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sweep.config import EngineConfig, Model, RunConfig, Workload
+from sweep.config.engine import EngineConfig
+from sweep.config.model import Model
+from sweep.config.run import RunConfig
+from sweep.config.workload import Workload
 from sweep.engines import registry
 from sweep.engines.diffusers.engine import check_batch
 from sweep.engines.images import read_inputs, read_mask

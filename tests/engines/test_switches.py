@@ -10,8 +10,8 @@ from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
 
 from profiling import cache_contexts
 from sweep.checkpoints import lora
-from sweep.config import ConfigError
 from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
+from sweep.refusals import ConfigError
 from tests.engines.conftest import MODELS, make_request, open_engine
 
 CACHE: dict[str, object] = {"Fn": 1, "Bn": 0, "max_warmup_steps": 2, "residual_diff_threshold": 0.24}

@@ -14,6 +14,7 @@ from profiling.vllm_plugin import record_files
 from sweep.analysis.engagement import Executed
 from sweep.analysis.status import judge
 from sweep.checkpoints.tokenizers import write_qwen_tokenizer
+from sweep.config.stages import CONNECTORS
 from sweep.engines.images import BLANK, WRONG_SIZE
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.vllm_omni import connectors, placement, stages, worker_records
@@ -21,7 +22,6 @@ from sweep.engines.vllm_omni import engine as engine_module
 from sweep.engines.vllm_omni.arguments import data_ranks
 from sweep.engines.vllm_omni.versions import Generated, StageTimes
 from sweep.findings import FAIL
-from sweep.stage_fields import CONNECTORS
 
 QWEN = EngineSpec(
     engine="vllm_omni",

@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from sweep.config import EngineConfig, Model, RunConfig
+from sweep.config.engine import EngineConfig
+from sweep.config.model import Model
+from sweep.config.run import RunConfig
+from sweep.config.stages import SAMPLING, ArStage, DitStage
 from sweep.engines.vllm_omni import attention, options, stages, versions
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.engines.vllm_omni.kind import preflight
 from sweep.engines.vllm_omni.option_source import Source
 from sweep.engines.vllm_omni.options import Accepted, Place, refuse_unknown
 from sweep.engines.vllm_omni.versions import adapter
-from sweep.stage_fields import SAMPLING, ArStage, DitStage
 from tests import processor_time
 from tests.shipped import NAMES, composing, feature, features
 from tests.wheels import VERSIONS, wheel_source

@@ -178,7 +178,7 @@ def test_an_interrupted_budget_says_so_and_is_resumed_with_its_budget(sweep: Swe
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupt_while_planning_leaves_nothing(sweep: Sweep, number: int) -> None:
-    sweep.inject("sweep.plan.cells", f"import os\n\ndef build_plan(cells):\n    os.kill(os.getpid(), {int(number)})\n")
+    sweep.inject("sweep.plan.plans", f"import os\n\ndef build_plan(cells):\n    os.kill(os.getpid(), {int(number)})\n")
     done = sweep.run(*ARGUMENTS)
     assert (done.code, done.out, done.err) == (130, "", "")
     assert not (sweep.folder / "plan.json").exists()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from sweep.config import field_names
+from sweep.config.run import field_names
 
 FIXED = ("engine=noop", "plots=false", "aa=0", "dry_run=true")
 """Given with every command line: nothing runs."""

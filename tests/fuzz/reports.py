@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.compare.__main__ import main as compare
-from sweep.config import ConfigError
 from sweep.frames import load
+from sweep.refusals import ConfigError
 from sweep.report.__main__ import main as report
 from sweep.report.plots import draw
 from sweep.results.folder import SweepFolder

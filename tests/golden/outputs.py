@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.analysis.summary import summarise
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.report.build import rebuild
 from sweep.report.page import contents
 from sweep.results.folder import SweepFolder

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import ConfigError
 from sweep.plan.add_ons import AddOns, add_ons
 from sweep.plan.cells import at_level
+from sweep.refusals import ConfigError
 from tests import recompute, stored
 from tests.conftest import Finished, to_run
 from tests.test_cli_errors import check_refused

@@ -8,28 +8,31 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sweep import config
-from sweep.config import CONF, ConfigError, RunConfig
+from sweep.config.run import CONF, RunConfig, register
 from sweep.machine.devices import Devices
-from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
 from sweep.plan import nothing_runs
+from sweep.plan.axes import pairs_and_more
+from sweep.plan.building import build_cell
+from sweep.plan.cells import Cell, again
+from sweep.plan.plans import Plan, build_plan, outdated, repeats_of_baselines
 from sweep.plan.settings import settings_of
+from sweep.refusals import ConfigError
 
 TWO_CORES = Devices("cpu", 2)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def hydra():
-    config.register()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
 
-def cell(*overrides: str, repeat: int = 0, devices: Devices = TWO_CORES) -> plan.Cell:
+def cell(*overrides: str, repeat: int = 0, devices: Devices = TWO_CORES) -> Cell:
     cfg = compose("config", list(overrides))
-    made = plan.build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
-    return plan.again(made, repeat) if repeat else made
+    made = build_cell(cfg, lambda run: devices, lambda run: "prompts", lambda run, found: None)
+    return again(made, repeat) if repeat else made
 
 
 def run_config(*overrides: str) -> RunConfig:
@@ -38,23 +41,23 @@ def run_config(*overrides: str) -> RunConfig:
     return made
 
 
-def labels(cells: Iterable[plan.Cell]) -> list[str]:
+def labels(cells: Iterable[Cell]) -> list[str]:
     return [c.label for c in cells]
 
 
 def test_the_plan_is_the_same_for_every_order_of_cells() -> None:
     cells = [cell(f"feature={f}", f"batch={b}") for f in ("[]", "teacache", "cfg_parallel") for b in (1, 2, 4)]
     cells.append(cell("feature=[]", repeat=1))
-    made = plan.build_plan(cells)
+    made = build_plan(cells)
     for seed in range(6):
-        assert plan.build_plan(random.Random(seed).sample(cells, len(cells))) == made
+        assert build_plan(random.Random(seed).sample(cells, len(cells))) == made
     assert len(made.groups) == 4, "one engine start each: baseline, two features, and the A/A repeat in a fresh engine"
     assert labels(made.cell(key) for key in made.groups[0].cells) == ["baseline b1", "baseline b2", "baseline b4"]
     assert labels(made.cell(key) for key in made.groups[-1].cells) == ["baseline b1 A/A"]
 
 
 def test_cells_named_twice_run_once() -> None:
-    assert len(plan.build_plan([cell("feature=teacache"), cell("feature=[teacache]")]).cells) == 1
+    assert len(build_plan([cell("feature=teacache"), cell("feature=[teacache]")]).cells) == 1
 
 
 def test_key_changes_with_what_can_change_the_result_and_with_nothing_else() -> None:
@@ -104,7 +107,7 @@ def test_what_cannot_run_is_skipped_with_its_reason(overrides: list[str], code: 
     assert made.skip is not None
     assert (made.skip.code, made.skip.status) == (code, "SKIP")
     assert named <= set(made.skip.text.replace(",", "").split())
-    assert plan.build_plan([made]).groups == ()
+    assert build_plan([made]).groups == ()
 
 
 def test_gpu_needs_multiply_in_a_combination() -> None:
@@ -119,20 +122,20 @@ def test_skip_names_gpus_where_gpus_are_missing() -> None:
 
 
 def test_pairs_of_the_listed_features() -> None:
-    asked = plan.pairs_and_more([("b",), ("a",), ("c",)], 2)
+    asked = pairs_and_more([("b",), ("a",), ("c",)], 2)
     assert asked == [("b",), ("a",), ("c",), ("a", "b"), ("a", "c"), ("b", "c")]
-    assert plan.pairs_and_more([("a", "b"), ("a",)], 1) == [("a", "b"), ("a",)]
-    assert len(plan.pairs_and_more([(name,) for name in "abcdef"], 2)) == 6 + 15
+    assert pairs_and_more([("a", "b"), ("a",)], 1) == [("a", "b"), ("a",)]
+    assert len(pairs_and_more([(name,) for name in "abcdef"], 2)) == 6 + 15
 
 
 def test_a_sweep_of_conflicts_only_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"feature=.*cache_dit.*teacache"):
-        nothing_runs.refuse_if_nothing_runs(plan.build_plan([cell("feature=[teacache,cache_dit]"), cell()]))
+        nothing_runs.refuse_if_nothing_runs(build_plan([cell("feature=[teacache,cache_dit]"), cell()]))
 
 
 def test_plan_survives_json() -> None:
-    made = plan.build_plan([cell("feature=teacache"), cell()])
-    assert plan.Plan.from_json(made.to_json()) == made
+    made = build_plan([cell("feature=teacache"), cell()])
+    assert Plan.from_json(made.to_json()) == made
     assert made.cells[0].run_config == run_config("workload.num_prompts=4"), "the number that is planned is stored"
 
 
@@ -160,7 +163,7 @@ def test_the_baseline_runs_beside_cells_on_a_cpu_and_on_request_on_gpus_that_hav
         split = ("engine=vllm_omni", "model.family=glm_image", "engine.placement=split", "interleave=true")
         cells = [cell(f"feature={f}", *split, devices=Devices("cuda", count)) for f in ("[]", "cache_dit")]
         assert bool(cells[1].interleaved) == room
-        made = plan.build_plan(cells)
+        made = build_plan(cells)
         assert made.groups[-1].gpus == (4 if room else 2)
         assert bool(made.notes) != room, "that it is not interleaved is said"
 
@@ -168,36 +171,36 @@ def test_the_baseline_runs_beside_cells_on_a_cpu_and_on_request_on_gpus_that_hav
 def test_a_baseline_beside_a_cell_needs_a_gpu_of_its_own_and_no_core() -> None:
     for devices, needed in ((Devices("cuda", 4), 2), (TWO_CORES, 1)):
         cells = [cell(f"feature={f}", "interleave=true", devices=devices) for f in ("[]", "teacache")]
-        made = plan.build_plan(cells)
+        made = build_plan(cells)
         assert [group.gpus for group in made.groups] == [1, needed]
 
 
 def test_a_cell_whose_baseline_is_not_in_the_plan_runs_alone() -> None:
-    assert plan.build_plan([cell("feature=teacache")]).cells[0].interleaved == ""
+    assert build_plan([cell("feature=teacache")]).cells[0].interleaved == ""
     single = cell("feature=teacache", "interleave=true", devices=Devices("cuda", 4))
-    assert plan.build_plan([single]).notes == (), "no GPU is lacking"
+    assert build_plan([single]).notes == (), "no GPU is lacking"
 
 
 def test_too_few_gpus_are_no_reason_where_nothing_would_be_interleaved() -> None:
     """An engine that generates nothing."""
     names = ("[]", "teacache")
     cells = [cell("engine=noop", f"feature={f}", "interleave=true", devices=Devices("cuda", 1)) for f in names]
-    assert plan.build_plan(cells).notes == ()
+    assert build_plan(cells).notes == ()
 
 
 def test_aa_is_measured_as_often_as_asked_and_beside_the_baseline_like_the_others() -> None:
     cells = [cell(f"feature={f}", f"batch={b}", "aa=3") for f in ("[]", "teacache") for b in (1, 2)]
-    again = plan.repeats_of_baselines(cells)
+    again = repeats_of_baselines(cells)
     assert labels(again) == ["baseline b1 A/A", "baseline b1 #2 A/A", "baseline b1 #3 A/A"]
     assert {c.interleaved for c in again} == {cell("feature=[]", "batch=1", "aa=3").key}
     assert len({c.engine_key for c in again}) == 3
-    assert plan.repeats_of_baselines([cell("feature=[]")]) == [], "nothing to judge"
+    assert repeats_of_baselines([cell("feature=[]")]) == [], "nothing to judge"
 
 
-def with_files(files: dict[str, str], *overrides: str) -> plan.Cell:
+def with_files(files: dict[str, str], *overrides: str) -> Cell:
     cfg = compose("config", list(overrides))
     args = (lambda run: TWO_CORES, lambda run: "prompts", lambda run, found: None)
-    return plan.build_cell(cfg, *args, files=lambda run: files)
+    return build_cell(cfg, *args, files=lambda run: files)
 
 
 def test_a_checkpoint_that_changed_is_another_cell_and_another_engine() -> None:
@@ -211,13 +214,13 @@ def test_a_checkpoint_that_changed_is_another_cell_and_another_engine() -> None:
 def test_cells_of_changed_files_are_outdated_with_their_further_starts_and_no_others() -> None:
     old, new = (with_files({"/models/x": digits}) for digits in ("a" * 16, "b" * 16))
     others = [with_files({}, "batch=2"), with_files({}, "workload.steps=7"), with_files({}, "engine.warmup=3")]
-    earlier = plan.build_plan([old, plan.again(old, 1), plan.again(old, 2), *others])
-    assert {c.key for c in plan.outdated(earlier, plan.build_plan([new, plan.again(new, 1)]))} == {
+    earlier = build_plan([old, again(old, 1), again(old, 2), *others])
+    assert {c.key for c in outdated(earlier, build_plan([new, again(new, 1)]))} == {
         old.key,
-        plan.again(old, 1).key,
-        plan.again(old, 2).key,
+        again(old, 1).key,
+        again(old, 2).key,
     }
-    assert plan.outdated(earlier, plan.build_plan([old])) == []
+    assert outdated(earlier, build_plan([old])) == []
 
 
 def test_plans_of_versions_without_a_field_are_outdated_all_the_same() -> None:
@@ -225,11 +228,11 @@ def test_plans_of_versions_without_a_field_are_outdated_all_the_same() -> None:
     for section in ("", "engine"):
         told = {**old.config, "engine": dict(old.config["engine"])}
         (told[section] if section else told).pop("args" if section else "profile")
-        before = plan.Plan((dataclasses.replace(old, config=told),), ())
-        assert [c.key for c in plan.outdated(before, plan.Plan((new,), ()))] == [old.key]
+        before = Plan((dataclasses.replace(old, config=told),), ())
+        assert [c.key for c in outdated(before, Plan((new,), ()))] == [old.key]
     other = {**old.config, "engine": {**old.config["engine"], "args": {"seconds": 1}}}
-    before = plan.Plan((dataclasses.replace(old, config=other),), ())
-    assert plan.outdated(before, plan.Plan((new,), ())) == [], "free-form options count"
+    before = Plan((dataclasses.replace(old, config=other),), ())
+    assert outdated(before, Plan((new,), ())) == [], "free-form options count"
 
 
 GLM = ("model=glm_image", "engine=vllm_omni")

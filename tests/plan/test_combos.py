@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import ConfigError
 from sweep.plan.combos import parameters
+from sweep.refusals import ConfigError
 from tests.conftest import Finished
 from tests.test_cli_errors import check_refused
 

@@ -7,12 +7,16 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from sweep.analysis.evidence import COMPARISONS, RULES
-from sweep.config import CONF, ConfigError, EngineConfig, Feature, Model, RunConfig, Stack
+from sweep.config.engine import EngineConfig
+from sweep.config.feature import Feature
+from sweep.config.model import Model, Stack
+from sweep.config.run import CONF, RunConfig
 from sweep.engines import registry
 from sweep.engines.vllm_omni.arguments import arguments
-from sweep.plan import cells as plan
 from sweep.plan import features as feature_rules
+from sweep.plan.axes import pairs_and_more
 from sweep.plan.features import find_conflict, gpus_needed, unsupported
+from sweep.refusals import ConfigError
 from tests.shipped import FAMILIES, NAMES, cell, composing, feature, features, supported
 
 __all__ = ["composing"]  # a fixture
@@ -187,7 +191,7 @@ def test_studies_ask_for_what_four_gpus_can_run(study: str, combinations: int, s
     assert isinstance(made, RunConfig)
     work = made.workload
     assert (work.shipped_prompts, work.steps, work.repeats, work.width) == (8, 20, 1, 1024)
-    wanted = plan.pairs_and_more([(name,) for name in axes["feature"]], made.combine)
+    wanted = pairs_and_more([(name,) for name in axes["feature"]], made.combine)
     assert len(wanted) == combinations
     for names in wanted:
         chosen = features(*names)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import CONF
+from sweep.config.run import CONF
 from sweep.engines.vllm_omni.arguments import arguments
 from sweep.plan.features import find_conflict
 from tests.shipped import FAMILIES, NAMES, composing, feature, features, supported

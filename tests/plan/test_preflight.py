@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sweep import config
+from sweep.config.run import CONF, INSTALLED, register
 from sweep.plan import preflight
 from sweep.plan.preflight import cell_from, how_to_install
+from sweep.refusals import ConfigError
 from tests.conftest import Finished
 
 
 def skip_of(*overrides: str) -> str:
     """Code of the skip; "" when the cell runs."""
-    config.register()
-    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         skip = cell_from(compose("config", list(overrides))).skip
         return skip.code if skip else ""
 
@@ -24,11 +25,11 @@ def skip_of(*overrides: str) -> str:
 def test_a_file_that_an_option_names_is_part_of_the_key(tmp_path: Path) -> None:
     stages = tmp_path / "stages.yaml"
     options = f"+engine.args.deploy_config={stages}", f"+engine.args.too_long_for_a_path={'x' * 300}"
-    config.register()
+    register()
 
     def key() -> str:
         preflight._fingerprint.cache_clear()
-        with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             return cell_from(compose("config", ["engine=vllm_omni", "model=glm_image", *options])).key
 
     keys = [key()]
@@ -53,7 +54,7 @@ def test_glm_image_is_not_asked_for_edits() -> None:
 )
 def test_other_work_is_not_refused(asked: tuple[str, ...]) -> None:
     """It may need a GPU, a package or a checkpoint that this machine has not."""
-    with contextlib.suppress(config.ConfigError):
+    with contextlib.suppress(ConfigError):
         assert skip_of(*asked) not in ("task_not_in_engine", "model_not_in_engine")
 
 
@@ -75,7 +76,7 @@ def test_a_prompt_longer_than_the_pipeline_reads_is_skipped(engine: str, model: 
 
 def test_native_edits_read_prompts_of_any_length() -> None:
     run = ("engine=diffusers", "engine.device=cpu", "model=qwen_image_edit", "workload=image_edit")
-    with pytest.raises(config.ConfigError, match=r"model\.path"):  # all that is missing is a checkpoint
+    with pytest.raises(ConfigError, match=r"model\.path"):  # all that is missing is a checkpoint
         skip_of(*run, "workload.prompt_tokens=2560")
 
 
@@ -102,7 +103,7 @@ def test_the_embedded_model_still_edits() -> None:
 def test_models_whose_stages_are_not_started_say_so() -> None:
     assert skip_of("engine=vllm_omni", "model=hunyuan_image3") == "model_not_in_engine"
     assert skip_of("engine=vllm_omni", "model=bagel", "workload=image_edit_1024") == "task_not_in_engine"
-    with contextlib.suppress(config.ConfigError):  # it may need a GPU, a package or a checkpoint
+    with contextlib.suppress(ConfigError):  # it may need a GPU, a package or a checkpoint
         assert skip_of("engine=vllm_omni", "model=bagel", "workload=image_1024") != "model_not_in_engine"
 
 
@@ -115,5 +116,5 @@ def test_the_plan_says_so(sweep: Callable[..., Finished]) -> None:
 def test_what_to_install_is_told_for_a_checkout_and_for_a_package() -> None:
     assert how_to_install("vllm_omni", installed=False) == "pip install -e '.[vllm-omni]' in the checkout"
     assert how_to_install("vllm_omni", installed=True) == "pip install 'gen-sweep[vllm-omni]'"
-    assert 'name = "gen-sweep"' in (config.CONF.parent / "pyproject.toml").read_text()
-    assert not config.INSTALLED
+    assert 'name = "gen-sweep"' in (CONF.parent / "pyproject.toml").read_text()
+    assert not INSTALLED

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.checkpoints import flux2_klein, glm_image, qwen_image, z_image
 from sweep.checkpoints.parts import on_meta
-from sweep.config import Vision
+from sweep.config.model import Vision
 
 TINY_GLM: Mapping[str, Any] = {  # of tiny_models/world_2
     "attention_head_dim": 24,

@@ -11,11 +11,12 @@ import pytest
 from sweep.asked import asked
 from sweep.checkpoints.build import build
 from sweep.checkpoints.recipe import resolve
-from sweep.config import ConfigError, Feature
+from sweep.config.feature import Feature
 from sweep.engines.diffusers.tiny_models.checkpoints import ensure_checkpoint
 from sweep.predict import decoder, dit, shapes, vae
 from sweep.predict.effects import merged
 from sweep.predict_cells import predictions
+from sweep.refusals import ConfigError
 from tests.conftest import Finished, environment, finished
 
 QWEN = ("model=qwen_image", "engine=vllm_omni", "workload=image_1024", "hardware=h200")

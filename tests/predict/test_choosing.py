@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sweep import config
 from sweep.analysis import columns
 from sweep.analysis.cell_data import CellData
-from sweep.config import CONF, Hardware, RunConfig
+from sweep.config.hardware import Hardware
+from sweep.config.run import CONF, RunConfig, register
 from sweep.machine.devices import Devices, discover
 from sweep.places import THIS_MACHINE, machine_conf
-from sweep.plan import cells as plan
 from sweep.plan import preflight
+from sweep.plan.building import build_cell
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan, build_plan
 from tests import stored
 from tests.conftest import Finished
 from tests.fuzz import overrides
@@ -32,12 +34,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return machine_conf() / "hardware"
 
 
-def cell(*given: str) -> plan.Cell:
+def cell(*given: str) -> Cell:
     """As composed from conf/, on this machine."""
-    config.register()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", list(given))
-    return plan.build_cell(cfg, devices, lambda run: "prompts", lambda run, found: None)
+    return build_cell(cfg, devices, lambda run: "prompts", lambda run, found: None)
 
 
 def devices(run: RunConfig) -> Devices:
@@ -74,8 +76,8 @@ def test_the_price_of_the_chosen_hardware_is_in_cost_per_image(given: tuple[str,
 
 
 def test_a_plan_keeps_the_figures_that_were_chosen() -> None:
-    made = plan.build_plan([cell("hardware=h200", "hardware.memory_gb=40")])
-    again = plan.Plan.from_json(made.to_json())
+    made = build_plan([cell("hardware=h200", "hardware.memory_gb=40")])
+    again = Plan.from_json(made.to_json())
     chosen = again.cells[0].run_config.hardware
     assert (chosen.name, chosen.memory_gb, chosen.peak_tflops["bfloat16"]) == ("h200", 40.0, 989.4)
     assert chosen.sources["bandwidth_gb_s"].grade == "data sheet"

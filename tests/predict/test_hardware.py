@@ -10,11 +10,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sweep import config
-from sweep.config import AUTO, CONF, DATA_SHEET, FIGURES, GIVEN, LIST_PRICE, MEASURED, AllReduce, ConfigError, Hardware
+from sweep.config.hardware import AUTO, DATA_SHEET, FIGURES, GIVEN, LIST_PRICE, MEASURED, AllReduce, Hardware, Origin
+from sweep.config.run import CONF, register
 from sweep.places import THIS_MACHINE, machine_conf
 from sweep.predict import hardware
 from sweep.predict.hardware import Device, by_device_name, device_for, device_of
+from sweep.refusals import ConfigError
 from tests.conftest import environment
 
 PEAKS = {
@@ -89,7 +90,7 @@ def test_every_figure_has_its_source(name: str) -> None:
 
 
 def test_hydra_reads_the_same_as_we_do() -> None:
-    config.register()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name in PEAKS:
             made = OmegaConf.to_object(compose("config", [f"hardware={name}"]))
@@ -201,12 +202,12 @@ def test_what_the_command_line_changes_is_given_and_no_figure_of_the_data_sheet(
     assert (device.grade("memory_bytes"), device.grade("price_per_hour")) == (GIVEN, GIVEN)
     assert device.grade("bandwidth_bytes_s") == DATA_SHEET
     alone = device_of(Hardware(price_per_gpu_hour=3.0))
-    assert alone == Device(AUTO, price_per_hour=3.0, origins={"price_per_hour": config.Origin(GIVEN)})
+    assert alone == Device(AUTO, price_per_hour=3.0, origins={"price_per_hour": Origin(GIVEN)})
 
 
 def test_hardware_of_a_plan_from_another_machine_is_as_the_plan_has_it() -> None:
     """Its file is not here."""
-    stored = Hardware(name=THIS_MACHINE, memory_gb=8.0, sources={"memory_gb": config.Origin(MEASURED)})
+    stored = Hardware(name=THIS_MACHINE, memory_gb=8.0, sources={"memory_gb": Origin(MEASURED)})
     device = device_of(stored)
     assert device is not None
     assert (device.memory_bytes, device.grade("memory_bytes")) == (8e9, MEASURED)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import DRIVER, MEASURED
+from sweep.config.hardware import DRIVER, MEASURED
 from sweep.places import THIS_MACHINE, machine_conf
 from sweep.predict import measure
 from sweep.predict.__main__ import COMMANDS

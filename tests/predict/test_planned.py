@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sweep import config
-from sweep.config import CONF, Hardware
+from sweep.config.hardware import Hardware
+from sweep.config.run import CONF, register
 from sweep.findings import SKIP
 from sweep.machine.devices import Devices
-from sweep.plan import cells as plan
-from sweep.plan.cells import AA, Plan, build_plan, repeats_of_baselines
+from sweep.plan.building import build_cell
+from sweep.plan.cells import AA, Cell, again
+from sweep.plan.plans import Plan, build_plan, repeats_of_baselines
 from sweep.predict import devices, fitting
 from sweep.predict.devices import device_chosen, device_here
 from sweep.predict.hardware import Device, device_for, hardware_for
@@ -26,15 +27,15 @@ QWEN = ("engine=vllm_omni", "model=qwen_image", "workload=image_1024", "engine.m
 def hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On a machine that nothing was measured on."""
     monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / "cache"))
-    config.register()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
 
-def cell(*given: str, gpus: int = 4) -> plan.Cell:
+def cell(*given: str, gpus: int = 4) -> Cell:
     """A cell on a machine with GPUs."""
     kind = Devices("cuda", gpus) if "engine=vllm_omni" in given else Devices("cpu", 4)
-    return plan.build_cell(compose("config", list(given)), lambda run: kind, lambda run: "", lambda run, found: None)
+    return build_cell(compose("config", list(given)), lambda run: kind, lambda run: "", lambda run, found: None)
 
 
 def planned(*batches: int, features: tuple[str, ...] = ("[]", "cfg_parallel", "teacache")) -> Plan:
@@ -113,7 +114,7 @@ def test_what_may_gain_most_is_what_is_fast_or_uncertain() -> None:
     other = next(one for one in made.cells if one.features == ("cfg_parallel",))
     assert found.cells[cached.key].error > found.cells[other.key].error, "how much a cache skips is assumed"
     assert found.worth(cell("engine=noop", "feature=teacache")) == math.inf, "nobody knows"
-    repeated = plan.again(cached, 1)
+    repeated = again(cached, 1)
     assert found.worth(repeated) == worth["teacache",]
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from sweep.analysis.paired import FASTER, NO_DIFFERENCE, SLOWER
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import DONE, RequestRow, RunResult
 from tests.recorded import unpack

@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from sweep.plan.cells import BASELINE, FEATURE, Cell, again, build_plan
+from sweep.plan.cells import BASELINE, FEATURE, Cell, again
+from sweep.plan.plans import build_plan
 from sweep.report import report_rows
 from sweep.report.build import rebuild
 from sweep.report.conclusions import conclude

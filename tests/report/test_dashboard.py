@@ -11,7 +11,7 @@ import pytest
 
 from sweep.analysis.ladders import KNEE, Ladder
 from sweep.analysis.summary import Summary
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.report import dashboard
 from sweep.report.charts import REQUESTS, Chart, charts
 from sweep.report.load_cells import LoadCell

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas
 import pytest
 
-from sweep.config import ConfigError
 from sweep.frames import SweepTables, load
-from sweep.plan.cells import Plan, build_plan
+from sweep.plan.plans import Plan, build_plan
+from sweep.refusals import ConfigError
 from sweep.report.build import rebuild
 from sweep.report.page import published
 from sweep.results.folder import SweepFolder

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sweep.analysis import columns, paired
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.report import words
 from sweep.report.page import contents, html
 from sweep.report.page.embed import Picture

@@ -16,7 +16,7 @@ from sweep.analysis.summary import Row, summarise
 from sweep.checkpoints.world import pictures as world
 from sweep.checkpoints.world import scenes, sentences
 from sweep.findings import WARN
-from sweep.plan.cells import Plan, build_plan
+from sweep.plan.plans import Plan, build_plan
 from sweep.report.plots.draw import PLOTS, cleaned
 from sweep.report.plots.pictures import draw_pictures
 from sweep.results.folder import SweepFolder

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sweep.findings import Finding
-from sweep.plan.cells import Plan, build_plan
+from sweep.plan.plans import Plan, build_plan
 from sweep.report.build import rebuild
 from sweep.report.plan_table import print_plan
 from sweep.report.plots import draw

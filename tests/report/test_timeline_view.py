@@ -10,7 +10,7 @@ from profiling.measured_cell import UNKNOWN, Reading, RecordedCell, read_cell
 from profiling.phases import PhaseRecord
 from profiling.timeline.bottleneck import held_up_by, phase_times
 from profiling.timeline.lanes import LEFT_OUT, window_of
-from sweep.plan.cells import Plan
+from sweep.plan.plans import Plan
 from sweep.report.page import contents
 from sweep.report.page.html import CellView, render
 from sweep.report.page.timeline_view import PROCESSES, bottleneck_words, view

@@ -17,10 +17,11 @@ from msgspec import structs
 from PIL import Image
 
 from profiling.atomic_write import write_atomic
-from sweep.config import ConfigError
 from sweep.frames import load
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.plan.typed import typed
+from sweep.refusals import ConfigError
 from sweep.report.build import rebuild
 from sweep.report.plots import draw
 from sweep.results import stored_images

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import sweep.frames
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.report.build import rebuild
 from sweep.results import stored_events
 from sweep.results.folder import SweepFolder

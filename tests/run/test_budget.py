@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import ConfigError, RunConfig, seconds_of
-from sweep.plan.cells import AA, REPEAT, Cell, Plan, again, build_plan, repeats_of_baselines
+from sweep.config.run import RunConfig
+from sweep.config.values import seconds_of
+from sweep.plan.cells import AA, REPEAT, Cell, again
+from sweep.plan.plans import Plan, build_plan, repeats_of_baselines
 from sweep.predict.times import Times, makespan
+from sweep.refusals import ConfigError
 from sweep.results.earlier import NOTHING_KNOWN, Expected
 from sweep.results.records import ERROR, RunResult
 from sweep.run.budget import Budget, Known, Took, expected_to_fit, fitting, ordered

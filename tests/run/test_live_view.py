@@ -11,7 +11,8 @@ from msgspec import structs
 from rich.console import Console
 
 from sweep.analysis import early
-from sweep.plan.cells import Cell, Plan, build_plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan, build_plan
 from sweep.results.folder import SweepFolder
 from sweep.results.records import RunResult
 from sweep.run import live_view

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweep.config import ConfigError
+from sweep.refusals import ConfigError
 from sweep.workload import arrivals
 
 SEEDS = range(20)

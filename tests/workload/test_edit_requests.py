@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sweep.config import ConfigError, Workload
+from sweep.config.workload import Workload
+from sweep.refusals import ConfigError
 from sweep.workload.inputs import Inputs, read_inputs
 from sweep.workload.requests import batches, build_requests, number_of_requests
 

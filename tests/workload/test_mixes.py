@@ -4,8 +4,10 @@ import statistics
 
 import pytest
 
-from sweep.config import ConfigError, Mix, Workload
+from sweep.config.load import Mix
+from sweep.config.workload import Workload
 from sweep.engines.protocol import Request
+from sweep.refusals import ConfigError
 from sweep.workload.mixes import TO_MAKE, mixed
 from sweep.workload.requests import build_requests
 

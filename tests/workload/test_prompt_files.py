@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import ConfigError, Workload
+from sweep.config.workload import Workload
+from sweep.refusals import ConfigError
 from sweep.workload.inputs import ReadOnce, read_inputs
 from sweep.workload.prompt_files import read_prompt_file
 from sweep.workload.prompts import load_prompts

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import ConfigError, Workload
+from sweep.config.workload import Workload
+from sweep.refusals import ConfigError
 from sweep.workload.prompts import estimate_tokens, load_prompts, shipped_prompts, shipped_rows
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import ConfigError, Workload
+from sweep.config.workload import Workload
+from sweep.refusals import ConfigError
 from sweep.run import source_pictures
 from sweep.workload.prompts import shipped_prompts
 from sweep.workload.requests import batches, build_requests

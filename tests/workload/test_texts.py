@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sweep.config import ConfigError, Workload
+from sweep.config.workload import Workload
+from sweep.refusals import ConfigError
 from sweep.workload.inputs import Inputs, read_inputs
 from sweep.workload.texts import OUTPUT_LEN, TOKEN_IDS, text_requests
 

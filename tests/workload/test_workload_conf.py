@@ -6,7 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from sweep.checkpoints.recipe import FAMILIES
-from sweep.config import Model, Stack, Workload
+from sweep.config.model import Model, Stack
+from sweep.config.workload import Workload
 from sweep.workload.prompts import load_prompts
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -6,7 +6,7 @@ The pipeline calls its AR model's `generate` with do_sample=True, and the rest i
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.stage_fields import SAMPLING
+from sweep.config.stages import SAMPLING
 
 
 def apply(encoder: Any, asked: Mapping[str, Any]) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from sweep.config import TEXT, Feature, RunConfig
+from sweep.config.feature import Feature
+from sweep.config.model import TEXT
+from sweep.config.run import RunConfig
+from sweep.config.stages import SAMPLING
 from sweep.engines.checkpoint_files import pipeline_of
 from sweep.engines.diffusers.families import FAMILIES, FEATURES, ONE_AT_A_TIME, PROMPT_TOKENS
 from sweep.engines.registry import EditInputs, EngineKind, Preflight
 from sweep.findings import SKIP, Finding
-from sweep.stage_fields import SAMPLING
 
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:

@@ -4,9 +4,11 @@ import os
 import urllib.parse
 from collections.abc import Sequence
 
-from sweep.config import Feature, RunConfig, require
+from sweep.config.feature import Feature
+from sweep.config.run import RunConfig
 from sweep.engines.endpoint.server import servers
 from sweep.engines.registry import EngineKind, Preflight
+from sweep.refusals import require
 
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:

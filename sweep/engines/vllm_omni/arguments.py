@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep.config import ConfigError, Feature
+from sweep.config.feature import Feature
 from sweep.engines.feature_arguments import with_ranks
+from sweep.refusals import ConfigError
 
 
 def arguments(features: Sequence[Feature], ranks: int) -> dict[str, Any]:

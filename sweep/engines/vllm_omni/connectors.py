@@ -30,7 +30,7 @@ CONNECTORS = {
     "yuanrong": Connector("YuanrongConnector", "datasystem"),
     "yuanrong_transfer_engine": Connector("YuanrongTransferEngineConnector", on="Ascend NPUs", extra=_RDMA),
 }
-"""By their names in sweep.stage_fields.CONNECTORS."""
+"""By their names in sweep.config.stages.CONNECTORS."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which pipelines of vLLM-Omni edit several pictures at once, or take a mask. Names only: read while planning."""
 
-from sweep.config import RunConfig
+from sweep.config.run import RunConfig
 from sweep.engines.checkpoint_files import pipeline_of
 from sweep.engines.registry import EditInputs
 

@@ -7,7 +7,10 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweep.config import EDITS, Feature, RunConfig, require
+from sweep.config.feature import Feature
+from sweep.config.model import EDITS
+from sweep.config.run import RunConfig
+from sweep.config.stages import PREFIX, SAMPLING
 from sweep.engines.registry import EngineKind, Preflight, served
 from sweep.engines.vllm_omni import attention
 from sweep.engines.vllm_omni.arguments import arguments
@@ -26,7 +29,7 @@ from sweep.engines.vllm_omni.families import (
 from sweep.engines.vllm_omni.placement import misplaced, own_devices
 from sweep.engines.vllm_omni.serve_flags import without_flag
 from sweep.findings import SKIP, Finding
-from sweep.stage_fields import PREFIX, SAMPLING
+from sweep.refusals import require
 
 if TYPE_CHECKING:
     from sweep.engines.vllm_omni import options

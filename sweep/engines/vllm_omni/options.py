@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sweep.config import nearest
 from sweep.engines.vllm_omni.option_source import (
     Source,
     attributes,
@@ -23,6 +22,7 @@ from sweep.engines.vllm_omni.option_source import (
     spelled,
     spelled_flags,
 )
+from sweep.refusals import nearest
 
 Place = Literal["omni", "ar_stage", "dit_stage", "sampling"]
 

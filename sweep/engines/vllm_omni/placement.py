@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.stage_fields import PREFIX, device_numbers
+from sweep.config.stages import PREFIX, device_numbers
 
 Devices = tuple[int, ...]
 

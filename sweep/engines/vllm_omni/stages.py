@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sweep.config.stages import SAMPLING
 from sweep.engines.images import read_inputs, read_mask
 from sweep.engines.protocol import EngineSpec, Request
 from sweep.engines.tokens import fit_tokens
@@ -19,7 +20,6 @@ from sweep.engines.vllm_omni import connectors
 from sweep.engines.vllm_omni.families import BATCHING, PROMPT_TOKENS, TWO_STAGES, guidance
 from sweep.engines.vllm_omni.placement import placed
 from sweep.engines.vllm_omni.versions import Generated
-from sweep.stage_fields import SAMPLING
 
 BATCH_WAIT_MS = 25.0
 """How long vLLM-Omni may wait for a batch to fill; a full batch does not wait, and ours are always full."""

@@ -12,7 +12,8 @@ from typing import Any
 from profiling.phases import PHASES
 from sweep.analysis import prompt_checks, world_questions
 from sweep.analysis.control_group import ControlGroup
-from sweep.plan.cells import Cell, Plan
+from sweep.plan.cells import Cell
+from sweep.plan.plans import Plan
 from sweep.report.page import environment, timeline_view
 from sweep.report.page.embed import Picture
 from sweep.report.page.html import CellView, ImageView, ReportContext, phases_of, render, with_section

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sweep.analysis import columns
-from sweep.analysis.columns import QUALITY, SPEED, Column
+from sweep.analysis.column import QUALITY, SPEED, Column
 from sweep.findings import NOT_RUN, SKIP, STATUSES
 from sweep.plan.cells import BASELINE
 from sweep.report import words

@@ -14,6 +14,7 @@ from profiling.atomic_write import replaced
 from profiling.phases import EXCLUSIVE_PHASES, OTHER
 from profiling.plot_style import GREY, LIGHT, PHASE_COLOURS, lay_out, style
 from sweep.analysis import columns, paired
+from sweep.analysis.column import METRIC, PHASE, QUALITY
 from sweep.findings import LOST
 from sweep.plan.cells import AA
 from sweep.report.plots import intervals, sheet
@@ -59,7 +60,7 @@ NUMBERS = (
         "speedup_high",
         "interaction_gain",
     ),
-    *columns.of_kind(columns.METRIC, columns.PHASE, columns.QUALITY),
+    *columns.of_kind(METRIC, PHASE, QUALITY),
 )
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number legible on a line
 FASTER, UNCLEAR, SLOWER, NO_INTERVAL = "#0173B2", LIGHT, "#D55E00", "#56B4E9"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from profiling.plot_style import GREY
 from sweep.analysis import image_metrics, image_pairs, prompt_checks, world_questions
-from sweep.plan.cells import AA, Cell, Plan
+from sweep.plan.cells import AA, Cell
+from sweep.plan.plans import Plan
 from sweep.report.plots import sheet
 from sweep.report.plots.panels import BAD
 from sweep.report.plots.sheet import font

@@ -60,5 +60,6 @@ def _available() -> int:
     """Bytes that this process may still take."""
     free: int = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-        free = min(free, int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text()))
+        most, used = (int((_GROUP / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
+        free = min(free, most - used)
     return max(0, free)
