@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CLOSE = 0.15
 """How far measured p50 and p95 may be from predicted ones, relative, below saturation."""
 
+OTHER_BATCHES = 0.1
+"""How far the mean size of batches may be from the predicted one, relative, before it explains what is off."""
+
 OFF = "off_prediction"
 """Code of the note that they are farther."""
 
@@ -155,6 +158,10 @@ def explained(rung: Rung) -> str:
     longer = service_sources.longer(rung.station.service, rung.data)
     took = f"its batches took {longer:.2f} times as long as those that the prediction rests on"
     if not rung.is_open:
+        held, predicted = rung.row["batch_mean"], rung.predicted.batch_mean
+        if held and predicted and abs(held / predicted - 1) > OTHER_BATCHES:
+            sizes = f"its batches held {held:.2f} requests on average, those of the model {predicted:.2f}"
+            return f"{sizes}: which requests share a batch depends on milliseconds"
         return f"{took}; the machine changed, or requests that overlap slow each other down"
     p50_s, p95_s = again = replayed(rung)
     known = [(value, said) for value, said in zip(rung.measured, again, strict=True) if value and said]

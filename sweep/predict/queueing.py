@@ -79,6 +79,7 @@ class Served:
     sent_s: "numpy.ndarray"  # when they were due
     done_s: "numpy.ndarray"  # when they were answered
     busy_s: "numpy.ndarray"  # (lanes,): of all servers together
+    batches: "numpy.ndarray | None" = None  # (lanes,): of a closed load, how many there were
 
     @property
     def latency_s(self) -> "numpy.ndarray":
@@ -99,6 +100,7 @@ class Figures:
     per_s: float  # requests done a second
     busy: float  # share of the time in which servers work, 1 is all of them
     attained: float | None = None  # share of requests that meet the limit on latency, refused ones included
+    batch_mean: float | None = None  # requests in a batch, of a closed load
 
     def with_ranges_of(self, other: "Figures") -> "Figures":
         """The same with the ranges of lanes whose service times were drawn anew."""
@@ -281,7 +283,7 @@ def served_closed(
     waiting = numpy.full((lanes, max(in_flight, station.batch)), math.inf)  # when each client's request comes
     waiting[:, : min(in_flight, count)] = 0.0
     sent, served_ = numpy.full(lanes, min(in_flight, count)), numpy.zeros(lanes, dtype=int)
-    free, busy = numpy.zeros((lanes, station.servers)), numpy.zeros(lanes)
+    free, busy, batches = numpy.zeros((lanes, station.servers)), numpy.zeros(lanes), numpy.zeros(lanes, dtype=int)
     going = numpy.arange(lanes)
     for step in range(count):
         going = going[served_[going] < count]
@@ -294,6 +296,7 @@ def served_closed(
         took_s = times.of(going, size, draws[going, step])
         free[going, server] = start + took_s + station.service.pause_s
         busy[going] += took_s + station.service.pause_s
+        batches[going] += 1
         for place in range(station.batch):
             some = size > place
             lane = going[some]
@@ -303,7 +306,7 @@ def served_closed(
             line[some, place] = numpy.where(sent[lane] < count, answered, math.inf)
             sent[lane] = numpy.minimum(sent[lane] + 1, count)
         waiting[going] = line
-    return Served(sent_s, done_s, busy)
+    return Served(sent_s, done_s, busy, batches)
 
 
 def settled_closed(found: Served, in_flight: int) -> "numpy.ndarray":
@@ -327,6 +330,7 @@ def figures(found: Served, servers: int, chosen: "numpy.ndarray", limit_s: float
     span_s = numpy.nanmax(found.done_s, axis=1) - numpy.nanmin(found.sent_s, axis=1)
     rates = {"per_s": float(_rates(found, chosen).mean()), "busy": float((found.busy_s / span_s).mean() / servers)}
     attained = None if limit_s is None else float((every <= limit_s).sum() / chosen.sum())
+    held = None if found.batches is None else float((~numpy.isnan(found.done_s)).sum() / found.batches.sum())
     if not every.size:
         return Figures(None, None, None, None, None, None, **rates, attained=attained)
     p50_s, p95_s, p99_s = (float(one) for one in numpy.percentile(every, (50, 95, 99)))
@@ -342,6 +346,7 @@ def figures(found: Served, servers: int, chosen: "numpy.ndarray", limit_s: float
         p95_range_s=(low[1], high[1]),
         **rates,
         attained=attained,
+        batch_mean=held,
     )
 
 

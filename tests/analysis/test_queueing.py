@@ -259,6 +259,21 @@ def test_closed_loads_are_predicted_too() -> None:
     assert "3 in flight are within" in found.text
 
 
+def test_batches_of_another_size_than_the_models_are_named_as_the_reason() -> None:
+    made = Made(batch=4)
+    made.alone()
+    made.offline(4)
+    rows = [request(n, 0.7 * (n // 2), 0.62, batch_index=n // 2) for n in range(60)]
+    batches = [BatchRow(n, 0, 0.6, {}, {}, ()) for n in range(30)]
+    row = made.add({"name": "closed", "max_concurrency": 2}, (rows, batches))
+    made.found()
+    (note,) = row["notes"]
+    assert note.text.endswith(
+        "its batches held 2.00 requests on average, those of the model 1.00: which requests share a batch depends on "
+        "milliseconds"
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "load", "more", "why"),
     [
