@@ -68,10 +68,12 @@ class Rung:
 
     @property
     def by_chance(self) -> bool:
-        """Whether p50 and p95 lie within what 95 % of such loads show, as well as service times are known."""
-        ranges = (self.predicted.p50_range_s, self.predicted.p95_range_s)
-        known = [(value, ends) for value, ends in zip(self.measured, ranges, strict=True) if value and ends]
-        return bool(known) and all(low <= value <= high for value, (low, high) in known)
+        """Whether p50 and p95, where they are not close, lie within what 95 % of such loads show, as well as service
+        times are known."""
+        ranges = {"p50": self.predicted.p50_range_s, "p95": self.predicted.p95_range_s}
+        measured = dict(zip(("p50", "p95"), self.measured, strict=True))
+        far = [name for name, error in self.errors.items() if abs(error) > CLOSE]
+        return bool(self.errors) and all(_within(measured[name], ranges[name]) for name in far)
 
     @property
     def off(self) -> bool:
@@ -132,6 +134,10 @@ class Queueing:
         near = [one for one in judged if not one.off]
         which = f"{what} of {_loads(near)} are within {CLOSE:.0%} of the prediction, but " if near else ""
         return f"{head}; {which}{off_by(worst, name)}: {explained(worst)}"
+
+
+def _within(value: float | None, ends: tuple[float, float] | None) -> bool:
+    return value is not None and ends is not None and ends[0] <= value <= ends[1]
 
 
 def _loads(rungs: Sequence[Rung]) -> str:

@@ -176,6 +176,22 @@ def test_what_chance_does_to_a_short_load_is_said_to_be_chance() -> None:
         assert rung.by_chance == ("chance alone" in rung.row["notes"][0].text)
 
 
+def test_what_is_close_need_not_be_within_what_chance_does() -> None:
+    """Two in flight on a server of batches: p50 is that of one mode or the other, and p95 is close in both."""
+    made = Made(batch=4)
+    made.alone()
+    row = made.opened(0.6)
+    rung = dataclasses.replace(made.found()[-1].rungs[-1], row=row)
+    p50_s, p95_s = rung.measured
+    assert p50_s
+    assert p95_s
+    near = {"p95_s": p95_s * 0.95, "p95_range_s": (0.9 * p95_s, 0.96 * p95_s)}
+    wide = dataclasses.replace(rung.predicted, p50_s=p50_s * 0.6, p50_range_s=(0.5 * p50_s, 1.1 * p50_s), **near)
+    assert dataclasses.replace(rung, predicted=wide).by_chance
+    narrow = dataclasses.replace(wide, p50_range_s=(0.5 * p50_s, 0.9 * p50_s))
+    assert not dataclasses.replace(rung, predicted=narrow).by_chance
+
+
 def test_over_saturated_loads_are_not_held_against_the_model() -> None:
     made = Made()
     made.alone()
