@@ -64,13 +64,13 @@ class CompatSweeper(Sweeper):
     def _at_once(self) -> int:
         """How many jobs the launcher runs at once, as far as its configuration says."""
         launcher = self.config.hydra.launcher
-        told = launcher.get("n_jobs", launcher.get("array_parallelism", 1)) or 1
-        return int(told) if int(told) > 0 else os.cpu_count() or 1
+        jobs = launcher.get("n_jobs", launcher.get("array_parallelism", 1)) or 1
+        return int(jobs) if int(jobs) > 0 else os.cpu_count() or 1
 
     def _needs_no_jobs(self) -> bool:
         """Whether Hydra would run jobs one after another in this process, and do nothing else for them.
 
-        Each job costs a composition of all configuration, which takes longer than an engine that does nothing.
+        Each job composes the whole configuration, which takes longer than an engine that does nothing.
         """
         hydra = self.config.hydra
         own = (hydra.job.env_set, hydra.job.chdir, hydra.callbacks, hydra.output_subdir)
@@ -97,7 +97,7 @@ class CompatSweeper(Sweeper):
         _refuse_several(axes)
         feature_axis = [feature_names(value) for value in axes.pop("feature", ["[]"])]
         words = {word: [feature_names(value) for value in axes.pop(word, ())] for word in (BASE, ADD)}
-        adding = add_ons(words, with_features="feature" in typed)  # takes the place of a study's features
+        adding = add_ons(words, with_features="feature" in typed)  # replaces a study's features
         rest = [[f"{key}={value}" for value in values] for key, values in axes.items()]
         cells: list[Any] = []
         for product in itertools.product(*rest):
@@ -118,7 +118,7 @@ class CompatSweeper(Sweeper):
             if adding:
                 base, *others = these
                 these = [base, *(replace(cell, base_key=base.key) for cell in others)]
-            attached = registry.kind(bare.engine.name).attaches  # whose features are not ours to leave out
+            attached = registry.kind(bare.engine.name).attaches  # an attached server keeps its features
             if bare.baselines and not attached and any(cell.role == FEATURE and not cell.skip for cell in these):
                 mine = [*common, "feature=[]"]
                 these.append(cell_from(bare, mine, _varied(mine, varying), read))
@@ -146,11 +146,11 @@ ONE = {
     "budget": "a sweep has one budget",
     "skip_oom": "choose true or false for the whole sweep",
 }
-"""What holds for a sweep as a whole, and is part of no cell's key."""
+"""Settings of the whole sweep, which are not part of any cell's key."""
 
 
 def _refuse_several(axes: dict[str, list[str]]) -> None:
-    """Check that what holds for the whole sweep has one value: nothing that is measured depends on it."""
+    """Check that each setting of the whole sweep has one value: no measurement depends on it."""
     from sweep.refusals import require
 
     for name, why in ONE.items():
@@ -159,7 +159,7 @@ def _refuse_several(axes: dict[str, list[str]]) -> None:
 
 
 SAID = {"load": "{}", "load.max_concurrency": "{} in flight", "load.request_rate": "{}/s"}
-"""What labels say instead of `name=value`."""
+"""How labels show these settings, instead of `name=value`."""
 
 
 def _varied(overrides: list[str], varying: set[str]) -> str:
@@ -167,10 +167,10 @@ def _varied(overrides: list[str], varying: set[str]) -> str:
     from sweep.masking import masked_text
     from sweep.plan.axes import short_name
 
-    offline = "load=offline" in overrides  # whatever else is said of loads
+    offline = "load=offline" in overrides  # then other load settings have no effect
     own = [o for o in overrides if not (offline and o.startswith("load."))]
-    told = [masked_text(o).split("=", 1) for o in own if o.split("=", 1)[0] in varying - {"batch", "feature"}]
-    return " ".join(SAID.get(name, f"{short_name(name)}={{}}").format(value) for name, value in told)
+    pairs = [masked_text(o).split("=", 1) for o in own if o.split("=", 1)[0] in varying - {"batch", "feature"}]
+    return " ".join(SAID.get(name, f"{short_name(name)}={{}}").format(value) for name, value in pairs)
 
 
 def _combos(arguments: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-if not TYPE_CHECKING:  # else no name that is missing would be an error
+if not TYPE_CHECKING:  # otherwise a missing name would not be an error
 
     def __getattr__(name: str) -> "ModuleType":
-        """`sweep.api` and `sweep.frames` after `import sweep`, imported when they are asked for."""
+        """`sweep.api` and `sweep.frames` after `import sweep`, imported on first use."""
         if name in ("api", "frames"):
             import importlib
 

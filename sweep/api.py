@@ -1,8 +1,8 @@
 """Sweeps from Python: `from sweep.api import run, plan, compare, load`. docs/python.md shows them.
 
-`run`, `plan` and `compare` start the real commands in processes of their own, so that their answers are the commands',
+`run`, `plan` and `compare` start the real commands in separate processes, so that their answers are the commands' own:
 in a notebook, in a script without `if __name__ == "__main__"`, and whatever else the program has imported.
-They are here and not in `sweep` because `sweep.run`, `sweep.plan` and `sweep.compare` are packages.
+They are here, not in `sweep`, because `sweep.run`, `sweep.plan` and `sweep.compare` are packages.
 """
 
 import dataclasses
@@ -92,8 +92,8 @@ class Comparison:
 def run(overrides: Overrides, folder: str | Path | None = None, *, quiet: bool = False) -> SweepTables:
     """`python -m sweep -m OVERRIDES`: run a sweep and return what it measured.
 
-    `overrides` is what one types, as one string or a list (`["feature=teacache", "batch=1,2"]`), or a dict, in which
-    lists are swept (`{"feature": "teacache", "batch": [1, 2]}`). `folder` is the sweep's; run again with the same
+    `overrides` are the command line's, as one string or a list (`["feature=teacache", "batch=1,2"]`), or a dict, in
+    which lists are swept (`{"feature": "teacache", "batch": [1, 2]}`). `folder` is the sweep's; run again with the same
     folder, only missing cells run. None makes a new one in outputs/. `quiet` shows no progress.
 
     Cells that are FAIL or ERROR raise nothing: see `status` in the summary. Raises SweepError when there is no result,

@@ -40,7 +40,7 @@ def prepared(arguments: Sequence[str]) -> list[str]:
 _GATE = re.compile(r"\+{0,2}(feature\.(\w+)\.gate\.\w+=.*)", re.DOTALL)
 
 _NULL, QUOTED_NULL = re.compile(r"\bnull\b"), "'null'"
-"""Hydra's grammar knows no choice of null; quoted, it is read as a gate that is not used."""
+"""Quote null: Hydra's grammar has no choice of null, and reads the quoted one as an unused gate."""
 
 
 def _of_one(override: str, chosen: str) -> bool:
@@ -50,7 +50,7 @@ def _of_one(override: str, chosen: str) -> bool:
 
 
 def forced(override: str) -> str:
-    """`feature.teacache.gate.fail_ssim=0.9` as one that adds what the feature's file does not set; others as they are.
+    """`feature.teacache.gate.fail_ssim=0.9` as an override that adds what the feature's file lacks; others unchanged.
 
     A file sets the gates that it uses; which there are is checked when cells are planned.
     """
@@ -73,7 +73,7 @@ def contradiction(arguments: Sequence[str]) -> str:
 
 
 def _separated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags, each with its value, and the overrides, which may stand in any order. Raises ConfigError."""
+    """Hydra's flags, each with its value, and the overrides, in any order. Raises ConfigError."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -99,7 +99,7 @@ def _separated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not value and action.nargs in (None, "?"):  # a flag without a value has nargs 0
             given += _value(rest, action, overrides)
         if given == [argument] and not value and action.nargs == "?":
-            given = [f"{action.option_strings[0]}={action.const}"]  # else it would take the override after it
+            given = [f"{action.option_strings[0]}={action.const}"]  # otherwise it would consume the next override
         flags += given
     parser.parse_args(flags)
     return flags, overrides
@@ -131,7 +131,7 @@ def _home(override: str) -> str:
     found = re.fullmatch(r"(\+{0,2}hydra\.(?:run|sweep)\.dir=)(['\"]?)(~[^'\"]*)\2", override)
     if found:
         return f"{found[1]}{found[2]}{at_home(found[3])}{found[2]}"
-    other = re.fullmatch(r"(\+{0,2}[\w./]+=)(~/[^'\",]*)", override)  # Hydra takes no ~ without quotes
+    other = re.fullmatch(r"(\+{0,2}[\w./]+=)(~/[^'\",]*)", override)  # Hydra accepts ~ only in quotes
     return f"{other[1]}{at_home(other[2])}" if other else override
 
 
@@ -139,7 +139,7 @@ def _deferred(override: str) -> str:
     """In a multirun, write `feature.teacache.rel_l1_thresh=0.3` and `base=cfg_parallel` as a choice of one value.
 
     Hydra first composes a configuration without the swept values. It has no features yet and would refuse their
-    fields; and `base` is no field. Choices are left to the sweeper, which knows which cells have the feature.
+    fields; and `base` is not a field. Choices are left to the sweeper, which knows which cells have the feature.
     """
     found = re.fullmatch(r"\+{0,2}(feature\.\w+\.[\w.]+|base|add)=(?!\w+\()(.+)", override, re.DOTALL)
     if not found:
@@ -151,7 +151,7 @@ def _deferred(override: str) -> str:
 
 
 def _check(override: str) -> None:
-    """Values that Hydra would end at with a traceback. Raises ConfigError."""
+    """Refuse values that would end Hydra with a traceback. Raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob
 

@@ -1,7 +1,7 @@
 """The configurations that the overrides of a sweep ask for, without planning or running any of them.
 
 A sweep composes each cell with Hydra, 60 ms each. Here Hydra composes once for each choice of files (model, workload,
-hardware, …); what differs in features or in plain numbers is put in afterwards, so that thousands take a second.
+hardware, …); differences in features or plain numbers are filled in afterwards, so that thousands take a second.
 """
 
 import copy
@@ -37,12 +37,12 @@ PLAIN = {
     "workload.repeats": int,
     "workload.seeds_per_prompt": int,
 }
-"""Fields whose values are put in without Hydra, and their types."""
+"""Fields that are filled in without Hydra, and their types."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One configuration, and what it differs in from the others."""
+    """One configuration, and how it differs from the others."""
 
     run: RunConfig
     features: tuple[str, ...]
@@ -139,7 +139,7 @@ def with_numbers(run: RunConfig, values: Sequence[tuple[str, str]]) -> RunConfig
 
 
 def skipped(run: RunConfig) -> Finding | None:
-    """Why no machine would run it as it is: conflicts, or an engine that lacks a feature or model."""
+    """Why no machine could run it: conflicts, or an engine that lacks a feature or model."""
     chosen = feature_rules.parse_features(run.feature, run.engine.name)
     if reason := unusable(chosen, run):
         return reason

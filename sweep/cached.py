@@ -12,7 +12,7 @@ if TYPE_CHECKING or sys.version_info >= (3, 12):
 else:
 
     class cached_property:
-        """A value that is computed when it is first asked for, and then lies in the object's `__dict__`."""
+        """A value that is computed on first access and then kept in the object's `__dict__`."""
 
         def __init__(self, compute: Callable[[Any], Any]) -> None:
             self.compute = compute

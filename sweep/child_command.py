@@ -1,6 +1,6 @@
-"""`python -m sweep …` and its like in processes of their own, for Python programs and notebooks.
+"""Runs `python -m sweep …` and similar commands in separate processes, for Python programs and notebooks.
 
-A process of its own is the command itself: it composes, measures and ends exactly as from a shell, whatever this
+A separate process is the command itself: it composes, measures and ends exactly as from a shell, whatever this
 program has imported or configured. Knows nothing of what the command does.
 """
 
@@ -25,15 +25,15 @@ WIDTH = 120
 """Columns of the tables that a notebook shows."""
 
 GRACE_S = 2.0
-"""After an interrupt, seconds in which the command is expected to end because it got the signal as well."""
+"""Seconds in which the command should end after an interrupt, because it received the signal too."""
 
 SETTLED_S = 0.2
-"""Seconds without output after which a command that ended has said everything, though others may hold its streams."""
+"""Seconds without output after which an ended command's output is complete, though others may hold its streams."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code, and what it printed as far as that was caught."""
+    """How a command ended: exit code, and the output that was captured."""
 
     module: str
     code: int
@@ -77,7 +77,7 @@ def run(module: str, arguments: Sequence[str], show: bool = True, catch: bool = 
             except KeyboardInterrupt:
                 interrupted = forward = True
                 err.hold = False  # it says how to end at once
-            except TimeoutError:  # the signal was for this process alone
+            except TimeoutError:  # only this process got the signal
                 process.send_signal(signal.SIGINT)
                 forward = False
     except BaseException:
@@ -92,7 +92,7 @@ def run(module: str, arguments: Sequence[str], show: bool = True, catch: bool = 
 
 
 def _environment(variables: dict[str, str], plain: bool) -> dict[str, str]:
-    """The same framework as this one, wherever it was imported from, and text that we can read."""
+    """Variables with which the command imports this same framework, and prints text that we can read."""
     root = str(Path(sweep.__file__).resolve().parents[1])
     installed = [*site.getsitepackages(), site.getusersitepackages()]
     if root not in installed:  # there it is found anyway, and would come before the standard library
@@ -107,10 +107,10 @@ def _environment(variables: dict[str, str], plain: bool) -> dict[str, str]:
 
 
 class _Caught:
-    """What came from a stream, shown as it comes where there is something to print to.
+    """A stream's output, shown as it arrives if there is something to print to.
 
-    With `hold`, the last line waits until there is another one: it may say why the command ends with bad input, and
-    then an exception has it.
+    With `hold`, the last line is held back until another follows: it may say which input is bad, and then it goes
+    into an exception.
     """
 
     def __init__(self, shown: TextIO | None, hold: bool = False) -> None:
@@ -125,7 +125,7 @@ class _Caught:
         self._print(self._text.rstrip("\n").rfind("\n") + 1 if self.hold else len(self._text))
 
     def end(self, last_line: bool = True) -> str:
-        """All that came; shows the last line too, if it has not been shown and is wanted."""
+        """Everything received; also shows the last line, if it is wanted and not shown yet."""
         self._text += self._decoder.decode(b"", final=True)
         if last_line:
             self._print(len(self._text))
@@ -139,7 +139,7 @@ class _Caught:
 
 
 def _pump(process: "subprocess.Popen[bytes]", streams: Mapping[IO[bytes], _Caught], patience_s: float) -> None:
-    """Take in what the command prints until it ends. Raises TimeoutError when it has not after `patience_s`."""
+    """Read what the command prints until it ends. Raises TimeoutError when it has not after `patience_s`."""
     deadline_s = time.monotonic() + patience_s
     with selectors.DefaultSelector() as ready:
         for stream, into in streams.items():

@@ -1,7 +1,7 @@
 """The command line: Hydra's entry point, and exit codes for people and CI.
 
-Exit codes: 0 every cell is fine or skipped, 1 a cell is FAIL, ERROR or NOT RUN (but for a budget), 2 bad input, or
-nothing of it can run (reported in one line), 130 Ctrl-C.
+Exit codes: 0 every cell is fine or skipped, 1 a cell is FAIL, ERROR or NOT RUN (except for a budget), 2 bad input, or
+no cell can run (reported in one line), 130 Ctrl-C.
 """
 
 import os

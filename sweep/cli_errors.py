@@ -15,7 +15,7 @@ from sweep.refusals import ConfigError, nearest
 from sweep.results.files import unusable
 
 ENTRANCE = ("sweep.cli", "sweep.__main__", "sweep.job_folder")
-"""Modules that Hydra is called from, and nothing else happens in."""
+"""Modules that do nothing but call Hydra."""
 
 
 def explain(error: BaseException) -> str | None:
@@ -46,7 +46,7 @@ def _went_through_us(error: BaseException) -> bool:
 
 
 def _inside_hydra(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf raised it while composing, which an odd override makes them do in many ways."""
+    """Whether Hydra or OmegaConf raised it while composing; odd overrides make them raise in many ways."""
     if isinstance(error, OSError) or _went_through_us(error):
         return False
     *_, (last, _) = traceback.walk_tb(error.__traceback__)
@@ -54,7 +54,7 @@ def _inside_hydra(error: BaseException) -> bool:
 
 
 def _uncomposable(error: BaseException) -> str:
-    """What Hydra was doing is only in its frames: the override that it was about to apply."""
+    """The override that Hydra was about to apply, which only its stack frames show."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         override = frame.f_locals.get("override")
         line = getattr(override, "input_line", None)
@@ -71,7 +71,7 @@ def _missing_choice(error: Exception) -> str:
     group, _, choice = path.removeprefix("/").rpartition("/")
     if not group:
         return _first_line(str(error))
-    if group.partition("/")[0] in groups():  # of which none has groups inside
+    if group.partition("/")[0] in groups():  # our groups have no groups inside
         group, _, choice = path.removeprefix("/").partition("/")
     if group == "model" and "/" in choice:
         return slips.no_such_model(choice)

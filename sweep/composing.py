@@ -1,4 +1,4 @@
-"""Spares Hydra what it would do again at every composition of the configuration, of which a sweep has one a cell.
+"""Saves Hydra repeated work: a sweep composes the configuration once for each cell.
 
 Knows how Hydra finds and reads files, not what is in them.
 """
@@ -23,10 +23,10 @@ from sweep.config.run import CONF
 from sweep.places import machine_conf
 
 OVERRIDES_MODE = re.compile(r"[+~]*hydra(\.mode|\.searchpath)?=")
-"""Overrides that may say whether it is a sweep, themselves or through further files."""
+"""Overrides that may decide whether it is a sweep, directly or through further files."""
 
 SETS_MODE = re.compile(rb"^[^#\n]*\bmode['\"]?\s*:", re.MULTILINE)
-"""In a file that may."""
+"""The same in a file."""
 
 KEEPS_NODES = "no_deepcopy_set_nodes"
 """The flag under which Hydra merges."""
@@ -40,7 +40,7 @@ _choices = defaults_list._create_interpolation_map
 
 
 def compose_less() -> None:
-    """Have Hydra read and merge the same files once a command, and do nothing where that can tell it nothing."""
+    """Have Hydra read and merge the same files once per command, and skip work that cannot give it anything."""
     config_loader_impl.ConfigRepository = ReadOnce
     config_loader_impl.ConfigLoaderImpl._compose_config_from_defaults_list = merged
     defaults_list._create_interpolation_map = choices
@@ -48,7 +48,7 @@ def compose_less() -> None:
 
 
 class ReadOnce(ConfigRepository):
-    """Files and schemas as they were when first asked for. Every composition gets copies, as it changes them."""
+    """Files and schemas as they were first read. Every composition gets copies, because it changes them."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
@@ -56,11 +56,11 @@ class ReadOnce(ConfigRepository):
         self.merged: dict[tuple[str, ...], Merged] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReadOnce":
-        """For one composition, which may look in further places; what was read is shared."""
+        """For one composition, which may search further places; what was read is shared."""
         return copy.copy(self)
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        """As Hydra's own, from memory the second time."""
+        """Like Hydra's own, but from memory the second time."""
         place = (config_path, *self.places())
         if place not in self.read:
             self.read[place] = pickle.dumps(super().load_config(config_path))
@@ -68,19 +68,19 @@ class ReadOnce(ConfigRepository):
         return result
 
     def places(self) -> tuple[str, ...]:
-        """Where files are looked for."""
+        """Where files are searched for."""
         return tuple(f"{source.scheme()}://{source.path}" for source in self.sources)
 
 
 class Merged:
-    """Configurations of the same places: whole ones, and what several of them begin with. They too are copied."""
+    """Merged configurations of the same places: whole ones, and beginnings that several share. Also copied."""
 
     def __init__(self) -> None:
         self.whole: dict[tuple[File, ...], bytes] = {}
         self.begun: dict[tuple[File, ...], bytes] = {}
 
     def longest(self, files: tuple[File, ...]) -> tuple[File, ...]:
-        """What is known that these files begin with."""
+        """The longest known beginning of these files."""
         return max((known for known in self.begun if files[: len(known)] == known), key=len, default=())
 
     def branches(self, files: tuple[File, ...]) -> set[int]:
@@ -94,7 +94,7 @@ def _common(files: tuple[File, ...], others: tuple[File, ...]) -> int:
 
 
 def merged(loader: Any, defaults: Sequence[ResultDefault], repo: Any) -> DictConfig:
-    """As Hydra's own, which merges all files for each cell, though cells differ in few and mostly in none."""
+    """Like Hydra's own, which merges all files for each cell, though cells differ in few files and mostly in none."""
     if not isinstance(repo.delegate, ReadOnce):
         return _compose(loader, defaults, repo)
     files = tuple((one.config_path, one.package, one.primary) for one in defaults)
@@ -120,7 +120,7 @@ def merged(loader: Any, defaults: Sequence[ResultDefault], repo: Any) -> DictCon
 
 
 def _strip_defaults(cfg: Any) -> None:
-    """Remove the lists of files that files were merged with. As Hydra does, whose function cannot be called."""
+    """Remove the lists of merged files. As Hydra does, whose function cannot be called."""
     if not isinstance(cfg, DictConfig) or cfg._is_missing() or cfg._is_none():
         return
     with flag_override(cfg, ["readonly", "struct"], False):
@@ -132,14 +132,14 @@ def _strip_defaults(cfg: Any) -> None:
 
 
 def choices(overrides: Any, defaults: Sequence[InputDefault], self_added: bool) -> DictConfig | None:
-    """What interpolations in defaults are resolved with, which takes a quarter of a composition also without any."""
+    """Values for interpolations in defaults, which take a quarter of a composition even if there are none."""
     if any(one.is_interpolation() for one in defaults):
         return _choices(overrides, defaults, self_added)
     return None
 
 
 def get_mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-    """`hydra.mode`, for which Hydra composes the whole configuration, also where no file or override can set it."""
+    """`hydra.mode`, for which Hydra composes the whole configuration even if no file or override can set it."""
     sources = hydra.config_loader.get_sources()
     places = {source.path for source in sources if source.provider not in ("hydra", "schema")}
     given = any(map(OVERRIDES_MODE.match, overrides))

@@ -1,4 +1,4 @@
-"""What is said of a cell: a code for programs, a text for people, and the status that follows.
+"""Findings about a cell: a code for programs, a text for people, and the resulting status.
 
 Every judge returns findings; the status of a cell is the gravest of theirs, decided here alone. Programs read codes,
 never texts, so a reworded text changes nothing but itself. Knows no judge.
@@ -21,20 +21,20 @@ LOST = (FAIL, ERROR)
 """Statuses of cells that ran and whose results cannot be used."""
 
 BUDGET = "budget"
-"""Code of a cell that a budget left out, as it was told to."""
+"""Code of a cell that a budget left out, as intended."""
 
 EXITS_WITH_1 = (*LOST, NOT_RUN)
 """Statuses that make a command exit with 1: what was planned is not there, or cannot be used."""
 
 IMPRECISE, MORE_STARTS = "imprecise", "more_starts"
-"""Codes of notes: the speed-up is not known as well as `precision` asks; and repeat=auto would measure more."""
+"""Codes of notes: the speed-up misses the target `precision`; and repeat=auto would measure more."""
 
 _GRAVITY = {SKIP: 0, NOT_RUN: 1, PASS: 2, WARN: 3, FAIL: 4, ERROR: 5}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is said of a cell. Notes and doubts have no status: they change none."""
+    """One statement about a cell. Notes and doubts have no status and change none."""
 
     code: str  # e.g. not_engaged; the same whatever the text says
     text: str  # one line for people

@@ -15,17 +15,17 @@ _run_job = hydra.run_job
 
 
 def leave_none_empty() -> None:
-    """Have Hydra's folders removed again where nothing was put into them."""
+    """Have Hydra's folders removed again if nothing was put into them."""
     hydra.run_job = run_job
 
 
 def run_job(*, config: DictConfig, job_dir_key: str, **others: Any) -> Any:
-    """Hydra's own, after which folders that it made are removed, as far as they are empty."""
+    """Like Hydra's own, but then removes the folders that it made, if they are empty."""
     new = _missing(config, job_dir_key)
     try:
         return _run_job(config=config, job_dir_key=job_dir_key, **others)
     finally:
-        with contextlib.suppress(OSError):  # not empty, and then none of its parents is
+        with contextlib.suppress(OSError):  # not empty, so none of its parents is
             for path in new:
                 path.rmdir()
 
@@ -37,7 +37,7 @@ def _missing(config: DictConfig, key: str) -> list[Path]:
     try:
         folder = Path(str(OmegaConf.select(config, key))).absolute()
         return [path for path in (folder, *folder.parents) if not path.exists()]
-    except Exception:  # Hydra meets the same and says it
+    except Exception:  # Hydra hits the same error and reports it
         return []
     finally:
         HydraConfig.instance().cfg = before

@@ -33,7 +33,7 @@ def run_plan(
 ) -> int:
     """Print or run a plan. `launch` runs `jobs` groups at once; None: one after another, in this process.
 
-    A `single` run has no baselines. Raises ConfigError where nothing of it can run.
+    A `single` run has no baselines. Raises ConfigError where no cell can run.
     """
     made, notes, forecast = outlook.checked(made, looked_at=bool(dry_run))
     refuse_if_nothing_runs(made)
@@ -68,7 +68,7 @@ def run_launched_group(cfg: DictConfig) -> None:
 
 
 def plain(cfg: DictConfig) -> DictConfig:
-    """The same configuration, which loses Hydra's own node, so that it matches RunConfig."""
+    """The configuration itself, stripped of Hydra's own node so that it matches RunConfig."""
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra", None)
     return cfg

@@ -1,6 +1,6 @@
 """What version 0.1.0 stored without codes, read with the codes that its texts stood for.
 
-These texts are frozen: they are of files on disk, not of messages that anybody still writes. Nothing else parses prose.
+These texts are frozen: they are in files on disk, not in messages still written. Nothing else parses prose.
 """
 
 import re
@@ -19,7 +19,7 @@ _SLOWER = "slower than the baseline"
 
 
 def codes(status: str, reason: str) -> tuple[str, ...]:
-    """Codes of what decided the status of a cell in report.json, as far as anybody asks for them."""
+    """Codes of what decided the status of a cell in report.json, those that are still used."""
     return ("slower",) if (status, reason) == (WARN, _SLOWER) else ()
 
 

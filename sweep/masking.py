@@ -1,7 +1,7 @@
 """Secrets in settings: passwords in URLs, and fields named token, password or key. Found, masked, put back.
 
 What a sweep stores for readers is masked; what its jobs need to run is kept apart, for their owner alone
-(`SweepFolder`). Prompts are content and no settings: they stay as they are. Pure.
+(`SweepFolder`). Prompts are content, not settings: they stay unchanged. Pure.
 """
 
 import re

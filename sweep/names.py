@@ -17,10 +17,10 @@ HYDRAS = ("hydra.sweep.dir", "hydra.run.dir", "hydra.launcher.n_jobs")
 """Hydra's fields that our documentation names."""
 
 SHOWN = 4
-"""Features that are named for what several have in common."""
+"""The most features that are named for what several have in common."""
 
 MEANT = {"resume": "hydra.sweep.dir", "output": "hydra.sweep.dir", "out": "hydra.sweep.dir", "gpu": "parallel.gpus"}
-"""What people call a field that is named otherwise."""
+"""Names that people use for fields with another name."""
 
 
 def groups() -> tuple[str, ...]:
@@ -44,8 +44,8 @@ def hub_ids() -> dict[str, str]:
     """The choices of `model` that have a published checkpoint, by its Hub id."""
     import yaml
 
-    told = ((name, yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text("utf-8"))) for name in choices("model"))
-    return {body["repo"]: name for name, body in told if body.get("repo")}
+    bodies = ((name, yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text("utf-8"))) for name in choices("model"))
+    return {body["repo"]: name for name, body in bodies if body.get("repo")}
 
 
 @functools.cache
@@ -56,9 +56,9 @@ def feature_fields() -> tuple[str, ...]:
     found: list[str] = []
     own = {field.name for field in dataclasses.fields(Feature)}
     for name in choices("feature"):
-        told = yaml.safe_load((CONF / "feature" / f"{name}.yaml").read_text(encoding="utf-8"))
-        body = {key: value for key, value in told[name].items() if key not in own}
-        gate = {field.name: None for field in dataclasses.fields(Gate)} | told[name].get("gate", {})
+        data = yaml.safe_load((CONF / "feature" / f"{name}.yaml").read_text(encoding="utf-8"))
+        body = {key: value for key, value in data[name].items() if key not in own}
+        gate = {field.name: None for field in dataclasses.fields(Gate)} | data[name].get("gate", {})
         found += _leaves({**body, "gate": gate}, f"feature.{name}")
     return tuple(found)
 

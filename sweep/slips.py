@@ -1,6 +1,6 @@
 """Arguments that are nearly right: what was meant, in one line.
 
-Pure but for what it looks up in conf/. Knows the command line's grammar and names, not what a field means.
+Pure except for what it looks up in conf/. Knows the command line's grammar and names, not what a field means.
 """
 
 import re
@@ -16,10 +16,10 @@ TEXTS = ("workload.prompt", "workload.negative_prompt")
 """Fields that hold sentences: a comma, a quote or a letter beyond ASCII needs quotes of Hydra's own."""
 
 TYPOGRAPHIC = "‘’‚“”„«»"
-"""Quotes that a word processor or a web page makes of straight ones."""
+"""Quotes that word processors and web pages put in place of straight ones."""
 
 DASHES = "–—−"
-"""What they make of hyphens."""
+"""What they put in place of hyphens."""
 
 NOTHING = ("none", "off", "baseline", "no", "false")
 EVERYTHING = ("all", "any", "every", "*")
@@ -66,7 +66,7 @@ def _misplaced_add_ons(overrides: Sequence[str], sweeps: bool) -> str:
 def by_hub_id(overrides: Sequence[str]) -> list[str]:
     """`model=Qwen/Qwen-Image` as `model=qwen_image model.path=Qwen/Qwen-Image`, and that path alone likewise.
 
-    Ids of no model are left as they are: a configuration of one's own may have choices in folders. Raises ConfigError.
+    Unknown ids are left unchanged: a configuration of one's own may have choices in folders. Raises ConfigError.
     """
     given = {override.partition("=")[0]: override.partition("=")[2].strip("'\"") for override in overrides}
     model, path = given.get("model"), given.get("model.path")

@@ -1,4 +1,4 @@
-"""Standard output and error that never cost a result: what cannot be printed is said once, and the work goes on.
+"""Standard output and error that never cost a result: what cannot be printed is reported once, and the work continues.
 
 Knows nothing of what is printed.
 """
@@ -27,7 +27,7 @@ class Forgiving(io.FileIO):
         self.lost = lost
 
     def write(self, data: Any) -> int:
-        """As of any stream, but never raises OSError."""
+        """As for any stream, but never raises OSError."""
         size = memoryview(data).nbytes
         if self.lost is None:
             try:
@@ -42,7 +42,7 @@ class Forgiving(io.FileIO):
 def steady(name: str) -> None:
     """Have this process print to streams that never raise. `name` of the command, for messages.
 
-    Closed descriptors are opened on nothing. Streams that somebody has put in the place of the process's own stay.
+    Closed descriptors are opened on nothing. Streams that a caller put in place of the process's own stay.
     """
     closed = open_closed()
     if sys.stdout is sys.__stdout__:

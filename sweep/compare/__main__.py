@@ -55,7 +55,7 @@ be printed (the reader went away, the output is closed, the disk is full). --bes
 and ends in the same way; of one report it ends with 0, 2 or 3."""
 
 UNPRINTED = 3
-"""Exit code when standard output did not take everything, so that nobody takes it for a verdict."""
+"""Exit code when the output could not all be written, so that it is not mistaken for a verdict."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -222,7 +222,7 @@ def _best(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[int, str
 
 
 def _regressions(reports: "list[Report]", chosen: argparse.Namespace) -> tuple[list[str], str]:
-    """What comparing the reports of a ranking finds, and that in words; nothing for a single one."""
+    """What comparing a ranking's reports finds, and the same in words; nothing for a single report."""
     from sweep.compare import decide, describe
 
     options = _options(chosen)

@@ -1,7 +1,7 @@
 """`--best`: cells of all reports ranked by speed-up, one list for each model, engine, batch, size and load.
 
 Pure: loaded reports in, rankings out. Only valid cells that are PASS or WARN are ranked, and of those only the ones
-whose images are at least as good as asked.
+whose images meet the wanted quality.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The least quality of cells that are ranked, against their baseline's images; None: any."""
+    """The minimum quality of ranked cells, against their baseline's images; None: any."""
 
     min_psnr_db: float | None = None  # PSNR over all images, dB
     min_ssim: float | None = None  # mean SSIM

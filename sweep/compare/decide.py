@@ -88,7 +88,7 @@ class Matched:
     status: str  # WORSE, BETTER, LOST, OTHER, SAME
     quality: str  # WORSE, BETTER, SAME
     doubt: str  # why the numbers are not valid; "" if they are
-    load: LoadChange | None = None  # None offline; never a failure by itself
+    load: LoadChange | None = None  # None offline; never a failure on its own
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -218,8 +218,8 @@ def _load(entry: Mapping[str, Any], where: str) -> Load | None:
     words = _text(entry, "load", where, "")
     if not words:
         return None
-    told = _mapping(entry, "slo", where)
-    limits = _numbers(told, tuple(told), f"{where}.slo")
+    given = _mapping(entry, "slo", where)
+    limits = _numbers(given, tuple(given), f"{where}.slo")
     sent, failed = (_whole(entry, f"requests_{name}", where) for name in ("sent", "failed"))
     _check(0 <= failed <= sent, f"{where}.requests_failed", "must be from 0 to requests_sent")
     measured = _numbers(_mapping(entry, "metrics", where), _OF_LOAD, where)

@@ -1,8 +1,8 @@
-"""What a load got done before and after: rates, goodput and failed requests. Pure.
+"""What a load achieved before and after: rates, goodput and failed requests. Pure.
 
-Latency under load is judged as any other. Goodput and failed requests are shares: they changed where their 95 %
-intervals (Wilson) do not meet. Such an interval knows nothing of differences between engine starts, so this is told
-and never fails a command. Rates are told and not judged.
+Latency under load is judged like any other. Goodput and failed requests are shares: they changed if their 95 %
+intervals (Wilson) do not overlap. Such an interval ignores differences between engine starts, so a change is reported
+and never fails a command. Rates are reported and not judged.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from sweep.checkpoints.world.shares import wilson
 WORSE, BETTER, SAME = "worse", "better", ""
 
 OTHER_SLO = "other slo"
-"""Of goodput that is compared with nothing: the limits differ."""
+"""Goodput that cannot be compared, because the limits differ."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """A load and what came of it. Rates are a second, shares in [0, 1]; None where nothing was measured."""
+    """A load and its results. Rates are per second, shares in [0, 1]; None if nothing was measured."""
 
     words: str  # how requests arrive: `closed, 4 in flight`
-    slo: Mapping[str, float]  # limits in ms, of those that there are
+    slo: Mapping[str, float]  # limits in ms, those that are set
     requests_per_s: float | None = None
     goodput_per_s: float | None = None
     goodput_share: float | None = None
@@ -42,12 +42,12 @@ class LoadChange:
 
     @property
     def worse(self) -> bool:
-        """Whether anything is."""
+        """Whether anything got worse."""
         return WORSE in (self.goodput, self.failed)
 
     @property
     def better(self) -> bool:
-        """Whether something is and nothing got worse."""
+        """Whether something got better and nothing got worse."""
         return BETTER in (self.goodput, self.failed) and not self.worse
 
     @property

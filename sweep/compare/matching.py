@@ -1,4 +1,4 @@
-"""Which cells of two reports are compared: those of one configuration, or those that are alike in what is named.
+"""Which cells of two reports are compared: those of one configuration, or those that agree in named fields.
 
 `by` names what cells must have in common, `ignore` settings in which they may differ. Then A/A runs stay out, because
 they measure noise, and a cell that matches several is refused. Pure; knows no statistics.
@@ -26,7 +26,7 @@ FIELDS: dict[str, Callable[[Cell], object]] = {
 """What every report holds of a cell; `cell` is its name."""
 
 ABSENT = "absent"
-"""How a setting reads that a cell does not have."""
+"""Shown for a setting that a cell does not have."""
 
 UNSEEN = "what a report does not hold, such as the contents of a checkpoint"
 
@@ -35,7 +35,7 @@ Identity = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Rule:
-    """How cells are matched. Without names: by their key, which is by everything that can change a result."""
+    """How cells are matched. Without names: by their key, which covers everything that can change a result."""
 
     by: tuple[str, ...] = ()  # names of FIELDS, or settings
     ignore: tuple[str, ...] = ()  # settings, or groups of them such as engine.args
@@ -105,7 +105,7 @@ def _within(setting: str, name: str) -> bool:
 
 
 def _identified(report: Report, rule: Rule) -> dict[Identity, Cell]:
-    """Cells by what must be alike. Raises CompareError where two have the same."""
+    """Cells by the fields that must agree. Raises CompareError where two agree in all of them."""
     if rule.by_key:
         return {(key,): cell for key, cell in report.cells.items()}
     found: dict[Identity, Cell] = {}

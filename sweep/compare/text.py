@@ -20,7 +20,7 @@ STYLES = {"bad": "bold red", "doubtful": "yellow", "good": "green", "": ""}
 ROWS = 100  # of changed cells
 QUIET_ROWS = 40  # of unchanged cells; if there are more, they are only counted
 BEST_ROWS = 10
-A_SCREEN = 20  # lines, after which what stood above is out of sight
+A_SCREEN = 20  # lines after which the top has scrolled out of sight
 FILE_WIDTH = 140
 NAMES = 20  # of cells in only one report
 
@@ -30,13 +30,13 @@ def comparison_text(
 ) -> None:
     """Print the conclusion, then every comparison, and the conclusion once more where it has scrolled away."""
     conclusion = describe.conclusion(failed_on, [one for comparison in comparisons for one in comparison.matched])
-    told = Text(conclusion, style=STYLES["bad" if failed_on else "good"])
-    console.print(told)
+    line = Text(conclusion, style=STYLES["bad" if failed_on else "good"])
+    console.print(line)
     before = taken(console).count("\n")
     for comparison in comparisons:
         _comparison(comparison, options, console)
     if taken(console).count("\n") - before >= A_SCREEN:
-        console.print(told)
+        console.print(line)
 
 
 def ranking_text(

@@ -9,7 +9,7 @@ __all__ = ["LoadReport"]
 
 
 def __getattr__(name: str) -> Any:
-    """`LoadReport`, imported when it is asked for: commands import this package to start quickly."""
+    """`LoadReport`, imported on first use: commands that import this package must start quickly."""
     if name == "LoadReport":
         from sweep.report.load_report import LoadReport
 

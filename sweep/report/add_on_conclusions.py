@@ -10,7 +10,7 @@ from sweep.report.words import Row, listed, number, text, times_text
 ADD_ON = "add_on"
 
 BASES = 6
-"""Most bases, such as one at each batch size, that sentences on add-ons are about."""
+"""The most bases, such as one at each batch size, that sentences on add-ons cover."""
 
 
 def add_ons(rows: Sequence[Row]) -> list[Conclusion]:

@@ -17,14 +17,14 @@ from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow, RunResult
 
 BACKENDS = {"text_to_image": "openai-images", EDITS: "openai-image-edits", TEXT: "openai"}
-"""The API that a task calls; vLLM itself has only that of texts, which it calls so."""
+"""The API that a task calls. vLLM itself has only the one for texts, by this name."""
 
 PERCENTILES = (50, 90, 95, 99)
 """As with `--metric-percentiles 50,90,95,99`."""
 
 
 def document(cell: Cell, result: RunResult) -> dict[str, Any]:
-    """One engine start of a cell under load. Durations in seconds, but those that end with `_ms`."""
+    """One engine start of a cell under load. Durations in seconds, except those that end with `_ms`."""
     rows = sorted((*result.requests, *result.failed), key=lambda one: (one.sent_s or 0.0, one.request_id))
     done, load = list(result.requests), cell.config["load"]
     span_s = _span_s(rows)
@@ -115,7 +115,7 @@ def _span_s(rows: Sequence[RequestRow]) -> float | None:
 
 
 def _total(counts: Sequence[int]) -> int | None:
-    """None where nothing was counted: the server says nothing of tokens, or has none."""
+    """None where nothing was counted: the server reports no tokens, or has none."""
     return sum(counts) or None
 
 

@@ -1,4 +1,4 @@
-"""The charts of dashboard.html as values of plotly.js: what loads got done, how long it took, what each request did.
+"""The charts of dashboard.html as values of plotly.js: what loads achieved, how long it took, what each request did.
 
 Plain values in, plain values out; needs no plotly. Texts of users are escaped: plotly.js takes `<b>` for markup.
 """
@@ -24,7 +24,7 @@ POINTS, REQUESTS, TIMELINES = 500, 300, 24
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of plotly.js. `name` is what it is chosen by."""
+    """One figure of plotly.js. The reader chooses it by `name`."""
 
     name: str
     data: list[dict[str, Any]]
@@ -38,7 +38,7 @@ class Chart:
     title: str
     about: str
     figures: tuple[Figure, ...]
-    wide: bool = False  # over the whole width of the page
+    wide: bool = False  # spans the whole width of the page
 
 
 def charts(stored: Stored) -> list[Chart]:
@@ -67,7 +67,7 @@ WHAT = (
     What("Throughput", "requests/s · higher is better", "requests_per_s"),
     What("Goodput", "requests/s that meet the SLO · higher is better", "goodput_per_s"),
     What("Waiting in the server", "mean, s · lower is better", "queue_mean_s"),
-    What("Requests in flight", "mean over time", "in_flight"),  # of an open load: a closed one sets them
+    What("Requests in flight", "mean over time", "in_flight"),  # only of an open load: a closed one sets them
 )
 
 
@@ -158,7 +158,7 @@ def _percentile(group: Sequence[LoadCell], place: int, q: str) -> dict[str, Any]
 
 
 def _distribution(cells: Sequence[LoadCell]) -> list[Chart]:
-    """Share of requests that took at most so long, a figure for each configuration."""
+    """Share of requests that took at most a given time, a figure for each configuration."""
     import numpy
 
     figures = []
@@ -260,7 +260,7 @@ def _level_axis(cells: Sequence[LoadCell]) -> dict[str, Any]:
 
 
 def layout(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
-    """The look of a figure, from what is special of its axes."""
+    """A figure's layout, from what is special about its axes."""
     grid = {"gridcolor": "#DDDDDD", "zerolinecolor": "#BBBBBB", "automargin": True}
     return {
         "xaxis": grid | x,

@@ -6,7 +6,7 @@ from sweep.findings import USABLE
 from sweep.report.words import Row, text
 
 NAMED = 4
-"""Most cells that one sentence names."""
+"""The most cells that one sentence names."""
 
 
 @dataclass(frozen=True)

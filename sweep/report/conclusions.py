@@ -49,16 +49,16 @@ QUALITY_STEPS_DB = (30.0, 35.0, 40.0, math.inf)
 BASELINE_FAILED = "baseline_failed"
 
 UNFINISHED = ("interrupted", "cut_off")
-"""Codes of cells that the end of their sweep cut short: nothing is wrong with them."""
+"""Codes of cells that were cut short when their sweep ended: nothing is wrong with them."""
 
 INCOMPLETE = "not_finished"
 
 REASON = 120
-"""Most characters of a reason within a sentence."""
+"""The most characters of a reason in a sentence."""
 
 
 Described = Callable[[Row], str]
-"""How a cell to take is described."""
+"""Describes a recommended cell."""
 
 
 def conclude(
@@ -70,8 +70,8 @@ def conclude(
 ) -> tuple[Conclusion, ...]:
     """All conclusions, the answer first and what to do next last; () when nothing was measured.
 
-    `rows` of summary.csv with their findings, `loads` what is said of loads together, `limits` the cells of which a
-    limit is known. With random weights, speed and quality of what changes images are not those of real ones.
+    `rows` of summary.csv with their findings, `loads` what is said about all loads together, `limits` the cells with
+    a known limit. With random weights, speed and quality of what changes images are not those of real ones.
     """
     rows = [row for row in rows if row["role"] in (BASELINE, FEATURE)]
     contexts: dict[Context, list[Row]] = {}
@@ -161,7 +161,7 @@ def _none_faster(judged: Sequence[Row]) -> Conclusion:
 
 
 def _perhaps(faster: Sequence[Row]) -> Conclusion:
-    """Cells with the verdict "faster" of which each may be the one in twenty that chance makes look so."""
+    """Cells with the verdict "faster", each of which may be the one in twenty that looks so by chance."""
     names = listed([f"{text(row, 'cell')} {speedup_text(row)}" for row in faster], NAMED)
     sentence = f"{names} looks faster, but among all cells that were judged chance alone would make one look so."
     return Conclusion(FASTER_ALONE, sentence, tuple(text(row, "cell_key") for row in faster))
@@ -236,7 +236,7 @@ def _do_not_use(rows: Sequence[Row]) -> list[Conclusion]:
 
 
 def _first_reason(rows: Sequence[Row]) -> Callable[[Row], str]:
-    """`(a pixel differs by 0.153, more than the gate of 0.05)` behind the first of these cells, "" behind others."""
+    """`(a pixel differs by 0.153, more than the gate of 0.05)` after the first of these cells, "" after others."""
     reason = shorten(text(rows[0], "reason"), REASON, placeholder="…") if rows else ""
     return lambda row: f"({reason})" if row is rows[0] and reason else ""
 
@@ -247,7 +247,7 @@ def _slower(rows: Sequence[Row]) -> list[Conclusion]:
 
 
 def _unsure(rows: Sequence[Row]) -> list[Conclusion]:
-    """Speed-ups that noise hides, that are none, and that nothing judges."""
+    """Speed-ups that noise may hide, those that are no difference, and those that nothing judges."""
     same = [row for row in rows if counts(row) and text(row, "called") == NO_DIFFERENCE]
     wide, narrow = [row for row in same if vague(row)], [row for row in same if not vague(row)]
     unjudged = [row for row in rows if row["status"] in USABLE and has(said(row, "findings"), NOT_JUDGED)]
@@ -313,7 +313,7 @@ def _limit(keys: Sequence[str], limits: Sequence[LimitCell]) -> list[Conclusion]
 
 
 def _next(rows: Sequence[Row], found: Sequence[Conclusion]) -> list[Conclusion]:
-    """The one step that would tell most."""
+    """The one step that would answer most."""
     codes = {one.code for one in found}
     missed = [row for row in rows if counts(row) and _imprecise(row)]
     more = any(has(said(row, "notes"), MORE_STARTS) for row in missed)

@@ -1,7 +1,7 @@
 """Which cells are compared with each other: those that have the same baseline.
 
 Rows of summary.csv name everything that a baseline depends on: columns of their own, and an option for each further
-field that the sweep varies. What is a feature's own option is no part of it.
+field that the sweep varies. A feature's own options are not part of it.
 """
 
 from collections.abc import Mapping

@@ -13,7 +13,7 @@ from sweep.report.limit_words import called
 from sweep.report.words import Row, number, text
 
 COST, PREDICTED, SAVING = "cost_of_1000", "predicted_cost_of_1000", "saving"
-"""Fields of a row: what 1,000 pictures cost, what they were predicted to, and 1 − cost ÷ that of the baseline, whose
+"""Fields of a row: what 1,000 pictures cost, their predicted cost, and 1 − cost ÷ that of the baseline, whose
 95 % interval is in `saving_low` and `saving_high`."""
 
 NO_PRICE = "no price is known; run with hardware=NAME or hardware.price_per_gpu_hour=PRICE"
@@ -35,7 +35,7 @@ def priced(rows: Sequence[Row], limits: Sequence[LimitCell]) -> tuple[list[Row],
 
 
 def _cost(row: Row, one: LimitCell | None) -> float | None:
-    """Of a picture."""
+    """Cost of a picture."""
     if text(row, "profiled"):
         return None
     stored = number(row, "cost_per_image")
@@ -46,7 +46,7 @@ def _cost(row: Row, one: LimitCell | None) -> float | None:
 
 
 def _saving(row: Row, baselines: Mapping[Context, Row], costs: Mapping[str, float | None]) -> dict[str, float | None]:
-    """By the speed-up, whose pairs are measured at the same time, where there is one; else by both costs."""
+    """From the speed-up if there is one, because its pairs are measured at the same time; else from both costs."""
     base = baselines.get(context_of(row))
     if base is None or base is row:
         return {}

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class SweepTables:
-    """A sweep as pandas data frames; every row starts with `cell` and, but for the summary, `cell_key`.
+    """A sweep as pandas data frames; every row starts with `cell` and, except in the summary, `cell_key`.
 
-    What is stored of a cell but cannot be read is in no frame; in `summary` its cell is an ERROR. A report.json holds
+    Stored values of a cell that cannot be read are in no frame; in `summary` its cell is an ERROR. A report.json holds
     only the summary: loaded from one, the other frames are empty and `plan` is None.
     """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THROUGHPUT = ("concurrency", "rate", "batch_under_load")
-"""Plots that show what loads get done."""
+"""Plots that show what loads achieve."""
 
 LATENCY = ("concurrency", "rate", "queueing", "latency_cdf", "requests")
 """Plots that show how long their requests take."""
@@ -61,7 +61,7 @@ def draw_rows(
     captioned: Callable[[str, str], None] = lambda name, caption: None,
     limits: Sequence[LimitCell] = (),
 ) -> list[Path]:
-    """Draw into `folder` what rows of summary.csv show by themselves; knees and quality gates are not known there."""
+    """Draw into `folder` what rows of summary.csv show on their own; knees and quality gates are not known there."""
     import pandas
 
     from sweep.report.plots.draw import draw_all

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 ELLIPSIS = "…"
 
 FEWEST = 2
-"""Cells that a heading has below it on average, at least: fewer need no heading of their own."""
+"""Fewest cells below a heading, on average: fewer need no heading of their own."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Name:
-    """How a cell is called below its heading; the heading is "" where the sweep needs none."""
+    """A cell's name below its heading; the heading is "" if the sweep needs none."""
 
     heading: str
     label: str
@@ -75,7 +75,7 @@ def listed(labels: Iterable[str], names: Mapping[str, Name], most: int | None = 
 
 
 def _batches(labels: Sequence[str]) -> str:
-    """`ring b1, b2`: a cell that differs from the one before in its batch only is called by that."""
+    """`ring b1, b2`: a cell that differs from the one before only in its batch is named by that."""
     said: list[str] = []
     before = None
     for label in labels:

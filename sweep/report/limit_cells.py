@@ -1,6 +1,6 @@
-"""Cells of which a prediction and a limit are known, of a sweep's own folder or of a published one.
+"""Cells with a known prediction and limit, from a sweep's own folder or a published one.
 
-Where all were profiled, those; else the others, each with what a profiled cell of the same features shows.
+If all were profiled, those; else the unprofiled ones, each with what a profiled cell of the same features shows.
 """
 
 import csv
@@ -95,7 +95,7 @@ def recorded(table: Iterable[Mapping[str, str]]) -> dict[str, Recorded]:
 
 
 def published(folder: Path, rows: Sequence[Row]) -> list[LimitCell]:
-    """The same of a published sweep: of its report.json, whose rows are `rows`. [] where that says too little."""
+    """The same for a published sweep, from its report.json, whose rows are `rows`. [] if that holds too little."""
     try:
         seen = [*observed(folder), *observed(folder, profiled=True)]
     except ConfigError:
@@ -110,12 +110,12 @@ def _reached(one: Observed) -> Reached | None:
     if device is None:
         return None
     by = calibration_for(device.name, one.point.engine).factors
-    learnt = by.skip if one.random_weights else {}  # what caches skip of random weights says nothing of others
+    learnt = by.skip if one.random_weights else {}  # what caches skip with random weights says nothing about others
     before = replace(one.point, effects=with_learnt(one, learnt))
     measured = one.latency_s, one.phases_s, one.peak_memory_bytes, one.parts_bytes
     try:
         return reached(before, one.point, device, by, *measured)
-    except ConfigError:  # a figure that the device's file lacks
+    except ConfigError:  # a value that the device's file lacks
         return None
 
 

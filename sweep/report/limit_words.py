@@ -14,13 +14,13 @@ from sweep.report.limit_cells import LimitCell
 from sweep.report.words import digits, listed, percent
 
 LEAST = 0.03
-"""Share of the time from which a loss is named."""
+"""The smallest share of the time at which a loss is named."""
 
 MOST = 4
 """Losses that one sentence names."""
 
 WHOLE = ("text_encode", "ar_prefill", "ar_decode", "other")
-"""Phases that are one loss: a fit hardly tells the host's part of a short call from the device's."""
+"""Phases that are one loss: a fit barely separates the host's part of a short call from the device's."""
 
 IN_WORDS = {
     causes.PRODUCTS: "the DiT's matrix products and attention at {share} of the peak",
@@ -53,7 +53,7 @@ class Loss:
 
 
 def losses(found: Reached) -> list[Loss]:
-    """The largest first. Products, attention and convolutions of a phase are one: a fit hardly tells them apart."""
+    """The largest first. Products, attention and convolutions of a phase are one: a fit barely separates them."""
     joined: dict[tuple[str, str], list[Spent]] = {}
     for one in found.spent:
         joined.setdefault(_joined(one), []).append(one)
@@ -80,8 +80,8 @@ def _words(phase: str, what: str, parts: Sequence[Spent]) -> str:
 
 def between(found: Reached, most: int = MOST) -> str:
     """`24 % to kernels without products in the DiT, 18 % to …`: shares of the measured time; "" where none is known."""
-    told = [one for one in losses(found) if one.seconds >= LEAST * found.latency_s][:most]
-    return ", ".join(f"{percent(one.seconds / found.latency_s)} to {one.text}" for one in told)
+    named = [one for one in losses(found) if one.seconds >= LEAST * found.latency_s][:most]
+    return ", ".join(f"{percent(one.seconds / found.latency_s)} to {one.text}" for one in named)
 
 
 def devices(found: Reached) -> str:
@@ -109,8 +109,8 @@ def sentence(one: LimitCell) -> str:
     times = f"{digits(found.limit_s)} of {digits(found.latency_s, 's')}"
     verb = "allows" if found.ran.gpus == 1 else "allow"
     said = f"{one.name} reaches {percent(found.limit_share)} of what {devices(found)} {verb} ({times})."
-    if told := between(found):
-        said += f" Of its time it loses {told}."
+    if lost := between(found):
+        said += f" Of its time it loses {lost}."
     return " ".join(filter(None, (said, _recorded(one))))
 
 
@@ -140,8 +140,8 @@ def winners(cells: Iterable[LimitCell]) -> str:
         ],
         MOST,
     )
-    told = [one for one in losses(first) if one.seconds >= LEAST * first.latency_s][:2]
-    most = listed([f"{one.text} ({percent(one.seconds / first.latency_s)} of the time)" for one in told], 2)
+    named = [one for one in losses(first) if one.seconds >= LEAST * first.latency_s][:2]
+    most = listed([f"{one.text} ({percent(one.seconds / first.latency_s)} of the time)" for one in named], 2)
     allowed = f"Of what {devices(first)} {'allows' if first.ran.gpus == 1 else 'allow'}" if same else "Of the limit"
     whose = f"{chosen[0].name} loses" if len(chosen) > 1 else "it loses"
     return f"{allowed}, {names}" + (f"; {whose} most to {most}." if most else ".")

@@ -33,7 +33,7 @@ class LoadCell:
 
     @cached_property
     def family(self) -> str:
-        """What cells share that differ only in how heavy their load is, or in which part of a long load they are."""
+        """What cells share if they differ only in how heavy their load is, or in their part of a long load."""
         cell = self.data.cell
         load = {name: value for name, value in cell.config["load"].items() if name != "part"}
         return family_of(replace(cell, config={**cell.config, "load": load}))
@@ -45,18 +45,18 @@ class LoadCell:
 
     @property
     def is_open(self) -> bool:
-        """Whether its requests are due at times of their own."""
+        """Whether each request has a due time of its own."""
         return bool(self.data.cell.config["load"]["name"] == "open")
 
     @property
     def part(self) -> int | None:
-        """Which part of a long load it is, counted from 0; None of another."""
+        """Which part of a long load it is, counted from 0; None for other loads."""
         load = self.data.cell.config["load"]
         return int(load["part"]) if load.get("search") == "soak" else None
 
     @property
     def level(self) -> float | None:
-        """How heavy the load is: requests in flight, or a second; None for recorded times and parts of a long load."""
+        """How heavy the load is: requests in flight, or per second; None for recorded times and parts of long loads."""
         if self.part is not None:
             return None
         found = self.row.get("request_rate" if self.is_open else "concurrency")
@@ -90,7 +90,7 @@ def of(plan: Plan, rows: Sequence[Row], results: Mapping[str, RunResult | None])
 
 
 def families(cells: Sequence[LoadCell]) -> list[list[LoadCell]]:
-    """Cells that differ only in how heavy their load is, lightest or earliest first; in the order of their firsts."""
+    """Cells that differ only in how heavy their load is, lightest or earliest first; ordered by their first cells."""
     found: dict[str, list[LoadCell]] = {}
     for one in cells:
         found.setdefault(one.family, []).append(one)

@@ -24,7 +24,7 @@ PLOTS = {
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a sweep measured under load. Reads its folder when something is first asked of it.
+    """What a sweep measured under load. Reads the folder on first use.
 
     Every method raises sweep.config.ConfigError when the folder is not a sweep. Nothing is measured.
     """

@@ -1,4 +1,4 @@
-"""What is said of the loads of a sweep, in the terminal, in the text report and on the page. Findings in, text out."""
+"""How the terminal, the text report and the page describe the loads of a sweep. Findings in, text out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,21 +7,21 @@ from sweep.engines.protocol import EDIT, GENERATE
 from sweep.report.words import digits, number, text
 
 Line = tuple[str, str]
-"""The configuration, and what is said of it."""
+"""The configuration, and the text about it."""
 
 Row = Mapping[str, object]
 
 PERCENTILES = ((50, 1), (90, 1), (95, 20), (99, 100))
-"""With the fewest samples that each takes."""
+"""Percentiles, with the fewest samples that each needs."""
 
 OF_A_KIND = ((95, 20),)
-"""The same of requests of one kind, where a load mixes several."""
+"""The same for requests of one kind, where a load mixes several."""
 
 SAID = (
     *("latency_mean_s", "latency_p95_s", "ttft_mean_s", "tpot_mean_s", "images_per_s", "queue_mean_s"),
     *("e2e_with_queue_mean_s", "goodput_per_s", "itl_mean_s"),
 )
-"""Columns that `figures` has in words."""
+"""Columns that `figures` puts into words."""
 
 
 def lines(summary: Summary) -> list[Line]:
@@ -85,7 +85,7 @@ def _rates(row: Row) -> str:
 
 
 def _spread(row: Row, name: str, percentiles: Sequence[tuple[int, int]] = PERCENTILES) -> str:
-    """Mean and percentiles, and which of them take more requests."""
+    """Mean and percentiles, and which of them need more requests."""
     mean = number(row, f"{name}_mean_s")
     if mean is None:
         return ""
@@ -108,7 +108,7 @@ def _stages(row: Row) -> str:
 
 
 def _predicted(row: Row) -> str:
-    """What the queueing model says of it."""
+    """What the queueing model says about it."""
     share = number(row, "predicted_goodput_share")
     busy = number(row, "predicted_busy")
     parts = [

@@ -47,7 +47,7 @@ class Matrix:
     def gain(self, row: Row) -> Gain | None:
         """The interaction gain of one of its rows; None where the row has none.
 
-        Of sweeps from before its interval was a column, that needs each member's own field to hold one row.
+        For sweeps from before its interval was a column, this needs one row in each member's own field.
         """
         ratio, low, high = (words.number(row, f"interaction_{name}") for name in ("gain", "low", "high"))
         if ratio is None:
@@ -77,7 +77,7 @@ def names_of(row: Row) -> tuple[str, ...]:
 
 
 def within_noise(row: Row) -> bool:
-    """Whether a row's speed-up may as well be none: its verdict says so, or without one its interval holds 1."""
+    """Whether a row's speed-up may be no difference: its verdict says so, or without one its interval holds 1."""
     called, interval = words.text(row, "called"), _interval(row)
     return called == NO_DIFFERENCE or (called == UNKNOWN and interval is not None and interval[1] <= 1 <= interval[2])
 
@@ -110,15 +110,15 @@ def _interval(row: Row) -> metrics.Ratio | None:
 
 
 def _title(row: Row) -> str:
-    """Of the context that a row is in."""
-    told = dict(zip(context.COLUMNS, context.columns_of(row), strict=True))
-    parallel = told["parallel"]
+    """Title of the context that a row is in."""
+    values = dict(zip(context.COLUMNS, context.columns_of(row), strict=True))
+    parallel = values["parallel"]
     parts = (
-        *(told["model"], told["engine"], f"parallel {parallel}" if parallel not in ("", "auto") else ""),
-        f"batch {told['batch']}" if told["batch"] else "",
-        f"{told['width']}×{told['height']}" if told["width"] else "",
-        f"{told['steps']} steps" if told["steps"] else "",
-        f"profiled ({told['profiled']})" if told["profiled"] else "",
+        *(values["model"], values["engine"], f"parallel {parallel}" if parallel not in ("", "auto") else ""),
+        f"batch {values['batch']}" if values["batch"] else "",
+        f"{values['width']}×{values['height']}" if values["width"] else "",
+        f"{values['steps']} steps" if values["steps"] else "",
+        f"profiled ({values['profiled']})" if values["profiled"] else "",
         *context.said(context.settings_of(row)),
     )
     return " · ".join(filter(None, parts))

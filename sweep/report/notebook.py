@@ -48,7 +48,7 @@ def summary_html(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table_html(headings: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
-    """A table without the columns that are empty in every line. Everything is escaped, and MathJax passes it by."""
+    """A table without the columns that are empty in every line. Everything is escaped, and MathJax skips it."""
     used = [n for n in range(len(headings)) if n == 0 or any(line[n] for line in lines)]
     head = "".join(f"<th>{_shown(headings[n])}</th>" for n in used)
     body = ["".join(f"<td>{_shown(line[n])}</td>" for n in used) for line in lines[:MOST_ROWS]]

@@ -1,6 +1,6 @@
 """What a paper takes from a sweep: plots of a chosen format and width, and the summary as a LaTeX or Markdown table.
 
-Of a sweep's folder, or of one that was published with summary.csv alone. Arguments are checked before anything is
+Takes a sweep's folder, or one that was published with summary.csv alone. Arguments are checked before anything is
 read. The plots themselves are in `plots`, the tables in `summary_tables`.
 """
 
@@ -19,7 +19,7 @@ from sweep.report.plots.sheet import FORMATS, NARROWEST, SCREEN, WIDEST, Sheet
 from sweep.results.folder import SweepFolder
 
 ALL = ""
-"""What `--plots` without names is read as."""
+"""What `--plots` without names means."""
 
 RANDOM_WEIGHTS = "random_weights"
 
@@ -142,7 +142,7 @@ def _of_sweep(folder: SweepFolder, chosen: Wanted) -> _Sweep:
 
 
 def _of_published(folder: SweepFolder, chosen: Wanted) -> _Sweep:
-    """Of summary.csv, and report.json where it is there: without plots of single requests and images."""
+    """From summary.csv, and report.json if present: without plots of single requests and images."""
     from sweep.report.stored import RANDOM_WEIGHTS_NOTE
 
     rows = [{**row, "findings": _skip(row)} for row in folder.load_summary()]
@@ -164,7 +164,7 @@ def _skip(row: Mapping[str, str]) -> list[Any]:
 
 
 def _plots(folder: SweepFolder, chosen: Wanted, draw: Draw) -> None:
-    """Draw, and say on stderr where, so that a table on stdout stays one. Captions of a paper are said with it."""
+    """Draw, and print the paths on stderr, so that stdout holds only a table. A paper's captions are printed too."""
     captions: dict[str, str] = {}
     files = draw(captions.__setitem__)
     missing = [name for name in chosen.only or () if name not in {path.stem for path in files}]

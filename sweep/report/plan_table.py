@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from sweep.predict.planned import Forecast
 
 NAMED = 4
-"""Most cells that a sentence names."""
+"""The most cells that a sentence names."""
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """The plan as it would run on the chosen hardware, which is not here."""
+    """The plan as it would run on the chosen hardware, which this machine is not."""
 
     plan: Plan
     forecast: "Forecast"
@@ -85,7 +85,7 @@ def print_plan(plan: Plan, console: Console | None = None, seen: Outlook | None 
 
 
 def _asked(cell: Cell) -> tuple[str, str, str]:
-    """Prompts, requests a repeat, and repeats; of a load its own number of requests, sent once."""
+    """Prompts, requests per repeat, and repeats; for a load, its own number of requests, sent once."""
     run = cell.run_config
     prompts = cell.inputs.number if cell.inputs else 0
     if cell.under_load:
@@ -94,9 +94,9 @@ def _asked(cell: Cell) -> tuple[str, str, str]:
 
 
 def _prompts(plan: Plan) -> str:
-    """Where prompts come from, and how many of what is there."""
-    told = [_source(cell) for cell in plan.cells if not cell.skip and cell.inputs]
-    return f"prompts: {'; '.join(dict.fromkeys(told))}"
+    """Where prompts come from, and how many of them are used."""
+    sources = [_source(cell) for cell in plan.cells if not cell.skip and cell.inputs]
+    return f"prompts: {'; '.join(dict.fromkeys(sources))}"
 
 
 def _source(cell: Cell) -> str:
@@ -124,7 +124,7 @@ def _took(times: Times, key: str) -> str:
 
 
 def _time(plan: Plan, seen: Outlook) -> str:
-    """How long it may take and what it costs, as far as earlier results and predictions tell, and which of them did."""
+    """Its expected time and cost from earlier results and predictions, and which of them they come from."""
     total = seen.times.total(plan, seen.jobs, seen.devices)
     if not total.cells:
         return "expected time: none, because the folder has all results"
@@ -165,7 +165,7 @@ def _cost(total: Total, hardware: Hardware) -> str:
 
 
 def _price(hardware: Hardware) -> float | None:
-    """Of a GPU hour; a CPU core has none, as in cost_per_image."""
+    """Price of a GPU hour; a CPU core has none, as in cost_per_image."""
     return None if hardware.kind == "cpu" else hardware.price_per_gpu_hour
 
 
@@ -173,16 +173,16 @@ def _fits(plan: Plan, seen: Outlook) -> str:
     """What the budget has time for; "" without one."""
     if not seen.budget:
         return ""
-    told = f"budget={seen.budget}"
+    budget = f"budget={seen.budget}"
     waiting = [cell for cell in plan.cells if not cell.skip and cell.key not in seen.times.earlier.kept]
     left = [cell.label for cell in waiting if cell.key not in seen.fits]
     unknown = not seen.times.total(plan, seen.jobs, seen.devices).known
     if unknown:
-        return f"{told}: how much of it fits shows while it runs"
+        return f"{budget}: how much of it fits shows while it runs"
     if not left:
-        return f"{told}: all of it is expected to fit"
+        return f"{budget}: all of it is expected to fit"
     fit = f"{len(waiting) - len(left)} of {cells_words(len(waiting))}"
-    return f"{told}: {fit} are expected to fit; left out: {listed(left, NAMED)}"
+    return f"{budget}: {fit} are expected to fit; left out: {listed(left, NAMED)}"
 
 
 def _elsewhere(seen: Outlook) -> list[str]:
@@ -207,16 +207,16 @@ def _elsewhere(seen: Outlook) -> list[str]:
 
 def plan_json(plan: Plan, seen: Outlook | None = None) -> str:
     """The plan on one line, as plan.json would hold it, and what is expected of it; secrets are masked."""
-    told = plan.to_json()
-    for cell in told["cells"]:
+    data = plan.to_json()
+    for cell in data["cells"]:
         cell["config"] = masked(cell["config"])
     if seen is not None:
-        told["expected"] = _expected(plan, seen)
-    return json.dumps(told)
+        data["expected"] = _expected(plan, seen)
+    return json.dumps(data)
 
 
 def _expected(plan: Plan, seen: Outlook) -> dict[str, Any]:
-    """Seconds and cost of the whole, and of each cell its seconds, where they come from, and whether it fits."""
+    """Seconds and cost of the whole; for each cell its seconds, their source, and whether it fits."""
     times, forecast = seen.times, seen.times.forecast
     cells = {}
     for cell in plan.cells:

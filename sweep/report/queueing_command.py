@@ -23,7 +23,7 @@ from sweep.results.files import Unfit
 from sweep.results.folder import SweepFolder
 
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)
-"""Of what servers do at most: the rates that are shown where none are chosen."""
+"""Shares of the rate at saturation: the rates that are shown if none are chosen."""
 
 NOTHING = "no cell was measured under load; load=open load.request_rate=0.5,1,2 measures some"
 
@@ -119,7 +119,7 @@ def _share(value: float | None) -> str:
 
 
 def _expected(one: Queueing, rates: Sequence[float], given: argparse.Namespace) -> str:
-    """What long loads would show, of the station as measured or as changed. Raises ValueError."""
+    """What long loads would show, for the station as measured or as changed. Raises ValueError."""
     station = changed(one.rungs[0].station, given.servers, given.batch, given.batch_wait_ms)
     law = (one.law if one.is_open else None) or Law()
     law = dataclasses.replace(law, name=given.arrivals or law.name)
@@ -139,7 +139,7 @@ def _expected(one: Queueing, rates: Sequence[float], given: argparse.Namespace) 
 
 
 def changed(station: Station, servers: int | None, batch: int | None, wait_ms: float | None) -> Station:
-    """The same with other servers. Raises ValueError for what cannot be, or what service times do not tell."""
+    """The same with other servers. Raises ValueError if that is impossible or service times do not cover it."""
     return dataclasses.replace(
         station,
         servers=station.servers if servers is None else servers,
@@ -149,7 +149,7 @@ def changed(station: Station, servers: int | None, batch: int | None, wait_ms: f
 
 
 def _times(said: Figures) -> list[str]:
-    """Empty ones at or beyond saturation."""
+    """Latencies as text; empty at or beyond saturation."""
     found = [digits(one) for one in (said.mean_s, said.p50_s, said.p95_s, said.p99_s)]
     return found if said.p50_s is not None else ["grows", "", "", ""]
 

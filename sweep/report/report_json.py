@@ -37,7 +37,7 @@ _LOAD = (
     *("load", "concurrency", "request_rate", "part", "requests_sent", "requests_failed", "requests_judged"),
     "window_s",
 )
-"""What a cell under load has besides."""
+"""Additional fields of a cell under load."""
 
 
 def document(

@@ -1,7 +1,7 @@
 """report.json read back into rows of summary.csv: the inverse of `report_json`, for reports without their folder.
 
 Reads one file and checks it; whatever it holds, rows have plain values under known names. Reports of any sweep version
-are read: what an earlier one did not have is missing.
+are read: fields that an earlier one lacks are missing.
 """
 
 import gzip

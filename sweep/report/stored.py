@@ -1,4 +1,4 @@
-"""A stored sweep with everything that its reports are made from: read once, whatever is then made of it."""
+"""A stored sweep with everything that its reports are made from: read once for all of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Stored:
 
     @cached_property
     def limits(self) -> list[LimitCell]:
-        """The cells of which predictions and limits are known."""
+        """The cells with known predictions and limits."""
         profiled = [row for row in self.summary.rows if row.get("profiled") and row["cell_key"] in self.summary.reached]
         tables = {
             row["cell_key"]: self.folder.load_recorded_phases(self.plan.by_key[row["cell_key"]]) for row in profiled
@@ -55,7 +55,7 @@ class Stored:
 
     @property
     def load_lines(self) -> list[load_view.Line]:
-        """What is said of loads together."""
+        """What is said about all loads together."""
         return load_view.lines(self.summary)
 
 
@@ -66,7 +66,7 @@ def read(folder: SweepFolder) -> Stored:
 
 
 def gathered(folder: SweepFolder, plan: Plan, loaded: Loaded) -> Stored:
-    """The same of results that were read."""
+    """The same from results that were read before."""
     manifest = folder.load_manifest()
     embedded = (cell.config["model"] for cell in plan.cells if cell.config["model"]["embedded"])
     random_weights = any(not model.get("weights") for model in embedded) or manifest.get("random_weights")

@@ -81,10 +81,10 @@ def latex(rows: Sequence[Row], note: str = "", of: Sequence[_Column] = COLUMNS) 
     """A `tabular` that a paper takes in with \\input; its comments say what it needs and what it leaves out."""
     shown, left_out = _shown(rows)
     columns = _columns(shown, of)
-    told = ["needs \\usepackage{booktabs}", *left_out, note]
+    remarks = ["needs \\usepackage{booktabs}", *left_out, note]
     if any(ord(letter) > 0x17F for row in shown for letter in text(row, "cell") if letter not in "×–…·→±≥≤"):
-        told.append("some names need XeLaTeX or LuaLaTeX and a font that has their letters")
-    lines = [f"% {clean(one)}" for one in told if one]
+        remarks.append("some names need XeLaTeX or LuaLaTeX and a font that has their letters")
+    lines = [f"% {clean(one)}" for one in remarks if one]
     lines.append(f"\\begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in columns)}}}")
     lines += ["\\toprule", _latex_line([column.heading for column in columns]), "\\midrule"]
     for place, (heading, part) in enumerate(_parts(shown)):
@@ -141,7 +141,7 @@ def _markdown_line(values: Sequence[str]) -> str:
 
 
 def _shown(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """Rows that get a line, and what is said of the others."""
+    """Rows that get a line, and remarks on the others."""
     shown = [row for row in rows if text(row, "status") not in (SKIP, NOT_RUN)]
     counted = [
         (sum(text(row, "status") == status for row in rows), said)
@@ -153,7 +153,7 @@ def _shown(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
 
 
 def _columns(rows: Sequence[Row], of: Sequence[_Column]) -> list[_Column]:
-    """Those with something in them; the cell and its status always."""
+    """Columns that hold something; always the cell and its status."""
     return [one for one in of if one.heading in ("cell", "status") or any(one.shown(row) for row in rows)]
 
 

@@ -50,7 +50,7 @@ LONG = 300  # a longer table shows only this many rows: first what failed or war
 LABEL, LEAST_LABEL = 44, 14
 """Columns that a label gets before further columns are shown, at most; and that it keeps in a narrow terminal."""
 
-LEAST_EVIDENCE = 24  # columns below which evidence says nothing
+LEAST_EVIDENCE = 24  # columns; a narrower evidence column says nothing
 
 MOST_LABELS, MOST_OF_NOTE = 8, 3  # cells that a line below the table names, at most; and a note
 
@@ -71,7 +71,7 @@ class Lines:
 
 
 _IN_ASCII = str.maketrans({"─": "-", "━": "=", "→": ">", "…": "~", "·": "-", "×": "x", "↑": "^", "↓": "v"})
-"""One sign for one, so that widths stay."""
+"""One sign for each, so that widths stay the same."""
 
 
 def literal(text: str, style: str = "", **options: Any) -> Text:
@@ -261,7 +261,7 @@ def conclusions_table(found: Sequence[Conclusion]) -> RenderableType:
 def together(
     found: Iterable[tuple[str, str, str]], names: Mapping[str, Name] | None = None, most: int | None = None
 ) -> list[Text]:
-    """`SKIP  ring b1, b2: requires 4 GPUs`, from (label, word, why); the same text is one line, no why is none.
+    """`SKIP  ring b1, b2: requires 4 GPUs`, from (label, word, why); equal texts share a line, an empty why gives none.
 
     `names` are those of the table, by label; a line names `most` cells at most.
     """

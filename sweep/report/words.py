@@ -90,7 +90,7 @@ def _times(value: float) -> str:
 def verdict_text(row: Row) -> str:
     """The verdict on a speed-up: faster, slower, no difference, within noise or unknown; "" where nothing is judged.
 
-    No difference is known to be none; within noise there may be one (`vague`).
+    "No difference" is known to be none; "within noise" may hide one (`vague`).
     """
     if text(row, "profiled") or not text(row, "features") or number(row, "speedup") is None:
         return ""
@@ -101,7 +101,7 @@ def verdict_text(row: Row) -> str:
 WITHIN_NOISE = "within noise"
 
 VAGUE = 0.05
-"""Half-width from which a speed-up of no difference may hide one: the default of `precision`."""
+"""From this half-width on, a speed-up of no difference may hide one: the default of `precision`."""
 
 
 def vague(row: Row) -> bool:

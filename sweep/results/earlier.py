@@ -18,7 +18,7 @@ MOST_SWEEPS = 200
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of how long a plan takes before it runs, in seconds."""
+    """Known durations of a plan before it runs, in seconds."""
 
     cells_s: Mapping[str, float]  # key -> warm-up and measurement, when it was measured before
     loads_s: Mapping[str, float]  # engine key -> starting the engine
@@ -29,7 +29,7 @@ NOTHING_KNOWN = Expected({}, {}, frozenset())
 
 
 def expected(plan: Plan, folder: Path, others: Path) -> Expected:
-    """What earlier results tell: those in `folder`, where the sweep would run, then those of sweeps below `others`."""
+    """Times from earlier results: those in `folder`, where the sweep would run, then those of sweeps below `others`."""
     wanted = {cell.key: cell for cell in plan.cells if not cell.skip}
     found = _of_sweep(folder, wanted)
     kept = frozenset(found)

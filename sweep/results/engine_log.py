@@ -10,7 +10,7 @@ from typing import BinaryIO
 from profiling.atomic_write import replaced
 
 KEPT_BYTES = 4 * 2**20
-"""Of each end of a long log: what began it, and what the engine said last."""
+"""Kept of each end of a long log: how it began, and what the engine printed last."""
 
 PIECE_BYTES = 2**18
 

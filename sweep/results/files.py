@@ -1,7 +1,7 @@
 """Files of a sweep's folder, which may come from anywhere: a copy of another machine's, a download, a damaged disk.
 
-Nothing outside the folder is read or written through it, nothing is waited for, and what is read is plain data. Knows
-no formats of the project.
+Nothing outside the folder is read or written through it, no read waits, and only plain data is read. Knows no formats
+of the project.
 """
 
 import json
@@ -14,21 +14,21 @@ from typing import Any, BinaryIO
 from profiling.atomic_write import write_atomic
 
 MOST_BYTES = 2**30
-"""Of a file that is read whole."""
+"""The largest file that is read whole."""
 
 DEEPEST = 64
-"""Levels of lists and objects inside each other."""
+"""The deepest nesting of lists and objects."""
 
 
 OUTSIDE = "is outside the sweep's folder"
 
 
 class Unfit(ValueError):
-    """A file that is not read or written; what is wrong with it, to be said after its name: `is not a regular file`."""
+    """A file that is not read or written; what is wrong with it, printed after its name: `is not a regular file`."""
 
 
 def unusable(folder: object, error: OSError) -> str:
-    """Why a sweep cannot have this folder, as its maker's error says."""
+    """Why a sweep cannot use this folder, from the error of creating it."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"output folder {folder} is a file, or in one"
     return f"output folder {folder} cannot be written ({error.strerror})"
@@ -41,7 +41,7 @@ class ContainedFiles:
         self.root = root
 
     def check(self, path: Path) -> Path:
-        """`path` as it is, unless it leads out of the root; nothing need be there. Raises Unfit."""
+        """`path` unchanged, unless it leads out of the root; it need not exist. Raises Unfit."""
         self._check_folder(path)
         if path.is_symlink() and not self._contains(path):
             raise Unfit(OUTSIDE)
@@ -79,11 +79,11 @@ def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise Unfit(f"has {size:,} bytes, more than the {most:,} that are read")
-        return file.read(size)  # asked for more, Python would first set that much memory aside
+        return file.read(size)  # for a larger read, Python would first allocate that much memory
 
 
 def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
-    """A regular file to be read; no pipe or device is waited for. Raises Unfit and OSError."""
+    """A regular file to be read; never waits for a pipe or device. Raises Unfit and OSError."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -102,7 +102,7 @@ def parsed(data: bytes) -> Any:
 
 
 def _check(values: Iterable[Any], levels: int) -> None:
-    """Refuse long integers, and lists and objects inside each other in more than `levels` levels. Raises ValueError."""
+    """Refuse long integers, and lists and objects nested more than `levels` deep. Raises ValueError."""
     if not levels:
         raise ValueError("it is nested too deeply")
     for value in values:
@@ -116,7 +116,7 @@ def _check(values: Iterable[Any], levels: int) -> None:
 
 
 def _loaded(data: bytes) -> Any:
-    """As `json.loads` reads it: msgspec takes half the time for most of what that accepts, and the same from it.
+    """As `json.loads` reads it: msgspec reads most of what that accepts in half the time, with the same result.
 
     What it refuses (NaN, a lone surrogate, a byte order mark) is left to `json`, and so are all messages.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 64_000_000
-"""Of an image that is opened: 8000 × 8000. A larger one would cost gigabytes, whatever the size of its file."""
+"""Most pixels of an image that is opened: 8000 × 8000. A larger one would cost gigabytes, however small its file."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -46,7 +46,7 @@ def size(path: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _image(file: BinaryIO) -> "Iterator[Image]":
-    """An image file; what is wrong with it, there or in the block, as Unfit."""
+    """An image file; errors while opening it or in the block become Unfit."""
     import PIL.Image
 
     faults = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
@@ -72,7 +72,7 @@ def differs(image: "Image", digest: str) -> bool:
 
 
 def damage(path: Path, digest: str, pixels: bool) -> str:
-    """What is wrong with a stored PNG, to be said after its name: `is cut short`; "" when nothing is.
+    """What is wrong with a stored PNG, to be printed after its name: `is cut short`; "" when nothing is.
 
     Checksums find every flipped bit and every cut. With `pixels` it is decoded as well, which takes ten times as long,
     and compared with the recorded `digest` of its pixels.
@@ -86,7 +86,7 @@ def damage(path: Path, digest: str, pixels: bool) -> str:
 
 @functools.lru_cache(maxsize=65_536)
 def _damage(path: Path, digest: str, pixels: bool, size: int, changed_ns: int) -> str:
-    """`damage` of a file of this size and time: a sweep asks several times for each."""
+    """`damage`, cached by the file's size and time: a sweep checks each file several times."""
     try:
         content = read_regular(path)
         if cut := _broken_chunks(content):

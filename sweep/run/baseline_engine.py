@@ -44,7 +44,7 @@ class BaselineEngine:
         return tuple(f"interleaved baseline: {said}" for said in (*shared, *throttled))
 
     def close(self, kill: bool = False) -> None:
-        """End the engine; `kill`: at once, as it may be busy, and asking it to end would only cost time."""
+        """End the engine; with `kill` at once, because it may be busy and asking it to end would only cost time."""
         if self.sampler is not None:
             self.sampler.stop()
         if kill:
@@ -103,7 +103,7 @@ class BaselineEngines:
                 self._loaded.pop(key).close()
 
     def keep(self, engine_key: str, host: EngineHost) -> bool:
-        """Take over the engine of a finished group; False when nobody will need it."""
+        """Take over the engine of a finished group; False when no later group needs it."""
         later = [cell for number in self.waiting for cell in self._cells(number) if cell.interleaved]
         wanted = any(self._baseline(cell).engine_key == engine_key for cell in later)
         if not wanted or host.spec.device != "cpu" or host.process.poll() is not None or engine_key in self._loaded:

@@ -1,6 +1,6 @@
 """`budget=20min`: which groups come first, and which are started in the time that is left.
 
-What tells most comes first: baselines, without which nothing can be judged; A/A runs, which say how large noise is;
+The most informative comes first: baselines, without which nothing can be judged; A/A runs, which measure noise;
 single features; pairs; and so on; further engine starts last. Of features of one size, those come first that may gain
 most: predicted speed-up × (1 + how far off it may be). One that cannot be predicted may gain anything.
 
@@ -22,13 +22,13 @@ from sweep.report.words import cells_words, duration_words, listed
 from sweep.results.records import DONE, RunResult
 
 NAMED = 4
-"""Most cells that the last sentence names."""
+"""The most cells that the last sentence names."""
 
 Read = Callable[[Sequence[Cell]], Mapping[str, RunResult | None]]
 
 
 def ordered(plan: Plan, worth: Callable[[Cell], float]) -> Plan:
-    """The same groups, those that tell most first, with numbers in that order."""
+    """The same groups, the most informative first, with numbers in that order."""
     groups = sorted(plan.groups, key=lambda group: _order([plan.cell(key) for key in group.cells], worth))
     return Plan(plan.cells, tuple(dataclasses.replace(group, number=place) for place, group in enumerate(groups)))
 
@@ -57,7 +57,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a plan's times at some moment of the run."""
+    """Known times of a plan at some moment of the run."""
 
     plan: Plan
     times: Times
@@ -67,12 +67,12 @@ class Known:
 
     @property
     def factor(self) -> float:
-        """How long cells of this run took, for a second that was expected."""
+        """How long cells of this run took, per expected second."""
         both = [(one.cell_s, expected) for key, one in self.took.items() if (expected := self.times.cell_s(key))]
         return sum(took for took, _ in both) / sum(expected for _, expected in both) if both else 1.0
 
     def group_s(self, group: Group) -> float:
-        """What a group will take; what nothing tells of takes no time, so that it is tried."""
+        """How long a group will take; an unknown time counts as none, so that the group is tried."""
         missing = [self.plan.cell(key) for key in group.cells if key not in self.done]
         return (self._start_s(missing[0]) + sum(map(self._cell_s, missing))) if missing else 0.0
 
@@ -97,7 +97,7 @@ class Known:
         return statistics.mean(others) * _turns(cell) if others else 0.0
 
     def _alone_s(self, key: str) -> float | None:
-        """What a cell takes without the baseline that is interleaved with it."""
+        """How long a cell takes without its interleaved baseline."""
         cell, expected = self.plan.by_key.get(key), self.times.cell_s(key)
         if cell is None:
             return None
@@ -157,7 +157,7 @@ class Budget:
     def waves(
         self, plan: Plan, todo: Sequence[int], alone: Sequence[int], kept: frozenset[str], read: Read
     ) -> Iterator[list[int]]:
-        """Groups to launch, again and again while the next ones fit. Groups in `alone` are launched by themselves.
+        """Groups to launch, again and again while the next ones fit. Groups in `alone` are launched on their own.
 
         Cells in `kept` need not run. `read` gives the results of cells that were launched.
         """
@@ -237,5 +237,5 @@ def expected_to_fit(known: Known, seconds: float, jobs: int, devices: int) -> fr
 
 
 def _until(waiting: Sequence[int], alone: Sequence[int]) -> int:
-    """How many groups come before the next that is launched by itself."""
+    """How many groups come before the next that is launched on its own."""
     return next((place for place, number in enumerate(waiting) if number in alone), len(waiting))

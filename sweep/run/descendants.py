@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def kill_descendants(timeout_s: float = KILLED_S) -> None:
-    """End every process that we started and that is still there, but for the resource trackers.
+    """End every process that we started and that is still there, except the resource trackers.
 
-    Those end by themselves once all of us are gone. Until then they know which semaphores and shared memory we and
+    Those end on their own once all of us are gone. Until then they know which semaphores and shared memory we and
     the processes that are killed here have not given back, and unlink them. `timeout_s` is for all to end.
     """
     import psutil

@@ -1,7 +1,7 @@
-"""Drivers send the turns of a schedule to an engine and hand back what came of each as soon as it is there.
+"""Drivers send the turns of a schedule to an engine and hand back the outcome of each as soon as it is ready.
 
 The offline driver is the first: one turn after the other, the next when the one before is done. A driver knows neither
-cells nor files; what is kept of its records is `measurement`'s business.
+cells nor files; `measurement` decides what to keep of its records.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from sweep.run.schedule import Turn
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one turn. `sent_s` on time.perf_counter; `baseline` is the interleaved baseline's output, if any.
+    """The outcome of one turn. `sent_s` on time.perf_counter; `baseline` is the interleaved baseline's output, if any.
 
     Under load it is a batch of the server: `answers` are what the load generator knows of its requests, in their order,
     and `began_s` is when the load began.
@@ -36,7 +36,7 @@ class Record:
 
     @property
     def span(self) -> tuple[float, float]:
-        """From sending the turn until its images were there, on time.perf_counter; writing them is not part of it."""
+        """From sending the turn until its images were ready, on time.perf_counter; writing them is not part of it."""
         if self.answers:
             return self.sent_s, self.began_s + max(answer.done_s for answer in self.answers)
         began_s = self.sent_s if self.output.epoch_s is None else self.output.epoch_s + self.output.start_s
@@ -54,10 +54,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Broken:
-    """A turn that failed in an engine that takes further ones: what became of each of its requests by itself.
+    """A turn that failed in an engine that takes further ones: the outcome of each of its requests on its own.
 
-    A turn whose images are kept is sent again, request by request, so that one that cannot be generated costs none of
-    the others. Their times are of another batch than the one that was asked for.
+    A turn whose images are kept is sent again, request by request, so that one bad request does not cost the others.
+    Their times belong to another batch than the requested one.
     """
 
     turn: Turn
@@ -90,10 +90,10 @@ class Driver(Protocol):
 class OfflineDriver:
     """One turn after the other, in the cell's engine and, where there is one, in the interleaved baseline's.
 
-    With a baseline, `moment` is called before every turn of either engine, so that telemetry which it samples tells
-    their turns apart however short they are. It returns the time (time.perf_counter). `broke` is called for each turn
-    that failed in an engine that goes on; a turn with a request that is known to fail is not sent again. `ready` makes
-    of a turn what is sent; where it raises EngineFailure, the turn failed.
+    With a baseline, `moment` is called before every turn of either engine, so that its telemetry samples separate
+    their turns, however short they are. It returns the time (time.perf_counter). `broke` is called for each turn
+    that failed in an engine that keeps running; a turn with a request that is known to fail is not sent again. `ready`
+    makes what is sent of a turn; where it raises EngineFailure, the turn failed.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class OfflineDriver:
         self.moment = time.perf_counter if baseline is None else moment
         self.failed: Failed | None = None
         self._broke, self._ready = broke, ready
-        self._bad: set[tuple[int, int]] = set()  # prompt and seed of requests that fail by themselves
+        self._bad: set[tuple[int, int]] = set()  # prompt and seed of requests that fail on their own
         self._made = 0  # requests that were generated
         self._in_vain = 0
 
     def drive(self, turns: Iterable[Turn]) -> Generator[Record]:
-        """As Driver."""
+        """As in Driver."""
         for turn in turns:
             if self._bad & set(map(_named, turn.requests)):
                 continue
@@ -155,7 +155,7 @@ class OfflineDriver:
         return sent_s, output
 
     def _one_by_one(self, turn: Turn, sent_s: float, error: EngineFailure) -> None:
-        """Send the requests of a turn that failed each by itself. Raises EngineFailure where none ever succeeds."""
+        """Send each request of a failed turn on its own. Raises EngineFailure where none ever succeeds."""
         whole, self.failed = self.failed or Failed(turn, sent_s, time.perf_counter() - sent_s), None
         alone: list[Record] = []
         failed: list[tuple[Failed, str]] = []
@@ -194,7 +194,7 @@ class OfflineDriver:
 
 
 def _named(request: Request) -> tuple[int, int]:
-    """What a request is called in every repeat."""
+    """A request's identity, the same in every repeat."""
     return request.prompt_index, request.seed
 
 

@@ -1,7 +1,7 @@
 """run_group: one engine, its cells one after another; every cell ends with a result on disk.
 
-Effects only: leases devices, starts the engine process, has cells measured, stores. What a failure means is
-`EngineFailure`'s to say; nothing here raises for a cell that went wrong. docs/faults.md lists what can.
+Effects only: leases devices, starts the engine process, has cells measured, stores. `EngineFailure` says
+what a failure means; nothing here raises for a cell that went wrong. docs/faults.md lists what can.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from sweep.run.profiler import Profile
 from sweep.run.provenance import measured_with
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
-"""Why a file cannot be written that are not our fault."""
+"""Errors of writing a file that are not our fault."""
 
 
 class GroupRunner:
@@ -60,7 +60,7 @@ class GroupRunner:
         self.sampler: ProcessTreeSampler | None = None  # of that engine
         self.load_s: float | None = None
         self.load_failure: EngineFailure | None = None
-        self.load_failed_in = ""  # folder of the cell whose log tells
+        self.load_failed_in = ""  # folder of the cell whose log says why
         self.before = Before()
 
     def run(self) -> None:
@@ -119,7 +119,7 @@ class GroupRunner:
             failure, interrupt = EngineFailure("interrupted", f"interrupted while {measurement.doing}"), error
             if self.host is not None:
                 self.host.kill()  # it is busy: asking it to end would only cost time
-        except Exception as error:  # the engine's failures are all told as EngineFailure
+        except Exception as error:  # all of the engine's failures are EngineFailure
             failure = _our_failure(error, measurement.doing)
         result = dataclasses.replace(
             measurement.result(self.load_s, started_at, failure),
@@ -173,7 +173,7 @@ class GroupRunner:
             result = dataclasses.replace(
                 result, state=ERROR, cause=result.cause or cause, reason=reason, requests=(), batches=(), failed=()
             )
-            with contextlib.suppress(OSError, MemoryError):  # a short file may still fit; else the event tells
+            with contextlib.suppress(OSError, MemoryError):  # a short file may still fit; else the event says it
                 self.folder.save_result(cell, result)
             self._save_log(cell, log_start, EngineFailure(result.cause, reason), None)
         self._state(cell, result.state, reason=result.reason)
@@ -181,7 +181,7 @@ class GroupRunner:
     def _ensure_engine(self, cell: Cell) -> tuple[EngineHost, ProcessTreeSampler]:
         """The loaded engine, and what watches it.
 
-        Loading that failed once is not tried again: it takes minutes and fails alike.
+        Loading that failed once is not tried again: it takes minutes and would fail again.
         """
         if self.load_failure is not None:
             reason = f"{self.load_failure.reason} (tried once for all cells of this engine)"
@@ -238,7 +238,7 @@ class GroupRunner:
 
 
 def _our_failure(error: Exception, doing: str) -> EngineFailure:
-    """What went wrong on the parent's side. What ran out there is no bug; the engine is as good as before."""
+    """A failure on the parent's side. Running out of something there is not a bug, and the engine is unharmed."""
     if lacking := shortage(error):
         cause, what = lacking
         return EngineFailure(cause, f"{what} while {doing}", alive=True)
@@ -249,7 +249,7 @@ def _our_failure(error: Exception, doing: str) -> EngineFailure:
 
 
 def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
-    """Run group `number` of the plan: what is missing of it, in one engine. Never raises for a cell's failure."""
+    """Run the missing cells of group `number` of the plan in one engine. Never raises for a cell's failure."""
     group = plan.groups[number]
     cells = [plan.cell(key) for key in group.cells]
     missing = [cell for cell in cells if not is_finished(folder, cell)]
@@ -283,7 +283,7 @@ def run_group(folder: SweepFolder, plan: Plan, number: int) -> None:
 def _store_failure(folder: SweepFolder, cell: Cell, failure: EngineFailure) -> None:
     """The result of a cell that could not begin."""
     result = RunResult(cell.key, cell.label, ERROR, failure.cause, failure.reason, cell.device)
-    with contextlib.suppress(OSError):  # else the event tells
+    with contextlib.suppress(OSError):  # else the event says it
         folder.start_cell(cell)
         folder.save_log(cell, None, 0, last_words.of(failure, None, printed=False))
         folder.save_result(cell, dataclasses.replace(result, measured_with=measured_with()))
@@ -294,10 +294,10 @@ def _preimport(spec: EngineSpec, timeout_s: float, waiting: Callable[[str], None
     """Have what the engine is forked from imported before it holds devices; on GPUs while nothing is measured."""
     if not forks(spec):
         return
-    with contextlib.suppress(OSError):  # told when the engine is started
+    with contextlib.suppress(OSError):  # reported when the engine is started
         if spec.device != "cuda":
             preimport(spec)
-        elif not server_started():  # else its imports were waited for, if in vain
+        elif not server_started():  # else we have waited for its imports already, even if in vain
             with load_measure_lock.turn(load_measure_lock.LOADING, lease_folder(), waiting):
                 waiting("importing, once for all engines")
                 preimport(spec)

@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end a sweep in the same way, and a second one cannot cost what is being saved.
 
-Knows signals of this process only; what is cleaned up meanwhile is the session's business.
+Knows signals of this process only; the session decides what to clean up meanwhile.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class Interrupts:
 
     A later one means that cleaning up hangs: all our processes are killed, and this one ends where it is. Every file is
     written completely or not at all, so only the summary is missing. A signal that was ignored when the sweep began
-    stays so (nohup), but for Ctrl-C and SIGTERM. Use as a context manager in the main thread.
+    stays ignored (nohup), except for Ctrl-C and SIGTERM. Use as a context manager in the main thread.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -47,7 +47,7 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def allow(self) -> None:
-        """What the last interrupt asked for is done: the next one raises again."""
+        """The last interrupt has been handled: the next one raises again."""
         self._handled = False
 
     def refuse(self) -> None:
@@ -67,7 +67,7 @@ class Interrupts:
 
 
 def leave_closed_terminal() -> None:
-    """Print to nowhere from now on where a terminal was: every write to one that is gone fails."""
+    """Discard output to a terminal that is gone, because every write to it fails."""
     for stream in (1, 2):
         try:
             os.write(stream, b"")
@@ -92,6 +92,6 @@ def end_at_once(folder: Path | None = None) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    """Without Python's buffers, in one of which the signal may have come."""
+    """Print without Python's buffers: the signal may have come in the middle of one."""
     with contextlib.suppress(OSError):
         os.write(2, f"{clean(line)}\n".encode("utf-8", "backslashreplace"))

@@ -1,7 +1,7 @@
 """What engine.log ends with where a cell failed: which process its engine was, and how it ended.
 
-An engine that is killed, hangs or cannot be started prints nothing of it, and its log would be empty. Pure but for the
-state of the process.
+An engine that is killed, hangs or cannot be started prints nothing about it, and its log would be empty. Pure except
+for the state of the process.
 """
 
 import datetime
@@ -13,7 +13,7 @@ from sweep.engines.process.forkserver import UNKNOWN_EXIT
 from sweep.engines.process.host import EngineHost
 
 OURS = "[sweep] "
-"""What a line begins with that no engine printed."""
+"""Prefix of lines that no engine printed."""
 
 
 def of(
@@ -24,25 +24,25 @@ def of(
     `host` is its engine, None where none was started; `printed` whether it printed anything during the cell. `other` is
     the interleaved baseline's, where that is what failed; `tried` the folder of the cell in which loading had failed.
     """
-    told = [f"{_now()}: this cell failed: {failure.reason}"]
+    facts = [f"{_now()}: this cell failed: {failure.reason}"]
     if host is not None:
-        told.append(f"its engine was {described(host)}")
+        facts.append(f"its engine was {described(host)}")
     elif tried:
-        told.append(
+        facts.append(
             f"no engine was started for it; loading one failed in {tried}, whose engine.log has what was printed"
         )
     else:
-        told.append("no engine was started for it")
+        facts.append("no engine was started for it")
     if host is not None and not printed:
-        told.append("the engine printed nothing during this cell")
+        facts.append("the engine printed nothing during this cell")
     if other is not None:
-        told.append(f"the interleaved baseline's engine was {described(other)}; it printed last:")
-    lines = [f"{OURS}{line}" for line in told]
+        facts.append(f"the interleaved baseline's engine was {described(other)}; it printed last:")
+    lines = [f"{OURS}{line}" for line in facts]
     return "\n".join([*lines, *(other.printed_last() if other is not None else ())]) + "\n"
 
 
 def begun(host: EngineHost | None) -> str:
-    """What the log of a cell holds while it runs, and for good if the sweep itself is killed."""
+    """What a cell's log holds while the cell runs, and forever if the sweep itself is killed."""
     engine = described(host) if host is not None else "being started"
     return f"{OURS}{_now()}: this cell began; its engine is {engine}; a sweep that ends on its own writes more here\n"
 

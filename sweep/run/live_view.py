@@ -1,4 +1,4 @@
-"""How a running sweep looks on a terminal: one line a cell, the progress of all in the last line.
+"""How a running sweep looks on a terminal: one line per cell, the progress of all in the last line.
 
 Pure: cells and their states in, lines out. However many cells there are, the lines fit the terminal with one to spare,
 because a terminal that scrolls keeps lines that cannot be taken back. Only labels and remarks are shortened.
@@ -36,7 +36,7 @@ STATE, TIME = 9, 8  # columns: `analysing`, `10:00:00`
 BAR, LEAST_BAR = 24, 8
 REMARK, MOST_REMARK = 22, 60  # `~1.42x  0.974 → 0.99 s`; and what a wide terminal shows of a reason
 GAP = 2
-LEAST_ROOM = 4  # lines below which a heading takes none from the cells
+LEAST_ROOM = 4  # with fewer lines than this, headings take none from the cells
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Totals:
 def lines(
     shown: Sequence[Shown], totals: Totals, speed: Callable[[str], Early | None], width: int, height: int
 ) -> list[Text]:
-    """The whole view, of fewer than `height` lines. `speed` is asked for finished cells that are visible."""
+    """The whole view, of fewer than `height` lines. `speed` is called for visible finished cells."""
     room = max(1, height - 3)  # a line of what is hidden, the progress, and one that stays empty
     names = _names(shown)
     listed = _grouped(range(len(shown)), names)
@@ -114,7 +114,7 @@ def _window(listed: Sequence[int | str], shown: Sequence[Shown], room: int) -> t
 
 
 def _active(listed: Sequence[int | str], shown: Sequence[Shown]) -> int:
-    """Where the first cell is that runs, else the one that runs next, else the end."""
+    """Position of the first running cell, else of the one that runs next, else the end."""
     cells = sorted(one for one in listed if isinstance(one, int))
     for idle in ((*IDLE, *OVER), OVER):
         for one in cells:
@@ -155,7 +155,7 @@ def _hidden(above: int, below: int, skipped: int, width: int) -> Text:
 
 
 def progress_line(totals: Totals, width: int) -> Text:
-    """`9 of 34 cells  0:55  ━━━━━━────  about 2:34 left`; the bar is what gives way."""
+    """`9 of 34 cells  0:55  ━━━━━━────  about 2:34 left`; the bar shrinks first."""
     done, elapsed = f"{totals.done:,} of {totals.cells:,} cells", clock(totals.elapsed_s)
     words = cell_len(done) + cell_len(elapsed) + cell_len(totals.left) + 3 * GAP
     bar = min(BAR, width - words - 3)  # what the terminal echoes, such as ^C, gets no line of its own

@@ -1,7 +1,7 @@
 """The driver of loads: the engine is served over HTTP, a load generator sends the requests, and both sides are joined.
 
-The generator is a process of its own and knows when each request was due, was sent and was answered; the engine hands
-over what each of its batches was. A record is a batch with the answers of its requests.
+The generator is a process of its own and knows when each request was due, was sent and was answered; the engine
+reports each of its batches. A record is a batch with the answers of its requests.
 """
 
 import contextlib
@@ -38,10 +38,10 @@ from sweep.run.server_metrics import scraped
 
 START_S = 60.0  # for the server to listen, and for it to stop once its last batch is done
 SLACK_S = 30.0  # for the load generator to start and to end
-LAST_S = 5.0  # for the load generator to tell what was answered before the engine was gone
+LAST_S = 5.0  # for the load generator to report what was answered before the engine was gone
 TELL_S = 0.25  # between two notes of progress
 WARM_UP = "w"
-"""What the ids of requests begin with that come before the load."""
+"""Prefix of the ids of requests that come before the load."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Lost:
 
 
 class LoadDriver:
-    """Sends turns of one request each when they are due, or so many at a time."""
+    """Sends turns of one request each when they are due, or a fixed number at a time."""
 
     def __init__(
         self,
@@ -75,36 +75,36 @@ class LoadDriver:
         self.ended: Ended | None = None
         self.began_s = 0.0
         self.server_metrics = ""  # Prometheus' text, from when the load ended
-        self.uncounted = 0  # texts of which the server does not say how many tokens they have
+        self.uncounted = 0  # texts whose number of tokens the server does not report
         self._url = ""
-        self._noted = 0.0  # when progress was last told of
+        self._noted = 0.0  # when progress was last reported
 
     def drive(self, turns: Iterable[Turn]) -> Generator[Record]:
         """As Driver; `lost` and `ended` are complete when it is. Raises EngineFailure."""
         sent = {turn.requests[0].request_id: turn for turn in turns}
-        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        if self._host.spec.url:  # of a server that runs already, only what the load generator sees is known
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        if self._host.spec.url:  # for a server that runs already, only what the load generator sees is known
             try:
                 self._settings = replace(self._settings, model=model_of(self._host.spec))
             except RuntimeError as error:
                 raise EngineFailure("exception", str(error), alive=True) from None
-            with _client(self._job(servers(self._host.spec.url), list(sent.values())), told):
-                yield from self._seen(sent, told)
+            with _client(self._job(servers(self._host.spec.url), list(sent.values())), events):
+                yield from self._seen(sent, events)
             return
         url = self._host.serve(self._settings, START_S)
         if not self._host.spec.plugin:  # likewise of one that is not observed
             with contextlib.ExitStack() as ending:
-                ending.enter_context(_client(self._job([url], list(sent.values())), told))
+                ending.enter_context(_client(self._job([url], list(sent.values())), events))
                 ending.push(self._stop_unseen)
-                yield from self._seen(sent, told)
+                yield from self._seen(sent, events)
             return
         silence_s = self._timeout_s + SLACK_S + _longest_gap([turn.intended_s for turn in sent.values()])
-        watching = threading.Thread(target=_watch, args=(self._host, silence_s, told), daemon=True)
+        watching = threading.Thread(target=_watch, args=(self._host, silence_s, events), daemon=True)
         watching.start()
         with contextlib.ExitStack() as ending:
-            ending.enter_context(_client(self._job([url], list(sent.values())), told))
+            ending.enter_context(_client(self._job([url], list(sent.values())), events))
             ending.push(functools.partial(self._stop, watching))
-            yield from self._joined(sent, told)
+            yield from self._joined(sent, events)
 
     def _job(self, urls: Sequence[str], turns: Sequence[Turn]) -> Job:
         self._url = urls[0]
@@ -136,11 +136,11 @@ class LoadDriver:
         mask = (self._load.mix.mask or "") if upload else ""
         return Due(request.request_id, body, request.size, turn.intended_s, kept, upload, path_of(request), mask)
 
-    def _seen(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:
+    def _seen(self, sent: Mapping[str, Turn], events: "queue.SimpleQueue[Any]") -> Iterator[Record]:
         """Records of one request each, as the load generator sees them."""
         answers: dict[str, Answer] = {}
         while self.ended is None:
-            event = told.get()
+            event = events.get()
             if isinstance(event, BaseException):
                 raise event
             answer = self._taken(event, answers, len(sent))
@@ -152,7 +152,7 @@ class LoadDriver:
                 yield self._record(_output(answer, self.began_s), sent, answers)
 
     def _taken(self, event: Told, answers: dict[str, Answer], count: int) -> Answer | None:
-        """Take in what the load generator tells; the answer if it is one."""
+        """Take in one event of the load generator; returns the answer if it is one."""
         if event.began_s is not None:
             self.began_s = event.began_s
         if event.ended is not None:
@@ -169,7 +169,7 @@ class LoadDriver:
                     self._progress(int(min(time.perf_counter() - self.began_s, whole_s)), int(whole_s) or 1)
         return event.answer
 
-    def _joined(self, sent: Mapping[str, Turn], told: "queue.SimpleQueue[Any]") -> Iterator[Record]:
+    def _joined(self, sent: Mapping[str, Turn], events: "queue.SimpleQueue[Any]") -> Iterator[Record]:
         """Records, as batches are done and their requests answered."""
         answers: dict[str, Answer] = {}
         open_batches: list[Output] = []
@@ -178,7 +178,7 @@ class LoadDriver:
         until = 0.0
         while True:
             try:
-                event = told.get(timeout=max(0.0, until - time.monotonic()) if gone else None)
+                event = events.get(timeout=max(0.0, until - time.monotonic()) if gone else None)
             except queue.Empty:
                 break
             if isinstance(event, EngineFailure) and gone is None and not event.alive:
@@ -186,7 +186,7 @@ class LoadDriver:
                 continue
             if isinstance(event, BaseException):
                 raise gone or event
-            if event is None:  # the server has stopped, so everything was told
+            if event is None:  # the server has stopped, so everything was reported
                 break
             if isinstance(event, Output):
                 if not event.request_ids[0].startswith(WARM_UP):
@@ -224,14 +224,14 @@ class LoadDriver:
         )
 
     def _stop_unseen(self, kind: type[BaseException] | None, *_: object) -> None:
-        """As `_stop`, where nobody reads what the engine hands over."""
+        """As `_stop`, where nothing reads what the engine hands over."""
         if kind is not KeyboardInterrupt:
             self._host.stop_serving(START_S)
             for _output in self._host.served(START_S):
                 pass
 
     def _stop(self, watching: threading.Thread, kind: type[BaseException] | None, *_: object) -> None:
-        """Whatever happened, the engine serves no more; it is asked in vain where it is gone.
+        """Make the engine stop serving, whatever happened; if it is gone, this has no effect.
 
         After Ctrl-C it is killed, and not waited for.
         """
@@ -254,7 +254,7 @@ def repeat_of(key: str) -> int:
 
 
 def _output(answer: Answer, began_s: float) -> Output:
-    """A request that a server answered of which nothing else is known: as if it had been a batch by itself."""
+    """A request of which only the server's answer is known, as if it had been a batch of its own."""
     return Output(
         request_ids=(answer.id,),
         start_s=began_s + answer.sent_s,
@@ -269,19 +269,19 @@ def _output(answer: Answer, began_s: float) -> Output:
     )
 
 
-def _watch(host: EngineHost, timeout_s: float, told: "queue.SimpleQueue[Any]") -> None:
-    """Hand over what the engine hands over; None when it has stopped serving."""
+def _watch(host: EngineHost, timeout_s: float, events: "queue.SimpleQueue[Any]") -> None:
+    """Pass on what the engine hands over; None when it has stopped serving."""
     try:
         for output in host.served(timeout_s):
-            told.put(output)
-        told.put(None)
+            events.put(output)
+        events.put(None)
     except BaseException as error:  # raised where it is waited for
-        told.put(error)
+        events.put(error)
 
 
 @contextlib.contextmanager
-def _client(job: Job, told: "queue.SimpleQueue[Any]") -> "Iterator[subprocess.Popen[bytes]]":
-    """The load generator at work; what it tells is put into `told`."""
+def _client(job: Job, events: "queue.SimpleQueue[Any]") -> "Iterator[subprocess.Popen[bytes]]":
+    """The load generator at work; its messages go into `events`."""
     for folder in {Path(one.image).parent for one in job.requests if one.image}:
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(prefix="sweep-client-") as log:
@@ -295,7 +295,7 @@ def _client(job: Job, told: "queue.SimpleQueue[Any]") -> "Iterator[subprocess.Po
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        reading = threading.Thread(target=_read, args=(process, log, told), daemon=True)
+        reading = threading.Thread(target=_read, args=(process, log, events), daemon=True)
         reading.start()
         try:
             with contextlib.suppress(BrokenPipeError):  # `_read` says why it ended
@@ -310,21 +310,21 @@ def _client(job: Job, told: "queue.SimpleQueue[Any]") -> "Iterator[subprocess.Po
             process.stdout.close()
 
 
-def _read(process: "subprocess.Popen[bytes]", log: IO[bytes], told: "queue.SimpleQueue[Any]") -> None:
-    """Hand over the lines of the load generator; a failure when it ends without having ended the load."""
+def _read(process: "subprocess.Popen[bytes]", log: IO[bytes], events: "queue.SimpleQueue[Any]") -> None:
+    """Pass on the load generator's messages; a failure when it ends without having ended the load."""
     ended = False
     decode = msgspec.json.Decoder(Told).decode
     assert process.stdout is not None
     for line in process.stdout:
         one = decode(line)
         ended = ended or one.ended is not None
-        told.put(one)
+        events.put(one)
     if not ended:
         code = process.wait()
         log.seek(0)
         said = log.read().decode(errors="replace").strip().splitlines()
         why = one_line(said[-1]) if said else f"exit code {code}"
-        told.put(EngineFailure("client", f"the load generator ended early ({why})", alive=True))
+        events.put(EngineFailure("client", f"the load generator ended early ({why})", alive=True))
 
 
 def _longest_gap(times: Sequence[float | None]) -> float:

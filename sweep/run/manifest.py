@@ -24,7 +24,7 @@ def _now() -> str:
 
 
 def later(start: str, seconds: float) -> str:
-    """A moment told by a duration, so that it comes after `start` even when the clock was set meanwhile."""
+    """A moment computed from a duration, so that it comes after `start` even if the clock was set meanwhile."""
     moment = datetime.datetime.fromisoformat(start) + datetime.timedelta(seconds=seconds)
     return moment.isoformat(timespec="seconds")
 
@@ -68,11 +68,11 @@ def progress(folder: SweepFolder, plan: Plan, before: list[dict[str, Any]], offs
 
 
 def _random_weights(plan: Plan) -> dict[str, Any]:
-    """Models of the plan whose weights are random, each with what its checkpoint says of itself."""
+    """Models of the plan whose weights are random, each with what its checkpoint says about itself."""
     models = {cell.config["model"]["name"]: cell.config["model"] for cell in plan.cells}
-    told = {name: read_marker(Path(model["path"])) for name, model in models.items() if model["path"]}
-    told |= {name: {} for name, model in models.items() if model["embedded"] and not model["weights"]}
-    return {name: marker for name, marker in sorted(told.items()) if marker is not None}
+    markers = {name: read_marker(Path(model["path"])) for name, model in models.items() if model["path"]}
+    markers |= {name: {} for name, model in models.items() if model["embedded"] and not model["weights"]}
+    return {name: marker for name, marker in sorted(markers.items()) if marker is not None}
 
 
 def _shapes(plan: Plan) -> dict[str, Any]:

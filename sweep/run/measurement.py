@@ -1,4 +1,4 @@
-"""Measurement: warm-up and measured turns of one cell, and the result that comes of them.
+"""Measurement: warm-up and measured turns of one cell, and their result.
 
 A schedule says which requests are sent when, a driver sends them to a running engine, and every record that it hands
 back is stored at once: what was measured before a failure is kept, whatever ends the sweep. Starts no engine.
@@ -43,7 +43,7 @@ from sweep.workload.requests import batches, build_requests
 from sweep.workload.texts import text_requests
 
 MOST_TO_WARM_UP_WITH = 8
-"""Batches, or requests by themselves, that are tried in a warm-up where the first one fails."""
+"""Batches, or single requests, that a warm-up tries when the first one fails."""
 
 
 class Measurement:
@@ -101,7 +101,7 @@ class Measurement:
         host: EngineHost,
         baseline: BaselineEngine | None,
     ) -> None:
-        """Generate a batch unmeasured; where it fails in an engine that goes on, another one, or a request by itself.
+        """Generate an unmeasured batch; if it fails in an engine that keeps running, another one, or a single request.
 
         Raises EngineFailure.
         """
@@ -159,7 +159,7 @@ class Measurement:
             raise EngineFailure("exception", self._what_failed(), alive=True)
 
     def _broke(self, broken: Broken) -> None:
-        """Keep what became of a turn that failed in an engine that goes on."""
+        """Keep the outcome of a turn that failed in an engine that keeps running."""
         self.broken.append(broken)
         if rows := self._alone_rows(broken):
             self.folder.append_record(self.cell, rows, None, alone=True)
@@ -167,7 +167,7 @@ class Measurement:
             self.folder.append_record(self.cell, self._broken_rows(broken), None)
 
     def _what_failed(self) -> str:
-        """How many images there are not, and why the first of them is not there."""
+        """How many images are missing, and why the first of them is."""
         turns = [record.turn for record in self.records]
         turns += [record.turn for one in self.broken for record in one.alone]
         made = {(one.prompt_index, one.seed) for turn in turns for one in turn.requests}
@@ -191,7 +191,7 @@ class Measurement:
         return LoadDriver(host, run.load, settings, path, run.engine.request_timeout_s, self._progress, generates)
 
     def _load(self, inputs: Inputs) -> tuple[Turn, ...]:
-        """As many requests as the load has, when they are due: prompts again and again with further seeds."""
+        """As many requests as the load has, when they are due: prompts repeat with further seeds."""
         run, asked = self.run, self.run.load
         due_s = None
         if asked.name == "open":
@@ -385,7 +385,7 @@ class Measurement:
         return min(own, key=lambda record: record.output.start_s, default=None)
 
     def _first_request_s(self) -> float | None:
-        """The same, counted from `start` as telemetry is; None where the engine does not say what it counts from."""
+        """The same, counted from `start` as telemetry is; None where the engine does not say when its clock starts."""
         first = self._first.output if self._first else None
         if first is None or first.epoch_s is None:
             return None

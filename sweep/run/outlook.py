@@ -1,6 +1,6 @@
 """What is known of a plan before it runs: earlier results, predictions, what does not fit into memory.
 
-Looks up the device and earlier results, and predicts only where that is asked for or costs nothing against the sweep.
+Looks up the device and earlier results, and predicts only on request or if that costs nothing against the sweep.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from sweep.run.budget import Budget
 
 NO_GPU = "no_gpu"
-"""Code of a skip: no GPU is here. On other hardware such a cell would run."""
+"""Code of a skip: this machine has no GPU. On other hardware such a cell would run."""
 
 
 def checked(plan: Plan, looked_at: bool) -> "tuple[Plan, list[str], Forecast | None]":
-    """The plan, without what does not fit if skip_oom says so; notes; and what is predicted of it.
+    """The plan, without what does not fit if skip_oom is set; notes; and its predictions.
 
-    `looked_at`: somebody wants to see the plan. A sweep of its own accord predicts nothing for a CPU of which nobody
-    said what it can do.
+    `looked_at`: the user wants to see the plan. Otherwise a sweep predicts nothing for a CPU whose hardware was not
+    named.
     """
     run = _first(plan)
     if run is None:
@@ -148,7 +148,7 @@ def budget_of(plan: Plan, folder: Path, forecast: "Forecast | None", jobs: int) 
 
 
 def in_order(plan: Plan, forecast: "Forecast | None") -> Plan:
-    """The plan with what tells most first, where there is a budget."""
+    """The plan with the most informative groups first, if there is a budget."""
     run = _first(plan)
     if run is None or not run.budget:
         return plan
@@ -160,7 +160,7 @@ def in_order(plan: Plan, forecast: "Forecast | None") -> Plan:
 
 
 def _first(plan: Plan) -> RunConfig | None:
-    """The configuration of a cell that runs; what is asked of it here is the same in all."""
+    """The configuration of a cell that runs; what is read from it here is the same in all."""
     return next((cell.run_config for cell in plan.cells if cell.skip is None), None)
 
 

@@ -32,7 +32,7 @@ TORCH_TIMEOUT_S = 900.0  # to write its traces
 
 @dataclass(frozen=True)
 class Found:
-    """What became of a profile: the trace's file in the cell's folder ("" when there is none), and what went wrong."""
+    """The outcome of a profile: the trace's file in the cell's folder ("" when there is none), and what went wrong."""
 
     trace: str = ""
     note: str = ""
@@ -116,7 +116,7 @@ class Profile:
 
     def _note_left_out(self, analysis: Mapping[str, Any]) -> None:
         """Note what the analysis, as JSON, left out of the trace."""
-        from profiling.nsys.plausible import LeftOut  # with numpy
+        from profiling.nsys.plausible import LeftOut  # imports numpy
 
         if said := [line for trace in analysis["traces"] for line in LeftOut(**trace.get("left_out", {})).said()]:
             self.found = Found(NSYS_TRACE, f"nsys: {'; '.join(said)}")

@@ -1,7 +1,7 @@
 """What the terminal shows while a sweep runs: a table of cells filling up, or a plain log.
 
 Reads events.jsonl, which every group appends to, so it shows the same for any launcher, and the result of each cell
-that is finished, once. How it looks is `live_view`'s to decide.
+that is finished, once. `live_view` decides how it looks.
 """
 
 import threading
@@ -86,7 +86,7 @@ class CellStates:
         return self._speeds[key]
 
     def _result(self, key: str) -> RunResult | None:
-        """A baseline's is kept, because cells that run without one beside them share it."""
+        """A baseline's is kept, because cells without an interleaved one share it."""
         if key not in self.cells or self.states[key]["state"] not in ("done", "kept"):
             return None
         if key not in self._results:
@@ -136,7 +136,7 @@ class LiveTable:
         return self
 
     def extend(self, plan: Plan, kept: set[str]) -> None:
-        """Cells that the sweep adds while it runs, because others want further starts."""
+        """Cells that the sweep adds while it runs, because others need further starts."""
         new = self.states.extend(plan, kept)
         if new and self._thread is not None:
             say(f"{len(new)} more to run: {', '.join(cell.label for cell in new)}")

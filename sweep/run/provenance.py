@@ -1,6 +1,6 @@
 """What a result was measured with: this tool, its commit, and the packages that engines are made of.
 
-Kept with every result, so that results of several versions in one folder can be told apart.
+Kept with every result, so that results of several versions in one folder can be distinguished.
 """
 
 import functools
@@ -59,8 +59,8 @@ def measured_with() -> dict[str, str]:
 
 def told_by(manifest: Mapping[str, Any], label: str) -> dict[str, str]:
     """The same of a cell whose result does not say it, from the manifest of the folder's last run; {} if unknown."""
-    told, commit = manifest.get("versions"), manifest.get(COMMIT)
-    found = {str(name): str(value) for name, value in told.items()} if isinstance(told, Mapping) else {}
+    versions, commit = manifest.get("versions"), manifest.get(COMMIT)
+    found = {str(name): str(value) for name, value in versions.items()} if isinstance(versions, Mapping) else {}
     found |= {COMMIT: str(commit)} if commit else {}
     for one in manifest.get(KEPT, ()):  # measured even before
         if label in one["cells"]:
@@ -80,7 +80,7 @@ def older(kept: Iterable[tuple[str, Mapping[str, str]]], now: Mapping[str, str])
     """Kept cells, given as (label, what they were measured with), by what differs from `now`.
 
     Packages that are only on one side do not count: another engine's may be installed or not. The commit does, where
-    both are known. A cell of which nothing is known is not listed.
+    both are known. A cell without known versions is not listed.
     """
     found: dict[tuple[tuple[str, str, str], ...], list[str]] = {}
     for label, then in kept:

@@ -19,7 +19,7 @@ class Turn:
 
 
 def offline(rounds: Sequence[Sequence[Request]], repeats: int) -> tuple[Turn, ...]:
-    """Every batch of `rounds` after the other, `repeats` times; images are kept of the first time.
+    """Every batch of `rounds` in order, `repeats` times; images of the first repeat are kept.
 
     The baseline alternates between going first and going second, so that neither always finds the machine warm.
     """
@@ -37,7 +37,7 @@ def offline(rounds: Sequence[Sequence[Request]], repeats: int) -> tuple[Turn, ..
 
 
 def load(requests: Sequence[Request], due_s: Iterator[float] | None) -> tuple[Turn, ...]:
-    """A turn a request, each due at its time; without times, as soon as it may be sent.
+    """One turn per request, each due at its time; without times, as soon as it may be sent.
 
     Images are kept of the first request of each prompt, which is also the first one offline.
     """

@@ -44,7 +44,7 @@ def execute(plan: Plan, path: Path, launch: Launch, budget: "Budget | None" = No
     """Run what is missing of `plan` in folder `path`; returns the exit code.
 
     With a `budget`, groups are started as long as they fit into it; the others' cells are NOT RUN.
-    0: every cell fine or skipped; 1: a cell is FAIL, ERROR or NOT RUN (but for a budget); 130: interrupted. Raises
+    0: every cell fine or skipped; 1: a cell is FAIL, ERROR or NOT RUN (except for a budget); 130: interrupted. Raises
     ConfigError when the folder cannot be used.
     """
     folder = SweepFolder(path)
@@ -211,13 +211,13 @@ def _kept(folder: SweepFolder, plan: Plan) -> tuple[dict[str, RunResult], dict[s
 def _older(folder: SweepFolder, plan: Plan, kept: dict[str, RunResult]) -> list[provenance.Older]:
     """Kept cells that other versions measured."""
     last = folder.load_manifest()
-    told = {plan.cell(key).label: result.measured_with for key, result in kept.items()}
-    cells = ((label, known or provenance.told_by(last, label)) for label, known in told.items())
+    measured = {plan.cell(key).label: result.measured_with for key, result in kept.items()}
+    cells = ((label, known or provenance.told_by(last, label)) for label, known in measured.items())
     return provenance.older(cells, provenance.measured_with())
 
 
 def _say_what_is_damaged(damaged: dict[str, str]) -> None:
-    """Name the stored files for whose sake finished cells are measured again."""
+    """Name the stored files because of which finished cells are measured again."""
     for label, why in list(damaged.items())[:DAMAGES]:
         complain(f"sweep: {label} is measured again: {why}")
     if len(damaged) > DAMAGES:
@@ -233,7 +233,7 @@ def _read(folder: SweepFolder, cells: Sequence[Cell]) -> dict[str, RunResult | N
 
 
 def _alone(plan: Plan, todo: list[int]) -> list[int]:
-    """Groups that run by themselves: on GPUs the first engine of each model.
+    """Groups that run on their own: on GPUs the first engine of each model.
 
     It fills the compile caches that all engines share: engines that compile at the same time may choose different
     kernels, and their images then differ for no reason of the feature's.

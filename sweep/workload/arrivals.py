@@ -1,6 +1,6 @@
 """When requests of an open load are due: laws of arrival. Pure: a law, a rate and a seed in, times out.
 
-Times are seconds since the load began, in ascending order. They are intended ones: whoever sends late is late against
+Times are seconds since the load began, in ascending order. They are intended ones: a late send is late against
 them, and never moves them (otherwise a stall would hide the requests that it kept waiting).
 """
 
@@ -38,7 +38,7 @@ def times(law: str, rate: float, seed: int, burstiness: float = 1.0, burst: int 
 def ramped(times: Iterator[float], ramp_s: float) -> Iterator[float]:
     """The same arrivals while the rate grows from 0 to what it is, linearly over `ramp_s` seconds.
 
-    The n-th request is due when as many are expected as were at its own time: half of them are missing of the ramp.
+    The n-th request is due when as many are expected as were at its own time, so half as many are due during the ramp.
     """
     for time_s in times:
         yield math.sqrt(2 * ramp_s * time_s) if time_s < ramp_s / 2 else time_s + ramp_s / 2

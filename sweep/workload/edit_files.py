@@ -48,7 +48,7 @@ class EditTurn:
     turn: int  # of its line, from 1
     turns: int  # how many the line has
     instruction: str
-    pictures: tuple[Picture, ...]  # to edit, the first above all; of a later turn, what comes besides the turn before's
+    pictures: tuple[Picture, ...]  # to edit, the first above all; of a later turn, what is added to the turn before's
     mask: Picture | None = None  # white where the picture may change
     negative_prompt: str | None = None  # None: the workload's
 
@@ -115,22 +115,22 @@ class _Reader:
         """A line, checked."""
         where = f"{self.asked}, line {number}"
         try:
-            told = json.loads(line)
+            data = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where}: not valid JSON ({error}); write one object a line") from error
-        _check_keys(told, OF_LINE, where)
-        listed = told.get("turns")
+        _check_keys(data, OF_LINE, where)
+        listed = data.get("turns")
         require(
-            listed is None or "instruction" not in told,
+            listed is None or "instruction" not in data,
             f"{where}: has both an instruction and turns; the instruction is the first of the turns",
         )
         require(
             listed is None or (isinstance(listed, list) and bool(listed)),
             f'{where}: "turns" is not a list of instructions',
         )
-        require("image" in told, f'{where}: has no image; write {{"image": "a.png", "instruction": "…"}}')
-        own = {key: told[key] for key in ("mask", "negative_prompt") if key in told}
-        each = [{"instruction": told.get("instruction")}] if listed is None else listed
+        require("image" in data, f'{where}: has no image; write {{"image": "a.png", "instruction": "…"}}')
+        own = {key: data[key] for key in ("mask", "negative_prompt") if key in data}
+        each = [{"instruction": data.get("instruction")}] if listed is None else listed
         found, size = [], None
         for turn, one in enumerate(each, start=1):
             said = {"instruction": one} if isinstance(one, str) else one
@@ -139,7 +139,7 @@ class _Reader:
             said = {**own, **said}
             if turn == 1:
                 require("image" not in said or listed is None, f"{place}: its image stands in the line, not in a turn")
-                said["image"] = told["image"]
+                said["image"] = data["image"]
             pictures, sizes = self._pictures(said.get("image"), place, least=turn == 1)
             size = size or sizes[0]
             found.append(self._turn((number, turn, len(each)), said, pictures, size, place))
@@ -199,9 +199,9 @@ class _Reader:
         return Picture(named, hashlib.sha256(data).hexdigest()), _decoded(data, f"{where}: {named}").size
 
 
-def _check_keys(told: Any, known: tuple[str, ...], where: str) -> None:
-    require(isinstance(told, dict), f'{where}: not a JSON object; write {{"image": "a.png", "instruction": "…"}}')
-    for key in told:
+def _check_keys(data: Any, known: tuple[str, ...], where: str) -> None:
+    require(isinstance(data, dict), f'{where}: not a JSON object; write {{"image": "a.png", "instruction": "…"}}')
+    for key in data:
         meant = nearest(key, known) or f"; there are {', '.join(known)}"
         require(key in known, f"{where}: unknown key '{key[:40]}'{meant}")
 

@@ -1,6 +1,6 @@
 """Requests of edits that come with their pictures: a chain is a line with one seed, each of its turns a request.
 
-A turn edits what the turn before made of the picture, so a turn of all chains is sent before the next turn of any.
+A turn edits the picture that the turn before made, so a turn of all chains is sent before the next turn of any.
 Requests that are generated together are of different chains. Knows nothing of engines.
 """
 

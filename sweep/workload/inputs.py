@@ -40,7 +40,7 @@ class Inputs:
     image: str = ""  # absolute path of the image to edit; "" when there is none or when one is generated
     image_sha256: str = ""  # of the file
     output_lens: tuple[int, ...] = ()  # tokens of the reply to each prompt, estimated; () where there are no replies
-    notes: tuple[Finding, ...] = ()  # how the prompts differ from what was asked for; without a status
+    notes: tuple[Finding, ...] = ()  # how the prompts differ from what was requested; without a status
     instructions: tuple[str, ...] = ()  # for the edits that a load mixes in
     edits: tuple[EditTurn, ...] = ()  # one a prompt, the turns of a line one after the other; () without a folder
     folder: str = ""  # absolute path of the one that they are in
@@ -132,7 +132,7 @@ def _read_edits(workload: Workload) -> Inputs:
 
 
 def _without_number(line: Sequence[EditTurn]) -> tuple[EditTurn, ...]:
-    """What is asked for, wherever it stands in the file and however the files are called."""
+    """What the line requests, without its place in the file and the files' names."""
     return tuple(
         dataclasses.replace(
             turn,
@@ -206,7 +206,7 @@ class ReadOnce:
 
 
 def _notes(workload: Workload, asked: Sequence[Any], distinct: Sequence[Any]) -> list[Finding]:
-    """What a user may not expect of prompts or lines of edits; nothing is said of shipped ones that are left out."""
+    """What a user may not expect of prompts or lines of edits; shipped ones that are left out are not mentioned."""
     number = workload.number_of(len(distinct))
     what = "line" if workload.reads_edits else "prompt"
     if workload.edits is not None:

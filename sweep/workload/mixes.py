@@ -49,7 +49,7 @@ def mixed(
 
 
 def size(asked: tuple[int, int], mix: Mix, rng: random.Random, multiple: int, most_pixels: int) -> tuple[int, int]:
-    """Width and height of the next picture: as asked, or a square whose side follows the mix's law."""
+    """Width and height of the next picture: as configured, or a square whose side follows the mix's law."""
     if mix.sizes == CHOICE:
         return (side := rng.choice(mix.sides)), side
     if mix.sizes == PARETO:

@@ -1,6 +1,6 @@
 """Conversations in ShareGPT's format: a list of {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}]}.
 
-Of each, its first question that is answered, and the answer. Says nothing of files that hold something else.
+Takes the first answered question of each, and the answer. Ignores files that hold something else.
 """
 
 import json
@@ -25,7 +25,7 @@ def read_conversations(name: str) -> list[tuple[str, str]]:
         return []
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):  # whoever reads prompts says why
+    except (OSError, ValueError, RecursionError):  # the reader of prompts says why
         return []
     if not (isinstance(entries, list) and entries and isinstance(entries[0], dict) and "conversations" in entries[0]):
         return []
@@ -48,8 +48,8 @@ def _first(entry: Any, where: str) -> tuple[str, str] | None:
 
 
 def _turn(turn: Any, where: str) -> tuple[str, str]:
-    told = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-    who, text = told
+    pair = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+    who, text = pair
     if not (isinstance(who, str) and isinstance(text, str)):
         raise ConfigError(f'{where}: a turn is no {{"from": "human", "value": "…"}}')
     require(is_text(text), f"{where}: not valid Unicode text")

@@ -12,8 +12,8 @@ from sweep.workload.inputs import Inputs
 OUTPUT_LEN = 128  # tokens to write where nothing else is said
 
 TOKEN_IDS = range(1030, 1286)
-"""Tokens of random prompts: they are no special ones in any vocabulary that we know, and the bytes of the embedded
-models' own."""
+"""Tokens of random prompts: not special in any vocabulary that we know, and bytes in the embedded models' own
+vocabulary."""
 
 WORDS = (
     *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state"),
@@ -30,7 +30,7 @@ results."""
 def text_requests(workload: Workload, count: int, seed: int, inputs: Inputs, as_tokens: bool) -> list[Request]:
     """`count` requests. Random prompts are tokens of the model with `as_tokens`, else words; no two are the same.
 
-    The prompts of a file come again and again, with further seeds.
+    Prompts of a file repeat, with further seeds.
     """
     rng = random.Random(f"texts {seed}")
     written = workload.output_len or OUTPUT_LEN

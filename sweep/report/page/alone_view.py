@@ -1,4 +1,4 @@
-"""Each feature alone, a line a feature and a column a context: what most readers look for first.
+"""Each feature alone, with a line per feature and a column per context: what most readers look for first.
 
 Values for the template. `sweep.report.matrix` decides which rows share a context.
 """
@@ -14,11 +14,11 @@ from sweep.report.page.table import FOLDED
 from sweep.report.words import Row, number, text
 
 CONTEXTS, FEATURES = 4, 20
-"""Most columns and lines; a sweep with more has its matrices alone."""
+"""The most columns and lines; a larger sweep shows only its matrices."""
 
 
 def view(found: Sequence[Matrix]) -> dict[str, Any] | None:
-    """The table; None without a single feature that ran, and where it would not fit a screen."""
+    """The table; None if no single feature ran, or if it would not fit a screen."""
     if not 0 < len(found) <= CONTEXTS:
         return None
     by_name: dict[str, list[Row | None]] = {}
@@ -34,7 +34,7 @@ def view(found: Sequence[Matrix]) -> dict[str, Any] | None:
 
 
 def _apart(titles: Sequence[str]) -> list[str]:
-    """Titles without what all have alike; "speed-up" for a single one."""
+    """Titles without what they all share; "speed-up" for a single one."""
     parts = [title.split(" · ") for title in titles]
     alike = {part for part in parts[0] if all(part in other for other in parts[1:])}
     return [" · ".join(part for part in own if part not in alike) or "speed-up" for own in parts]

@@ -162,13 +162,13 @@ def _image_views(
 
 
 def _place(edits: Sequence[EditTurn], key: tuple[int, int]) -> tuple[int, ...]:
-    """Where an image stands: in the order of prompts and seeds, and the turns of a chain one after the other."""
+    """Sort key of an image: by prompt and seed, with the turns of a chain one after the other."""
     index, seed = key
     return (index, seed) if index >= len(edits) else (index - edits[index].turn + 1, seed, edits[index].turn)
 
 
 def _turn(folder: SweepFolder, cell: Cell, edits: Sequence[EditTurn], index: int) -> dict[str, Any]:
-    """The part of an image's view about the edit that it is of: which turn, and the picture before the first."""
+    """The part of an image's view that describes its edit: which turn, and the picture before the first."""
     if index >= len(edits):
         return {}
     edit = edits[index]

@@ -6,7 +6,7 @@ from typing import Any
 from sweep.report.words import digits
 
 ELSEWHERE = ("cells", "command", "start", "shapes")
-"""Keys that the page shows at another place, or not at all."""
+"""Keys that the page shows elsewhere, or not at all."""
 
 PACKAGES = {
     "python": "Python",
@@ -116,7 +116,7 @@ def _exit(code: int | None) -> str:
 
 
 def moment(value: Any) -> str:
-    """`2026-11-21 20:41:17 UTC` of an ISO 8601 time in UTC; another time as it is."""
+    """`2026-11-21 20:41:17 UTC` of an ISO 8601 time in UTC; other times unchanged."""
     said = words(value)
     return said.removesuffix("+00:00").replace("T", " ") + " UTC" if said.endswith("+00:00") else said
 
@@ -126,7 +126,7 @@ def _count(count: Any, noun: str) -> str:
 
 
 def _own(models: Any) -> str:
-    """`z_image: steps 8 (model), guidance scale 1 (model)`: of models with values of their own, whose was used."""
+    """`z_image: steps 8 (model), guidance scale 1 (model)`: for models with their own values, whose was used."""
     if not isinstance(models, Mapping):
         return ""
     return "; ".join(f"{model}: {', '.join(_whose(fields))}" for model, fields in models.items() if _whose(fields))

@@ -41,10 +41,10 @@ class ImageView:
     picture: Picture | None
     baseline: Picture | None = None
     difference: tuple[float, float] | None = None  # mean and largest, in [0, 1], of the stored images
-    facts: int = 0  # of its prompt, that were checked; 0 where that cannot be done
-    wrong: tuple[str, ...] = ()  # those that the picture breaks, in words
+    facts: int = 0  # of its prompt that were checked; 0 if none can be
+    wrong: tuple[str, ...] = ()  # facts that the picture breaks, in words
     source: Picture | None = None  # what was edited, where a chain of turns begins with this image
-    turn: str = ""  # "turn 2 of 3"; "" for what is asked once
+    turn: str = ""  # "turn 2 of 3"; "" for a single edit
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Images:
 
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What no text file may hold: control characters but tab and newline, and lone surrogates."""
+"""Characters that no text file may hold: control characters except tab and newline, and lone surrogates."""
 
 
 SECTION_FIRST = ("latency_mean_s", "latency_p95_s", "ttft_mean_s", "tpot_mean_s", "images_per_s")

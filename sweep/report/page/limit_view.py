@@ -16,7 +16,7 @@ MOST = 8
 """Cells that the tables show: a baseline and the best of four contexts."""
 
 LEAST = 0.001
-"""Share of a peak from which it is shown."""
+"""The smallest share of a peak that is shown."""
 
 WEIGHTS, AR_RESERVED = "weights", "ar_reserved"
 GB = 1e9
@@ -46,7 +46,7 @@ def view(cells: Sequence[LimitCell], winners: Collection[str]) -> dict[str, Any]
 
 
 def shown(cells: Sequence[LimitCell], winners: Collection[str]) -> list[LimitCell]:
-    """Of each context the baseline and the cell to take; where none is, the baseline alone, or the only cell."""
+    """The baseline and the recommended cell of each context; without one, the baseline alone, or the only cell."""
     contexts: dict[Context, list[LimitCell]] = {}
     for one in cells:
         if one.compared:
@@ -62,11 +62,11 @@ def _about(device: Device) -> str:
     """`H200: 989 TFLOP/s in bfloat16, 4,800 GB/s`."""
     peak, bandwidth = device.peak("bfloat16") or device.peak("float32"), device.bandwidth_bytes_s
     dtype = "bfloat16" if device.peak("bfloat16") else "float32"
-    told = [
+    parts = [
         f"{digits(peak / 1e12)} TFLOP/s in {dtype}" if peak else "",
         f"{bandwidth / 1e9:,.0f} GB/s" if bandwidth else "",
     ]
-    return f"{limit_words.called(device)}: {', '.join(filter(None, told))}"
+    return f"{limit_words.called(device)}: {', '.join(filter(None, parts))}"
 
 
 def _table(chosen: Sequence[LimitCell], cells: Sequence[LimitCell]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _style(value: str, prefix: str, colours: set[str]) -> str:
 
 
 def _colour(value: str, colours: set[str]) -> str:
-    """A colour as its variable, noted in `colours`; anything else as it is."""
+    """A colour as its variable, noted in `colours`; anything else unchanged."""
     if not COLOUR.fullmatch(value):
         return value
     colours.add(value)

@@ -40,11 +40,11 @@ def page(folder: Path, plots: bool = True) -> str:
     sweep = report["sweep"]
     with tempfile.TemporaryDirectory() as scratch:
         drawn = drawing.draw_rows(Path(scratch), rows, sweep.get("note") or "", limits=known) if plots else []
-        told = _concluded(report) or conclusions.conclude(
+        concluded = _concluded(report) or conclusions.conclude(
             _with_p_values(rows), limits=known, random_weights=bool(sweep.get("random_weights"))
         )
-        section = limit_view.view(known, conclusions.winners(told))
-        return render(_context(rows, sweep, report["cells"], manifest, drawn, [one.text for one in told], section))
+        section = limit_view.view(known, conclusions.winners(concluded))
+        return render(_context(rows, sweep, report["cells"], manifest, drawn, [one.text for one in concluded], section))
 
 
 def _concluded(report: Mapping[str, Any]) -> tuple[Conclusion, ...]:
@@ -67,13 +67,15 @@ def with_ranks(rows: Sequence[Row], cells: Sequence[Mapping[str, Any]]) -> list[
 
 def _with_p_values(rows: Sequence[Row]) -> list[Row]:
     """Rows of a version that stored neither p-values nor conclusions: p-values from the intervals, as if normal."""
-    told = [row for row in rows if text(row, "role") == FEATURE and text(row, "called") and number(row, "speedup_low")]
-    adjusted = dict(zip(map(id, told), paired.holm([_p_value(row) for row in told]), strict=True))
+    judged = [
+        row for row in rows if text(row, "role") == FEATURE and text(row, "called") and number(row, "speedup_low")
+    ]
+    adjusted = dict(zip(map(id, judged), paired.holm([_p_value(row) for row in judged]), strict=True))
     return [dict(row) | {"p_holm": adjusted.get(id(row)), "valid": text(row, "valid") == "True"} for row in rows]
 
 
 def _p_value(row: Row) -> float:
-    """Two-sided, of no difference, from the ends of a 95 % interval of a ratio."""
+    """Two-sided p-value of no difference, from the ends of a 95 % interval of a ratio."""
     ratio, low, high = (math.log(number(row, name) or 1.0) for name in ("speedup", "speedup_low", "speedup_high"))
     return math.erfc(1.96 * abs(ratio) / max((high - low) / 2, 1e-12) / math.sqrt(2))
 

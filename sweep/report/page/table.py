@@ -36,11 +36,11 @@ FIRST = (
     ),
     *("images_per_s_per_gpu", "energy_j_per_image", "clip_similarity", "mean_diff"),
 )
-"""What answers a reader's first questions comes first: it is seen without scrolling. The others follow in the order of
-summary.csv."""
+"""Columns that answer a reader's first questions come first, visible without scrolling. The others follow in the order
+of summary.csv."""
 
 HEADINGS = {"baseline_latency_s": "its baseline, s", "psnr_db": "quality, PSNR"}
-"""Headings that the table needs, and other readers of the columns do not."""
+"""Headings that only this table needs."""
 
 
 def in_order(first: Sequence[str], shown: Callable[[Column], str]) -> list[Column]:

@@ -59,11 +59,11 @@ PARTS_COLOURS = dict(
 )
 
 BARS = 24
-"""Cells from which bars of memory leave out combinations."""
+"""Above this many cells, the bars of memory leave out combinations."""
 
 
 def family(does: Effects) -> str:
-    """One of FAMILIES: what a cell does to its work besides skipping blocks."""
+    """One of FAMILIES: what a cell does to its work, apart from skipping blocks."""
     found = {
         "fp8, int8": bool(does.dtype),
         "offload": bool(does.weights_on_host),
@@ -164,7 +164,7 @@ def _origin(cells: Sequence[LimitCell]) -> str:
 
 
 def draw_roofline(cells: Sequence[LimitCell]) -> "Figure | None":
-    """Operations a second that each phase reached on a device, against its operations for each byte to be read."""
+    """Operations per second that each phase reached on a device, against its operations per byte read."""
     device = cells[0].found.device if cells else None
     shown = [one for one in cells if one.compared and device is not None and one.found.device.name == device.name]
     points = sorted((point for one in shown for point in _points(one)), key=lambda point: point[3])  # baselines on top
@@ -193,7 +193,7 @@ def draw_roofline(cells: Sequence[LimitCell]) -> "Figure | None":
 
 
 def _points(one: LimitCell) -> list[tuple[float, float, str, bool]]:
-    """Of each phase that was measured: operations per byte, operations a second, its name, whether of a baseline."""
+    """For each measured phase: operations per byte, operations per second, its name, and whether of a baseline."""
     found = []
     for phase in one.found.phases:
         seconds, read = one.found.phases_s.get(phase.name), phase.weight_bytes + phase.cache_bytes
@@ -240,7 +240,7 @@ def _legend_of_phases(figure: "Figure", points: Sequence[tuple[float, float, str
 
 
 def draw_ledger(cells: Sequence[LimitCell]) -> "Figure | None":
-    """Memory of the fullest device by component, as predicted, beside the measured peak."""
+    """Memory of the fullest device by component, as predicted, next to the measured peak."""
     import pandas
 
     shown = [one for one in cells if one.compared]

@@ -1,6 +1,6 @@
 """Lines over batch sizes, loads or parts, one for each feature set, named at its end.
 
-There are never more colours than can be told apart: feature sets beyond them are grey. Knows nothing about what is
+There are never more colours than a reader can distinguish: further feature sets are grey. Knows nothing about what is
 plotted.
 """
 

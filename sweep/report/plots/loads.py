@@ -1,5 +1,5 @@
-"""Loads: throughput, latency and goodput against how many requests are in flight, how many come a second, or how many
-the server takes at once."""
+"""Loads: throughput, latency and goodput against how many requests are in flight, how many arrive per second, or how
+many the server takes at once."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,11 @@ RATES = {"images_per_s": columns.BY_NAME["images_per_s"].axis, "requests_per_s":
 """Throughput of images, and of texts."""
 
 FEWEST_PARTS = 3
-"""Parts of a long load from which they are drawn."""
+"""The fewest parts of a long load that are drawn."""
 
 OFFLINE = "offline, full batches"
 FAR = 2.0
-"""Offline ÷ highest throughput under load, above which the offline line would flatten the others and is only said."""
+"""Offline ÷ highest throughput under load. Above this, the offline line would flatten the others: a remark has it."""
 
 WITHIN = (*CONTEXT, "features", "batch")
 """Columns that a cell under load shares with the same one offline."""
@@ -111,7 +111,7 @@ def _lines(
     beyond: dict[str, float] = {}
 
     def over(axes: "Axes", drawn: "pandas.DataFrame", column: str, looks: Looks) -> None:
-        """Rings around knees, and what the same does offline."""
+        """Rings around knees, and the same configurations offline."""
         knees = drawn[drawn["knee"] & drawn[column].notna()]
         axes.plot(knees[level], knees[column], "o", **_RING)
         if column == "images_per_s":

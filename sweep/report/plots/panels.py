@@ -32,7 +32,7 @@ COLUMN_BARS = 34  # in a column of paper
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows that share a baseline, with a title that tells them from other panels ("" for a single panel)."""
+    """Rows that share a baseline, with a title that distinguishes them from other panels ("" for a single panel)."""
 
     title: str
     rows: "pandas.DataFrame"

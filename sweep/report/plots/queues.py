@@ -25,7 +25,7 @@ PANELS = 4
 P50, P95 = HUES[0], HUES[1]
 MARKERS = {P50: "o", P95: "s"}
 ABOVE = 1.25
-"""Height of an axis ÷ its largest measured value: near saturation, curves grow without end."""
+"""Height of an axis ÷ its largest measured value: near saturation, curves grow without bound."""
 
 DECADE = 10.0
 """Largest ÷ smallest measured latency from which its axis is logarithmic."""
@@ -37,14 +37,14 @@ MODEL = (
 
 @dataclass(frozen=True)
 class _Curve:
-    """What long loads show, at levels that ascend."""
+    """What long loads show, at ascending levels."""
 
     levels: Sequence[float]
     found: Sequence[Figures]
 
 
 def draw_queues(queues: Sequence[Queueing]) -> "Figure | None":
-    """A column for each configuration with a prediction: p50 and p95, below them goodput or what is done a second."""
+    """A column per configuration with a prediction: p50 and p95, below them goodput or requests done per second."""
     from matplotlib.figure import Figure
 
     groups = [one for one in queues if one.tells]
@@ -136,7 +136,7 @@ def _done(said: Figures, slo: bool) -> float:
 
 
 def _ends(rung: Rung, value: float, slo: bool) -> tuple[float, float] | None:
-    """95 % interval of what was done a second."""
+    """95 % interval of the requests done per second."""
     share = number(rung.row, "goodput_share") if slo else None
     names = ("goodput_low", "goodput_high") if slo else ("requests_per_s_low", "requests_per_s_high")
     low, high = (number(rung.row, name) for name in names)
@@ -148,7 +148,7 @@ def _ends(rung: Rung, value: float, slo: bool) -> tuple[float, float] | None:
 def _points(
     axes: "Axes", points: Sequence[tuple[float, float, tuple[float, float] | None]], colour: str, marker: str = ""
 ) -> list[float]:
-    """Draw measured values with their intervals; returns what the axis has to show of them."""
+    """Draw measured values with their intervals; returns the values that the axis must show."""
     if not points:
         return []
     x, y, _ = zip(*points, strict=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sweep.results.records import RequestRow
 
 LINES = 7
-"""Loads of one panel: as many shades as can be told apart."""
+"""Loads of one panel: as many shades as a reader can distinguish."""
 
 POINTS = 1000
 """Steps of a line: quantiles of more requests look the same."""
@@ -47,7 +47,7 @@ KINDS = {
 
 
 def draw_latency_cdf(cells: Sequence[LoadCell]) -> "Figure | None":
-    """Share of requests that took at most so long, one line a cell; a panel for each configuration."""
+    """Share of requests that took at most a given time, one line per cell; a panel for each configuration."""
     from matplotlib.figure import Figure
 
     groups = [kept for group in families(cells) if (kept := [one for one in group if one.data.judged])]
@@ -119,7 +119,7 @@ def _cdf(axes: "Axes", group: Sequence[LoadCell]) -> None:
 
 
 def draw_requests(cells: Sequence[LoadCell], ladders: "Sequence[Ladder]") -> "Figure | None":
-    """Each request as a horizontal line; of one cell of each configuration, the one at the knee if there is one."""
+    """Each request as a horizontal line, for one cell of each configuration: the one at the knee if there is one."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -155,7 +155,7 @@ def timed(cell: LoadCell) -> "list[RequestRow]":
 
 
 def _first(requests: "Sequence[RequestRow]") -> "Sequence[RequestRow]":
-    """As many as can be told apart: fewer of a light load, whose requests are short and far between."""
+    """As many as a reader can distinguish: fewer of a light load, whose requests are short and far between."""
     begin = min(one.sent_s for one in requests if one.sent_s is not None)
     span_s = max(one.done_s for one in requests if one.done_s is not None) - begin
     in_flight = sum(one.e2e_s for one in requests) / span_s if span_s > 0 else SHOWN

@@ -1,11 +1,11 @@
-"""Processes that look at replies and tell their answers, so that the generator only hands bytes over.
+"""Processes that check replies and report their answers, so that the generator only hands bytes over.
 
 A picture of 4 MB takes longer to decode than a send may be late, so nothing waits for it: neither the next send nor the
-event loop. What is not looked at yet waits in memory, up to HELD.
+event loop. Replies that are not checked yet wait in memory, up to HELD.
 
-While requests are sent, lookers run only where nobody else wants the processor, because the server may be on the same
-machine. When all are sent, as many others without that rule help, or a busy machine would never come to an end: who
-runs at the lowest priority may not raise it again.
+While requests are sent, lookers run only when the processor is otherwise idle, because the server may be on the same
+machine. Once all are sent, as many helpers at normal priority join, or a busy machine would never finish: a process at
+the lowest priority may not raise it again.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from sweep.run.client.messages import REPLY, Answer, Told
 from sweep.run.client.replies import look
 
 HELD = 1_000_000_000
-"""Bytes of replies that may wait; beyond, requests are sent as fast as replies are looked at."""
+"""Bytes of replies that may wait; beyond that, requests are sent only as fast as replies are checked."""
 
 GATHER_S = 0.02
-"""Replies of so long are handed over at once: to wake a looker for each small one costs the generator more than to send
-the next request."""
+"""Replies are gathered for this long and handed over together: waking a looker for each small one costs the generator
+more than sending the next request."""
 
 NICE = 19
-"""Of lookers while requests are sent, where the system has no SCHED_IDLE."""
+"""Niceness of lookers while requests are sent, if the system has no SCHED_IDLE."""
 
 _SIZES = struct.Struct("<IQ")
-"""Of a parcel and of the reply that follows it, in bytes."""
+"""Sizes of a parcel and of the reply that follows it, in bytes."""
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class Parcel(msgspec.Struct, frozen=True):
 
 
 class LookerDied(RuntimeError):
-    """A looker ended before it was told to: answers are lost."""
+    """A looker ended too early: answers are lost."""
 
 
 class Lookers:
@@ -80,10 +80,10 @@ class Lookers:
         """Hand a reply over. Waits only while too many bytes wait already. Raises LookerDied."""
         place = self._next % len(self._writers)
         self._next += 1
-        told = msgspec.msgpack.encode(parcel)
+        encoded = msgspec.msgpack.encode(parcel)
         if not self._gathered[place]:
             asyncio.get_running_loop().call_later(GATHER_S, self._pass_on, place)
-        self._gathered[place] += (_SIZES.pack(len(told), len(reply)) + told, reply)
+        self._gathered[place] += (_SIZES.pack(len(encoded), len(reply)) + encoded, reply)
         try:
             await self._writers[place].drain()
         except OSError as error:
@@ -95,7 +95,7 @@ class Lookers:
             self._writers[place].writelines(gathered)
 
     async def end(self) -> None:
-        """Wait until everything is looked at and told. Raises LookerDied."""
+        """Wait until everything is checked and reported. Raises LookerDied."""
         for place, writer in enumerate(self._writers):
             self._pass_on(place)
             writer.write_eof()
@@ -116,7 +116,7 @@ def tell(told: Told, telling: Lock) -> None:
 
 
 Ends = tuple[socket.socket, ...]
-"""Those of the generator, of which a forked process closes its copies, or it would wait for itself."""
+"""The generator's ends. A forked process closes its copies, or it would wait for itself."""
 
 
 def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: Lock, pictures: bool) -> None:
@@ -135,7 +135,7 @@ def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: 
 
 
 def _help(theirs: socket.socket, ours: Ends, reading: Lock, telling: Lock, sending: socket.socket) -> None:
-    """Entry point of one that helps when all is sent, or the generator is gone."""
+    """Entry point of a helper, which begins when all is sent or the generator is gone."""
     for end in ours:
         end.close()
     sending.recv(1)
@@ -148,10 +148,10 @@ def _look_at_all(source: socket.socket, reading: Lock, telling: Lock) -> None:
             if not (head := _exactly(source, _SIZES.size)):
                 return
             sizes = _SIZES.unpack(head)
-            told, reply = (_exactly(source, size) for size in sizes)
-        if len(told) + len(reply) < sum(sizes):
+            encoded, reply = (_exactly(source, size) for size in sizes)
+        if len(encoded) + len(reply) < sum(sizes):
             return  # the generator was killed while it handed one over
-        tell(Told(answer=_answered(msgspec.msgpack.decode(told, type=Parcel), reply)), telling)
+        tell(Told(answer=_answered(msgspec.msgpack.decode(encoded, type=Parcel), reply)), telling)
 
 
 def _exactly(source: socket.socket, size: int) -> bytes:

@@ -18,10 +18,10 @@ PICTURE = 4
 """Bytes a pixel of a reply can have: 3 of a PNG that does not compress, in base64."""
 
 SHARE = 0.25
-"""Of the memory that is available, the most that is taken."""
+"""The largest share of the available memory that is taken."""
 
 _GROUP = Path("/sys/fs/cgroup")
-"""Limits of a container that has some (Linux, "Control Group v2")."""
+"""Limits of a container, if it has any (Linux, "Control Group v2")."""
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt (glibc, malloc.h)
 
@@ -38,8 +38,8 @@ def wanted(job: Job, held: int = HELD) -> int:
 def make_ready(size: int) -> bool:
     """Have the allocator hold `size` bytes of touched memory, and keep what is freed, for the rest of this process.
 
-    Takes no more than SHARE of what is available. False where that cannot be done (no glibc, no memory): pages are
-    fresh then, and all else is as it was.
+    Takes no more than SHARE of what is available. False where that cannot be done (no glibc, no memory): then pages are
+    fresh, and nothing else changes.
     """
     size = min(size, int(SHARE * _available()))
     try:

@@ -1,4 +1,4 @@
-"""What the load generator is told, and what it tells: plain records, as JSON over pipes."""
+"""Messages to and from the load generator: plain records, as JSON over pipes."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import msgspec
 
 REFUSED, HTTP, TIMEOUT, CONNECTION, REPLY = "refused", "http", "timeout", "connection", "reply"
 """Why a request failed: the server was full (429), answered with another status, did not answer in time, could not be
-reached or hung up, or sent what is no picture or text."""
+reached or hung up, or sent no picture or text."""
 
 
 AGAIN = "-"
-"""What stands between a request's id and how often it was sent before, where that is more than never."""
+"""Separates a request's id from how often it was sent before, if it was."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -33,11 +33,11 @@ class Job(msgspec.Struct, frozen=True):
     path: str  # of the endpoint
     requests: list[Due]
     timeout_s: float
-    warm_up: list[Due] = []  # sent before the load begins, and not told of
+    warm_up: list[Due] = []  # sent before the load begins, and not reported
     concurrency: int | None = None  # most requests in flight
     clients: int = 1  # processes that send
     ramp_s: float = 0.0  # without times: how long it takes until as many are in flight
-    duration_s: float | None = None  # requests without a time of their own come again and again for so long
+    duration_s: float | None = None  # requests without an intended time are repeated for this long
     headers: dict[str, str] = {}
     decoders: int = 1  # processes that look at replies; 0: none is looked at
     pictures: bool = True  # whether replies hold any
@@ -46,7 +46,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came of one request. Times in seconds after the start of the load."""
+    """The outcome of one request. Times in seconds after the start of the load."""
 
     id: str
     intended_s: float
@@ -60,7 +60,7 @@ class Answer(msgspec.Struct, frozen=True):
     image_hash: str = ""  # sha256 of the pixels
     metrics: dict[str, Any] = {}  # the server's own, of its reply
     # Of a text:
-    chunks_s: list[float] = []  # when each chunk of it was there
+    chunks_s: list[float] = []  # when each chunk of it arrived
     output_tokens: int = 0
     prompt_tokens: int = 0
     counted: bool = True  # by the server; else a token is a chunk, which may hold several
@@ -68,7 +68,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def first_token_s(self) -> float | None:
-        """When the first chunk of a text was there; None where there is none."""
+        """When the first chunk of a text arrived; None where there is none."""
         return self.chunks_s[0] if self.chunks_s else None
 
 

@@ -1,7 +1,7 @@
-"""Entry point of the load generator: `python -m sweep.run.client.process` reads a Job and writes a line an answer.
+"""Entry point of the load generator: `python -m sweep.run.client.process` reads a Job and writes one line per answer.
 
-Intended times are kept whatever happens: a request that is sent late is late against its own time, and later ones are
-sent at theirs. Nothing is decoded here (`lookers`).
+Intended times never move: a request that is sent late is late against its own time, and later ones are sent at theirs.
+Nothing is decoded here (`lookers`).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ OK, TOO_MANY = 200, 429
 
 @dataclass(frozen=True)
 class Came:
-    """What came back of a request, before it is looked at."""
+    """The reply to a request, before it is checked."""
 
     status: int
     first_s: float | None
@@ -53,7 +53,7 @@ class Generator:
     ) -> None:
         self._job, self._lookers, self._telling = job, lookers, telling
         self._gate = gate  # None: the load begins when it is warmed up
-        self._first = first  # of several: tells when it began
+        self._first = first  # of several generators: reports when the load began
         self._room = asyncio.Semaphore(job.concurrency) if job.concurrency else contextlib.nullcontext()
         self._began_s = 0.0
         self._servers = [job.url, *job.replicas]
@@ -106,7 +106,7 @@ class Generator:
                 workers.create_task(self._work(session, left, self._job.ramp_s * number / count))
 
     def _again(self) -> Iterator[Due]:
-        """The requests, round after round with names of their own, until the time is over. Pictures are kept once."""
+        """The requests, round after round under new ids, until the time is over. Pictures are kept once."""
         for number in itertools.count():
             for one in self._job.requests:
                 if self._now() >= (self._job.duration_s or 0.0):
@@ -180,7 +180,7 @@ class Generator:
         return Came(status, first_s, heard.error, heard.failure, reply, heard)
 
     async def _listen(self, response: aiohttp.ClientResponse, heard: Heard) -> None:
-        """Read a stream to its end, or to what is wrong with it."""
+        """Read a stream to its end, or to its first error."""
         while data := await response.content.readany():
             if not heard.take(data, self._now()):
                 return
@@ -209,10 +209,10 @@ def _p99(values: list[float]) -> float:
 
 
 def _message(reply: bytes) -> str:
-    """What a server says of an error, in one line."""
+    """A server's message about an error, in one line."""
     try:
-        told = msgspec.json.decode(reply)
-        text = told["error"]["message"] if isinstance(told["error"], dict) else told["error"]
+        decoded = msgspec.json.decode(reply)
+        text = decoded["error"]["message"] if isinstance(decoded["error"], dict) else decoded["error"]
     except (msgspec.DecodeError, KeyError, TypeError):
         text = reply.decode("utf-8", "replace")
     return " ".join(str(text).split())[:SHOWN] or "no message"
@@ -227,7 +227,7 @@ def main() -> None:
     import uvloop
 
     if os.getpgid(0) != os.getpid():
-        os.setpgid(0, 0)  # Ctrl-C is for who started us
+        os.setpgid(0, 0)  # the process that started us handles Ctrl-C
     started_by = os.getppid()
     end_when(lambda: os.getppid() != started_by or not process_exists(started_by))
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)

@@ -1,4 +1,4 @@
-"""Looking at replies, in processes of their own: a picture of 4 MB takes longer to decode than a send may be late."""
+"""Checks replies, in separate processes: a picture of 4 MB takes longer to decode than a send may be late."""
 
 import base64
 import hashlib
@@ -24,12 +24,12 @@ class Looked(msgspec.Struct, frozen=True):
 def look(reply: bytes, size: tuple[int, int] | None, file: str) -> Looked:
     """Parse, decode and check the reply of an image endpoint; keep its first picture in `file` ("": nowhere).
 
-    `size` is what width and height were asked for; None: there are no pictures to look at.
+    `size` is the requested width and height; None: there are no pictures to check.
     """
     try:
-        told = msgspec.json.decode(reply)
-        encoded = [one["b64_json"] for one in told["data"]]
-        metrics = told.get("metrics") or {}
+        decoded = msgspec.json.decode(reply)
+        encoded = [one["b64_json"] for one in decoded["data"]]
+        metrics = decoded.get("metrics") or {}
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         return Looked(f"the reply is no list of pictures: {reply[:80]!r}" if reply else "the reply is empty")
     if size is None:

@@ -19,14 +19,14 @@ SOON_S = 0.1  # from when all are ready until they begin
 READY_S = 60.0  # for the others to be ready once the first one has warmed up
 
 Gate = Callable[[], Awaitable[float]]
-"""Waits until all are ready; returns the moment of the beginning on time.perf_counter."""
+"""Waits until all are ready; returns when the load begins, on time.perf_counter."""
 
 Work = Callable[[Job, Gate, bool], Ended]
-"""Does a job from its gate on; only the first one (True) tells when that was."""
+"""Does a job once its gate opens; only the first one (True) reports when that was."""
 
 
 def dealt(job: Job) -> list[Job]:
-    """A job for each process, by turns; only the first one warms up."""
+    """A job for each process, with requests dealt out in turn; only the first one warms up."""
     count = max(1, min(job.clients, len(job.requests), job.concurrency or len(job.requests)))
     shares = [
         None if job.concurrency is None else len(range(number, job.concurrency, count)) for number in range(count)
@@ -44,7 +44,7 @@ def dealt(job: Job) -> list[Job]:
 
 
 def together(jobs: list[Job], work: Work) -> Ended:
-    """Do all jobs, the first one here, and say how the generators did: the slowest of them counts.
+    """Do all jobs, the first one in this process, and report how the generators did: the slowest one counts.
 
     Raises RuntimeError when one of the others ended early.
     """
@@ -74,7 +74,7 @@ def together(jobs: list[Job], work: Work) -> Ended:
 
 
 async def _met(ready: Barrier, timeout_s: float | None = None) -> None:
-    """Wait until all are here. Raises threading.BrokenBarrierError when one does not come."""
+    """Wait until all are ready. Raises threading.BrokenBarrierError when one does not come."""
     await asyncio.get_running_loop().run_in_executor(None, ready.wait, timeout_s)
 
 

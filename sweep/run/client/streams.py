@@ -14,7 +14,7 @@ LONGEST = 1 << 20  # bytes of one line
 DONE = b"[DONE]"
 SHORT = 16  # bytes of data that may be DONE
 NOT_DATA = (b"event:", b"id:", b"retry:", b":")
-"""What else a line may begin with (WHATWG, "Server-sent events"); none of it says anything of a text."""
+"""What else a line may begin with (WHATWG, "Server-sent events"); none of it concerns a text."""
 
 
 class Delta(msgspec.Struct):
@@ -63,7 +63,7 @@ class Heard:
         self._rest = b""
 
     def take(self, data: bytes, now_s: float) -> bool:
-        """Take in what has arrived; whether to read on."""
+        """Parse what has arrived; returns whether to read on."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line and line != b"\r":  # events end with an empty one
@@ -73,7 +73,7 @@ class Heard:
         return not self.failure
 
     def end(self, now_s: float) -> None:
-        """There is no more: is it complete?"""
+        """The stream has ended: check that it is complete."""
         if not self.failure:
             self._line(self._rest, now_s)
         if self.failure:
@@ -115,8 +115,8 @@ class Heard:
             self._wrong(f"malformed chunk after {self.said}: {data.strip()[:SHOWN]!r}")
             return
         if chunk.error is not None:
-            told = chunk.error.get("message") if isinstance(chunk.error, dict) else chunk.error
-            self.failure, self.error = HTTP, f"after {self.said}: {' '.join(str(told).split())[: 2 * SHOWN]}"
+            message = chunk.error.get("message") if isinstance(chunk.error, dict) else chunk.error
+            self.failure, self.error = HTTP, f"after {self.said}: {' '.join(str(message).split())[: 2 * SHOWN]}"
             return
         if chunk.usage is not None:
             self.usage = chunk.usage
