@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports bad usage in one line, like all bad input."""
 
     def print_help(self, file: object = None) -> None:
-        """Print it like all output; argparse itself would overlook that nobody got it."""
+        """Print it like all other output; argparse itself would overlook a failed write."""
         say(self.format_help(), end="")
 
     def error(self, message: str) -> NoReturn:
@@ -56,7 +56,7 @@ def _attempted(arguments: Sequence[str]) -> int:
     except Refusal as refusal:
         complain(f"profiling: {refusal}")
         return 2
-    except ModuleNotFoundError as error:  # copied to a machine without all that it needs
+    except ModuleNotFoundError as error:  # copied to a machine that lacks a dependency
         if (error.name or "").startswith(("profiling", "sweep")):
             raise
         complain(

@@ -19,13 +19,13 @@ _PIECE = 65_536
 
 
 class BoundedConnection(Connection):
-    """A connection over a socket, with a limit on how long an object takes, be it large and the other end stopped.
+    """A connection over a socket, with a time limit per object, even for a large object and a stopped other end.
 
-    After a TimeoutError an object may be cut in the middle, so the connection is of no use any more.
+    After a TimeoutError an object may be cut in the middle, so the connection can no longer be used.
     """
 
     _send_by: float | None = None  # on time.monotonic; None: no limit
-    _recv_by: float | None = None  # another one, because one thread may send while another waits
+    _recv_by: float | None = None  # separate, because one thread may send while another waits
 
     def send_within(self, value: Any, timeout_s: float) -> None:
         """Send an object. Raises TimeoutError, and another OSError when the other end is closed."""
@@ -54,7 +54,7 @@ class BoundedConnection(Connection):
                 self._await(select.POLLOUT, self._send_by)
                 try:
                     rest = rest[end.send(rest[:_PIECE], socket.MSG_DONTWAIT) :]
-                except BlockingIOError:  # less room than a piece takes
+                except BlockingIOError:  # less room than one piece needs
                     continue
         finally:
             end.detach()

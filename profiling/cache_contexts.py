@@ -1,24 +1,24 @@
 """What cache-dit did in a request, read from its contexts: which steps it answered, under which mask, and how.
 
-For our own engine and for our plugin in vLLM-Omni's workers alike. Only reads, but for `count_extrapolations`, which
-wraps one method of a class. Imports nothing of cache-dit; its classes come from whoever has them.
+Serves our own engine and our plugin in vLLM-Omni's workers. Only reads, except `count_extrapolations`, which wraps one
+method of a class. Imports nothing from cache-dit; callers pass in its classes.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 Context = Any
-"""A cache_dit CachedContext: of one list of blocks, and of both guidance branches where these are told apart."""
+"""A cache_dit CachedContext of one list of blocks. It covers both guidance branches if cache-dit separates them."""
 
 
 def contexts(transformer: Any) -> tuple[Context, ...]:
-    """The contexts of a transformer that cache-dit patched; () of another."""
+    """The contexts of a transformer that cache-dit patched; () for any other."""
     manager = getattr(transformer, "_context_manager", None)
     return tuple(getattr(manager, "_cached_context_manager", {}).values())
 
 
 def cached_steps(found: Iterable[Context]) -> int:
-    """Forwards that were answered from the cache, of both guidance branches."""
+    """Forwards answered from the cache, over both guidance branches."""
     return sum(len(one.cached_steps) + len(one.cfg_cached_steps) for one in found)
 
 
@@ -33,7 +33,7 @@ def counts(found: Iterable[Context]) -> dict[str, int]:
 
 
 def settings(found: Iterable[Context]) -> dict[str, str]:
-    """`cache_mask`: the masks in force, none where there is none."""
+    """`cache_mask`: the masks in force; "none" without a mask."""
     return {"cache_mask": "+".join(sorted({mask for one in found if (mask := mask_of(one))})) or "none"}
 
 

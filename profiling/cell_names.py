@@ -1,4 +1,4 @@
-"""Cells by the name that people know: `outputs/mine teacache` for the folder `outputs/mine/teacache-b1-1a2b3c4d`.
+"""Finds cells by the names that people use: `outputs/mine teacache` for the folder `outputs/mine/teacache-b1-1a2b3c4d`.
 
 A cell is named by its label or folder, or by the beginning of one. Reads plan.json for the labels; knows nothing of
 what a cell holds.
@@ -15,16 +15,16 @@ from profiling.printing import clean
 
 PLAN = "plan.json"
 SHOWN = 8
-"""Cells that are listed where a name is none, or that of several."""
+"""How many cells an error lists when a name matches none or several."""
 
 _HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
 def cell_folders(arguments: Sequence[Path]) -> list[Path]:
-    """The arguments with the names of cells, each after the folder of its sweep, as paths.
+    """The arguments, with cell names (each after the folder of its sweep) replaced by paths.
 
-    Several names may follow one sweep; `outputs/mine/teacache` is one, too. What is no name stays as it is. Raises
-    Refusal when a name is none of a cell, or of several.
+    Several names may follow one sweep; `outputs/mine/teacache` is a name, too. Other arguments stay unchanged. Raises
+    Refusal when a name matches no cell, or several.
     """
     found: list[Path] = []
     sweep: Path | None = None
@@ -70,7 +70,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def matches(labels: Mapping[str, str], name: str) -> list[str]:
-    """Folders of the cells that a name may mean; `labels` are theirs. The narrowest reading that any cell has counts.
+    """Folders of the cells that a name may mean, given their `labels`. The narrowest reading that matches a cell wins.
 
     `teacache` is `teacache b1`, not `teacache+tp b1`, and `baseline` is `baseline b1`, not `baseline b1 A/A`.
     """
@@ -92,11 +92,11 @@ def _begins(label: str, other: str) -> bool:
 
 def _labels(sweep: Path) -> dict[str, str]:
     """Label of each cell that has a folder, by the folder's name; without a readable plan, folders name themselves."""
-    told: dict[str, str] = {}
+    labels: dict[str, str] = {}
     try:
         cells = json.loads((sweep / PLAN).read_bytes())["cells"]
-        told = {str(cell["key"])[:8]: str(cell["label"]) for cell in cells}
+        labels = {str(cell["key"])[:8]: str(cell["label"]) for cell in cells}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     folders = sorted(path.name for path in sweep.iterdir() if _HASH.search(path.name) and path.is_dir())
-    return {folder: told.get(folder[-8:], _HASH.sub("", folder)) for folder in folders}
+    return {folder: labels.get(folder[-8:], _HASH.sub("", folder)) for folder in folders}

@@ -1,4 +1,4 @@
-"""Signals that a terminal or a scheduler sends to every process of a tree at once: which they are, and who obeys."""
+"""Signals that a terminal or a scheduler sends to every process of a tree at once, and which process obeys them."""
 
 import signal
 
@@ -7,6 +7,6 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def leave_to_parent() -> None:
-    """In a process that we start: the parent decides when it stops. SIGTERM, by which parents end ranks, still does."""
+    """For a process that we start: its parent decides when it stops. SIGTERM, which ends ranks, still works."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

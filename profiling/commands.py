@@ -15,5 +15,5 @@ def add(parser: argparse.ArgumentParser, commands: Mapping[str, tuple[str, str]]
 
 
 def run(commands: Mapping[str, tuple[str, str]], asked: argparse.Namespace) -> int:
-    """Run the command that was asked for and return its exit code."""
+    """Run the requested command and return its exit code."""
     return int(importlib.import_module(commands[asked.command][0]).run(asked))

@@ -2,7 +2,7 @@
 
 
 class Refusal(Exception):
-    """The command prints this line on stderr and exits with 2. `code` names the case, whatever the line says."""
+    """The command prints this line on stderr and exits with 2. `code` names the case, independent of the wording."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)

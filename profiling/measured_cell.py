@@ -21,13 +21,13 @@ ALIGNED, NEARLY_ALIGNED, UNKNOWN = "aligned", "nearly aligned", "unknown"
 Row = Mapping[str, str | None]
 
 LONGEST_S = 1e7
-"""No cell is measured for 116 days: a greater time is an error, and beside it others would vanish in rounding."""
+"""No cell runs for 116 days: a greater time is an error, and next to it other times would vanish in rounding."""
 
 LARGEST = 1e15
-"""No reading is greater; what is, counts as missing."""
+"""No real reading is greater; a greater value counts as missing."""
 
 MOST = 2**31
-"""Ranks, GPUs, repeats and running numbers are below."""
+"""Ranks, GPUs, repeats and running numbers stay below this."""
 
 
 class NoPhases(Refusal):
@@ -94,7 +94,7 @@ def read_cell(folder: Path, first_batch: bool = False) -> RecordedCell:
 
 
 def _no_cell(folder: Path) -> tuple[str, str]:
-    """Why `folder` is not the folder of a measured cell and what to give instead, and the code."""
+    """Why `folder` is not the folder of a measured cell, what to give instead, and the code."""
     if not folder.exists():
         advice = "give the folder of a measured cell, e.g. outputs/DATE/TIME/baseline-b1-…"
         return f"{folder} does not exist; {advice}", "no_such_folder"

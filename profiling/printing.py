@@ -1,4 +1,4 @@
-"""What a command prints: control characters are shown instead of acted on, and an output that is gone ends nothing.
+"""What a command prints: control characters are shown instead of acted on, and a lost output does not end it.
 
 Knows nothing of what is printed. A command calls `prepare` first and `finish` last, and prints with `say` and
 `complain`, which never raise.
@@ -60,9 +60,9 @@ def complain(line: str) -> None:
 
 
 def open_closed() -> list[int]:
-    """Open standard descriptors that are closed on nothing, and return their numbers.
+    """Open closed standard descriptors on the null device, and return their numbers.
 
-    They would otherwise be given to the next files that are opened, and be written to.
+    Otherwise the next opened files would get these numbers, and would be written to.
     """
     closed = []
     for number in range(3):
@@ -76,7 +76,7 @@ def open_closed() -> list[int]:
 
 
 def to_nowhere(number: int) -> None:
-    """Have what is written to this descriptor go nowhere from now on. Raises OSError."""
+    """Discard what is written to this descriptor from now on. Raises OSError."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
@@ -108,13 +108,13 @@ def finish(program: str, code: int) -> int:
 
 
 class _Failure:
-    """Why stdout is gone; there is one stdout a process."""
+    """Why stdout is gone; a process has only one stdout."""
 
     error: OSError | None = None
 
 
 def _gone(error: OSError) -> None:
-    """Remember why, and print to nowhere from now on."""
+    """Remember why, and discard what is printed from now on."""
     _Failure.error = _Failure.error or error
     with contextlib.suppress(OSError):
         to_nowhere(sys.stdout.fileno())

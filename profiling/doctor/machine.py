@@ -43,11 +43,11 @@ class Finding:
     status: str
     found: str
     remedy: str = ""  # what to do, or what works without it
-    code: str = ""  # which case it is, where name and status leave that open
+    code: str = ""  # which case it is, if name and status leave that open
 
 
 def machine_findings() -> list[Finding]:
-    """All checks of this module, in the order in which a reader would ask."""
+    """All checks of this module, in the order in which a reader needs them."""
     return [
         *nvidia_findings(),
         cuda_finding(os.environ.get("CUDA_VISIBLE_DEVICES")),

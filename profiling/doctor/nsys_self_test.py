@@ -1,6 +1,6 @@
 """Makes a tiny recording and reads it back: whether this nsys records, imports, exports, and sees our NVTX ranges.
 
-Each of these fails by itself on real machines, and the exit code of nsys reveals few of them. Knows no remedies.
+On real machines each of these can fail alone, and nsys's exit code reveals few of the failures. Knows no remedies.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class Trial:
 
     failed: str = ""  # RECORD, IMPORT, EXPORT or RANGES; "" when all went well
     problem: str = ""  # what went wrong in that step
-    backend: str = ""  # of `ranges`, in the recorded process; "" when that printed none
+    backend: str = ""  # back end of `ranges` in the recorded process; "" when it printed none
 
 
 def attempt(nsys: Nsys, timeout_s: float) -> Trial:
@@ -49,15 +49,15 @@ def attempt(nsys: Nsys, timeout_s: float) -> Trial:
         try:
             done = run(command, timeout_s, {**os.environ, "TMPDIR": folder})
         except subprocess.TimeoutExpired:
-            end_agents(lambda told: told == session)
+            end_agents(lambda name: name == session)
             return Trial(RECORD, f"it did not finish within {timeout_s:g} s")
         except OSError as error:
             return Trial(RECORD, str(error))
         said = done.stdout + done.stderr
-        told = [line.removeprefix("backend: ") for line in done.stdout.splitlines() if line.startswith("backend: ")]
-        backend = told[-1].strip() if told else ""
+        named = [line.removeprefix("backend: ") for line in done.stdout.splitlines() if line.startswith("backend: ")]
+        backend = named[-1].strip() if named else ""
         if not recording.exists():
-            if list(Path(folder).glob("*.qdstrm")):  # its exit code is 0 all the same
+            if list(Path(folder).glob("*.qdstrm")):  # nsys still exits with 0
                 return Trial(IMPORT, _of_importer(said), backend)
             return Trial(RECORD, last_line(said), backend)
         export = Path(folder) / "trial.sqlite"

@@ -72,9 +72,9 @@ def run(asked: argparse.Namespace) -> int:
     """Analyse, print and save; returns the exit code. Raises Refusal."""
     analyses = [analysed(trace, asked.host_only) for trace in cell_folders(asked.traces)]
     if asked.save:
-        told = [replace(one, trace=_seen_from(asked.save, one.trace)) for one in analyses]
-        write_atomic(asked.save / nsys_cli.PHASES_TABLE, rendering.phases_csv(told))
-        write_atomic(asked.save / nsys_cli.KERNELS_TABLE, rendering.kernels_csv(told))
+        saved = [replace(one, trace=_seen_from(asked.save, one.trace)) for one in analyses]
+        write_atomic(asked.save / nsys_cli.PHASES_TABLE, rendering.phases_csv(saved))
+        write_atomic(asked.save / nsys_cli.KERNELS_TABLE, rendering.kernels_csv(saved))
     if asked.plot:
         from profiling.nsys.plot import draw
 
@@ -117,7 +117,7 @@ def read_trace(trace: Path, host_only: bool = False) -> export.Export:
 
 
 def _no_ranges(found: export.Export) -> tuple[str, str] | None:
-    """Why there is no range to analyse and what to do, and the code; None if there is one."""
+    """Why there is no range to analyse, what to do, and the code; None if there is one."""
     if found.ranges.name:
         return None
     if found.left_out.ranges:
@@ -131,7 +131,7 @@ def _no_ranges(found: export.Export) -> tuple[str, str] | None:
 
 
 def _no_cuda(found: export.Export) -> tuple[str, str] | None:
-    """Why nothing is known of GPUs and what to do, and the code; None if something is."""
+    """Why the trace says nothing about GPUs, what to do, and the code; None if it does."""
     count = len(found.operations.start)
     if count and len(found.calls.start):
         return None

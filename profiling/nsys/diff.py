@@ -49,12 +49,12 @@ class PhaseChange:
 
     @property
     def change_ns(self) -> float:
-        """On the GPU."""
+        """Change on the GPU."""
         return self.on_gpu_ns[1] - self.on_gpu_ns[0]
 
     @property
     def host_change_ns(self) -> float:
-        """On the host."""
+        """Change on the host."""
         return self.on_host_ns[1] - self.on_host_ns[0]
 
 
@@ -69,7 +69,7 @@ class KernelChange:
 
     @property
     def change_ns(self) -> float:
-        """Of the sum of durations."""
+        """Change of the sum of durations."""
         return self.total_ns[1] - self.total_ns[0]
 
 

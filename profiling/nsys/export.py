@@ -48,13 +48,13 @@ COPY_NAMES = {1: "Host-to-Device", 2: "Device-to-Host", 8: "Device-to-Device", 9
 """Labels of ENUM_CUDA_MEMCPY_OPER, which old exports lack."""
 
 UNNAMED = -1
-"""Stands for the number of a name that is not an integer."""
+"""Replaces the number of a name that is not an integer."""
 
 TIMES = Column("start", MISSING), Column('"end"', MISSING)
-"""Of an event."""
+"""Start and end of an event."""
 
 NO_CORRELATION, NO_CORRELATION_OF_A_CALL = -1, -2
-"""Stand for missing correlation numbers of operations and of calls, which must not match."""
+"""Replace missing correlation numbers of operations and of calls; the two must not match."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class _Reader:
         return tuple(clean(name) for (name,) in self.tables.rows(asked))
 
     def _ranges(self) -> Ranges:
-        """All ranges that ended, whatever their times."""
+        """All ranges that ended; their times are not checked."""
         if RANGES not in self.tables:
             nothing = np.empty(0, np.int64)
             return Ranges(nothing, nothing, nothing, (), (), 0)
@@ -268,7 +268,7 @@ class _Reader:
         return _Called(Calls(start, end, thread, graph.astype(bool)), (thread & PROCESS, correlation))
 
     def _operations(self) -> tuple[_Part, int]:
-        """GPU operations, whatever their times, and how many of their sizes cannot be true."""
+        """GPU operations, whose times are not checked, and how many of their sizes are impossible."""
         parts = [
             self._part(KERNEL, "demangledName"),
             self._part(COPY, "copyKind", "bytes"),
@@ -298,7 +298,7 @@ class _Reader:
 
 
 def _ranges_within(ranges: Ranges, bounds: Bounds) -> tuple[Ranges, int]:
-    """Ranges whose times can be true, and the number of the others."""
+    """Ranges with possible times, and the number of the others."""
     good = bounds.holds(ranges.start, ranges.end)
     if good.all():
         return ranges, 0
@@ -309,7 +309,7 @@ def _ranges_within(ranges: Ranges, bounds: Bounds) -> tuple[Ranges, int]:
 
 
 def _calls_within(called: _Called, bounds: Bounds) -> tuple[_Called, int]:
-    """Calls whose times can be true, and the number of the others."""
+    """Calls with possible times, and the number of the others."""
     good = bounds.holds(called.calls.start, called.calls.end)
     return (called, 0) if good.all() else (called.chosen(good), int((~good).sum()))
 

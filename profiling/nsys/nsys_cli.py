@@ -68,7 +68,7 @@ class Nsys:
 def run(
     command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None, together: bool = False
 ) -> "subprocess.CompletedProcess[str]":
-    """Run to the end; whatever ends it early also ends what it started. Raises OSError, TimeoutExpired.
+    """Run to the end; if it ends early, so does what it started. Raises OSError, TimeoutExpired.
 
     Runs in its own session, so the caller handles Ctrl-C. `together`: errors go to stdout too, in order.
     """
@@ -129,7 +129,7 @@ def find() -> Nsys:
 
 
 def end_agents(mine: Callable[[str], bool]) -> None:
-    """Kill the agents of the sessions for whose names `mine` is true.
+    """Kill the agents of all sessions for whose name `mine` returns true.
 
     An agent is not a child of any of our processes, and it outlives a killed launcher.
     """

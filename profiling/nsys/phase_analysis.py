@@ -199,7 +199,7 @@ def _add(sums: _Sums, thread: Thread, projected: Projected, chosen: np.ndarray, 
 
 
 def _sorts(all_threads: Iterable[Thread], names: int) -> np.ndarray:
-    """Sort of the operations of each name: COMPUTES, COMMUNICATES or COPIES."""
+    """Kind of the operations of each name: COMPUTES, COMMUNICATES or COPIES."""
     sorts = np.zeros(names, np.int64)
     for thread in all_threads:
         sorts[thread.name] = thread.sort
@@ -213,7 +213,7 @@ def _phase(process: int, domain: str, name: str, sums: _Sums, names: Sequence[st
             key = names[which], KINDS.get(int(sorts[which]), "kernel")
             count, total_ns = kernels.get(key, (0, 0))
             kernels[key] = count + int(sums.kernel_counts[which]), total_ns + int(sums.kernel_ns[which])
-    told = [Kernel(text, kind, count, total_ns) for (text, kind), (count, total_ns) in kernels.items()]
+    listed = [Kernel(text, kind, count, total_ns) for (text, kind), (count, total_ns) in kernels.items()]
     columns = [int(value) for value in sums.columns]
     return Phase(
         name=name,
@@ -236,5 +236,5 @@ def _phase(process: int, domain: str, name: str, sums: _Sums, names: Sequence[st
         late_launches=sums.counts.get("late_launches", 0),
         queue_ns=sums.counts.get("queue", 0),
         graph_launches=sums.counts.get("graph_launches", 0),
-        kernels=tuple(sorted(told, key=operator.attrgetter("total_ns"), reverse=True)),
+        kernels=tuple(sorted(listed, key=operator.attrgetter("total_ns"), reverse=True)),
     )

@@ -1,4 +1,4 @@
-"""Which times and sizes of an export can be true. Everything that is read passes through here once.
+"""Which times and sizes of an export are possible. Every value that is read passes through here once.
 
 CUPTI writes start = end = 0 where it collected no times, and exports of other programs, or damaged ones, hold NULL,
 text, floats and times that no recording can have. Pure functions over integer arrays; times are nanoseconds.
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 
 MISSING = -(1 << 62)
-"""Stands for a time that is not an integer: NULL, text or a float."""
+"""Replaces a time that is not an integer: NULL, text or a float."""
 
 DAY_NS = 86_400_000_000_000
-"""No recording lasts longer: what lies farther from the middle of the recording is not a time of it."""
+"""No recording lasts longer: a time farther from the middle of the recording does not belong to it."""
 
 CLOCKS_DIFFER_NS = 1_000_000_000
-"""The clocks of GPU and host agree to microseconds; work that starts this much before its launch cannot be true."""
+"""The clocks of GPU and host agree to microseconds; work cannot start this much before its launch."""
 
 OUTLASTS_NS = 3_600_000_000_000
-"""Work may go on after the last call that was recorded, but not for longer than this."""
+"""Work may continue after the last recorded call, but no longer than this."""
 
 LARGEST_BYTES = 1 << 44
-"""A single copy of more than 16 TiB cannot be true."""
+"""No single copy is larger than 16 TiB."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What was not used, because it cannot be true: numbers of events with impossible times, and of impossible sizes.
+    """What was rejected as impossible: the number of events with impossible times, and of impossible sizes.
 
     An operation with an impossible size is used and counts as 0 bytes.
     """
@@ -55,19 +55,19 @@ NOTHING = LeftOut()
 
 @dataclass(frozen=True)
 class Bounds:
-    """Times that can be true, both included."""
+    """First and last possible time, both included."""
 
     low: int
     high: int
 
     def holds(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """For each event, whether both its times can be true: collected, in order, and inside."""
+        """For each event, whether both its times are possible: collected, in order, and inside the bounds."""
         collected = (start != 0) | (end != 0)
         return collected & (start <= end) & (start >= self.low) & (end <= self.high)
 
 
 def host_bounds(starts: Sequence[np.ndarray]) -> Bounds:
-    """Bounds of what the host did, from the starts of all its events, of which most must be true.
+    """Time bounds of the host's events, from all their starts, most of which must be right.
 
     Times count from the start of the session, so they are negative only where a whole recording was shifted.
     """
@@ -77,7 +77,7 @@ def host_bounds(starts: Sequence[np.ndarray]) -> Bounds:
 
 
 def gpu_bounds(host: Bounds, ends: Sequence[np.ndarray]) -> Bounds:
-    """Bounds of what GPUs did, from the ends of everything that the host did."""
+    """Time bounds of GPU work, from the ends of all host events."""
     last = max((int(one.max()) for one in ends if len(one)), default=host.high)
     return Bounds(host.low, min(host.high, last + OUTLASTS_NS))
 
@@ -90,6 +90,6 @@ def after_launch(start: np.ndarray, call: np.ndarray, call_start: np.ndarray) ->
 
 
 def sizes(given: np.ndarray) -> tuple[np.ndarray, int]:
-    """Sizes in bytes, 0 in place of those that cannot be true, and the number of those."""
+    """Sizes in bytes, with 0 for impossible ones, and the number of those."""
     wrong = (given < 0) | (given > LARGEST_BYTES)
     return np.where(wrong, 0, given), int(wrong.sum())

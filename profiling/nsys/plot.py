@@ -1,4 +1,4 @@
-"""One picture of an analysis: the parts of each phase's time on the GPU. Decides looks, computes nothing."""
+"""One picture of an analysis: the parts of each phase's time on the GPU. Decides appearance, computes nothing."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Projects NVTX ranges onto the GPU: which operations belong to a range, and what the GPU did from first to last.
 
-An operation belongs to every range that is open on the launching thread at the time of the launch, whatever its NVTX
+An operation belongs to every range that is open on the launching thread at the time of the launch, in any NVTX
 domain (as in `nsys stats -r nvtx_gpu_proj_sum`). From the start of a range's first operation to the end of its last,
 the GPU computes, communicates, copies or is idle. These four add up to the projected time, because communication counts
 only while nothing computes, and copies only while neither runs. The GPU is idle for the host if the next operation was

@@ -38,8 +38,8 @@ KERNEL_COLUMNS = ("phase", "process", "kernel", "kind", "count", "total_ns", "me
 def phase_row(phase: Phase, trace: str) -> dict[str, Any]:
     """Values of PHASE_COLUMNS; missing ones are None."""
     verdict = judge(phase)
-    told = {"phase": phase.name, "trace": clean(trace), "verdict": verdict.bound or None, "sentence": verdict.sentence}
-    return {column: told[column] if column in told else _rounded(getattr(phase, column)) for column in PHASE_COLUMNS}
+    row = {"phase": phase.name, "trace": clean(trace), "verdict": verdict.bound or None, "sentence": verdict.sentence}
+    return {column: row[column] if column in row else _rounded(getattr(phase, column)) for column in PHASE_COLUMNS}
 
 
 def kernel_row(kernel: Kernel, phase: Phase, trace: str) -> dict[str, Any]:

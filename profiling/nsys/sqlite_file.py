@@ -1,6 +1,6 @@
 """Reads tables of an Nsight Systems export (SQLite): big ones through ADBC (Arrow's C reader), small ones with sqlite3.
 
-Knows nothing of what the tables mean. Nothing is ever written, and no value of the file raises anything but Refusal.
+Knows nothing of what the tables mean. Never writes, and values of the file raise nothing but Refusal.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ def whole(column: str, otherwise: int) -> str:
 
 
 class Column(NamedTuple):
-    """An SQL expression, and what stands in place of values that are no integers."""
+    """An SQL expression, and the substitute for values that are not integers."""
 
     sql: str
     otherwise: int
@@ -68,9 +68,9 @@ class Tables:
         return iter(self.connection.execute(query))
 
     def arrays(self, columns: Sequence[Column], rest: str) -> list[np.ndarray]:
-        """Columns of all rows of `rest` (FROM … WHERE …), integers all of them. Raises Refusal.
+        """Columns of all rows of `rest` (FROM … WHERE …), all of them integers. Raises Refusal.
 
-        To ask for the type of every value costs a third more time, so that is done only where some are no integers.
+        Checking the type of every value takes a third longer, so it is done only if some are not integers.
         """
         plain = ", ".join(f"coalesce({one.sql}, {one.otherwise})" for one in columns)
         checked = ", ".join(whole(*one) for one in columns)
@@ -84,7 +84,7 @@ class Tables:
             raise Refusal(f"{self.path}: the file cannot be read ({error}); {EXPORT_AGAIN}", "unreadable") from error
 
     def _fetched(self, query: str, width: int) -> list[np.ndarray]:
-        """Columns of a query without NULLs. Raises _Unreadable, also where a value is no integer."""
+        """Columns of a query without NULLs. Raises _Unreadable, also for a value that is not an integer."""
         import adbc_driver_manager
         import adbc_driver_sqlite
         import nanoarrow
@@ -103,7 +103,7 @@ class Tables:
                     if any(field.type != nanoarrow.Type.INT64 for field in stream.schema.fields):
                         raise _Unreadable("not all values are integers")
                     parts.append([_values(batch.child(column)) for column in range(width)])
-        except (adbc_driver_manager.Error, RuntimeError) as error:  # the latter by nanoarrow, from the second batch on
+        except (adbc_driver_manager.Error, RuntimeError) as error:  # nanoarrow raises the latter, from the second batch
             raise _Unreadable(" ".join(str(error).partition("query:")[0].split())) from error
         if not parts:
             return [np.empty(0, np.int64) for _ in range(width)]
@@ -111,7 +111,7 @@ class Tables:
 
 
 class _Unreadable(Exception):
-    """A query whose rows cannot be read as integers: why."""
+    """Why the rows of a query cannot be read as integers."""
 
 
 def _values(column: object) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What limits a phase, judged from its numbers alone.
 
 The projected time of a phase is split into five parts (see `phase_analysis.Phase`); the largest gives the verdict.
-"Compute-bound" says that kernels fill the time. A timeline cannot show whether they wait for arithmetic or for memory
-inside.
+"Compute-bound" says that kernels fill the time. A timeline cannot show whether kernels themselves wait for arithmetic
+or for memory.
 """
 
 from collections.abc import Iterable

@@ -28,7 +28,7 @@ RESIDENCIES = {
 
 
 class AmdReader:
-    """AMD SMI's readings of the chosen GPUs. Raises whatever keeps it from working."""
+    """AMD SMI's readings of the chosen GPUs. If it does not work, its own error is raised."""
 
     name = "AMD SMI"
 
@@ -43,7 +43,7 @@ class AmdReader:
         self._open = True
 
     def read(self) -> list[GpuReading]:
-        """One reading a GPU."""
+        """One reading per GPU."""
         return [self._read_one(index, gpu) for index, gpu in self._handles.items()]
 
     def users(self) -> list[GpuUser]:
@@ -91,8 +91,8 @@ class AmdReader:
         )
 
     def _clock_mhz(self, gpu: Any, kind: str) -> float | None:
-        told = self._ask(self._smi.amdsmi_get_clock_info, gpu, getattr(self._smi.AmdSmiClkType, kind)) or {}
-        return number(told.get("clk", told.get("cur_clk")))  # the latter until ROCm 6.1
+        clocks = self._ask(self._smi.amdsmi_get_clock_info, gpu, getattr(self._smi.AmdSmiClkType, kind)) or {}
+        return number(clocks.get("clk", clocks.get("cur_clk")))  # the latter until ROCm 6.1
 
     def _reasons(self, index: int, metrics: Mapping[str, Any]) -> str | None:
         """Reasons that held since the previous reading; None at the first, and without these counters."""

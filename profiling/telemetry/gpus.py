@@ -15,7 +15,7 @@ class GpuReader(Protocol):
     name: str
 
     def read(self) -> list[GpuReading]:
-        """One reading a GPU."""
+        """One reading per GPU."""
 
     def users(self) -> list[GpuUser]:
         """Processes with a compute context on the GPUs, as far as the driver reports them."""

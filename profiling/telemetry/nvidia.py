@@ -23,7 +23,7 @@ REASONS = {
 
 
 class NvidiaReader:
-    """NVML's readings of the chosen GPUs. Raises whatever keeps NVML from working."""
+    """NVML's readings of the chosen GPUs. If NVML does not work, its own error is raised."""
 
     name = "NVML"
 
@@ -36,7 +36,7 @@ class NvidiaReader:
         for index in range(pynvml.nvmlDeviceGetCount()) if indices is None else indices:
             try:
                 self._handles[index] = pynvml.nvmlDeviceGetHandleByIndex(index)
-            except pynvml.NVMLError:  # a number that is none of this driver's: no columns for it
+            except pynvml.NVMLError:  # an index that this driver does not have: no columns for it
                 continue
         self._bits = _reason_bits(pynvml)
         self._open = True
@@ -47,7 +47,7 @@ class NvidiaReader:
         return version, [str(self._nvml.nvmlDeviceGetName(gpu)) for gpu in self._handles.values()]
 
     def read(self) -> list[GpuReading]:
-        """One reading a GPU."""
+        """One reading per GPU."""
         return [self._read_one(index, gpu) for index, gpu in self._handles.items()]
 
     def users(self) -> list[GpuUser]:
@@ -97,7 +97,7 @@ class NvidiaReader:
         )
 
     def _reasons(self, gpu: object) -> str | None:
-        """Why the clocks are not higher. Drivers and packages before CUDA 12.2 know the question by its old name."""
+        """Why the clocks are not higher. Drivers and packages before CUDA 12.2 use an older name for this call."""
         for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
             try:
                 return _names(int(getattr(self._nvml, name)(gpu)), self._bits)

@@ -19,7 +19,7 @@ from profiling.telemetry import samples
 from profiling.telemetry.samples import GpuUser, Span, TelemetrySample, TelemetryWindow, Watched
 from profiling.telemetry.worker import MARK, REST
 
-START_TIMEOUT_S = 60.0  # a driver that keeps no state between its users takes seconds a GPU to start
+START_TIMEOUT_S = 60.0  # a driver that keeps no state between its users takes seconds per GPU to start
 ANSWER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 2.0
 
@@ -86,7 +86,7 @@ class ProcessTreeSampler:
     def window(self, start_s: float, end_s: float, turns: Sequence[Span] | None = None) -> TelemetryWindow:
         """What happened between two times of perf_counter, up to the last `mark` or `rest`; also after `stop`.
 
-        `turns`: the parts of it that the summary is about.
+        `turns`: the parts of it that the summary covers.
         """
         return samples.window(self._samples, start_s, end_s, turns)
 
@@ -112,7 +112,7 @@ class ProcessTreeSampler:
         try:
             self._pipe.send_within((self._asked, command), timeout_s)
             number, answer = self._answer(timeout_s)
-            while number is not None and number < self._asked:  # of a command that an interrupt broke off
+            while number is not None and number < self._asked:  # the answer to a command that an interrupt broke off
                 self._take(answer)
                 timeout_s = ANSWER_TIMEOUT_S
                 number, answer = self._answer(timeout_s)
@@ -133,7 +133,7 @@ class ProcessTreeSampler:
         return number, answer
 
     def _last_words(self) -> str | None:
-        """Why the process ended, if it said so; it may have said so before the last command."""
+        """Why the process ended, if it reported that; the report may precede the last command."""
         with contextlib.suppress(EOFError, OSError):
             while self._pipe is not None and self._pipe.poll():
                 number, answer = self._pipe.recv_within(ANSWER_TIMEOUT_S)

@@ -36,7 +36,7 @@ NO_REASON = "none"
 class GpuReading:
     """What the driver reports for one GPU now; None where the device does not report a value."""
 
-    index: int  # the driver's: all devices, whatever CUDA_VISIBLE_DEVICES says
+    index: int  # the driver's: counts all devices, ignores CUDA_VISIBLE_DEVICES
     memory_gb: float | None = None  # used on the device, by all processes
     util_pct: float | None = None  # share of the driver's last sampling period with a kernel running
     power_w: float | None = None
@@ -122,9 +122,9 @@ class TelemetryWindow:
 def window(
     samples: Sequence[TelemetrySample], start_s: float, end_s: float, turns: Sequence[Span] | None = None
 ) -> TelemetryWindow:
-    """Samples between `start_s` and `end_s`, in order of time, and what they say of `turns`: without any, of it all.
+    """Samples between `start_s` and `end_s`, in order of time, summarised over `turns`, or over everything without any.
 
-    An engine that takes turns with another is busy in its own alone, so a mean over the whole window would be of both.
+    An engine that alternates with another is busy only in its own turns; a mean over the whole window would mix both.
     """
     spans = [(start_s, end_s)] if turns is None else turns
     inside = tuple(sample for sample in samples if start_s <= sample.time_s <= end_s)
@@ -150,7 +150,7 @@ def levels(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> list[Te
         inside = times[bisect.bisect_left(times, start_s) : bisect.bisect_right(times, end_s)]
         after = bisect.bisect_right(times, end_s)
         chosen.update(inside or times[after : after + 1] or times[-1:])
-    return [sample for sample in samples if sample.time_s in chosen]  # one a GPU
+    return [sample for sample in samples if sample.time_s in chosen]  # one per GPU
 
 
 def summarise(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> TelemetrySummary:
@@ -194,7 +194,7 @@ def throttled(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> tupl
 
 def mean_cpu_pct(samples: Sequence[TelemetrySample], spans: Sequence[Span]) -> float | None:
     """Mean over the spans. A sample covers the time since the previous one; only the overlap counts."""
-    by_time = {sample.time_s: sample.cpu_pct for sample in samples}  # one a moment, not one a GPU
+    by_time = {sample.time_s: sample.cpu_pct for sample in samples}  # one per moment, not per GPU
     times = sorted(by_time)
     covered_s, weighted = 0.0, 0.0
     for start_s, end_s in spans:

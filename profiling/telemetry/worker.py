@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
         pass
     except Exception as error:
         pipe.send((None, f"{type(error).__name__}: {error}"))
-    os._exit(0)  # nothing is left to save, and a driver's library may take its time
+    os._exit(0)  # nothing is left to save, and a driver's library may be slow to exit
 
 
 if __name__ == "__main__":

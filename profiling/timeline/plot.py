@@ -121,7 +121,7 @@ def _rows(axes: "Axes", rows: Sequence[Process], window: Window) -> tuple[dict[s
 
 
 def _bars(axes: "Axes", drawn: Sequence[Block], y: float, height: float, window: Window) -> None:
-    """Draw blocks as rectangles: paler the less of their time phases fill, with an edge where there is room."""
+    """Draw blocks as rectangles: the less of their time phases fill, the paler; with an edge where there is room."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 

@@ -42,7 +42,7 @@ class _Track:
         return not self.opened or one.end_s <= self.opened[-1].end_s + TOLERANCE_S
 
     def add(self, one: Slice) -> None:
-        """Add a slice that it takes, trimmed where it overlaps by less than the precision of the files."""
+        """Add a slice that fits, trimmed where it overlaps by less than the precision of the files."""
         start_s = max(one.start_s, self.free_s)
         end_s = min([one.end_s, *(outer.end_s for outer in self.opened[-1:])])
         fitted = Slice(one.record, start_s, max(start_s, end_s))
@@ -100,18 +100,18 @@ def _names(pid: int, name: str) -> list[Event]:
     return [_named(pid, 0, "process_name", name=name), _named(pid, 0, "process_sort_index", sort_index=pid)]
 
 
-def _named(pid: int, tid: int, kind: str, **told: Any) -> Event:
-    return {"ph": "M", "pid": pid, "tid": tid, "name": kind, "args": told}
+def _named(pid: int, tid: int, kind: str, **details: Any) -> Event:
+    return {"ph": "M", "pid": pid, "tid": tid, "name": kind, "args": details}
 
 
 def _complete(pid: int, tid: int, one: Slice, zero_s: float) -> Event:
     record = one.record
-    told = {"request": record.request_id, "index": record.index, "host_ms": record.host_ms, "gpu_ms": record.gpu_ms}
+    details = {"request": record.request_id, "index": record.index, "host_ms": record.host_ms, "gpu_ms": record.gpu_ms}
     start_us, end_us = _us(one.start_s - zero_s), _us(one.end_s - zero_s)
     return {
         **{"ph": "X", "cat": "phase", "name": record.phase, "pid": pid, "tid": tid},
         **{"ts": start_us, "dur": round(end_us - start_us, 3)},
-        "args": {name: value for name, value in told.items() if value is not None},
+        "args": {name: value for name, value in details.items() if value is not None},
     }
 
 
@@ -129,9 +129,9 @@ def _counters(pid: int, telemetry: Sequence[Reading], window: Window, zero_s: fl
             name, unit = COUNTERS.get(column, (column, column))
             name = name if own or gpu is None else f"{name}, GPU {gpu}"
             for time_s, value in _values(mine, column, window):
-                told = {unit: round(value, 4)}
+                shown = {unit: round(value, 4)}
                 ts = _us(time_s - zero_s)
-                yield {"ph": "C", "pid": pid, "tid": 0, "name": name, "ts": ts, "args": told}
+                yield {"ph": "C", "pid": pid, "tid": 0, "name": name, "ts": ts, "args": shown}
 
 
 def _values(readings: Sequence[Reading], column: str, window: Window) -> Sequence[tuple[float, float]]:

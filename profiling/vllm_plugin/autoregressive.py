@@ -65,7 +65,7 @@ class Steps:
         self._cuda = device == "cuda"
         self._meter = meter(device)
         if self._meter is not None:
-            self._meter.reset()  # what loading and profiling took at most is no request's
+            self._meter.reset()  # the peak of loading and profiling belongs to no request
         self._work = threading.Event()
         self._waiting = True
         self._paused = False
@@ -176,8 +176,8 @@ class Steps:
             phases.append((phase, index, start, round((end - start) * 1000.0, 4), gpu_ms))
             requests += new
             first_steps += [number] * len(new)
-        told = self._describe()
-        evidence = {**told, "steps": count, "settings": {**told["settings"], **self._sampling}}
+        facts = self._describe()
+        evidence = {**facts, "steps": count, "settings": {**facts["settings"], **self._sampling}}
         if counts := self._count(self._blocks.take(), self._meter.read() if self._meter else None):
             evidence["counts"] = dict(counts)
         line = {"requests": requests, "first_steps": first_steps, "phases": phases, "evidence": evidence}
@@ -191,8 +191,8 @@ def is_prefill(cached: Any) -> bool:
 
 
 def hook_runner(cls: Any, place: Place) -> list[str]:
-    """Wrap the runner's `execute_model` and `sample_tokens`; returns the wrapped names. The model keeps running
-    whatever happens here; errors are reported."""
+    """Wrap the runner's `execute_model` and `sample_tokens`; returns the wrapped names. An error here is
+    reported and never stops the model."""
     execute, sample = cls.execute_model, cls.sample_tokens
     names = [f"{cls.__name__}.execute_model", f"{cls.__name__}.sample_tokens"]
     if hasattr(execute, "observed_by_sweep"):

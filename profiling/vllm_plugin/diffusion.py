@@ -77,7 +77,7 @@ def called(module: Any) -> Method:
 
 
 def intercept(module: Any, call: Method) -> None:
-    """Make a call of the module run `call`, in the way of compiled modules, so that torch itself looks for it."""
+    """Make a call of the module run `call` the way compiled modules do, where torch itself looks for it."""
     module._compiled_call_impl = call
 
 
@@ -264,7 +264,7 @@ def hook_scheduler(cls: Any) -> None:
     @functools.wraps(plain)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         session = running()
-        if session is None or session.stepping:  # none, or a class that calls its parent's
+        if session is None or session.stepping:  # no session, or a class that calls its parent's `step`
             return plain(self, *args, **kwargs)
         if session.stepwise and not session.recorder.is_open("denoise_step"):  # next of a batch with one forward
             return plain(self, *args, **kwargs)
@@ -317,7 +317,7 @@ def _end_steps_at_broadcast() -> None:
 def hook_runner(cls: Any, place: Place) -> list[str]:
     """Make the runner attach to each pipeline that it loads, and step mode end its requests; returns the wrapped names.
 
-    The model keeps running whatever happens here; errors are reported.
+    An error here is reported and never stops the model.
     """
     load, stepwise = cls.load_model, cls.execute_stepwise
     names = [f"{cls.__name__}.load_model", f"{cls.__name__}.execute_stepwise"]

@@ -25,7 +25,7 @@ NOTHING = "none"
 """Fingerprint of a cache that did not arrive."""
 
 PERIOD = 8191
-"""Weights of a checksum repeat after so many values; a prime, so that no size of a head or block divides it."""
+"""Weights of a checksum repeat after this many values; a prime, so that no head or block size divides it."""
 
 _AS_INTEGERS = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}
 """By the bytes of a value."""
@@ -67,7 +67,7 @@ DUMMY = "dummy_req_id"
 
 
 def whole(manager: Any) -> bool:
-    """Whether both stages hold whole caches: with tensor parallelism, each rank has other heads than the sender's."""
+    """Whether both stages hold whole caches: with tensor parallelism, each rank has different heads from the sender."""
     topology = manager.tp_topology
     return bool(topology.source_tp_size == topology.target_tp_size == 1)
 
@@ -75,7 +75,7 @@ def whole(manager: Any) -> bool:
 def _record(
     place: Place, way: str, request: str, start: float, blocks: Mapping[str, Sequence[Any]] | None, comparable: bool
 ) -> None:
-    """Have the line written once the device has computed the checksums. Only rank 0 reports."""
+    """Queue the line to be written once the device has computed the checksums. Only rank 0 reports."""
     try:
         host_ms = (time.perf_counter() - start) * 1000.0
         if pipeline_facts.rank() != 0:
@@ -100,7 +100,7 @@ def _record(
 
 
 def measured(blocks: Mapping[str, Sequence[Any]]) -> dict[str, int]:
-    """Layers, tokens and bytes of a cache: lists of one tensor a layer, (tokens, heads, width of a head) each."""
+    """Layers, tokens and bytes of a cache: lists of one tensor per layer, each (tokens, heads, head width)."""
     tensors = [one for name in sorted(blocks) for one in blocks[name] if one is not None]
     return {
         "layers": max((len(layers) for layers in blocks.values()), default=0),
@@ -131,7 +131,7 @@ def fingerprint(tokens: int, sums: Sequence[Any]) -> str:
 
 
 def _over(device: str) -> Callable[[], bool]:
-    """Whether the device has done what it was given until now."""
+    """Whether the device has finished all work given to it so far."""
     if device != "cuda":
         return lambda: True
     event = sys.modules["torch"].cuda.Event()

@@ -1,7 +1,7 @@
-"""How much device memory the phases of a request take at most, by torch's allocator.
+"""Peak device memory of each phase of a request, from torch's allocator.
 
-Read in the first request of each shape after loading, which is a warm-up where engines warm up: later requests of that
-shape carry what it found, and nothing is read in them. Knows nothing of pipelines.
+Read in the first request of each shape after loading, which is a warm-up if the engine warms up. Later requests of that
+shape carry the same values, and nothing is read in them. Knows nothing of pipelines.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Allocated:
 
     now: int
     peak: int  # since the last reset
-    reserved_peak: int  # held from the driver, likewise
+    reserved_peak: int  # reserved from the driver, since the last reset
 
 
 class Meter(Protocol):
@@ -55,12 +55,12 @@ class CudaMeter:
 
 
 def meter(device: str) -> Meter | None:
-    """That of a device type; None where no allocator counts."""
+    """The meter of a device type; None if no allocator counts there."""
     return CudaMeter() if device == "cuda" else None
 
 
 def shape_of(batch: Any) -> Shape | None:
-    """Shape of a DiffusionRequestBatch; None where it does not say."""
+    """Shape of a DiffusionRequestBatch; None if it has none."""
     requests = getattr(batch, "requests", None) or ()
     sampling = getattr(requests[0], "sampling_params", None) if requests else None
     height, width = getattr(sampling, "height", None), getattr(sampling, "width", None)
@@ -68,7 +68,7 @@ def shape_of(batch: Any) -> Shape | None:
 
 
 class Peaks:
-    """Peaks by phase, of the first whole request of each shape."""
+    """Peaks by phase, from the first completed request of each shape."""
 
     def __init__(self, source: Meter | None) -> None:
         self._source = source
@@ -78,7 +78,7 @@ class Peaks:
         self._found: dict[str, int] = {}  # of the request that is being read
 
     def begin(self, shape: Shape | None) -> bool:
-        """A request of this shape begins; whether `boundary` has to be called during it."""
+        """Begin a request of this shape; returns whether `boundary` has to be called during it."""
         self._shape, self._found = shape, {}
         if self._source is None or shape is None or shape in self._known:
             return False
@@ -86,7 +86,7 @@ class Peaks:
         return True
 
     def boundary(self, phases: Sequence[str]) -> None:
-        """A phase begins or ends: what was the peak until now belongs to `phases`, those open until now."""
+        """A phase begins or ends: the peak so far belongs to `phases`, those open until now."""
         assert self._source is not None
         read = self._source.read()
         self._source.reset()
@@ -95,7 +95,7 @@ class Peaks:
         self._raise("memory_reserved_bytes", read.reserved_peak)
 
     def counts(self) -> dict[str, int]:
-        """What is known of the shape of the request that has just ended whole."""
+        """The values known for the shape of the request that has just completed."""
         if self._shape is None:
             return {}
         if self._found:

@@ -1,7 +1,7 @@
-"""How much of an AR stage's memory its requests used, besides what vLLM reserved for it when it started.
+"""How much of an AR stage's memory its requests used, next to what vLLM reserved for it at start-up.
 
-vLLM takes its share of a GPU at once and divides what is left of it after loading into blocks of a KV cache. Here the
-blocks that requests held are counted, from what the scheduler tells the runner. No torch.
+vLLM takes its share of a GPU at once and divides what is left after loading into blocks of a KV cache. This counts the
+blocks that requests held, from what the scheduler sends to the runner. No torch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,11 +10,11 @@ from typing import Any
 from profiling.vllm_plugin.memory import Allocated
 
 NULL = 0
-"""A block that stands for none, where a layer needs no keys of a token any more."""
+"""Placeholder for a block whose keys a layer no longer needs."""
 
 
 class Blocks:
-    """The blocks that running requests hold; those that several share count once."""
+    """The blocks that running requests hold; a shared block counts once."""
 
     def __init__(self) -> None:
         self._held: dict[str, set[int]] = {}
@@ -37,7 +37,7 @@ class Blocks:
         self._peak = max(self._peak, self._now())
 
     def take(self) -> int:
-        """The most that were held at once since this was asked last."""
+        """The most blocks held at once since the last call."""
         peak, self._peak = self._peak, self._now()
         return peak
 
@@ -51,10 +51,10 @@ def _numbers(groups: Iterable[Iterable[int]]) -> set[int]:
 
 
 def counts(runner: Any, blocks: int, allocated: Allocated | None) -> dict[str, int]:
-    """Bytes that a runner holds and that its requests used, where it says so.
+    """Bytes that a runner holds, and bytes that its requests used; {} if the runner does not report them.
 
-    `blocks` is the most that requests held, `allocated` what the allocator says, where one counts. The cache is
-    allocated as a whole, so the blocks that nobody used are taken off the allocator's peak.
+    `blocks` is the most that requests held, `allocated` what the allocator reports, if one counts. The cache is
+    allocated as a whole, so unused blocks are subtracted from the allocator's peak.
     """
     cache = getattr(runner, "kv_cache_config", None)
     tensors: Sequence[Any] = getattr(cache, "kv_cache_tensors", None) or ()

@@ -22,7 +22,7 @@ VAES = ("vae",)
 """Where pipelines that declare nothing keep their parts."""
 
 FALLBACK = "TORCH_SDPA"
-"""The back end that vLLM-Omni's attention uses for float32, whatever was chosen."""
+"""The back end that vLLM-Omni's attention uses for float32, regardless of the configured one."""
 
 PARALLEL_STATE = "vllm_omni.diffusion.distributed.parallel_state"
 VLLM_PARALLEL_STATE = "vllm.distributed.parallel_state"
@@ -51,7 +51,7 @@ class Described:
     blocks: tuple["Blocks", ...]  # of each transformer; empty ones where they cannot be seen running
     attention: tuple[Module, ...]  # attention layers whose calls can be counted
     parameters: tuple[Any, ...]  # of the whole pipeline
-    held: int  # elements of all parameters of the pipeline, wherever they lie
+    held: int  # elements of all parameters of the pipeline, on any device
     dit_parameters: int
     backends: Counter[str]  # attention layers by the back end that they are set up to run
     settings: dict[str, str]
@@ -59,11 +59,11 @@ class Described:
 
 
 def describe(pipeline: Module) -> Described:
-    """Read a pipeline after loading and before anything of it is wrapped."""
+    """Read a pipeline after loading and before any part of it is wrapped."""
     transformers = parts(pipeline, "_dit_modules", DITS)
     setup = compiled(transformers)
     found = tuple(blocks(transformer) for transformer in transformers)
-    hidden = setup.kind == "full"  # one graph: no block is called any more
+    hidden = setup.kind == "full"  # one graph: blocks are no longer called
     layers = attention_layers(transformers)
     numbers = dtype(transformers[0]) if transformers else "unknown"
     methods = quantized(pipeline)
@@ -112,7 +112,7 @@ class Blocks:
     """The repeated blocks of one transformer, in lists as the model holds them."""
 
     lists: tuple[tuple[Module, ...], ...]
-    main: tuple[Module, ...]  # first block of each list that holds the image's own blocks, no refiner's
+    main: tuple[Module, ...]  # first block of each list that holds the image's own blocks, not a refiner's
 
     @property
     def count(self) -> int:
@@ -322,7 +322,7 @@ def rank() -> int:
 
 
 def dtype(module: Module) -> str:
-    """Type of the module's floating-point parameters: that of the most elements, quantised ones left out."""
+    """Type of the module's floating-point parameters: the most frequent by elements, without quantised ones."""
     sizes: Counter[str] = Counter()
     for parameter in module.parameters():
         name = str(parameter.dtype).removeprefix("torch.")

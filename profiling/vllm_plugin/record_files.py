@@ -19,7 +19,7 @@ FOLDER_VARIABLE = "SWEEP_PLUGIN_DIR"
 
 PAUSED = "paused"
 """While a file of this name is in the folder, requests that begin are not observed. tests.bench.plugin uses this to
-measure the cost of observing within one engine, because two identical engines differ by as much."""
+measure the cost of observing within one engine, because two identical engines differ by that much."""
 
 TRACE = "trace"
 """While a file of this name is in the folder, each process records its next request into the folder named in it."""
@@ -79,7 +79,7 @@ class ArRecord:
     settings: dict[str, str]
     phases: tuple[Timing, ...]
     first_steps: tuple[int, ...] = ()  # of each of `requests`, which of `phases` is its prefill
-    counts: dict[str, int] = field(default_factory=dict)  # what was used of its memory (paged_cache)
+    counts: dict[str, int] = field(default_factory=dict)  # how much of its memory was used (paged_cache)
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Transfer:
     request: str
     start_s: float
     host_ms: float
-    tokens_sent: str  # "count:hash" of the ids that the DiT shall get (see transfer); "" where unknown
-    tokens_written: int = 0  # by the AR stage, with those that it does not hand over
+    tokens_sent: str  # "count:hash" of the ids that the DiT should get (see transfer); "" where unknown
+    tokens_written: int = 0  # by the AR stage, including those that it does not hand over
     bytes: int = 0  # of the message to the DiT stage's process; 0 where unknown
 
 
@@ -181,8 +181,8 @@ def ar_record(line: Line) -> ArRecord:
 def transfer(line: Line) -> Transfer:
     """A line of a transfer file."""
     written = line.get("tokens_written", 0)
-    told = line.get("bytes", 0)
-    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written, told)
+    size = line.get("bytes", 0)
+    return Transfer(line["request"], line["start_s"], line["host_ms"], line["tokens_sent"], written, size)
 
 
 def kv_sent(line: Line) -> KvCache:
@@ -199,7 +199,7 @@ def phase_records(records: Iterable[Record], epoch_s: float) -> tuple[PhaseRecor
     """All phases of `records` in order of start, counted from `epoch_s` (perf_counter).
 
     A hand-over is one `stage_transfer` of rank 0, numbered in the order given, and so is fetching a KV cache; sending
-    one lies inside of an AR step. The diffusion pipeline's own `request` phase is among them: it lies inside the
+    one lies inside an AR step. The diffusion pipeline's own `request` phase is among them: it lies inside the
     request that the engine measures.
     """
     found: list[PhaseRecord] = []

@@ -1,4 +1,4 @@
-"""A served request keeps the name that its client gives it in X-Request-Id: the workers' records then tell whose it is.
+"""A served request keeps the name that its client gives it in X-Request-Id, so the workers' records show whose it is.
 
 vLLM's text endpoints take that header as the request's id; vLLM-Omni's image endpoints make one up. `RequestNames` is
 ASGI middleware for `vllm serve --middleware`, and `hook_client` makes vLLM-Omni's client use what it has seen. That

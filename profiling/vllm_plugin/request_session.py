@@ -108,8 +108,8 @@ class Session:
             path, prior = self.path(), self.prior
 
             def write() -> None:
-                told = with_tokens(evidence, prior)
-                append_line(path, line | {"phases": timings(self.recorder.read(closed)), "evidence": told})
+                full = with_tokens(evidence, prior)
+                append_line(path, line | {"phases": timings(self.recorder.read(closed)), "evidence": full})
 
             writer(self.device).add(lambda: all(one.over() for one in closed), write, self.place.report)
         except Exception:

@@ -2,7 +2,7 @@
 
 To request traces, write the name of a folder to the file TRACE in the plugin's folder. Each process that runs a model
 then leaves `trace-<name>.json.gz` there, or explains in `lost-<name>.txt`, next to TRACE, why it could not. A request
-is recorded in the thread that runs it and written by another. An error here costs only the trace.
+is recorded in the thread that runs it; another thread writes it. An error here costs only the trace.
 """
 
 import contextlib

@@ -47,7 +47,7 @@ def hook_sender(cls: Any, place: Place) -> list[str]:
             await original(self, request_id, *args, **kwargs)
             if encoder is not None:
                 SENT[request_id] = encoder.length
-                if len(SENT) > MOST_SENT:  # requests of a single stage are handed over by nobody
+                if len(SENT) > MOST_SENT:  # requests of a single stage are never handed over
                     del SENT[next(iter(SENT))]
 
         observed.observed_by_sweep = True  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def hook_sender(cls: Any, place: Place) -> list[str]:
 
 
 def written(output: Any) -> list[int]:
-    """All ids in an AR stage's `output`; of one that says only that its KV cache is ready, those that came with it."""
+    """All ids in an AR stage's `output`; of one that only reports its KV cache as ready, those that came with it."""
     completions = getattr(output, "outputs", None)
     if completions is None:
         return list(output.new_token_ids)

@@ -53,7 +53,7 @@ class Writer:
                 write()
             except Exception:
                 report()
-            del ready, write, report  # they hold what the request computed
+            del ready, write, report  # they keep alive what the request computed
             self._jobs.task_done()
 
 

@@ -95,8 +95,8 @@ def make(recipe: Recipe, folder: Path) -> None:
     started = time.perf_counter()
     built = build(recipe, folder, say=lambda line: print(line, flush=True))
     took = f"built in {time.perf_counter() - started:.1f} s" if built else "already there"
-    told = read_marker(folder) or {}
-    counts = told.get("parameters")
+    marker = read_marker(folder) or {}
+    counts = marker.get("parameters")
     if isinstance(counts, dict):
         print("parameters: " + ", ".join(f"{part} {count / 1e9:.3f} B" for part, count in counts.items()))
     print(f"{folder}: {size_bytes(folder) / 1e9:.2f} GB, {took}")

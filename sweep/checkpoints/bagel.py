@@ -1,8 +1,8 @@
 """BAGEL: one stack of layers with two sets of weights, a SigLIP vision tower, the VAE of FLUX.1. All in one folder.
 
 Names and widths are those of ByteDance-Seed/BAGEL-7B-MoT, as vLLM-Omni's two stages read them: the AR stage from the
-weights for understanding, the DiT stage from those for generation (`…_moe_gen`), each of them all the others as well.
-No library that is installed here has the model, so its shapes are written down. The vocabulary is small.
+weights for understanding, the DiT stage from those for generation (`…_moe_gen`); each also reads all other weights.
+No installed library has the model, so its shapes are listed here. The vocabulary is small.
 """
 
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 SPECIALS = (*QWEN_SPECIALS, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
-"""`<|fim_middle|>` is where the AR stage puts the picture to edit; it is looked up also where none is edited."""
+"""`<|fim_middle|>` is where the AR stage puts the picture to edit; it is looked up even without an edit."""
 
 LLM = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4}
 TINY_LLM = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -35,7 +35,7 @@ LATENT, LATENT_PATCH, LATENTS_A_SIDE = 16, 2, 64
 TIMESTEP = 256  # width of the sinusoidal embedding of a timestep
 VAE_WIDTH, VAE_WIDTHS, VAE_BLOCKS = 128, (1, 2, 4, 4), 2
 TINY_VAE_WIDTH = 32
-"""vLLM-Omni builds the VAE at its real size whatever a checkpoint says, so a tiny one loads nowhere."""
+"""vLLM-Omni always builds the VAE at its real size, so a tiny one loads nowhere."""
 
 
 def layout(recipe: Recipe) -> Layout:
@@ -63,7 +63,7 @@ def _part(name: str, stem: str, shapes: Mapping[str, Shape], rules: Rules) -> Pa
 
 
 def never_end(name: str, tensor: "torch.Tensor") -> None:
-    """Keep the likeliest token from ever being a special one, such as the end of the text."""
+    """Keep the most likely token from ever being a special one, such as the end of the text."""
     if name == "language_model.lm_head.weight":
         tensor[: len(SPECIALS)] = 0.0
 
@@ -200,7 +200,7 @@ def vision_shapes(vision: Mapping[str, int], layers: int) -> dict[str, Shape]:
 
 
 def vae_shapes(width: int) -> dict[str, Shape]:
-    """Encoder and decoder of FLUX.1's VAE, by the names of its own code."""
+    """Encoder and decoder of FLUX.1's VAE, by the names in its own code."""
     widths = [width * by for by in VAE_WIDTHS]
     shapes = _convolution("encoder.conv_in", COLOURS, width)
     inputs = width

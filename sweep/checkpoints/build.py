@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 def layout_of(recipe: Recipe) -> Layout:
-    """Parts and files of the checkpoint; takes a second or two and no memory, whatever its size."""
+    """Parts and files of the checkpoint; takes a second or two and no memory at any size."""
     layout: Layout = importlib.import_module(BUILDERS[recipe.model]).layout(recipe)
     return layout
 
@@ -76,11 +76,11 @@ def already_there(recipe: Recipe, folder: Path) -> bool:
     if folder.is_dir():
         if not any(folder.iterdir()):
             return False
-        told = marker.read_marker(folder)
-        if told is None:
+        record = marker.read_marker(folder)
+        if record is None:
             raise CheckpointError(f"{folder} is not a random-weight checkpoint; choose another folder with --out")
         wanted = recipe.identity()
-        other = [f"{key}={told.get(key)}" for key, value in wanted.items() if told.get(key) != value]
+        other = [f"{key}={record.get(key)}" for key, value in wanted.items() if record.get(key) != value]
         if other:
             raise CheckpointError(
                 f"{folder} holds another checkpoint ({', '.join(other)}); use another --out, or remove it"
@@ -92,17 +92,17 @@ def already_there(recipe: Recipe, folder: Path) -> bool:
 
 
 def damage(folder: Path) -> str:
-    """Which file of weights is missing or has another size than it was written with; "" when none is.
+    """Which file of weights is missing or has a different size from the recorded one; "" when none is.
 
-    Contents are not read, which would take minutes. Checkpoints of earlier versions do not tell their sizes.
+    Contents are not read, which would take minutes. Checkpoints of earlier versions do not record their sizes.
     """
     try:
-        told: dict[str, int] = json.loads((folder / SIZES).read_text(encoding="utf-8"))
+        recorded: dict[str, int] = json.loads((folder / SIZES).read_text(encoding="utf-8"))
         found = sizes(folder)
     except (OSError, ValueError):
         return ""
-    wrong = (name for name, size in told.items() if found.get(name) != size)
-    return next((f"{name} has {found.get(name, 0):,} bytes instead of {told[name]:,}" for name in wrong), "")
+    wrong = (name for name, size in recorded.items() if found.get(name) != size)
+    return next((f"{name} has {found.get(name, 0):,} bytes instead of {recorded[name]:,}" for name in wrong), "")
 
 
 def require_space(folder: Path, layout: Layout) -> None:
@@ -139,7 +139,7 @@ def write(recipe: Recipe, layout: Layout, folder: Path, say: Say, device: str) -
 
 
 def marker_of(recipe: Recipe, layout: Layout, device: str) -> dict[str, object]:
-    """What `random_weights.json` will say."""
+    """The contents of `random_weights.json`."""
     import diffusers
     import torch
     import transformers

@@ -50,7 +50,7 @@ SCHEDULER: Mapping[str, Any] = {
     "shift": 3.0,
     "use_dynamic_shifting": True,
 }
-"""Of all FLUX models."""
+"""The scheduler's settings in all FLUX models."""
 
 TIMESTEP_GAIN, ONSET = 1.3, 4.0
 DIT_RULES = Rules(
@@ -139,7 +139,7 @@ def t5(recipe: Recipe) -> Part:
 
 
 def vae(recipe: Recipe) -> Part:
-    """VAE with eight pixels a latent pixel, 16 channels; the one that Z-Image uses too."""
+    """VAE with eight pixels per latent pixel, 16 channels; Z-Image uses it too."""
     from diffusers import AutoencoderKL
 
     return diffusers_part("vae", AutoencoderKL, {**VAE, **(TINY_VAE if recipe.tiny else {})}, VAE_RULES)

@@ -27,7 +27,7 @@ DIT: Mapping[str, Any] = {
 }
 TINY_DIT = {"attention_head_dim": 32, "num_attention_heads": 4, "axes_dims_rope": (8, 8, 8, 8)}
 STATES = 3
-"""Layers of the text encoder whose states the DiT is given, side by side."""
+"""Layers of the text encoder whose states the DiT receives, side by side."""
 
 VAE: Mapping[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
@@ -40,7 +40,7 @@ TINY_VAE = {"block_out_channels": (8, 16, 16, 16), "layers_per_block": 1, "norm_
 VAE_RULES = Rules(gains={"decoder.conv_out": 0.5}, norms={"running_mean": 0.0, "num_batches_tracked": 0.0})
 
 TIMESTEP_GAIN = 1.3
-DIT_RULES = Rules(  # no layer of it has a bias, so gates cannot be held open
+DIT_RULES = Rules(  # none of its layers has a bias, so gates cannot be held open
     reshape=scaling.timestep_shape("time_guidance_embed.timestep_embedder.linear_1", 1000.0, TIMESTEP_GAIN, 0.0)
 )
 RESIDUAL_SCALING = {"timestep_gain": TIMESTEP_GAIN, "timestep_smoothness": scaling.SMOOTHNESS}
@@ -88,8 +88,8 @@ def dit(recipe: Recipe) -> Part:
 def text_encoder(recipe: Recipe) -> Part:
     """Qwen3 with its head tied to its embedding.
 
-    The DiT reads the states of the layers 9, 18 and 27 of 36; vLLM-Omni takes other ones from the encoder's config,
-    which diffusers does not.
+    The DiT reads the states of the layers 9, 18 and 27 of 36; vLLM-Omni takes others if the encoder's config names
+    them; diffusers does not.
     """
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -114,7 +114,7 @@ def read_layers(depth: int) -> list[int]:
 
 
 def vae(recipe: Recipe) -> Part:
-    """VAE with eight pixels a latent pixel, 32 channels, and a normalisation of its latents."""
+    """VAE with eight pixels per latent pixel, 32 channels, and a normalisation of its latents."""
     from diffusers import AutoencoderKLFlux2
 
     return diffusers_part("vae", AutoencoderKLFlux2, {**VAE, **(TINY_VAE if recipe.tiny else {})}, VAE_RULES)

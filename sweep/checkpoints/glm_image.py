@@ -229,7 +229,7 @@ def dit(recipe: Recipe) -> Part:
 
 
 def vae(recipe: Recipe) -> Part:
-    """VAE with eight pixels a latent pixel, 16 channels."""
+    """VAE with eight pixels per latent pixel, 16 channels."""
     from diffusers import AutoencoderKL
 
     return diffusers_part("vae", AutoencoderKL, {**VAE, **(TINY_VAE if recipe.tiny else {})}, VAE_RULES)

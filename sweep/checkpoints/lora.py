@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 NAME = "lora"
 
 TARGETS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
-"""Projections into attention, by which PEFT and diffusers name them; vLLM-Omni fuses them and knows how."""
+"""Projections into attention, as PEFT and diffusers name them; vLLM-Omni fuses them itself."""
 
 STRENGTH = 0.3
-"""Size of the adapter's product against that of random weights of the same layer."""
+"""Size of the adapter's product relative to that of random weights of the same layer."""
 
 MOST_RANK = 1024
 

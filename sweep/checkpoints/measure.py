@@ -118,7 +118,7 @@ def generate(pipeline: Any, prompt: str, size: int, steps: int) -> Any:
     guidance: dict[str, Any] = {"guidance_scale": 0.0 if "ZImage" in type(pipeline).__name__ else 1.5}
     if "Qwen" in type(pipeline).__name__:
         guidance = {"true_cfg_scale": 4.0, "negative_prompt": " "}
-    if layers := getattr(pipeline.text_encoder.config, "text_encoder_out_layers", None):  # of fewer than are usual
+    if layers := getattr(pipeline.text_encoder.config, "text_encoder_out_layers", None):  # of fewer layers than usual
         guidance["text_encoder_out_layers"] = tuple(layers)
     generator = torch.Generator().manual_seed(0)
     return pipeline(

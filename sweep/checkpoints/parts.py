@@ -15,7 +15,7 @@ from sweep.checkpoints.weights import Rules, Shape
 from sweep.engines.diffusers.tiny_models.parts import write_json, write_model_index
 
 COUNTER = "num_batches_tracked"
-"""Of a batch normalisation: the only integers that are stored, as a bfloat16 that its loader casts back."""
+"""A batch normalisation's step count: the only stored integer, as a bfloat16 that the loader casts back."""
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
@@ -30,11 +30,11 @@ class Part:
     shapes: Mapping[str, Shape]
     rules: Rules
     save_config: Callable[[Path], None]  # writes config.json into the given folder
-    name: str = ""  # "" for that of its folder
+    name: str = ""  # "" for the folder's name
 
     @property
     def label(self) -> str:
-        """What it is called: in messages, and where its tensors are drawn."""
+        """Its name, in messages and for drawing its tensors."""
         return self.name or self.folder
 
     @property
@@ -56,7 +56,7 @@ class Layout:
     index: Callable[[Path], None] | None = None  # writes another index, once all weights are there
 
     def write_index(self, folder: Path) -> None:
-        """Write model_index.json, or what the model has in its place."""
+        """Write model_index.json, or the model's own equivalent."""
         if self.index is not None:
             self.index(folder)
         else:
@@ -76,10 +76,10 @@ def transformers_part(folder: str, model: type[Any], config: Any, rules: Rules, 
     def save_config(where: Path) -> None:
         config.save_pretrained(where)
         path = where / "config.json"
-        told = json.loads(path.read_text(encoding="utf-8")) | {"architectures": [model.__name__], "dtype": "bfloat16"}
-        for sub in [key for key, value in told.items() if key.endswith("_config") and isinstance(value, dict)]:
-            told[sub] = told[sub] | {"dtype": "bfloat16"}
-        write_json(told, path)
+        saved = json.loads(path.read_text(encoding="utf-8")) | {"architectures": [model.__name__], "dtype": "bfloat16"}
+        for sub in [key for key, value in saved.items() if key.endswith("_config") and isinstance(value, dict)]:
+            saved[sub] = saved[sub] | {"dtype": "bfloat16"}
+        write_json(saved, path)
         for stem, data in more_files.items():
             write_json(data, where / f"{stem}.json")
 

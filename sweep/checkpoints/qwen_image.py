@@ -126,7 +126,7 @@ def text_encoder(recipe: Recipe) -> Part:
 
 
 def vae(recipe: Recipe) -> Part:
-    """Causal 3D VAE, eight pixels a latent pixel, 16 channels."""
+    """Causal 3D VAE, eight pixels per latent pixel, 16 channels."""
     from diffusers import AutoencoderKLQwenImage
 
     return diffusers_part("vae", AutoencoderKLQwenImage, TINY_VAE if recipe.tiny else {}, Rules())

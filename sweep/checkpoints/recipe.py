@@ -21,7 +21,7 @@ class Family:
     workload: str = "image_1024"  # workload that its real widths are meant for
     fixed_by_loader: tuple[str, ...] = ()  # vLLM-Omni ignores the config of these parts: it loads real sizes only
     in_diffusers: bool = True  # diffusers has its pipeline
-    single_streams: int = 0  # of the real DiT's blocks, those with one set of weights for all tokens
+    single_streams: int = 0  # blocks of the real DiT with one set of weights for all tokens
     least: Mapping[str, int] = field(default_factory=dict)  # lowest depths of parts that need more than one layer
 
 
@@ -98,9 +98,9 @@ class Recipe:
     def name(self) -> str:
         """Name of the folder, such as `qwen_image-20-layers-random`: the depths that matter to a reader."""
         defaults = self.family.tiny_layers if self.tiny else self.family.layers
-        told = [part for part in self.layers if part in ("dit", "ar") or self.layers[part] != defaults[part]]
-        depths = [f"{self.layers[part]}-{part}" for part in told]
-        depth = f"{self.layers['dit']}-layers" if told == ["dit"] else "-".join([*depths, "layers"])
+        shown = [part for part in self.layers if part in ("dit", "ar") or self.layers[part] != defaults[part]]
+        depths = [f"{self.layers[part]}-{part}" for part in shown]
+        depth = f"{self.layers['dit']}-layers" if shown == ["dit"] else "-".join([*depths, "layers"])
         return "-".join([self.model, *["tiny"] * self.tiny, depth, *[f"seed{self.seed}"] * bool(self.seed), "random"])
 
     @property
@@ -145,7 +145,7 @@ def resolve(model: str, asked: Mapping[str, int | None], tiny: bool = False, see
 
 
 def streams(recipe: Recipe) -> tuple[int, int]:
-    """Dual-stream and single-stream blocks of a DiT that has both, as many of each as in the real one by share."""
+    """Dual-stream and single-stream blocks of a DiT that has both, in the same proportion as in the real one."""
     family, depth = recipe.family, recipe.layers["dit"]
     single = round(family.single_streams * depth / family.real_layers["dit"])
     single = min(max(single, 1), depth - 1)

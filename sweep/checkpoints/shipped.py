@@ -10,9 +10,9 @@ from sweep.engines.diffusers.tiny_models.checkpoints import TRAINED
 NAME = "world"
 
 PROFILED_PIXELS = 1024 * 1024
-"""Smallest input picture that the copy's processor admits. When vLLM starts, it makes up a request to edit a picture of
-the vision tower's size, 64 pixels, and looks for as many places as the processor makes of it, which for pictures this
-small are other ones than it counted. Requests without a picture are not affected."""
+"""Smallest input picture that the copy's processor accepts. At start-up, vLLM makes up a request to edit a picture of
+the vision tower's size, 64 pixels, and looks for the places that the processor makes of it. For pictures this small,
+these differ from what vLLM counted. Requests without a picture are not affected."""
 
 
 def copy(folder: Path) -> Path:
@@ -33,6 +33,6 @@ def copy(folder: Path) -> Path:
 
 
 def command(folder: Path) -> str:
-    """How to draw with it, and have every picture checked against its prompt."""
+    """How to draw with it and check every picture against its prompt."""
     weights = TRAINED["tiny_glm_image"].name
     return f"python -m sweep engine=vllm_omni model=glm_image model.path={folder} model.weights={weights}"

@@ -1,6 +1,6 @@
 """Tokenizers of FLUX.1's two text encoders, made from the shipped prompts. Prompts are padded to one length.
 
-CLIP's has a token for every byte and no merges: its encoder adds one vector a prompt, so the count hardly matters.
+CLIP's has a token for every byte and no merges: its encoder adds one vector per prompt, so the count hardly matters.
 """
 
 import json

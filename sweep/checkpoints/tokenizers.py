@@ -16,7 +16,7 @@ MERGES = 3500
 PATTERN = (  # how Qwen2 cuts text into words
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-TEMPLATES = (  # of Qwen-Image and Qwen-Image-Edit: the pipelines drop this many tokens whatever the tokenizer
+TEMPLATES = (  # of Qwen-Image and Qwen-Image-Edit: the pipelines drop this many tokens with any tokenizer
     "system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships "
     "of the objects and background:\nuser\nassistant\n",
     "system\nDescribe the key features of the input image (color, shape, size, texture, objects, background), then "
@@ -52,7 +52,7 @@ def word_splitter() -> Any:
 
 
 def learn_merges(count: int = MERGES) -> list[tuple[str, str]]:
-    """At most `count` byte-pair merges, most frequent first. Always the same ones."""
+    """At most `count` byte-pair merges, most frequent first. Deterministic."""
     from tokenizers import Tokenizer, models, trainers
 
     tokenizer = Tokenizer(models.BPE())

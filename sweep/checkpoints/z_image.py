@@ -86,7 +86,7 @@ def layout(recipe: Recipe) -> Layout:
 
 
 def dit(recipe: Recipe) -> Part:
-    """Single-stream DiT with two refiner layers a stream before it."""
+    """Single-stream DiT, after two refiner layers per stream."""
     from diffusers import ZImageTransformer2DModel
 
     config = {**(TINY_DIT if recipe.tiny else DIT), "n_layers": recipe.layers["dit"]}
@@ -112,7 +112,7 @@ def text_encoder(recipe: Recipe) -> Part:
 
 
 def vae(recipe: Recipe) -> Part:
-    """VAE with eight pixels a latent pixel, 16 channels."""
+    """VAE with eight pixels per latent pixel, 16 channels."""
     from diffusers import AutoencoderKL
 
     return diffusers_part("vae", AutoencoderKL, {**VAE, **(TINY_VAE if recipe.tiny else {})}, VAE_RULES)

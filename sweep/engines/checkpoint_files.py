@@ -1,6 +1,6 @@
-"""What a checkpoint's folder holds: cheaply, to tell two states of it apart, and thoroughly, to find damage.
+"""What a checkpoint's folder holds: cheaply, to distinguish two states of it, and thoroughly, to find damage.
 
-Also how a built one gets to its place. Knows no model and no format.
+Also moves a built one to its place. Knows no model and no format.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ SAMPLES, PIECE_BYTES = 8, 16_384
 def fingerprint(path: Path) -> str:
     """16 hex digits that change with the files in a folder (or with one file); "" when there is none.
 
-    Files count by name, size and content. Of large weights a sample is read, spread evenly from the first byte to the
-    last: other seeds, depths or training change it everywhere, while a whole checkpoint would take minutes. Times do
-    not count, so that copies on several machines are the same checkpoint. Hidden files and folders, such as a
-    download's cache, do not count either.
+    Files count by name, size and content. Large weights are sampled evenly from the first byte to the last: other
+    seeds, depths or training change them everywhere, while reading all of them would take minutes. Times do not count,
+    so that copies on several machines are the same checkpoint. Hidden files and folders, such as a download's cache,
+    do not count either.
     """
     digest = hashlib.sha256()
     found = False

@@ -1,6 +1,6 @@
 """Images of an engine: those it edits, and those it writes to the cell's folder. Their file names come from here.
 
-Also tells what is wrong with an image that is no picture, before anyone compares it with another.
+Also finds what is wrong with an image that is not a picture, before it is compared with another.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 NOT_FINITE, BLANK, WRONG_SIZE = "not_finite", "blank", "wrong_size"
-"""What is wrong with an image: its decoded values held NaN or infinity; all its pixels have one colour; it has another
-width or height than was asked for."""
+"""What is wrong with an image: its decoded values held NaN or infinity; all its pixels have one colour; its width
+or height is not the requested one."""
 
 BLANK_SPREAD = 1  # values between which rounding may move a channel that is the same everywhere, as stored
 
@@ -23,7 +23,7 @@ BLANK_SPREAD = 1  # values between which rounding may move a channel that is the
 def fault_of(image: "Image.Image", size: tuple[int, int], finite: bool = True) -> str:
     """NOT_FINITE, BLANK, WRONG_SIZE or "". `size` is the requested (width, height).
 
-    `finite` is whether the values were finite that the image was made from.
+    `finite` is whether the values that the image was made from were finite.
 
     Pixels are integers: what was NaN is black there, so only the engine's own values show it for certain.
     """
@@ -43,7 +43,7 @@ def read_input(request: Request) -> "Image.Image":
 
 
 def read_inputs(request: Request) -> "list[Image.Image]":
-    """The same of all images that it takes, the one to edit first."""
+    """The same for all images that it takes, the one to edit first."""
     return [read_picture(Path(path), request.input_size or request.size) for path in request.images]
 
 

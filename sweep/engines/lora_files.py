@@ -33,7 +33,7 @@ class Adapter:
 
     rank: int
     alpha: float
-    base: str  # the model that it was made for, as it says itself; "" where it does not
+    base: str  # the model that it says it was made for; "" if it does not say
     layers: Mapping[str, tuple[Shape, Shape]]
 
 
@@ -98,7 +98,7 @@ def check_fit(adapter: Adapter, checkpoint: Path, asked: str) -> None:
     try:
         shapes = tensor_files.shapes_in(checkpoint / "transformer")
     except (OSError, ValueError, KeyError, TypeError):
-        return  # another layout, or damage that loading it will name
+        return  # another layout, or damage that loading it will report
     if not shapes:
         return
     made = f", which was made for {adapter.base}" if adapter.base else ""
@@ -116,7 +116,7 @@ def check_fit(adapter: Adapter, checkpoint: Path, asked: str) -> None:
 
 
 def check(options: Mapping[str, Any], checkpoint: Path | None) -> Adapter:
-    """What feature.lora asks for, as an adapter that fits the checkpoint (None: there is none yet to compare with).
+    """The adapter that feature.lora names, checked against the checkpoint (None: there is none yet to compare with).
 
     Raises ConfigError.
     """

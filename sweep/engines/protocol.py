@@ -32,7 +32,7 @@ class EngineSpec:
     placement: str = (
         "shared"  # vllm_omni, AR → DiT: both stages on the same devices (shared), or AR on one of its own (split)
     )
-    stages: dict[str, Any] = field(default_factory=dict)  # what is set of model.stages (config.stages.Stages.given)
+    stages: dict[str, Any] = field(default_factory=dict)  # the options set in model.stages (config.stages.Stages.given)
     plugin: bool = True  # vllm_omni: record phases and evidence inside its workers
     fork: bool = True  # fork its processes from one that has imported everything, where the engine has one
     profile: str = "off"  # nsys: started under nsys; torch: records itself; see RunConfig
@@ -48,14 +48,14 @@ GENERATE, EDIT, WRITE = "generate", "edit", "write"
 """Kinds of requests: a picture from text, a picture from a picture, a text."""
 
 NO_TEXT = "this model writes no text"
-"""What is said of a request for text that an engine has no AR stage for."""
+"""The refusal of a request for text by an engine without an AR stage for it."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """What is wanted of an AR stage that writes text instead of an image's tokens."""
+    """What an AR stage should write when it writes text instead of an image's tokens."""
 
-    max_tokens: int  # as many are written
+    max_tokens: int  # exactly this many are written
     prompt_ids: tuple[int, ...] = ()  # the prompt as tokens of the model; () for `Request.prompt`
     messages: tuple[tuple[str, str], ...] = ()  # a chat instead of a prompt: role and text of each
     temperature: float = 1.0  # 0 takes the likeliest token
@@ -65,7 +65,7 @@ class Text:
 class Request:
     """One image to generate. `height` and `width` in pixels; `seed` fixes the initial noise and AR sampling.
 
-    With `text` it is a text to write: no image, and 0 for what only images have.
+    With `text` it is a text to write: no image, and image-only fields are 0.
     """
 
     request_id: str
@@ -80,7 +80,7 @@ class Request:
     prompt_tokens: int | None = None  # pad or trim the prompt to this many tokens of the model's tokenizer
     input_image: str | None = None  # path of the image to edit; None for text-to-image
     text: Text | None = None
-    further_images: tuple[str, ...] = ()  # paths of what an edit takes besides
+    further_images: tuple[str, ...] = ()  # paths of an edit's further images
     mask: str | None = None  # path of an image that is white where the edited one may change
     input_size: tuple[int, int] | None = None  # width and height to which images are resized first; None: `size`
     line: int = 0  # of edits.jsonl, from 1; 0 without such a file
@@ -99,7 +99,7 @@ class Request:
 
     @property
     def task(self) -> str:
-        """What is asked for: one of GENERATE, EDIT and WRITE."""
+        """The kind of request: one of GENERATE, EDIT and WRITE."""
         if self.text is not None:
             return WRITE
         return GENERATE if self.input_image is None else EDIT
@@ -119,11 +119,11 @@ class Output:
     prompt_tokens: tuple[int, ...]  # prompt length of each request in the model's tokens
     phases: tuple[PhaseRecord, ...]  # of all ranks
     evidence: tuple[RankEvidence, ...]  # one per rank
-    # Of each request; () when the engine does not measure them, and they follow from the phases of rank 0.
+    # Per request; () when the engine does not measure them: they then follow from the phases of rank 0.
     ttft_s: tuple[float | None, ...] = ()  # from `start_s` to its first AR token
     tpot_s: tuple[float | None, ...] = ()  # (its last AR token - its first) / (AR tokens - 1)
-    image_faults: tuple[str, ...] = ()  # of each image, what is wrong with it (images.py); "" for nothing
-    image_tokens: tuple[tuple[int, ...], ...] = ()  # of each image, those that an AR stage wrote for it; () if not kept
+    image_faults: tuple[str, ...] = ()  # per image, what is wrong with it (images.py); "" for nothing
+    image_tokens: tuple[tuple[int, ...], ...] = ()  # per image, those that an AR stage wrote for it; () if not kept
     epoch_s: float | None = None  # that moment, on the machine's time.perf_counter; None when unknown
 
 
@@ -164,14 +164,14 @@ class Traced(Protocol):
 
 @runtime_checkable
 class Serves(Protocol):
-    """An engine that is a server by itself, at `url` from when it is loaded."""
+    """An engine that is itself a server, at `url` once it is loaded."""
 
     url: str
 
     def follow(self, stopping: Callable[[], bool], made: "Callable[[Output], None]") -> None:
-        """Until `stopping`, hand over what comes of each batch. Raises RuntimeError when the server ends.
+        """Until `stopping`, hand over the result of each batch. Raises RuntimeError when the server ends.
 
-        An Output has no pictures, whose requests' clients have them.
+        An Output has no pictures, because the clients have them.
         """
 
 
@@ -191,4 +191,4 @@ class Writes(Protocol):
         """Why it cannot write this text, in one line; "" if it can. Called by any thread."""
 
     def write(self, request: Request) -> Writing:
-        """Begin a text. Whoever takes no more of its tokens ends it."""
+        """Begin a text. A caller that stops taking its tokens ends it."""

@@ -1,4 +1,4 @@
-"""What the rest of the project knows of an engine: one EngineKind each, in the `kind.py` of the engine's folder.
+"""What the rest of the project knows about an engine: one EngineKind each, in the `kind.py` of the engine's folder.
 
 Nothing else branches on an engine's name. Imports little, because planning and help read it. The engine itself is given
 as "module:Class" and imported only in its own process. Adding an engine: CONTRIBUTING.md.
@@ -57,13 +57,13 @@ class EngineKind:
     Raises ConfigError when two features contradict each other."""
 
     preflight: Callable[[RunConfig, Sequence[Feature]], Preflight] = _nothing_to_add
-    """Called once the packages are there. Raises ConfigError for bad input."""
+    """Called once the packages are found. Raises ConfigError for bad input."""
 
     lacks: Callable[[RunConfig], Finding | None] = lambda run: None
     """What it lacks for a model or task, on any machine."""
 
     edit_inputs: Callable[[RunConfig], EditInputs] = lambda run: EditInputs()
-    """What its model takes to edit, of those that edit at all."""
+    """What its model takes as input to edit, if it edits at all."""
 
     prompt_tokens: Mapping[str, int] = field(default_factory=dict)
     """By model family, how many tokens of a prompt it reads; families that are not there have no limit."""
@@ -72,7 +72,7 @@ class EngineKind:
     """Devices beyond those of the features, for stages with devices of their own."""
 
     unplaced: Callable[[RunConfig, int], Finding | None] = lambda run, ranks: None
-    """Why it cannot place the model's stages as asked where features need so many devices."""
+    """Why it cannot place the model's stages as configured when features need this many devices."""
 
     stage_fields: tuple[str, ...] | None = ()
     """Fields of model.stages that it takes, as `ar.temperature`; None: all."""
@@ -84,15 +84,15 @@ class EngineKind:
     """Why profile=torch cannot record it as configured, or ""; None: it never can."""
 
     serves: bool = False  # it can be served over HTTP, which a load needs
-    server: str = ""  # "module:Class" of the engine under load, where the one above is not what is served then
+    server: str = ""  # "module:Class" of the engine under load, if it differs from the one above
     serve: Callable[[RunConfig], dict[str, Any]] = lambda run: {}
-    """How that one is started for a load; whatever differs needs another start."""
+    """How that one is started for a load; any difference needs another start."""
 
-    request_fields: Mapping[str, Any] = field(default_factory=dict)  # that its server takes besides OpenAI's
+    request_fields: Mapping[str, Any] = field(default_factory=dict)  # that its server takes in addition to OpenAI's
     guidance: Callable[[str, float], float] = lambda family, scale: scale
     """(family, guidance_scale) -> what its server is sent as guidance_scale."""
 
-    attaches: bool = False  # it is a server that runs already: what it runs is neither chosen nor known here
+    attaches: bool = False  # it is an already running server: what it runs is neither chosen nor known here
     generates: bool = True  # False: it only measures the framework, and accepts every model, feature and setting
     embedded: bool = True  # it runs the embedded models
     on_cpu: bool = False  # it also runs real models on a CPU, slowly
@@ -162,7 +162,7 @@ def check(run: RunConfig) -> None:
 
 
 def _check_stages(run: RunConfig, engine: EngineKind) -> None:
-    """Check that what is set of model.stages is there to be set."""
+    """Check that the engine has the options set in model.stages."""
     name, model = run.engine.name, run.model
     for field_name, value in model.stages.fields().items():
         asked = f"{field_name}={str(value).lower() if isinstance(value, bool) else value}"

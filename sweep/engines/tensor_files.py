@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 
 def shapes(path: Path) -> dict[str, Shape]:
-    """Shapes of the tensors of one file, by name. Raises ValueError for a file that is no safetensors, and OSError."""
+    """Shapes of the tensors of one file, by name. Raises ValueError for a file that is not safetensors, and OSError."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MOST_HEADER, path.stat().st_size):

@@ -29,7 +29,7 @@ SMOKE = {name: dataclasses.replace(recipe, steps=9, batch=4, warm_up=1) for name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the pool, train the parts (AR beside VAE and DiT), export, score."""
+    """Draw the pool, train the parts (AR in parallel with VAE and DiT), export, score."""
     parser = argparse.ArgumentParser(prog="python -m sweep.checkpoints.training", description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the model and for what it is made from")
     parser.add_argument("--seed", type=int, default=1)
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _import_what_comes_last() -> None:
-    """A package that only export or scores need is missed now, and not when all is trained."""
+    """Fail now, not after training, if a package that only export or scores need is missing."""
     for name in ("diffusers", "transformers", "sweep.engines.diffusers.adapters"):
         importlib.import_module(name)
 
 
 def _train_all(options: argparse.Namespace) -> bool:
-    """Whether all parts were trained: the AR model beside VAE and DiT, in processes of their own unless it is quick."""
+    """Train AR model and VAE + DiT in parallel processes, or here if it is quick; returns whether all were trained."""
     parts = ("ar", "vae+dit")
     if options.smoke:
         for part in parts:
@@ -87,7 +87,7 @@ def _device(options: argparse.Namespace) -> str:
 
 
 def _draw(options: argparse.Namespace) -> None:
-    """Draw the pool unless it is there. ValueError for a folder that holds another one."""
+    """Draw the pool unless it exists. Raises ValueError for a folder that holds a different one."""
     from sweep.checkpoints.training import pool, tokenizer
 
     work = options.out / "work"

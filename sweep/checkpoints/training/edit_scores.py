@@ -32,10 +32,10 @@ class EditScore:
     steps: int
     guidance: float
     edits: int
-    done: float  # with all that was asked for
-    kept: float  # with all else as it was
+    done: float  # everything requested is done
+    kept: float  # everything else is unchanged
     both: float
-    kinds: Mapping[str, float]  # of both, by kind of edit
+    kinds: Mapping[str, float]  # both hold, by kind of edit
 
 
 def held_out(count: int, seed: int = SEED) -> "list[tuple[np.ndarray, Edit]]":

@@ -1,7 +1,7 @@
 """Forward passes for training, over the weights of the pipeline's own classes.
 
-Theirs stop for the CPU (a boolean index, positions made on the CPU, masks that are looked at), so they cannot run as
-one CUDA graph. These compute the same, which tests/checkpoints/test_training.py holds, from static shapes alone.
+The originals wait for the CPU (a boolean index, positions made on the CPU, masks that are read), so they cannot run as
+one CUDA graph. These compute the same from static shapes alone; tests/checkpoints/test_training.py checks that.
 """
 
 from collections.abc import Callable
@@ -132,7 +132,7 @@ def _rms(hidden: Tensor, norm: Any) -> Tensor:
 
 
 def glyphs(model: "T5EncoderModel", ids: Tensor, real: Tensor) -> Tensor:
-    """(B, L, 64) for byte ids (B, L), of which `real` exist; the others are zeros and nobody attends to them."""
+    """(B, L, 64) for byte ids (B, L), of which `real` exist; the others are zeros and are never attended to."""
     encoder = model.encoder
     hidden = model.shared(ids)
     place = torch.arange(ids.shape[1], device=ids.device)
@@ -199,7 +199,7 @@ def velocity(
     words = model.glyph_projector(text)
     conditions = [model.time_condition_embed(timestep, size, torch.zeros_like(size), image.dtype)]
     parts = [words, image]
-    if source is not None:  # a pass of its own in the pipeline, at time 0, whose keys and values are kept
+    if source is not None:  # in the pipeline a separate pass at time 0, whose keys and values are kept
         parts.append(model.image_projector(source.latents))
         parts[-1] = parts[-1] + model.prior_projector(model.prior_token_embedding(source.prior))
         still = torch.zeros_like(timestep)
@@ -260,7 +260,7 @@ def block(
 
 
 def _weights(one: Any) -> tuple[Tensor, ...]:
-    """Of one GlmImageTransformerBlock, in the order that `block` takes them."""
+    """Weights of one GlmImageTransformerBlock, in the order in which `block` takes them."""
     attention = one.attn1
     linears = (
         *(one.norm1.linear, attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]),

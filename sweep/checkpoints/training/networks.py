@@ -89,7 +89,7 @@ def denoiser() -> "GlmImageTransformer2DModel":
 
 
 def autoencoder() -> "AutoencoderKL":
-    """VAE with eight pixels a latent pixel."""
+    """VAE with eight pixels per latent pixel."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(**sizes.VAE)

@@ -24,22 +24,22 @@ STRANGE_PREVIEWS = 0.35
 the sentence: the right corner in 31 % of pictures."""
 
 WRONG_CODES = 0.01
-"""Share of target tokens that the DiT is given wrong, because the AR stage is not perfect."""
+"""Share of wrong target tokens in the DiT's input, because the AR stage is not perfect."""
 
 UNGUIDED = 0.1
 """Share of examples without sentence and text, which classifier-free guidance needs."""
 
 WORDS = 3.0
-"""Weight of words in the DiT's loss: their lines are thin, so that little of the loss is theirs."""
+"""Weight of words in the DiT's loss: their lines are thin, so they make up little of the loss."""
 
 EDIT_EVERY = 8
-"""Of as many steps of the DiT, one is about edits: it learns those in a fraction of the time that drawing takes."""
+"""One DiT step in this many trains edits: it learns those in a fraction of the time that drawing takes."""
 
 EDITED = 0.25
-"""Edits that the AR model is given besides sentences, relative to its batch. Their sequences are short."""
+"""Edits that the AR model sees in addition to sentences, relative to its batch. Their sequences are short."""
 
-COSINES = 20.0  # what cosines to image tokens are multiplied with before they are compared
-NOISE = 0.02  # standard deviation that the vision tower's pictures are given
+COSINES = 20.0  # factor for cosines to image tokens before they are compared
+NOISE = 0.02  # highest standard deviation of the noise added to the vision tower's pictures
 
 KL = 5e-4  # weight of the latents' distance from a standard normal distribution
 
@@ -114,7 +114,7 @@ def train_autoregressive(
 
 
 def _drawing_loss(pool: Pool, batch: int, model: Any, device: str) -> Callable[[], Tensor]:
-    """Of image tokens after sentences: half of it is of the target."""
+    """Loss of image tokens after sentences: half of it comes from the target."""
     prompts, lengths, tokens = (_on(device, array) for array in (pool.prompts, pool.lengths, pool.codes))
     images, longest = tokens.shape[1], prompts.shape[1]
     index = torch.arange(longest + images, device=device)[None]
@@ -141,7 +141,7 @@ def _drawing_loss(pool: Pool, batch: int, model: Any, device: str) -> Callable[[
 
 
 def _editing_loss(edits: Edits, batch: int, model: Any, device: str) -> Callable[[], Tensor]:
-    """Of target tokens after a source's image tokens and an instruction."""
+    """Loss of target tokens after a source's image tokens and an instruction."""
     prompts, lengths, tokens = (_on(device, array) for array in (edits.prompts, edits.lengths, edits.codes))
     images, longest = tokens.shape[2], prompts.shape[1]
     index = torch.arange(longest + images, device=device)[None]
@@ -202,7 +202,7 @@ def train_denoiser(
 
 
 class _Denoising:
-    """What the DiT is given, and how far from the truth its answer is."""
+    """The DiT's input, and the error of its output."""
 
     def __init__(self, model: Any, encoder: Any, run: Any, device: str, tokens: Tensor) -> None:
         self._model, self._encoder, self._run, self._device, self._tokens = model, encoder, run, device, tokens
@@ -246,7 +246,7 @@ class _Denoising:
 
 
 def upsampled(device: str, times: int = 2, grid: int = sizes.GRID) -> Tensor:
-    """Of each place in a finer grid of (times · grid)², the target token that covers it. The DiT's patches: twice."""
+    """For each place in a finer grid of (times · grid)², the target token that covers it. DiT patches: times = 2."""
     side = torch.arange(times * grid, device=device) // times
     return (side[:, None] * grid + side[None]).flatten()
 

@@ -41,7 +41,7 @@ class Edits:
 
     prompts: "np.ndarray"  # (N, longest) of token ids, `<|image|>` where the source's tokens go, padded on the right
     lengths: "np.ndarray"  # (N,) of prompts
-    codes: "np.ndarray"  # (N, 2, 4): target tokens of the source and of what is asked for
+    codes: "np.ndarray"  # (N, 2, 4): target tokens of the source and of the requested picture
     glyphs: "np.ndarray"  # (N, GLYPHS), of the instruction
     pictures: "np.ndarray"  # (N, 2, 64, 64, 3) of uint8
 

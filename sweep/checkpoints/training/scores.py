@@ -30,7 +30,7 @@ SEED = 4242  # of held-out sentences
 
 @dataclass(frozen=True)
 class Score:
-    """Shares in [0, 1] over pictures; NaN of what no sentence asked for."""
+    """Shares in [0, 1] over pictures; NaN for what no sentence asks for."""
 
     steps: int
     guidance: float
@@ -62,7 +62,7 @@ def measure(
 
 
 def score(pictures: "Sequence[np.ndarray]", asked: Sequence[Asked], steps: int, guidance: float) -> Score:
-    """Check pictures (64·n, 64·n, 3) in [0, 1], drawn like this, against what was asked."""
+    """Check pictures (64·n, 64·n, 3) in [0, 1], drawn like this, against the sentences."""
     kinds: dict[str, list[bool]] = defaultdict(list)
     words: dict[bool, list[bool]] = defaultdict(list)
     exact = []
@@ -91,7 +91,7 @@ def wrong(picture: "np.ndarray", asked: Asked) -> list[Fact]:
 
 
 def share(rights: Sequence[bool]) -> float:
-    """In [0, 1]; NaN of none."""
+    """Share of true values, in [0, 1]; NaN for an empty sequence."""
     return sum(rights) / len(rights) if rights else float("nan")
 
 

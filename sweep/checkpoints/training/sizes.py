@@ -5,7 +5,7 @@ from typing import Any
 from sweep.checkpoints.world.scenes import LONGEST_TEXT
 from sweep.engines.diffusers.tiny_models import glm_image, parts
 
-# As of every tiny GLM-Image: image tokens, which alone the AR head can sample, and those after them
+# As in every tiny GLM-Image: image tokens, the only ones that the AR head can sample, and those after them
 CODEBOOK, IMAGE_START, IMAGE_END = glm_image.CODEBOOK, glm_image.IMAGE_START, glm_image.IMAGE_END
 PAD, IMAGE = glm_image.GLM_PAD, glm_image.GLM_IMAGE
 LATENT_CHANNELS = parts.LATENT_CHANNELS

@@ -37,7 +37,7 @@ def build(seed: int, count: int = SENTENCES) -> "Tokenizer":
 
 
 def prompt(sentence: str, grid: int = sizes.GRID) -> str:
-    """What the AR model is given for a picture of grid × grid target tokens (GlmImageProcessor's form)."""
+    """The AR model's input for a picture of grid × grid target tokens (GlmImageProcessor's form)."""
     return f"{sentence}<sop>{grid} {grid}<eop><sop>16 16<eop><|image_start|>"
 
 

@@ -1,7 +1,7 @@
 """One network's training: steps as a CUDA graph, a learning rate that falls, an average of the weights, resumption.
 
-Deterministic from its seed as far as the device allows: steps are counted, not timed, and what an interrupted training
-saved holds the random state, so it goes on as if it had not been interrupted.
+Deterministic from its seed as far as the device allows: steps are counted, not timed, and the saved state
+includes the random state, so an interrupted training resumes as if it had not been interrupted.
 """
 
 import functools
@@ -34,7 +34,7 @@ class Recipe:
 
 
 class Trainer:
-    """Trains `modules` on what `losses` return by turns: scalars on the device, made from static shapes."""
+    """Trains `modules` on what `losses` return in turn: scalars on the device, made from static shapes."""
 
     def __init__(
         self, recipe: Recipe, modules: Sequence[torch.nn.Module], losses: Sequence[Loss], folder: Path
@@ -156,7 +156,7 @@ class Trainer:
             torch.set_rng_state(state["random"].cpu())
 
     def _resume(self) -> int:
-        """The step to go on from, 0 without a saved training. ValueError for one of another recipe."""
+        """The step to resume from, 0 without a saved training. Raises ValueError for one of another recipe."""
         if not self._file.exists():
             return 0
         state = torch.load(self._file, map_location=self._device, weights_only=True)

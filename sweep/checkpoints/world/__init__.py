@@ -7,7 +7,7 @@ was trained on this world can be checked fact by fact: shape, colour, texture, s
     sentence = sentences.write(asked, rng)  sentences.read(sentence) == asked
     scene = scenes.arrange(asked, rng)      decides it
     picture = pictures.render(scene, rng)   64×64 or a multiple; offsets and exact sizes are drawn as well
-    facts = checks.facts(picture, asked)    each with what was asked, what is seen, and whether it is right
+    facts = checks.facts(picture, asked)    each with what was wanted, what is seen, and whether it is right
 
 Pure functions over numpy arrays and a `random.Random`; knows nothing of models.
 """

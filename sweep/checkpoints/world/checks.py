@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 VERSION = 3
-"""Of what is found in a picture; raise it when the same picture gives other facts."""
+"""Version of what is found in a picture; raise it when the same picture gives other facts."""
 
 LIMIT = 0.5
-"""Highest squared error of a thing or word, relative to its own ink, at which it is still one: beyond, it is a blot."""
+"""Highest squared error of a thing or word, relative to its own ink, at which it still counts; above, it is a blot."""
 
 LEAST_STRENGTH = 0.25  # distance in RGB from which a pixel differs from the background
 LEAST_AREA = 24  # such pixels in a corner that make a thing; the smallest has 60
 FURTHEST_BACKGROUND = 0.3  # in RGB
 STRAY = 1  # pixels by which things may stray further than they are drawn
-CANDIDATES = 400  # best poses that are looked at, of about 7,000
+CANDIDATES = 400  # best poses examined, of about 7,000
 DOUBT = 0.15  # things whose errors differ by less are compared again, by steps of half a pixel
 FINER = 0.5  # pixels
 TIE = 0.03
-"""Things whose errors differ by less look alike: a picture gets the benefit of the doubt, so that a difference that
-nobody sees breaks no fact."""
+"""Things whose errors differ by less look alike: a picture gets the benefit of the doubt, so that an invisible
+difference breaks no fact."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Fact:
 class Seen:
     """What a picture shows."""
 
-    background: str  # "" when it is none of the known
+    background: str  # "" when it is not a known one
     things: tuple[Thing | None, ...]  # by corner; a shape of "" is a blot
     rows: tuple[Writing | None, ...]  # words at the top and at the bottom; a text of "" cannot be read
 
@@ -130,7 +130,7 @@ def _described(thing: Thing) -> str:
 def look(picture: "np.ndarray", background: str, writing_row: str, groups: Sequence[Group] = ()) -> Seen:
     """What a picture shows, if it is on this background and has words in this row at most ("" for none).
 
-    Of things that look alike in a corner it shows one of `groups`, if that may be there.
+    If several things look alike in a corner, it shows one of `groups`, if that may be there.
     """
     picture = _at_64(picture)
     back = pictures.colour(scenes.BACKGROUNDS[background])
@@ -147,20 +147,20 @@ def look(picture: "np.ndarray", background: str, writing_row: str, groups: Seque
 
 
 def background_of(picture: "np.ndarray") -> str:
-    """The background of a picture, "" when it is none of the known; ValueError for what is no picture of the world."""
+    """The background of a picture, "" when it is not a known one; ValueError if this is not a picture of the world."""
     return _background(_at_64(picture))
 
 
 def _possible(groups: Sequence[Group], corner: int) -> list[Group]:
-    """Those that ask for this corner; else those that ask for none."""
+    """Groups that ask for this corner; without any, groups that ask for no corner."""
     here = [group for group in groups if group.corner == corner]
     return here or [group for group in groups if group.corner is None]
 
 
 def read_corner(cell: "np.ndarray", back: "np.ndarray", possible: Sequence[Group] = ()) -> Thing | None:
-    """The thing in a corner (32, 32, 3); None for nothing, a shape of "" for what is no thing.
+    """The thing in a corner (32, 32, 3); None for nothing, a shape of "" for anything that is not a thing.
 
-    Of things that look alike (TIE) it is one of `possible`.
+    If several things look alike (TIE), it is one of `possible`.
     """
     colour, covered, area = _ink(cell, back)
     if area < LEAST_AREA:
@@ -184,7 +184,7 @@ def read_corner(cell: "np.ndarray", back: "np.ndarray", possible: Sequence[Group
 
 
 def _is_one_of(thing: Thing, groups: Sequence[Group]) -> bool:
-    """Whatever its colour."""
+    """Ignores its colour."""
     return any(
         (thing.shape, thing.texture) == (group.shape, group.texture) and group.size in ("", thing.size)
         for group in groups
@@ -253,7 +253,7 @@ def _ink(region: "np.ndarray", back: "np.ndarray") -> tuple[str, "np.ndarray", i
 
 
 def _background(picture: "np.ndarray") -> str:
-    """That whose colour the edge has; "" when it has none of the known."""
+    """The background whose colour the edge has; "" when its colour is not a known one."""
     import numpy as np
 
     edge = np.concatenate([picture[:2].reshape(-1, 3), picture[-2:].reshape(-1, 3)])

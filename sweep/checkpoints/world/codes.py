@@ -27,7 +27,7 @@ EMPTY = 2 + len(_COLOURS) + 2 * len(_COLOURS)
 WORDS = EMPTY + len(_BACKGROUNDS)
 THINGS = WORDS + len(_COLOURS) * len(_BACKGROUNDS) * scenes.LONGEST_TEXT * 2
 COUNT = THINGS + len(_SHAPES) * len(_COLOURS) * len(scenes.LOOKS) * len(_BACKGROUNDS)
-COVERED, HALF_COVERED = 0.6, 0.2  # of a cell, from which on it is of a thing's colour, or half of it
+COVERED, HALF_COVERED = 0.6, 0.2  # share of a cell from which it has a thing's colour, or half of it
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def preview(scene: Scene) -> list[int]:
 
 
 def _boxes(writing: Writing) -> "np.ndarray":
-    """(32, 64): half of every pixel of a character's box, whatever the character."""
+    """(32, 64): half of every pixel of a character's box, for any character."""
     import numpy as np
 
     row = np.zeros((pictures.CELL, pictures.SIDE), dtype=np.float32)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 VERSION = 1
-"""Of what is found in an edited picture; raise it, or that of `checks`, when the same picture gives other facts."""
+"""Version of what is found in an edited picture; raise it, or that of `checks`, when equal pictures give new facts."""
 
 KEPT = 0.03
 """Highest mean absolute difference, in [0, 1], of a corner or of a row of words that an edit left alone."""
 
 REST = "rest"
-"""Kind of the facts that say so of each corner and row that an edit does not name."""
+"""Kind of the facts about each corner and row that an edit does not name."""
 
 AS_BEFORE, CHANGED = "as before", "changed"
 
@@ -30,14 +30,14 @@ AS_BEFORE, CHANGED = "as before", "changed"
 def facts(source: "np.ndarray", picture: "np.ndarray", edit: Edit) -> list[Fact]:
     """Every fact of an edit. Pictures (64 · n, 64 · n, 3) in [0, 1] of one size; ValueError for others.
 
-    Of a later turn, `source` is what the turn before made, which may show something else than the edit's source.
+    For a later turn, `source` is the previous turn's picture, which may show something other than the edit's source.
     """
     _check_sizes(source, picture)
     return [*checks.facts(picture, edits.asked_of(edit.target)), *_kept(source, picture, edit)]
 
 
 def drift(source: "np.ndarray", picture: "np.ndarray", done: Sequence[Edit]) -> float | None:
-    """How far the edits in `done`, one after the other, have changed what none of them names.
+    """How much the edits in `done`, one after the other, have changed what none of them names.
 
     Mean absolute difference from the first source, in [0, 1], of the corner or row of words where it is largest; None
     where they have named everything. Sizes as for `facts`.

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     pass
 
 SINGLE = 4
-"""One in so many lines has a single turn."""
+"""One line in this many has a single turn."""
 
 
 def chains(turns: int, seed: int) -> Iterator[list[Edit]]:
-    """Endless lists of edits, each of what the one before leads to: kinds differ as far as there are enough.
+    """Endless lists of edits, each of the previous one's result. Kinds differ as long as there are enough.
 
     The scenes are held out: training never sees them.
     """

@@ -131,7 +131,7 @@ def _rewrite(source: Scene, rng: random.Random) -> str:
 
 
 def _named(source: Scene, rng: random.Random) -> tuple[Thing, str] | None:
-    """A thing that its colour and shape tell from the others, with its name."""
+    """A thing that its colour and shape identify, with its name."""
     there = [thing for thing in source.things if thing is not None]
     looks = [(thing.colour, thing.shape) for thing in there]
     alone = [thing for thing, look in zip(there, looks, strict=True) if looks.count(look) == 1]

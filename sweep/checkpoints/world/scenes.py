@@ -20,7 +20,7 @@ BACKGROUNDS = {"white": (255, 255, 255), "black": (15, 15, 20)}
 TEXTURES = ("solid", "striped", "dotted")
 SIZES = ("small", "large")
 LOOKS = (("solid", "small"), ("solid", "large"), ("striped", "large"), ("dotted", "large"))
-"""Texture and size of a thing. On a small one, stripes and dots could not be told from the shape."""
+"""Texture and size of a thing. On a small one, stripes and dots could not be distinguished from the shape."""
 
 ROWS = ("top", "bottom")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
@@ -126,7 +126,7 @@ def arrange(asked: Asked, rng: random.Random) -> Scene:
 
 
 def possible(asked: Asked) -> bool:
-    """Whether some scene answers: enough corners, none asked for twice or under the writing, no small thing striped."""
+    """Whether some scene answers: enough corners, none requested twice or under the writing, no small thing striped."""
     if any(group.size and group.size not in _sizes(group.texture) for group in asked.groups):
         return False
     free = free_corners(asked.writing)

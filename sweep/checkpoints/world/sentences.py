@@ -1,7 +1,7 @@
 """Sentences that ask for a scene, and what a sentence asks for. Each is the other's inverse; tests hold that.
 
-The grammar has many wordings of one wish. What it does not know, `read` refuses: a model that was trained on it knows
-nothing of that either.
+The grammar has many wordings of one wish. `read` refuses what the grammar does not cover: a model that was trained on
+it does not know that either.
 """
 
 import random
@@ -151,5 +151,5 @@ def writable(text: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """Words and anything else that is no punctuation."""
+    """Words and anything else that is not punctuation."""
     return re.findall(r"[^\s.,;:!]+", text)

@@ -1,6 +1,6 @@
 """Whether image tokens say what a sentence asks for, fact by fact: what the AR stage wrote, before any DiT drew it.
 
-Facts are those of pictures (`checks`), but for words, of which tokens say how many characters they have and not which.
+Facts are those of pictures (`checks`), except for words: tokens give their number of characters, not the characters.
 Any arrangement that answers the sentence is right.
 """
 
@@ -12,10 +12,10 @@ from sweep.checkpoints.world.codes import Meaning
 from sweep.checkpoints.world.scenes import Asked, Thing
 
 VERSION = 1
-"""Of what is found in tokens; raise it when the same tokens give other facts."""
+"""Version of what is found in tokens; raise it when the same tokens give other facts."""
 
 BLOT = Thing("", "", "", "")
-"""In a corner whose tokens say nothing that can be there."""
+"""The thing in a corner whose tokens mean nothing that can be there."""
 
 
 def facts(target: Sequence[int], asked: Asked) -> list[Fact]:
@@ -30,7 +30,7 @@ def facts(target: Sequence[int], asked: Asked) -> list[Fact]:
 
 
 def _corners(target: Sequence[int]) -> list[Meaning]:
-    """What the tokens say of each corner; `preview`, which nothing can be, where they say several things."""
+    """What the tokens say about each corner; `preview`, which nothing can be, if they contradict each other."""
     grid = round(len(target) ** 0.5)
     if grid**2 != len(target) or grid < 2 or grid % 2:
         raise ValueError(f"{len(target)} target tokens are no grid that four corners share")

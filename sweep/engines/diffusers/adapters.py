@@ -95,7 +95,7 @@ class Adapter(ABC):
 
 
 PIXELS = 32
-"""That an AR token of GLM-Image covers, each way."""
+"""Pixels that an AR token of GLM-Image covers in each direction."""
 
 
 class GlmImageAdapter(Adapter):

@@ -1,4 +1,4 @@
-"""How the AR stage of a pipeline draws its tokens: model.stages.ar.temperature and what is beside it.
+"""How the AR stage of a pipeline draws its tokens: model.stages.ar.temperature and its sibling options.
 
 The pipeline calls its AR model's `generate` with do_sample=True, and the rest is what its generation_config says.
 """
@@ -10,7 +10,7 @@ from sweep.config.stages import SAMPLING
 
 
 def apply(encoder: Any, asked: Mapping[str, Any]) -> None:
-    """Have `encoder` (an AR model of transformers) draw tokens as asked: names of SAMPLING, others are left alone."""
+    """Make `encoder` (an AR model of transformers) draw tokens as configured; only the names in SAMPLING are read."""
     config = encoder.generation_config
     for name in SAMPLING:
         if name in asked:
@@ -20,7 +20,7 @@ def apply(encoder: Any, asked: Mapping[str, Any]) -> None:
 
 
 def read_back(encoder: Any, asked: Mapping[str, Any]) -> dict[str, str]:
-    """What is asked, as the encoder has it: `{"ar_top_p": "0.5"}`."""
+    """The configured values, as the encoder holds them: `{"ar_top_p": "0.5"}`."""
     config = encoder.generation_config
     found = {name: getattr(config, name, None) for name in SAMPLING if name in asked}
     if asked.get("temperature") == 0 and config.top_k == 1:

@@ -47,7 +47,7 @@ class BlockCounters:
 
     @property
     def blocks_skipped(self) -> int:
-        """Blocks that the counted forwards would have executed without a cache, less those executed."""
+        """Blocks that the counted forwards would have executed without a cache, minus those executed."""
         return self.forwards * self.blocks - self.blocks_run
 
     def count_forwards(self, transformer: torch.nn.Module) -> None:

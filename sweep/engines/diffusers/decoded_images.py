@@ -25,7 +25,7 @@ class DecodedImages:
         processor.postprocess = kept
 
     def finite(self, count: int) -> tuple[bool, ...]:
-        """Of each of the `count` images of the last request, whether all its values are finite; forgets them.
+        """For each of the `count` images of the last request, whether all its values are finite; then forgets them.
 
         True where the pipeline kept no tensor to look at.
         """

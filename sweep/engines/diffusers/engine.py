@@ -68,7 +68,7 @@ class RankResult:
     evidence: RankEvidence
     tokens: Tokens
     images: tuple[Image.Image, ...] = ()
-    finite: tuple[bool, ...] = ()  # of each image, whether the values that it was made from are finite
+    finite: tuple[bool, ...] = ()  # per image, whether the values that it was made from are finite
 
 
 class RankRunner:
@@ -130,10 +130,10 @@ class RankRunner:
         return {name: arguments for name, arguments in self.spec.features.items() if "call" in arguments}
 
     def arguments_of(self, name: str) -> dict[str, Any]:
-        """Those of a feature, and of the features that refine it."""
+        """The arguments of a feature and of the features that refine it."""
         refining = (other for other, refined in REFINING.items() if refined == name)
-        told = [self.spec.features[one] for one in (name, *refining) if one in self.spec.features]
-        return {key: value for arguments in told for key, value in arguments.items()}
+        given = [self.spec.features[one] for one in (name, *refining) if one in self.spec.features]
+        return {key: value for arguments in given for key, value in arguments.items()}
 
     def run(self, command: Batch | Trace) -> RankResult | None:
         """Carry out a command."""
@@ -158,7 +158,7 @@ class RankRunner:
         self.attention.reset()
         self.context.counts.clear()
         self.hand_over.reset()
-        self.recorder.abort()  # whatever a failed request left open
+        self.recorder.abort()  # what a failed request left open
         self.recorder.take()
         self.recorder.epoch = command.epoch_s
         self.cfg_active = self.adapter.cfg_active(requests)
@@ -215,7 +215,7 @@ class DiffusersEngine:
 
         Raises RankError, ValueError or FileNotFoundError.
         """
-        unknown = [name for name, told in self.spec.features.items() if name not in FEATURES and "call" not in told]
+        unknown = [name for name, given in self.spec.features.items() if name not in FEATURES and "call" not in given]
         if unknown:
             raise ValueError(f"the diffusers engine has no module for {', '.join(sorted(unknown))}")
         needed = math.prod(mesh_shape(self.spec.features))

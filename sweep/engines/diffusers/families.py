@@ -4,7 +4,7 @@ FAMILIES = ("glm_image", "qwen_image", "qwen_image_edit")
 """Families that `adapters.py` has an adapter for."""
 
 PROMPT_TOKENS = {"qwen_image": 1024}
-"""Families whose pipeline cuts a prompt behind so many tokens, without a word. Qwen-Image-Edit's reads all of it."""
+"""Families whose pipeline silently cuts a prompt after this many tokens. Qwen-Image-Edit's reads all of it."""
 
 ONE_AT_A_TIME = ("QwenImageEditPlusPipeline",)
 """Pipelines that take several pictures for one prompt, and one request at a time: of Qwen-Image-Edit since 2509."""

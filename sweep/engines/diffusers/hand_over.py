@@ -1,4 +1,4 @@
-"""HandOver: the image tokens that a pipeline's AR stage writes, and those that its DiT is given.
+"""HandOver: the image tokens that a pipeline's AR stage writes, and those that its DiT receives.
 
 Keeps the tensors of both while a request runs and looks at them once it is over. Knows the layout of GLM-Image's
 tokens (`profiling.image_tokens`); knows nothing of what they mean.
@@ -19,12 +19,12 @@ POSITION = 16
 """Pixels that a position of the DiT covers in each direction."""
 
 KEPT = 64
-"""The most image tokens of a request that are kept with it: those of 256×256 pixels."""
+"""The most image tokens that are kept with a request: those of 256×256 pixels."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of each request of a batch; () on a rank without an AR stage, or without a DiT that is given tokens."""
+    """For each request of a batch; () on a rank without an AR stage, or without a DiT that receives tokens."""
 
     written: tuple[tuple[int, ...], ...] = ()  # the image's tokens, row by row, without the preview
     received: tuple[str, ...] = ()  # as `profiling.image_tokens.received`; "changed" if they differ from step to step
@@ -36,7 +36,7 @@ class Tokens:
 
 
 class HandOver:
-    """Follows a pipeline from its loading on. `is_branch` tells from a DiT call's arguments if it predicts noise."""
+    """Follows a pipeline after loading. `is_branch` decides from a DiT call's arguments whether it predicts noise."""
 
     def __init__(self, pipe: Any, is_branch: Callable[[Mapping[str, Any]], bool]) -> None:
         self._written: torch.Tensor | None = None  # (requests, tokens), preview included
@@ -76,14 +76,14 @@ class HandOver:
 
 
 def with_hand_over(evidence: RankEvidence, written: Sequence[Sequence[int]], given: Sequence[str]) -> RankEvidence:
-    """Evidence of a rank with how many requests were handed over, and how many of them not as the AR stage wrote them.
+    """A rank's evidence, plus how many requests were handed over and how many differ from what the AR stage wrote.
 
-    As of vLLM-Omni's workers. `written` is rank 0's, which alone runs the AR stage.
+    Same counts as from vLLM-Omni's workers. `written` comes from rank 0, which alone runs the AR stage.
     """
     if not written:
         return evidence
     sent = [fingerprint(ids) for ids in written]
     wrong = len(sent) if len(sent) != len(given) else sum(one != other for one, other in zip(sent, given, strict=True))
-    told = {"tokens_sent": ";".join(sent), "tokens_received": ";".join(given) or "none"} if wrong else {}
+    tokens = {"tokens_sent": ";".join(sent), "tokens_received": ";".join(given) or "none"} if wrong else {}
     counts = {**evidence.counts, "hand_overs": len(sent), "hand_overs_broken": wrong}
-    return structs.replace(evidence, settings={**evidence.settings, **told}, counts=counts)
+    return structs.replace(evidence, settings={**evidence.settings, **tokens}, counts=counts)

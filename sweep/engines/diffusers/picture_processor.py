@@ -1,7 +1,7 @@
 """Qwen2-VL's processor without its video half, for machines that have no torchvision.
 
 transformers builds a video processor along with it, which needs torchvision, and editing a picture reads no video.
-Pillow and NumPy make the patches then. Where torchvision is there, a pipeline loads its own processor.
+Pillow and NumPy make the patches then. If torchvision is installed, a pipeline loads its own processor.
 """
 
 import importlib.util
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 PART = "processor"
-"""Of a pipeline: its folder in the checkpoint, and the keyword that `from_pretrained` takes another one by."""
+"""The processor's folder in the checkpoint, and the keyword of `from_pretrained` that replaces it."""
 
 
 def replacement(checkpoint: Path) -> dict[str, Any]:
-    """The processor as a keyword of `from_pretrained`; {} where the pipeline has none of Qwen2-VL, or can load it."""
+    """The processor as a keyword of `from_pretrained`; {} if the pipeline does not use Qwen2-VL's or can load it."""
     if importlib.util.find_spec("torchvision") is not None:
         return {}
     index = json.loads((checkpoint / "model_index.json").read_text(encoding="utf-8"))

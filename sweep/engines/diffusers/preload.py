@@ -19,8 +19,8 @@ MODULES = (
 
 
 def compile_patterns() -> None:
-    """The 600 patterns that transformers compiles once a process, when it first loads weights: a third of a load."""
-    with contextlib.suppress(Exception):  # it only saves time, and other versions have it elsewhere or otherwise
+    """The 600 patterns that transformers compiles once per process, when it first loads weights: a third of a load."""
+    with contextlib.suppress(Exception):  # it only saves time, and other versions have it elsewhere or in another form
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
         get_checkpoint_conversion_mapping("")

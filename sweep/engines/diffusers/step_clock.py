@@ -54,7 +54,7 @@ class StepClock:
     def attach(self, pipeline: DenoisingPipeline, is_branch: Callable[[dict[str, object]], bool]) -> None:
         """Follow `pipeline`: call after everything else wrapped the transformer, so that every call is seen.
 
-        `is_branch` tells from a transformer call's keyword arguments whether it predicts noise.
+        `is_branch` decides from a transformer call's keyword arguments whether it predicts noise.
         """
         transformer, scheduler = pipeline.transformer, pipeline.scheduler
         forward, scheduler_step = transformer.forward, scheduler.step

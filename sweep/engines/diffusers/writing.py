@@ -1,6 +1,6 @@
 """Texts of an AR stage, token by token: any tokens that its head can write, sampled at a temperature.
 
-What it writes for an image, it writes in `generate` of transformers, which hands over nothing before its end.
+For an image, the AR stage runs transformers' `generate` instead, which hands over nothing before its end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ def refusal(encoder: Any, request: Request) -> str:
     """Why `encoder`, a causal language model of transformers, cannot write this text, in one line; "" if it can."""
     assert request.text is not None
     known = encoder.get_input_embeddings().num_embeddings
-    picture = encoder.config.image_token_id  # stands for a picture, and there is none
+    picture = encoder.config.image_token_id  # placeholder for a picture, and there is none
     wrong = next((token for token in request.text.prompt_ids if token >= known or token == picture), None)
     return "" if wrong is None else f"prompt: {wrong} is no token of a text; this model has those from 0 to {known - 1}"
 
@@ -44,7 +44,7 @@ def _next(
 ) -> torch.Tensor:
     """The token after `given` (1, length), whose keys and values join those in `cache`; (1, 1).
 
-    Positions are given, because GLM-Image otherwise continues those of the image that it wrote last.
+    Passes positions, because GLM-Image otherwise continues from those of its last image.
     """
     past = cache.get_seq_length()
     positions = torch.arange(past, past + given.shape[1], device=given.device)[None]

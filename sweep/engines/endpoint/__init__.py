@@ -1,1 +1,1 @@
-"""A server that runs already, and that nobody here has started."""
+"""A server that is already running and was not started here."""

@@ -22,7 +22,7 @@ def body_of(request: Request, model: str) -> dict[str, Any]:
             "model": model,
             "prompt": list(request.text.prompt_ids) or request.prompt,
             "max_tokens": request.text.max_tokens,
-            "ignore_eos": True,  # vLLM's and SGLang's: as much is written as was asked for
+            "ignore_eos": True,  # vLLM's and SGLang's: the full requested length is written
             "temperature": request.text.temperature,
             "seed": request.seed,
             "stream": True,
@@ -39,13 +39,13 @@ def body_of(request: Request, model: str) -> dict[str, Any]:
         "seed": request.seed,
         "response_format": "b64_json",
     }
-    if request.prompt_tokens is not None:  # only the embedded server knows it
+    if request.prompt_tokens is not None:  # only the embedded server supports it
         body["prompt_tokens"] = request.prompt_tokens
     return body
 
 
 def body_for(spec: EngineSpec, request: Request, model: str) -> dict[str, Any]:
-    """The same with what this engine's server takes besides, and guidance as the model's family means it there."""
+    """The same plus the extra fields of this engine's server, with guidance as the model's family defines it there."""
     kind, body = registry.kind(spec.engine), body_of(request, model)
     if "guidance_scale" in body:
         body["guidance_scale"] = kind.guidance(spec.family, body["guidance_scale"])
@@ -53,7 +53,7 @@ def body_for(spec: EngineSpec, request: Request, model: str) -> dict[str, Any]:
 
 
 def form_of(body: Mapping[str, Any], pictures: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """An edit as multipart/form-data: the fields of its body that say something, pictures by field; and the type."""
+    """An edit as multipart/form-data: the fields of its body that are set, and pictures by field; and the type."""
     boundary = uuid.uuid4().hex
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()

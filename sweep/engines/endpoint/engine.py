@@ -1,4 +1,4 @@
-"""The engine that attaches to a server: sees that it is there and what its model is called, and sends the warm-up."""
+"""The engine that attaches to a server: checks that it responds, reads its model's name, and sends the warm-up."""
 
 import base64
 import binascii
@@ -18,19 +18,19 @@ from sweep.engines.protocol import EngineSpec, Output, Request
 class EndpointEngine:
     """A server at `spec.url`."""
 
-    alive = True  # whatever it answers, it can be asked again
+    alive = True  # after any reply, it can take another request
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
         self.model = spec.served_model
 
     def load(self) -> Mapping[str, float] | None:
-        """Nothing is loaded. Raises RuntimeError when there is no server, or none with this model."""
+        """Loads nothing. Raises RuntimeError if no server responds, or none has this model."""
         self.model = model_of(self.spec)
         return None
 
     def generate(self, requests: Sequence[Request], folder: Path | None) -> Output:
-        """All at once, as a batch is asked for, which warms the server up. No picture is kept."""
+        """Send all requests at once, as a batch, which warms the server up. No picture is kept."""
         began = time.perf_counter()
         with ThreadPoolExecutor(len(requests)) as pool:
             pictures = list(pool.map(self._picture, requests))
@@ -49,13 +49,13 @@ class EndpointEngine:
         )
 
     def _picture(self, request: Request) -> tuple[str, str]:
-        """Hash of the pixels that the server answers, and what is wrong with them."""
+        """Hash of the pixels that the server returns, and what is wrong with them."""
         from PIL import Image
 
         source = Path(request.input_image).read_bytes() if request.input_image else None
-        told = asked(self.spec, path_of(request), body_for(self.spec, request, self.model), picture=source)
+        reply = asked(self.spec, path_of(request), body_for(self.spec, request, self.model), picture=source)
         try:
-            data = base64.b64decode(told["data"][0]["b64_json"], validate=True)
+            data = base64.b64decode(reply["data"][0]["b64_json"], validate=True)
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
                 return hashlib.sha256(image.tobytes()).hexdigest(), fault_of(image, request.size)
@@ -63,4 +63,4 @@ class EndpointEngine:
             raise RuntimeError(f"the server's reply holds no picture ({type(error).__name__})") from error
 
     def close(self) -> None:
-        """The server goes on."""
+        """The server keeps running."""

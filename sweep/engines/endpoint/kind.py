@@ -1,4 +1,4 @@
-"""`endpoint` attaches to a server that runs already: everything is measured, and nothing is known of what it runs."""
+"""`endpoint` attaches to a running server: everything is measured, but what the server runs is unknown."""
 
 import os
 import urllib.parse
@@ -12,7 +12,7 @@ from sweep.refusals import require
 
 
 def preflight(run: RunConfig, features: Sequence[Feature]) -> Preflight:
-    """Where it is, and the key that it wants. Raises ConfigError."""
+    """Check where the server is, and the key that it needs. Raises ConfigError."""
     url, name = run.engine.url, run.engine.api_key_env
     named = servers(url or "")
     require(bool(named), "engine=endpoint needs engine.url=http://HOST:PORT, the server that it attaches to")

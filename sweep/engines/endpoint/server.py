@@ -1,4 +1,4 @@
-"""What a server that runs already is asked besides its load: which models it has, and whether it takes our key.
+"""Requests to a running server outside its load: which models it has, and whether it accepts our key.
 
 The key is read from the environment where it is sent, and written nowhere.
 """
@@ -14,11 +14,11 @@ from typing import Any
 from sweep.engines.endpoint.bodies import form_of
 from sweep.engines.protocol import EngineSpec
 
-ANSWER_S = 60.0  # for what costs a server nothing
+ANSWER_S = 60.0  # for requests that cost a server nothing
 
 
 def headers(spec: EngineSpec) -> dict[str, str]:
-    """What every request carries for the server's key; nothing without one."""
+    """Headers that carry the server's key in every request; {} without one."""
     key = os.environ.get(spec.api_key_env, "") if spec.api_key_env else ""
     return {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -29,9 +29,9 @@ def servers(url: str) -> list[str]:
 
 
 def model_of(spec: EngineSpec) -> str:
-    """What the server calls its model. Raises RuntimeError when there is no server, or none with the one asked for.
+    """What the server calls its model. Raises RuntimeError if no server responds, or none has the requested model.
 
-    Replicas call it the same: where they do not, the error names the one that differs.
+    Replicas must use the same name; otherwise the error names the one that differs.
     """
     first, *others = [_model_at(dataclasses.replace(spec, url=server)) for server in servers(spec.url)]
     for server, name in zip(servers(spec.url)[1:], others, strict=True):
@@ -41,8 +41,8 @@ def model_of(spec: EngineSpec) -> str:
 
 
 def _model_at(spec: EngineSpec) -> str:
-    told = asked(spec, "/v1/models", timeout_s=ANSWER_S)
-    names = [str(one.get("id")) for one in told.get("data", []) if isinstance(one, dict)]
+    reply = asked(spec, "/v1/models", timeout_s=ANSWER_S)
+    names = [str(one.get("id")) for one in reply.get("data", []) if isinstance(one, dict)]
     wanted = spec.served_model
     if wanted and wanted not in names:
         raise RuntimeError(f"{spec.url} serves {', '.join(names) or 'no model'}, not {wanted!r}")
@@ -58,9 +58,9 @@ def asked(
     timeout_s: float | None = None,
     picture: bytes | None = None,
 ) -> dict[str, Any]:
-    """The JSON object that the server answers. With a picture to edit the body is sent as a form.
+    """The JSON object that the server returns. With a picture to edit the body is sent as a form.
 
-    Of replicas it is the first. Raises RuntimeError, which says what to do.
+    With replicas, the first one is queried. Raises RuntimeError, which says what to do.
     """
     url = servers(spec.url)[0] + path
     data, kind = (None if body is None else json.dumps(body).encode()), "application/json"
@@ -69,7 +69,7 @@ def asked(
     own = headers(spec) | ({"Content-Type": kind} if data else {})
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, own), timeout=timeout_s) as reply:
-            told = json.load(reply)
+            decoded = json.load(reply)
     except urllib.error.HTTPError as error:
         said = " ".join(error.read(400).decode("utf-8", "replace").split())
         key = "; is the key in engine.api_key_env right?" if error.code in (401, 403) else ""
@@ -78,4 +78,4 @@ def asked(
         raise RuntimeError(f"no server answers at {url} ({error.reason}); start it, or mend engine.url") from None
     except (OSError, ValueError) as error:
         raise RuntimeError(f"{url}: the reply cannot be read ({type(error).__name__}: {error})") from None
-    return told if isinstance(told, dict) else {}
+    return decoded if isinstance(decoded, dict) else {}

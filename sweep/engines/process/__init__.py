@@ -1,1 +1,1 @@
-"""An engine's process: how it is started, asked, watched and ended. Knows no engine."""
+"""An engine's process: how it is started, commanded, watched and ended. Knows no engine."""

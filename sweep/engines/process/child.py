@@ -34,7 +34,7 @@ def create(spec: EngineSpec) -> Engine:
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
     """Pause garbage collection: a spawned engine imports thousands of modules, none of them garbage, and passes over
-    them take a sixth of the time. What is there afterwards stays, so no later pass scans it."""
+    them take a sixth of the time. What exists afterwards is frozen, so no later pass scans it."""
     gc.disable()
     try:
         yield
@@ -85,7 +85,7 @@ def serve(pipe: Connection) -> None:
 
 
 def serve_http(engine: Engine, pipe: Connection, settings: ServeSettings) -> None:
-    """Answer requests over HTTP until another command comes; hand over what comes of each batch."""
+    """Answer requests over HTTP until another command comes; hand over the result of each batch."""
 
     def made(output: Output) -> None:
         pipe.send(("record", output))
@@ -135,7 +135,7 @@ def recorded(address: str) -> int:
 
 
 if __name__ == "__main__":
-    where, asked_by, started_by = sys.argv[1], int(sys.argv[2]), os.getppid()  # nsys may stand between the two
+    where, asked_by, started_by = sys.argv[1], int(sys.argv[2]), os.getppid()  # nsys may be between the two
     name_semaphores()
     end_when(lambda: os.getppid() != started_by or not process_exists(asked_by))
     main(Connection(int(where) if where.isdecimal() else recorded(where)))

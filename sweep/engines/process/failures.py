@@ -1,6 +1,6 @@
 """How an engine can fail, in one line: the error, read from what its processes raised or printed.
 
-Also what of the machine ran out, for an engine or for the sweep itself.
+Also which resource of the machine ran out, for an engine or for the sweep itself.
 """
 
 import errno
@@ -66,13 +66,13 @@ def shortage(error: BaseException) -> tuple[str, str] | None:
         return DESCRIPTORS, "too many open files on this machine"
     if isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and str(error) == NO_THREAD):
         limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-        told = "" if limit == resource.RLIM_INFINITY else f" (the limit is {limit} for this user; see ulimit -u)"
-        return PROCESSES, f"no further process or thread can be started{told}"
+        hint = "" if limit == resource.RLIM_INFINITY else f" (the limit is {limit} for this user; see ulimit -u)"
+        return PROCESSES, f"no further process or thread can be started{hint}"
     return None
 
 
 NO_THREAD = "can't start new thread"
-"""All that Python says of it."""
+"""Python's whole error message."""
 
 
 def cause_of(text: str) -> str:
@@ -85,4 +85,4 @@ def cause_of(text: str) -> str:
 
 
 RAN_OUT = {OOM: "out of memory while", DESCRIPTORS: "out of file descriptors while"}
-"""What an engine ran out of, as its failure begins."""
+"""What an engine ran out of: the first words of its failure."""

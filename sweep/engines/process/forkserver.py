@@ -37,14 +37,14 @@ LOG_VARIABLE = "SWEEP_PREIMPORT_LOG"
 """Names the log file for what the server's imports print."""
 
 SHARED_VARIABLE = "SWEEP_FORK_SERVER"
-"""`PRELOAD:SOCKET` of a server that another process keeps: commands fork from it instead of importing PRELOAD each."""
+"""`PRELOAD:SOCKET` of a server that another process keeps: commands fork from it instead of each importing PRELOAD."""
 
 
 UNKNOWN_EXIT = 256
 """Exit code of a process whose end the server did not report; no real one is as high."""
 
 REPORT_S = 5.0
-"""Seconds in which the server reports how a process ended, which takes it milliseconds."""
+"""Seconds that the server has to report how a process ended; it takes milliseconds."""
 
 
 class ServerDied(ConnectionError):
@@ -81,8 +81,7 @@ class Popen(popen_forkserver.Popen):
     """Forks from the server. The process's module `__main__` is not imported there: targets must be importable.
 
     Raises ServerDied, and TimeoutError when the server has not forked within the process's `start_timeout_s`. The
-    kernel says when the process ends (a pidfd, where there are any), so that a server that is stopped or dead hides it
-    from nobody.
+    kernel says when the process ends (a pidfd, where there are any), so that a stopped or dead server cannot hide it.
     """
 
     def _launch(self, process_obj: Any) -> None:
@@ -111,7 +110,7 @@ class Popen(popen_forkserver.Popen):
         self.finalizer = util.Finalize(self, util.close_fds, files)  # type: ignore[attr-defined]
         try:
             with os.fdopen(data, "wb") as pipe:
-                self.pid = _forked(self.sentinel, timeout_s)  # a pipe that nobody reads yet might not take all
+                self.pid = _forked(self.sentinel, timeout_s)  # a pipe without a reader yet might not take all
                 self._ending = _ending(self.pid)
                 pipe.write(buffer.getbuffer())
         except BaseException:
@@ -172,7 +171,7 @@ def _ending(pid: int) -> int | None:
 def _begin(surroundings: Surroundings, target: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     os.environ.clear()
     os.environ.update(surroundings.environment)
-    tempfile.tempdir = None  # that of the server may be another
+    tempfile.tempdir = None  # the server's may differ
     output = int(surroundings.output)  # type: ignore[call-overload]  # unpickled to a number
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -297,7 +296,7 @@ def lost() -> bool:
 
 
 def lose() -> None:
-    """Give up on a server that does not answer: what runs goes on, but nothing is forked any more. Ours is killed."""
+    """Give up on a server that does not answer: running processes continue, but nothing is forked. Ours is killed."""
     if _LOST.is_set():
         return
     _LOST.set()
@@ -365,7 +364,7 @@ def import_all(modules: Iterable[str]) -> None:
     """
     log = _redirect()
     failed = False
-    gc.disable()  # nothing of it is garbage, and passes over it take a sixth of the time
+    gc.disable()  # none of it is garbage, and passes over it take a sixth of the time
     for name in modules:
         start = time.perf_counter()
         try:

@@ -111,7 +111,7 @@ class EngineHost:
         return url
 
     def served(self, timeout_s: float | None) -> Iterator[Output]:
-        """What comes of each batch while it serves, until `stop_serving`. Raises EngineFailure.
+        """The result of each batch while it serves, until `stop_serving`. Raises EngineFailure.
 
         `timeout_s` is for the whole wait for one, so it is at least as long as the load is silent; None: no limit.
         """
@@ -127,7 +127,7 @@ class EngineHost:
         self._send("stopping the server", timeout_s, self._log_from, "stop")  # what it printed while serving counts
 
     def trace(self, folder: Path | None, timeout_s: float) -> None:
-        """Have the engine begin to record itself into `folder`, or end it and write (None). Raises EngineFailure."""
+        """Make the engine start recording itself into `folder`, or stop and write (None). Raises EngineFailure."""
         doing = "writing the profiler's trace" if folder is None else "starting the profiler"
         self._ask(doing, timeout_s, self.log_size(), "trace", folder)
 
@@ -146,7 +146,7 @@ class EngineHost:
         self.log.close()
 
     def end(self) -> None:
-        """Ask the engine to end, then kill whatever of its process group is left; safe to call twice."""
+        """Ask the engine to end, then kill the rest of its process group; safe to call twice."""
         if not self._stuck and self.process.poll() is None:
             try:
                 self._pipe.send_within(("close",), CLOSE_TIMEOUT_S)
@@ -156,7 +156,7 @@ class EngineHost:
         self.kill()
 
     def kill(self) -> bool:
-        """End the whole process group at once; whether the engine has ended, for which it has KILL_TIMEOUT_S."""
+        """Kill the whole process group; returns whether the engine ended within KILL_TIMEOUT_S."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -169,8 +169,8 @@ class EngineHost:
             self.process.wait(0.0 if self._stuck else KILL_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             if not self._stuck:
-                told = f"an engine's process ({self.process.pid}) could not be ended and may still use its devices"
-                print(f"sweep: {told}", file=sys.stderr)
+                warning = f"an engine's process ({self.process.pid}) could not be ended and may still use its devices"
+                print(f"sweep: {warning}", file=sys.stderr)
             self._stuck = True
             return False
         self._stuck = False
@@ -235,7 +235,7 @@ class EngineHost:
         return EngineFailure("crash", f"the engine was ended by {name} while {doing}{hint}")
 
     def _root_cause(self, error: EngineError) -> str:
-        """The error, or that of a process behind it: vLLM-Omni reports only that a worker failed."""
+        """The error, or its cause in another process: vLLM-Omni reports only that a worker failed."""
         text = f"{error.kind}: {error.message}" if error.message else error.kind
         if error.message and not any(phrase in text for phrase in SECOND_HAND):
             return text
@@ -265,7 +265,7 @@ def _no_answer(doing: str, timeout_s: float) -> str:
 
 
 def preimport(spec: EngineSpec) -> None:
-    """Begin to import what this engine's processes are forked from, without waiting. Only where they are (`forks`)."""
+    """Start importing what this engine's processes are forked from, without waiting, if they are forked (`forks`)."""
     environment = {**_environment(spec), forkserver.LOG_VARIABLE: str(_log_of_imports())}
     forkserver.start_server(registry.kind(spec.engine).preload[spec.device], environment)
 
@@ -341,7 +341,7 @@ def _record(spec: EngineSpec, pipe: Connection, output: int, timeout_s: float) -
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:
-    """Of the engine's process: ours, its devices, and a PYTHONPATH that finds this package from any folder."""
+    """For the engine's process: ours, its devices, and a PYTHONPATH that finds this package from any folder."""
     environment = child_environment()
     if spec.device == "cpu":
         environment |= {"OMP_NUM_THREADS": str(spec.threads_per_rank), "CUDA_VISIBLE_DEVICES": ""}

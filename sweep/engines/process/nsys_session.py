@@ -71,7 +71,7 @@ def usable() -> tuple[Nsys, str]:
     try:
         said = _run(command, CHECK_TIMEOUT_S, {**child_environment(), "TMPDIR": str(folder)})
     finally:
-        end_agents(lambda told: told == name)
+        end_agents(lambda session: session == name)
         shutil.rmtree(folder, ignore_errors=True)
     warning = ""
     if f"{ranges.SAID}none" in said:
@@ -133,8 +133,8 @@ class Recorded:
                 raise TimeoutError(f"nsys did not start the engine within {timeout_s:g} s")
         connection, _ = listener.accept()
         with connection:
-            told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            pid, user, _ = struct.unpack("3i", told)
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            pid, user, _ = struct.unpack("3i", peer)
             if user != os.getuid():
                 raise OSError("another user's process asked for the engine's pipe")
             temporary = os.environ.get("TMPDIR", "")
@@ -161,12 +161,12 @@ class Recorded:
     def stop(self, trace: Path) -> None:
         """End the recording and write its file. Raises RecordingError."""
         said = self._ask("stop", timeout_s=STOP_TIMEOUT_S)
-        if not trace.is_file():  # it ends with 0 all the same
+        if not trace.is_file():  # nsys still exits with 0
             raise RecordingError(f"nsys stop wrote no trace: {_complaint(said)}")
 
     def end_tool(self) -> None:
-        """End what is left of nsys's own processes at once. The agent goes first: it outlives a killed launcher."""
-        end_agents(lambda told: told == self.name)
+        """Kill what is left of nsys's own processes. The agent goes first: it outlives a killed launcher."""
+        end_agents(lambda session: session == self.name)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._launcher.poll() is None:
                 os.killpg(self._launcher.pid, signal.SIGKILL)
@@ -185,8 +185,8 @@ def take_over(address: str) -> tuple[int, int]:
     """In the engine: receive its pipe and log from the process that started it, and set its own TMPDIR, not nsys's."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(f"\0{address}")
-        told, files, _, _ = socket.recv_fds(connection, 4096, 2)
-    temporary = os.fsdecode(told[1:])
+        message, files, _, _ = socket.recv_fds(connection, 4096, 2)
+    temporary = os.fsdecode(message[1:])
     os.environ.pop("TMPDIR", None)
     if temporary:
         os.environ["TMPDIR"] = temporary
@@ -209,12 +209,12 @@ def _launch(nsys: Nsys, session: str, options: Sequence[str], command: Sequence[
     return [str(nsys.path), "launch", f"--session-new={session}", "--wait=primary", *options, *command]
 
 
-def _exit_code(told: int | None) -> int | None:
-    return SIGNALLED - told if told is not None and told > SIGNALLED else told
+def _exit_code(reported: int | None) -> int | None:
+    return SIGNALLED - reported if reported is not None and reported > SIGNALLED else reported
 
 
 def _run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> str:
-    """The output of an nsys command. Raises RecordingError; whatever ends it early also ends its processes."""
+    """The output of an nsys command. Raises RecordingError; if it ends early, so do its processes."""
     verb = f"nsys {command[1]}"
     try:
         done = run(command, timeout_s, environment, together=True)
@@ -227,7 +227,7 @@ def _run(command: Sequence[str], timeout_s: float, environment: Mapping[str, str
 
 def _complaint(said: str) -> str:
     """The failure that nsys reports, or its last line."""
-    if "no active sessions" in said:  # what is left of an agent that could not write
+    if "no active sessions" in said:  # all that an agent that could not write leaves behind
         return f"its session ended by itself; nsys writes to {tempfile.gettempdir()} first, so check that it has room"
     found = re.search(r"^Failed to .*", said, re.MULTILINE)
     return found[0].strip() if found else last_line(said)

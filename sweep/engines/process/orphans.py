@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def end_when(orphaned: Callable[[], bool], interval_s: float = 0.5) -> None:
-    """Kill our whole process group once `orphaned()`: the process that asked for the engine is gone."""
+    """Kill our whole process group once `orphaned()`: the process that requested the engine is gone."""
 
     def watch() -> None:
         while not orphaned():

@@ -1,6 +1,6 @@
 """What processes of a sweep leave on the machine when they are killed: folders, semaphores, engines that hang.
 
-All are named after their process. Whatever kills one can clean up after it, and the next sweep after all that died
+All are named after their process. The one that kills it can clean up after it, and the next sweep after all that died
 with their sweep. A process id means the same process only on one boot of one machine and in one namespace (container),
 so names have that as well.
 Linux only: elsewhere nothing is known to be dead.
@@ -37,7 +37,7 @@ def make(kind: str = ENGINE, within: str | None = None) -> Path:
 def sweep_here() -> Iterator[None]:
     """This process is a sweep while the block runs; semaphores that it and its processes make are named after it."""
     name_semaphores()
-    with contextlib.suppress(OSError):  # only for whoever cleans up after us
+    with contextlib.suppress(OSError):  # only needed to clean up after us
         _own_folder()
     try:
         yield
@@ -48,7 +48,7 @@ def sweep_here() -> Iterator[None]:
 
 @functools.cache
 def _own_folder() -> Path:
-    """Of this process as a sweep or a launcher's worker. Raises OSError."""
+    """The folder of this process as a sweep or a launcher's worker. Raises OSError."""
     folder = make(SWEEP)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -61,7 +61,7 @@ def note_engine(pid: int) -> None:
 
 
 def forget_engine(pid: int) -> None:
-    """It has ended."""
+    """This engine has ended, so the next sweep need not end it."""
     with contextlib.suppress(OSError):
         (_own_folder() / str(pid)).unlink(missing_ok=True)
 
@@ -116,10 +116,10 @@ def _end_engines(folder: Path) -> None:
 def _started(pid: int) -> str:
     """When a process started, in ticks since boot; "" when it is gone or the system does not say."""
     try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    state, *fields = told[told.rindex(")") + 2 :].split()
+    state, *fields = text[text.rindex(")") + 2 :].split()
     return "" if state == "Z" else fields[18]
 
 
@@ -140,7 +140,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
-    """Whether it is no link, of this kind, and of this user."""
+    """Whether it is of this kind and user, and not a link."""
     try:
         state = path.lstat()
     except OSError:
@@ -156,8 +156,8 @@ def _exists(pid: int) -> bool:
 @functools.cache
 def _place() -> str:
     """Six hex digits of this boot of this machine and of our namespace of processes."""
-    told = []
+    parts = []
     with contextlib.suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        told.append(str(Path("/proc/self/ns/pid").readlink()))
-    return hashlib.sha256("".join(told).encode()).hexdigest()[:6]
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:6]

@@ -147,7 +147,7 @@ def make_app(
 
 
 DRAINED = 8
-"""How many times the bytes allowed are read of a request that is refused: a client that still sends reads no answer."""
+"""A refused request is read up to this many times the allowed bytes: a client that still sends reads no answer."""
 
 
 async def _drain(receive: Receive, most: float) -> None:
@@ -160,15 +160,15 @@ async def _drain(receive: Receive, most: float) -> None:
 
 
 class Limit:
-    """Refuses requests that say they are too large. As plain ASGI: it costs nothing a token of a stream."""
+    """Refuses requests that say they are too large. Plain ASGI, so it costs nothing per streamed token."""
 
     def __init__(self, app: ASGIApp, bytes_allowed: float) -> None:
         self._app, self._bytes_allowed = app, bytes_allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
-        told = dict(scope.get("headers", ()))
-        length = told.get(b"content-length", b"")
+        headers = dict(scope.get("headers", ()))
+        length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._bytes_allowed:
             await _drain(receive, DRAINED * self._bytes_allowed)
             refused = error(413, "body_too_large", f"a request may hold {self._bytes_allowed / 1e6:g} MB")

@@ -11,7 +11,7 @@ from sweep.engines.protocol import Output, Request
 
 
 class Full(Exception):
-    """As many requests wait as may."""
+    """The queue is full."""
 
 
 class Stopped(Exception):
@@ -32,7 +32,7 @@ class Served:
 class Waiting:
     """A request that waits: since when (time.perf_counter), and who waits for it.
 
-    `tell` is given each token of a text, in the engine's thread; it says whether anyone still waits for more.
+    `tell` receives each token of a text, in the engine's thread; it returns whether a client still waits for more.
     """
 
     request: Request
@@ -51,7 +51,7 @@ class BatchQueue:
         self._stopped = False
 
     def submit(self, request: Request, tell: Callable[[str], bool] | None = None) -> "Future[Served]":
-        """Wait in line. `tell` as in Waiting. Raises Full, Stopped."""
+        """Join the queue. `tell` as in Waiting. Raises Full, Stopped."""
         with self._changed:
             if self._stopped:
                 raise Stopped
@@ -86,7 +86,7 @@ class BatchQueue:
             return [one for one in taken if one.answer.set_running_or_notify_cancel()]
 
     def stop(self) -> None:
-        """Refuse what comes from now on and cancel what waits."""
+        """Refuse new requests and cancel waiting ones."""
         with self._changed:
             self._stopped = True
             for one in self._waiting:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from sweep.engines.serving.batching import Served
 from sweep.engines.serving.settings import ServeSettings
 
-RETRY_S = 1  # what a client that is refused is told to wait
+RETRY_S = 1  # how long a refused client should wait
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 """What a client may call its request in X-Request-Id."""
 
@@ -34,7 +34,7 @@ class Counts:
 
 
 def name_of(asked: HttpRequest, counts: Counts) -> str:
-    """What a request is called: as its client says, else by its number."""
+    """A request's name: the one from its client, else its number."""
     name = asked.headers.get("x-request-id", "")
     return name if _NAME.fullmatch(name) else f"q{counts.received}"
 
@@ -46,23 +46,23 @@ def error(status: int, code: str, message: str, retry_s: int = 0) -> JSONRespons
 
 
 def invalid(message: str) -> JSONResponse:
-    """What is asked for cannot be done."""
+    """The request cannot be fulfilled."""
     return error(400, "invalid_request_error", message)
 
 
 def other_model(name: str, settings: ServeSettings) -> JSONResponse:
-    """There is one model."""
+    """The request names another model; there is only one."""
     return error(404, "model_not_found", f"the model {name!r} does not exist; it is {settings.model!r}")
 
 
 def full(counts: Counts, settings: ServeSettings) -> JSONResponse:
-    """The queue is as long as it may be."""
+    """The queue is full."""
     counts.refused += 1
     return error(429, "queue_full", f"{settings.queue} requests wait already; try again later", RETRY_S)
 
 
 def stopping() -> JSONResponse:
-    """The server ends."""
+    """The server is being stopped."""
     return error(503, "stopping", "the server is being stopped")
 
 
@@ -73,18 +73,18 @@ def failed(counts: Counts, why: BaseException) -> JSONResponse:
 
 
 def timings(served: Served) -> dict[str, Any]:
-    """What the server knows of a request's time, in ms, as vLLM-Omni tells it."""
+    """What the server knows of a request's time, in ms, in vLLM-Omni's form."""
     batch = served.output
     ttft = batch.ttft_s[served.position] if batch.ttft_s else None
     durations = {"queue_wait_ms": 1e3 * served.queued_s, "stage_0_gen_ms": 1e3 * batch.latency_s}
-    told: dict[str, Any] = {"stage_durations": durations, "batch_size": len(batch.request_ids)}
+    times: dict[str, Any] = {"stage_durations": durations, "batch_size": len(batch.request_ids)}
     if ttft is not None:
-        told["ttft_ms"] = 1e3 * (served.queued_s + ttft)
-    return told
+        times["ttft_ms"] = 1e3 * (served.queued_s + ttft)
+    return times
 
 
 def one_line(error: Any) -> str:
-    """What a validation found first."""
+    """The first error of a validation."""
     first = error.errors()[0]
     return f"{'.'.join(str(part) for part in first['loc'] if part != 'body')}: {first['msg']}"
 

@@ -45,7 +45,7 @@ class Server:
             time.sleep(0.005)
 
     def run(self, stopping: Callable[[], bool], made: Callable[[Output], None]) -> None:
-        """Generate what is asked for, batch by batch, until `stopping`. `made` is given what comes of each batch.
+        """Generate what clients request, batch by batch, until `stopping`. `made` receives each batch's result.
 
         An engine that fails answers its batch with the error; if it cannot take another one, the error is raised.
         """
@@ -88,7 +88,7 @@ class Server:
         return output
 
     def _taken(self, name: str) -> bytes:
-        """The image's bytes; its file is gone."""
+        """The image's bytes; deletes its file."""
         if not name:
             return b""
         path = self._images / name

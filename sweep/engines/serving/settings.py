@@ -1,11 +1,11 @@
-"""How an engine is served, and the names of what its replies tell. Plain data, picklable."""
+"""How an engine is served, and the names used in its replies. Plain data, picklable."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What an embedded server needs to know besides its engine."""
+    """What an embedded server needs to know in addition to its engine."""
 
     model: str  # its name for clients
     batch: int = 1  # most requests that the engine generates together

@@ -75,7 +75,7 @@ class Heard:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tokens: asyncio.Queue[str | None] = asyncio.Queue()
-        self.gone = False  # nobody waits for more
+        self.gone = False  # no client waits for more
 
     def tell(self, token: str) -> bool:
         """As Waiting.tell; called in the engine's thread."""
@@ -100,7 +100,7 @@ class Heard:
 
 @dataclass
 class Told:
-    """How much of a text there is. What was told before a stop string was complete is not taken back."""
+    """How much of a text there is. What was sent before a stop string was complete is not taken back."""
 
     stops: tuple[str, ...]
     most: int
@@ -108,7 +108,7 @@ class Told:
     text: str = field(default="", repr=False)  # only kept where a stop string may be in it
 
     def take(self, token: str) -> tuple[str, str]:
-        """What of a token is told, and why the text ends with it: length, stop or ""."""
+        """The part of a token to send, and why the text ends with it: length, stop or ""."""
         self.tokens += 1
         if self.stops:
             before = len(self.text)
@@ -216,7 +216,7 @@ class _Text:
     began_s: float
 
     async def parts(self) -> AsyncIterator[list[tuple[str, str]]]:
-        """What is told of the tokens that are there, each with why the text ends. Raises what the engine raised."""
+        """What to send of the available tokens, each with why the text ends. Raises what the engine raised."""
         ended = False
         try:
             while not ended and (tokens := await self.heard.next()):
@@ -241,14 +241,14 @@ class _Text:
             self.counts.written_tokens += self.told.tokens
 
     def leave(self) -> None:
-        """Nobody waits for it any more: it is ended, or not begun."""
+        """No client waits for it any more: it is ended, or not begun."""
         if not self.served.done():
             self.counts.abandoned += 1
             self.served.cancel()
         self.heard.gone = True
 
     def usage(self) -> dict[str, int]:
-        """Once it is complete."""
+        """Its token counts, once it is complete."""
         read = self.served.result().output.prompt_tokens[0]
         return {
             "prompt_tokens": read,
@@ -278,8 +278,8 @@ class _Reply:
                     first = False
                 yield b"".join(events)
             if usage:
-                told = {"usage": one.usage(), "metrics": timings(one.served.result())}
-                yield _event({**head, "choices": [], **told})
+                totals = {"usage": one.usage(), "metrics": timings(one.served.result())}
+                yield _event({**head, "choices": [], **totals})
             yield DONE
         except Stopped:
             yield _event(msgspec.json.decode(bytes(stopping().body)))
@@ -304,8 +304,8 @@ class _Reply:
         finally:
             watching.cancel()
         choice = {"index": 0, **self.shape.whole("".join(texts)), "logprobs": None, "finish_reason": ended or "stop"}
-        told = {"usage": one.usage(), "metrics": timings(one.served.result())}
-        return JSONResponse({**self._head(self.shape.kind), "choices": [choice], **told})
+        totals = {"usage": one.usage(), "metrics": timings(one.served.result())}
+        return JSONResponse({**self._head(self.shape.kind), "choices": [choice], **totals})
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.name, "object": kind, "created": int(time.time()), "model": self.model}
@@ -317,5 +317,5 @@ async def _leave_when_gone(one: _Text, asked: HttpRequest) -> None:
     one.leave()
 
 
-def _event(told: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(told) + b"\n\n"
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"

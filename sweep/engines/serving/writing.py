@@ -1,4 +1,4 @@
-"""Texts in the engine's thread: tokens are handed on as they are made, and what came of one is told as of a batch."""
+"""Texts in the engine's thread: tokens are handed on as they are made, and the result is reported like a batch's."""
 
 import time
 
@@ -13,7 +13,7 @@ def refusal(engine: Engine, request: Request) -> str:
 
 
 def written(engine: Engine, one: Waiting) -> Output:
-    """Have a text written, until it is complete or its client is gone. Its times count as time.perf_counter does."""
+    """Write a text, until it is complete or its client is gone. Its times count as time.perf_counter does."""
     assert isinstance(engine, Writes)
     began_s = time.perf_counter()
     writing = engine.write(one.request)

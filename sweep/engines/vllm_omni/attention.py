@@ -1,4 +1,4 @@
-"""Attention back ends of vLLM-Omni's DiT that need a package of their own. Names only.
+"""Attention back ends of vLLM-Omni's DiT that need a separate package. Names only.
 
 Where one is missing, vLLM-Omni fails minutes later (SAGE_ATTN, FLASHINFER_ATTN), or logs a line and runs another back
 end.

@@ -17,13 +17,13 @@ COMPANIONS = 2
 """Requests of the AR stage for one picture: the prompt, and the negative prompt for guidance."""
 
 IMAGE_GUIDANCE = 1.5
-"""`cfg_img_scale` where there is guidance: what the pipeline takes by default, so that the third branch is computed."""
+"""`cfg_img_scale` with guidance: the pipeline's default, so that the third branch is computed."""
 
 
 class Bagel(TwoStages):
     """BAGEL-7B-MoT."""
 
-    tokenizer_folder = ""  # its files are beside the weights
+    tokenizer_folder = ""  # its files are next to the weights
     caches = 1
     MEMORY_SHARED, MEMORY_SPLIT = 0.45, 0.6
     CONNECTOR = "shared_memory"
@@ -58,7 +58,7 @@ class Bagel(TwoStages):
         ar = copy.deepcopy(defaults[0])
         ar.seed = request.seed
         (diffusion,) = super().parameters(request, defaults)
-        diffusion.num_inference_steps = request.steps + 1  # points in time, between which the steps are
+        diffusion.num_inference_steps = request.steps + 1  # points in time; the steps lie between them
         return [ar, diffusion]
 
     def guide(self, request: Request, diffusion: Any) -> None:

@@ -1,7 +1,7 @@
 """What carries the output of a stage to the next one, as vLLM-Omni names it in a deploy file. Names only.
 
 vLLM-Omni hands tokens and prompts over in its orchestrator. A connector carries what is too large for that, such as
-a KV cache; which families hand over something of the kind is in `families.CONNECTED`.
+a KV cache; `families.CONNECTED` lists the families that hand over one.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class Connector:
     """One kind."""
 
     name: str  # in vLLM-Omni's OmniConnectorFactory
-    module: str = ""  # that it imports and vLLM-Omni does not install; "" for none
+    module: str = ""  # module that it imports and vLLM-Omni does not install; "" for none
     on: str = ""  # the only devices that it runs on; "" for CUDA GPUs too
     extra: dict[str, Any] = field(default_factory=dict)  # its options
 
@@ -37,13 +37,13 @@ CONNECTORS = {
 class Edge:
     """A connector from stage 0 to stage 1, as parts of a deploy file."""
 
-    defined: dict[str, Any] = field(default_factory=dict)  # beside `stages`
+    defined: dict[str, Any] = field(default_factory=dict)  # next to `stages`
     sender: dict[str, Any] = field(default_factory=dict)  # of stage 0
     receiver: dict[str, Any] = field(default_factory=dict)  # of stage 1
 
 
 def edge(name: str) -> Edge:
-    """That of a connector; empty for ""."""
+    """The link of a connector; empty for ""."""
     if not name:
         return Edge()
     chosen = CONNECTORS[name]

@@ -13,7 +13,7 @@ PICTURES_OF_PIPELINE = {"QwenImageEditPlusPipeline": 4}
 """The same by the pipeline that a checkpoint names, where a family has several: Qwen-Image-Edit since 2509."""
 
 MASKS = ("flux2_klein",)
-"""Families whose pipelines read `multi_modal_data["mask_image"]`. The others would ignore it without a word."""
+"""Families whose pipelines read `multi_modal_data["mask_image"]`. The others would silently ignore it."""
 
 
 def edit_inputs(run: RunConfig) -> EditInputs:

@@ -46,7 +46,7 @@ class VllmOmniEngine:
         """Start vLLM-Omni's processes; returns seconds by part.
 
         Options were checked against the installed version when the sweep was planned (`options`). Raises
-        FileNotFoundError for a missing checkpoint, RuntimeError when workers did not load our plugin; and whatever
+        FileNotFoundError for a missing checkpoint, RuntimeError when workers did not load our plugin; and what
         vLLM-Omni raises.
         """
         checkpoint = Path(self.spec.checkpoint)

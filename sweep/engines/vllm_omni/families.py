@@ -8,7 +8,7 @@ NOT_STARTED = {
     "0.26), so workload.width and height would have no effect; and no random weights can stand in for the 160 GB, "
     "because its configuration is code that only the real checkpoint has"
 }
-"""Also two stages, but there is no deploy file for them; and why."""
+"""Also two stages, but without a deploy file; and why."""
 
 CONNECTED = ("bagel", "hunyuan_image3")
 """Families whose AR stage hands over its KV cache, which a connector carries. Tokens and prompts of the others go
@@ -19,14 +19,14 @@ NO_EDITS = {
     "bagel": "its AR stage is given no picture here",
 }
 """Families for which the engine supports text-to-image only. GLM-Image's AR stage writes no preview before an edit, so
-it would be asked for more tokens than an edit has (`compute_max_tokens(is_i2i=True)` of vLLM-Omni's
+vLLM-Omni would request more tokens than an edit has (`compute_max_tokens(is_i2i=True)` of vLLM-Omni's
 stage_input_processors/glm_image.py); and with transformers 5.17 the grid of the input image seems to get lost."""
 
 NOT_SERVED = ("bagel",)
 """Families that are not run under load: their requests would need fields that ours to a server do not have."""
 
 OFF_AT_0 = ("z_image",)
-"""Families to whose pipelines any guidance above 0 is guidance (`do_classifier_free_guidance`); to others, above 1."""
+"""Families whose pipelines guide at any value above 0 (`do_classifier_free_guidance`); the others, above 1."""
 
 BATCHING = ("qwen_image", "flux", "sd3")
 """Families whose pipelines take several requests in one forward (`supports_request_batch`); vLLM-Omni refuses to load

@@ -18,7 +18,7 @@ ABSENT = "none"
 
 @dataclass(frozen=True)
 class HandOver:
-    """Fingerprints on both sides, as `count:hash` by request, and what else is known of the way between them."""
+    """Fingerprints on both sides, as `count:hash` by request, and what else is known about the transfer."""
 
     what: str
     sent: Mapping[str, str]
@@ -38,7 +38,7 @@ class HandOver:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Hand-overs, and those of which something else arrived than was sent; {} where there was none."""
+        """Number of hand-overs, and of those that arrived different from what was sent; {} without any."""
         there = {*self.sent, *self.received}
         if not there:
             return {}

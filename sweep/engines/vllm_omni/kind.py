@@ -53,7 +53,7 @@ def lacks(run: RunConfig) -> Finding | None:
 
 
 def _lacks_of_stages(run: RunConfig) -> Finding | None:
-    """What is asked of the model's stages that they cannot do."""
+    """Settings of the model's stages that the stages cannot fulfil."""
     model, stages = run.model, run.model.stages
     why = ""
     if stages.connector and model.family not in CONNECTED:
@@ -127,20 +127,20 @@ def _unknown_of_stages(run: RunConfig, known: "options.Accepted") -> str:
 
 
 def serve(run: RunConfig) -> dict[str, Any]:
-    """How `vllm serve` is started besides the options; the AR stage of a server writes pictures of one size."""
+    """How `vllm serve` is started, apart from the options; a server's AR stage writes pictures of one size."""
     sized = {"size": [run.workload.width, run.workload.height]} if run.model.family in TWO_STAGES else {}
     return {"batch": run.batch, "batch_wait_ms": run.load.batch_wait_ms, **sized}
 
 
 def stage_devices(run: RunConfig) -> int:
-    """Those that the AR stage has for itself."""
+    """Devices that the AR stage has for itself."""
     if run.model.family not in TWO_STAGES:
         return 0
     return own_devices(run.model.stages.given(), run.engine.placement == "split")
 
 
 def unplaced(run: RunConfig, ranks: int) -> Finding | None:
-    """Why the stages cannot be placed as asked where the DiT stage has so many ranks."""
+    """Why the stages cannot be placed as configured when the DiT stage has this many ranks."""
     why = misplaced(run.model.stages.given(), run.engine.placement == "split", ranks)
     return Finding("misplaced_stages", why, SKIP, short="stages misplaced") if why else None
 

@@ -52,7 +52,7 @@ MAPPINGS = frozenset(
         "stage_overrides",
     }
 )
-"""Options that hold options, besides parallel_config and cache_config."""
+"""Options that hold options, in addition to parallel_config and cache_config."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Accepted:
     stages: int
     omni: frozenset[str] = frozenset()  # keywords of Omni(model, …); for several stages also stage_<N>_<key>
     parallel: frozenset[str] = frozenset()  # keys of parallel_config
-    cache: frozenset[str] = frozenset()  # keys of cache_config, of whatever cache_backend
+    cache: frozenset[str] = frozenset()  # keys of cache_config, for any cache_backend
     sampling: frozenset[str] = frozenset()  # fields of OmniDiffusionSamplingParams
     ar_stage: frozenset[str] = frozenset()  # keys of an AR stage in a deploy file
     dit_stage: frozenset[str] = frozenset()  # keys of a diffusion stage in a deploy file
@@ -80,7 +80,7 @@ class _Names:
 
     simple: frozenset[str]  # keywords of a model of one diffusion stage that is not registered as a pipeline
     common: frozenset[str]  # keywords of a pipeline that belong to no stage
-    every_stage: frozenset[str]  # keywords of a pipeline that each of its stages is given
+    every_stage: frozenset[str]  # keywords of a pipeline that each of its stages receives
     to_ar: frozenset[str]  # <key> of stage_<N>_<key>, for an AR stage
     to_dit: frozenset[str]  # the same for the diffusion stage
     ar_stage: frozenset[str]
@@ -291,7 +291,7 @@ def _structure(source: Source) -> frozenset[str]:
 
 
 def flags(source: Source) -> frozenset[str]:
-    """What the serve command adds to vLLM's flags: --cache-backend as cache_backend and as it is."""
+    """What the serve command adds to vLLM's flags: --cache-backend as cache_backend and unchanged."""
     named = spelled_flags(source.function(SERVE, "OmniServeCommand.subparser_init"))
     return named | {name.removeprefix("--").replace("-", "_") for name in named}
 

@@ -9,7 +9,7 @@ Devices = tuple[int, ...]
 
 
 def own_devices(stages: Mapping[str, Any], split: bool) -> int:
-    """Devices that the AR stage has for itself; 0 where it is on those of the DiT stage."""
+    """Devices that the AR stage has for itself; 0 if it shares those of the DiT stage."""
     ar, dit = _given(stages, "ar") or (0,), _given(stages, "dit")
     return len(ar) if not {*ar} & {*dit} and (dit or split) else 0
 
@@ -17,7 +17,7 @@ def own_devices(stages: Mapping[str, Any], split: bool) -> int:
 def placed(stages: Mapping[str, Any], split: bool, ranks: int) -> tuple[Devices, Devices]:
     """Devices of the AR stage, and of a DiT stage of `ranks` processes.
 
-    Unless said otherwise the AR stage is on the first device, alone there if `split`, and the DiT stage on as many as
+    By default the AR stage is on the first device, alone there if `split`, and the DiT stage on as many as
     it has ranks, the AR stage's included unless `split`.
     """
     ar = _given(stages, "ar") or (0,)
@@ -26,7 +26,7 @@ def placed(stages: Mapping[str, Any], split: bool, ranks: int) -> tuple[Devices,
 
 
 def misplaced(stages: Mapping[str, Any], split: bool, ranks: int) -> str:
-    """Why stages cannot be placed as asked, in one line; "" when they can."""
+    """Why stages cannot be placed as configured, in one line; "" when they can."""
     ar, dit = placed(stages, split, ranks)
     asked = " and ".join(
         f"{PREFIX}{name}.devices={stages[name]['devices']}"

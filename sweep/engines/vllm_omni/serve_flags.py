@@ -8,11 +8,11 @@ OTHERWISE = {"ulysses_degree": "--usp", "ring_degree": "--ring"}
 """Flags that are not named after their keyword."""
 
 NESTED = "parallel_config"
-"""Its keys are flags of their own."""
+"""Its keys are separate flags."""
 
 
 def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with the sizes of parallel_config beside the others."""
+    """The same with the sizes of parallel_config on the top level."""
     own = {name: value for name, value in arguments.items() if name != NESTED}
     return {**own, **(arguments.get(NESTED) or {})}
 

@@ -113,7 +113,7 @@ class VllmOmniServer:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _rest(self, made: Callable[[Output], None]) -> None:
-        """Hand over what is recorded of requests that were answered already."""
+        """Hand over the records of requests that were already answered."""
         until = time.monotonic() + LEAST_REST_S
         while time.monotonic() < until or (self._batches is not None and self._batches.waiting):
             self._hand_over(made)
@@ -129,7 +129,7 @@ class VllmOmniServer:
             made(output)
 
     def _await_health(self) -> None:
-        """Wait until the server answers; how long it may take is the host's to say."""
+        """Wait until the server answers; the host sets the time limit."""
         while True:
             if not self.alive:
                 raise RuntimeError(self._ended("while it started"))
@@ -150,7 +150,7 @@ def run_command(command: list[str]) -> None:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that is free now."""
     with socket.create_server((HOST, 0)) as listening:
         port: int = listening.getsockname()[1]
         return port

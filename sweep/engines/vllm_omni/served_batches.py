@@ -1,4 +1,4 @@
-"""From what vLLM-Omni's processes record while it serves to one Output for each batch of its diffusion stage. Pure.
+"""Turns what vLLM-Omni's processes record while it serves into one Output per batch of its diffusion stage. Pure.
 
 Requests overlap: while a batch is drawn, an AR stage writes the tokens of later ones. A batch lasts from the prefill of
 its first request, or from its own start where there is no AR stage, until it is drawn; AR steps that several requests
@@ -46,7 +46,7 @@ class ServedBatches:
                     self._prefills[name_of(request)] = start_s, start_s + max(host_ms, gpu_ms or 0.0) / 1e3
 
     def complete(self, now_s: float) -> list[Output]:
-        """The batches of which everything is known, or is waited for no longer (`now_s`: time.perf_counter)."""
+        """Batches whose records are complete or no longer waited for (`now_s`: time.perf_counter)."""
         ready = [key for key, drawn in self._drawn.items() if self._known(key, drawn, now_s)]
         return [self._output(key, self._drawn.pop(key)) for key in sorted(ready, key=self._start_s)]
 
@@ -94,7 +94,7 @@ class ServedBatches:
         )
 
     def _settings_only(self) -> list[ArRecord]:
-        """The last AR record without its steps: its stage goes on as it is."""
+        """The last AR record without its steps: its settings still hold."""
         return [dataclasses.replace(self._last, requests=(), steps=0, phases=(), first_steps=())] if self._last else []
 
 
@@ -105,7 +105,7 @@ def _end_s(drawn: Sequence[DitRecord]) -> float:
 
 
 def _tpot_s(prefill: tuple[float, float] | None, sent: Transfer | None) -> float | None:
-    """Seconds a token after the first, until the tokens are handed over."""
+    """Seconds per token after the first, until the tokens are handed over."""
     if prefill is None or sent is None or sent.tokens_written < 2:
         return None
     return max(0.0, sent.start_s - prefill[1]) / (sent.tokens_written - 1)

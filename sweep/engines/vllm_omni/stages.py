@@ -124,19 +124,19 @@ class Stages:
 class TwoStages(Stages):
     """An AR stage whose output a DiT stage renders. A deploy file places both.
 
-    What a family starts them with is in the class; `spec.stages` has what the user set, which goes over it.
+    The class has the family's defaults; `spec.stages` has the user's settings, which override them.
     """
 
     count = 2
     MEMORY_SHARED, MEMORY_SPLIT = 0.35, 0.6  # of its GPU, for the AR stage
     AR: ClassVar[Mapping[str, Any]] = {}
-    """Options of the AR stage in the deploy file, besides those of `deploy`."""
+    """Options of the AR stage in the deploy file, in addition to those of `deploy`."""
 
     AR_SAMPLING: ClassVar[Mapping[str, Any]] = {}
     """How its tokens are drawn: fields of vLLM's SamplingParams."""
 
     DIT: ClassVar[Mapping[str, Any]] = {"max_num_seqs": 1, "enforce_eager": True, "trust_remote_code": True}
-    """Options of the DiT stage. Those of features go over them."""
+    """Options of the DiT stage. Options of features override them."""
 
     CONNECTOR = ""
     """What carries the output by default (`connectors`); "" where vLLM-Omni's orchestrator does it, and nothing else
@@ -263,7 +263,7 @@ FORMS = {
     "glm_image": "sweep.engines.vllm_omni.stages:GlmImage",
     "bagel": "sweep.engines.vllm_omni.bagel:Bagel",
 }
-"""Families of TWO_STAGES: the class of each, which is made of what is here."""
+"""Families of TWO_STAGES: the class of each, built from the classes here."""
 
 
 def describe(spec: EngineSpec, folder: Path) -> Stages:

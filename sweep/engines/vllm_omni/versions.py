@@ -24,7 +24,7 @@ class StageTimes:
     """What vLLM-Omni measured of one request in one stage; None where it did not (log_stats=True is needed)."""
 
     tokens_out: int | None
-    ttft_ms: float | None  # AR stages: from when vLLM-Omni was given the request to the first token
+    ttft_ms: float | None  # AR stages: from when vLLM-Omni received the request to the first token
     tpot_ms: float | None  # AR stages: (last token - first) / (tokens - 1); output_processor.py of vLLM-Omni
 
 
@@ -35,7 +35,7 @@ class Generated:
     images: tuple["Image.Image", ...] = ()
     error: str = ""
     stages: tuple[StageTimes, ...] = ()  # in the order of the stages
-    given_ms: float = 0.0  # from when all prompts were handed over until vLLM-Omni was given this one
+    given_ms: float = 0.0  # from when all prompts were handed over until vLLM-Omni received this one
 
     @property
     def ar_stage(self) -> StageTimes | None:
@@ -141,7 +141,7 @@ class V026(Version):
 
 
 class V030(Version):
-    """0.30: outputs are flat; a DiT on one GPU gets no process of its own unless asked for."""
+    """0.30: outputs are flat; a DiT on one GPU gets no process of its own unless requested."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "diffusion_quantization_config": "quantization_config",
@@ -189,7 +189,7 @@ def _release(version: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _own_parameters(engine: Any, parameters: Sequence[Sequence[Any]]) -> Iterator[list[tuple[str, float]]]:
-    """Within the block, the n-th request that `engine` is given gets the n-th parameters.
+    """Within the block, the n-th request that `engine` receives gets the n-th parameters.
 
     `Omni.generate` has one list of parameters for all its prompts, which then share a seed; it hands them to
     `engine.add_request` prompt by prompt. Yields the id of each request and when it came (time.perf_counter), filled as

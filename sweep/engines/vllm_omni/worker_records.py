@@ -235,7 +235,7 @@ def _rank_evidence(records: Sequence[DitRecord]) -> RankEvidence:
 
 
 def _attention(parts: Sequence[RankEvidence]) -> dict[str, str]:
-    """The back ends of all forwards of the pipeline, where they tell; another one in a single forward shows."""
+    """The back ends of all forwards of the pipeline, where known; a different one in a single forward shows."""
     named = {part.settings["attention_backend"] for part in parts if "attention_backend" in part.settings}
     return {"attention_backend": "+".join(sorted(named))} if named else {}
 

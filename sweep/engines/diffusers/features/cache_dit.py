@@ -186,8 +186,8 @@ def apply(pipe: DenoisingPipeline, context: RankContext, arguments: dict[str, An
             return forward(*args, **kwargs)
         branch = f"branch {clock.branch}"
         if clock.first:  # a new request
-            told = settings.config(clock.steps)
-            manager.reset_context(branch, cache_config=told, calibrator_config=calibrator)
+            config = settings.config(clock.steps)
+            manager.reset_context(branch, cache_config=config, calibrator_config=calibrator)
         cached_blocks.cache_context = branch
         cached_blocks.layer_caches = kwargs.get("kv_caches")
         transformer.transformer_blocks = stand_in

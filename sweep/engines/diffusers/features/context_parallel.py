@@ -200,7 +200,7 @@ def cpu_flash_forward(
     _save_ctx: bool = False,
     _parallel_config: object = None,
 ) -> tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
-    """Attention of (batch, tokens, heads, width) tensors and, if asked for, its log-sum-exp (batch, tokens, heads)."""
+    """Attention of (batch, tokens, heads, width) tensors and, if requested, its log-sum-exp (batch, tokens, heads)."""
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale

@@ -1,7 +1,7 @@
 """Features that diffusers enables with a method call: `call` names it, `expect` what must hold afterwards.
 
 Implements conf/feature files that need no module of their own, such as `vae_slicing`. Reading a setting
-back shows that it was set, not what it did; a rule that counts work is better where there is one.
+back shows that it was set, not what it did; a rule that counts work is better if one exists.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A cache of encoded prompts on a diffusers pipeline: the last ones that were encoded are not encoded again.
+"""A cache of encoded prompts on a diffusers pipeline: recent prompts are not encoded again.
 
 Caches whole calls of the method that encodes prompts, by their arguments, as vLLM-Omni does. A call with a tensor or a
 picture among its arguments goes to the method itself. Nothing is stored on disk.
@@ -15,7 +15,7 @@ from sweep.engines.diffusers.rank_context import RankContext
 
 METHODS = {"GlmImagePipeline": "_get_glyph_embeds", "QwenImagePipeline": "encode_prompt"}
 """Pipeline class -> its method that runs the text encoder on one list of prompts. GLM-Image's encode_prompt encodes
-both prompts in one call, of which the negative one would never be found again."""
+both prompts in one call, so the negative one would never be found again."""
 
 
 def apply(pipe: Any, context: RankContext, arguments: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ def apply(pipe: Any, context: RankContext, arguments: dict[str, Any]) -> None:
 
 
 def key_of(value: Any) -> Hashable | None:
-    """What tells two calls apart, or None where an argument is more than text, numbers, a device or a type."""
+    """The key that distinguishes two calls; None if an argument is not text, a number, a device or a type."""
     if isinstance(value, list | tuple):
         parts = [key_of(one) for one in value]
         return None if None in parts else tuple(parts)

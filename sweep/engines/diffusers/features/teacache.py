@@ -3,7 +3,7 @@
 The relative L1 change of the first block's modulated input is accumulated over steps, per guidance
 branch. Below the threshold the blocks are skipped and the residual of the last full step is added;
 else they run and the sum starts again. The first and the last step always run. The paper rescales the
-change with a polynomial fitted to each model; here it is used as it is.
+change with a polynomial fitted to each model; here it is used directly.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -63,17 +63,17 @@ def ensure_checkpoint(name: str) -> Path:
 def damage(folder: Path) -> str:
     """What is wrong with the files of a built checkpoint; "" when they are as they were. Reads them (about 20 MB)."""
     try:
-        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        kept = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         found = digests(folder)
     except (OSError, ValueError):
         return f"{RECORD} or another file cannot be read"
-    wrong = (f"{name} is {'altered' if name in found else 'missing'}" for name in told if told[name] != found.get(name))
+    wrong = (f"{name} is {'altered' if name in found else 'missing'}" for name in kept if kept[name] != found.get(name))
     return next(wrong, "")
 
 
 def builder_version() -> str:
     """Changes with any change of a builder, so that no stale checkpoint is found."""
-    digest = hashlib.sha256(RECORD.encode())  # which those of earlier versions lack
+    digest = hashlib.sha256(RECORD.encode())  # checkpoints of earlier versions lack it
     for module in (parts, glm_image, qwen_image):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:10]
