@@ -12,9 +12,9 @@ from sweep.plan.cells import AA, FEATURE, Cell, again, model_and_engine
 from sweep.plan.plans import Plan
 
 LEAST_NOISE_DF = 3
-"""Degrees of freedom of the noise (A/A starts) from which an interval is trusted to say that it is narrow enough.
+"""Fewest degrees of freedom of the noise (A/A starts) with which a narrow interval counts as narrow enough.
 
-With fewer it may be narrow by luck, and stopping whenever it is makes 7 to 10 % of verdicts wrong instead of 5 %.
+With fewer it may be narrow by luck: stopping whenever it is makes 7 to 10 % of verdicts wrong instead of 5 %.
 """
 
 

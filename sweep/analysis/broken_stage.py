@@ -1,7 +1,7 @@
-"""Which stage of an AR → DiT model broke a picture: its AR stage, the hand-over, or what draws. Pure functions.
+"""Which stage of an AR → DiT model broke a picture: its AR stage, the hand-over, or what draws it. Pure functions.
 
-Image tokens that say something else than was asked are the AR stage's fault. Where the tokens are right, the DiT stage
-or the VAE broke the picture, unless the DiT stage was given other tokens than these.
+Image tokens that do not match the prompt are the AR stage's fault. Where the tokens are right, the DiT stage or the VAE
+broke the picture, unless the DiT stage received different tokens.
 """
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -11,30 +11,30 @@ from sweep.analysis.evidence import OTHER_TOKENS
 from sweep.findings import FAIL, Finding
 
 AR, HAND_OVER, DIT = "ar_breaks_facts", "hand_over_breaks_facts", "dit_breaks_facts"
-"""Codes of the finding that pictures no longer show what was asked, where the stage that broke them is known."""
+"""Codes of the finding that pictures no longer match their prompts, where the stage that broke them is known."""
 
 AR_TOKENS = "ar_tokens_wrong"
-"""Code: the AR stage's tokens do not say what was asked, whatever the baseline's say."""
+"""Code: the AR stage's tokens do not match the prompts, regardless of the baseline's tokens."""
 
 DRAWN_WRONG = "dit_pictures_wrong"
-"""Code of the note that pictures do not show what was asked although the AR stage's tokens say it."""
+"""Code of the note that pictures do not match their prompts although the AR stage's tokens do."""
 
 GRAVE = 0.25
-"""Share of a cell's pictures from which on wrong ones are more than a trained model's few mistakes."""
+"""Share of a cell's pictures from which wrong ones are more than a trained model's few mistakes."""
 
 FEWEST = 2
-"""A single wrong picture is never grave, however few there are: one may be a matter of opinion."""
+"""A single wrong picture is never grave, however few pictures there are: it may be a matter of opinion."""
 
 SHOWN = 2  # broken facts that a finding names
 
 Tokens = Mapping[Any, Sequence[str]]
-"""Picture → what its image tokens say otherwise than was asked, a sentence each; only where its tokens are known."""
+"""Picture → where its image tokens differ from the prompt, one sentence each; only where its tokens are known."""
 
 
 def cause(broken: Collection[Hashable], tokens: Tokens, handed_over: bool) -> tuple[str, str]:
     """Code and words for the stage that broke these pictures; "" and "" where it is not known.
 
-    `handed_over` is whether the DiT stage was given the tokens that the AR stage wrote.
+    `handed_over` is whether the DiT stage received the tokens that the AR stage wrote.
     """
     if not broken or not tokens.keys() >= set(broken):
         return "", ""
@@ -49,7 +49,7 @@ def cause(broken: Collection[Hashable], tokens: Tokens, handed_over: bool) -> tu
 
 
 def judge(tokens: Tokens) -> list[Finding]:
-    """FAIL for an AR stage that says something else than was asked in many pictures, no status for few; [] for none."""
+    """FAIL where the AR stage's tokens are wrong for many pictures, no status for few; [] for none."""
     wrong = [said for said in tokens.values() if said]
     if not wrong:
         return []
@@ -69,5 +69,5 @@ def drawn_wrong(inexact: Collection[Hashable], tokens: Tokens, handed_over: bool
 
 
 def grave(count: int, whole: int) -> bool:
-    """Whether so many wrong ones are more than a trained model's few mistakes."""
+    """Whether `count` wrong pictures of `whole` are more than a trained model's few mistakes."""
     return count >= FEWEST and count > GRAVE * whole

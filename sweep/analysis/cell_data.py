@@ -1,7 +1,7 @@
 """What the columns of a cell are computed from: its results, one for each engine start. Pure.
 
-Offline, every measured request counts. Under load those of the steady state do (`steady_state`): latencies are of the
-requests sent within it, rates of those done within it.
+Offline, every measured request counts. Under load, those of the steady state count (`steady_state`): latencies cover
+the requests sent within it, rates those done within it.
 """
 
 import math
@@ -68,7 +68,7 @@ class CellData:
 
     @cached_property
     def timed(self) -> list[RunResult]:
-        """The results whose TTFT and TPOT have one definition: today's if any has, else an earlier one."""
+        """Results whose TTFT and TPOT share one definition: today's if any result has it, else an earlier one."""
         return [result for result in self.results if result.token_times == TOKEN_TIMES] or list(self.results)
 
     @cached_property
@@ -79,7 +79,7 @@ class CellData:
 
     @cached_property
     def tpots_s(self) -> list[float]:
-        """Time per token of each request that has one, or of each batch in results from before requests had it."""
+        """Time per token of each request that has one, or of each batch in results stored before requests had it."""
         if self.cell.under_load:
             return [r.tpot_s for r in self.judged if r.tpot_s is not None]
         found: list[float] = []
@@ -108,7 +108,7 @@ class CellData:
 
     @cached_property
     def baseline_totals_ms(self) -> dict[str, float]:
-        """The same of the interleaved baseline; {} without one, and where a start of an earlier version lacks it."""
+        """The same for the interleaved baseline; {} without one, and where a start of an earlier version lacks it."""
         known = [batch.baseline_phase_ms for batch in self.batches if batch.baseline_s is not None]
         if not known or not all(known):
             return {}

@@ -87,7 +87,7 @@ def phase_column(phase: str) -> Column:
 
 
 def baseline_phase_column(phase: str) -> Column:
-    """The same of the interleaved baseline."""
+    """The same for the interleaved baseline."""
     return Column(
         f"baseline_{phase}_ms",
         METRIC,

@@ -1,4 +1,4 @@
-"""Values of columns that take more than an attribute: of one cell, None where it has no such value. Pure."""
+"""Values of columns that need more than an attribute of a cell; None where a cell has no such value. Pure."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,12 @@ def gigabytes(size: float | None) -> float | None:
 
 
 def writes(measured: CellData) -> bool:
-    """Whether it makes texts and no images."""
+    """Whether the cell writes texts and makes no images."""
     return bool(measured.cell.config["workload"].get("task") == TEXT)
 
 
 def images_done(measured: CellData) -> int:
-    """Pictures that rates count."""
+    """Pictures that count towards rates."""
     return 0 if writes(measured) else len(measured.completed)
 
 
@@ -38,7 +38,7 @@ def images_per_s(measured: CellData) -> float | None:
 
 
 def images_per_s_per_gpu(measured: CellData) -> float | None:
-    """The same of one device."""
+    """The same for each device."""
     if writes(measured):
         return None
     return metrics.images_per_s_per_gpu(images_done(measured), measured.wall_s, measured.cell.gpus)
@@ -86,7 +86,7 @@ def image_tokens_per_s(measured: CellData) -> float | None:
 
 
 def energy_j_per_image(measured: CellData) -> float | None:
-    """Joule of all devices for a picture; None for texts."""
+    """Joules per picture, of all devices together; None for texts."""
     if writes(measured):
         return None
     return metrics.energy_j_per_image([(r.telemetry.get("energy_j"), len(r.requests)) for r in measured.results])

@@ -1,7 +1,7 @@
-"""What is known of a cell's speed as soon as it is finished, while the sweep still runs. Pure.
+"""What is known about a cell's speed as soon as it is finished, while the sweep still runs. Pure.
 
-Cheap on purpose: it is computed while other cells are measured. An early estimate has no interval and no verdict, which
-take the A/A runs that come last; `engine_starts.speedup` is what the sweep reports in the end.
+Cheap on purpose: it is computed while other cells are measured. An early estimate has no interval and no verdict,
+because both need the A/A runs, which come last; the sweep finally reports `engine_starts.speedup`.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def estimate(cell: Cell, result: RunResult | None, baseline: RunResult | None) -
 
 
 def _latency_s(cell: Cell, result: RunResult | None) -> float | None:
-    """`baseline` of a cell is under the same load, so that `cell` tells how either is read."""
+    """A cell and its baseline run under the same load, so `cell` shows how to read the result of either."""
     if result is None or result.state != DONE:
         return None
     if cell.under_load:

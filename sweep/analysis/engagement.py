@@ -1,6 +1,6 @@
 """Where a feature engaged: on which ranks, in which batches, in which engine starts. Pure functions over stored values.
 
-`evidence` says it of one rank in one batch; here follows what that means for a cell. A feature that engaged on one rank
+`evidence` judges one rank in one batch; this module judges a cell. A feature that engaged on one rank
 of two, or in the warm-up alone, did not engage; one that engaged in some batches of several engaged partly.
 """
 
@@ -47,7 +47,7 @@ class Executed:
             return _numbered("batch", "batches", [number + 1 for number in numbers])
         places = [self.repeats[:number].count(self.repeats[number]) + 1 for number in range(len(self.repeats))]
         found = {place: [n for n in numbers if places[n] == place] for place in sorted({places[n] for n in numbers})}
-        if all(len(told) == places.count(place) for place, told in found.items()):
+        if all(len(numbered) == places.count(place) for place, numbered in found.items()):
             return _numbered("batch", "batches", list(found)) + " of every repeat"
         return _listed([f"batch {places[n]} of repeat {self.repeats[n] + 1}" for n in numbers])
 
@@ -76,11 +76,11 @@ def judge(name: str, starts: Sequence[Executed], other: Executed, check: Check) 
 
 def _judge_start(name: str, start: Executed, other: Executed, check: Check) -> Finding | None:
     count = len(start.batches)
-    told = [check(batch, same) for batch, same in zip(start.batches, other.like(count), strict=True)]
-    ranks = sorted(set[int]().union(*told))
+    checked = [check(batch, same) for batch, same in zip(start.batches, other.like(count), strict=True)]
+    ranks = sorted(set[int]().union(*checked))
     table = [
         found if len(found) == len(ranks) else found | {rank: NO_EVIDENCE for rank in ranks if rank not in found}
-        for found in told
+        for found in checked
     ]
     if not ranks:
         return Finding(NOT_ENGAGED, f"{name} did not engage: {NO_EVIDENCE.text}", FAIL)
@@ -106,7 +106,7 @@ def _judge_start(name: str, start: Executed, other: Executed, check: Check) -> F
 
 
 def _where_not(start: Executed, other: Executed, check: Check, ranks: Sequence[int], never: Sequence[int]) -> str:
-    """That it did not engage on the ranks `never`, and where else it did."""
+    """Says that it did not engage on the ranks `never`, and where it did."""
     if len(never) < len(ranks):
         did = [rank for rank in ranks if rank not in never]
         return f"engaged on {_numbered('rank', 'ranks', did)} but not on {_numbered('rank', 'ranks', never)}"

@@ -59,8 +59,8 @@ def samples(result: RunResult) -> Start:
 def load_samples(cell: Cell, result: RunResult) -> Start:
     """The same under load: seconds from due to last byte, as means of consecutive requests of the steady state.
 
-    Requests that overlap wait for one another, so single ones are no samples that are independent; means of many are
-    nearly so (the method of batch means, e.g. Law, "Simulation Modeling and Analysis").
+    Requests that overlap wait for one another, so single ones are not independent samples; means of many nearly are
+    (the method of batch means, e.g. Law, "Simulation Modeling and Analysis").
     """
     judged = CellData(cell, (result,)).judged
     count = min(BLOCKS, len(judged) // FEWEST_IN_BLOCK)
@@ -77,10 +77,10 @@ def baseline_samples(result: RunResult) -> Start:
 
 
 BLOCKS, FEWEST_IN_BLOCK = 10, 3
-"""Most means of a load, and the fewest requests that one is of."""
+"""Most means of a load, and fewest requests in a mean."""
 
 Batches = Sequence[tuple[paired.Sample, BatchRow]]
-"""Measured batches, each with the sample that its first request makes it."""
+"""Measured batches, each with the sample of its first request."""
 
 
 def _latencies(batches: Batches) -> Start:

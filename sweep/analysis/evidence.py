@@ -116,7 +116,7 @@ def _attention(
     now, before = (e.settings.get("attention_backend") or "nothing" for e in (one, baseline[0]))
     asked = str(feature.options.get("backend"))
     same = ", as in the baseline" if now == before else ""
-    if now.lower() == asked.lower() and not same:  # vLLM-Omni takes its names in either case
+    if now.lower() == asked.lower() and not same:  # vLLM-Omni accepts its names in upper or lower case
         return None
     return Finding("other_attention", f"attention ran on {now}{same}, but {asked} was requested")
 
@@ -156,12 +156,12 @@ _RULES_OF_EXECUTION = {
 }
 
 RULES = (*RULES_OF_ONE, *_RULES_OF_EXECUTION)
-"""What a feature's file can name as `evidence`, besides `more NAME` and `fewer NAME`, which compare the engine's count
-of that name with the baseline's. All but `setting` count what was executed."""
+"""What a feature's file can name as `evidence`, apart from `more NAME` and `fewer NAME`, which compare the engine's
+count of that name with the baseline's. All except `setting` count what was executed."""
 
 
 def broken_hand_over(evidence: Sequence[RankEvidence]) -> Finding | None:
-    """Why the DiT stage received other tokens, or another KV cache, than the AR stage sent; None when it did not."""
+    """Why the DiT stage received different tokens or KV cache from those the AR stage sent; None when it did not."""
     for one in evidence:
         wrong = one.counts.get("hand_overs_broken", 0)
         if wrong:
@@ -181,11 +181,11 @@ def too_few_ranks(count: int, needed: int) -> Finding:
 def counted(
     rule: str, evidence: Sequence[RankEvidence], other: Sequence[RankEvidence], where: str = "in the baseline"
 ) -> dict[int, Finding | None]:
-    """By rank, why its count is not `more NAME`, or `fewer NAME`, than in another cell; None where it is.
+    """By rank, why its count fails `more NAME` or `fewer NAME` compared with another cell; None where it does not.
 
     The other cell's count is that of its busiest rank, and 0 where it did not count. For `fewer` each rank must have
-    counted: a missing count does not show that something is gone. `more` leaves out ranks that have no part in what is
-    counted, such as those that decode no image, as long as one has.
+    counted: a missing count does not show that something is gone. `more` ignores ranks that have no part in what is
+    counted, such as those that decode no image, as long as one rank has.
     """
     comparison, _, name = rule.partition(" ")
     theirs = _largest(name, other)

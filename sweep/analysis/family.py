@@ -1,7 +1,7 @@
-"""All verdicts of a sweep together: which of its cells is faster whatever the number of cells that were tried.
+"""All verdicts of a sweep together: which cells are faster, given how many cells were tried.
 
-A verdict of its own allows each cell a 5 % error, so that among 20 features that do nothing one is likely to be called
-faster. What a sweep says as a whole allows 5 % for all of its cells together. Pure functions over summary rows.
+A separate verdict allows each cell a 5 % error, so among 20 features that do nothing one is likely to be called faster.
+The conclusion of a whole sweep allows 5 % for all of its cells together. Pure functions over summary rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from sweep.findings import PASS
 from sweep.plan.cells import FEATURE
 
 ERROR = 1 - paired.CONFIDENCE
-"""Chance that anything said of the whole sweep is wrong."""
+"""Chance that any statement about the whole sweep is wrong."""
 
 
 def adjust(rows: Sequence[dict[str, Any]]) -> None:
@@ -28,7 +28,7 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def certain(row: Mapping[str, Any]) -> bool:
-    """Whether a row is faster than its baseline beyond what chance does among so many cells."""
+    """Whether a row is faster than its baseline by more than chance explains among so many cells."""
     found = row.get("p_holm")
     return found is not None and found < ERROR and row["speedup"] > 1
 

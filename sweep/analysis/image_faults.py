@@ -1,7 +1,7 @@
-"""Images that are no pictures: blank ones, those made from values that are not finite, and those of another size.
+"""Images that are not pictures: blank ones, those made from non-finite values, and those of the wrong size.
 
-Engines look at each image when they make it (`sweep/engines/images.py`); here is what follows for a cell. Two blank
-images are identical, so this comes before any comparison. Pure functions over stored values.
+Engines check each image when they make it (`sweep/engines/images.py`); this module draws the conclusions for a cell.
+Two blank images are identical, so this comes before any comparison. Pure functions over stored values.
 """
 
 import functools
@@ -16,10 +16,10 @@ CODES = {NOT_FINITE: "images_not_finite", BLANK: "images_blank", WRONG_SIZE: "im
 """Code of the finding, by what is wrong."""
 
 BASELINE = "baseline_images"
-"""Code: the baseline's own images are no pictures, so nothing can be compared with them."""
+"""Code: the baseline's own images are not pictures, so nothing can be compared with them."""
 
 LARGEST = 1 << 24
-"""Pixels of the largest image that is known to be blank by its hash."""
+"""Pixels of the largest image that its hash can show to be blank."""
 
 _TEXTS = {
     NOT_FINITE: ("was decoded from values that are not finite", "were decoded from values that are not finite"),
@@ -30,7 +30,7 @@ _TEXTS = {
 
 def faults(results: Sequence[RunResult]) -> list[Finding]:
     """What is wrong with a cell's images over all its engine starts, each kind once; [] when they are pictures."""
-    made = {  # repeats make few others
+    made = {  # repeats make few new ones
         (r.prompt_index, r.seed, r.image_fault, r.image_hash, r.width, r.height)
         for result in results
         for r in result.requests
@@ -52,13 +52,13 @@ def faults(results: Sequence[RunResult]) -> list[Finding]:
 
 
 def no_comparison(baseline: Sequence[Finding]) -> list[Finding]:
-    """What a cell's row says of a baseline with these faults; [] where it has none."""
+    """What a cell's row says about a baseline with these faults; [] where it has none."""
     texts = "; ".join(one.text for one in baseline)
     return [Finding(BASELINE, f"images cannot be judged: in the baseline, {texts}", WARN)] if baseline else []
 
 
 def _fault(said: str, image_hash: str, width: int, height: int) -> str:
-    """What the engine said; or, of results stored before engines said it, whether the image is known to be blank."""
+    """What the engine reported; for results stored before engines did, whether the image is known to be blank."""
     return said or (BLANK if image_hash in _blank(width, height) else "")
 
 

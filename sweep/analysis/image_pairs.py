@@ -24,7 +24,7 @@ from sweep.results.records import RequestRow, RunResult
 
 IDENTICAL = {"mean_diff": 0.0, "max_diff": 0.0, "psnr_db": math.inf, "ssim": 1.0}
 THREADS = 16  # at most; numpy and Pillow work outside of Python's lock
-AT_ONCE = 4  # images that are compared with one that is read once
+AT_ONCE = 4  # images compared with one image that is read once
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def between(
 
 
 def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | None]) -> None:
-    """Compare in parallel all images that `between` would compare one by one; failures are left for it to report."""
+    """Compare in parallel all images that `between` would compare one by one, and leave failures for it to report."""
     found: dict[str, dict[str, list[float]]] = {}
     tasks = list(_tasks(folder, plan, results))
     if not tasks:
@@ -91,7 +91,7 @@ def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | N
             for answers in pool.map(_compare, *zip(*tasks, strict=True)):
                 for key, name, values in answers:
                     found.setdefault(key, {})[name] = values
-    finally:  # an interrupted one keeps what it has
+    finally:  # an interrupted run keeps what it has
         save(folder, plan, found)
 
 
@@ -103,11 +103,11 @@ def save(folder: SweepFolder, plan: Plan, found: Mapping[str, Mapping[str, Any]]
 
 
 Task = tuple[Path, list[tuple[str, Pair]]]
-"""An image, and pairs it is the second of with the keys of the cells that they belong to."""
+"""An image, and the pairs that have it as their second, each with the key of its cell."""
 
 
 def _tasks(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | None]) -> Iterator[Task]:
-    """What is missing, by the second image of the pairs."""
+    """Missing comparisons, grouped by the second image of the pairs."""
     wanted: dict[Path, dict[tuple[str, str], Pair]] = {}
     known: dict[str, Mapping[str, Any]] = {}
     for mine, theirs in _compared(plan, engine_starts.measured_cells(plan, results)):

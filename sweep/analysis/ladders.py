@@ -1,6 +1,6 @@
 """What the loads of a sweep say together: where throughput stops growing, and what serving costs. Pure, over rows.
 
-A ladder is one configuration under loads that differ only in how many requests are in flight, or in how many come a
+A ladder is one configuration under loads that differ only in how many requests are in flight, or in how many arrive per
 second. Its knee is where more load stops being worth it.
 """
 
@@ -15,10 +15,10 @@ from sweep.findings import USABLE
 from sweep.plan.cells import AA, Cell
 
 NEAR_BEST = 0.95
-"""Share of the highest throughput from which a rung counts as having it."""
+"""Share of the highest throughput from which a rung counts as reaching it."""
 
 KEPT_UP = 0.95
-"""Requests done ÷ requests that came, from which a server keeps up with a rate."""
+"""Requests done ÷ requests that arrived, from which a server keeps up with a rate."""
 
 KNEE, GROWS, SATURATED, ATTAINED = "knee", "still_grows", "saturated", "slo_attained"
 
@@ -29,7 +29,7 @@ Row = Mapping[str, Any]
 class Ladder:
     """One configuration under several loads, lightest first."""
 
-    name: str  # its features, batch and whatever else the sweep varies
+    name: str  # its features, batch and everything else that the sweep varies
     level: str  # column that differs: concurrency or request_rate
     rows: tuple[Row, ...]
     code: str  # KNEE, ATTAINED (the SLO), GROWS (it is higher up) or SATURATED (the lightest load is too much)
@@ -42,13 +42,13 @@ class Serving:
     """What serving over HTTP costs: one configuration offline and in a closed load."""
 
     name: str
-    offline_s: float  # a request; of batches, an image
+    offline_s: float  # of a request; for batches, of an image
     served_s: float
     text: str
 
 
 def ladders(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Ladder]:
-    """The ladders of a sweep, in the order of its cells; those with one rung are none."""
+    """The ladders of a sweep, in the order of its cells; one rung is not a ladder."""
     families: dict[str, list[Row]] = {}
     for row in rows:
         cell = cells[row["cell_key"]]
@@ -149,15 +149,15 @@ def _rate(row: Row) -> float:
 
 
 def _came(row: Row) -> float:
-    """Requests a second that really came in the steady state: those of a law vary."""
+    """Requests per second that really arrived in the steady state: with a law, their number varies."""
     return float(row["requests_judged"] / row["window_s"]) if row.get("window_s") else float(row["request_rate"])
 
 
 def serving(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Serving]:
     """For every configuration that ran offline and in a closed load.
 
-    One prompt at a time, it is compared with one request in flight: what a request loses to HTTP. In batches, it is
-    compared with the load that served most: what the server loses to batches that are not full.
+    With one prompt at a time, it is compared with one request in flight: what a request loses to HTTP. With batches, it
+    is compared with the load that served most: what the server loses to batches that are not full.
     """
     offline: dict[str, Row] = {}
     closed: dict[str, list[Row]] = {}
@@ -177,18 +177,18 @@ def serving(rows: Sequence[Row], cells: Mapping[str, Cell]) -> list[Serving]:
         alone = next((row for row in served if row["concurrency"] == 1), None)
         if same["batch"] == 1 and alone is not None:
             before, after = float(same["latency_mean_s"]), float(alone["latency_mean_s"])
-            told = f"{before:.3g} s offline, {after:.3g} s over HTTP with one request in flight"
-            found.append(Serving(name, before, after, f"serving costs {after / before - 1:+.1%} of latency: {told}"))
+            text = f"{before:.3g} s offline, {after:.3g} s over HTTP with one request in flight"
+            found.append(Serving(name, before, after, f"serving costs {after / before - 1:+.1%} of latency: {text}"))
         elif same["batch"] > 1 and _rate(same):
             best = max(served, key=_rate)
-            told = f"{_rate(best):.3g} images/s with {best['concurrency']} in flight, {_rate(same):.3g} in full batches"
+            text = f"{_rate(best):.3g} images/s with {best['concurrency']} in flight, {_rate(same):.3g} in full batches"
             share = f"served, it reaches {_rate(best) / _rate(same):.0%} of its offline throughput"
-            found.append(Serving(name, 1 / _rate(same), 1 / _rate(best), f"{share}: {told}"))
+            found.append(Serving(name, 1 / _rate(same), 1 / _rate(best), f"{share}: {text}"))
     return found
 
 
 def family_of(cell: Cell, loads: bool = True) -> str:
-    """What a ladder's cells share: all of their configuration but the level; without `loads`, but the load."""
+    """What a ladder's cells share: their whole configuration except the level; without `loads`, except the load."""
     config = {name: value for name, value in cell.config.items() if name not in ("load", "group")}
     if loads:
         config["load"] = {

@@ -1,7 +1,7 @@
 """How far each cell was from its prediction and from the limit of its devices. Pure.
 
-Of cells that were measured offline on a device that is known, with a model whose shape is known.
-Formulas are `sweep.predict`'s; this says what they are computed from.
+For cells that were measured offline on a known device, with a model of known shape.
+The formulas are in `sweep.predict`; this module collects their inputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Limits:
             return None
         try:
             return self._of(cell, row, evidence)
-        except ConfigError:  # a feature, model or device of which too little is known
+        except ConfigError:  # too little is known about a feature, the model or the device
             return None
 
     def _of(self, cell: Cell, row: Mapping[str, Any], evidence: Evidence) -> Reached | None:
@@ -116,7 +116,7 @@ def columns(found: Reached) -> dict[str, float | None]:
 
 
 def fill(rows: Sequence[dict[str, Any]], found: Mapping[str, Reached]) -> None:
-    """Fill in the columns of the rows whose cell's key is in `found`, unless profiled: that takes time as well."""
+    """Fill in the columns of the rows whose cell's key is in `found`, unless profiled: profiling takes time as well."""
     for row in rows:
         if row["cell_key"] in found and not row.get("profiled"):
             row |= columns(found[row["cell_key"]])

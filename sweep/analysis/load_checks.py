@@ -10,25 +10,25 @@ from sweep.findings import FAIL, WARN, Finding
 from sweep.results.records import RunResult
 
 BUSY = 0.9
-"""Share of a core from which the load generator is said to be the bottleneck: it has one."""
+"""Share of a core from which the load generator counts as the bottleneck: it has one core."""
 
 LAG_S, LAG_SHARE = 0.010, 0.05
-"""How late it may be: these seconds, or this share of the mean latency where that is more."""
+"""How late it may send: these seconds, or this share of the mean latency where that is more."""
 
 KEPT_UP = 0.9
-"""Requests done ÷ requests that came, in the steady state, below which a server falls behind."""
+"""Requests done ÷ requests that arrived, in the steady state, below which a server falls behind."""
 
 LITTLE = 0.2
 """How far in-flight requests may be from rate × latency, relative (Little's law)."""
 
 FEWEST_FOR_LAW = 20
-"""Requests from which that is looked at: at the edges of a window the law holds only on average."""
+"""Fewest requests for this check: at the edges of a window the law holds only on average."""
 
 REQUESTS_FAILED = "requests_failed"
 """Code of the finding that requests were not answered as they should."""
 
 UNSTEADY, THIRDS, FEWEST_IN_THIRD = 1.25, 3, 4
-"""From which ratio equal batches differ between thirds of a load (medians), and batches that a third needs."""
+"""Ratio from which equal batches differ between thirds of a load (medians), and fewest batches in a third."""
 
 CAUSES = {
     "refused": "refused because the server was full",
@@ -58,7 +58,7 @@ def _failed(results: Sequence[RunResult]) -> list[Finding]:
 
 
 def _behind(data: CellData) -> list[Finding]:
-    """An open load that comes faster than the server works: its latency depends on how long it lasted."""
+    """An open load that arrives faster than the server works: its latency depends on how long it lasted."""
     if data.cell.config["load"]["name"] != "open" or any(window.whole for window in data.windows):
         return []
     came, done, seconds = len(data.judged), len(data.completed), data.wall_s
@@ -100,12 +100,12 @@ def law(data: CellData, in_flight: float | None, rate: float | None) -> Finding 
     expected = rate * latency_s
     if abs(in_flight / expected - 1) <= LITTLE:
         return None
-    told = f"{in_flight:.3g} requests in flight, but {rate:.3g}/s × {latency_s:.3g} s = {expected:.3g}"
-    return Finding("littles_law", f"Little's law does not hold: {told}; the load was not steady")
+    figures = f"{in_flight:.3g} requests in flight, but {rate:.3g}/s × {latency_s:.3g} s = {expected:.3g}"
+    return Finding("littles_law", f"Little's law does not hold: {figures}; the load was not steady")
 
 
 def _unsteady(result: RunResult) -> Finding | None:
-    """Where the DiT takes longer for the same work at another time of the load, the machine changed, or the server."""
+    """Where the DiT takes longer for the same work at another time of the load, the machine or the server changed."""
     sizes = Counter(request.batch_index for request in result.requests)
     if not sizes:
         return None
@@ -123,7 +123,7 @@ def _unsteady(result: RunResult) -> Finding | None:
 
 
 def notes(data: CellData) -> list[Finding]:
-    """What a reader should know of a load: that it is short, that the machine changed, what the server does not say."""
+    """What a reader should know about a load: that it is short, that the machine changed, what the server omits."""
     if not data.cell.under_load:
         return []
     found = []

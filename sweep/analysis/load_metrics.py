@@ -1,6 +1,6 @@
 """Figures that only a load has: waiting, goodput, what was in flight. Pure functions of a cell's results.
 
-None offline. Which requests count is `steady_state`'s to say.
+None offline. `steady_state` decides which requests count.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from sweep.plan.cells import Cell
 from sweep.results.records import RequestRow
 
 RATE_PARTS, FEWEST_IN_PART = 10, 4
-"""Most parts of a load that its rate's interval is of; fewest requests in a part, and fewest parts."""
+"""Most parts of a load for the interval of its rate; fewest requests in a part, and fewest parts."""
 
 
 def mixed(cell: Cell) -> str:
@@ -41,7 +41,7 @@ def described(cell: Cell) -> str | None:
 
 
 def part(cell: Cell) -> int | None:
-    """Which part of a long load it is, counted from 1; None of other cells."""
+    """Which part of a long load it is, counted from 1; None for other cells."""
     return asked(cell, "part") + 1 if asked(cell, "search") == "soak" else None
 
 
@@ -51,12 +51,12 @@ def asked(cell: Cell, name: str) -> Any:
 
 
 def queued_s(measured: CellData) -> list[float]:
-    """What each request waited in the server, where the server says so."""
+    """How long each request waited in the server, where the server reports it."""
     return [one.queue_s for one in measured.judged if one.queue_s is not None] if measured.cell.under_load else []
 
 
 def with_queue_s(measured: CellData) -> list[float]:
-    """From when each request was due until its last byte; [] where none is due at a time of its own."""
+    """From when each request was due until its last byte; [] where requests have no due times."""
     if not measured.cell.under_load or measured.cell.config["load"]["name"] != "open":
         return []
     return [taken_s(one) for one in measured.judged]
@@ -70,7 +70,7 @@ def taken_s(request: RequestRow) -> float:
 
 
 def meets(request: RequestRow, slo: dict[str, float | None]) -> bool:
-    """Whether a request meets every limit of load.slo, in ms. Of what was not measured, it meets none."""
+    """Whether a request meets every limit of load.slo, in ms. A figure that was not measured meets no limit."""
     took_s = {"ttft": request.ttft_s, "tpot": request.tpot_s, "e2el": taken_s(request)}
     for name, limit in slo.items():
         took = took_s[name]
@@ -86,7 +86,7 @@ def _slo(measured: CellData) -> dict[str, float | None]:
 
 
 def goodput_per_s(measured: CellData) -> float | None:
-    """Requests done within the steady state that meet the SLO, a second."""
+    """Requests per second that are done within the steady state and meet the SLO."""
     slo = _slo(measured)
     if not slo or not measured.wall_s:
         return None
@@ -121,9 +121,9 @@ def goodput_high(measured: CellData) -> float | None:
 
 
 def rate_interval(measured: CellData) -> tuple[float, float] | None:
-    """95 % interval of the requests done a second, from the seconds that parts of equally many take (batch means).
+    """95 % interval of the requests done per second, from the seconds that equally large parts take (batch means).
 
-    None for fewer than 4 parts of 4 requests. It knows nothing of what differs between engine starts.
+    None for fewer than 4 parts of 4 requests. It leaves out how much engine starts vary.
     """
     each: list[float] = []
     for window in measured.windows:
@@ -155,7 +155,7 @@ def rate_high(measured: CellData) -> float | None:
 
 
 def in_flight(measured: CellData) -> float | None:
-    """Requests under way, over time."""
+    """Requests under way, on average over time."""
     seconds = sum(window.seconds for window in measured.windows)
     return (
         sum(steady_state.in_flight(window) * window.seconds for window in measured.windows) / seconds
@@ -187,7 +187,7 @@ def stage_overlap(measured: CellData) -> float | None:
 
 
 def _share(measured: CellData, part: str, whole: str) -> float | None:
-    """Of facts of the loads whose two stages are told apart."""
+    """Ratio of two facts, over the loads whose two stages were recorded separately."""
     known = [result.load for result in measured.results if result.load and result.load.both_s is not None]
     total = math.fsum(getattr(one, whole) for one in known)
     return math.fsum(getattr(one, part) for one in known) / total if total else None
@@ -210,12 +210,12 @@ def sent(measured: CellData) -> int | None:
 
 
 def failed(measured: CellData) -> int | None:
-    """Those that got no usable reply."""
+    """Requests that got no usable reply."""
     return sum(len(result.failed) for result in measured.results) if measured.cell.under_load else None
 
 
 def judged(measured: CellData) -> int | None:
-    """Those that latencies are of."""
+    """Requests whose latencies count."""
     return len(measured.judged) if measured.cell.under_load else None
 
 

@@ -1,7 +1,7 @@
 """Loads that a search adds: more in flight until throughput stops growing, the highest rate within the SLO, or the same
 load again, part by part, for hours.
 
-Pure decisions over what was measured so far. An engine asks after its cells, and goes on without being started again.
+Pure decisions over what was measured so far. An engine asks for more after its cells, without a restart.
 """
 
 import math
@@ -16,20 +16,20 @@ from sweep.plan.cells import BASELINE, FEATURE, Cell, at_level
 from sweep.results.records import DONE
 
 WORTH = 1.05
-"""Throughput of twice as many in flight ÷ throughput before, below which more is not worth it."""
+"""Throughput with twice as many in flight ÷ throughput before, below which more load is not worth it."""
 
 MOST_RUNGS = 24
-"""Loads that one search measures at most: a server that answers at random never ends it."""
+"""Most loads that one search measures: with a server that answers at random it would never end."""
 
 
 @dataclass(frozen=True)
 class Rung:
     """One load that was measured."""
 
-    level: float  # requests in flight, or a second
+    level: float  # requests in flight, or per second
     images_per_s: float
     attained: float | None  # share of requests that met the SLO; None without one
-    failed: bool = False  # some request got no usable reply, or the cell did not end
+    failed: bool = False  # a request got no usable reply, or the cell did not finish
 
 
 def searches(cells: Iterable[Cell]) -> list[Cell]:
@@ -78,7 +78,7 @@ def _twice_as_many(load: Load, rungs: Sequence[Rung]) -> float | None:
 def _between(load: Load, rungs: Sequence[Rung]) -> float | None:
     """Between the highest rate that meets the SLO and the lowest that does not; beyond both while one is unknown.
 
-    In steps of equal ratio, because the precision is one.
+    Steps have an equal ratio, because the precision is a ratio.
     """
     met = [rung.level for rung in rungs if _meets(load, rung)]
     missed = [rung.level for rung in rungs if not _meets(load, rung)]
@@ -98,12 +98,12 @@ def _meets(load: Load, rung: Rung) -> bool:
 
 
 def _rounded(level: float) -> float:
-    """To four digits: levels are in labels."""
+    """To four digits, because labels contain levels."""
     return float(f"{level:.4g}")
 
 
 def level_of(cell: Cell) -> float:
-    """Requests in flight, or a second; of a soak, its part."""
+    """Requests in flight, or per second; for a soak, its part."""
     load = _load(cell)
     if load.search == "soak":
         return float(load.part)
@@ -115,7 +115,7 @@ def _load(cell: Cell) -> Load:
 
 
 def _rung(cell: Cell, results: Results) -> Rung | None:
-    """What was measured under this load; None when it was not yet."""
+    """What was measured under this load; None when nothing was yet."""
     result = results.get(cell.key)
     if result is None:
         return None

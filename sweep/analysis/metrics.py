@@ -73,8 +73,8 @@ Ratio = tuple[float, float, float]
 def gain_interval(combination: Ratio, members: Sequence[Ratio]) -> tuple[float, float] | None:
     """Ends of the 95 % interval of an interaction gain; None unless every speed-up has an interval.
 
-    Logarithms of the speed-ups add up, so their half-widths do in quadrature. That takes the speed-ups for
-    independent; a baseline that they share errs on the wide side.
+    Logarithms of the speed-ups add up, so their half-widths do in quadrature. This assumes independent
+    speed-ups; a baseline that they share errs on the wide side.
     """
     gain = interaction_gain(combination[0], [member[0] for member in members])
     if gain is None or not all(0 < low < high and low <= ratio <= high for ratio, low, high in (combination, *members)):
@@ -157,7 +157,7 @@ def phase_shares(totals: Mapping[str, float]) -> dict[str, float]:
 def bottleneck(shares: Mapping[str, float]) -> Bottleneck | None:
     """The phase to work on first: the longest exclusive one, from the phases' shares (`phase_shares`).
 
-    `dit_forward` (inside `denoise_step`), `request` (the whole) and `other` (no phase) are never it.
+    `dit_forward` (inside `denoise_step`), `request` (the whole) and `other` (no phase) never count.
     None when no phase took time.
     """
     exclusive = [phase for phase in shares if phase in EXCLUSIVE_PHASES]

@@ -72,7 +72,7 @@ def why_not_judged(sweep: StoredSweep, cell: Cell, mine: Measured, gain: paired.
 
 
 def _cut_prompts(data: CellData) -> list[Finding]:
-    """Prompts that a pipeline read only the beginning of, as its engine counted them."""
+    """Prompts that a pipeline cut off, as its engine counted them."""
     counts = (batch.evidence[0].counts.get("prompts_cut", 0) for batch in data.batches if batch.evidence)
     if not (cut := sum(counts)):
         return []
@@ -95,17 +95,17 @@ def said_by_trace(sweep: StoredSweep, cell: Cell, result: RunResult, row: dict[s
     """What a profile says about the cell's bottleneck, and what went wrong with the profile."""
     notes = [Finding("profile_failed", result.profile_note)] if result.profile_note else []
     if result.profile == "nsys" and result.trace:
-        told = [one for one in sweep.folder.load_recorded_phases(cell) if one.get("phase") == row.get("bottleneck")]
+        phases = [one for one in sweep.folder.load_recorded_phases(cell) if one.get("phase") == row.get("bottleneck")]
         longest = max(
-            told, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
+            phases, key=lambda one: [_nanoseconds(one.get(f"{of}_ns")) for of in ("projected", "host")], default={}
         )
         if longest.get("verdict"):  # absent on a CPU, where the row already says how long the phase took
             notes.append(Finding("profile_says", f"nsys: {longest.get('sentence', '')}"))
     return notes
 
 
-def _nanoseconds(told: str | None) -> float:
+def _nanoseconds(text: str | None) -> float:
     try:
-        return float(told or 0)
+        return float(text or 0)
     except ValueError:
         return 0.0

@@ -1,7 +1,7 @@
-"""What a sweep chose besides features, as columns: `option.teacache.rel_l1_thresh`, `option.workload.guidance_scale`.
+"""Choices of a sweep except features, as columns: `option.teacache.rel_l1_thresh`, `option.workload.guidance_scale`.
 
 Every option of every feature has a column in the rows of cells with that feature, varied or not, so that sweeps can be
-put together. Any other field has one where the sweep varies it and no column of `columns` says it. Pure.
+combined. Any other field has one where the sweep varies it and `columns` has no column for it. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ _HAVE_COLUMNS = (
     *("batch", "feature", "model", "engine", "parallel", "profile", "load", "load.max_concurrency"),
     *("load.request_rate", "load.part", "workload.steps", "workload.width", "workload.height"),
 )
-"""Fields that a column of their own says."""
+"""Fields that have a column of their own."""
 
 Option = bool | int | float | str
 

@@ -1,8 +1,8 @@
 """Paired comparison of latencies: how many times faster, how certain, and whether noise alone could explain it.
 
-Two things make a speed-up uncertain. Engine starts differ: what baseline against baseline (A/A) shows, because on a
-shared machine one process and one minute differ from the next. And prompts gain differently: what their ratios scatter
-by beyond what the A/A shows. The interval adds both. Without A/A runs it is a bootstrap over prompts, and no verdict.
+Two things make a speed-up uncertain. Engine starts differ, because on a shared machine one process and one minute
+differ from the next: baseline against baseline (A/A) shows it. And prompts gain differently: their ratios scatter
+beyond what the A/A shows. The interval adds both. Without A/A runs it is a bootstrap over prompts, without a verdict.
 Pure functions over plain numbers; knows nothing of cells or files. docs/calibration.md measures how often it is right.
 """
 
@@ -25,17 +25,17 @@ SEED = 20240901  # fixed, so that a report rebuilt from the same samples shows t
 FASTER, SLOWER, NO_DIFFERENCE, UNKNOWN = "faster", "slower", "no difference", ""
 
 FEWEST_PAIRS = 2
-"""A single pair gets no verdict, however well start-to-start noise is known: nothing shows that it was a usual one."""
+"""A single pair gets no verdict, however well start-to-start noise is known: nothing shows that it was typical."""
 
 FEWEST_TO_TELL_GAINS = 3
 """With fewer pairs all of their scatter counts as gains that differ.
 
-Two values say so little about their own scatter that taking off what noise explains leaves none in most cases, and the
+Two values say so little about their own scatter that subtracting what noise explains leaves none in most cases, and the
 interval then covers the truth in 91 % (docs/calibration.md).
 """
 
 LEAST_P = 1e-100
-"""Smallest p-value that is told apart from 0 where two parts make up the interval."""
+"""Smallest p-value that is distinguished from 0 where two parts make up the interval."""
 
 TAILS = 1.25
 """How much wider Student's interval of start-to-start noise is made.
@@ -76,7 +76,7 @@ class Ratio:
     low: float | None = None
     high: float | None = None
     pairs: int = 0  # prompts (with seeds) that both have; with a single prompt, its repeats
-    # two-sided, of no difference; None with too few pairs, and unless start-to-start noise is known
+    # two-sided, for no difference; None with too few pairs, and unless start-to-start noise is known
     p_value: float | None = None
     too_few: bool = False  # whether only the number of pairs keeps it from a verdict
 
@@ -189,9 +189,9 @@ def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> R
     """Baseline ÷ cell, from starts in which the baseline was interleaved with the cell, batch by batch.
 
     `noise` is `interleaved_noise` of the A/A cells. They are what the cell would be if its features did nothing, so
-    Student's interval with one degree of freedom per A/A start holds whatever the noise inside a start looks like
-    (drift, autocorrelation, how much starts differ). With a single A/A start it is wide, because that prompts agree
-    does not tell what starts differ by. docs/calibration.md measures it.
+    Student's interval with one degree of freedom per A/A start holds for any noise inside a start (drift,
+    autocorrelation, how much starts differ). With a single A/A start it is wide, because agreement between prompts
+    does not show how much starts vary. docs/calibration.md measures it.
     """
     if not pairs:
         return Ratio()
@@ -202,7 +202,7 @@ def compare_interleaved(pairs: Sequence[tuple[Start, Start]], noise: Noise) -> R
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values of Holm's step-down, in the order given (Holm 1979, Scand. J. Statist. 6:65).
 
-    If every value below α is taken as a difference, the chance of any wrong verdict is at most α, whatever the
+    If every value below α is taken as a difference, the chance of any wrong verdict is at most α, for any
     dependence between them (cells of one sweep share their noise estimate).
     """
     adjusted = [1.0] * len(p_values)
@@ -226,14 +226,14 @@ def _paired_logs(pairs: Sequence[tuple[Start, Start]]) -> "np.ndarray":
 
 
 def _mean(rows: "np.ndarray") -> "np.ndarray":
-    """Over the first axis, as `np.mean` computes it; several times as fast for the few values of a cell."""
+    """Mean over the first axis, as `np.mean` computes it; several times as fast for the few values of a cell."""
     import numpy as np
 
     return np.add.reduce(np.ascontiguousarray(rows)) / len(rows)
 
 
 def _variance(values: "np.ndarray", mean: float) -> float:
-    """Of a sample with this mean, as `values.var(ddof=1)` computes it; faster, likewise."""
+    """Variance of a sample with this mean, as `values.var(ddof=1)` computes it; faster, likewise."""
     import numpy as np
 
     residuals = values - mean
@@ -323,7 +323,7 @@ def _special() -> ModuleType:
 
 
 def _half_width(alpha: float, parts: Iterable[Part]) -> float:
-    """Of the interval of level 1 − alpha for a sum of independent parts: the root of the sum of squared half-widths.
+    """Half-width of the 1 − alpha interval for a sum of independent parts: root of the sum of squared half-widths.
 
     Each part keeps Student's quantile of its own degrees of freedom (MOVER; Zou, Huang and Zhang 2009, Computational
     Statistics & Data Analysis 53:3755). Welch's single number of degrees of freedom makes it too narrow where one of
@@ -339,18 +339,18 @@ def student(df: float, confidence: float) -> float:
 
 
 def _p_value(distance: float, parts: Sequence[Part]) -> float:
-    """The alpha whose half-width is `distance`: two-sided, of no difference."""
+    """The alpha whose half-width is `distance`: two-sided, for no difference."""
     real = [(error, df) for error, df in parts if error > 0]
     if not distance or not real:
         return float(not distance)
 
     def largest(reach: float) -> float:
-        """Of the p-values that single parts give to this distance."""
+        """Largest p-value that a single part gives for a distance of `reach`."""
         return max([2.0 * _special().stdtr(df, -reach / error) for error, df in real])
 
     if len(real) == 1:
         return largest(distance)
-    # All parts together reach further than the furthest one, and not so far as if each were as far as that.
+    # All parts together reach further than the furthest one, but not as far as if each reached that far.
     low, high = max(largest(distance), LEAST_P), max(largest(distance / math.sqrt(len(real))), LEAST_P)
     if low >= high:
         return high

@@ -4,17 +4,17 @@ from sweep.analysis.cell_data import CellData
 from sweep.analysis.load_metrics import taken_s
 
 FEWEST = 20
-"""Requests from which a percentile has an interval."""
+"""Fewest requests with which a percentile has an interval."""
 
 ROUNDS = 400
-"""Loads that are drawn from the one that was measured."""
+"""Loads that are resampled from the measured one."""
 
 
 def interval_s(data: CellData, q: float) -> tuple[float, float] | None:
-    """95 % interval of percentile `q` in [0, 100] of the latency of judged requests, seconds; None of too few.
+    """95 % interval of percentile `q` in [0, 100] of the latency of judged requests, seconds; None for too few.
 
-    Latency is from sending, of an open load from when a request was due. Requests that overlap are not independent, so
-    runs of consecutive ones are drawn, as long as the square root of their number (the moving-block bootstrap,
+    Latency counts from sending, in an open load from when a request was due. Requests that overlap are not independent,
+    so runs of consecutive ones are drawn, as long as the square root of their number (the moving-block bootstrap,
     Künsch 1989).
     """
     import numpy

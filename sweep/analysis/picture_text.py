@@ -1,7 +1,7 @@
 """Whether pictures show the text that their prompts quote, as OCR reads it (ocr=true). For any model.
 
 A process of its own reads all pictures that were not read yet (`ocr_worker`); the lines are stored in the cells'
-quality.json, by picture. OCR errs too, so what follows from it is WARN at most.
+quality.json, by picture. OCR makes mistakes too, so its findings are WARN at most.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ LOSES = "loses_text"
 """Code of the finding that a feature loses text which the baseline's pictures show."""
 
 FEWEST_LOST = 2
-"""A single text that is lost may be one that was misread."""
+"""A single lost text may have been misread."""
 
 TIMEOUT_S = 3600.0
 
@@ -55,7 +55,7 @@ class Reading:
 
 
 Readings = Mapping[Key, Reading]
-"""Of the pictures of a cell whose prompts quote text."""
+"""Readings of the pictures of a cell whose prompts quote text."""
 
 
 def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | None]) -> str:
@@ -112,7 +112,7 @@ def _name(digest: str) -> str:
 
 
 def _read(folder: SweepFolder, plan: Plan, wanted: Mapping[tuple[str, str], str]) -> str:
-    """Have the worker read these files and store every line that it says, also if it ends before the last."""
+    """Have the worker read these files and store every line that it prints, even if it ends before the last."""
     files = list(dict.fromkeys(wanted.values()))
     said: dict[str, list[str]] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:

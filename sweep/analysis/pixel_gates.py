@@ -1,8 +1,8 @@
 """Whether a cell's images are inside the quality gates of its features: one gate for each measure of a difference.
 
-What two runs of the baseline differ by is never charged to a feature, so it is added to what a gate allows. Decibels
-and similarities do not add up, so each measure says what does (`Measure.loss`). Pure functions over differences that
-are already averaged; knows no files and no evidence.
+The difference between two baseline runs is never charged to a feature, so it is added to what a gate allows. Decibels
+and similarities do not add up, so each measure defines a loss that does (`Measure.loss`). Pure functions over
+differences that are already averaged; knows no files and no evidence.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ def judge(features: Sequence[Feature], pixels: Pixels, floor: Pixels) -> Finding
     """How the images are outside the quality gates, gravest first; None when they are inside.
 
     `floor` is the difference between two runs of the baseline. Lossless features have gates that leave room for the
-    order of sums; with a lossy one among them, the gates of the lossy ones count. Of several, the laxest counts.
+    order of sums; with a lossy one among them, the gates of the lossy ones count. The laxest of several gates counts.
     """
     if not pixels.comparable:
         return Finding(NOT_COMPARABLE, "the difference of the images is not a finite number", FAIL)
@@ -109,7 +109,7 @@ LEVELS = (("fail", FAIL), ("warn", WARN))
 def limits(features: Sequence[Feature], floor: Pixels) -> dict[str, float]:
     """The value of each measure from which a cell with these features is FAIL or WARN, e.g. `gate_fail_psnr_db`.
 
-    It is the gate with what two runs of the baseline differ by; measures without a gate are missing.
+    It is the gate plus the difference between two runs of the baseline; measures without a gate are missing.
     """
     found = {}
     for measure in MEASURES:
@@ -142,7 +142,7 @@ def _outside(measure: Measure, level: str, features: Sequence[Feature], pixels: 
     if gate is None:
         return ""
     value, chance = getattr(pixels, measure.name), getattr(floor, measure.name)
-    if measure.loss(value) <= measure.loss(chance) + measure.loss(gate):  # never true of a floor that is not a number
+    if measure.loss(value) <= measure.loss(chance) + measure.loss(gate):  # never true for a floor that is not a number
         return ""
     by_chance = f" (two baseline runs: {measure.shown(chance)})" if measure.loss(chance) else ""
     return measure.outside.format(measure.shown(value), gate, gate - value) + by_chance

@@ -1,8 +1,8 @@
 """Whether pictures show what their prompts ask for, fact by fact, for models that learnt a world whose truth is known.
 
 A fact is a shape, a colour, a place, a count, a word; `sweep.checkpoints.world` reads it from the picture without any
-model. So is what the AR stage's image tokens say, where the engine kept them. What was found is stored in the cells'
-quality.json, by picture or tokens and prompt.
+model. The AR stage's image tokens are read in the same way, where the engine kept them. Results are stored in the
+cells' quality.json, by picture or tokens and prompt.
 """
 
 import functools
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 OUTSIDE = "outside_world"
-"""Code of the note that a model knows nothing of a prompt."""
+"""Code of the note that a model does not know a prompt."""
 
 TURNS = "turn_by_turn"
 """Code of the note that says how pictures fare from turn to turn."""
@@ -44,7 +44,7 @@ BREAKS = "breaks_facts"
 
 
 NAMES = {"words": "text", "words_colour": "colour of the text", "length": "length of the text", REST: "what was there"}
-"""Of facts whose kind is no word for people."""
+"""Names for people of facts whose kind reads differently."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Checked:
 
     facts: int
     wrong: tuple[Wrong, ...]
-    drift: float | None = None  # of a later turn, how far what no turn named is from the first source, in [0, 1]
+    drift: float | None = None  # for a later turn, how far what no turn named is from the first source, in [0, 1]
 
 
 Key = tuple[int, int]
@@ -89,8 +89,8 @@ class Checks:
     pictures: Mapping[Key, Checked]
     outside: int = 0
     tokens: Mapping[Key, tuple[Wrong, ...]] = field(default_factory=dict)  # of pictures whose AR tokens are known
-    handed_over: bool = True  # whether the DiT stage was given the tokens that the AR stage wrote, as far as is known
-    turns: Mapping[Key, int] = field(default_factory=dict)  # of edits in several turns, which one a picture is of
+    handed_over: bool = True  # whether the DiT stage received the tokens that the AR stage wrote, as far as is known
+    turns: Mapping[Key, int] = field(default_factory=dict)  # for edits in several turns, the turn of a picture
 
     @property
     def exact(self) -> frozenset[Key]:
@@ -108,18 +108,18 @@ class Checks:
 
     @property
     def said_wrong(self) -> dict[Key, list[str]]:
-        """Of pictures whose tokens are known, what these say otherwise than was asked."""
+        """Where the tokens of a picture differ from its prompt; only pictures whose tokens are known."""
         return {key: [wrong.text for wrong in found] for key, found in self.tokens.items()}
 
 
 def apply_to(cell: Cell) -> bool:
-    """Whether the pictures of this cell can be checked: its model learnt the world, and such pictures."""
+    """Whether the pictures of this cell can be checked: its model learnt the world, and pictures of this kind."""
     wanted = cell.config["model"].get("weights") and cell.config["workload"].get("checks")
     return bool(wanted) and untrained(cell) is None
 
 
 def untrained(cell: Cell) -> Finding | None:
-    """What a model that learnt the world was not trained for although this cell asks for it; None for other models."""
+    """What this cell needs that its model, which learnt the world, was not trained for; None for other models."""
     model, workload = cell.config["model"], cell.config["workload"]
     if not model.get("weights"):
         return None
@@ -153,7 +153,7 @@ def measure(folder: SweepFolder, plan: Plan, results: Mapping[str, RunResult | N
             for (cell, name, _), answer in zip(tasks, answers, strict=True):
                 if answer is not None:
                     found.setdefault(cell.key, {})[name] = answer
-    finally:  # an interrupted one keeps what it has
+    finally:  # an interrupted run keeps what it has
         image_pairs.save(folder, plan, found)
 
 
@@ -207,19 +207,19 @@ def _turn_notes(mine: Checks) -> list[Finding]:
     """How pictures fare from turn to turn."""
     if len(mine.by_turn) < 2:
         return []
-    told = []
+    texts = []
     for turn, each in mine.by_turn.items():
         right = sum(not one.wrong for one in each)
         drifts = [one.drift for one in each if one.drift is not None]
         far = f", drift {sum(drifts) / len(drifts):.4f}" if drifts else ""
-        told.append(f"turn {turn}: {right} of {len(each)} show what was asked{far}")
-    return [Finding(TURNS, "; ".join(told))]
+        texts.append(f"turn {turn}: {right} of {len(each)} show what was asked{far}")
+    return [Finding(TURNS, "; ".join(texts))]
 
 
 def notes(features: Sequence[Feature], mine: Checks) -> list[Finding]:
-    """What a reader should know of the prompts, and of pictures that do not show what their tokens say.
+    """What a reader should know about the prompts, and about pictures that do not show what their tokens say.
 
-    The latter is said of cells without features: what a feature breaks, `judge` says.
+    The latter is only for cells without features: `judge` reports what a feature breaks.
     """
     inexact = set() if features else mine.pictures.keys() - mine.exact
     found = broken_stage.drawn_wrong(inexact, mine.said_wrong, mine.handed_over)
@@ -236,10 +236,10 @@ def notes(features: Sequence[Feature], mine: Checks) -> list[Finding]:
 
 
 def judge(features: Sequence[Feature], mine: Checks | None, baseline: Checks | None) -> list[Finding]:
-    """What a feature breaks of the pictures that the baseline gets right, and whether the AR stage says what was asked.
+    """Pictures that the baseline gets right and a feature breaks, and whether the AR stage's tokens match the prompts.
 
-    The former is less what the feature mends: FAIL for several that are more than the gate of its most tolerant feature
-    allows, WARN for any. The latter is FAIL for many pictures, whatever the baseline's say.
+    Pictures that the feature mends are subtracted: FAIL for several that are more than the gate of its most tolerant
+    feature allows, WARN for any. Wrong tokens are FAIL for many pictures, regardless of the baseline's tokens.
     """
     if mine is None:
         return []
@@ -279,19 +279,19 @@ class _Made:
 
     @property
     def name(self) -> str:
-        """Of what its picture shows, in quality.json."""
+        """Key in quality.json of what its picture shows."""
         return f"facts:{self.digest}:{_hash(self.question.text)}"
 
     @property
     def tokens_name(self) -> str:
-        """Of what its tokens say."""
+        """Key in quality.json of what its tokens say."""
         return f"tokens:{'-'.join(map(str, self.tokens))}:{_hash(f'{token_checks.VERSION} {self.question.text}')}"
 
 
 def _missing(
     folder: SweepFolder, cell: Cell, result: RunResult
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any] | None]]]:
-    """Names of what quality.json lacks, and what finds it."""
+    """Names of what quality.json lacks, and functions that find it."""
     known: Mapping[str, Any] | None = None
     for one in _known(folder, cell, result):
         known = folder.load_quality(cell) if known is None else known
@@ -324,7 +324,7 @@ def _check(path: Path, digest: str, question: Question) -> dict[str, Any] | None
 
 
 def _check_tokens(tokens: Sequence[int], question: Question) -> dict[str, Any] | None:
-    """The same for image tokens; None for a number of them that is no picture's."""
+    """The same for image tokens; None for a number of tokens that no picture has."""
     try:
         return _stored(token_checks.facts(tokens, question.asked))
     except ValueError:

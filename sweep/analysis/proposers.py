@@ -1,4 +1,4 @@
-"""Cells that a sweep adds while it runs, because of what it has measured so far. The one way in which a plan grows.
+"""Cells that a sweep adds while it runs, because of what it has measured so far. The only way in which a plan grows.
 
 A proposer sees the plan and its results and names further cells; when all engines have ended, every proposer is asked,
 until none has anything to add. `repeat=auto` is the first (`adaptive_repeats`). Pure.
@@ -24,7 +24,7 @@ class Proposer(Protocol):
 
 
 class FurtherStarts:
-    """Fresh engine starts of cells that want more than one (`repeat`), and of the baselines that judge them."""
+    """Fresh engine starts of cells that need more than one (`repeat`), and of the baselines that judge them."""
 
     def applies(self, plan: Plan) -> bool:
         """As Proposer."""
@@ -36,7 +36,7 @@ class FurtherStarts:
 
 
 class Loads:
-    """Further loads, for searches (`load.search`). Groups have measured most of them by themselves when they end."""
+    """Further loads, for searches (`load.search`). Groups have already measured most of them when they end."""
 
     def applies(self, plan: Plan) -> bool:
         """As Proposer."""

@@ -1,7 +1,7 @@
 """What the loads of a sweep should show by the queueing model, and what they showed. Pure, over rows and results.
 
 A row is predicted for its own schedule: the requests that it sent, when they were due, and those of them that count.
-So nothing is left to the luck of arrivals, and what is off is the model's. `long_loads` is what the law alone says.
+So the luck of arrivals has no effect, and any error is the model's. `long_loads` is what the law alone predicts.
 """
 
 import itertools
@@ -29,7 +29,7 @@ OTHER_BATCHES = 0.1
 """How far the mean size of batches may be from the predicted one, relative, before it explains what is off."""
 
 OFF = "off_prediction"
-"""Code of the note that they are farther."""
+"""Code of the note that they are further off."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Rung:
     data: CellData
     station: Station
     predicted: Figures
-    saturated: bool  # by the model servers cannot do more, so that latency depends on how long the load lasts
-    own_source: bool  # service times are its own alone, so that only its waiting is predicted
-    came_per_s: float | None = None  # requests that came a second, of an open load
+    saturated: bool  # by the model, servers cannot do more, so latency depends on how long the load lasts
+    own_source: bool  # all service times are its own, so only its waiting is predicted
+    came_per_s: float | None = None  # requests that arrived per second, in an open load
 
     @property
     def measured(self) -> tuple[float | None, float | None]:
-        """p50 and p95 in seconds: from when a request was due, of a closed load from when it was sent."""
+        """p50 and p95 in seconds: from when a request was due, in a closed load from when it was sent."""
         names = ("e2e_with_queue_p50_s", "e2e_with_queue_p95_s") if self.is_open else ("latency_p50_s", "latency_p95_s")
         return self.row[names[0]], self.row[names[1]]
 
@@ -68,8 +68,8 @@ class Rung:
 
     @property
     def by_chance(self) -> bool:
-        """Whether p50 and p95, where they are not close, lie within what 95 % of such loads show, as well as service
-        times are known."""
+        """Whether p50 and p95, if not close, lie within what 95 % of such loads show, given how well service times are
+        known."""
         ranges = {"p50": self.predicted.p50_range_s, "p95": self.predicted.p95_range_s}
         measured = dict(zip(("p50", "p95"), self.measured, strict=True))
         far = [name for name, error in self.errors.items() if abs(error) > CLOSE]
@@ -77,7 +77,7 @@ class Rung:
 
     @property
     def off(self) -> bool:
-        """Whether it is farther from the prediction than it may be."""
+        """Whether it is further from the prediction than allowed."""
         return not self.saturated and any(abs(one) > CLOSE for one in self.errors.values())
 
 
@@ -96,17 +96,17 @@ class Queueing:
 
     @property
     def judged(self) -> list[Rung]:
-        """The loads that the model is held against: below saturation, with service times of another load."""
+        """The loads that test the model: below saturation, with service times of another load."""
         return [one for one in self.rungs if not one.saturated and one.errors and not one.own_source]
 
     @property
     def tells(self) -> bool:
-        """Whether it says more than was measured: a closed load from its own service times does not."""
+        """Whether it says more than was measured: a closed load predicted from its own service times does not."""
         return bool(self.judged) or bool(self.rungs and self.is_open)
 
     @property
     def law(self) -> Law | None:
-        """How requests arrive; None of closed loads and recorded times."""
+        """How requests arrive; None for closed loads and recorded times."""
         load = self.rungs[0].data.cell.config["load"]
         if load["name"] != "open" or load.get("trace"):
             return None
@@ -119,7 +119,7 @@ class Queueing:
 
     @property
     def text(self) -> str:
-        """For people: what it rests on, and how far off it is."""
+        """For people: what the prediction rests on, and how far off it is."""
         head = f"predicted from measured service times ({self.source.text})"
         if self.is_open:
             head += f": saturates at {self.rungs[0].station.saturates_at:.3g} requests/s"
@@ -153,12 +153,12 @@ def off_by(rung: Rung, name: str) -> str:
     error, level = rung.errors[name], rung.data.cell.run_config.load.level
     where = f"at {level} " if level else ""
     side = "above" if error > 0 else "below"
-    told = f"{rung.measured[number]:.3g} s, not {predicted:.3g} s"
-    return f"{where}{name} is {abs(error):.0%} {side} the prediction ({told})"
+    figures = f"{rung.measured[number]:.3g} s, not {predicted:.3g} s"
+    return f"{where}{name} is {abs(error):.0%} {side} the prediction ({figures})"
 
 
 def explained(rung: Rung) -> str:
-    """What could explain that a load is far from its prediction: chance, or that its batches took other times."""
+    """What could explain that a load is far from its prediction: chance, or batches that took different times."""
     if rung.by_chance:
         return "chance alone does as much to a load of so few requests"
     longer = service_sources.longer(rung.station.service, rung.data)
@@ -179,10 +179,10 @@ def explained(rung: Rung) -> str:
 
 
 def replayed(rung: Rung) -> tuple[float, float]:
-    """p50 and p95, in seconds, of an open load whose batches take the times that they took, in their order.
+    """p50 and p95, in seconds, of an open load whose batches take their measured times, in their order.
 
-    Pauses between them are its own as well. What the model says then rests on nothing but how requests wait, and
-    tells a wrong model from wrong service times.
+    The pauses between them are measured as well. So the prediction depends only on how requests wait, and
+    distinguishes a wrong model from wrong service times.
     """
     import numpy
 
@@ -217,7 +217,7 @@ def of(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], measured: Mapp
 
 
 def _family(cell: Cell) -> str:
-    """What cells share that differ in how heavy their load is, or in which part of a long load they are."""
+    """What cells share that differ only in how heavy their load is, or in which part of a long load they are."""
     load = {name: value for name, value in cell.config["load"].items() if name != "part"}
     return family_of(replace(cell, config={**cell.config, "load": load}))
 
@@ -241,7 +241,7 @@ def _queueing(
 
 
 def _rung(row: dict[str, Any], data: CellData, source: Source, station: Station) -> Rung | None:
-    """One load on a station; None of one without times."""
+    """One load on a station; None for one without times."""
     load = data.cell.config["load"]
     rate = None
     if load["name"] == "open":
@@ -269,7 +269,7 @@ def _schedule(data: CellData) -> "tuple[numpy.ndarray, numpy.ndarray]":
 
 
 def _scheduled(data: CellData, station: Station) -> tuple[Figures, float] | None:
-    """What the first start's requests should take, and how many came a second; None without times."""
+    """What the first start's requests should take, and how many arrived per second; None without times."""
     import numpy
 
     times, chosen = _schedule(data)
@@ -291,7 +291,7 @@ def closed(station: Station, in_flight: int, count: int) -> Figures:
 
 
 CURVE, HIGHEST, NEAR = 12, 0.96, 1.5
-"""Rates of the curve of an open ladder; share of what servers do at most up to which it goes, if that is nearer than
+"""Rates on the curve of an open ladder; share of the servers' highest rate up to which it goes, if that is nearer than
 NEAR times its heaviest load."""
 
 

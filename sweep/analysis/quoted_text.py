@@ -1,6 +1,6 @@
 """Text that a prompt quotes, and whether it is among the lines that were read in a picture. Pure functions.
 
-Exact but for spaces and for forms of one character (Unicode NFKC): `１` is 1, but O is not 0.
+Exact except for spaces and for forms of one character (Unicode NFKC): `１` is 1, but O is not 0.
 """
 
 import re
@@ -13,7 +13,7 @@ _QUOTED = re.compile(
 
 
 def quoted(prompt: str) -> tuple[str, ...]:
-    """The texts in quotation marks, in order; an apostrophe inside or after a word is none."""
+    """The texts in quotation marks, in order; an apostrophe inside or after a word is not one."""
     found = (next(text for text in match.groups() if text is not None) for match in _QUOTED.finditer(prompt))
     return tuple(text for text in found if plain(text))
 

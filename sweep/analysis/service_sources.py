@@ -1,8 +1,8 @@
 """Where the service times of a prediction come from: cells of the same configuration, the lightest load first. Pure.
 
 One rule for every quantity: it is taken from the lightest load that shows it at least FEWEST times. Loads count as
-lighter in this order: one request in flight, offline, open loads by rate, closed loads by requests in flight. What is
-light says how long a batch takes; only what is heavier forms larger batches.
+lighter in this order: one request in flight, offline, open loads by rate, closed loads by requests in flight. Light
+loads show how long a batch takes; only heavier ones form larger batches.
 """
 
 import json
@@ -22,10 +22,10 @@ from sweep.predict.service_times import ServiceTimes
 from sweep.results.records import RequestRow, RunResult
 
 FEWEST = 8
-"""Batches of one size, pauses or requests of a cell from which it is a source of them."""
+"""Fewest batches of one size, pauses or requests with which a cell is a source of them."""
 
 OVERLAP = 0.05
-"""Share of the DiT's time in which the AR stage works on another request, from which one queue is no model."""
+"""Share of the DiT's time in which the AR stage works on another request, from which one queue is not a model."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Shown:
 
 
 def same_server(cell: Cell) -> str:
-    """What cells share that are served alike: all of the configuration but when requests come and how many."""
+    """What cells share that are served alike: the whole configuration except when and how many requests arrive."""
     config = {name: value for name, value in cell.config.items() if name not in ("load", "group")}
     return json.dumps([config, cell.config["load"]["mix"] if _mixes(cell) else None], sort_keys=True, default=str)
 
@@ -138,7 +138,7 @@ def with_own_pause(service: ServiceTimes, data: CellData) -> ServiceTimes:
 
 
 def longer(service: ServiceTimes, data: CellData) -> float:
-    """How many times as long the batches of a cell took as batches of their sizes take by these service times."""
+    """Time that the batches of a cell took ÷ time that batches of their sizes take by these service times."""
     own = _shown(data).sizes
     expected = math.fsum(len(values) * service.mean_s(size) for size, values in own.items())
     return math.fsum(math.fsum(values) for values in own.values()) / expected if expected else math.inf
@@ -152,7 +152,7 @@ def _words(by_size: dict[int, list[float]], origin: dict[int, Cell]) -> str:
 
 
 def _shown(data: CellData) -> _Shown:
-    """Of all starts. Offline there is neither a pause nor anything outside."""
+    """What all starts show. Offline there are no pauses and no time outside."""
     sizes: dict[int, list[float]] = {}
     pauses: list[float] = []
     outside: list[float] = []
@@ -174,7 +174,7 @@ def _shown(data: CellData) -> _Shown:
 
 
 def _pauses(result: RunResult, together: dict[int, list[RequestRow]], batch: int, wait_ms: float) -> list[float]:
-    """Between two batches of which the second was there before the first was done, and waited for no company."""
+    """Pauses between two batches, where the second was there before the first was done and did not wait for company."""
     took_s = {batch.batch_index: batch.latency_s for batch in result.batches}
     known = sorted((own[0].start_s, index) for index, own in together.items() if index in took_s)
     found = []

@@ -1,7 +1,7 @@
 """Whether the stages of a model ran as asked: fields of model.stages against what was read back. Pure functions.
 
-A field that an engine drops would measure another cell under its name, so what was read back decides, not what was
-passed on. Knows no engine; settings are called as the engines record them (profiling.evidence).
+If an engine drops a field, it measures another cell under this name. So what was read back decides, not what was
+passed on. Knows no engine; settings have the names that engines record (profiling.evidence).
 """
 
 import math
@@ -14,29 +14,29 @@ from sweep.config.stages import PREFIX, device_numbers
 from sweep.findings import FAIL, WARN, Finding
 
 STAGE_NOT_ENGAGED = "stage_not_engaged"
-"""Code: a stage ran with another value than was asked for."""
+"""Code: a stage ran with a different value from the requested one."""
 
 ALIKE = {"fp8": "fp8_e4m3"}
 """Names of one value."""
 
 GPU = "gpu"
-"""Setting: the device of a rank, and with `ar_` before it of the AR stage."""
+"""Setting: the device of a rank; with the prefix `ar_`, of the AR stage."""
 
 Settings = Sequence[Mapping[str, str]]
-"""Of the ranks of a batch; those of the AR stage are with the first."""
+"""Settings of the ranks of a batch; the first rank also has those of the AR stage."""
 
 
 def asked(stages: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is set of a cell's model.stages, as `ar.max_model_len`; {} for plans of before there were any."""
+    """Fields of a cell's model.stages that are set, as `ar.max_model_len`; {} for plans from before there were any."""
     found: dict[str, Any] = {}
     for stage in ("ar", "dit"):
-        told = (stages or {}).get(stage) or {}
-        found |= {f"{stage}.{name}": value for name, value in told.items() if value is not None}
+        fields = (stages or {}).get(stage) or {}
+        found |= {f"{stage}.{name}": value for name, value in fields.items() if value is not None}
     return found
 
 
 def judge(stages: Mapping[str, Any] | None, starts: Sequence[Executed]) -> list[Finding]:
-    """What was asked of stages and was not so, or is not known to be."""
+    """Fields of stages that were set and did not take effect, or are not known to."""
     wrong: dict[str, Finding] = {}
     fields = asked(stages)
     for start in starts if fields else ():
@@ -69,13 +69,13 @@ def read_back(name: str, settings: Settings) -> str:
 
 def _not_so(name: str, value: Any, settings: Settings) -> Finding | None:
     found = read_back(name, settings)
-    told = f"{PREFIX}{name}={str(value).lower() if isinstance(value, bool) else value}"
+    setting = f"{PREFIX}{name}={str(value).lower() if isinstance(value, bool) else value}"
     if not found:
-        return Finding(UNVERIFIABLE, f"{told}: nothing was read back that shows it", WARN)
+        return Finding(UNVERIFIABLE, f"{setting}: nothing was read back that shows it", WARN)
     if _same(name, value, found):
         return None
     runs = found.lower() if found in ("True", "False") else found
-    return Finding(STAGE_NOT_ENGAGED, f"{told} did not engage: read back was {runs}", FAIL)
+    return Finding(STAGE_NOT_ENGAGED, f"{setting} did not engage: read back was {runs}", FAIL)
 
 
 def _same(name: str, value: Any, found: str) -> bool:

@@ -10,7 +10,7 @@ AR = ("ar_prefill", "ar_decode")
 DIT = ("text_encode", "image_encode", "denoise_step", "vae_decode")
 
 Spans = list[tuple[float, float]]
-"""Beginning and end in seconds; in order, and apart from one another."""
+"""Beginning and end in seconds; in order, without overlap."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Busy:
 
 
 def busy(phases: Iterable[PhaseRecord]) -> Busy | None:
-    """Of rank 0's phases on one clock; None unless there are two stages. A phase lasts as on the host or the GPU,
-    whichever is longer, because the host may go on while the GPU computes."""
+    """From rank 0's phases on one clock; None unless there are two stages. A phase lasts as long as
+    on the host or the GPU, whichever is longer, because the host may continue while the GPU computes."""
     ar: Spans = []
     dit: Spans = []
     for phase in phases:

@@ -1,7 +1,7 @@
 """Status of a finished cell: findings of evidence, images and speed. Pure functions over stored values.
 
 ERROR: did not finish. NOT RUN: the sweep ended before it. SKIP: decided by the plan. FAIL: a feature left no evidence
-that it engaged, images are outside a gate (`pixel_gates`), or they are no pictures. WARN: outside a warning gate,
+that it engaged, images are outside a gate (`pixel_gates`), or are not pictures. WARN: outside a warning gate,
 engaged in some batches only, or slower than the baseline beyond the A/A noise. PASS: the rest. Pixel differences
 between two baseline runs are not charged to any feature. The status is that of the gravest finding
 (`findings.status_of`).
@@ -45,8 +45,8 @@ def judge(
     difference from the baseline's images (None: no baseline), `floor` the difference between two runs of the baseline,
     which is never charged to a feature. `called` is the verdict of `paired` on the speed-up, `unjudged` why there is
     none although there is a speed-up. `images` is what is wrong with the images themselves (`image_faults`) or with
-    what they show (`prompt_checks`), `kept` whether the latter was looked at. `attached` is whether the cell ran on a
-    server that was there before, of which nobody here knows what it runs.
+    what they show (`prompt_checks`), `kept` whether the latter was checked. `attached` is whether the cell ran on a
+    server that was already running, so that what it runs is unknown.
     """
     evidence = [ranks for start in starts for ranks in start.batches]
     found = [dataclasses.replace(broken, status=FAIL) for one in evidence if (broken := broken_hand_over(one))][:1]

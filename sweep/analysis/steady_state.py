@@ -1,7 +1,7 @@
 """Which part of a load is its steady state: without its beginning, when the server fills up, and without its end.
 
-Pure, over the times of requests. Latencies are of the requests sent within the window, rates of those done within it:
-of a server that cannot keep up, the requests done would be the early and lucky ones.
+Pure, over the times of requests. Latencies cover the requests sent within the window, rates those done within it: if a
+server cannot keep up, the requests done would be the early and lucky ones.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sweep.results.records import RequestRow
 
 FEWEST = 8
-"""Requests sent and done within a window, below which the whole load is taken and said to be short."""
+"""Fewest requests sent and done within a window; below, the whole load is used and reported as short."""
 
 GROUP = 5
 """Requests whose mean is one value of the truncation rule, as its author proposes."""
@@ -31,7 +31,7 @@ class Window:
     @property
     def brief(self) -> bool:
         """Whether it is shorter than a latency: then those sent within it were served after it, and rates and latencies
-        are of different stretches."""
+        cover different stretches."""
         return bool(self.sent) and self.seconds * len(self.sent) < math.fsum(one.e2e_s for one in self.sent)
 
     @property
@@ -43,10 +43,10 @@ class Window:
 def window(requests: Sequence[RequestRow], concurrency: int | None, ramp_s: float = 0.0) -> Window | None:
     """The steady part of a load; None when it has no times.
 
-    It ends with the last request sent: then the server empties. `concurrency` is how many a closed load keeps in
-    flight, which come all at once at first: it begins when as many are done. An open one (None) begins where the mean
-    latency of what follows is known best (`truncated`). Neither begins before the load is as heavy as it gets, which
-    takes `ramp_s`.
+    It ends with the last request sent: then the server empties. `concurrency` is how many requests a closed load keeps
+    in flight. They arrive all at once at first, so its steady part begins when as many are done. That of an open load
+    (None) begins where the mean latency of what follows is known best (`truncated`). Neither begins before the load has
+    reached its full level, which takes `ramp_s`.
     """
     timed = [one for one in requests if one.sent_s is not None and one.done_s is not None]
     if not timed:
@@ -86,7 +86,7 @@ def truncated(values: Sequence[float]) -> int:
 
 
 def in_flight(found: Window) -> float:
-    """Requests that were under way within a window, on average over time; of those that were answered."""
+    """Requests that were under way within a window, on average over time; only those that were answered."""
     own = {id(one): one for one in (*found.sent, *found.done, *found.across)}.values()
     spent = [min(_done(one), found.to_s) - max(_sent(one), found.from_s) for one in own]
     return math.fsum(max(0.0, one) for one in spent) / found.seconds if found.seconds > 0 else 0.0

@@ -1,6 +1,6 @@
-"""Whether the number of denoising steps that was asked for took effect. Pure functions over stored values.
+"""Whether the requested number of denoising steps took effect. Pure functions over stored values.
 
-Two signs that it did not: the engine counted another number of steps, or another number makes the very same pictures.
+Two signs that it did not: the engine counted a different number of steps, or another number makes the same pictures.
 The second also works where nothing is counted.
 """
 
@@ -17,7 +17,7 @@ from sweep.plan.cells import AA, Cell
 from sweep.results.records import RunResult
 
 OTHER_STEPS = "other_steps"
-"""Code: the engine ran another number of denoising steps than was asked for."""
+"""Code: the engine ran a different number of denoising steps from the requested one."""
 
 NO_EFFECT = "steps_without_effect"
 """Code: fewer steps make pictures with the same pixels."""
@@ -26,13 +26,13 @@ ONE_LESS = 1
 """Some samplers leave out the last step, whose noise is 0."""
 
 ORDER = 2
-"""Samplers of second order call the DiT twice for each step that was asked for."""
+"""Second-order samplers call the DiT twice for each requested step."""
 
 
 def judge(results: Sequence[RunResult]) -> list[Finding]:
-    """FAIL where a batch ran another number of steps than its requests asked for; [] where it is right or not known."""
+    """FAIL where a batch did not run the number of steps of its requests; [] where it did or this is unknown."""
     for result in results:
-        wanted = result.requests[0].steps if result.requests else 0  # those of a cell ask for the same
+        wanted = result.requests[0].steps if result.requests else 0  # requests of a cell all have the same number
         for batch in result.batches:
             busiest = max(batch.evidence, key=_counted, default=None)  # some ranks leave the scheduler to another
             if not (wanted and busiest and busiest.denoise_steps) or _as_asked(busiest, wanted):
@@ -69,7 +69,7 @@ def _of_a_request(one: RankEvidence, requests: int) -> tuple[float, float]:
 
 
 def compare(rows: Sequence[dict[str, Any]], measured: Mapping[str, Measured]) -> None:
-    """Add a FAIL to the rows of cells whose pictures are those of a cell that differs in having fewer steps alone."""
+    """Add a FAIL to the rows of cells whose pictures are those of a cell that differs only in having fewer steps."""
     alike: dict[tuple[object, ...], list[tuple[dict[str, Any], Cell]]] = {}
     for row in rows:
         one = measured.get(row["cell_key"])
@@ -93,13 +93,13 @@ def _steps(cell: Cell) -> int:
 
 
 def _without_steps(cell: Cell) -> str:
-    """The same for cells that differ in their number of steps alone."""
+    """Equal for cells that differ only in their number of steps."""
     workload = {name: value for name, value in cell.config["workload"].items() if name != "steps"}
     return json.dumps({**cell.config, "workload": workload}, sort_keys=True, default=str)
 
 
 def _pictures(result: RunResult) -> tuple[object, ...]:
-    """What the stored pictures are; () if one is no picture, since two black ones are always the same."""
+    """What the stored pictures are; () if one is not a picture, since two black ones are always the same."""
     if any(request.image_fault for request in result.requests):
         return ()
     return tuple(sorted((*key, digest) for key, (_, digest) in image_pairs.stored_images(result).items()))

@@ -172,8 +172,8 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
     if result.trace:
         row["trace"] = f"{cell.folder}/{result.trace}"
     stages, ran = cell.config["model"].get("stages"), sweep.executed(cell.key)
-    told = (evidence_rules.describe_evidence(ran.total), stage_evidence.describe(stages, ran) if ran.batches else "")
-    row["evidence"] = "; ".join(filter(None, told))
+    parts = (evidence_rules.describe_evidence(ran.total), stage_evidence.describe(stages, ran) if ran.batches else "")
+    row["evidence"] = "; ".join(filter(None, parts))
     if result.cause == CUT_OFF and sweep.states.get(cell.key, {}).get("state") == "error":
         row["findings"].append(_absent(sweep.states[cell.key]))  # its result could not be stored
         return row
@@ -230,7 +230,7 @@ def _row(sweep: StoredSweep, cell: Cell, quality: Quality, pixels: Mapping[tuple
 
 
 def _turn_notes(sweep: StoredSweep, mine: Measured) -> list[Finding]:
-    """Of a cell with another one as baseline whose edits have several turns."""
+    """Notes on a cell with another one as baseline whose edits have several turns."""
     cell, baseline = mine.cell, sweep.measured.get(mine.cell.baseline_key)
     if baseline is None or cell.baseline_key == cell.key or not any(one.turn for one in mine.results[0].requests):
         return []
@@ -288,7 +288,7 @@ def _absent(last: Mapping[str, Any]) -> Finding:
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
     """1 when any cell is FAIL, ERROR or NOT RUN, else 0.
 
-    What a budget left out was left out as it was told to, unless that is everything.
+    Cells that a budget left out do not count, unless nothing was measured.
     """
     left_out = [row.get("reason_code") == BUDGET for row in rows]
     bad = any(row["status"] in EXITS_WITH_1 and not left for row, left in zip(rows, left_out, strict=True))

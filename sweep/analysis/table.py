@@ -1,6 +1,6 @@
-"""Summary rows as a table for other programs: what summary.csv and every data frame hold, and nothing else does.
+"""Summary rows as a table for other programs: the form of summary.csv and every data frame, and of nothing else.
 
-Inside, the features of a baseline are "". A table says `baseline`, because pandas and SQL leave rows with an empty key
+Internally, a baseline's features are "". A table says `baseline`, because pandas and SQL leave rows with an empty key
 out of their groups. Pure.
 """
 

@@ -17,16 +17,16 @@ from sweep.plan.cells import AA, Cell
 from sweep.results.records import DONE, RunResult
 
 CONFIDENCE = 0.99
-"""Of a slope's interval: a long load has three, and is watched for what is rare."""
+"""Confidence of a slope's interval: a long load has three slopes, and is watched for rare changes."""
 
 WORTH = 0.02
-"""Change over the whole load, relative, below which a slope is not named however well it is known."""
+"""Change over the whole load, relative, below which a slope is not reported, however well it is known."""
 
 LEAST_GB = 0.010
-"""The same of memory: allocators grow by a few megabytes and stop."""
+"""The same for memory: allocators grow by a few megabytes and stop."""
 
 BLOCKS, PARTS = 8, 4
-"""Fewest means of latency, and fewest parts of one engine start, that a slope is of."""
+"""Fewest means of latency, and fewest parts of one engine start, for a slope."""
 
 REQUESTS_IN_BLOCK = 10
 
@@ -45,7 +45,7 @@ class Slope:
 
 @dataclass(frozen=True)
 class Trend:
-    """What became of one cell under a long load."""
+    """How one cell changed under a long load."""
 
     name: str
     root: str  # key of its first part
@@ -58,7 +58,7 @@ class Trend:
 def slope(xs: Sequence[float], ys: Sequence[float]) -> Slope | None:
     """Least squares; None for fewer than 4 values or without a spread of x.
 
-    The interval is Student's, of as many values as neighbouring residuals leave independent (lag-1 autocorrelation).
+    The interval is Student's, for as many values as are independent by the residuals' lag-1 autocorrelation.
     """
     count = len(xs)
     if count < 4:
@@ -110,7 +110,7 @@ def _trend(root: Cell, parts: Sequence[tuple[Cell, RunResult]]) -> Trend:
 
 
 def _begins(lengths: Sequence[float]) -> list[float]:
-    """When each part begins, if one followed the other at once: pauses are no load."""
+    """When each part begins, if one followed the other at once: pauses are not load."""
     found, total = [], 0.0
     for length in lengths:
         found.append(total)

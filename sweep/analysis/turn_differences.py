@@ -1,6 +1,6 @@
 """How far pictures of edits in several turns are from the baseline's, turn by turn: what one changes, the next edits.
 
-Reads differences that `image_pairs` has stored. Knows no world: it says so of any model.
+Reads differences that `image_pairs` has stored. Knows no world, so it works for any model.
 """
 
 from collections.abc import Mapping
@@ -36,5 +36,5 @@ def note(differences: Mapping[int, float]) -> list[Finding]:
     """[] where all pictures are the baseline's."""
     if len(differences) < 2 or not any(differences.values()):
         return []
-    told = ", ".join(f"{value:.4f}" for value in differences.values())
-    return [Finding(BY_TURN, f"mean difference from the baseline in turns 1 to {max(differences)}: {told}")]
+    values = ", ".join(f"{value:.4f}" for value in differences.values())
+    return [Finding(BY_TURN, f"mean difference from the baseline in turns 1 to {max(differences)}: {values}")]

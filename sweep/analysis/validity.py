@@ -49,9 +49,9 @@ def _noise(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def doubt_baselines(rows: Sequence[dict[str, Any]], cells: Mapping[str, Cell], interleaved: Set[str]) -> None:
-    """Mark speed-ups over a baseline that cannot be trusted itself, but for cells with an interleaved one.
+    """Mark speed-ups over a baseline that cannot be trusted itself, except for cells with an interleaved one.
 
-    Nor can one be that lost requests under load: the others then had the server for themselves.
+    A baseline that lost requests under load cannot be trusted either: its other requests had the server to themselves.
     """
     lost = {row["cell_key"]: [one for one in row["findings"] if one.code == REQUESTS_FAILED] for row in rows}
     doubts = {row["cell_key"]: (*row["doubts"], *lost[row["cell_key"]]) for row in rows}

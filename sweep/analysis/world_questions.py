@@ -1,8 +1,8 @@
 """What a request asks of a model that learnt the world: the facts that its picture must show.
 
-A sentence asks for a scene. An instruction asks for what its source picture shows, changed: that scene is read from the
-picture itself, so that any picture of the world can be edited and checked. Of several turns, the first source and all
-instructions so far say what must be seen, and the picture of the turn before which places must be as they were.
+A sentence describes a scene. An instruction changes what its source picture shows: that scene is read from the picture
+itself, so any picture of the world can be edited and checked. With several turns, the first source and all instructions
+so far say what must be seen; the previous turn's picture says which places must be as they were.
 """
 
 import contextlib
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 class Question:
     """What one request asks for."""
 
-    text: str  # equal for equal questions, whatever the seed
+    text: str  # equal for equal questions, regardless of the seed
     asked: Asked  # what the picture must show
     facts: "Callable[[np.ndarray], list[Fact]]"
     """Every fact of it, for a picture (64 · n, 64 · n, 3) in [0, 1]; ValueError for other shapes."""
 
     drift: "Callable[[np.ndarray], float | None] | None" = None
-    """Of a later turn: how far its chain has changed what no turn named (`edit_checks.drift`)."""
+    """For a later turn: how far its chain has changed what no turn named (`edit_checks.drift`)."""
 
 
 def of(folder: SweepFolder, cell: Cell, result: RunResult, request: RequestRow) -> Question | None:
-    """None where the model knows nothing of what is asked."""
+    """The question of a request; None where the model does not know what it asks."""
     index = request.prompt_index
     prompt = result.prompts[index] if index < len(result.prompts) else ""
     if not edits_in(cell):
@@ -75,7 +75,7 @@ def first_source(folder: SweepFolder, cell: Cell, index: int) -> Path | None:
 
 
 def source_path(folder: SweepFolder, cell: Cell, result: RunResult, request: RequestRow) -> Path | None:
-    """The picture that a request edits; None where it draws from text alone, or where that is not known."""
+    """The picture that a request edits; None where it draws from text alone, or where that is unknown."""
     if cell.config["workload"].get("task", TASKS[0]) == TASKS[0]:
         return None
     if not edits_in(cell):

@@ -26,13 +26,13 @@ class EngineConfig:
     request_timeout_s: float = 300.0  # for one batch
     collective_timeout_s: float = 120.0  # how long ranks wait for one another
     # vllm_omni only
-    args: dict[str, Any] = field(default_factory=dict)  # further keyword arguments, passed on as they are
+    args: dict[str, Any] = field(default_factory=dict)  # further keyword arguments, passed on unchanged
     max_num_seqs: int = 8  # largest number of requests that run as one batch
     placement: str = "shared"  # shared: AR and DiT stage on the same GPUs; split: the AR stage on a GPU of its own
     plugin: bool = True  # record phases and evidence inside the workers
     # endpoint only
-    url: str | None = None  # http://HOST:PORT of the server; of replicas all, with spaces between them
-    served_model: str | None = None  # what it calls its model; None: the first that it names
+    url: str | None = None  # http://HOST:PORT of the server; for replicas all of them, separated by spaces
+    served_model: str | None = None  # its name for the model; None: the first that it lists
     api_key_env: str | None = None  # environment variable that holds its key
 
     def __post_init__(self) -> None:

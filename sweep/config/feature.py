@@ -18,7 +18,7 @@ class Gate:
     fail_psnr_db: float | None = None
     warn_ssim: float | None = None  # lowest mean SSIM, at most 1
     fail_ssim: float | None = None
-    fail_broken: float = 0.05  # share of pictures that may stop showing what was asked, where that can be checked
+    fail_broken: float = 0.05  # share of pictures that may stop matching their prompts, where that can be checked
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -32,10 +32,10 @@ class Gate:
 
 LOSSY_GATE = {"warn_mean_diff": 0.1, "fail_mean_diff": 0.25}
 LOSSLESS_GATE = {"fail_mean_diff": 0.005, "fail_max_diff": 0.05}
-"""What a feature's file need not say. Reduction order moves ulysses, ring and tp by about 0.0023 in bf16."""
+"""Gates that a feature's file may leave out. Reduction order moves ulysses, ring and tp by about 0.0023 in bf16."""
 
 WARN_PSNR_DB = 30.0
-"""Likewise, of lossy features; sweeps that were stored before this gate are judged without it. docs/verdicts.md says
+"""Likewise, for lossy features; sweeps that were stored before this gate are judged without it. docs/verdicts.md says
 where it comes from."""
 
 
@@ -57,6 +57,6 @@ class Feature:
     unsupported: Any = ""  # why other families are skipped: text, engine -> text, or engine -> family -> text
     evidence: str = ""  # rule of sweep/analysis/evidence.py that shows it engaged; or engine -> rule
     limits: dict[str, list[Any]] = field(default_factory=dict)  # option -> [lowest, highest]
-    predict: Any = None  # what it changes of the work, as sweep/predict/effects.py reads it; None: nobody has said
+    predict: Any = None  # how it changes the work, as sweep/predict/effects.py reads it; None: unknown
     gate: Gate = field(default_factory=Gate)
     options: dict[str, Any] = field(default_factory=dict)

@@ -23,8 +23,8 @@ DATA_SHEET, DRIVER, LIST_PRICE, MEASURED, GIVEN = (
     "given",
 )
 GRADES = (DATA_SHEET, DRIVER, LIST_PRICE, MEASURED, GIVEN)
-"""How a figure of hardware is known: from the maker, as a driver reports it, as somebody asks for it, measured, or
-given on the command line."""
+"""How a figure of hardware is known: from the maker, as a driver reports it, from a price list, measured, or given
+on the command line."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Origin:
 
     grade: str = DATA_SHEET
     source: str = ""  # document, page or command
-    date: str = ""  # YYYY-MM-DD that it was published, read or measured; "" where the source has a version of its own
+    date: str = ""  # YYYY-MM-DD of publishing, reading or measuring it; "" where the source has a version of its own
 
     def __post_init__(self) -> None:
         require(
@@ -65,7 +65,7 @@ class Hardware:
 
     name: str = AUTO
     gpus: int | None = None  # devices to use; on a CPU: ranks that may run at once (None: one per core)
-    price_per_gpu_hour: float | None = None  # for cost_per_image, in your currency; the files' are in USD
+    price_per_gpu_hour: float | None = None  # for cost_per_image, in your currency; in USD in the shipped files
     kind: str = "cuda"  # cuda, or cpu: what the figures are of
     match: list[str] = field(default_factory=list)  # whole names of such a device as drivers report them
     peak_tflops: dict[str, float] = field(default_factory=dict)  # dtype (DTYPES) -> 10^12 operations a second, dense

@@ -1,4 +1,4 @@
-"""Group `load`: how requests arrive, how they differ, and what they have to meet."""
+"""Group `load`: how requests arrive, how they differ, and which limits they have to meet."""
 
 from dataclasses import dataclass, field
 
@@ -13,9 +13,9 @@ SIZES = (FIXED, PARETO, CHOICE)
 class Mix:
     """How the requests of a load for images differ from one another, all drawn from `seed`."""
 
-    edits: float | None = None  # share of requests that edit a picture, where the workload asks for pictures from text
+    edits: float | None = None  # share of requests that edit a picture, where the workload makes pictures from text
     prompts: str | None = None  # file of instructions for the edits, as workload.prompts; None: the shipped ones
-    upload: int | None = None  # side in pixels of the pictures that edits send; None: as large as the one asked for
+    upload: int | None = None  # side in pixels of the pictures that edits send; None: as large as the result
     mask: str | None = None  # image file that edits send as `mask`, to servers that take one
     sizes: str = FIXED  # fixed: workload.width × height; pareto, choice: squares of sides that are drawn
     sides: list[int] = field(default_factory=list)  # choice: these sides in pixels, equally likely
@@ -64,9 +64,9 @@ class Slo:
 
 @dataclass
 class Load:
-    """How requests arrive. Offline the engine is given one batch after another; else it is served over HTTP."""
+    """How requests arrive. Offline, the engine gets one batch after another; else it is served over HTTP."""
 
-    name: str = "offline"  # offline, closed (as many in flight as may be), open (due at times of their own)
+    name: str = "offline"  # offline, closed (max_concurrency in flight), open (due at given times)
     max_concurrency: int | None = None  # most requests in flight; closed needs it, open has no limit without it
     request_rate: float | None = None  # open: requests a second, on average
     arrivals: str = "poisson"  # open: constant, poisson, gamma, burst
@@ -75,10 +75,10 @@ class Load:
     trace: str | None = None  # open: file of recorded arrival times instead of a rate
     num_requests: int | None = None  # None: enough for a steady state (`requests`)
     clients: int = 1  # processes that send the requests
-    ramp_s: float = 0.0  # how long the load takes to become as heavy as it is
+    ramp_s: float = 0.0  # how long the load takes to reach its full level
     warmup_requests: int = 2  # sent first and left out
     batch_wait_ms: float = 0.0  # how long the first request of a batch waits for company
-    queue: int = 1024  # requests that may wait in the server; it answers more with 429
+    queue: int = 1024  # requests that may wait in the server; it answers further ones with 429
     slo: Slo = field(default_factory=Slo)
     mix: Mix = field(default_factory=Mix)
     attain: float = 0.95  # share of requests that has to meet the SLO
@@ -86,9 +86,9 @@ class Load:
     # request rate that meets the SLO) or soak (the same load again and again, part by part); "" for nothing.
     search: str = ""
     precision: float = 0.05  # search=slo: ends when that rate is known to this, relative
-    most: float = 64  # of max_concurrency or request_rate that a search goes up to
+    most: float = 64  # highest max_concurrency or request_rate of a search
     duration_s: float | None = None  # how long requests are sent; None: until num_requests are
-    parts: int = 24  # search=soak: how often; each is kept when it is done
+    parts: int = 24  # search=soak: number of parts; each is stored when it is done
     part: int = 0  # search=soak: which one this is, counted from 0
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class Load:
 
     @property
     def level(self) -> str:
-        """How heavy it is: `4 in flight`, `2/s`; "" offline and for a recorded trace. Of a soak, which part it is."""
+        """How heavy it is: `4 in flight`, `2/s`; "" offline and for a recorded trace. For a soak, which part it is."""
         if self.search == "soak":
             return f"part {self.part + 1}"
         if self.name == "closed":
@@ -140,5 +140,5 @@ class Load:
 
     @property
     def requests(self) -> int:
-        """How many are sent: as asked, else 24 after the first ones that fill a server and before the last ones."""
+        """How many are sent: num_requests, else 24 after the first ones that fill a server and before the last ones."""
         return self.num_requests or (64 if self.max_concurrency is None else 24 + 3 * self.max_concurrency)

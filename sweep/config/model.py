@@ -1,4 +1,4 @@
-"""Group `model`: what is generated with, its published shapes, and the tasks that a model can do."""
+"""Group `model`: which model generates, its published shapes, and the tasks that a model can do."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,7 @@ class Stack:
     vocab: int = 0  # output vocabulary; 0 for a stack that emits no tokens
     head_dim: int = 0  # width of a head; 0: hidden ÷ heads
     gated: bool = False  # its feed-forward has a third matrix (SwiGLU, gated GELU)
-    tokens: int = 0  # of a text encoder: prompts are padded to so many; 0: they are not
+    tokens: int = 0  # in a text encoder: prompts are padded to so many; 0: they are not
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -63,7 +63,7 @@ class Vision(Stack):
 
     patch: int = 14  # pixels on a side of a patch
     merge: int = 2  # patches on a side that become one token
-    window: int = 112  # pixels on a side of what attention stays inside of
+    window: int = 112  # pixels on a side of the windows that attention stays inside
     whole_layers: int = 0  # of `layers`: those whose attention sees the whole picture
 
 
@@ -94,7 +94,7 @@ class Model:
     family: str = "???"  # code path: glm_image, qwen_image, flux, …
     summary: str = ""  # one line for the reader
     embedded: bool = False  # tiny: its weights are made from a seed at first use, or come with the package
-    weights: str = ""  # of an embedded model: the trained ones that it has; "" for random ones
+    weights: str = ""  # name of an embedded model's trained weights; "" for random ones
     repo: str = ""  # where the published checkpoint lives (never downloaded by us)
     path: str | None = None  # folder of a checkpoint on this machine
     tasks: list[str] = field(default_factory=lambda: ["text_to_image"])  # text_to_image, image_edit, text
@@ -103,7 +103,7 @@ class Model:
     patch: int = 2  # DiT patch, latent pixels
     vae_scale: int = 8  # pixels per latent pixel
     memory_gb: float = 0.0  # GPU memory that the weights need in bf16, GB
-    edit_pixels: int = 0  # to about so many pixels its pipeline scales a picture to edit; 0: it does not scale it
+    edit_pixels: int = 0  # its pipeline scales a picture to edit to about so many pixels; 0: it does not
     ar: Stack | None = None
     dit: Dit | None = None
     text_encoder: Stack | None = None
@@ -111,8 +111,8 @@ class Model:
     vae: Vae | None = None
     stages: Stages = field(default_factory=Stages)  # how its stages are started and sampled, where it has several
     own: dict[str, Any] = field(default_factory=dict)
-    """Steps and guidance that it was distilled to (OWN). They take the place of those in a workload's file;
-    `workload.steps=20` on the command line, or in a study, goes over both."""
+    """Steps and guidance that it was distilled to (OWN). They replace those in a workload's file;
+    `workload.steps=20` on the command line, or in a study, overrides both."""
 
     source: str = ""  # where the shapes come from
 

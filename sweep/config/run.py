@@ -18,13 +18,13 @@ from sweep.refusals import require
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 INSTALLED = (_PACKAGE / "conf").is_dir()
-"""Whether this is an installed package and no checkout."""
+"""Whether this is an installed package and not a checkout."""
 
 CONF = (_PACKAGE if INSTALLED else _PACKAGE.parent) / "conf"
 """The configuration files: inside the package when installed, next to it in a checkout."""
 
 ADD_ONS = ("base", "add")
-"""Words of a sweep that are no fields: it measures what each feature set of `add` adds to the one of `base`."""
+"""Words of a sweep that are not fields: it measures what each feature set of `add` adds to the one of `base`."""
 
 PROFILES = ("off", "nsys", "torch")
 MOST_STARTS = 1000
@@ -53,16 +53,16 @@ class RunConfig:
     repeat: int | str = 1  # multirun: engine starts per cell; auto: until `precision` is reached
     precision: float = 0.05  # target half-width of a speed-up's 95 % interval, relative (0.05 is ±5 %)
     max_repeat: int = 4  # most engine starts per cell with repeat=auto
-    budget: str | None = None  # 90s, 20min, 2h: run what tells most first, and start nothing that would not fit
-    skip_oom: bool = False  # SKIP cells that by prediction do not fit into the memory of the device
+    budget: str | None = None  # 90s, 20min, 2h: run the most telling cells first, and start nothing that would not fit
+    skip_oom: bool = False  # SKIP cells that are predicted not to fit into the memory of the device
     clip: str | None = None  # folder of a CLIP checkpoint: adds each image's similarity to the baseline's image
     ocr: bool = False  # read the text in pictures whose prompts quote text; needs the extra `ocr`
     combine: int = 1  # multirun: 2 adds all pairs of the listed features, 3 also all triples, …
     profile: str = "off"  # nsys: record the measured requests; torch: the first batch. Speed is then not judged
     dry_run: bool | int | str = False  # print the plan and run nothing; json: as plan.json has it, for programs
-    allow_empty: bool = False  # a sweep of which nothing can run is no error: its cells are SKIP in the tables
+    allow_empty: bool = False  # a sweep in which nothing can run is not an error: its cells are SKIP in the tables
     plots: bool = True  # draw plots and report.html when the sweep ends
-    metadata: dict[str, Any] = field(default_factory=dict)  # whatever describes the run; kept with every result
+    metadata: dict[str, Any] = field(default_factory=dict)  # anything that describes the run; stored with every result
     group: int | None = None  # internal: number of the group that a launched job runs
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """How the stages of a model are started and sampled: `model.stages.ar.max_model_len=8192`; part of the schema of a run.
 
-Knows nothing of what an engine makes of a field. A field that is not set is left to the engine, whose defaults
+Does not know how an engine uses a field. A field that is not set is left to the engine, whose defaults
 docs/gpu-host.md lists.
 """
 
@@ -15,7 +15,7 @@ PREFIX = "model.stages."
 """What the fields here begin with on the command line."""
 
 KV_DTYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2")
-"""What keys and values of an AR stage are kept in; auto: the model's dtype."""
+"""Dtypes of the KV cache of an AR stage; auto: the model's dtype."""
 
 CONNECTORS = (
     "shared_memory",
@@ -61,7 +61,7 @@ class ArStage:
     max_num_batched_tokens: int | None = None  # most tokens of one step; longer prompts are read in chunks
     max_num_seqs: int | None = None  # most requests that are written at once; None: engine.max_num_seqs
     enforce_eager: bool | None = None  # no CUDA graphs
-    enable_prefix_caching: bool | None = None  # keep the KV cache of a prompt for others that begin alike
+    enable_prefix_caching: bool | None = None  # keep the KV cache of a prompt for others with the same prefix
     kv_cache_dtype: str | None = None  # of the KV cache (KV_DTYPES)
     block_size: int | None = None  # tokens of a block of the paged KV cache
     # Sampling.

@@ -11,17 +11,17 @@ _PART = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(_UNITS_S)})")
 
 def seconds_of(text: str, name: str) -> float:
     """`90s`, `20min`, `2h` or `1h30min` in seconds. Raises ConfigError, which names the field."""
-    told = text.replace(" ", "")
-    parts = _PART.findall(told)
+    plain = text.replace(" ", "")
+    parts = _PART.findall(plain)
     meant = "a time in s, min or h, as in 90s, 20min or 1h30min"
-    require(bool(parts) and _PART.sub("", told) == "", f"{name}={text}: give it {meant}")
+    require(bool(parts) and _PART.sub("", plain) == "", f"{name}={text}: give it {meant}")
     found = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     require(found > 0, f"{name}={text}: must be more than 0; give it {meant}")
     return found
 
 
 def at_home(path: str | None) -> str | None:
-    """`~/x` as a whole path, which no shell makes of it behind a `=`; others as they are. Raises ConfigError."""
+    """`~/x` as a full path, since shells do not expand it after a `=`; others unchanged. Raises ConfigError."""
     if path is None or not path.startswith("~"):
         return path
     try:

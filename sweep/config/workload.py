@@ -6,7 +6,7 @@ from sweep.config.model import EDITS, TASKS, TEXT
 from sweep.refusals import require
 
 WORLD_TURNS = "world_turns"
-"""The shipped edits of several turns, with pictures of their own; other sets are prompts alone."""
+"""The shipped edits of several turns, with pictures of their own; other sets have only prompts."""
 
 PROMPT_SETS = ("world", "world_edits", WORLD_TURNS, "short", "mixed", "long")
 
@@ -28,7 +28,7 @@ class Workload:
     prompt: str | None = None  # a single prompt instead of a file
     prompt_set: str = "short"  # shipped prompts: world, world_edits, world_turns, short, mixed, long
     num_prompts: int | None = None  # None: all prompts of a file or lines of a folder of yours, else `shipped_prompts`
-    shipped_prompts: int = 4  # how many of the shipped prompts, or how often a single `prompt`, where none is said
+    shipped_prompts: int = 4  # how many of the shipped prompts, or how often a single `prompt`, without num_prompts
     prompt_tokens: int | None = None  # pad or trim each prompt to this many tokens of the model's tokenizer
     negative_prompt: str | None = " "
     input_image: str | None = None  # file for image_edit; None: an image generated from the seed
@@ -39,7 +39,7 @@ class Workload:
     height: int = 64  # pixels
     steps: int = 8  # denoising steps
     guidance_scale: float = 4.0  # classifier-free guidance (true_cfg_scale on Qwen-Image); 1 disables it
-    checks: bool = True  # see whether pictures show what was asked, where the model learnt a world that can be checked
+    checks: bool = True  # check whether pictures match prompts, where the model learnt a world that can be checked
     seeds_per_prompt: int = 1
     repeats: int = 3  # how often the same requests are measured
     # text only
@@ -72,9 +72,9 @@ class Workload:
         self._check_edits()
 
     def number_of(self, there: int) -> int:
-        """How many prompts a cell generates where `there` distinct ones are: as said, else a file's whole content.
+        """How many prompts a cell generates out of `there` distinct ones: as configured, else a file's whole content.
 
-        Of edits in a folder it is lines, each with all its turns.
+        For edits in a folder it counts lines, each with all its turns.
         """
         if self.num_prompts is not None:
             return self.num_prompts

@@ -42,7 +42,7 @@ def cuda_device_count() -> int:
 
 @functools.cache
 def _gpu_uuids() -> tuple[str, ...] | None:
-    """UUIDs of all GPUs in NVML's order, "" where the driver does not tell; None without driver or library."""
+    """UUIDs of all GPUs in NVML's order, "" where the driver does not report them; None without driver or library."""
     try:
         import pynvml
 
@@ -57,10 +57,10 @@ def _gpu_uuids() -> tuple[str, ...] | None:
 
 def _uuid(pynvml: Any, index: int) -> str:
     try:
-        told = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
+        uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
     except Exception:  # an old driver
         return ""
-    return told.decode() if isinstance(told, bytes) else str(told)
+    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ class VisibleGpu:
     """A GPU that CUDA_VISIBLE_DEVICES lets a process see."""
 
     name: str  # as the variable may name it
-    index: int | None  # NVML's; None for a MIG slice, and for a UUID where the driver tells none
+    index: int | None  # NVML's; None for a MIG slice, and for a UUID where the driver reports none
 
 
 def visible_gpus() -> tuple[VisibleGpu, ...] | None:
-    """What CUDA_VISIBLE_DEVICES lets a process see; None when it is not set, which is all."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return None if told is None else as_cuda_reads(told, _gpu_uuids())
+    """What CUDA_VISIBLE_DEVICES lets a process see; None when it is not set, so that all are visible."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if value is None else as_cuda_reads(value, _gpu_uuids())
 
 
-def as_cuda_reads(told: str, uuids: Sequence[str] | None) -> tuple[VisibleGpu, ...]:
+def as_cuda_reads(value: str, uuids: Sequence[str] | None) -> tuple[VisibleGpu, ...]:
     """CUDA_VISIBLE_DEVICES as CUDA reads it, on a machine with these GPUs (None: unknown ones).
 
     Numbers, or UUIDs that may be cut short, or MIG slices, but no mixture. The first entry that names no GPU hides
@@ -85,7 +85,7 @@ def as_cuda_reads(told: str, uuids: Sequence[str] | None) -> tuple[VisibleGpu, .
     `torch.cuda._parse_visible_devices` and the CUDA programming guide, "CUDA Environment Variables".
     """
     found: list[VisibleGpu] = []
-    entries = [entry.strip() for entry in told.split(",")]
+    entries = [entry.strip() for entry in value.split(",")]
     prefix = next((prefix for prefix in ("GPU-", "MIG-") if entries[0].startswith(prefix)), "")
     for entry in entries:
         gpu = _named(entry, prefix, uuids)
@@ -151,7 +151,7 @@ def _without_maker(name: str) -> str:
 
 
 def cpu_name() -> str:
-    """As Linux names the processor, else what Python knows of it."""
+    """The processor's name from Linux, else from Python."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

@@ -16,7 +16,7 @@ COMMIT = re.compile(r"[0-9a-f]{7,64}")
 def folder_of(asked: str, field: str) -> str:
     """The folder that `asked` means: itself where that is a folder or no Hub id, else that id's snapshot in the cache.
 
-    `field` is named in what goes wrong. Raises ConfigError with the command that downloads what is not there whole.
+    `field` is named in errors. Raises ConfigError, with the download command, if the snapshot is missing or incomplete.
     """
     if not HUB_ID.fullmatch(asked) or Path(asked).exists():
         return asked
@@ -51,6 +51,6 @@ def _snapshot(repository: Path) -> Path | None:
 
 
 def _is_incomplete(snapshot: Path) -> bool:
-    """Whether a file is linked that is not there, or none is."""
+    """Whether a link leads to a missing file, or there are no files."""
     files = [path for path in snapshot.rglob("*") if not path.is_dir()]
     return not files or not all(path.exists() for path in files)

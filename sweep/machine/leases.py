@@ -24,10 +24,10 @@ LEASES_VARIABLE = "SWEEP_LEASES"
 
 
 def lease_folder() -> Path:
-    """Where all sweeps of this user on this machine keep their locks, whatever their temporary folders are.
+    """Where all sweeps of this user on this machine keep their locks, regardless of their temporary folders.
 
-    Everybody can write to /tmp, so what is there under our name may be another user's, or lead elsewhere; then it is
-    not used. Raises OSError when no place can be used.
+    Any user can write to /tmp, so a folder there with our name may be another user's, or a link; then it is not used.
+    Raises OSError when no place can be used.
     """
     if chosen := os.environ.get(LEASES_VARIABLE):
         folder = Path(chosen)
@@ -54,7 +54,7 @@ def _other() -> Path:
 
 
 def _wrong_with(folder: Path) -> str:
-    """Why a folder cannot hold our locks; "" when it can. It is made, and closed to others, if need be."""
+    """Why a folder cannot hold our locks; "" when it can. It is made, and closed to others, if needed."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
@@ -73,12 +73,12 @@ def _wrong_with(folder: Path) -> str:
 
 @functools.cache
 def _say(line: str) -> None:
-    """Once a process."""
+    """Print a line once per process."""
     complain(f"sweep: {line}")
 
 
 def open_lock(path: Path) -> int:
-    """A lock file, made if need be, and never through a link. Raises OSError."""
+    """Open a lock file, made if needed, and never through a link. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
@@ -122,7 +122,7 @@ def lease(
 
 
 def _device_name(kind: str, number: int) -> str:
-    """The same for every sweep that uses this device, whatever part of the machine it sees."""
+    """The same for every sweep that uses this device, regardless of which devices it sees."""
     if kind != "cuda":
         return f"{kind}{number}"
     visible = visible_gpus()

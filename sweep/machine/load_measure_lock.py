@@ -1,7 +1,7 @@
 """Loading and measuring take turns on a machine: no engine is measured while another one loads, and vice versa.
 
 On GPUs a launcher may run groups side by side. An engine that loads (imports, reads weights, compiles kernels) slows
-down what its neighbours' hosts do: launches of a DiT that is split over two GPUs took 90 ms instead of 35 ms a forward
+down its neighbours' host work: launches of a DiT that is split over two GPUs took 90 ms instead of 35 ms a forward
 (docs/results/). Engines that measure leave each other alone, and so do engines that load.
 """
 

@@ -1,6 +1,6 @@
-"""`base=A add=B,C`: which cells a sweep has that asks what B and C add to A.
+"""`base=A add=B,C`: the cells of a sweep that measures what B and C add to A.
 
-Pure: what was typed in, feature sets or ConfigError with one line out. Knows no configuration and no results.
+Pure: typed words in, feature sets or ConfigError with one line out. Knows no configuration and no results.
 """
 
 from collections.abc import Mapping, Sequence

@@ -24,26 +24,26 @@ from sweep.plan.rules import OFFLINE, check_run
 from sweep.workload.arrivals import recorded
 
 KEY_FIELDS = ("name", "device", "dtype", "threads_per_rank")
-"""Fields of EngineConfig whose change needs another engine start, whatever the engine."""
+"""Fields of EngineConfig whose change needs another engine start with any engine."""
 
 NOT_GENERATED = ("name", "prompts", "prompts_column", "input_image", "edits", "checks", "shipped_prompts")
-"""Fields of Workload that change nothing of what is generated: where its content is, which has a hash of its own, what
-is looked at afterwards, and what `num_prompts` is where it is not said."""
+"""Fields of Workload that do not change what is generated: where its content is (which has its own hash), what is
+checked afterwards, and the default of `num_prompts`."""
 
 IF_SAID = ("input_width", "input_height")
 """Fields of Workload that are part of a key where they are not None, as they are newer than many stored sweeps."""
 
 NOT_SENT = ("slo", "trace", "attain", "search", "precision", "most", "parts")
-"""Fields of Load that change nothing of what is sent: what users were promised, what is measured besides; and a trace,
-whose times are in the key."""
+"""Fields of Load that do not change what is sent: the SLO, what else is measured, and a trace, whose times are in the
+key."""
 
 NOT_UNDER_LOAD = ("num_prompts", "seeds_per_prompt", "repeats")
-"""Fields of Workload that a load has its own number of requests for. `num_prompts` is in what its prompts hash to."""
+"""Fields of Workload that a load's own number of requests replaces. The hash of its prompts covers `num_prompts`."""
 
 ONLY_OF_TEXTS = ("input_len", "output_len", "prompt_ids", "temperature")
 
 ONLY_OF_IMAGES = ("prompt_set", "prompt_tokens", "negative_prompt", "width", "height", "steps", "guidance_scale")
-"""Fields of Workload that change nothing of the other kind of work."""
+"""Fields of Workload that do not affect the other kind of work."""
 
 CONFLICT = "conflict"
 """Code of a skip: two features exclude each other."""
@@ -84,7 +84,7 @@ def build_cell(
     engine = registry.kind(run.engine.name)
     need = ranks + engine.stage_devices(run)
     skip = engine.unplaced(run, ranks) or _skip(chosen, run, found, need)
-    plain = dataclasses.asdict(run)  # what is resolved stays: OmegaConf would take an escaped ${…} for an interpolation
+    plain = dataclasses.asdict(run)  # keeps resolved values: OmegaConf would read an escaped ${…} as an interpolation
 
     engine_part: dict[str, Any] = {
         "engine": {k: plain["engine"][k] for k in (*KEY_FIELDS, *engine.key_fields)},
@@ -92,9 +92,9 @@ def build_cell(
         "model": {k: plain["model"][k] for k in ("name", "family", "path", "embedded")},
         "parallel": plain["parallel"]["gpus"],
     }
-    if run.model.weights:  # likewise not part of the key of a model without
+    if run.model.weights:  # likewise not part of the key of a model without weights
         engine_part["weights"] = run.model.weights
-    if stages := run.model.stages.given():  # nor where they are as the engine has them by default
+    if stages := run.model.stages.given():  # nor where stages have the engine's defaults
         engine_part["stages"] = stages
     if read := files(run):  # not part of the key where there are none, as for embedded models
         engine_part["files"] = dict(read)
@@ -116,7 +116,7 @@ def build_cell(
         "seed": run.seed,
         "warmup": run.engine.warmup,
     }
-    if loaded:  # what was promised to users changes nothing of what is measured
+    if loaded:  # an SLO does not change what is measured
         work_part["load"] = {k: v for k, v in plain["load"].items() if k not in NOT_SENT}
         work_part["arrivals"] = recorded(Path(run.load.trace)) if run.load.trace else []
         work_part["mask"] = (

@@ -25,7 +25,7 @@ BASELINE, FEATURE, AA, REPEAT = "baseline", "feature", "aa", "repeat"
 feature's cell measured again. It has no row of its own: its samples join those of its origin."""
 
 _NOT_IN_NAMES = re.compile(r"[^\w+=.,-]")
-"""What a cell's folder has `_` for: all but letters and digits of any script, and a few signs."""
+"""What `_` replaces in a cell's folder name: all but letters and digits of any script, and a few signs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cell:
     key: str  # content hash of everything that can change its result
     engine_key: str  # hash of what needs an engine restart
     baseline_key: str  # the cell that it is compared with; for a baseline its own key
-    label: str  # for the reader: features, batch and whatever else the sweep varies
+    label: str  # for the reader: features, batch and everything else that the sweep varies
     role: str
     features: tuple[str, ...]
     gpus: int
@@ -46,9 +46,9 @@ class Cell:
     device: str = "cpu"  # cpu or cuda
     repeat: int = 0  # number of the engine start; 0 is the first
     origin: str = ""  # key of the cell that it measures again; for a first start its own
-    root: str = ""  # key of the cell whose search added it; "" for what was asked for
+    root: str = ""  # key of the cell whose search added it; "" for cells that were requested
     interleaved: str = ""  # key of the baseline interleaved with it, batch by batch; "" when there is none
-    base_key: str = ""  # key of the cell that it adds features to (base=… add=…); "" where that is not asked
+    base_key: str = ""  # key of the cell that it adds features to (base=… add=…); "" without a base
     inputs: Inputs | None = None  # prompts and image as they were when it was planned; None in earlier plans
 
     @cached_property
@@ -81,7 +81,7 @@ class Cell:
 
 
 def at_level(root: Cell, level: float) -> Cell:
-    """The same cell under a heavier or lighter load: with so many requests in flight, or so many a second."""
+    """The same cell under a heavier or lighter load: with so many requests in flight, or so many per second."""
     load = root.run_config.load
     if load.search == "soak":
         changed = dataclasses.replace(load, part=int(level))
@@ -122,7 +122,7 @@ def again(cell: Cell, start: int) -> Cell:
 
 
 def model_and_engine(cell: Cell) -> tuple[str, str]:
-    """What noise is estimated for: a model and an engine, offline and under load apart."""
+    """What noise is estimated for: a model and an engine, separately offline and under load."""
     return cell.config["model"]["name"], noise_engine(cell.config["engine"]["name"], cell.under_load)
 
 
@@ -141,8 +141,8 @@ def to_json(cell: Cell) -> dict[str, Any]:
 def from_json(data: dict[str, Any], inputs: Inputs | None) -> Cell:
     if "beside" in data:  # as plans of sweep 0.1.0 call it
         data = {**{name: value for name, value in data.items() if name != "beside"}, "interleaved": data["beside"]}
-    told = data["skip"]
-    skip = legacy.skip(told) if isinstance(told, str) else told and Finding(**told)
+    stored = data["skip"]
+    skip = legacy.skip(stored) if isinstance(stored, str) else stored and Finding(**stored)
     lists = {name: tuple(data[name]) for name in ("features", "overrides")}
     return Cell(**{**data, **lists, "skip": skip, "inputs": inputs})
 

@@ -1,7 +1,7 @@
-"""Combos: a file of what is served and lists of lengths, concurrencies and request counts, as parameters of a sweep.
+"""Combos: a file with what is served and lists of lengths, concurrencies and request counts, as parameters of a sweep.
 
-`+combos=FILE` is `engine=endpoint workload=text load=closed` with one axis for each list. Its names are those that
-users of vLLM's serving benchmark know.
+`+combos=FILE` is `engine=endpoint workload=text load=closed` with one axis for each list. Its names are those of
+vLLM's serving benchmark.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ NAMES = {
     "concurrency": "load.max_concurrency",
     "prompt": "load.num_requests",
 }
-"""Keys of the file, and the parameter that each is; "": read and not needed."""
+"""Keys of the file, and the parameter that each sets; "": accepted but not needed."""
 
 ALWAYS = {"engine": "endpoint", "workload": "text", "load": "closed"}
 
@@ -30,15 +30,15 @@ def parameters(path: Path) -> dict[str, str]:
 
     asked = f"combos={path}"
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{asked}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{asked}: not YAML: {' '.join(str(error).split())}") from error
-    require(isinstance(told, Mapping) and bool(told), f"{asked}: must hold keys such as {', '.join(NAMES)}")
-    for name in map(str, told):
+    require(isinstance(data, Mapping) and bool(data), f"{asked}: must hold keys such as {', '.join(NAMES)}")
+    for name in map(str, data):
         require(name in NAMES, f"{asked}: unknown key '{name}'{nearest(name, NAMES)}")
-    found = {NAMES[name]: _values(asked, name, value) for name, value in told.items() if NAMES[name]}
+    found = {NAMES[name]: _values(asked, name, value) for name, value in data.items() if NAMES[name]}
     return ALWAYS | found
 
 

@@ -1,4 +1,4 @@
-"""Whether a model and a load take the edits that a folder asks for: several pictures, masks, turns. Pure."""
+"""Whether a model and a load support the edits in a folder: several pictures, masks, turns. Pure."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from sweep.workload.inputs import Inputs
 
 
 def check_edits(run: RunConfig, inputs: Inputs) -> Finding | None:
-    """Why no machine runs these edits; None where it may. Raises ConfigError for what no model and no load takes."""
+    """Why no machine runs these edits; None where one may. Raises ConfigError for what no model or no load supports."""
     for edit in inputs.edits:
         if run.load.name != OFFLINE:
             require(

@@ -55,11 +55,11 @@ def parse_features(bodies: Mapping[str, Mapping[str, Any]], engine: str = "") ->
 
 
 _PARSED: dict[tuple[str, str, bytes], Feature] = {}
-"""By name, engine and body, as msgpack, which is made in a tenth of the time of JSON."""
+"""By name, engine and body, as msgpack, which takes a tenth of the time of JSON."""
 
 
 def _parsed(name: str, body: Any, engine: str) -> Feature:
-    """`parse_feature` of a body as JSON holds it, once: the thousands of cells of a sweep share a few."""
+    """`parse_feature` of a body as JSON holds it, cached: the thousands of cells of a sweep share a few."""
     import msgspec
 
     try:
@@ -92,7 +92,7 @@ def bodies_for(bodies: Mapping[str, Mapping[str, Any]], engine: str) -> dict[str
 
 
 def _check_gates(name: str, gates: Mapping[str, Any]) -> None:
-    """Refuse gates that there are not, which would be left out in silence. Raises ConfigError."""
+    """Refuse unknown gates, which would be ignored silently. Raises ConfigError."""
     known = [field.name for field in dataclasses.fields(Gate)]
     for gate, value in gates.items():
         asked = f"feature.{name}.gate.{gate}={value}"

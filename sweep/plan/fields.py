@@ -1,6 +1,6 @@
 """What a composed configuration may hold: fields that exist, and numbers that are finite and not absurdly large.
 
-Pure. The schema (sweep/config) guards the range of each field by itself; here is what holds for all of them.
+Pure. The schema (sweep/config) checks the range of each field; this module checks what holds for all of them.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ MOST_TOKENS = 100_000_000
 
 
 def refuse_unknown(config: DictConfig) -> None:
-    """Check that every field is one of the schema: `+workload.step=3` adds any. Raises ConfigError.
+    """Check that every field is in the schema: `+workload.step=3` can add any. Raises ConfigError.
 
-    Engine arguments and feature options are free; who takes them checks them.
+    Engine arguments and feature options are free; the code that uses them checks them.
     """
     for name in _unknown(config, ""):
         raise ConfigError(unknown_field(name))

@@ -24,7 +24,7 @@ def is_interleaved(run: RunConfig, found: Devices, need: int) -> bool:
 def may_interleave(run: RunConfig) -> bool:
     """Whether the baseline is interleaved with such a cell if there is room for it."""
     if run.profile != "off" or run.load.name != OFFLINE:
-        return False  # recording slows the cell down, so its speed is not compared; a load is a whole by itself
+        return False  # recording slows the cell down, so its speed is not compared; a load is measured as a whole
     return run.interleave != "false" and registry.kind(run.engine.name).generates and run.baselines
 
 

@@ -1,4 +1,4 @@
-"""What is said of a plan of which nothing can run. Pure."""
+"""What is said about a plan in which nothing can run. Pure."""
 
 from sweep.findings import Finding
 from sweep.plan.building import CONFLICT
@@ -8,7 +8,7 @@ from sweep.refusals import ConfigError
 
 
 def refuse_if_nothing_runs(plan: Plan) -> None:
-    """A sweep whose cells are all skipped is refused, unless that is allowed or only shown. Raises ConfigError.
+    """Refuse a sweep whose cells are all skipped, unless that is allowed or only shown. Raises ConfigError.
 
     Features that exclude each other are refused in any case.
     """
@@ -26,10 +26,10 @@ def why_nothing_runs(plan: Plan) -> str:
     skipped = [(cell, cell.skip) for cell in plan.cells if cell.skip]
     if not skipped or len(skipped) < len(plan.cells):
         return ""
-    told = list(dict.fromkeys(_told(cell, skip) for cell, skip in skipped))
-    if len(told) == 1:
-        return f"nothing can run: {told[0]}"
-    return f"nothing can run: all {len(skipped)} cells are skipped, {skipped[0][0].label} because {told[0]}"
+    reasons = list(dict.fromkeys(_told(cell, skip) for cell, skip in skipped))
+    if len(reasons) == 1:
+        return f"nothing can run: {reasons[0]}"
+    return f"nothing can run: all {len(skipped)} cells are skipped, {skipped[0][0].label} because {reasons[0]}"
 
 
 def _told(cell: Cell, skip: Finding) -> str:

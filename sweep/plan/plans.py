@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is said of the prompts, once however many cells it applies to, and of baselines that find no GPU."""
+        """Notes on the prompts, each once for all cells that it applies to, and on baselines without a GPU."""
         found = [note.text for cell in self.cells if cell.inputs for note in cell.inputs.notes]
         alone = sum(lacks_room(cell) for cell in self.cells if cell.baseline_key in self.by_key)
         if alone:
@@ -52,7 +52,7 @@ class Plan:
         return tuple(dict.fromkeys(found))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for plan.json. What cells read from files is there once, with the keys of those cells."""
+        """Plain values for plan.json. What cells read from files is stored once, with the keys of those cells."""
         shared: dict[Inputs, list[str]] = {}
         for cell in self.cells:
             if cell.inputs:
@@ -67,9 +67,9 @@ class Plan:
     def from_json(data: dict[str, Any]) -> "Plan":
         """Inverse of `to_json`."""
         inputs: dict[str, Inputs] = {}
-        for told in data.get("inputs", ()):  # plans of earlier versions have none
-            shared = Inputs.from_json({name: value for name, value in told.items() if name != "cells"})
-            inputs |= dict.fromkeys(told["cells"], shared)
+        for stored in data.get("inputs", ()):  # plans of earlier versions have none
+            shared = Inputs.from_json({name: value for name, value in stored.items() if name != "cells"})
+            inputs |= dict.fromkeys(stored["cells"], shared)
         cells = tuple(from_json(cell, inputs.get(cell["key"])) for cell in data["cells"])
         groups = tuple(Group(**{**g, "cells": tuple(g["cells"])}) for g in data["groups"])
         return Plan(cells, groups)
@@ -141,8 +141,8 @@ def repeats_of_baselines(cells: Sequence[Cell]) -> list[Cell]:
 def outdated(earlier: Plan, plan: Plan) -> list[Cell]:
     """Cells of an earlier plan in the same folder that this plan measures anew, because files that they read changed.
 
-    Such a cell has the configuration of a new one, as far as both have its fields, and another key: its checkpoint or
-    prompts had other contents. Its further starts go with it.
+    Such a cell has the configuration of a new one, in the fields that both have, but another key: its checkpoint or
+    prompts had other contents. Its further starts are outdated as well.
     """
     by_name: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in plan.cells:

@@ -68,7 +68,7 @@ def cell_from(
 
 
 def other_gpus(hardware: Hardware) -> str:
-    """One line where this machine's GPUs are not those of the chosen hardware, whose price cost would take; else ""."""
+    """One line where this machine's GPUs are not those of the chosen hardware, whose price sets the cost; else ""."""
     if not hardware.match:
         return ""
     others = [name for name in dict.fromkeys(device_names()) if not is_called(name, hardware.match)]
@@ -80,7 +80,7 @@ def other_gpus(hardware: Hardware) -> str:
 
 
 def _from_hub(cfg: DictConfig) -> None:
-    """Put folders in the place of Hub ids. An embedded model has no checkpoint, which is said where it is checked."""
+    """Replace Hub ids by folders. An embedded model has no checkpoint, which a later check reports."""
     for field, embedded in (("model.path", OmegaConf.select(cfg, "model.embedded")), ("clip", False)):
         asked = OmegaConf.select(cfg, field)
         if isinstance(asked, str) and not embedded:
@@ -88,7 +88,7 @@ def _from_hub(cfg: DictConfig) -> None:
 
 
 def _at_home(cfg: DictConfig) -> None:
-    """`~` in the paths that features name, which no shell replaces behind a `=`."""
+    """Expand `~` in the paths that features name, which shells do not expand after a `=`."""
     for name in OmegaConf.select(cfg, "feature") or ():
         if isinstance(path := OmegaConf.select(cfg, f"feature.{name}.path"), str):
             OmegaConf.update(cfg, f"feature.{name}.path", at_home(path))
@@ -99,7 +99,7 @@ def _devices(config: RunConfig) -> Devices:
 
 
 def _files(config: RunConfig) -> dict[str, str]:
-    """Fingerprints of what the engine is given by its path: the checkpoint, and files (no folders) in its options."""
+    """Fingerprints of what the engine gets by path: the checkpoint, and files (no folders) in its options."""
     given = [] if config.model.embedded or config.model.path is None else [config.model.path]
     given += [value for value in config.engine.args.values() if _is_file(value)]
     return {path: found for path in given if (found := _fingerprint(path))}
@@ -120,7 +120,7 @@ def _is_file(value: object) -> bool:
 
 @functools.cache
 def _fingerprint(path: str) -> str:
-    """Once for all cells, which must not differ because a file changed while they were planned."""
+    """Computed once for all cells, which must not differ because a file changed while they were planned."""
     return fingerprint(Path(path))
 
 
@@ -181,7 +181,7 @@ def _check_adapter(config: RunConfig) -> None:
 
 
 def require_serving(what: str) -> None:
-    """Check that the packages of a load are there. Raises ConfigError."""
+    """Check that the packages of a load are installed. Raises ConfigError."""
     absent = _absent(SERVING)
     require(not absent, f"{what} needs {', '.join(absent)}; run {how_to_install('serve', INSTALLED)}")
 
@@ -203,7 +203,7 @@ def _warn(text: str) -> None:
 
 
 def check_profiler(run: RunConfig) -> str:
-    """Check that what `profile` needs is there. Returns a warning or "". Raises ConfigError."""
+    """Check that what `profile` needs is installed. Returns a warning or "". Raises ConfigError."""
     if run.profile != "nsys":
         return ""
     require(

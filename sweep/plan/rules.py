@@ -12,10 +12,10 @@ from sweep.engines import registry
 from sweep.refusals import require
 
 OFFLINE = "offline"
-"""Name of the load in which an engine is given one batch after another."""
+"""Name of the load in which an engine gets one batch after another."""
 
 MOST_INPUT_PIXELS = 64_000_000
-"""Of a picture that is edited, as of those that reports open."""
+"""Most pixels of a picture to edit, the same as for those that reports open."""
 
 
 def check_run(config: RunConfig) -> None:

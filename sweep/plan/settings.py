@@ -1,7 +1,7 @@
 """What a cell was measured with, in the names of the configuration, as far as it can change a result.
 
 These are the fields that a cell's key hashes (`cells.build_cell`), as plan.json has them: with secrets masked, and
-without the contents of checkpoints, traces and masks, which only the key knows. Pure.
+without the contents of checkpoints, traces and masks, which only the key covers. Pure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from sweep.plan.building import (
 from sweep.plan.cells import Cell
 
 FEATURES, PROMPTS, DEVICE = "features", "workload.content", "device"
-"""Settings that are no fields: the names of a cell's features, a hash of its prompts and images, cpu or cuda."""
+"""Settings that are not fields: the names of a cell's features, a hash of its prompts and images, cpu or cuda."""
 
 Settings = dict[str, Any]
 
@@ -55,7 +55,7 @@ def settings_of(cell: Cell) -> Settings:
 
 
 def _given(values: Any) -> Any:
-    """Values of a nested mapping without what is None; {} for a plan of before there were any."""
+    """Values of a nested mapping except None; {} for a plan from before there were any."""
     if not isinstance(values, Mapping):
         return values or {}
     nested = {name: _given(value) if isinstance(value, Mapping) else value for name, value in values.items()}

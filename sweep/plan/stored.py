@@ -1,6 +1,6 @@
-"""What plan.json must hold to be read back: types, bounds, and names that nothing outside the folder hides behind.
+"""What plan.json must hold to be read back: types, bounds, and names that do not lead outside the folder.
 
-The configuration of a cell is checked as far as reports read it; the rest is for the engine that runs it. Knows no
+The configuration of a cell is checked as far as reports read it; the rest is left to the engine that runs it. Knows no
 files.
 """
 

@@ -1,4 +1,4 @@
-"""Plain values as dataclasses of the schema. Texts stay what they are: interpolations were resolved when composing."""
+"""Plain values as dataclasses of the schema. Texts stay unchanged: interpolations were resolved when composing."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 def typed(values: Mapping[str, Any], kind: type[T], what: str) -> T:
     """`values` as a `kind`; fields that it does not have are left out. Raises ConfigError, which begins with `what`.
 
-    OmegaConf would resolve `${oc.env:…}` in a stored text, and show the reader's environment to whoever reads on.
+    OmegaConf would resolve `${oc.env:…}` in a stored text, and so expose the reader's environment.
     """
     import msgspec
 

@@ -1,4 +1,4 @@
-"""What a cell will take before it runs, and how far from the limit it was afterwards.
+"""Predicts what a cell will take, and says afterwards how far it was from the limit.
 
 Counts from a model's own shape. Pure, and without torch, except for `measure`, which measures this machine.
 """

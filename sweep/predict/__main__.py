@@ -80,7 +80,7 @@ def main(given: Sequence[str] | None = None) -> int:
         refusal(NAME, "interrupted; nothing was written")
         return 130
     except Exception as error:
-        message = importlib.import_module("sweep.cli_errors").explain(error)  # above this room, and imports Hydra
+        message = importlib.import_module("sweep.cli_errors").explain(error)  # in a higher layer, and imports Hydra
         if message is None:
             raise
         refusal(NAME, message)

@@ -1,8 +1,8 @@
 """Factors fitted on what sweeps measured: shares of a device's peaks, and costs of its host.
 
-Each half of the cells, every second by their keys, says how good a fit on the other half is; what is stored is then
-fitted on all. A host's speed is its own: launches of each sweep are `host` times as slow as in the middle of them all.
-Pure but for reading the sweeps.
+Each half of the cells (every second one by key) tests a fit on the other half; the stored fit then uses all cells.
+Hosts differ in speed: launches of each sweep are `host` times as slow as in the middle of them all.
+Pure except for reading the sweeps.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ from sweep.predict.timing import timed
 
 WEIGHTS = {"denoise_step": 1.0, "ar_decode": 1.0, "vae_decode": 1.0}
 OTHERS = 0.35
-"""How much a phase's error counts; those that are not named last milliseconds and vary by a third."""
+"""Weight of a phase's error; phases without one of their own last milliseconds and vary by a third."""
 
 TIED = 0.05
-"""How strongly a factor holds to what is assumed, per e-fold: enough to stay there where nothing speaks of it."""
+"""How strongly a factor is tied to the assumed one, per e-fold: enough to stay there where no data constrain it."""
 
 HOST_TIED = 0.3
 FARTHEST, FARTHEST_HOST = 3.0, 1.5
@@ -89,7 +89,7 @@ def halves(cells: Sequence[Observed]) -> tuple[list[Observed], list[Observed]]:
 
 
 def calibrated(cells: Sequence[Observed], device: Device, origin: str) -> Calibration:
-    """Fit all of `cells`, after a fit on each half of them was tried on the other half."""
+    """Fit all of `cells`, after testing a fit on each half on the other half."""
     one, other = halves(cells)
     held_out = _joined([_tried(learn, test, device) for learn, test in ((one, other), (other, one))])
     by, hosts = fit(cells, device)
@@ -113,7 +113,7 @@ Skips = Mapping[str, Mapping[str, float]]
 
 
 def skipped(cells: Sequence[Observed]) -> dict[str, dict[str, float]]:
-    """Mean share of skipped blocks of each cache that engaged, and of a cache beside a feature that changes it."""
+    """Mean share of skipped blocks of each cache that engaged, and of a cache with a feature that changes it."""
     found: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
         for name in cell.point.features if cell.point.effects.skip else ():
@@ -149,14 +149,14 @@ def _joined(several: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Error
 def errors(
     cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Skips
 ) -> dict[str, Errors]:
-    """How far predictions are from what was measured, by phase and of the whole."""
+    """How far predictions are from what was measured, by phase and in total."""
     return _joined([off(cells, device, by, hosts, learnt)])
 
 
 def off(
     cells: Sequence[Observed], device: Device, by: Factors, hosts: Mapping[str, float], learnt: Skips
 ) -> dict[str, list[float]]:
-    """|predicted ÷ measured − 1| of each cell, by phase and of the whole."""
+    """|predicted ÷ measured − 1| of each cell, by phase and in total."""
     found: dict[str, list[float]] = {}
     for cell in cells:
         said = seconds(cell, device, on_host(by, hosts.get(cell.sweep, 1.0)), with_learnt(cell, learnt))
@@ -173,16 +173,16 @@ def _errors(values: Sequence[float]) -> Errors:
 
 
 def _explained(point: Point, phase: str) -> bool:
-    """Whether the factors describe what the phase's time went to; others would absorb the rest.
+    """Whether the factors describe where the phase's time went; other factors would absorb the rest.
 
     A text encoder that reads a picture took three times as long as its launches explain. Where the AR stage writes a
-    batch in several rounds, the DiT draws beside it, and both have a part of the device.
+    batch in several rounds, the DiT draws at the same time, and each has a part of the device.
     """
     return not (point.edits and phase == stages.TEXT_ENCODE) and stages.rounds(point) == 1
 
 
 def fit(cells: Sequence[Observed], device: Device) -> tuple[Factors, dict[str, float]]:
-    """Factors and hosts that come closest, in ratios, with less weight on what is far out."""
+    """Factors and hosts that come closest, in ratios, with less weight on outliers."""
     import numpy as np
     from scipy.optimize import least_squares
 

@@ -19,7 +19,7 @@ from sweep.predict.shown import NAMES
 from sweep.refusals import ConfigError, require
 
 FEWEST = 4
-"""Cells of a device and engine from which something can be fitted."""
+"""Fewest cells of a device and engine for a fit."""
 
 EPILOG = """\
 examples

@@ -45,7 +45,7 @@ def save(path: Path, device: str, engine: str, made: Calibration, sweeps: Sequen
 
 
 def load(path: Path) -> Calibration:
-    """Read one. Raises ConfigError for a file that is none."""
+    """Read one. Raises ConfigError for a file that is not a calibration."""
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(Factors)}
@@ -58,7 +58,7 @@ def load(path: Path) -> Calibration:
 
 @functools.lru_cache(maxsize=64)
 def calibration_for(device: str, engine: str) -> Calibration:
-    """That of a device and an engine: made here, else shipped, else of another device, else what is assumed."""
+    """The calibration of a device and an engine: made here, else shipped, else of another device, else assumed."""
     for folder in (None, SHIPPED):
         path = path_of(device, engine, folder)
         if path.is_file():

@@ -9,7 +9,7 @@ from sweep.config.model import Stack
 from sweep.predict.work import Work, attend, key_of, product
 
 PASSES = 18.0
-"""Values that a token moves in a layer besides those of its products, in widths: two norms, rotation, two sums."""
+"""Values that a token moves in a layer apart from those of its products, in widths: two norms, rotation, two sums."""
 
 LAYER_KERNELS = 24.0
 """Kernels of an eager layer: norms, products, rotation, cache, attention, activation."""

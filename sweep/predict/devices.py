@@ -11,9 +11,9 @@ from sweep.refusals import ConfigError
 
 
 def device_here(hardware: Hardware, kind: str) -> Device | None:
-    """The device that cells run on here, `cpu` or `cuda`; None when nothing is known of it.
+    """The device that cells run on here, `cpu` or `cuda`; None when nothing is known about it.
 
-    It is the chosen hardware, unless this machine has another: a cell runs on what is there, whatever was chosen.
+    It is the chosen hardware, unless this machine has another: a cell runs on the device that is there.
     """
     if kind == "cpu":
         return _cpu_here(hardware)
@@ -35,7 +35,7 @@ def _cpu_here(hardware: Hardware) -> Device | None:
 
 
 def device_chosen(hardware: Hardware) -> Device | None:
-    """The device of a name that was given, wherever it is; None for hardware=auto."""
+    """The device with the given name, even if it is not here; None for hardware=auto."""
     return None if hardware.name == AUTO else _described(hardware)
 
 

@@ -16,8 +16,8 @@ TIMESTEP = 256  # width of the sinusoidal embedding of a timestep
 POOLED = 768  # of the CLIP vector that FLUX adds to the timestep
 
 PASSES = 34.0
-"""Values that one token moves in a block besides those of its products, in widths: two norms with their modulation,
-norms and rotation of queries and keys, putting streams together and apart, two gated sums. Counted from the eager
+"""Values that one token moves in a block apart from those of its products, in widths: two norms with their modulation,
+norms and rotation of queries and keys, joining and splitting streams, two gated sums. Counted from the eager
 kernels of a block of vLLM-Omni 0.26; a compiled block fuses most of them."""
 
 BLOCK_KERNELS = 73.0
@@ -36,7 +36,7 @@ class Forward:
     modulation: Work  # what turns the timestep into scales, shifts and gates of all blocks; once a picture
     ends: Work  # before and after the blocks
     tokens: int  # image and text tokens of a picture that are computed
-    products: float  # with weights, in all blocks: queries, keys and values count as one, which they are fused into
+    products: float  # with weights, in all blocks: queries, keys and values count as one, because they are fused
 
     @property
     def whole(self) -> Work:
@@ -68,7 +68,7 @@ def of(dit: Dit, patch: int, image: int, text: int, batch: int = 1) -> Forward:
 
 @lru_cache(maxsize=4096)
 def forward(shape: tuple[object, ...], patch: int, image: int, text: int, batch: int) -> Forward:
-    """Likewise, of a shape's values: what is asked again and again is counted once."""
+    """The same from a shape's values: a forward that is needed repeatedly is counted once."""
     dit = Dit(*shape)  # type: ignore[arg-type]
     text = math.ceil(text / 32) * 32 if dit.refiners else text  # Z-Image pads captions to 32 tokens
     keys, width = image + text, dit.heads * head_dim(dit)

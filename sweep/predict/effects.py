@@ -1,4 +1,4 @@
-"""What features change of the work, read from the `predict:` block of their files and merged. Pure.
+"""How features change the work, read from the `predict:` block of their files and merged. Pure.
 
 Adding a feature stays one file: its block is made of the fields of `Effects`. Knows nothing of seconds.
 """
@@ -29,8 +29,8 @@ class Effects:
     stages: int = 1  # ranks among which the blocks are divided, one after another
     gathers: bool = False  # ranks hold a part of the weights and gather a block's before it runs
     skip: float = 0.0  # share of the blocks that do not run
-    dtype: str = ""  # of the DiT's products and weights: fp8, int8; "" as the model's
-    attention: str = ""  # attention back end; "" the engine's own
+    dtype: str = ""  # of the DiT's products and weights: fp8, int8; "" for the model's
+    attention: str = ""  # attention back end; "" for the engine's own
     weights_on_host: str = ""  # models: DiT and text encoder take turns; blocks: copied one block ahead
     tiles: bool = False  # the VAE decodes overlapping tiles
     tile_ranks: bool = False  # ... each rank some of them
@@ -49,13 +49,13 @@ _KEYS = {*_FIELDS, "exchange", "together"} - {"rings"}
 
 
 _MERGED: dict[tuple[int, ...], tuple[Sequence[Feature], Effects]] = {}
-"""By the identities of the features, which are kept beside: the thousands of cells of a sweep share a few sets."""
+"""By the identities of the features, which are stored with it: the thousands of cells of a sweep share a few sets."""
 
 
 def merged(features: Sequence[Feature], learnt: Mapping[str, float] | None = None) -> Effects:
     """All effects of a combination. `learnt` has shares of skipped blocks by feature name, or `feature+feature`.
 
-    Raises ConfigError for a feature without a `predict:` block, or with one that says nothing known.
+    Raises ConfigError for a feature without a `predict:` block, or with one that has an unknown effect or value.
     """
     if learnt:
         return _merged(features, learnt)

@@ -1,4 +1,4 @@
-"""A point with what really ran: the depth of its checkpoint, and what the ranks say of blocks and compiling. Pure."""
+"""A point with what really ran: the depth of its checkpoint, and what ranks report of blocks and compiling. Pure."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from sweep.predict.point import Point
 from sweep.refusals import require
 
 SAME_SIZE = 0.02
-"""Most that counted and held parameters may differ by, relative: biases and norms are not counted."""
+"""Largest relative difference between counted and held parameters: biases and norms are not counted."""
 
 LOADED, PEAK = "memory_loaded_bytes", "memory_peak_{phase}_bytes"
 """Counts of a rank: bytes after loading, and the most in a phase."""
@@ -33,7 +33,7 @@ class Executed:
 
     @property
     def skip(self) -> float | None:
-        """Share of the blocks that were skipped; None where nobody counted."""
+        """Share of the blocks that were skipped; None where they were not counted."""
         whole = self.blocks_run + self.blocks_skipped
         return self.blocks_skipped / whole if self.blocks_run else None
 
@@ -62,7 +62,7 @@ _PHASES = {"dit_activations": ("denoise_step", "dit_forward"), "vae_activations"
 def model_that_ran(model: Model, random: Mapping[str, Any], stored: Mapping[str, Any], did: Executed) -> Model:
     """The model with the shapes of the checkpoint that ran.
 
-    `stored` are those that were read when the sweep ran, `random` is what random weights say of themselves. Without
+    `stored` are those that were read when the sweep ran, `random` is what random weights record of themselves. Without
     either, the number of blocks comes from the ranks, and published weights with fewer have 4 layers in other parts,
     as random weights were first built. Raises ConfigError.
     """
@@ -77,7 +77,7 @@ def model_that_ran(model: Model, random: Mapping[str, Any], stored: Mapping[str,
 
 
 def check_size(model: Model, effects: Effects, did: Executed) -> None:
-    """Raises ConfigError where a rank held another number of DiT parameters than the shape has: it is another model."""
+    """Raises ConfigError where a rank's number of DiT parameters differs from the shape's: it is another model."""
     divided = effects.width > 1 or effects.stages > 1 or effects.gathers
     if not did.dit_parameters or model.dit is None or divided:
         return
@@ -86,7 +86,7 @@ def check_size(model: Model, effects: Effects, did: Executed) -> None:
 
 
 def with_compiling(point: Point, did: Executed) -> Point:
-    """With blocks compiled or not, as the ranks say."""
+    """The point with blocks compiled or not, as the ranks report."""
     compiled = did.settings.get("compiled")
     if compiled is None:
         return point
@@ -94,7 +94,7 @@ def with_compiling(point: Point, did: Executed) -> Point:
 
 
 def with_skips(point: Point, did: Executed) -> Point:
-    """With the share of blocks that were skipped."""
+    """The point with the share of blocks that were skipped."""
     if did.skip is None or did.skip == point.effects.skip:
         return point
     return dataclasses.replace(point, effects=dataclasses.replace(point.effects, skip=did.skip))

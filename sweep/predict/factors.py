@@ -12,7 +12,7 @@ ASSUMED, COUNTED, MEASURED, FITTED = "assumed", "counted", "measured on this mac
 
 @dataclass(frozen=True)
 class Factors:
-    """One set, of one kind of device. The defaults are assumed, and say so."""
+    """One set of factors, for one kind of device. The defaults are marked as assumed."""
 
     linear: float = 0.65  # products with weights: share of the dtype's peak
     attention: float = 0.50  # attention: share of bfloat16's peak
@@ -22,7 +22,7 @@ class Factors:
     read: float = 0.80  # weights and KV cache of a step that writes tokens: share of the memory bandwidth
     linear_fp8: float = 0.40
     linear_int8: float = 0.35
-    sdpa: float = 1.5  # attention by another back end than the engine's own: times as long
+    sdpa: float = 1.5  # attention by a back end other than the engine's own: times as long
     tiled: float = 0.4  # convolutions over small tiles: share of what they reach over a whole picture
     all_to_all: float = 0.3  # exchanges: share of the link's bandwidth, copies before and after them included
     ring: float = 0.4
@@ -54,6 +54,6 @@ class Factors:
 SHARES: Mapping[str, float] = {
     **dict.fromkeys(("linear", "attention", "convolution", "moved", "linear_fp8", "linear_int8"), 1.0),
     **dict.fromkeys(("tiled", "all_to_all", "ring", "sum", "gather"), 1.0),
-    "read": 0.9,  # a copy through PyTorch reaches 4.3 of an H200's 4.8 TB/s, and sweeps of few layers cannot tell more
+    "read": 0.9,  # a copy through PyTorch reaches 4.3 of an H200's 4.8 TB/s, and sweeps of few layers cannot show more
 }
 """Factors that are shares, and the most that each can be."""

@@ -1,4 +1,4 @@
-"""A feature as its file says, without composing a configuration: for sweeps of which only the names are left."""
+"""A feature as its file defines it, without composing a configuration: for sweeps that kept only feature names."""
 
 from collections.abc import Mapping
 from functools import lru_cache

@@ -43,7 +43,7 @@ def _gb(size: float) -> str:
 
 
 def without(plan: Plan, skips: Mapping[str, Finding]) -> Plan:
-    """The plan with these cells skipped; A/A runs are of baselines that run, and none is interleaved that does not."""
+    """The plan with these cells skipped; only baselines that run have A/A runs or are interleaved."""
     if not skips:
         return plan
     cells = [

@@ -64,7 +64,7 @@ class Device:
     def all_reduce_s(self, nbytes: float, ranks: int) -> float | None:
         """Seconds that an all-reduce of `nbytes` on each of `ranks` devices takes; None where none was measured.
 
-        Of a number of ranks that was not measured it is that of the next smaller one that was, else of the smallest.
+        A number of ranks that was not measured takes the time of the next smaller measured one, else of the smallest.
         Between two measured sizes, time is a power of size. Below the smallest it is that of the smallest, and above
         the largest it grows with size.
         """
@@ -96,7 +96,7 @@ UNITS: Mapping[str, tuple[str, float]] = {
     "power_w": ("power_w", 1.0),
     "idle_w": ("idle_w", 1.0),
 }
-"""Figure of `Hardware` -> field of `Device`, and what its unit is in SI. peak_tflops and all_reduce are apart."""
+"""Figure of `Hardware` -> field of `Device`, and what its unit is in SI. peak_tflops and all_reduce are separate."""
 
 NAMES = {
     **{figure: name for figure, (name, _) in UNITS.items()},
@@ -108,7 +108,7 @@ NAMES = {
 def device_for(name: str) -> Device:
     """The device of this name in conf/hardware/ or of this machine, or of a file (`….yaml`); `auto` is the one here.
 
-    Raises ConfigError, with one line, for a name that nothing has and for a file that holds no hardware.
+    Raises ConfigError, with one line, for an unknown name and for a file that holds no hardware.
     """
     if name == AUTO:
         found = device_here()
@@ -130,11 +130,11 @@ def device_of(hardware: Hardware) -> Device | None:
             return None
         changed = _device(Hardware(**given, sources={name: Origin(GIVEN) for name in given}))
         base = here or Device(AUTO)
-        told = {NAMES[name]: getattr(changed, NAMES[name]) for name in given}
-        return dataclasses.replace(base, **told, origins={**base.origins, **changed.origins})
+        values = {NAMES[name]: getattr(changed, NAMES[name]) for name in given}
+        return dataclasses.replace(base, **values, origins={**base.origins, **changed.origins})
     try:
         file = hardware_for(hardware.name)
-    except ConfigError:  # of another machine, whose plan this is
+    except ConfigError:  # it belongs to another machine, where this plan was made
         return _device(hardware)
     changed_here = [name for name in FIGURES if getattr(file, name) != getattr(hardware, name)]
     return _device(
@@ -143,9 +143,9 @@ def device_of(hardware: Hardware) -> Device | None:
 
 
 def device_where(hardware: Hardware, machine: Mapping[str, Any], kind: str) -> Device | None:
-    """The device that a stored cell ran on; None where nothing is known of it.
+    """The device that a stored cell ran on; None where nothing is known about it.
 
-    `machine` is what manifest.json says of the sweep's machine, `kind` cpu or cuda. What the cell's configuration
+    `machine` is what manifest.json says about the sweep's machine, `kind` cpu or cuda. What the cell's configuration
     chose counts if it is a device of that name, else the file that has it.
     """
     gpus = machine.get("gpus")
@@ -181,7 +181,7 @@ def by_device_name(name: str) -> Device | None:
 
 
 def known_names() -> list[str]:
-    """What device_for takes: the files of conf/hardware/, and what was measured on this machine."""
+    """What device_for accepts: the files of conf/hardware/, and what was measured on this machine."""
     return sorted(name for name in _files() if name != AUTO)
 
 
@@ -215,7 +215,7 @@ def _read(path: Path) -> Hardware:
 
 @functools.lru_cache(maxsize=256)
 def _parsed(path: Path, changed_ns: int) -> Hardware:
-    """Once a file and moment of its last change."""
+    """Parsed once for each file and time of its last change."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -230,7 +230,7 @@ def _parsed(path: Path, changed_ns: int) -> Hardware:
 
 
 def _checked(values: Mapping[Any, Any], path: Path) -> Mapping[Any, Any]:
-    """The values, if each is one of a field: a figure that is spelt wrong must not be missed in silence."""
+    """The values, if each is one of a field: a misspelt figure must not be ignored silently."""
     known = [one.name for one in dataclasses.fields(Hardware)]
     for name in values:
         require(name in known, f"{GROUP}={path}: unknown field '{name}'{nearest(str(name), known)}")
@@ -254,11 +254,11 @@ def _device(hardware: Hardware) -> Device:
 
 
 def _nothing_known(gpus: Sequence[str]) -> str:
-    """What to do where nothing is known of this machine's device."""
+    """What to do where nothing is known about this machine's device."""
     here = f"no file in conf/{GROUP}/ is for {gpus[0]}" if gpus else "this machine has no GPU that the driver reports"
     return f"{here}; run python -m sweep.predict measure, or choose {GROUP}={', '.join(known_names())}"
 
 
 def is_measured(device: Device) -> bool:
-    """Whether its peaks were measured, so that they are what PyTorch achieves and no upper limits."""
+    """Whether its peaks were measured, so that they are what PyTorch achieves and not upper limits."""
     return device.grade("peak_flops") == MEASURED

@@ -1,7 +1,7 @@
 """Measures what one device of this machine achieves with PyTorch, and how fast several exchange data.
 
 A device is a GPU or, as for sweeps, a CPU core that runs one rank with one thread. Each figure gets a share of the
-time; what a device cannot do is said and left out. Imports torch when it measures. Knows no files.
+time; what a device cannot do is reported and left out. Imports torch when it measures. Knows no files.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from sweep.refusals import require
 Say = Callable[[str], None]
 
 SHARES = {"matrices": 0.5, "copies": 0.1, "launches": 0.05, "links": 0.05, "all_reduce": 0.3}
-"""Of the time, by what is measured."""
+"""Shares of the time, by what is measured."""
 
 SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
 """Sides of the square matrices that are multiplied."""
@@ -37,10 +37,10 @@ COPIED = {"cpu": 1 << 28, "cuda": 1 << 30}
 """Bytes that are copied at once, more than any cache holds."""
 
 LAUNCHES = 200
-"""Kernels that are launched in a row, fewer than a GPU's queue takes."""
+"""Kernels that are launched in a row, fewer than a GPU's queue holds."""
 
 LEAST, SAMPLE_S = 3, 0.01
-"""Samples of a figure, and how long one is at least: calls shorter than that are timed together."""
+"""Fewest samples of a figure, and the shortest one: shorter calls are timed together."""
 
 START_S = 120.0
 """How long ranks may take to start."""
@@ -56,7 +56,7 @@ def kind_of(asked: str) -> str:
 
 
 def hardware(name: str, kind: str, seconds: float, say: Say) -> Hardware:
-    """Everything, in about `seconds` and what starting processes takes. Raises ConfigError when nothing works."""
+    """Measure everything, in about `seconds` plus the start of processes. Raises ConfigError when nothing works."""
     import torch
 
     idle_w, limit_w = _power(seconds, say) if kind == "cuda" else (None, None)
@@ -91,9 +91,9 @@ def _sources(found: dict[str, Any], kind: str) -> dict[str, Origin]:
     how = f"python -m sweep.predict measure, PyTorch {torch.__version__}"
     on_gpu = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
     how += ", one thread" if kind == "cpu" else f", {on_gpu}"
-    told = "psutil: memory that all cores share" if kind == "cpu" else "NVML, and torch.cuda.mem_get_info"
+    source = "psutil: memory that all cores share" if kind == "cpu" else "NVML, and torch.cuda.mem_get_info"
     asked = ("memory_gb", "usable_gb", "power_w")
-    return {name: Origin(DRIVER, told, today) if name in asked else Origin(MEASURED, how, today) for name in found}
+    return {name: Origin(DRIVER, source, today) if name in asked else Origin(MEASURED, how, today) for name in found}
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Device:
         return median_s(work, self.wait, budget_s)
 
     def wait(self) -> None:
-        """Until all that was launched is done."""
+        """Wait until everything that was launched is done."""
         import torch
 
         if self.kind == "cuda":
@@ -140,7 +140,7 @@ class Device:
         return found
 
     def _products(self, dtype: str, budget_s: float) -> Iterator[tuple[int, float]]:
-        """Size and operations a second, from small to large, as far as the time lasts."""
+        """Size and operations a second, from small to large, until the time is up."""
         ends, last_s = time.perf_counter() + budget_s, 0.0
         sizes = SIZES[self.kind]
         for size in sizes:
@@ -180,7 +180,7 @@ class Device:
         return rounded(found)
 
     def memory_gb(self) -> tuple[float, float]:
-        """As the driver reports it, and what one process can allocate, 10^9 bytes."""
+        """Memory as the driver reports it, and what one process can allocate, 10^9 bytes."""
         import torch
 
         if self.kind == "cpu":
@@ -189,8 +189,8 @@ class Device:
             total = psutil.virtual_memory().total / 1e9
             return rounded(total), rounded(total)
         usable = torch.cuda.mem_get_info(0)[1] / 1e9
-        told = _nvml(lambda nvml, gpu: float(nvml.nvmlDeviceGetMemoryInfo(gpu).total)) or usable * 1e9
-        return round(told / 1e9, 3), round(usable, 3)
+        reported = _nvml(lambda nvml, gpu: float(nvml.nvmlDeviceGetMemoryInfo(gpu).total)) or usable * 1e9
+        return round(reported / 1e9, 3), round(usable, 3)
 
     def links_gb_s(self) -> tuple[float | None, float | None]:
         """10^9 bytes/s that GPU 0 sends to all others at once, and to GPU 1; None without another GPU."""
@@ -215,7 +215,7 @@ class Device:
         return rounded(link), rounded(peer)
 
     def all_reduces(self) -> list[AllReduce]:
-        """Of each number of ranks that is a power of two, each size; none where ranks cannot be started."""
+        """Each size, for each number of ranks that is a power of two; none where ranks cannot be started."""
         import torch
 
         there = torch.cuda.device_count() if self.kind == "cuda" else min(os.cpu_count() or 1, 2)
@@ -224,7 +224,7 @@ class Device:
         for ranks in counts:
             try:
                 times = self._all_reduce(ranks, self.seconds * SHARES["all_reduce"] / len(counts))
-            except (RuntimeError, OSError) as error:  # of a rank, of the network, of NCCL
+            except (RuntimeError, OSError) as error:  # from a rank, the network or NCCL
                 self.say(f"all-reduce between {ranks} ranks: not measured ({_first_line(error)})")
                 break
             found += [AllReduce(ranks, size, rounded(1e6 * time_s)) for size, time_s in times]
@@ -267,7 +267,7 @@ class Reducer:
         self.device = place.device
 
     def run(self, command: Sequence[tuple[int, float]]) -> list[float]:
-        """Median seconds of an all-reduce of each size, for which so many seconds are given. As many on every rank."""
+        """Median seconds of an all-reduce of each size, from (size, seconds to spend) pairs; equal on every rank."""
         return [self._time_of(size, budget_s) for size, budget_s in command]
 
     def _time_of(self, size: int, budget_s: float) -> float:
@@ -360,7 +360,7 @@ def _is_gfx94(device: str) -> bool:
 
 
 def _power(seconds: float, say: Say) -> tuple[float | None, float | None]:
-    """Watts of GPU 0 without work, before this process touches it, and its limit; None where the driver tells none."""
+    """Watts of GPU 0 without work, before this process touches it, and its limit; None where the driver gives none."""
     from sweep.machine.gpu_neighbours import gpu_pids, nvml_indices
 
     limit = _nvml(lambda nvml, gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1e3)
@@ -371,8 +371,8 @@ def _power(seconds: float, say: Say) -> tuple[float | None, float | None]:
     for _ in range(max(LEAST, min(20, int(seconds / 2)))):
         samples.append(_nvml(lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3))
         time.sleep(0.1)
-    told = [watts for watts in samples if watts]
-    idle = rounded(statistics.median(told)) if told else None
+    known = [watts for watts in samples if watts]
+    idle = rounded(statistics.median(known)) if known else None
     if idle:
         say(f"power: {idle:g} W without work{f' of {limit:g} W' if limit else ''}")
     return idle, limit
@@ -395,7 +395,7 @@ def _nvml(ask: Callable[[Any, Any], float]) -> float | None:
 
 
 def rounded(value: float) -> float:
-    """To four digits; a figure that was measured has no more."""
+    """To four digits; a measured figure has no more."""
     return float(f"{value:.4g}")
 
 

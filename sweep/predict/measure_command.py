@@ -88,7 +88,7 @@ def _seconds(text: str) -> float:
 
 
 def _place(out: str | None) -> Path:
-    """The file to write. Raises ConfigError also where it could not be written after all the measuring."""
+    """The file to write. Raises ConfigError, before measuring, also where it could not be written."""
     path = Path(out).expanduser().absolute() if out else machine_conf() / GROUP / f"{THIS_MACHINE}.yaml"
     named = re.fullmatch(r"\w[\w-]*\.yaml", path.name, re.ASCII)
     require(bool(named) and path.stem != AUTO, f"--out {out}: name a file NAME.yaml; sweeps choose it as {GROUP}=NAME")
@@ -105,9 +105,9 @@ def _place(out: str | None) -> Path:
 
 @contextlib.contextmanager
 def _all_devices(kind: str) -> Iterator[None]:
-    """Hold all devices, as a cell does, so that neither a sweep nor we disturb the other."""
+    """Hold all devices, as a cell does, so that a sweep and this command do not disturb each other."""
     count = cuda_device_count() if kind == "cuda" else os.cpu_count() or 1
-    if not count:  # GPUs of a driver that cannot be asked
+    if not count:  # GPUs whose driver cannot be queried
         yield
         return
     with lease(Devices(kind, count), count, _progress):

@@ -19,21 +19,21 @@ from sweep.predict.stages import BYTES, TILE, tiles
 ALIVE_IN_A_BLOCK = 16.0
 """Values alive in a DiT's forward for each token, in widths: 15.0 in Qwen-Image, 15.1 GLM-Image, 15.8 Z-Image, 17.3
 FLUX (tests/predict counts the tensors of diffusers' networks on the meta device, attention not materialised). 21.4 in
-FLUX.2-klein, whose single-stream blocks project into attention and feed-forward at once; its VAE needs more yet."""
+FLUX.2-klein, whose single-stream blocks project into attention and feed-forward at once; its VAE needs still more."""
 
 # The figures from here to WORKSPACE were read off docs/results/memory-1-gpu/peaks.csv: torch's allocator in the workers
 # of vLLM-Omni 0.26, Qwen-Image, 512² to 2048², batches of 1 to 28, up to four ranks.
 OF_PRODUCTS = 33.5e6
-"""Bytes that cuBLAS works in on Hopper, 32 MiB."""
+"""Bytes of cuBLAS's workspace on Hopper, 32 MiB."""
 
 FREED_EARLY = 0.83
-"""Share of ALIVE_IN_A_BLOCK that vLLM-Omni's forwards have alive: they free earlier than diffusers'."""
+"""Share of ALIVE_IN_A_BLOCK that vLLM-Omni's forwards keep alive: they free earlier than diffusers'."""
 
 NARROWED = (7.9, 4.0)
-"""Of tensor parallelism over n ranks, in widths: what stays whole, and what is divided by n."""
+"""With tensor parallelism over n ranks, in widths: what stays whole, and what is divided by n."""
 
 EXCHANGED, PASSED = 2.5, 5.5
-"""Widths for each token of the whole sequence that exchanging tokens for heads, and passing keys and values, keep."""
+"""Widths kept for each token of the whole sequence by exchanging tokens for heads, and by passing keys and values."""
 
 REMEMBERED = 4.0
 """Widths for each token that a cache keeps of the last step, for each guidance branch of a rank."""
@@ -45,11 +45,11 @@ WORKSPACE, MOST_WORKSPACE = 0.23, 5.67e9
 """Workspace of the convolutions of a causal decode: share of what is alive, up to so many bytes."""
 
 KEPT_FREE, KEPT_FREE_BY_MANY, MANY = 0.15, 0.5, (4, 16)
-"""What the allocator keeps reserved beside a decode, as a share of it: with batches up to the first number, and from
-the second one on. It gives back what it can before it fails, so that this is seen and not needed."""
+"""What the allocator keeps reserved during a decode, as a share of it: with batches up to the first number, and from
+the second one on. It gives back what it can before it fails, so this is measured but not needed."""
 
 FRAGMENTED = 0.18
-"""Share of a decode that must be free besides, because holes are too small: batches of 28 pictures of 1024² fit into an
+"""Further share of a decode that must be free, because holes are too small: batches of 28 pictures of 1024² fit into an
 H200, those of 30 do not."""
 
 ALIVE_IN_A_DECODE = 3.0
@@ -78,7 +78,7 @@ PARTS = (
 """Components of a ledger."""
 
 TOGETHER = ("dit_activations", "vae_activations")
-"""Components of which only the largest counts: their phases follow one another and reuse the memory."""
+"""Components where only the largest counts: their phases follow one another and reuse the memory."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Ledger:
 
     @functools.cached_property
     def needed(self) -> float:
-        """Bytes without which it runs out: all but what the allocator would give back, and holes that it cannot use."""
+        """Bytes without which it runs out: all but what the allocator would give back, and unusable holes."""
         held = sum(size for name, size in self.parts if name not in (*TOGETHER, "allocator"))
         return held + self._largest * (1 + FRAGMENTED)
 
@@ -105,12 +105,12 @@ class Ledger:
 
     @property
     def told(self) -> float:
-        """Bytes to tell: at the fullest moment, or what would be needed where that is more than there is."""
+        """Bytes to report: at the fullest moment, or what would be needed where that is more than there is."""
         return self.needed if self.fits is False else self.total
 
     @property
     def fits(self) -> bool | None:
-        """Whether there is room; None where nobody knows how much."""
+        """Whether there is room; None where the room is unknown."""
         return None if self.room is None else self.needed <= self.room
 
     @property
@@ -214,7 +214,7 @@ def _alive(point: Point, shape: Dit) -> float:
 
 
 def _pixels(point: Point) -> int:
-    """Of a picture, and of the one to edit."""
+    """Pixels of a picture, and of the one to edit."""
     return point.width * point.height + (math.prod(point.source) if point.edits else 0)
 
 

@@ -1,6 +1,6 @@
-"""What sweeps measured, beside the points that predictions are asked for. Reads report.json, manifest.json, plan.json.
+"""What sweeps measured, with the points to predict for each cell. Reads report.json, manifest.json, plan.json.
 
-A published sweep has no plan: what its cells were is then taken from report.json, the depth of its random weights
+A published sweep has no plan: its cells are then read from report.json, the depth of its random weights
 from manifest.json, and whether blocks were compiled from the evidence of the ranks.
 """
 
@@ -58,7 +58,7 @@ class Observed:
 def observed(folder: Path, profiled: bool = False) -> list[Observed]:
     """The cells of a sweep that finished offline and unprofiled, or those that were `profiled`.
 
-    Raises ConfigError for what is no sweep's folder.
+    Raises ConfigError for a folder that is not a sweep's.
     """
     report = _json(folder / "report.json")
     try:
@@ -99,7 +99,7 @@ def _cells(
             point = _of_run(cell, runs[cell["cell_key"]]) if cell["cell_key"] in runs else _of_row(cell, shared)
             point = _as_it_ran(point, did, random, stored)
         except ConfigError:
-            continue  # a model whose shape nobody knows
+            continue  # a model of unknown shape
         yield Observed(
             sweep=name,
             cell=cell["cell"],
@@ -172,7 +172,7 @@ def _with_stages(model: Model, said: Mapping[str, Any]) -> Model:
 
 
 def _input_size(cell: Mapping[str, Any], said: Mapping[str, Any]) -> tuple[int, int]:
-    """Of the picture to edit, as Workload.input_size has it: without either side, the result's."""
+    """Size of the picture to edit, as Workload.input_size has it: without either side, the result's."""
     width, height = (said.get(f"workload.input_{side}") for side in ("width", "height"))
     sized = Workload(task=EDITS, width=cell["width"], height=cell["height"], input_width=width, input_height=height)
     return sized.input_size or (cell["width"], cell["height"])
@@ -185,7 +185,7 @@ def _said(name: str, label: str) -> str:
 
 
 def _options(feature: str, cell: Mapping[str, Any]) -> dict[str, Any]:
-    """The feature's own options, as a report's settings have them; of an early one, as the label says."""
+    """The feature's own options, as a report's settings have them; for an early one, as the label says."""
     begin = f"feature.{feature}."
     settings = cell.get("settings") or {}
     found = {name.removeprefix(begin): value for name, value in settings.items() if name.startswith(begin)}
@@ -194,7 +194,7 @@ def _options(feature: str, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_it_ran(point: Point, did: Executed, random: Mapping[str, Any], stored: Mapping[str, Any]) -> Point:
-    """With the depth of its weights, the blocks that were skipped, and compiled or not, as the ranks say."""
+    """The point with the depth of its weights, skipped blocks, and compiled or not, as the ranks report."""
     model = executed.model_that_ran(point.model, random, stored, did)
     executed.check_size(model, point.effects, did)
     ran = dataclasses.replace(point, model=model)

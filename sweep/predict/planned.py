@@ -1,4 +1,4 @@
-"""What is predicted of the cells of a plan: seconds, memory and speed-up, on the device that they run on.
+"""What is predicted for the cells of a plan: seconds, memory and speed-up, on the device that they run on.
 
 Reads files of hardware, calibrations and checkpoints. What cannot be predicted is left out; nothing is guessed for it.
 """
@@ -22,7 +22,7 @@ from sweep.refusals import ConfigError, require
 from sweep.workload.requests import number_of_requests
 
 ASSUMED_ERROR = 0.5
-"""How far off a latency may be, relative, where factors are assumed; of fitted ones, cells that were held out tell."""
+"""How far off a latency may be, relative, where factors are assumed; for fitted ones, held-out cells show it."""
 
 ASSUMED_SKIP_ERROR = 0.3
 """What is added for a cache, whose share of skipped blocks is assumed."""
@@ -39,7 +39,7 @@ class Foreseen:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is predicted of a plan on one kind of device."""
+    """What is predicted for a plan on one kind of device."""
 
     device: Device
     cells: Mapping[str, Foreseen]  # by key; without those that cannot be predicted
@@ -56,7 +56,7 @@ class Forecast:
 
 
 def forecast(cells: Iterable[Cell], device: Device) -> Forecast:
-    """Predict what runs of these cells, but for loads."""
+    """Predict those of these cells that run, except loads."""
     planned = {cell.key: cell for cell in cells if not cell.skip}
     shaped: dict[tuple[object, ...], Model] = {}
     found = {key: one for key, cell in planned.items() if (one := _foreseen(cell, device, shaped)) is not None}
@@ -85,7 +85,7 @@ def _foreseen(cell: Cell, device: Device, shaped: dict[tuple[object, ...], Model
 
 
 def shaped_model(model: Model) -> Model:
-    """The model with the shapes of its checkpoint, where a folder is given. Raises ConfigError for none there."""
+    """The model with the shapes of its checkpoint, where a folder is given. Raises ConfigError where it has none."""
     if model.path is None:
         return model
     folder = Path(model.path)
@@ -94,7 +94,7 @@ def shaped_model(model: Model) -> Model:
 
 
 def _seconds(cell: Cell, found: Mapping[str, Foreseen]) -> float | None:
-    """Warm-up and measured batches, each of them also in the interleaved baseline. None for what is recorded."""
+    """Warm-up and measured batches, each of them also in the interleaved baseline. None for a profiled cell."""
     if cell.profile:
         return None
     beside = found.get(cell.interleaved) if cell.interleaved else None

@@ -1,4 +1,4 @@
-"""What a prediction is asked for: one configuration, reduced to what its work depends on. Pure.
+"""The input of a prediction: one configuration, reduced to what its work depends on. Pure.
 
 `point_of` makes one of a RunConfig. Knows nothing of seconds, bytes or machines.
 """
@@ -19,7 +19,7 @@ from sweep.predict.effects import Effects, merged
 from sweep.refusals import require
 
 TOKENS_OF_A_PROMPT = {"world": 12, "world_edits": 12, "world_turns": 12, "short": 20, "mixed": 60, "long": 250}
-"""Tokens of the shipped prompts, roughly; where workload.prompt_tokens says it, that counts."""
+"""Tokens of the shipped prompts, roughly; workload.prompt_tokens overrides them."""
 
 TEMPLATE = {"bagel": 2, "qwen_image": 34, "qwen_image_edit": 64, "glm_image": 60, "z_image": 12}
 """Tokens that a pipeline puts around a prompt: its chat template."""
@@ -47,7 +47,7 @@ class Point:
     ranks: int  # devices of the DiT
     stage_devices: int = 0  # further devices, of the AR stage
     edits: bool = False  # the DiT also sees the picture to edit
-    source: tuple[int, int] = (0, 0)  # width and height in which it does
+    source: tuple[int, int] = (0, 0)  # width and height in which it sees it
     pictures: int = 1  # of a cell: prompts × seeds × repeats
     features: tuple[str, ...] = ()
 
@@ -72,7 +72,7 @@ class Point:
     def ar_tokens(self) -> int:
         """Tokens that the AR stage writes for a picture: preview, target, end. After GLM-Image's processor.
 
-        One that hands over its KV cache writes a few that nobody reads, until it is told that the cache is on its way.
+        One that hands over its KV cache writes a few unused tokens, until it learns that the cache is on its way.
         """
         if self.cached_text:
             return UNREAD_TOKENS
@@ -89,7 +89,7 @@ class Point:
 
     @property
     def drawn_at_once(self) -> int:
-        """Pictures of a batch that the DiT draws together: those of some families vLLM-Omni draws one by one."""
+        """Pictures of a batch that the DiT draws together: vLLM-Omni draws those of some families one by one."""
         return 1 if self.engine == "vllm_omni" and self.model.family not in BATCHING else self.batch
 
     @property
@@ -123,7 +123,7 @@ def shaped(model: Model) -> tuple[Dit, Vae]:
 
 
 def check_stages(model: Model) -> None:
-    """Raises ConfigError for stages that run in another way than the one whose times are known."""
+    """Raises ConfigError for stages that run in a way whose times are unknown."""
     eager = bool(model.stages.ar.enforce_eager) and model.ar is not None and not (model.dit and model.dit.cached_text)
     require(
         not eager,
@@ -132,7 +132,7 @@ def check_stages(model: Model) -> None:
 
 
 def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] | None = None) -> Point:
-    """What `run` asks for, on `cpu` or `cuda`. Raises ConfigError for what cannot be predicted."""
+    """The point of `run`, on `cpu` or `cuda`. Raises ConfigError for what cannot be predicted."""
     kind, work, model = registry.kind(run.engine.name), run.workload, run.model
     require(
         kind.generates and not kind.attaches, f"engine={run.engine.name} cannot be predicted: it runs no model of ours"
@@ -172,10 +172,10 @@ def point_of(run: RunConfig, device: str = "cuda", learnt: Mapping[str, float] |
 
 
 UNREAD_TOKENS = 3
-"""Of BAGEL's AR stage: the first one, and those of the steps until its KV cache is on its way."""
+"""Tokens of BAGEL's AR stage: the first one, and those of the steps until its KV cache is on its way."""
 
 BRANCHES, GUIDED_FROM, SHIFT = 3, 0.4, 3.0
-"""Of BAGEL: guidance branches, the time from which on a step is guided (`cfg_interval`), and how times are shifted."""
+"""For BAGEL: guidance branches, the time from which a step is guided (`cfg_interval`), and how times are shifted."""
 
 
 def _branches(model: Model, steps: int) -> float:

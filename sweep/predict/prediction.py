@@ -1,4 +1,4 @@
-"""What is predicted of one configuration on one kind of device: seconds, memory, energy, cost, and the limits. Pure."""
+"""The prediction for one configuration on one kind of device: seconds, memory, energy, cost, and the limits. Pure."""
 
 import functools
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Prediction:
 
     @functools.cached_property
     def limit_s(self) -> float:
-        """Seconds below which the batch cannot be on these devices."""
+        """Least seconds that the batch can take on these devices."""
         return sum(phase.limit_s for phase in self.phases)
 
     @property
@@ -63,7 +63,7 @@ class Prediction:
 
 
 def predicted(point: Point, device: Device, by: Factors) -> Prediction:
-    """Everything of `point` on `device`. Raises ConfigError where the device lacks a figure that is needed."""
+    """Every prediction for `point` on `device`. Raises ConfigError where the device lacks a figure that is needed."""
     before, after = _around(point, device, by)
     phases = (*before, timing.timed(stages.denoise(point), device, by), *after)
     reserved = None
@@ -80,13 +80,13 @@ def predicted(point: Point, device: Device, by: Factors) -> Prediction:
 _Timed = tuple[tuple[Timed, ...], tuple[Timed, ...]]
 
 _AROUND: dict[tuple[object, ...], tuple[object, _Timed]] = {}
-"""What comes before and after the DiT, beside the objects whose identities are in the key."""
+"""What comes before and after the DiT, stored with the objects whose identities are in the key."""
 
 MOST_KEPT = 100_000
 
 
 def _around(point: Point, device: Device, by: Factors) -> _Timed:
-    """Computed once for the many configurations of a search that differ in the DiT alone."""
+    """Computed once for the many configurations of a search that differ only in the DiT."""
     key = (id(device), id(by), *stages.around_key(point))
     if key not in _AROUND:
         if len(_AROUND) >= MOST_KEPT:

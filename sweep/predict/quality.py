@@ -1,4 +1,4 @@
-"""PSNR that sweeps measured with the same features. Nothing is predicted of quality. Pure."""
+"""PSNR that sweeps measured with the same features. Quality is not predicted. Pure."""
 
 import math
 
@@ -10,7 +10,7 @@ from sweep.predict.row import Row
 def psnr_db(row: Row, known: Calibration) -> float | None:
     """Lowest PSNR of this combination, dB; of its lossy members together where it was not measured; None: unknown.
 
-    Features that are lossless change nothing by themselves, so a combination of them has no limit.
+    Lossless features change nothing on their own, so a combination of them has no limit.
     """
     measured = known.psnr_db.get(row.run.model.name, {})
     if not row.features:

@@ -2,10 +2,10 @@
 
 First come, first served. A free server takes the first request that waits and the next ones, up to `batch`; the first
 one waits up to `wait_s` for company. So does the embedded server (`sweep.engines.serving.batching.BatchQueue`). Many
-loads are simulated side by side as the lanes of arrays, so that what chance does to one load is known too.
+loads are simulated side by side as the lanes of arrays, so that the effect of chance on one load is known too.
 
-Assumed: service times do not depend on the load (`ServiceTimes`), servers are alike, requests are of one kind, nobody
-gives up. A prediction's grade is thus `measured service times, assumed law` where arrivals follow a law, and
+Assumed: service times do not depend on the load (`ServiceTimes`), servers are alike, requests are of one kind, no
+client gives up. A prediction's grade is thus `measured service times, assumed law` where arrivals follow a law, and
 `measured service times` where they are those of a schedule.
 """
 
@@ -29,10 +29,10 @@ LANES = 64
 """Loads that are simulated side by side."""
 
 LONG, SETTLING = 2000, 400
-"""Requests of a lane where a law's steady state is asked for, and those of them in which it settles."""
+"""Requests of a lane for the steady state of a law, and how many of them pass until it settles."""
 
 KEPT_UP = 0.95
-"""Share of what servers do at most, from which a rate is no longer said to be below saturation."""
+"""Share of the servers' highest rate from which a rate no longer counts as below saturation."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Station:
 
     @property
     def saturates_at(self) -> float:
-        """Requests a second that it does at most: of full batches, one after the other. inf where they take no time."""
+        """Most requests per second that it serves: full batches, one after the other. inf where they take no time."""
         each_s = self.service.mean_s(self.batch) + self.service.pause_s
         return self.servers * self.batch / each_s if each_s else math.inf
 
@@ -74,7 +74,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Served:
-    """What became of requests: (lanes, requests) each, in seconds; NaN of those that were refused or not sent."""
+    """What became of requests: (lanes, requests) each, in seconds; NaN for those that were refused or not sent."""
 
     sent_s: "numpy.ndarray"  # when they were due
     done_s: "numpy.ndarray"  # when they were answered
@@ -89,7 +89,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a load shows, over all lanes, and what 95 % of the lanes' p50 and p95 lie within. None without requests."""
+    """What a load shows, over all lanes, and the range of 95 % of the lanes' p50 and p95. None without requests."""
 
     mean_s: float | None
     p50_s: float | None
@@ -110,10 +110,10 @@ class Figures:
 def served(station: Station, due_s: "numpy.ndarray", seed: int = 0, resample: bool = False) -> Served:
     """Requests that are due at given times (lanes, requests), ascending in each lane.
 
-    From numpy's default_rng(seed) come first the quantiles (lanes, requests) that the n-th batch of a lane takes of its
-    size's samples, then the samples (lanes, requests) of what each request takes outside. With `resample`, each lane
-    draws from samples that are drawn from those measured (the bootstrap), so that lanes also differ by how well service
-    times are known.
+    numpy's default_rng(seed) first draws quantiles (lanes, requests): the n-th batch of a lane takes that quantile of
+    its size's samples. Then it draws the samples (lanes, requests) of what each request takes outside. With `resample`,
+    each lane draws from resampled measurements (the bootstrap), so that lanes also differ by how well service times are
+    known.
     """
     import numpy
 
@@ -129,7 +129,7 @@ def served(station: Station, due_s: "numpy.ndarray", seed: int = 0, resample: bo
 def replayed(station: Station, due_s: "numpy.ndarray", took_s: Sequence[float]) -> Served:
     """Requests (1, requests) whose n-th batch takes the n-th of these times, and nothing outside.
 
-    So the order in which a server was slow and fast is kept. Further batches take the last one.
+    This keeps the order in which a server was slow and fast. Further batches take the last time.
     """
     import numpy
 
@@ -181,7 +181,7 @@ def _one_by_one(station: Station, due_s: "numpy.ndarray", draws: "numpy.ndarray"
 
 
 class _Open:
-    """Lanes of requests with times of their own, one batch of every lane a step."""
+    """Lanes of requests with due times, one batch of every lane per step."""
 
     def __init__(
         self, station: Station, due_s: "numpy.ndarray", draws: "numpy.ndarray", times: _Times | _InOrder
@@ -226,7 +226,7 @@ class _Open:
         raise AssertionError  # itertools.count() does not end
 
     def _refused(self, going: "numpy.ndarray", head: "numpy.ndarray", start: "numpy.ndarray", most: int) -> bool:
-        """Take out requests that come while as many wait as may, before the next batch starts; whether any do."""
+        """Take out requests that arrive while the queue is full, before the next batch starts; whether any do."""
         import numpy
 
         last = head[going] + most
@@ -260,7 +260,7 @@ def _start(station: Station, free: "numpy.ndarray", company: "numpy.ndarray") ->
 def _taken(station: Station, start: "numpy.ndarray", company: "numpy.ndarray") -> "numpy.ndarray":
     """How many requests the next batch of each lane holds: those that are there when it starts.
 
-    Requests that are due at one moment come one after the other: a server that is free and waits for no company takes
+    Requests due at the same moment arrive one after the other: a server that is free and waits for no company takes
     the first alone.
     """
     import numpy
@@ -310,8 +310,8 @@ def served_closed(
 
 
 def settled_closed(found: Served, in_flight: int) -> "numpy.ndarray":
-    """Which requests (lanes, requests) of a closed load are of its steady state: sent once as many are done as may be
-    in flight, as `sweep.analysis.steady_state` has it."""
+    """Which requests (lanes, requests) of a closed load are in its steady state: sent once as many are done as may be
+    in flight, as `sweep.analysis.steady_state` defines it."""
     import numpy
 
     begin = numpy.sort(found.done_s, axis=1)[:, min(in_flight, found.done_s.shape[1]) - 1]
@@ -320,7 +320,7 @@ def settled_closed(found: Served, in_flight: int) -> "numpy.ndarray":
 
 
 def figures(found: Served, servers: int, chosen: "numpy.ndarray", limit_s: float | None = None) -> Figures:
-    """Of the chosen requests, (requests,) or (lanes, requests) of booleans. `limit_s` is that of an SLO on latency."""
+    """Figures of the chosen requests, (requests,) or (lanes, requests) of booleans. `limit_s`: an SLO's, on latency."""
     import numpy
 
     latency_s = found.latency_s
@@ -363,7 +363,7 @@ def _rates(found: Served, chosen: "numpy.ndarray") -> "numpy.ndarray":
 
 @functools.lru_cache(maxsize=4)
 def schedule(law: Law, lanes: int = LANES, count: int = LONG, seed: int = 0) -> "numpy.ndarray":
-    """Times (lanes, count) when requests are due, one a second on average; ÷ rate for another rate. Read only: kept."""
+    """Due times of requests (lanes, count), one a second on average; ÷ rate for another rate. Read only: cached."""
     import numpy
 
     found = [
@@ -378,10 +378,10 @@ def schedule(law: Law, lanes: int = LANES, count: int = LONG, seed: int = 0) -> 
 def steady(
     station: Station, law: Law, rates: Sequence[float], limit_s: float | None = None, seed: int = 0
 ) -> list[Figures]:
-    """What a load shows that lasts long, at each rate in requests a second. Grade: ASSUMED_LAW.
+    """What a long load shows, at each rate in requests per second. Grade: ASSUMED_LAW.
 
-    The same arrivals are stretched for each rate, so that rates differ by nothing else. At or beyond saturation latency
-    grows for as long as the load lasts: there are no figures of it there, and what is done is what servers do at most.
+    The same arrivals are stretched for each rate, so that nothing else differs. At or beyond saturation latency grows
+    for as long as the load lasts: it has no figures there, and the rate of requests done is the servers' highest.
     """
     import numpy
 

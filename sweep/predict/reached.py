@@ -1,7 +1,7 @@
-"""A measured cell beside what was predicted of it and the least that physics allows. Pure.
+"""A measured cell against its prediction and the least that physics allows. Pure.
 
-`said` is the prediction before the run, with the share of blocks that a cache was expected to skip. The limit is of
-what really ran. Knows nothing of files, and of sentences.
+`said` is the prediction before the run, with the share of blocks that a cache was expected to skip. The limit is for
+what really ran. Knows nothing of files or sentences.
 """
 
 import math
@@ -19,8 +19,8 @@ from sweep.predict.stages import AR_DECODE, AR_PREFILL, DENOISE, HOST_COPY, OTHE
 PRODUCTS, ATTENTION, CONVOLUTIONS, READING = "products", "attention", "convolutions", "reading"
 SMALL_KERNELS, EXCHANGE, HOST_COPIES = "small_kernels", "exchange", "host_copies"
 LAUNCHES, HOST = "launches", "host"
-"""What a phase spends its time on. The first four have a limit; the others add to it. LAUNCHES is what the device waits
-for the host to launch kernels, HOST what no work on a device overlaps."""
+"""What a phase spends its time on. The first four have a limit; the others add to it. LAUNCHES is how long the device
+waits for the host to launch kernels, HOST what no work on a device overlaps."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def reached(
     parts_bytes: Mapping[str, float] | None = None,
     known: dict[Point, Prediction] | None = None,
 ) -> Reached:
-    """Everything of one cell. `known` keeps predictions of this device. Raises ConfigError as `predicted` does."""
+    """Everything of one cell. `known` caches predictions of this device. Raises ConfigError as `predicted` does."""
     said = known.get(before) if known is not None else None
     if said is None:
         said = predicted(before, device, by)

@@ -1,4 +1,4 @@
-"""What a prediction is worth beside others of the same search: speed-up, parallel efficiency, batching gain. Pure."""
+"""A prediction compared with others of the same search: speed-up, parallel efficiency, batching gain. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Context = tuple[str, tuple[tuple[str, str], ...], int]
 
 @dataclass(frozen=True)
 class Relative:
-    """None where the configuration that it is compared with was not asked for."""
+    """None where the search lacks the configuration to compare with."""
 
     speedup: float | None = None  # latency of the baseline ÷ its own
     efficiency: float | None = None  # images/s of each GPU ÷ that of the baseline: 1 where no GPU is wasted

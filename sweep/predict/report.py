@@ -19,7 +19,7 @@ Calibrations = Callable[[Row], Calibration]
 
 
 def print_text(rows: Sequence[Row], found: Best | None, goal: str | None, calibration: Calibrations) -> None:
-    """An answer in a sentence, then the table; of a single configuration its phases and memory as well."""
+    """An answer in a sentence, then the table; for a single configuration its phases and memory as well."""
     console = Console()
     several = len({row.device.name for row in rows}) > 1
     listed = list(found.rows) if found else list(rows)
@@ -44,17 +44,17 @@ def print_text(rows: Sequence[Row], found: Best | None, goal: str | None, calibr
 
 
 def _known_as(rows: Sequence[Row], calibration: Calibrations) -> list[str]:
-    """How figures are known: of each device and engine, and what was assumed of caches."""
+    """How figures are known: for each device and engine, and what was assumed about caches."""
     lines = ["counted: operations, weights, KV cache, exchanged bytes, from the model's own shape"]
-    told: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
     skips: dict[str, float] = {}
     for row in rows:
         if row.prediction is None:
             continue
         if row.prediction.point.effects.skip:
             skips["+".join(name for name in row.features if _skips(row, name))] = row.prediction.point.effects.skip
-        if (row.device.name, row.run.engine.name) not in told:
-            told.add((row.device.name, row.run.engine.name))
+        if (row.device.name, row.run.engine.name) not in seen:
+            seen.add((row.device.name, row.run.engine.name))
             lines += shown.grades(row.device, calibration(row))
     if skips:
         said = ", ".join(f"{name} skips {share:.0%} of the blocks" for name, share in skips.items())
@@ -113,11 +113,11 @@ def _gpus(row: Row) -> str:
 
 
 def _why_none(found: Best) -> str:
-    told = [f"{count:,} miss {name}" for name, count in found.missed.items()]
-    told += [f"{count:,} have no known {name}" for name, count in found.unknown.items()]
-    told += [f"{found.full:,} do not fit into memory"] if found.full else []
-    told += [f"{found.skipped:,} are skipped"] if found.skipped else []
-    return ", ".join(told)
+    reasons = [f"{count:,} miss {name}" for name, count in found.missed.items()]
+    reasons += [f"{count:,} have no known {name}" for name, count in found.unknown.items()]
+    reasons += [f"{found.full:,} do not fit into memory"] if found.full else []
+    reasons += [f"{found.skipped:,} are skipped"] if found.skipped else []
+    return ", ".join(reasons)
 
 
 def print_json(rows: Sequence[Row], found: Best | None, goal: str | None, calibration: Calibrations) -> None:
@@ -128,18 +128,18 @@ def print_json(rows: Sequence[Row], found: Best | None, goal: str | None, calibr
 
 
 def _beside(rows: Sequence[Row], listed: Sequence[Row]) -> list[Relative]:
-    """What the listed rows are worth beside all that was asked for."""
+    """How the listed rows compare with all rows."""
     of_all = {id(row): one for row, one in zip(rows, relatives(rows), strict=True)}
     return [of_all[id(row)] for row in listed]
 
 
 def _as_json(row: Row, beside: Relative, calibration: Calibrations) -> dict[str, Any]:
     made = row.prediction
-    told: dict[str, Any] = {"cell": row.label, "features": list(row.features), "hardware": row.device.name}
+    data: dict[str, Any] = {"cell": row.label, "features": list(row.features), "hardware": row.device.name}
     if made is None:
-        return {**told, "skip": row.skip}
+        return {**data, "skip": row.skip}
     return {
-        **told,
+        **data,
         "gpus": made.point.gpus,
         "batch": made.point.batch,
         "fits": made.fits,

@@ -1,4 +1,4 @@
-"""A configuration and what is predicted of it."""
+"""A configuration and its prediction."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from sweep.predict.prediction import Prediction
 
 @dataclass(frozen=True)
 class Row:
-    """A configuration and what is predicted of it; `prediction` None where no engine would run it."""
+    """A configuration and its prediction; `prediction` is None where no engine would run it."""
 
     label: str  # as a sweep would name it
     features: tuple[str, ...]

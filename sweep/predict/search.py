@@ -88,11 +88,11 @@ class Best:
     skipped: int
     full: int  # do not fit into memory
     missed: Mapping[str, int]  # limit → how many miss it
-    unknown: Mapping[str, int]  # limit → of how many it is unknown
+    unknown: Mapping[str, int]  # limit → for how many it is unknown
 
 
 def check_goal(goal: str) -> None:
-    """Raises ConfigError for a goal that there is not."""
+    """Raises ConfigError for an unknown goal."""
     require(goal in GOALS, f"--best {goal}: no such goal{nearest(goal, GOALS) or '; there are ' + ', '.join(GOALS)}")
 
 

@@ -1,6 +1,6 @@
 """How long a server is busy with a batch, by how many requests are in it: measured samples, and sizes between them.
 
-Knows no sweeps: seconds in, seconds out. Which measurements are taken is `sweep.analysis.service_sources`'s to say.
+Knows no sweeps: seconds in, seconds out. `sweep.analysis.service_sources` decides which measurements are used.
 """
 
 import bisect
@@ -20,12 +20,12 @@ QUANTILES = 64
 class ServiceTimes:
     """Seconds by requests in a batch, as measured; each value of a size is as likely as every other.
 
-    Assumed: a batch takes as long whatever waits, whatever came before it, and on each of several servers.
+    Assumed: how long a batch takes does not depend on what waits, on what came before it, or on the server.
     """
 
     by_size: Mapping[int, Sequence[float]]  # requests in the batch -> seconds from its start until it is done
     pause_s: float = 0.0  # after each batch until the server takes the next one
-    outside_s: Sequence[float] = (0.0,)  # what requests take besides waiting and service: network, encoding, decoding
+    outside_s: Sequence[float] = (0.0,)  # what requests take except waiting and service: network, encoding, decoding
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no measurement gives."""
@@ -38,7 +38,7 @@ class ServiceTimes:
             raise ValueError("times are 0 or more, and finite")
 
     def knows(self, batch: int) -> bool:
-        """Whether it says how long every batch of up to so many requests takes: two sizes tell others, one does not."""
+        """Whether it says how long every batch of up to so many requests takes: two sizes give others, one does not."""
         return 1 in self.by_size if batch == 1 else len(self.by_size) > 1
 
     def mean_s(self, size: int) -> float:

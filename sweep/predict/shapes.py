@@ -38,7 +38,7 @@ def named(name: str) -> Model:
 def at_depth(model: Model, layers: Mapping[str, int], parameters: Mapping[str, int] | None = None) -> Model:
     """The same model with other numbers of layers: `dit`, `ar`, `text` and `vision`, as sweep.checkpoints builds them.
 
-    `parameters` of its folders (text_encoder, …) say how many there are; without, only the layers' are taken off.
+    `parameters` of its folders (text_encoder, …) say how many there are; without it, only the layers' are subtracted.
     """
     changed: dict[str, Any] = {}
     if model.dit is not None and "dit" in layers:
@@ -100,14 +100,14 @@ def _of_one_stack(model: Model, folder: Path) -> dict[str, Any]:
 
 
 SECOND = "text_encoder_2"
-"""Folder of the larger one of FLUX.1's text encoders. Of the first, a CLIP, one vector reaches the DiT."""
+"""Folder of the larger of FLUX.1's text encoders. From the first, a CLIP, only one vector reaches the DiT."""
 
 
 def parameters(folder: Path) -> int:
     """Parameters in the safetensors of a folder, by their headers; 0 without any.
 
     A second copy in another precision (`model.fp16.safetensors`) is not counted. Raises ValueError for a file that is
-    no safetensors, and OSError.
+    not safetensors, and OSError.
     """
     files = tensor_files.files(folder)
     return sum(math.prod(shape) for path in files for shape in tensor_files.shapes(path).values())
@@ -223,7 +223,7 @@ def _vae(config: Mapping[str, Any], known: Vae | None) -> Vae | None:
 
 
 def _stack(config: Mapping[str, Any], known: Stack | None) -> Stack | None:
-    """A text encoder or AR stage of transformers; T5 has words of its own, larger models a text_config."""
+    """A text encoder or AR stage of transformers; T5 has its own key names, larger models a text_config."""
     tokens = known.tokens if known is not None else 0
     if "d_model" in config:
         return Stack(
@@ -251,7 +251,7 @@ def _stack(config: Mapping[str, Any], known: Stack | None) -> Stack | None:
 
 
 def _vision(config: Mapping[str, Any], known: Vision | None) -> Vision | None:
-    """The vision tower of Qwen2.5-VL; of other models nobody asks."""
+    """The vision tower of Qwen2.5-VL; for other models the known one."""
     found = config.get("vision_config") or {}
     if known is None or "fullatt_block_indexes" not in found:
         return known

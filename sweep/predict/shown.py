@@ -1,4 +1,4 @@
-"""Predictions as text: an answer, a table of cells, and of one cell its phases, its memory and how each is known."""
+"""Predictions as text: an answer, a table of cells, and for one cell its phases, its memory and how each is known."""
 
 from collections.abc import Iterable, Sequence
 
@@ -46,16 +46,16 @@ LEAST_IMPORTANT = (
     *("sent GB", "batch gain", "J/image", "efficiency", "most time", "÷ limit"),
     *("$/1,000", "GPUs", "images/s", "memory GB", "speed-up"),
 )
-"""Columns that a narrow terminal goes without, in this order."""
+"""Columns that a narrow terminal omits, in this order."""
 
 LEAST_LABEL = 24
 """Width that labels keep before columns are left out."""
 
 
 def table(rows: Sequence[Row], several: bool, width: int, compared: Sequence[Relative] = ()) -> Table:
-    """One row a configuration, in their order; columns that a terminal of `width` has no room for are left out.
+    """One row for each configuration, in their order; columns that a terminal of `width` has no room for are left out.
 
-    `compared` has what the rows are worth beside others, where those are not among them.
+    `compared` has the comparison with other rows, where those are not among them.
     """
     listed = [_values(row, one) for row, one in zip(rows[:MOST], compared or relatives(rows), strict=False)]
     named = max((len(row.device.name) for row in rows[:MOST]), default=0) + 2 if several else 0
@@ -131,7 +131,7 @@ def phases(found: Prediction, width: int) -> Table:
         shown.add_column(name, justify="left" if name in ("phase", "most time") else "right", no_wrap=True)
     for phase in found.phases:
         work = phase.phase.work
-        told = (
+        counted = (
             si(work.operations, "FLOP") if work.operations else "",
             si(phase.phase.weight_bytes, "B") if work.weights else "",
         )
@@ -140,7 +140,7 @@ def phases(found: Prediction, width: int) -> Table:
             number(phase.seconds * 1e3),
             number(phase.limit_s * 1e3) if phase.limit_s else "",
             f"{phase.limit_s / phase.seconds:.0%}" if phase.limit_s else "",
-            *(told if does else ()),
+            *(counted if does else ()),
             phase.bound,
         )
     return shown

@@ -24,16 +24,16 @@ TILE, STRIDE = 256, 192
 
 SUM, GATHER, SEND = "sum", "gather", "send"
 HOST_COPY, HOST_AHEAD = "host_copy", "host_ahead"
-"""Ways in which devices exchange besides Effects.exchange: all-reduce, all-gather, point to point, from host memory,
+"""Ways in which devices exchange apart from Effects.exchange: all-reduce, all-gather, point to point, from host memory,
 and from host memory one block ahead of the one that runs."""
 
 TOKEN_BYTES = 8
-"""Of a token id that the AR stage hands over."""
+"""Bytes of a token id that the AR stage hands over."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a device sends to the others in one way, and how often it starts to."""
+    """What a device sends to the others in one way, and in how many calls."""
 
     kind: str
     sent: float  # bytes, of each device
@@ -55,13 +55,13 @@ class Phase:
     dtype: str = "bfloat16"  # of products with weights
     state: str = "bfloat16"  # of everything else
     compiled: bool = False
-    attention: str = ""  # back end; "" the engine's own
+    attention: str = ""  # back end; "" for the engine's own
     tiled: bool = False  # a VAE's work in small tiles
     ranks: int = 1  # processes that share the host's processor in it
 
     @property
     def weight_bytes(self) -> float:
-        """Weights that are read, in bytes: of every call."""
+        """Weights that are read, in bytes, over all calls."""
         return self.work.weights * BYTES[self.dtype]
 
     @property
@@ -81,7 +81,7 @@ def around(point: Point) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
     found = [_text_encode(point)] if point.model.text_encoder is not None else []
     if point.model.ar is not None:
         found += _ar(point, point.model.ar)
-    if point.edits and point.model.ar is None:  # GLM-Image's DiT writes a cache of the picture besides: not counted
+    if point.edits and point.model.ar is None:  # GLM-Image's DiT also writes a cache of the picture: not counted
         found.append(_encode(point))
     stages = 1 if point.model.ar is None else 2
     return tuple(found), (_decode(point), Phase(OTHER, NOTHING, stages, state=point.dtype))
@@ -99,12 +99,12 @@ def around_key(point: Point) -> tuple[object, ...]:
 def _text_encode(point: Point) -> Phase:
     """The text encoder reads the prompt and, where there is guidance, the negative prompt, one after the other.
 
-    A picture to edit it reads with each of them.
+    It reads a picture to edit with each of them.
     """
     stack = point.model.text_encoder
     assert stack is not None
     length = stack.tokens or (point.text_tokens if point.model.ar is not None else point.prompt_tokens)
-    together = point.batch if point.model.ar is not None else point.drawn_at_once  # fits took it so for GLM-Image
+    together = point.batch if point.model.ar is not None else point.drawn_at_once  # fits assumed this for GLM-Image
     work = decoder.of(stack, length, batch=together)
     if point.edits and point.model.vision is not None:
         work += vision.of(point.model.vision, stack.hidden, *point.source, together)
@@ -161,7 +161,7 @@ def _exchanges(point: Point, whole: dit.Forward, runs: float) -> list[Exchange]:
     if exchanging > 1:  # queries, keys, values and output change their owner
         sent = 4 * states / does.tokens * (exchanging - 1) / exchanging
         done.append(Exchange(ALL_TO_ALL, sent, 4, exchanging) * layers)
-    if does.rings > 1:  # keys and values go all around
+    if does.rings > 1:  # keys and values pass around the whole ring
         sent = 2 * states / does.tokens * (does.rings - 1)
         done.append(Exchange(RING, sent, 2 * (does.rings - 1), does.rings) * layers)
     if does.width > 1:  # two sums, of attention and feed-forward; text and image tokens each where weights differ

@@ -1,7 +1,7 @@
 """Seconds that a plan will take: as its cells took before, else as predicted, group by group and as a whole. Pure.
 
 A group is an engine start and the cells that it measures. Earlier results win, and predictions are scaled to
-them; what neither tells is not counted.
+them; what neither covers is not counted.
 """
 
 import heapq
@@ -40,7 +40,7 @@ class Total:
     gpus: int  # devices in use at once, at most
 
     def cost(self, price_per_hour: float) -> float:
-        """Of these devices for the whole time, as one pays for a machine."""
+        """Cost of these devices for the whole time, as a machine is billed."""
         return self.gpus * price_per_hour * self.seconds / 3600
 
 
@@ -53,13 +53,13 @@ class Times:
 
     @cached_property
     def factor(self) -> float:
-        """How long cells took that were measured here, for a second that is predicted of them: 1 without such cells."""
+        """Measured ÷ predicted seconds of the cells that were measured here; 1 without such cells."""
         predicted = self.forecast.cells_s if self.forecast else {}
         both = [(took, predicted[key]) for key, took in self.earlier.cells_s.items() if key in predicted]
         return sum(took for took, _ in both) / sum(expected for _, expected in both) if both else 1.0
 
     def cell_s(self, key: str) -> float | None:
-        """Warm-up and measurement of a cell; None when nothing tells."""
+        """Warm-up and measurement of a cell; None when unknown."""
         if key in self.earlier.cells_s:
             return self.earlier.cells_s[key]
         predicted = self.forecast.cells_s.get(key) if self.forecast else None
@@ -113,7 +113,7 @@ class Times:
 
 
 def makespan(groups: Iterable[tuple[float, int]], jobs: int, devices: int) -> float:
-    """Seconds until groups are done that are started in order: (seconds, devices) each, at most `jobs` at once."""
+    """Seconds until all groups are done, started in order: (seconds, devices) each, at most `jobs` at once."""
     running: list[tuple[float, int]] = []
     now, free, end = 0.0, devices, 0.0
     for seconds, gpus in groups:

@@ -52,11 +52,11 @@ class Timed:
 
 
 class Unknown(ConfigError):
-    """A figure of the device that a prediction needs, and that its file does not say."""
+    """A figure of the device that a prediction needs and that its file lacks."""
 
 
 def peak(device: Device, dtype: str) -> float:
-    """Operations a second in `dtype`. Raises Unknown where the device's file does not say them."""
+    """Operations a second in `dtype`. Raises Unknown where the device's file lacks them."""
     found = device.peak(dtype)
     if found is None:
         raise Unknown(f"hardware={device.name} has no peak in {dtype} (peak_tflops.{dtype})")
@@ -71,9 +71,9 @@ def bandwidth(device: Device) -> float:
 
 
 def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: int) -> float:
-    """Seconds to send so many bytes in so many calls: at a share of the link, or as all-reduces of so many ranks were.
+    """Seconds to send so many bytes in so many calls: at a share of the link, or as all-reduces of `ranks` took.
 
-    Raises Unknown where the device's file says neither.
+    Raises Unknown where the device's file has neither.
     """
     if device.link_bytes_s is not None:
         return sent / (share * device.link_bytes_s)
@@ -84,7 +84,7 @@ def exchange_s(device: Device, sent: float, calls: float, share: float, ranks: i
 
 
 def limit_s(phase: Phase, device: Device) -> float:
-    """Seconds below which the phase cannot be, on each of its devices."""
+    """Least seconds that the phase can take, on each of its devices."""
     return max(compute_limit_s(phase, device), read_limit_s(phase, device))
 
 
@@ -140,7 +140,7 @@ def compute_s(phase: Phase, device: Device, by: Factors) -> tuple[float, float, 
 def moved_s(phase: Phase, device: Device, by: Factors) -> float:
     """Seconds of kernels without products."""
     if phase.name in (IMAGE_ENCODE, VAE_DECODE):
-        return 0.0  # its convolutions' share holds what lies between them
+        return 0.0  # its convolutions' share includes what lies between them
     moved = phase.work.moved * BYTES[phase.state] / (by.moved * bandwidth(device))
     return moved / by.fused if phase.compiled else moved
 

@@ -46,7 +46,7 @@ def _of(shape: tuple[object, ...], width: int, height: int, scale: int) -> Work:
 
 @lru_cache(maxsize=4096)
 def _encoded(shape: tuple[object, ...], width: int, height: int, scale: int) -> Work:
-    """The decoder backwards, with one residual block less a level, and twice the latent channels at its end."""
+    """The decoder backwards, with one residual block fewer per level, and twice the latent channels at its end."""
     vae = Vae(*shape)  # type: ignore[arg-type]
     taps = 9 * (FRAMES if vae.causal else 1)
     levels = vae.channels[::-1]

@@ -1,7 +1,7 @@
 """Work of the vision tower of a text encoder, which makes tokens of a picture to edit, counted from its shape. Pure.
 
 Source: Qwen2VLImageProcessor and Qwen2_5_VisionTransformerPretrainedModel of transformers 5.14, and how the pipelines
-of diffusers 0.40 and vLLM-Omni 0.26 scale a picture before (`calculate_dimensions`).
+of diffusers 0.40 and vLLM-Omni 0.26 scale a picture beforehand (`calculate_dimensions`).
 """
 
 import math
@@ -15,10 +15,10 @@ SIDES = 32
 """Sides of a scaled picture are multiples of so many pixels."""
 
 VALUES_OF_A_PIXEL = 3 * 2
-"""Three colours, in two frames that are the same."""
+"""Three colours, in two identical frames."""
 
 WINDOW_KERNELS = 2.0
-"""Kernels of a window, each of which attention runs on by itself: attention, and the copy of its output."""
+"""Kernels of a window, since attention runs on each one separately: attention, and the copy of its output."""
 
 MARKS = 2
 """Tokens before and behind those of a picture."""

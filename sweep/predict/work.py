@@ -59,7 +59,7 @@ NOTHING = Work()
 
 
 _KEYS: dict[int, tuple[Any, tuple[Any, ...]]] = {}
-"""By the identity of a shape, which is kept beside: the thousands of configurations of a sweep share a few."""
+"""By the identity of a shape, which is stored with it: the thousands of configurations of a sweep share a few."""
 
 
 def key_of(shape: Any) -> tuple[Any, ...]:
