@@ -2,6 +2,6 @@
 
 import os
 
-# Read when numpy is imported, here and by every command. With more, threads of a small product of matrices wait for
-# each other four times as long as one computes, and longer where other tests run.
+# Read when numpy is imported, here and by every command. With more, the threads of a small matrix product wait for each
+# other four times as long as one computes, and longer while other tests run.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

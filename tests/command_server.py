@@ -36,13 +36,13 @@ LIBRARIES = (
     *("matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
     *("asyncio", "email.message", "logging.config", "multiprocessing.forkserver", "sqlite3"),
 )
-"""What commands import sooner or later, but for what tests put something else in the place of."""
+"""What commands import sooner or later, except what tests replace."""
 
 PROJECT = (
     *("sweep.cli", "sweep.cli_errors", "sweep.launch", "sweep.run.session", "sweep.report.build"),
     *("sweep.report.plan_table", "sweep.report.plots.draw", "sweep.report.plots.pictures", "sweep.compare.load"),
 )
-"""What most commands import of the project."""
+"""What most commands import from the project."""
 
 IN_ENGINES = ("sweep.engines.noop.engine", "sweep.engines.diffusers.")
 """Modules that engines import and commands do not: faults in them find nothing that was imported beforehand."""
@@ -53,10 +53,10 @@ SHARED_VARIABLE = "SWEEP_TEST_COMMANDS"
 """Names the socket of a server that another process keeps: what commands need is imported once for all."""
 
 START_S = 120.0
-"""Seconds until a server that was just started listens, which takes it two."""
+"""Longest wait until a new server listens, seconds; it takes two."""
 
 READ_AT_START = ("PYTHON", "LC_", "LANG", "MPL", "OMP_", "MKL_", "OPENBLAS_")
-"""How variables begin that an interpreter reads when it starts, or a library when it is imported."""
+"""Prefixes of variables that an interpreter reads when it starts, or a library when it is imported."""
 
 
 class Server:
@@ -189,7 +189,7 @@ def _serve(path: str) -> socket.socket:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing waits for the forks
         while True:
             ready, _, _ = select.select([listener, lifeline], [], [])
             if lifeline in ready:
@@ -302,8 +302,8 @@ def _become(command: Sequence[str], folder: str, variables: Mapping[str, str]) -
 def _run(module: str) -> None:
     """Run the module and end with its exit code, in the interpreter's own way unless all that is left is to exit.
 
-    Taking apart all the libraries that the server has imported takes 0.15 s a command. What a command may rely on
-    comes before: its threads end, what is registered to be called is called, and its streams are flushed.
+    Unloading all the libraries that the server has imported takes 0.15 s a command. What a command may rely on comes
+    first: its threads end, its exit handlers are called, and its streams are flushed.
     """
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

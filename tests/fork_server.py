@@ -21,7 +21,7 @@ from sweep.engines.process import forkserver
 def shared() -> str:
     """SHARED_VARIABLE for commands that are to fork from the server, which is started unless it runs already.
 
-    Known once: a test may set the variable in its own process, for what it starts, where it means another module.
+    Known once: a test may set the variable in its own process, for what it starts, where it names another module.
     """
     _start()
     module, _, everyones = os.environ.get(forkserver.SHARED_VARIABLE, "").partition(":")

@@ -1,8 +1,8 @@
 """nsys for tests: the real one where there is one, and a script that behaves like it as far as a sweep can tell.
 
-The script keeps what real nsys 2023.4 was seen to do: the engine leads a session of its own, an agent that is no
-child of anyone's lives until the engine ends, `launch` ends with 128 plus the signal, `stop` ends with 0 also when the
-trace could not be written.
+The script keeps what real nsys 2023.4 was seen to do: the engine leads a session of its own, an agent without a parent
+lives until the engine ends, `launch` ends with 128 plus the signal, `stop` ends with 0 also when the trace could not be
+written.
 """
 
 import csv
@@ -73,11 +73,11 @@ def run(asked):
 ''', stub.__dict__)
 sys.modules["profiling.nsys.analyze"] = stub
 """
-"""Code for `Sweep.inject("profiling.errors", …)`: an analysis that finds phase `other`, told of two processes."""
+"""Code for `Sweep.inject("profiling.errors", …)`: an analysis that finds phase `other` in two processes."""
 
 
 def fake_nsys(folder: Path, stop: str = "pass", launch: str = "pass") -> tuple[Path, Path]:
-    """The script, and the log of what it was asked. `stop` and `launch` are code that runs when it is asked that."""
+    """The script, and the log of its commands. `stop` and `launch` are code that runs on that command."""
     script, log = folder / "nsys", folder / "nsys.log"
     script.write_text(SCRIPT.format(python=sys.executable, log=str(log), stop=stop, launch=launch))
     script.chmod(0o755)

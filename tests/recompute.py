@@ -66,7 +66,7 @@ def role(cell: Cell) -> str:
 
 
 def model_engine(cell: Cell) -> tuple[str, str, bool]:
-    """What noise is of; loads apart."""
+    """What noise is estimated for; loads separately."""
     config = cell["config"]
     return config["model"]["name"], config["engine"]["name"], recompute_loads.under_load(cell)
 
@@ -80,7 +80,7 @@ def percentile(values: Sequence[float], q: int) -> float | None:
     return float(np.percentile(values, q)) if len(values) >= least else None
 
 
-# -- the columns of a cell by itself
+# -- the columns of a single cell
 
 
 def own_columns(cell: Cell, results: Sequence[Result], folder_of: Callable[[Result], Path]) -> dict[str, Any]:
@@ -553,7 +553,7 @@ def gain(sweep: Sweep, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> d
 
 
 def differences(folder: Path) -> tuple[list[str], int]:
-    """What summary.csv says otherwise, a line each, and how many fields with a value were compared."""
+    """Where summary.csv differs, one line each, and how many fields with a value were compared."""
     sweep = Sweep(folder)
     wrong, compared = [], 0
     for shown, known in zip(sweep.rows, recomputed(sweep), strict=True):

@@ -51,8 +51,8 @@ def plain(cell: Row, results: dict[str, list[Row]]) -> bool:
     """Whether one queue of equal requests describes it; of the engines that are embedded."""
     mix = cell["config"]["load"].get("mix") or {}
     mixed = mix.get("edits") or mix.get("sizes", "fixed") != "fixed"
-    told = all(one["queue_s"] is not None for result in results[cell["key"]] for one in result["requests"])
-    return cell["config"]["engine"]["name"] in ("diffusers", "noop") and told and not (mixed and limit(cell) > 1)
+    known = all(one["queue_s"] is not None for result in results[cell["key"]] for one in result["requests"])
+    return cell["config"]["engine"]["name"] in ("diffusers", "noop") and known and not (mixed and limit(cell) > 1)
 
 
 def weight(cell: Row) -> tuple[int, float]:

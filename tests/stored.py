@@ -1,4 +1,4 @@
-"""Sweeps as they lie on disk, of any size, written by the project's own writer from made-up measurements."""
+"""Stored sweeps of any size, written by the project's own writer from made-up measurements."""
 
 import copy
 import dataclasses

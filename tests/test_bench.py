@@ -1,4 +1,4 @@
-"""`make bench` is not run here; that each of its comparisons still runs is, in small, whatever the times."""
+"""`make bench` is not run here; each of its comparisons is, in small, whatever the times."""
 
 import gzip
 import importlib
@@ -79,9 +79,9 @@ def test_what_traces_of_ranks_say_of_communication(tmp_path: Path, capsys: pytes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["communication", str(tmp_path / "tp")])
         communication.main()
-    told = json.loads(capsys.readouterr().out)["tp"]
-    (rank,) = told["ranks"].values()
-    assert told["least_ms"] == 0.5  # of the only rank, whole
+    data = json.loads(capsys.readouterr().out)["tp"]
+    (rank,) = data["ranks"].values()
+    assert data["least_ms"] == 0.5  # of the only rank, whole
     assert {name: value for name, value in rank.items() if name != "communication_kernels"} == {
         "ranges": 2,
         "phase_ms": 1.0,

@@ -1,4 +1,4 @@
-"""A cached value is computed when it is first asked for, also in a frozen dataclass, and once."""
+"""A cached value is computed once, on first access, also in a frozen dataclass."""
 
 from dataclasses import dataclass, field
 

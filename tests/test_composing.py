@@ -44,8 +44,8 @@ def loader_of(folder: Path, repository: type[ConfigRepository]) -> ConfigLoaderI
 
 def nodes(node: Any) -> Iterator[tuple[Any, ...]]:
     """All that a configuration is, not only its values: types, flags, and what is not resolved."""
-    told = node._metadata
-    kind = (type(node), told.ref_type, told.object_type, told.optional, told.flags and dict(told.flags))
+    meta = node._metadata
+    kind = (type(node), meta.ref_type, meta.object_type, meta.optional, meta.flags and dict(meta.flags))
     yield node._get_full_key(None), *kind, None if isinstance(node, Container) else node._value()
     if isinstance(node, Container) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
         keys = range(len(node)) if OmegaConf.is_list(node) else list(node)
@@ -88,7 +88,7 @@ def test_every_composition_is_as_if_it_were_the_only_one() -> None:
 
 
 def test_only_what_differs_is_merged_anew() -> None:
-    """The first cell with a feature shows where cells differ; from there on merges the next, and nothing the same."""
+    """The first cell with a feature shows where cells differ: the next merges from there on, an equal one nothing."""
     shared, merges = loader_of(CONF, ReadOnce), []
 
     def counted(overrides: str) -> int:

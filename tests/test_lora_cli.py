@@ -39,8 +39,8 @@ def write_tensors(path: Path, shapes: Mapping[str, Shape]) -> None:
 def adapter(folder: Path, rank: int = 2, layers: Mapping[str, Shape] = LAYERS, **config: Any) -> Path:
     """An adapter of PEFT's format."""
     folder.mkdir()
-    told = {"r": rank, "lora_alpha": rank, "target_modules": ["to_q"], "bias": "none", **config}
-    (folder / lora_files.CONFIG).write_text(json.dumps(told))
+    fields = {"r": rank, "lora_alpha": rank, "target_modules": ["to_q"], "bias": "none", **config}
+    (folder / lora_files.CONFIG).write_text(json.dumps(fields))
     shapes: dict[str, Shape] = {}
     for layer, (outputs, inputs) in layers.items():
         shapes[f"base_model.model.transformer.{layer}{lora_files.A}"] = (rank, inputs)
@@ -73,10 +73,10 @@ def test_no_adapter_at_all(sweep: Any, tmp_path: Path) -> None:
     assert "no such folder" in refused(run(sweep, "nowhere"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "pytorch_lora_weights.safetensors").write_bytes(b"")
-    told = refused(run(sweep, "other"))
-    assert "feature.lora.path=other: not a LoRA adapter" in told
-    assert "no adapter_config.json" in told
-    assert "pytorch_lora_weights.safetensors" in told
+    error = refused(run(sweep, "other"))
+    assert "feature.lora.path=other: not a LoRA adapter" in error
+    assert "no adapter_config.json" in error
+    assert "pytorch_lora_weights.safetensors" in error
 
 
 def test_an_adapter_of_another_model(sweep: Any, tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_an_adapter_of_another_model(sweep: Any, tmp_path: Path) -> None:
 
 
 def test_a_rank_above_what_vllm_takes(sweep: Any, tmp_path: Path) -> None:
-    told = refused(run(sweep, adapter(tmp_path / "mine", rank=1024)))
-    assert "its rank of 1024 is above 512" in told
+    error = refused(run(sweep, adapter(tmp_path / "mine", rank=1024)))
+    assert "its rank of 1024 is above 512" in error
 
 
 def test_tensors_of_another_rank_than_the_configuration_says(sweep: Any, tmp_path: Path) -> None:

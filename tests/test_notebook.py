@@ -44,6 +44,6 @@ def test_the_answer_is_the_threshold_that_keeps_the_quality(executed: nbformat.N
 
 
 def test_the_stored_notebook_holds_no_outputs() -> None:
-    """They would grow old; and the places of whoever ran it last would be in them."""
+    """They would become outdated, and contain the paths of the last person who ran it."""
     stored = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in stored.cells)

@@ -1,4 +1,4 @@
-"""A model's own steps and guidance take the place of a workload's; what the user writes goes over both."""
+"""A model's own steps and guidance take the place of a workload's; what the user writes overrides both."""
 
 import json
 from collections.abc import Callable

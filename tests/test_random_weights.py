@@ -1,4 +1,4 @@
-"""Every report of random weights says so, also where the checkpoint is given by its path and gone since."""
+"""Every report of random weights says so, also where the checkpoint is given by its path and has since been removed."""
 
 import json
 import shutil

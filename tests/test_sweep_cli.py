@@ -1,4 +1,4 @@
-"""The promises of a sweep, through the real command line on the embedded models; faults stand in tests/faults."""
+"""The promises of a sweep, through the real command line on the embedded models; faults are in tests/faults."""
 
 import csv
 import itertools

@@ -21,7 +21,7 @@ DOWNLOAD_S = 120
 def wheel_source(version: str) -> Path:
     """Folder with the unpacked wheel of vllm-omni `version`; skips the test where it cannot be had.
 
-    Wheels are looked for in .venv/wheels, then in $SWEEP_WHEELS, else downloaded (without what they depend on).
+    Wheels are looked for in .venv/wheels, then in $SWEEP_WHEELS, else downloaded (without dependencies).
     """
     unpacked = CACHE / f"vllm_omni-{version}"
     if unpacked.is_dir():

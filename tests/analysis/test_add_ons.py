@@ -40,7 +40,7 @@ def measured(*starts: RunResult, profile: str = "off") -> Measured:
 
 
 def baseline_s(machine: float = 1.0) -> list[float]:
-    """Latencies of the baseline, which prompts differ in, on a machine that is so many times slower."""
+    """Latencies of the baseline, which differ by prompt, on a machine that is slower by this factor."""
     return [machine * (1 + prompt / 10) for prompt in range(PROMPTS)]
 
 

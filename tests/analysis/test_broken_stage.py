@@ -24,7 +24,7 @@ GOOD = Checks({(place, 0): Checked(4, ()) for place in range(4)})
 
 
 def checks_of(pictures: str, tokens: str, handed_over: bool = True) -> Checks:
-    """A letter a picture: `r`ight, `w`rong; of tokens also `?`."""
+    """One letter per picture: `r`ight, `w`rong; for tokens also `?`."""
     shown = {(place, 0): Checked(4, (RING,) * (one == "w")) for place, one in enumerate(pictures)}
     said = {(place, 0): (RING,) * (one == "w") for place, one in enumerate(tokens) if one != "?"}
     return Checks(shown, 0, said, handed_over)
@@ -67,8 +67,8 @@ def test_an_ar_stage_that_often_says_something_else_fails_whatever_the_baseline_
     [
         ("wwrr", "rrrr", True, True),
         ("wrrr", "rrrr", True, False),  # a trained model's few mistakes
-        ("wwww", "rrrr", False, False),  # that is the hand-over's
-        ("wwww", "wwww", True, False),  # and that the AR stage's
+        ("wwww", "rrrr", False, False),  # the hand-over is at fault
+        ("wwww", "wwww", True, False),  # the AR stage is at fault
         ("wwww", "????", True, False),
     ],
 )
@@ -86,7 +86,7 @@ OTHERS = ("a red ring in the top left", "two green crosses", "the word 'ABC' in 
 
 
 def with_tokens(result: RunResult, said: tuple[str, ...], broken: bool = False) -> RunResult:
-    """The result with tokens of these sentences, which the DiT stage was given unless the hand-over is broken."""
+    """The result with tokens of these sentences, which the DiT stage received unless the hand-over is broken."""
     tokens = []
     for sentence in said:
         asked = sentences.read(sentence)
@@ -96,18 +96,18 @@ def with_tokens(result: RunResult, said: tuple[str, ...], broken: bool = False) 
         structs.replace(one, image=f"{one.prompt_index}.png", image_tokens=tokens[one.prompt_index])
         for one in result.requests
     )
-    told = {"tokens_sent": fingerprint(tokens[0]), "tokens_received": fingerprint((1,))}
+    tokens_apart = {"tokens_sent": fingerprint(tokens[0]), "tokens_received": fingerprint((1,))}
 
     def counted(one: RankEvidence) -> RankEvidence:
         counts = {"hand_overs": 1, "hand_overs_broken": int(broken)}
-        return structs.replace(one, settings=one.settings | (told if broken else {}), counts=counts)
+        return structs.replace(one, settings=one.settings | (tokens_apart if broken else {}), counts=counts)
 
     batches = tuple(structs.replace(one, evidence=tuple(map(counted, one.evidence))) for one in result.batches)
     return dataclasses.replace(result, requests=requests, batches=batches, prompts=PROMPTS)
 
 
 def row_of(tmp_path, said: tuple[str, ...], broken: bool = False, **workload: object) -> Row:
-    """The row of a baseline whose AR stage said this and whose pictures are gone, so that tokens alone are checked."""
+    """The row of a baseline whose AR stage wrote this and whose pictures are gone, so that only tokens are checked."""
     cell = template()
     cell = dataclasses.replace(cell, config={**cell.config, "workload": cell.config["workload"] | workload})
     plan = build_plan([cell])

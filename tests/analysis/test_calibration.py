@@ -36,7 +36,7 @@ def test_before_and_after_drift_is_noise_and_intervals_say_so(starts: list[Pair]
 
 
 def by_chance(promised: float, rounds: int) -> float:
-    """What a share of `rounds` exceeds in one of a thousand cases where it is truly `promised`."""
+    """The limit that a share of `rounds` exceeds in one of a thousand cases if its true value is `promised`."""
     return promised + 3.1 * math.sqrt(promised * (1 - promised) / rounds)
 
 

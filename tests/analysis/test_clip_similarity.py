@@ -14,7 +14,7 @@ SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 
 
 def make(pipe: Connection, folder: str) -> None:
-    """In a process of its own, a checkpoint in `folder`; answers with its path."""
+    """Build a checkpoint in `folder`, in a separate process; sends its path."""
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -56,7 +56,7 @@ def test_a_folder_without_a_checkpoint_is_refused_before_anything_runs(sweep, tm
 
 
 def embed(pipe: Connection, checkpoint: str, pairs: list[tuple[str, str]]) -> None:
-    """In a process of its own, as the worker: the cosines."""
+    """Send the cosines from a separate process, as the worker does."""
     pipe.send(similarities(Path(checkpoint), pairs))
 
 

@@ -1,4 +1,4 @@
-"""Columns of a cell by itself, from made-up results."""
+"""Columns of a single cell, from made-up results."""
 
 import dataclasses
 import random

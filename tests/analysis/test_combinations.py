@@ -1,4 +1,4 @@
-"""What single features tell of a combination: rows of sweeps as they lie on disk, and handmade ones."""
+"""What single features say about a combination: rows of stored sweeps, and handmade ones."""
 
 import dataclasses
 import functools
@@ -51,7 +51,7 @@ def skipping(skipped: int, run: int) -> tuple[RankEvidence, ...]:
 
 
 def judged(rows: list[dict], cells: list[Cell], evidence: dict | None = None, floors: dict | None = None) -> dict:
-    """The last row, after all were judged, with its status and the codes of what decided it and of its notes."""
+    """The last row once all are judged, with its status, the codes that decided it, and those of its notes."""
     found = {key: [Executed((ranks,))] for key, ranks in (evidence or {}).items()}
     combinations.judge(rows, {one.key: one for one in cells}, lambda key: found.get(key, []), floors or {})
     last = rows[-1]

@@ -1,4 +1,4 @@
-"""An engine against the native pipeline: which cells are paired, and what is said of a pair."""
+"""An engine against the native pipeline: which cells are paired, and what is said about a pair."""
 
 import dataclasses
 import json
@@ -65,7 +65,7 @@ def result(one: Cell, factor: float = 1.0, seed: int = 0) -> RunResult:
 def group(
     results: Sequence[tuple[Cell, RunResult | None]], said: dict[str, dict[str, Any]] | None = None, images: Any = None
 ) -> control_group.ControlGroup:
-    """What is said of these cells; `said` adds to rows by cell key."""
+    """What is said about these cells; `said` adds to rows by cell key."""
     cells = [one for one, _ in results]
     plan = Plan(tuple(cells), ())
     measured = measured_cells(plan, {one.key: found for one, found in results})

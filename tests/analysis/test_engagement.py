@@ -102,7 +102,7 @@ def test_a_feature_counts_where_it_engaged(name: str) -> None:
 
 
 def test_one_batch_of_twelve_and_repeats_of_the_same_requests() -> None:
-    """Batches of repeats are called by what was sent and how often before."""
+    """Batches of repeats are named by what was sent and how often it was sent before."""
     twelve = [ON if number == 6 else OFF for number in range(12)]
     assert "in 1 of 12 batches (in batch 7)" in where("teacache", run("teacache", *twelve)).text  # type: ignore[union-attr]
     ran = run("teacache", *[ON, ON, ON, OFF] * 3)
@@ -155,7 +155,7 @@ def test_uneven_ranks_are_no_false_alarm(name: str, ranks: list[dict]) -> None:
 
 
 def test_a_count_of_work_that_one_rank_does_alone_is_asked_of_that_rank() -> None:
-    """Where only rank 0 decodes images, rank 1 has no decoder calls to raise; but quantised layers it must have."""
+    """Where only rank 0 decodes images, rank 1 has no decoder calls to raise; but it must have quantised layers."""
     base, tiles = {"vae_decoder_calls": 1, "quantized_layers": 0}, {"vae_decoder_calls": 9, "quantized_layers": 4}
     before = (structs.replace(PLAIN, counts=base),)
     ranks = tuple(

@@ -85,7 +85,7 @@ def test_a_cell_whose_images_are_no_pictures_fails_alone(
 
 
 def test_nothing_is_judged_by_a_baseline_that_is_no_picture(sweep: tuple[SweepFolder, Plan]) -> None:
-    """Black against black is identical. An A/A run of black images says nothing of how far pictures differ either."""
+    """Black against black is identical. An A/A run of black images does not show how far pictures differ either."""
     folder, made = sweep
     cache = next(cell for cell in made.cells if cell.features == ("cache_dit",))
     change(folder, [cell for cell in made.cells if cell is not cache], blank)
@@ -112,7 +112,7 @@ def test_another_engine_is_not_compared_by_images_that_are_no_pictures(sweep: tu
 def test_black_and_white_images_of_results_without_the_engines_word(
     sweep: tuple[SweepFolder, Plan], colour: str
 ) -> None:
-    """Results of earlier versions have pixel hashes alone, which tell."""
+    """Results of earlier versions have only pixel hashes, which are enough."""
     folder, made = sweep
     image = Image.new("RGB", (64, 64), colour)
     digest = hashlib.sha256(image.tobytes()).hexdigest()

@@ -192,10 +192,10 @@ def test_controls_are_measured_together_with_the_rest(
 
 
 def hand_over(folder: SweepFolder, cell: Cell, *tokens: str) -> None:
-    """Have a cell's first batches tell which AR tokens they were painted from, one batch after another."""
+    """Make a cell's first batches record which AR tokens they were painted from, batch by batch."""
     result = folder.load_result(cell)
     assert result is not None
-    told = [
+    marked = [
         structs.replace(
             batch,
             evidence=tuple(
@@ -204,7 +204,7 @@ def hand_over(folder: SweepFolder, cell: Cell, *tokens: str) -> None:
         )
         for batch, sent in zip(result.batches, tokens, strict=False)
     ]
-    folder.save_result(cell, dataclasses.replace(result, batches=(*told, *result.batches[len(told) :])))
+    folder.save_result(cell, dataclasses.replace(result, batches=(*marked, *result.batches[len(marked) :])))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What rows say of predictions and limits: stored sweeps of Qwen-Image on H200, made up."""
+"""What rows say about predictions and limits: made-up stored sweeps of Qwen-Image on H200."""
 
 import dataclasses
 import json
@@ -119,7 +119,7 @@ def test_nothing_is_said_where_too_little_is_known(
 
 
 def test_another_model_under_the_same_name_is_not_judged(tmp_path: Path) -> None:
-    """A rank that held other parameters than the shape has ran something else."""
+    """A rank whose parameters differ from the shape's ran something else."""
     assert not swept(tmp_path / "9", [composed("")], KNOWN, dit_parameters=9).reached
     assert swept(tmp_path / "own", [composed("")], KNOWN, dit_parameters=6_837_149_248).reached
 
@@ -131,7 +131,7 @@ def test_a_profiled_row_says_nothing_but_its_cell_is_known(tmp_path: Path) -> No
 
 
 def test_chosen_hardware_counts_where_it_is_what_ran(tmp_path: Path) -> None:
-    """With half of the peak the limit is twice as long; an L40S that was asked for did not run."""
+    """With half of the peak the limit is twice as long; the chosen L40S did not run."""
     rows = [
         swept(tmp_path / str(number), [composed("", *given)], KNOWN).rows[0]
         for number, given in enumerate(

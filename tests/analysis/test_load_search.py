@@ -17,7 +17,7 @@ LADDER = Load("closed", max_concurrency=1, search="concurrency")
 
 
 def search(load: Load, measured: dict[float, Rung], measure) -> dict[float, Rung]:
-    """Ask and measure until nothing is asked for."""
+    """Ask and measure until the search wants nothing more."""
     first = float(load.max_concurrency or load.request_rate or 0)
     level: float | None = first
     while level is not None:
@@ -105,7 +105,7 @@ def test_a_rate_search_ends_where_it_may_go_no_higher_and_never_where_nothing_me
 
 
 def test_cells_of_a_search_are_the_same_whenever_it_is_asked() -> None:
-    """The same command goes on with what it finds in its folder."""
+    """The same command resumes from what it finds in its folder."""
     root = dataclasses.replace(
         cell_with(dataclasses.asdict(LADDER)), key="root", baseline_key="root", suffix="1 in flight", role="baseline"
     )

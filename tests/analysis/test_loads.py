@@ -40,7 +40,7 @@ def request(number: int, sent_s: float, took_s: float, due_s: float | None = Non
 
 
 def closed(count: int, concurrency: int, service_s: float) -> list[RequestRow]:
-    """One server that takes as long for each, and so many clients."""
+    """One server with a fixed service time, and this many clients."""
     free, ready, made = 0.0, [0.0] * concurrency, []
     for number in range(count):
         sent = ready.pop(0)
@@ -51,7 +51,7 @@ def closed(count: int, concurrency: int, service_s: float) -> list[RequestRow]:
 
 
 def opened(count: int, rate: float, service_s: float, seed: int) -> list[RequestRow]:
-    """One server that takes as long for each, and requests that come at random."""
+    """One server with a fixed service time, and requests that arrive at random."""
     rng, free, due, made = random.Random(seed), 0.0, 0.0, []
     for number in range(count):
         due += rng.expovariate(rate)
@@ -134,7 +134,7 @@ def test_equal_batches_that_take_longer_at_another_time_are_said(took_ms: list[f
 
 
 def test_a_slow_beginning_is_left_out() -> None:
-    """Of the rule: what is much slower in the beginning goes, a steady series stays nearly whole."""
+    """The rule drops a beginning that is much slower, and keeps a steady series nearly whole."""
     rng = random.Random(0)
     steady = [1 + 0.05 * rng.random() for _ in range(200)]
     assert steady_state.truncated([9.0] * 20 + steady) in range(20, 60)
@@ -198,7 +198,7 @@ def test_littles_law_holds_where_times_are_right_and_not_where_they_are_not() ->
 
 
 def with_another_latency(one: RequestRow) -> RequestRow:
-    """With a latency that is not its own."""
+    """The request with a wrong latency."""
     return msgspec.structs.replace(one, e2e_s=one.e2e_s / 2)
 
 

@@ -72,7 +72,7 @@ def test_a_latency_that_cannot_be_is_refused(wrong: float) -> None:
 
 def test_noise_between_starts_is_that_of_their_means() -> None:
     low, high = start(1.0, 4.0), start(math.e**0.2, 4.0)  # means of logs differ by 0.1
-    noise = noise_between_starts([[low, high], [start(1.0)]])  # a cell with one start tells nothing
+    noise = noise_between_starts([[low, high], [start(1.0)]])  # a cell with one start says nothing
     assert (noise.sd, noise.df) == (pytest.approx(0.1 / math.sqrt(2)), 1)
     assert noise_between_starts([[start(1.0)], []]) == Noise()
 
@@ -182,7 +182,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(process_sd: float, aa: i
 def test_a_slowdown_of_a_tenth_beside_the_baseline_is_found() -> None:
     rng, found, rounds = random.Random(2), 0, 200
     for _ in range(rounds):
-        drift = rng.gauss(0, 0.2)  # of the machine: meets both
+        drift = rng.gauss(0, 0.2)  # of the machine: affects both
         pairs = [
             tuple(
                 {k: v * math.exp(drift) for k, v in drawn(rng, 0.005, slower=slower).items()} for slower in (1, factor)

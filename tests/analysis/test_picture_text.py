@@ -75,7 +75,7 @@ def test_a_text_is_there_whole_and_exact(lines: list[str], text: str, there: boo
 
 
 def readings(lines: str) -> picture_text.Readings:
-    """A letter a picture: what is read where A was asked for."""
+    """One letter per picture: what is read where A was requested."""
     return {(place, 0): Reading(("A",), tuple(line.strip())) for place, line in enumerate(lines)}
 
 
@@ -151,7 +151,7 @@ def test_what_is_read_is_a_column_and_read_once(tmp_path: Path) -> None:
 
 
 def test_the_real_reader_reads_the_words_of_the_world_and_no_others(tmp_path: Path) -> None:
-    """At 64 pixels. Of 100 words 95 were read, and none of 100 was taken for one that differs in a character."""
+    """At 64 pixels. 95 of 100 words were read, and none of 100 was mistaken for one that differs in a character."""
     pytest.importorskip("rapidocr")
     wanted, files = [], []
     with_words = (asked for asked in scenes.wishes(9, held=True) if asked.writing)

@@ -41,7 +41,7 @@ def test_shares_of_pictures_and_facts() -> None:
 
 
 def test_the_interval_is_wilsons() -> None:
-    """Of 8 in 10: 0.4902 to 0.9433 (Newcombe 1998, Statist. Med. 17:857, method 3)."""
+    """For 8 of 10: 0.4902 to 0.9433 (Newcombe 1998, Statist. Med. 17:857, method 3)."""
     low, high = wilson(8, 10)
     assert math.isclose(low, 0.4902, abs_tol=1e-4)
     assert math.isclose(high, 0.9433, abs_tol=1e-4)
@@ -96,7 +96,7 @@ Stored = tuple[SweepFolder, Plan, RunResult]
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Callable[..., Stored]:
-    """A sweep of one cell with one picture, which shows `shown` while `asked` was asked for."""
+    """A sweep of one cell with one picture, which shows `shown` although `asked` was requested."""
 
     def made(asked: str, shown: str, **workload: object) -> Stored:
         cell = template()
@@ -185,7 +185,7 @@ EDIT = "paint the orange ring blue"
 def test_an_edit_is_checked_against_its_source(
     instruction: str, done: str, wrong: list[str] | None, stored: Callable[..., Stored]
 ) -> None:
-    """Which the engine edited: the picture that was made for its seed."""
+    """The source that the engine edited is the picture made for its seed."""
     folder, plan, result = stored(instruction, CIRCLE, task="image_edit")
     (cell,), (request,) = plan.cells, result.requests
     source_pictures.make(folder.made_input(cell, request.seed), request.seed, (64, 64))

@@ -334,7 +334,7 @@ def test_servers_that_do_not_say_how_long_requests_wait_have_no_prediction() -> 
 
 
 def test_results_whose_batches_begin_at_one_moment_are_read() -> None:
-    """As an engine may say that has several queues: there is no pause between these."""
+    """As an engine with several queues may report: there is no pause between these."""
     made = Made()
     rows, batches = took([1.0 * n for n in range(40)], 1, 1)
     twice = [msgspec.structs.replace(one, start_s=rows[n // 2 * 2].start_s) for n, one in enumerate(rows)]
@@ -375,7 +375,7 @@ def test_a_text_is_written_alone() -> None:
 
 
 def test_intervals_of_percentiles_hold_the_truth_about_as_often_as_they_say() -> None:
-    """Of independent latencies; those of a queue are alike, which blocks allow for."""
+    """For independent latencies; those of a queue are correlated, which blocks allow for."""
     held = 0
     for seed in range(60):
         rng = random.Random(seed)

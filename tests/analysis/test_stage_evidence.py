@@ -1,4 +1,4 @@
-"""Fields of model.stages against what was read back of the stages that ran."""
+"""Fields of model.stages against what was read back from the stages that ran."""
 
 from typing import Any
 
@@ -74,6 +74,6 @@ def test_what_nobody_read_back_cannot_be_checked() -> None:
 
 def test_evidence_names_what_was_read_back() -> None:
     stages = {"ar": {"max_model_len": 8192, "devices": "0+1", "block_size": 32}}
-    told = stage_evidence.describe(stages, start(RUNS))
-    assert told == "ar.max_model_len 16384; ar.devices 2 GPUs (from 0); ar.block_size not read back"
+    text = stage_evidence.describe(stages, start(RUNS))
+    assert text == "ar.max_model_len 16384; ar.devices 2 GPUs (from 0); ar.block_size not read back"
     assert stage_evidence.describe({}, start(RUNS)) == ""

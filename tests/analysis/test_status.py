@@ -199,8 +199,8 @@ def test_a_speed_up_without_a_verdict_is_said_with_why() -> None:
     found = judge([CFG], [ranks(dit_forwards=10)], BASE, SAME, unjudged=why)
     assert [(one.status, one.code) for one in found] == [(PASS, "engaged"), (PASS, "speed_not_judged")]
     assert "no A/A run" in texts(deciding(found))
-    told = judge([CFG], [ranks()], BASE, SAME, unjudged=why)
-    assert [one.code for one in told] == ["not_engaged", "speed_not_judged"]
+    silent = judge([CFG], [ranks()], BASE, SAME, unjudged=why)
+    assert [one.code for one in silent] == ["not_engaged", "speed_not_judged"]
 
 
 def test_slower_beyond_the_noise_is_a_warning() -> None:

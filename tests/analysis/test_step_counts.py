@@ -1,4 +1,4 @@
-"""A number of denoising steps that does not take effect is a FAIL, by counts and by pictures."""
+"""A number of denoising steps that has no effect is a FAIL, by counts and by pictures."""
 
 import dataclasses
 import random

@@ -1,4 +1,4 @@
-"""Summary and report of sweeps as they lie on disk, small and very large."""
+"""Summary and report of stored sweeps, small and very large."""
 
 import csv
 import dataclasses

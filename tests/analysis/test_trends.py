@@ -79,7 +79,7 @@ def test_one_percent_a_minute_is_named(seed: int) -> None:
 
 
 def test_memory_is_compared_within_one_engine_start() -> None:
-    """A new process begins anew: its memory says nothing of the one before."""
+    """A new process starts afresh: its memory says nothing about the one before."""
     assert trends.LEAK in codes(1, leak_gb=0.001, restart_at=5)
     assert codes(1, restart_at=5) == []
 

@@ -144,8 +144,8 @@ def stored(cells: int = 10_000) -> bool:
         run("-m", "sweep.report", f"{name}/b", "--no-plots", ok=(0, 1))
         seconds["compare"] = run("-m", "sweep.compare", f"{name}/a", f"{name}/b", "--output", f"{name}/out", ok=(0, 1))
     met = all(taken < 5 for taken in seconds.values())
-    told = ", ".join(f"{what} {taken:.2f} s" for what, taken in seconds.items())
-    print(f"{len(made.cells):,} stored cells\n  {told}; goal under 5 s each: {'met' if met else 'MISSED'}", flush=True)
+    text = ", ".join(f"{what} {taken:.2f} s" for what, taken in seconds.items())
+    print(f"{len(made.cells):,} stored cells\n  {text}; goal under 5 s each: {'met' if met else 'MISSED'}", flush=True)
     return met
 
 

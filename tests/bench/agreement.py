@@ -1,10 +1,10 @@
 """Do published clients measure what ours does? `python -m tests.bench.agreement --aiperf PATH --guidellm PATH`.
 
 All send the same work to one server of `sweep.serve`, in turns whose order changes: texts of 64 tokens in and 32 out.
-The server writes one text after another, so with two in flight each waits for the one before. Twice its engine writes
-tokens at times that are known, once it is the embedded model, which shares the processor with its clients. A client
-agrees where the median of its figure over ours is within 5 %, or within what the rounds of either differ by. Prints
-the means of each.
+The server writes one text after another, so with two in flight each waits for the one before. For two loads its engine
+writes tokens at known times; for one it is the embedded model, which shares the processor with its clients. A client
+agrees where the median of its figure over ours is within 5 %, or within the spread of either's rounds. Prints the means
+of each.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from sweep.engines.protocol import Request, Writing
 from tests.bench.peer_commands import AIPerf, Found, GuideLLM, Load, PeerFailed, ran
 
 FIRST_S, TOKEN_S = 0.02, 0.005
-"""When the first token of a text is there, and how long after it the next."""
+"""When the first token of a text is due, and the gap to each next one."""
 
 INPUT_LEN, OUTPUT_LEN = 64, 32
 WITHIN = 0.05
@@ -82,7 +82,7 @@ def paced() -> Iterator[str]:
 
 @contextmanager
 def embedded() -> Iterator[str]:
-    """URL of the embedded model's."""
+    """URL of the embedded model's server."""
     command = [sys.executable, "-m", "sweep.serve", "--port", "0", f"model={MODEL}"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert server.stdout is not None
@@ -91,7 +91,7 @@ def embedded() -> Iterator[str]:
             if SERVED in line:
                 yield line.split(SERVED)[1].split()[0]
                 break
-            print(f"  {line.rstrip()}", flush=True)  # that it waits for devices, say
+            print(f"  {line.rstrip()}", flush=True)  # for example that it waits for devices
         else:
             raise SystemExit("the embedded server did not start")
     finally:
@@ -100,7 +100,7 @@ def embedded() -> Iterator[str]:
 
 
 def ours(load: Load) -> Found:
-    """What a sweep says of a load."""
+    """What a sweep says about a load."""
     folder = Path(tempfile.mkdtemp(prefix="sweep-agreement-"))
     given = {
         **{"engine": "endpoint", "engine.url": load.url, "workload": "text", "workload.prompt_ids": "true"},
@@ -111,12 +111,12 @@ def ours(load: Load) -> Found:
     try:
         cpu_s = ran([sys.executable, "-m", "sweep", "-m", *(f"{name}={value}" for name, value in given.items())])
         (file,) = folder.glob("*/bench.json")
-        told = json.loads(file.read_bytes())
+        record = json.loads(file.read_bytes())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if told["completed"] != load.count:
-        raise PeerFailed(f"{told['completed']} of {load.count} requests succeeded")
-    return Found(told["request_throughput"], cpu_s, told["mean_ttft_ms"], told["mean_tpot_ms"])
+    if record["completed"] != load.count:
+        raise PeerFailed(f"{record['completed']} of {load.count} requests succeeded")
+    return Found(record["request_throughput"], cpu_s, record["mean_ttft_ms"], record["mean_tpot_ms"])
 
 
 def compared(clients: Mapping[str, Callable[[Load], Found]], load: Load, rounds: int) -> bool:

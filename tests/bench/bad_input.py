@@ -1,4 +1,4 @@
-"""Inputs that are nearly right, the same ones every time: no time is a goal, every answer is.
+"""Inputs that are nearly right, the same ones every time: the goal is the right answer, not a time.
 
 Each kind has its mutations in tests/fuzz; the tests try a few dozen of each.
 """

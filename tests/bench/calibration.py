@@ -29,7 +29,7 @@ from tests.bench import made_up_noise
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "aa_report.json.gz"
 SLOWDOWN = 1.1
 Pair = tuple[Start, Start]
-"""The baseline beside, and the baseline again; one engine start."""
+"""The interleaved baseline, and the baseline again; one engine start."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Score:
     """Parts of the rounds, in [0, 1]."""
 
     covered: float  # the interval holds the true ratio
-    called: float  # A/A was called faster or slower
-    found: float  # the slowdown was called slower
+    called: float  # A/A got the verdict faster or slower
+    found: float  # the slowdown got the verdict slower
     width: float  # median half-width of the interval
 
 
@@ -73,7 +73,7 @@ def score(starts: Sequence[Pair], interleaved: bool, aa: int, prompts: int, roun
 
 
 def _resampled(pair: Pair, drawn: Sequence[int]) -> Pair:
-    """The same starts as if these prompts had been asked for; a prompt drawn twice stands for two."""
+    """The same starts as if these prompts had been requested; a prompt drawn twice counts as two."""
     one, other = (
         {(place, place, key[2]): side[key] for place, prompt in enumerate(drawn) for key in side if key[0] == prompt}
         for side in pair
@@ -95,7 +95,7 @@ class Wrong:
     """Parts of the rounds, in [0, 1], and what they cost."""
 
     covered: float  # the interval holds 1
-    called: float  # a cell like its baseline was called faster or slower
+    called: float  # a cell like its baseline got the verdict faster or slower
     width: float  # median half-width of the interval
     starts: float = 1.0  # of the cell, on average
 

@@ -1,10 +1,9 @@
 """The load generator against bare aiohttp and uvloop: `python -m tests.bench.client`, in alternating pairs.
 
 One server answers every request with the same bytes. Bare means: the same requests, as many in flight, replies read and
-thrown away. Ours also parses, decodes and checks every picture, in a process of its own, which may go on when all are
-sent: there are no more requests than half of the memory for that takes. Of a text, sent in 100 events, it notes when
-each was there. Prints requests a second of both while they send, their ratio (median of the pairs), and processor time
-a request.
+thrown away. Ours also parses, decodes and checks every picture, in a separate process, which may continue after all are
+sent: the requests fill at most half of the memory for that. For a text, sent in 100 events, it notes when each arrived.
+Prints requests a second of both while they send, their ratio (median of the pairs), and processor time a request.
 """
 
 import argparse
@@ -38,7 +37,7 @@ MODEL = "same"
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked for again and again."""
+    """What is requested again and again."""
 
     name: str
     side: int = 0  # of its picture; 0 for a text
@@ -50,8 +49,8 @@ class Work:
 
     def body(self, number: int) -> dict[str, Any]:
         """Of one request."""
-        told = {} if self.side else {"stream": True, "max_tokens": EVENTS, "stream_options": {"include_usage": True}}
-        return {"prompt": "a", "seed": number, **told}
+        options = {} if self.side else {"stream": True, "max_tokens": EVENTS, "stream_options": {"include_usage": True}}
+        return {"prompt": "a", "seed": number, **options}
 
     def reply(self) -> list[bytes]:
         """What the server answers, in the parts in which it is sent."""
@@ -116,7 +115,7 @@ class Same(asyncio.Protocol):
             self._send(MODELS if head.startswith(b"get ") else self._answer)
 
     def _send(self, parts: list[bytes]) -> None:
-        """One part a turn of the loop, or they were sent as one."""
+        """One part per turn of the loop, otherwise they would be sent as one."""
         self._transport.write(parts[0])
         if len(parts) > 1:
             self._soon(self._send, parts[1:])
@@ -154,17 +153,17 @@ def most(work: Work) -> int:
 
 
 def ours(url: str, work: Work, count: int, flight: int) -> tuple[float, float]:
-    """Requests a second, and seconds of processor time of the generator a request, decoders not counted."""
+    """Requests per second, and the generator's processor seconds per request, without decoders."""
     due = [Due(f"r{number}", work.body(number), (work.side, work.side)) for number in range(count)]
     job = Job(url, work.path, due, 60.0, concurrency=flight, pictures=bool(work.side), streams=not work.side)
     command = [sys.executable, "-m", "sweep.run.client.process"]
     done = subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, check=True)
-    told = [msgspec.json.decode(line, type=Told) for line in done.stdout.splitlines()]
-    answers = [one.answer for one in told if one.answer]
+    records = [msgspec.json.decode(line, type=Told) for line in done.stdout.splitlines()]
+    answers = [one.answer for one in records if one.answer]
     assert len(answers) == count
     assert not any(one.error or one.fault for one in answers), answers[0]
     assert work.side or all(one.output_tokens == len(one.chunks_s) == EVENTS for one in answers)
-    (ended,) = [one.ended for one in told if one.ended]
+    (ended,) = [one.ended for one in records if one.ended]
     return count / max(one.done_s for one in answers), ended.cpu_s / count
 
 

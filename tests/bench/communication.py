@@ -40,7 +40,7 @@ def length(spans: Iterable[Span]) -> float:
 
 
 def common(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:
-    """Where both are; each without overlaps."""
+    """Their intersection; each is without overlaps."""
     found, position = [], 0
     for start, end in one:
         while position < len(other) and other[position][1] <= start:

@@ -1,8 +1,8 @@
 """What one setting of an engine costs: `python -m tests.bench.engines SETTING… --a SETTING… --b SETTING…`.
 
 Two engines that differ in the settings after --a and --b are loaded on the same devices and generate the same requests
-in turns (A B, B A, …), so that a drifting machine meets both. Prints the median ratio of their latencies with its 95 %
-interval (bootstrap over the pairs) and what each start took. Engines that do the same differ by start, some 0.3 % on a
+in turns (A B, B A, …), so that drift affects both equally. Prints the median ratio of their latencies with its 95 %
+interval (bootstrap over the pairs) and how long each start took. Identical engines differ by start, by some 0.3 % on a
 GPU: `--starts 2` loads A B, B A, all four at once, and takes pairs from both. Ctrl-C ends it with what it has. For
 example what a forked start costs:
 
@@ -100,9 +100,9 @@ def main() -> int:
         print(f"start {start + 1}: A {a_s:.4f} s, B {b_s:.4f} s a batch (medians of {len(mine)})")
     print(f"A ÷ B {ratio:.4f} (95 % interval {low:.4f} to {high:.4f}, {len(ratios)} pairs)")
     if asked.json:
-        told = {"settings": asked.settings, "a": asked.a, "b": asked.b, "load_s": loads, "ratio": ratio}
+        data = {"settings": asked.settings, "a": asked.a, "b": asked.b, "load_s": loads, "ratio": ratio}
         pairs = [dataclasses.astuple(pair) for pair in measured]
-        asked.json.write_text(json.dumps({**told, "low": low, "high": high, "start_a_s_b_s": pairs}, indent=1))
+        asked.json.write_text(json.dumps({**data, "low": low, "high": high, "start_a_s_b_s": pairs}, indent=1))
     return int(asked.goal is not None and ratio > asked.goal)
 
 

@@ -1,7 +1,7 @@
 """Engine starts with noise of a known kind: a baseline, and the same baseline again as an interleaved cell. Seeded.
 
 Each kind says how far the log latencies of single batches stray, and by how much a whole start does. Real noise is a
-mixture; `calibration` asks of each kind alone whether the statistics keep their promise.
+mixture; `calibration` checks for each kind alone whether the statistics keep their promise.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Logs = tuple[np.ndarray, np.ndarray]
 
 
 def _quiet(rng: np.random.Generator, count: int) -> Logs:
-    """Batches repeat to 0.1 %, starts differ by 1 %: a GPU of one's own."""
+    """Batches repeat to 0.1 %, starts differ by 1 %: a dedicated GPU."""
     base, cell = rng.normal(0, 0.001, (2, count))
     return base, cell + rng.normal(0, 0.01)
 
@@ -50,7 +50,7 @@ def _autocorrelated(rng: np.random.Generator, count: int) -> Logs:
 
 
 def _drifting(rng: np.random.Generator, count: int) -> Logs:
-    """The machine's speed walks by 2 % a batch, under both engines, which alternate in going first."""
+    """The machine's speed is a random walk of 2 % a batch, for both engines, which alternate in going first."""
     walk = np.cumsum(rng.normal(0, 0.02, 2 * count)) + rng.normal(0, 0.1)
     base, cell = rng.normal(0, 0.01, (2, count))
     batch = np.arange(count)

@@ -7,7 +7,7 @@ that recording. Three times of a range, each from Nsight Systems' own clock:
     GPU        what a pair of CUDA events sees, against gpu_ms: from when its first record call has returned, or work
                queued before has ended, to when its second record call begins, or the last operation has ended
     projected  as `nsys stats -r nvtx_gpu_proj_sum`: from the start of the first operation to that of the last, without
-               what the GPU waits for the host at both ends, e.g. while a prompt is tokenised. Shown, not judged
+               the GPU's wait for the host at both ends, e.g. while a prompt is tokenised. Shown, not judged
 
 An operation belongs to a range when its API call lies inside it, on the same thread. What was recorded before the
 measured requests (warm-up) is left out by counting from the end. Exit code 1 when a phase is off by more than --goal.
@@ -143,9 +143,9 @@ def main() -> int:
     print(f"{'phase':<14}{'ranges':>8}{'plugin: host, GPU ms':>26}{'Nsight: host, GPU, projected ms':>38}   off")
     for one in compared:
         ours, theirs = one.plugin, one.nsight
-        told = f"{one.phase:<14}{one.count:>8}{ours.host_ms:>13.3f}{ours.gpu_ms:>13.3f}"
-        told += f"{theirs.host_ms:>14.3f}{theirs.gpu_ms:>12.3f}{theirs.projected_ms:>12.3f}   "
-        print(told + ", ".join(f"{off:+.2%}" for off in one.off))
+        text = f"{one.phase:<14}{one.count:>8}{ours.host_ms:>13.3f}{ours.gpu_ms:>13.3f}"
+        text += f"{theirs.host_ms:>14.3f}{theirs.gpu_ms:>12.3f}{theirs.projected_ms:>12.3f}   "
+        print(text + ", ".join(f"{off:+.2%}" for off in one.off))
     return int(not compared or any(abs(off) > asked.goal for one in compared for off in one.off[:2]))
 
 

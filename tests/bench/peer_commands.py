@@ -1,7 +1,7 @@
-"""AIPerf and GuideLLM, as published: their command lines for a load, and what their own reports say of it.
+"""AIPerf and GuideLLM, as published: their command lines for a load, and what their own reports say about it.
 
-Both want a tokenizer; the embedded model's is given to them. Tokens are counted by the server: those of an AR stage are
-image codes, which a tokenizer splits into letters. Checked with AIPerf 0.13, GuideLLM 0.3.1 and 0.8.1.
+Both need a tokenizer and get the embedded model's. The server counts tokens: those of an AR stage are image codes,
+which a tokenizer splits into letters. Checked with AIPerf 0.13, GuideLLM 0.3.1 and 0.8.1.
 """
 
 import json
@@ -25,7 +25,7 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What a peer is told to send."""
+    """What a peer has to send."""
 
     url: str
     model: str
@@ -38,7 +38,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Found:
-    """What a client says of a load, and what it used."""
+    """What a client reports about a load, and what it used."""
 
     rate: float  # requests a second
     cpu_s: float  # of all its processes, from its start to its end
@@ -64,18 +64,18 @@ class AIPerf:
 
     def run(self, load: Load) -> Found:
         """Send a load. Raises PeerFailed."""
-        told = {
+        options = {
             **{"-m": load.model, "--url": load.url, "--tokenizer": TOKENIZER, "--ui": "none"},
             **{"--endpoint-type": "image-generation" if load.picture else "completions"},
             **{"--isl": load.input_len, "--isl-stddev": 0, "--concurrency": load.flight, "--request-count": load.count},
         }
         flags = ["--no-server-metrics", "--no-gpu-telemetry"]
         if not load.picture:
-            told |= {"--osl": load.output_len, "--osl-stddev": 0}
+            options |= {"--osl": load.output_len, "--osl-stddev": 0}
             flags += ["--streaming", "--use-server-token-count"]
         with tempfile.TemporaryDirectory() as folder:
-            given = [str(one) for pair in {**told, "--output-artifact-dir": folder}.items() for one in pair]
-            # Where it is told to be offline, it takes no folder for a tokenizer.
+            given = [str(one) for pair in {**options, "--output-artifact-dir": folder}.items() for one in pair]
+            # When it is set to offline, it accepts no folder for a tokenizer.
             environment = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
             cpu_s = ran([str(self.program), "profile", *given, *flags], environment)
             report = _read(Path(folder) / "profile_export_aiperf.json")
@@ -117,15 +117,15 @@ class GuideLLM:
 
 def _before_0_4(load: Load, file: Path) -> list[str]:
     lengths = f"prompt_tokens={load.input_len},output_tokens={load.output_len}"
-    told = {
+    options = {
         **{"--target": load.url, "--model": load.model, "--processor": TOKENIZER, "--data": lengths},
         **{"--rate-type": "concurrent", "--rate": load.flight, "--max-requests": load.count, "--output-path": file},
     }
-    return ["benchmark", "run", "--disable-progress", *(str(one) for pair in told.items() for one in pair)]
+    return ["benchmark", "run", "--disable-progress", *(str(one) for pair in options.items() for one in pair)]
 
 
 def _since_0_8(load: Load, file: Path) -> list[str]:
-    told = {
+    options = {
         "backend": f"openai_http,target={load.url},model={load.model},request_format=/v1/completions",
         "profile": f"concurrent,streams={load.flight}",
         "constraint": f"max_requests,count={load.count}",
@@ -133,7 +133,7 @@ def _since_0_8(load: Load, file: Path) -> list[str]:
         "data": f"synthetic_text,prompt_tokens={load.input_len},output_tokens={load.output_len}",
         "output": f"json,path={file}",
     }
-    given = [one for name, value in told.items() for one in (f"--{name}", f"kind={value}")]
+    given = [one for name, value in options.items() for one in (f"--{name}", f"kind={value}")]
     return ["run", "--disable-console-interactive", *given]
 
 
@@ -150,7 +150,7 @@ def ran(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 
 
 def children_cpu_s() -> float:
-    """Processor time of all processes that were started here and have ended, with theirs."""
+    """Processor time of all processes that were started here and have ended, with their children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -2,9 +2,9 @@
 
 The server of tests.bench.client answers every request with the same bytes: pictures of 4 kB and of 2 MB, and a text in
 100 events. Each client sends the same work with as many requests in flight, in turns whose order changes; bare aiohttp
-with uvloop reads replies and throws them away, ours decodes and checks every picture, and the others do what they do by
-default. Rates are those of a client's own report. Processor time is that of all its processes, of many requests less
-that of few, so that its start does not count. A text costs the server, which sends it in 100 parts, about as much as it
+with uvloop reads replies and throws them away, ours decodes and checks every picture, and the others run with their
+defaults. Rates come from a client's own report. Processor time covers all its processes, for many requests minus that
+for few, so that its start does not count. A text costs the server, which sends it in 100 parts, about as much as it
 costs bare aiohttp, a core each.
 """
 

@@ -1,10 +1,10 @@
 """What the plugin of vLLM-Omni costs a request: `python -m tests.bench.plugin SETTING…`, on a GPU host.
 
 One engine generates the same requests observed and unobserved in turns (A B, B A, …), so that neither a drifting GPU
-nor the luck of a start, which alone differs by some 0.3 %, is taken for its cost. Unobserved is a request at whose
-beginning a file says so (`PAUSED` in profiling/vllm_plugin/record_files.py): no ranges, no events, nothing is read or
-written; what is left is a plain call where the plugin intercepts one. Prints the median ratio with its 95 % interval
-(bootstrap over the pairs). Ctrl-C ends it with what it has.
+nor the luck of a start, which alone differs by some 0.3 %, counts as its cost. A request is unobserved if a file says
+so when it begins (`PAUSED` in profiling/vllm_plugin/record_files.py): no ranges, no events, nothing is read or written;
+what is left is a plain call where the plugin intercepts one. Prints the median ratio with its 95 % interval (bootstrap
+over the pairs). Ctrl-C ends it with what it has.
 
     python -m tests.bench.plugin engine=vllm_omni model=qwen_image model.path=DIR workload=image_1024 --rounds 48
 """
@@ -59,13 +59,13 @@ def main() -> int:
     met = "met" if ratio <= asked.goal else "MISSED"
     print(f"with ÷ without {ratio:.4f} (95 % interval {low:.4f} to {high:.4f}), goal at most {asked.goal:g}: {met}")
     if asked.json:
-        told = {"settings": asked.settings, "ratio": ratio, "low": low, "high": high, "observed_s_unobserved_s": pairs}
-        asked.json.write_text(json.dumps(told, indent=1))
+        data = {"settings": asked.settings, "ratio": ratio, "low": low, "high": high, "observed_s_unobserved_s": pairs}
+        asked.json.write_text(json.dumps(data, indent=1))
     return int(ratio > asked.goal)
 
 
 def measure(host: EngineHost, run: RunConfig, paused: Path, rounds: int) -> Iterator[Pair]:
-    """A pair a round, after two that warm up. Raises RuntimeError when a request was observed against its will."""
+    """One pair per round, after two that warm up. Raises RuntimeError when pausing the plugin has no effect."""
     requests = batches(build_requests(run.workload, run.batch, run.seed), run.batch)
 
     def generate(number: int, observed: bool) -> float:
@@ -79,7 +79,7 @@ def measure(host: EngineHost, run: RunConfig, paused: Path, rounds: int) -> Iter
 
 
 def in_turns(paused: Path, timed: Callable[[int, bool], float], rounds: int, warm_up: int) -> Iterator[Pair]:
-    """What `timed(round, observed)` took, observed and unobserved, a pair a round; rounds below 0 warm up."""
+    """What `timed(round, observed)` took, observed and unobserved, one pair per round; rounds below 0 warm up."""
     for number in range(-warm_up, rounds):
         took = {}
         for observed in (True, False) if number % 2 == 0 else (False, True):

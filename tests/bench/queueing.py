@@ -1,9 +1,9 @@
 """The queueing model against the embedded server: `python -m tests.bench.queueing`, latencies that are slept.
 
-The engine does nothing but sleep, for times whose distribution is known, so the machine's speed changes little. Each
-case is a sweep: offline and with one request in flight, which service times are taken from, then open loads from 30 to
-80 % of what the server does at most. Prints measured and predicted p50 and p95; exit code 1 where one is off by more
-than 15 % below saturation. `--keep DIR` leaves the sweeps there.
+The engine does nothing but sleep, for times whose distribution is known, so the machine's speed matters little. Each
+case is a sweep: offline and with one request in flight for the service times, then open loads from 30 to 80 % of the
+server's capacity. Prints measured and predicted p50 and p95; exit code 1 where one is off by more than 15 % below
+saturation. `--keep DIR` leaves the sweeps there.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.faults.conftest import path_with
 
 SHARES = (0.3, 0.5, 0.65, 0.8)
-"""Of what the server does at most."""
+"""Shares of the server's capacity."""
 
 SLEEPING = """
 import random, time
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def most(self) -> float:
-        """Requests a second that it does at most."""
+        """Its capacity, in requests per second."""
         return self.batch / (self.first_s + self.more_s * (self.batch - 1))
 
 

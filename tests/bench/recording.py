@@ -1,9 +1,9 @@
 """What recording phases costs a request: `python -m tests.bench.recording`, part of `make bench`.
 
 One process, one embedded pipeline: the recorder is attached and taken off in turns (A B, B A, …), so that neither a
-drifting machine nor the luck of a process, which alone differs by some 5 %, is taken for its cost. A request is timed
+drifting machine nor the luck of a process, which alone differs by some 5 %, counts as its cost. A request is timed
 until its phases are read. No tool is attached, as in every measurement. What counts is CPU time, which is all that
-recording takes on a CPU and which neighbours on a shared machine disturb less; wall time is told beside it. What
+recording takes on a CPU and which neighbours on a shared machine disturb less; wall time is printed next to it. What
 vLLM-Omni's plugin costs is measured on GPUs: `python -m tests.bench.plugin`.
 """
 

@@ -1,9 +1,9 @@
 """What the plugin of vLLM-Omni costs a step of an AR stage: `python -m tests.bench.steps`, on a GPU host or a CPU.
 
 Requests of an AR stage differ by 8 % on a GPU, as their 1,280 decode steps wait for the host, and the plugin's cost
-cannot be told among that (tests.bench.plugin). So here the plugin's own hooks are around a runner that does as many
-kernel launches a step as asked for, or little, and requests are observed and unobserved in turns: the difference is
-the host time that a step takes longer. Hold it against the `ar_decode` of a measured cell, which is its upper bound.
+cannot be seen in that (tests.bench.plugin). So here the plugin's own hooks wrap a runner that does a given number of
+kernel launches per step, or little, and requests are observed and unobserved in turns: the difference is the extra host
+time of a step. Compare it with the `ar_decode` of a measured cell, which is its upper bound.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Here:
     folder: Path
 
     def report(self) -> None:
-        """What goes wrong is shown."""
+        """Print what goes wrong."""
         traceback.print_exc()
 
 
@@ -111,8 +111,8 @@ def main() -> int:
     print(f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, {asked.launches} launches a step:")
     print(f"a step takes {plain_us:.1f} us unobserved, {cost_us:.2f} us more observed (95 % {low:.2f} to {high:.2f})")
     if asked.json:
-        told = {"launches": asked.launches, "steps": STEPS, "cost_us": cost_us, "low": low, "high": high}
-        asked.json.write_text(json.dumps({**told, "observed_ms_unobserved_ms": pairs}, indent=1))
+        data = {"launches": asked.launches, "steps": STEPS, "cost_us": cost_us, "low": low, "high": high}
+        asked.json.write_text(json.dumps({**data, "observed_ms_unobserved_ms": pairs}, indent=1))
     return 0
 
 

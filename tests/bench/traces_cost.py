@@ -1,8 +1,8 @@
 """What analysing a large trace costs: `python -m tests.bench.traces_cost`, against `nsys stats` on the same file.
 
-Exports are generated (`tests.bench.traces`). Whole commands are timed in alternating pairs: against nsys where one is
-installed whose `stats` work, else against a merge in pandas that finds the projected times alone. Exit code 1 when a
-goal is missed.
+Exports are generated (`tests.bench.traces`). Whole commands are timed in alternating pairs: against an installed nsys
+if its `stats` works, else against a merge in pandas that finds the projected times alone. Exit code 1 when a goal is
+missed.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Cost:
 
 
 def cost(command: list[str]) -> Cost:
-    """Run it in a process of its own whose children's memory is told apart."""
+    """Run it in a separate process, so that its children's memory is measured alone."""
     code = (
         "import resource, subprocess, sys, time\n"
         "start = time.perf_counter()\n"

@@ -14,7 +14,7 @@ MODELS = tuple(name for name, family in FAMILIES.items() if family.in_diffusers)
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Iterator[None]:
-    """Tiny models run fastest on one thread, above all beside other busy processes."""
+    """Tiny models run fastest on one thread, especially next to other busy processes."""
     import torch
 
     threads = torch.get_num_threads()

@@ -137,15 +137,15 @@ def test_the_files_of_a_checkpoint(folder: Path) -> None:
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     assert index["latent_pos_embed.pos_embed"] == "ema.safetensors"
     assert index["decoder.conv_in.weight"] == "ae.safetensors"
-    told = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     assert Qwen2Config.from_json_file(folder / "llm_config.json").num_hidden_layers == 2
     assert SiglipVisionConfig.from_json_file(folder / "vit_config.json").vision_use_head is False
-    assert told["llm_config"] == json.loads((folder / "llm_config.json").read_text())
+    assert config["llm_config"] == json.loads((folder / "llm_config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer.convert_tokens_to_ids(token) for token in bagel.SPECIALS]
     assert ids == list(range(len(bagel.SPECIALS)))
     assert tokenizer("<|im_start|>a fox<|im_end|>")["input_ids"][:: len(tokenizer("a fox")["input_ids"]) + 1] == [1, 2]
-    assert len(tokenizer) <= told["llm_config"]["vocab_size"]
+    assert len(tokenizer) <= config["llm_config"]["vocab_size"]
 
 
 def test_a_special_token_is_never_the_likeliest(folder: Path) -> None:

@@ -193,7 +193,7 @@ def test_command_line_builds_says_how_to_use_it_and_does_it_once(
 
 
 def test_the_trained_model_is_copied_for_vllm_omni(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of it as it is, but for what vLLM asks its processor at start."""
+    """Everything is unchanged, except what vLLM asks its processor at start."""
     folder = tmp_path / "mine"
     assert main(["world", "--out", str(folder)]) == 0
     assert f"engine=vllm_omni model=glm_image model.path={folder} model.weights=world_2" in capsys.readouterr().out

@@ -85,9 +85,9 @@ def test_what_cannot_be_written_is_one_line(
     arguments: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path / "new"), *arguments]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {arguments[0]}") or arguments[0] in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {arguments[0]}") or arguments[0] in printed
+    assert printed.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
 

@@ -96,7 +96,7 @@ def loaded(checkpoint: Path) -> Iterator["DiffusersEngine"]:
 def test_a_native_edit_is_what_the_pipeline_makes_and_reads_all_of_a_long_prompt(
     tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine always gives the pipeline a list of pictures, which alone it would not scale for its text encoder."""
+    """The engine always passes a list; the pipeline would not scale a single picture for its text encoder."""
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as module
 
     whole = module.calculate_dimensions

@@ -73,10 +73,10 @@ def test_the_chat_template_of_z_image_opens_a_turn(tiny: Callable[[str], Path]) 
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny("z_image") / "tokenizer")
-    told = tokenizer.apply_chat_template(
+    text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "a fox"}], tokenize=False, add_generation_prompt=True, enable_thinking=True
     )
-    assert told == "<|im_start|>user\na fox<|im_end|>\n<|im_start|>assistant\n"
+    assert text == "<|im_start|>user\na fox<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_the_ar_model_never_ends_by_itself(tiny: Callable[[str], Path]) -> None:

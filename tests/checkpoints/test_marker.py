@@ -27,11 +27,11 @@ def test_a_marker_that_cannot_be_read_still_marks(text: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_checkpoint_says_what_it_is(model: str, tiny: Callable[[str], Path]) -> None:
-    told = read_marker(tiny(model))
-    assert told is not None
-    assert (told["model"], told["seed"], told["tiny"], told["device"]) == (model, 0, True, "cpu")
-    assert set(told) >= {"layers", "versions", "residual_scaling", "parameters", "recipe"}
-    assert "not representative" in str(told["note"])
+    marker = read_marker(tiny(model))
+    assert marker is not None
+    assert (marker["model"], marker["seed"], marker["tiny"], marker["device"]) == (model, 0, True, "cpu")
+    assert set(marker) >= {"layers", "versions", "residual_scaling", "parameters", "recipe"}
+    assert "not representative" in str(marker["note"])
 
 
 @pytest.mark.parametrize(

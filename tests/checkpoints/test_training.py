@@ -1,4 +1,4 @@
-"""The training recipe: its forward passes equal the pipeline's; interrupted, it goes on as if it had not been."""
+"""The training recipe: its forward passes equal the pipeline's; interrupted, it resumes as if nothing had happened."""
 
 import json
 from pathlib import Path
@@ -169,7 +169,7 @@ def test_the_dit_forward_is_the_models(unseen: int) -> None:
 
 @torch.no_grad()
 def test_the_dit_forward_of_an_edit_is_the_models() -> None:
-    """The source in a pass of its own, whose keys and values the others read."""
+    """The source in a separate pass, whose keys and values the others read."""
     model = shaken(networks.denoiser())
     latents, before = torch.randn(2, 2, 16, 8, 8).unbind()
     prior, old = torch.randint(0, codes.COUNT, (2, 2, 16)).unbind()

@@ -1,4 +1,4 @@
-"""Drawing tensors and writing them: reproducible, of the asked spread, readable by the safetensors library."""
+"""Drawing tensors and writing them: reproducible, with the requested spread, readable by the safetensors library."""
 
 import json
 import math
@@ -97,10 +97,10 @@ def test_written_files_are_what_safetensors_reads(limit: int, files: int, tmp_pa
         assert [path.name for path in paths] == ["model.safetensors"]
         assert not index.exists()
     else:
-        told = json.loads(index.read_text())
-        assert told["metadata"]["total_size"] == sum(tensor.nbytes for tensor in read.values())
-        assert told["weight_map"]["c"] == "model-00002-of-00003.safetensors"
-        assert set(told["weight_map"]) == set(SHAPES)
+        data = json.loads(index.read_text())
+        assert data["metadata"]["total_size"] == sum(tensor.nbytes for tensor in read.values())
+        assert data["weight_map"]["c"] == "model-00002-of-00003.safetensors"
+        assert set(data["weight_map"]) == set(SHAPES)
 
 
 def test_a_tensor_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_relative_noise_counts_the_baseline_too() -> None:
 
 
 def test_relative_uses_the_baseline_beside_the_cell() -> None:
-    """The machine drifts by 3x while the cell runs, with the baseline beside it: the speed-up is unchanged."""
+    """The machine drifts by 3x while the cell and its interleaved baseline run: the speed-up is unchanged."""
 
     def beside(name: str, drift: float, seed: int) -> Document:
         start = {"samples": samples(seed, drift), "reference": samples(seed + 1, drift)}
@@ -258,7 +258,7 @@ def test_relative_uses_the_baseline_beside_the_cell() -> None:
     found = one(compared(before, after, relative=True)).speed
     assert found.ratio.ratio == pytest.approx(1, abs=0.01)
     assert found.ratio.half_width is not None
-    assert found.ratio.half_width < 0.02  # from the A/A beside their baseline, not from sd
+    assert found.ratio.half_width < 0.02  # from A/A with interleaved baselines, not from sd
 
 
 def test_relative_without_a_baseline_is_unknown() -> None:

@@ -45,7 +45,7 @@ def cell(feature: str, level: int, slo_ms: float | None) -> Cell:
 
 
 def result(one: Cell, service_s: float, noise: random.Random, failed: int = 0) -> RunResult:
-    """300 requests at a server that does one after another; each start has its own 1 % of noise."""
+    """300 requests to a server that handles one at a time; each start has its own 1 % of noise."""
     level = one.config["load"]["max_concurrency"]
     start = noise.gauss(1, 0.01)
     made: list[RequestRow] = []
@@ -67,7 +67,7 @@ def result(one: Cell, service_s: float, noise: random.Random, failed: int = 0) -
 
 
 def store(folder: Path, slower: float = 1.0, failed: int = 0, slo_ms: float | None = SLO_MS, seed: int = 1) -> None:
-    """A sweep as it lies on disk: two loads of a baseline, one of them with A/A runs, and of a feature."""
+    """A stored sweep: two loads of a baseline, one of them with A/A runs, and of a feature."""
     own = [cell(feature, level, slo_ms) for feature in ("", "vae_slicing") for level in (1, 4)]
     plan = build_plan([*own, *(again(own[0], start) for start in (1, 2, 3))])
     sweep = SweepFolder(folder)
@@ -143,7 +143,7 @@ def test_other_loads_have_nothing_in_common(tmp_path: Path) -> None:
 
 
 def of_another_load(source: Path, target: Path) -> None:
-    """The same report as if it were of another load."""
+    """The same report, as if for another load."""
     target.mkdir()
     report = json.loads((source / "report.json").read_text())
     for one in report["cells"]:
@@ -156,7 +156,7 @@ def load(share: float, count: int = 100, failed: int = 0, **more: Any) -> Load:
     from sweep.checkpoints.world.shares import wilson
 
     low, high = wilson(round(share * count), count)
-    told: dict[str, Any] = {"slo": {"e2el": 100.0}, "requests_per_s": 2.0} | more
+    fields: dict[str, Any] = {"slo": {"e2el": 100.0}, "requests_per_s": 2.0} | more
     return Load(
         "closed, 4 in flight",
         goodput_share=share,
@@ -164,7 +164,7 @@ def load(share: float, count: int = 100, failed: int = 0, **more: Any) -> Load:
         goodput_high=high,
         sent=count,
         failed=failed,
-        **told,
+        **fields,
     )
 
 

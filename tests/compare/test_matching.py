@@ -16,11 +16,11 @@ EAGER = "engine.args.enforce_eager"
 
 def measured(key: str, *cells: Document, **settings: Any) -> Document:
     """A report whose cells have other keys than those of another one, because of these settings."""
-    told = report(*copy.deepcopy(cells), settings={"model.name": "tiny_glm_image", "seed": 0, **settings})
-    for one in told["cells"]:
+    document = report(*copy.deepcopy(cells), settings={"model.name": "tiny_glm_image", "seed": 0, **settings})
+    for one in document["cells"]:
         one["cell_key"], one["baseline_key"] = f"{key} {one['cell_key']}", f"{key} {one['baseline_key']}"
         one.setdefault("settings", {"features": "+".join(one["features"]), "batch": one["batch"]})
-    return told
+    return document
 
 
 def threshold(value: float, name: str) -> Document:
@@ -125,9 +125,9 @@ def test_a_report_says_what_each_cell_was_measured_with(tmp_path: Path, sweep: C
     for seed in ("1", "2"):
         done = sweep("-m", "engine=noop", *swept, "aa=0", "plots=false", f"seed={seed}", f"hydra.sweep.dir={seed}")
         assert done.code == 1, "an engine that does nothing skips no block"
-    told = json.loads((tmp_path / "1" / "report.json").read_text())
-    assert (told["settings"]["seed"], told["settings"]["workload.steps"]) == (1, 8)
-    options = [one["settings"].get("feature.teacache.rel_l1_thresh") for one in told["cells"]]
+    document = json.loads((tmp_path / "1" / "report.json").read_text())
+    assert (document["settings"]["seed"], document["settings"]["workload.steps"]) == (1, 8)
+    options = [one["settings"].get("feature.teacache.rel_l1_thresh") for one in document["cells"]]
     assert sorted(value for value in options if value) == [0.1, 0.3]
     found = compared(sweep("1", "2", "--ignore", "seed", "--format", "json", module="sweep.compare"))
     assert [one["differs"] for one in found["cells"]] == [{"seed": ["1", "2"]}] * 3

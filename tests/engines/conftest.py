@@ -40,7 +40,7 @@ def make_spec(model: str, ranks: int = 1, **features: dict[str, object]) -> Engi
 
 
 def make_request(prompt: str = "a red fox", prompt_index: int = 0, seed: int = 1, **settings: object) -> Request:
-    """A 64x64 image in 8 steps with guidance, unless told otherwise."""
+    """A 64x64 image in 8 steps with guidance, unless set otherwise."""
     defaults: dict[str, object] = {
         "height": 64,
         "width": 64,

@@ -12,7 +12,7 @@ from typing import Any
 def tell(pipe: Connection, level: int = 0) -> None:
     """Send what this process took over; at level 1 also what one that it spawns took over, and so on."""
     print(f"level {level} speaks", flush=True)
-    told = {
+    record = {
         "pid": os.getpid(),
         "parent": os.getppid(),
         "group": os.getpgid(0),
@@ -25,14 +25,14 @@ def tell(pipe: Connection, level: int = 0) -> None:
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.Process(target=tell, args=(theirs, level - 1), daemon=False)
         process.start()
-        told["child"] = ours.recv()
+        record["child"] = ours.recv()
         process.join()
-        told["child_exit"] = process.exitcode
-    pipe.send(told)
+        record["child_exit"] = process.exitcode
+    pipe.send(record)
 
 
 def linger(pipe: Connection) -> None:
-    """Say that we are there, and stay."""
+    """Report that we run, and stay."""
     pipe.send(os.getpid())
     time.sleep(600)
 

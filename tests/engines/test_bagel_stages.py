@@ -27,7 +27,7 @@ REQUEST = Request("r", "a fox", 0, 7, 1024, 1024, 20, 4.0, " ")
 
 @dataclass
 class Parameters:
-    """As vLLM-Omni's sampling parameters: whatever is set stays."""
+    """Like vLLM-Omni's sampling parameters: what is set stays."""
 
     extra_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -180,7 +180,7 @@ def test_a_cache_that_is_divided_among_ranks_is_not_compared(tmp_path: Path) -> 
 
 
 def test_a_stage_that_receives_no_caches_writes_nothing(tmp_path: Path) -> None:
-    """GLM-Image's DiT stage asks for one for every request, and is told that there is none."""
+    """GLM-Image's DiT stage requests one for every request, and learns that there is none."""
     assert all(record.sent for record in recorded(tmp_path, None, receives=False))
 
 

@@ -1,4 +1,4 @@
-"""The fingerprint of a checkpoint: another for every change that matters, the same for those that do not."""
+"""The fingerprint of a checkpoint differs after every change that matters, and only after those."""
 
 import os
 import shutil

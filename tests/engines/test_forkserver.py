@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 
 def run(body: str, tmp_path: Path, preload: str = "colorsys") -> str:
-    """What SCRIPT and then `body` print in a process of its own, as one process has one server for life."""
+    """What SCRIPT and then `body` print in a separate process, as one process keeps one server for life."""
     done = completed(body, tmp_path, preload)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -110,7 +110,7 @@ def test_a_server_that_dies_while_it_imports_is_said_to_have_died(tmp_path: Path
 
 
 def test_a_server_that_imports_for_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does what was asked for run once it has imported. The environment is more than a pipe holds."""
+    """Nor does the requested code run once it has imported. The environment is more than a pipe holds."""
     monkeypatch.setenv("SWEEP_TEST_FILE", str(tmp_path / "imported"))
     out = run(
         """
@@ -238,7 +238,7 @@ def test_what_a_killed_engine_leaves_is_cleared_away_without_a_word(tmp_path: Pa
 
 
 def test_an_engine_ends_itself_when_the_sweep_is_gone() -> None:
-    """`main_forked` watches the process that asked for it, as its system parent is the server."""
+    """`main_forked` watches the process that requested it, as its system parent is the server."""
     sweep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     ours, theirs = Pipe()
     code = (

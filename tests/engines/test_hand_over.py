@@ -1,4 +1,4 @@
-"""Image tokens between AR stage and DiT: what was written is kept, and a DiT that is given others is told."""
+"""Image tokens between AR stage and DiT: what was written is kept, and a DiT that receives others is reported."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The parent's side of an engine process: its log, which the engine goes on writing while it is read."""
+"""The parent's side of an engine process: its log, which the engine keeps writing while it is read."""
 
 import dataclasses
 import subprocess
@@ -20,7 +20,7 @@ BY_DYNAMO = """RuntimeError: RuntimeError when making fake tensor call
                shape torch.Size([s38, s67 - s7])')
   Hint: Your code may result in an error when running in eager.
 """
-"""As vLLM-Omni 0.26 said it of fp8 in batches of two."""
+"""What vLLM-Omni 0.26 printed for fp8 in batches of two."""
 
 
 @pytest.mark.parametrize("reader", ["for the cause of a failure", "for the cell's engine.log"])
@@ -43,9 +43,9 @@ def test_reading_the_log_loses_nothing_that_is_printed_meanwhile(reader: str, tm
 
 
 def test_an_error_of_torch_compile_is_told_with_what_it_met() -> None:
-    told = "RuntimeError: RuntimeError when making fake tensor call"
-    assert one_line(BY_DYNAMO) == told + ": ValueError('Cannot view a tensor with shape torch.Size([s38, s67 - s7])')"
-    assert one_line(told + "\n  Explanation: nothing else") == told
+    error = "RuntimeError: RuntimeError when making fake tensor call"
+    assert one_line(BY_DYNAMO) == error + ": ValueError('Cannot view a tensor with shape torch.Size([s38, s67 - s7])')"
+    assert one_line(error + "\n  Explanation: nothing else") == error
 
 
 def test_an_engine_s_process_starts_without_hydra() -> None:

@@ -1,4 +1,4 @@
-"""What engines say of an image on its own."""
+"""What engines say about a single image."""
 
 import math
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""An engine's process that serves over HTTP: what its batches were is handed over, and it generates as before after."""
+"""An engine's process that serves over HTTP: it reports its batches, and generates as before afterwards."""
 
 import json
 import threading

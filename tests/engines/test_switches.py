@@ -83,7 +83,7 @@ def test_a_prompt_that_was_encoded_is_not_encoded_again(model: str, baseline: Ca
     counts = [
         (o.evidence[0].counts["text_encoder_calls"], o.evidence[0].counts.get("prompt_cache_hits")) for o in outputs
     ]
-    # The last one: `other` took the place of the prompt that was used longest ago.
+    # The last one: `other` replaced the least recently used prompt.
     assert counts == [(2, None), (0, 2), (1, 1), (1, 1)]
     assert {output.image_hashes for output in (outputs[0], outputs[1], outputs[3])} == {plain.image_hashes}
 

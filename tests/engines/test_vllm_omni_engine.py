@@ -105,7 +105,7 @@ def test_glm_image_stages_are_placed(placement: str, dit: str, tmp_path: Path) -
     ar, diffusion = deploy["stages"]
     assert (ar["devices"], diffusion["devices"]) == ("0", dit)
     assert (ar["max_num_seqs"], diffusion["max_num_seqs"]) == (8, 1)
-    assert diffusion["parallel_config"] == {"cfg_parallel_size": 2}  # 0.26 drops these keys when they stand alone
+    assert diffusion["parallel_config"] == {"cfg_parallel_size": 2}  # 0.26 drops these keys when they are alone
     assert "parallel_config" not in ar
 
 
@@ -299,7 +299,7 @@ def test_tokens_that_do_not_fail_the_cell(received: str, workers: worker_records
 
 
 def test_an_exception_of_vllm_omni_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Omni.generate` closes itself after any; what follows would only meet a closed queue."""
+    """`Omni.generate` closes itself after any; later calls would only find a closed queue."""
 
     class Version:
         def set_batch(self, *_: Any) -> None: ...

@@ -182,7 +182,7 @@ def test_options_of_a_pipeline_go_to_a_stage(version: str, vllm: Path) -> None:
         "stage_overrides": {"1": {"vae_use_tiling": True}},
     }
     assert refused(version, good, stages=2, vllm=vllm) == ""
-    # The same on a stage of the other kind, or on a stage that there is not.
+    # The same on a stage of the other kind, or on a stage that does not exist.
     for wrong in ("stage_0_cfg_parallel_size", "stage_2_cfg_parallel_size", "stage_1_skip_mm_profiling"):
         assert f"engine.args.{wrong}: " in refused(version, {wrong: 2}, stages=2, vllm=vllm)
     assert "stage_1_vae_use_tilng" in refused(version, {"stage_overrides": {1: {"vae_use_tilng": True}}}, stages=2)
@@ -198,7 +198,7 @@ def test_parallel_config_of_a_pipeline_is_lost_and_refused(version: str) -> None
 
 
 def test_a_deploy_files_diffusion_stage_takes_parallel_sizes_in_parallel_config(version: str, vllm: Path) -> None:
-    """0.26 drops them beside it: `from_kwargs` keeps fields of OmniDiffusionConfig only."""
+    """0.26 drops them next to it: `from_kwargs` keeps fields of OmniDiffusionConfig only."""
     nested = {"devices": "0,1", "max_num_seqs": 1, "parallel_config": {"cfg_parallel_size": 2}}
     assert refused(version, nested, stages=2, place="dit_stage") == ""
     flat = refused(version, {"cfg_parallel_size": 2}, stages=2, place="dit_stage")
@@ -260,8 +260,8 @@ def test_features_use_names_that_both_versions_honour(version: str, name: str) -
 
 def test_attention_back_ends_that_a_version_lacks_are_named_with_the_nearest(version: str) -> None:
     assert refused(version, {"diffusion_attention_backend": "torch_sdpa"}) == "", "either case"
-    told = refused(version, {"diffusion_attention_backend": "SAGE_ATN"})
-    assert re.search(r"no attention back end 'SAGE_ATN' .*CUDNN_ATTN.*did you mean 'SAGE_ATTN'", told)
+    error = refused(version, {"diffusion_attention_backend": "SAGE_ATN"})
+    assert re.search(r"no attention back end 'SAGE_ATN' .*CUDNN_ATTN.*did you mean 'SAGE_ATTN'", error)
 
 
 def test_a_back_end_without_its_package_is_not_started() -> None:

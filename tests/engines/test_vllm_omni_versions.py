@@ -271,7 +271,7 @@ def test_tpot_of_vllm_omni_is_ours(package: Path) -> None:
 
 
 def test_without_the_adapter_prompts_share_a_seed(omni: Any) -> None:
-    """Why there is one: this is what the real generate() does by itself."""
+    """Why there is one: this is what the real generate() does on its own."""
     omni.generate(["a", "b"], [Parameters(11), Parameters(11)], use_tqdm=False)
     assert [own[1].seed for _, _, own in omni.engine.requests] == [11, 11]
     with pytest.raises(AssertionError):

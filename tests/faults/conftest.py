@@ -72,7 +72,7 @@ class Sweep:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.folder = base / "sweep"
-        self.flag = base / "flag"  # for faults that tell the test something, or happen once
+        self.flag = base / "flag"  # for faults that signal the test, or happen once
         self.faults: dict[str, str] = {}
         (base / "tmp").mkdir()
         self.environment = {"TMPDIR": str(base / "tmp"), LEASES_VARIABLE: str(base / "leases")}
@@ -115,7 +115,7 @@ class Sweep:
         return done
 
     def check_logs(self) -> None:
-        """Whatever a cell failed of, its engine.log says what was started and how it ended."""
+        """However a cell failed, its engine.log says what was started and how it ended."""
         for path in self.folder.glob("*/result.json"):
             result = json.loads(path.read_text(encoding="utf-8"))
             if result.get("state") == "error":
@@ -139,7 +139,7 @@ class Sweep:
         return {label: (row["status"], row["reason_code"]) for label, row in self.rows().items()}
 
     def reason(self, label: str) -> str:
-        """The sentence for people that a cell's status comes with: of it, tests ask for facts and not for words."""
+        """The sentence that explains a cell's status to people: tests check its facts and not its words."""
         return self.rows()[label]["reason"]
 
     def _codes(self, label: str, kind: str) -> list[str]:
@@ -147,7 +147,7 @@ class Sweep:
         return [one["code"] for cell in report["cells"] if cell["cell"] == label for one in cell[kind]]
 
     def findings(self, label: str) -> list[str]:
-        """Codes of all that a cell's status follows from."""
+        """Codes of everything that decides a cell's status."""
         return self._codes(label, "findings")
 
     def notes(self, label: str) -> list[str]:
@@ -155,7 +155,7 @@ class Sweep:
         return self._codes(label, "notes")
 
     def doubts(self, label: str) -> list[str]:
-        """Codes of what a cell's numbers cannot be trusted for."""
+        """Codes of why a cell's numbers cannot be trusted."""
         return self._codes(label, "doubts")
 
     def stage(self, label: str) -> str:
@@ -211,7 +211,7 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 240.0) -> Any:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is no zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -232,7 +232,7 @@ def group_alive(leader: int) -> list[int]:
 
 @pytest.fixture
 def sweep(tmp_path: Path):
-    """A sweep to be broken; whatever it leaves running is ended after the test."""
+    """A sweep to break; what it leaves running is ended after the test."""
     one = Sweep(tmp_path)
     yield one
     for process in one.processes:

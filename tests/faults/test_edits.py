@@ -1,4 +1,4 @@
-"""Folders of edits through the command line: turns that edit what turns before made, and folders of no use."""
+"""Folders of edits through the command line: turns that edit what earlier turns made, and unusable folders."""
 
 import hashlib
 import json
@@ -103,7 +103,7 @@ def breaking(self, requests, folder):
 
 NoopEngine.generate = breaking
 """
-"""Makes the second turn of the first line fail, in an engine that goes on."""
+"""Makes the second turn of the first line fail, in an engine that continues."""
 
 
 def _page_shows_chains(path: Path) -> None:

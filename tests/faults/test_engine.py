@@ -1,4 +1,4 @@
-"""An engine that dies, hangs, runs out of memory or fails: one cell is ERROR, the sweep goes on."""
+"""An engine that dies, hangs, runs out of memory or fails: one cell is ERROR, the sweep continues."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ def import_all(modules):
     print("began to import", flush=True)
     {then}
 """
-"""What the process does that engines are forked from."""
+"""What the process that engines are forked from does."""
 
 REAL = ("plots=false", "aa=0", "workload.num_prompts=1", "workload.steps=2")
 QWEN = ("model=tiny_qwen_image", *REAL)
@@ -239,7 +239,7 @@ if len(requests) == 1:
 
 @pytest.mark.parametrize("fork", [False, True], ids=["spawned", "forked"])
 def test_error_of_a_process_behind_the_engine_is_that_of_the_same_request(sweep: Sweep, fork: bool) -> None:
-    """As vLLM-Omni fails: what the caller gets names no cause, the worker has printed it. Others printed before."""
+    """As vLLM-Omni fails: the caller's error names no cause, the worker has printed it. Others printed earlier."""
     told = "EngineDeadError: EngineCore encountered an issue. See stack trace above for the root cause."
     second = f"if len(requests) == 2: print('ValueError: bad shape', flush=True); raise RuntimeError({told!r})"
     in_generate(sweep, OLD_ERROR + second)

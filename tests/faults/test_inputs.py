@@ -88,7 +88,7 @@ def test_control_characters_of_prompts_are_shown_on_the_page(sweep: Sweep) -> No
 
 @pytest.mark.parametrize("sweeps", [False, True], ids=["single", "sweep"])
 def test_an_escaped_interpolation_in_a_prompt_is_text(sweep: Sweep, sweeps: bool) -> None:
-    """`\\${…}` is resolved once, by Hydra, and what comes of it is no interpolation; in a file nothing is one."""
+    """`\\${…}` is resolved once, by Hydra, and its result is no interpolation; in a file nothing is one."""
     sweep.inject("sweep.engines.noop.engine", HELD.replace("NoopEngine.load = load", ""))
     where = f"hydra.{'sweep' if sweeps else 'run'}.dir={sweep.folder}"
     prompt = "workload.prompt='a \\${oc.env:HOME} cat'"

@@ -94,7 +94,7 @@ FACTS: dict[str, tuple[str, list[int]]] = {
     "warm-up": ("warm", []),
     "measuring": ("", [2, 2, 1]),
 }
-"""What the reason of an interrupted cell says of where it was: a word, and batch 2 of 2, repeat 1."""
+"""Where an interrupted cell was, according to its reason: a word, and batch 2 of 2, repeat 1."""
 
 
 TO_ALL = (signal.SIGHUP, signal.SIGUSR1)
@@ -273,7 +273,7 @@ def test_interrupt_while_plots_are_drawn_keeps_the_summary(sweep: Sweep) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupt_while_engines_are_imported(sweep: Sweep, number: int) -> None:
-    """Before there is an engine's process: the one that it is to be forked from still imports."""
+    """Before the engine's process exists: the process to fork it from still imports."""
     hang = "def import_all(modules):\n    _redirect()\n    FLAG.write_text(str(os.getpid()))\n    time.sleep(60)\n"
     sweep.inject("sweep.engines.process.forkserver", hang)
     process = sweep.start("-m", "baselines=true", "batch=1,2", "plots=false", "aa=0")

@@ -23,7 +23,7 @@ time.sleep(600)
 
 
 def kill_all(process: "subprocess.Popen[str]") -> None:
-    """The sweep and all that it started, of which nobody can clean up after the others."""
+    """The sweep and all that it started, so that none can clean up after the others."""
     every = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in every:
         one.suspend()
@@ -74,7 +74,7 @@ def test_what_a_killed_sweep_left_is_cleared_away_by_the_next_one(sweep: Sweep) 
 
 
 def test_stopped_engine_of_a_killed_sweep_is_ended_by_the_next_one(sweep: Sweep) -> None:
-    """It could not end itself, and would hold its devices' memory for ever."""
+    """It could not end itself, and would hold its devices' memory forever."""
     in_generate(sweep, "if not FLAG.exists(): FLAG.touch(); import os, signal; os.kill(os.getpid(), signal.SIGSTOP)")
     arguments = ("-m", *NOOP, "workload.num_prompts=1", "workload.repeats=1")
     process = sweep.start(*arguments)

@@ -1,4 +1,4 @@
-"""Limits and places of the machine that the sweep itself runs into: each is said as what it is."""
+"""Limits and places of the machine that the sweep itself runs into: each is reported as what it is."""
 
 import pytest
 

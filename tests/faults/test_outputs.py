@@ -1,4 +1,4 @@
-"""Outputs that cannot be written to: nothing that was measured is lost, and it is said once."""
+"""Outputs that cannot be written to: nothing that was measured is lost, and one line reports it."""
 
 import contextlib
 import os

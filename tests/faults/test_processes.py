@@ -1,4 +1,4 @@
-"""Processes that are stopped or cannot be ended: every wait has a limit, and the sweep goes on."""
+"""Processes that are stopped or cannot be ended: every wait has a limit, and the sweep continues."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Secrets in overrides: what runs has them, what a sweep stores and says has not."""
+"""Secrets in overrides: what runs has them; what a sweep stores and prints does not."""
 
 import json
 from pathlib import Path

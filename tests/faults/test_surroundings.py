@@ -166,7 +166,7 @@ def test_gpu_at_its_power_limit_is_recorded_and_valid(sweep: Sweep) -> None:
 
 
 def test_what_was_measured_before_the_sweep_was_killed_is_kept_and_shown(sweep: Sweep) -> None:
-    """Nobody can catch SIGKILL: a cell of hours must not be lost to it."""
+    """SIGKILL cannot be caught: a cell of hours must not be lost to it."""
     sweep.inject("sweep.engines.noop.engine", SLOW.format(seconds=0.2))
     arguments = "-m", *NOOP, "workload.num_prompts=40", "workload.repeats=1"
     process = sweep.start(*arguments)

@@ -1,4 +1,4 @@
-"""docs/faults.md and the tests of faults tell of each other."""
+"""docs/faults.md and the fault tests name each other."""
 
 import re
 
@@ -23,6 +23,6 @@ def test_every_row_names_tests_that_exist() -> None:
 
 def test_every_fault_test_is_in_the_table() -> None:
     known = set(re.findall(r"^def (test_\w+)\(", TESTS, re.MULTILINE))
-    told = set(re.findall(r"`(test_\w+)`", TABLE))
+    named = set(re.findall(r"`(test_\w+)`", TABLE))
     own = {"test_every_row_names_tests_that_exist", "test_every_fault_test_is_in_the_table"}
-    assert sorted(known - told - own) == []
+    assert sorted(known - named - own) == []

@@ -1,1 +1,1 @@
-"""Made-up bad input, from seeds: whatever people type or feed in ends with one clear line."""
+"""Made-up bad input, from seeds: anything people type or feed in ends with one clear line."""

@@ -94,7 +94,7 @@ def mutate(seed: int, folder: Path) -> str:
 
 
 def failures(seeds: range) -> list[str]:
-    """What is wrong with how each seed's cell is answered, with what was done to it."""
+    """What is wrong with the answer to each seed's cell, with what was done to it."""
     found = []
     with tempfile.TemporaryDirectory(prefix="sweep-fuzz-") as name:
         for seed in seeds:

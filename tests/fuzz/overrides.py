@@ -112,7 +112,7 @@ PLAUSIBLE = (
     *("1", "2", "3", "8", "64", "0.1", "0.5", "true", "false", "null", "auto", "1,2", "1,1", "range(1,3)", "text"),
     *("teacache", "[teacache,tp]", "teacache,[tp,cfg_parallel]", "tiny_qwen_image", "image_edit", "p.txt", "'a, b'"),
 )
-"""Values that are right for some field; of another one they are wrong in ways that no grammar finds."""
+"""Values that are right for some field, and wrong for others in ways that no grammar finds."""
 
 LINES = ("a fox", "a crow", "a fox", "")
 

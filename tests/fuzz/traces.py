@@ -123,7 +123,7 @@ def structure(random_: Random, database: sqlite3.Connection, table: str, column:
 
 
 def wal(random_: Random, database: sqlite3.Connection, table: str, column: str) -> str:
-    """Leave the file in WAL mode, in which SQLite would write beside it."""
+    """Leave the file in WAL mode, in which SQLite would write files next to it."""
     database.commit()
     database.execute("PRAGMA journal_mode = WAL")
     return "WAL mode"
@@ -263,7 +263,7 @@ def files_of(folder: Path) -> dict[Path, int]:
 
 
 def failures(seeds: range, say: Callable[[str], None] = lambda _: None) -> list[str]:
-    """What is wrong with how each seed's trace is answered, with what was done to it."""
+    """What is wrong with the answer to each seed's trace, with what was done to it."""
     found = []
     with tempfile.TemporaryDirectory(prefix="sweep-fuzz-") as name, contextlib.chdir(name):
         good = Path(name) / "good.sqlite"

@@ -1,4 +1,4 @@
-"""What the commands say of every stored sweep and trace: the texts that a redesign must not change.
+"""What the commands say about every stored sweep and trace: the texts that a redesign must not change.
 
 Stored sweeps (`tests/data/sweeps`) are folders as an earlier version wrote them: a sweep that was run on a CPU, and a
 made-up one in which every kind of row occurs, as it was and with its features 1.25 times slower. Reports are those of

@@ -1,4 +1,4 @@
-"""Numbers, codes and statuses of stored sweeps and traces stay as they are, whatever the words about them.
+"""Numbers, codes and statuses of stored sweeps and traces stay the same, even where the words about them change.
 
 After an intended change `python -m tests.golden` writes them anew, and the commit names it.
 """
@@ -54,7 +54,7 @@ COMPARED = ("json", "csv")
 
 
 def fields_of(name: str, text: str) -> list[str]:
-    """A line a value of an output, without prose, and without the last digits, in which processors differ."""
+    """One line per value of an output, without prose, and without the last digits, in which processors differ."""
     if name.endswith("csv"):
         rows = csv.DictReader(io.StringIO(text.partition("\nexit code")[0]))
         values: object = [{key: value for key, value in row.items() if key not in PROSE} for row in rows]

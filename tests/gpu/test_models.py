@@ -65,7 +65,7 @@ def test_baseline_and_cache_on_one_gpu(sweep: Sweep, qwen: Path, gpu_memory: tup
     ("model", "depth", "workload", "encodes"),
     [
         ("qwen_image_edit", ("--layers", "2", "--text-layers", "2", "--vision-layers", "1"), "image_edit_1024", True),
-        ("z_image", ("--text-layers", "2"), "image_1024", False),  # vLLM-Omni builds all its blocks, whatever is asked
+        ("z_image", ("--text-layers", "2"), "image_1024", False),  # vLLM-Omni always builds all its blocks
         ("flux2_klein", ("--layers", "5", "--text-layers", "4"), "image_1024", False),
         ("flux", ("--layers", "3", "--text-layers", "2"), "image_1024", False),
     ],

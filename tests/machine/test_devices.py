@@ -1,4 +1,4 @@
-"""Leases of devices: one sweep at a time on each, by whatever numbers they know it."""
+"""Leases of devices: one sweep at a time on each, however each sweep numbers it."""
 
 import functools
 import multiprocessing

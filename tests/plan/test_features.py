@@ -1,4 +1,4 @@
-"""Feature files are complete, and what combinations of them ask of vLLM-Omni."""
+"""Feature files are complete, and what combinations of them require of vLLM-Omni."""
 
 import itertools
 
@@ -47,10 +47,10 @@ def test_reasons_are_those_of_the_engine_and_of_the_family() -> None:
     zimage = Model(name="z_image", family="z_image")
     reasons = feature("cfg_parallel").unsupported
     for engine, why in (("vllm_omni", reasons["vllm_omni"]["z_image"]), ("diffusers", reasons["diffusers"])):
-        told = unsupported(features("cfg_parallel"), engine, zimage)
-        assert told is not None
-        assert told.code == "feature_not_in_model"
-        assert told.text.endswith(why)
+        refusal = unsupported(features("cfg_parallel"), engine, zimage)
+        assert refusal is not None
+        assert refusal.code == "feature_not_in_model"
+        assert refusal.text.endswith(why)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the feature files say of vLLM-Omni holds against the real source of the supported versions."""
+"""What the feature files say about vLLM-Omni holds against the real source of the supported versions."""
 
 import functools
 import importlib.util
@@ -233,7 +233,7 @@ def test_attention_back_ends_of_the_file_exist(source: Source) -> None:
 
 
 def test_every_argument_is_one_that_vllm_omni_reads(source: Source) -> None:
-    """0.26 drops unknown names without a word."""
+    """0.26 silently drops unknown names."""
     engine = next(p for p in ("engine/async_omni_engine.py", "engine/omni_engine_base.py") if _builds_stage(source, p))
     data = source.text("diffusion/data.py")
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""What a dry run says of time, cost and memory before anything runs, through the command line; and skip_oom."""
+"""What a dry run says about time, cost and memory before anything runs, through the command line; and skip_oom."""
 
 import json
 import re
@@ -69,9 +69,9 @@ def time_line(done: Finished) -> str:
 def test_predicted_times_are_those_of_sweep_predict_and_add_up(sweep: Sweep, measure: Callable[..., None]) -> None:
     measure()
     whole, cells = expected(sweep, *TWO, HERE)
-    told = sweep(*TWO[:-1], HERE, "--json", module="sweep.predict")
-    assert told.code == 0, told.err
-    latency = {one["cell"]: one["latency_s"] for one in json.loads(told.out)["cells"]}
+    predicted = sweep(*TWO[:-1], HERE, "--json", module="sweep.predict")
+    assert predicted.code == 0, predicted.err
+    latency = {one["cell"]: one["latency_s"] for one in json.loads(predicted.out)["cells"]}
     for batch, rounds in {1: 3, 2: 2}.items():
         base, count = latency[f"baseline b{batch}"], 1 + rounds * 2  # the warm-up, then rounds × repeats
         assert cells[f"baseline b{batch}"]["seconds"] == pytest.approx(base * count)

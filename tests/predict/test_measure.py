@@ -113,7 +113,7 @@ def test_a_name_of_conf_is_not_hidden_behind_a_file_of_the_machine(machine: Path
 
 
 def test_the_median_is_of_single_calls_however_many_are_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that each call moves on by 1 ms, and waiting for what was launched by 2 ms a sample."""
+    """A clock that each call advances by 1 ms, and each wait for launched work by 2 ms a sample."""
     now = 0.0
 
     def moved(by: float) -> None:

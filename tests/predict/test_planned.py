@@ -167,9 +167,9 @@ def test_cells_that_are_left_out_take_nothing_else_with_them() -> None:
 def test_the_note_names_what_will_not_fit() -> None:
     made = planned(1, 64)
     found = fitting.too_large(made, forecast(made.cells, device_for("h200")))
-    told = fitting.note(made, found)
-    assert "b64 and 2 more will probably not fit: needs" in told
-    assert told.endswith("skip_oom=true leaves them out")
+    text = fitting.note(made, found)
+    assert "b64 and 2 more will probably not fit: needs" in text
+    assert text.endswith("skip_oom=true leaves them out")
     assert fitting.note(made, {}) == ""
 
 

@@ -24,7 +24,7 @@ def qwen() -> Iterator[Any]:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Any:
-    """A plugin's place; needs torch, as its double stands among those of modules."""
+    """A plugin's place; needs torch, as its double is among those of modules."""
     from omni_doubles import Here
 
     return Here(tmp_path)

@@ -1,4 +1,4 @@
-"""`python -m profiling doctor` beside real and broken installations of nsys, and its decisions."""
+"""`python -m profiling doctor` with real and broken installations of nsys, and its decisions."""
 
 import json
 import os
@@ -48,7 +48,7 @@ elif command == "export":
 
 @pytest.fixture
 def nsys(tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """An nsys that does what it is told to; the variables that make it the machine's."""
+    """An nsys that runs the given code; the variables that make it the machine's."""
 
     def make(profile: str = "out().touch()", export: str = "pass", version: str = "2023.4.4") -> dict[str, str]:
         path = tmp_path / "nsys"

@@ -43,7 +43,7 @@ IMPOSSIBLE: dict[str, tuple[object, object]] = {
 
 
 def changed(path: Path, *statements: str, values: tuple[object, ...] = ()) -> Path:
-    """A trace after SQL; its tables no longer insist on integers."""
+    """A trace changed by SQL; its tables no longer require integers."""
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA synchronous = OFF")
         for table in (KERNEL, COPY, RUNTIME, "NVTX_EVENTS"):

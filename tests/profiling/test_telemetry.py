@@ -308,7 +308,7 @@ def test_answer_of_a_command_that_was_broken_off_is_not_taken_for_the_next_one(
 
 
 class Commands:
-    """A pipe that brings these commands and keeps the answers; whoever polls in between has waited in vain."""
+    """A pipe that brings these commands and keeps the answers; polling always finds something."""
 
     def __init__(self, *commands: str) -> None:
         self.commands = list(commands)

@@ -1,4 +1,4 @@
-"""Steps of an AR runner shaped like vLLM's V1 runner, and how soon they stand in the file."""
+"""Steps of an AR runner shaped like vLLM's V1 runner, and how soon they are in the file."""
 
 import itertools
 import time
@@ -44,14 +44,14 @@ class Scheduled:
 
 
 def first(*names: str, tokens: int = 100, running: Sequence[str] = ()) -> Scheduled:
-    """The step that begins these requests, while others go on decoding."""
+    """The step that begins these requests, while others keep decoding."""
     counts = dict.fromkeys(names, tokens) | dict.fromkeys(running, 1)
     cached = Cached(list(running), [5] * len(running))
     return Scheduled([SimpleNamespace(req_id=name) for name in names], cached, counts)
 
 
 def later(*names: str, outputs: int = 1, tokens: int = 1) -> Scheduled:
-    """A step of requests that go on."""
+    """A step of requests that continue."""
     return Scheduled([], Cached(list(names), [outputs] * len(names)), dict.fromkeys(names, tokens))
 
 
@@ -256,7 +256,7 @@ def test_an_exception_ends_the_step_and_is_passed_on(runner: Any, here: Here) ->
 def test_all_steps_are_written_within_a_tenth_of_a_second(
     runner: Any, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the pause is over; it is made longer, that a machine that is busy may be late by as much."""
+    """Once the pause is over; it is made longer, so that a busy machine may be as late."""
     assert autoregressive.IDLE_S < 0.1 / 2
     monkeypatch.setattr(autoregressive, "IDLE_S", 1.0)
     for number in range(2):

@@ -1,4 +1,4 @@
-"""What is read back of a loaded pipeline: its blocks, weights held elsewhere, what was compiled; on a CPU."""
+"""What is read back from a loaded pipeline: its blocks, weights held elsewhere, what was compiled; on a CPU."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""torch.profiler's traces of workers: asked for by a file, made by the runners, waited for by the engine."""
+"""torch.profiler's traces of workers: requested by a file, made by the runners, waited for by the engine."""
 
 import gzip
 import json

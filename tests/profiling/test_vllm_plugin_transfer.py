@@ -198,6 +198,6 @@ def test_a_hand_over_says_how_many_bytes_were_sent(here: Here) -> None:
         state = SimpleNamespace(prompt={}, stage_submit_ts={})
         asyncio.run(cls("diffusion", "elsewhere")._forward_to_next_stage(name, 0, output([1, 2]), state))
     (path,) = here.folder.glob("transfer-*.jsonl")
-    told = [transfer(line).bytes for line in read_lines(path)[0]]
-    assert told == [len(one) for one in client.sent]
+    recorded = [transfer(line).bytes for line in read_lines(path)[0]]
+    assert recorded == [len(one) for one in client.sent]
     assert here.reports == []

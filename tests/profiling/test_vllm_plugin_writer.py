@@ -1,4 +1,4 @@
-"""What is written in the background: after the GPU, in order, and without anybody waiting."""
+"""What is written in the background: after the GPU, in order, and nothing waits for it."""
 
 import os
 import threading

@@ -102,8 +102,8 @@ def two_models() -> list[dict[str, Any]]:
     qwen = rows_of(["ulysses", "cfg_parallel"], [1, 2, 4], model="tiny_qwen_image", width=128, height=128)
     long = rows_of(["cache_dit+cfg_parallel+teacache+ulysses"], [1, 2, 4], model="qwen_image_edit_plus", steps=20)
     for item in long:
-        told = "model=qwen_image_edit_plus width=1376 height=768 steps=20 guidance_scale=7.5"
-        item["cell"] = f"{item['cell'].removesuffix(' A/A')} {told}" + (" A/A" if item["cell"].endswith("A/A") else "")
+        text = "model=qwen_image_edit_plus width=1376 height=768 steps=20 guidance_scale=7.5"
+        item["cell"] = f"{item['cell'].removesuffix(' A/A')} {text}" + (" A/A" if item["cell"].endswith("A/A") else "")
     return [*glm, *qwen, *long]
 
 

@@ -1,4 +1,4 @@
-"""The sentences that a sweep ends with: what they crown, what they refuse to, and that they say what rows say."""
+"""The sentences that a sweep ends with: what they recommend, what they refuse to, and that they agree with the rows."""
 
 import math
 from typing import Any

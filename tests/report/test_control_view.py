@@ -1,4 +1,4 @@
-"""What is said of engines against the native pipeline: the terminal's lines and the page's section."""
+"""What reports say about engines against the native pipeline: the terminal's lines and the page's section."""
 
 import dataclasses
 from typing import Any

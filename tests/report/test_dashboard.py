@@ -100,9 +100,9 @@ def test_distributions_and_timelines_are_those_of_the_requests(shown: dict[str, 
 
 
 def test_texts_of_users_are_escaped(shown: dict[str, Chart]) -> None:
-    told = json.dumps([dataclasses.asdict(figure)["data"] for one in shown.values() for figure in one.figures])
-    assert "&lt;script&gt;" in told
-    assert "<script>" not in told
+    text = json.dumps([dataclasses.asdict(figure)["data"] for one in shown.values() for figure in one.figures])
+    assert "&lt;script&gt;" in text
+    assert "<script>" not in text
 
 
 def test_figures_have_only_what_plotly_knows(shown: dict[str, Chart]) -> None:

@@ -1,4 +1,4 @@
-"""What reports say of predictions and limits: sentences, the page's section, plots; from sweeps that are published."""
+"""What reports say about predictions and limits: sentences, the page's section, plots; from published sweeps."""
 
 import dataclasses
 import re
@@ -89,8 +89,8 @@ def test_tables_of_several_processes_count_together_and_other_domains_do_not() -
 def test_conclusions_say_it_once_of_the_cells_to_take() -> None:
     folder = RESULTS / "matrix-2-gpus"
     rows = published._with_p_values(published._rows(folder / "summary.csv"))
-    told = conclude(rows, limits=cells_of("matrix-2-gpus"))
-    (said,) = [one for one in told if one.code == LIMIT]
+    sentences = conclude(rows, limits=cells_of("matrix-2-gpus"))
+    (said,) = [one for one in sentences if one.code == LIMIT]
     assert said.text.startswith("Of what 2 H200 allow, cfg_parallel+teacache b1 reaches 30 %")
     assert len(said.cells) == 3
     assert not [one for one in conclude(rows) if one.code == LIMIT]

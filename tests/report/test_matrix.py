@@ -1,4 +1,4 @@
-"""Which rows make a matrix, and where they stand in it."""
+"""Which rows make a matrix, and where they are placed in it."""
 
 import math
 

@@ -29,7 +29,7 @@ def published(tmp_path: Path) -> Path:
 
 
 def ends_as_the_sweep(done: Finished) -> bool:
-    """Whether it ended without a word, and as a sweep with failed cells does."""
+    """Whether it ended silently, with the exit code of a sweep with failed cells."""
     return (done.code, done.err) == (1, "")
 
 

@@ -1,4 +1,4 @@
-"""Loads beside the queueing model as they are shown: plot, dashboard, table, report.json, of a recorded ladder."""
+"""Loads next to the queueing model, as shown: plot, dashboard, table, report.json, of a recorded ladder."""
 
 import json
 import tarfile

@@ -52,7 +52,7 @@ def scaled(features, gpus, **fields):
         ([scaled("", 1), scaled("ulysses", 2), scaled("tp", 4)], False),  # one number of devices each
         ([scaled("", 1), scaled("ulysses", 2), scaled("ulysses", 4) | {"load": "closed"}], False),
         ([scaled("", 1), *(scaled("ulysses", 2) | {"cell": f"ulysses b1 x={n}"} for n in (1, 2)), scaled("ulysses", 4)],
-         False),  # a setting besides
+         False),  # another setting, too
         ([row | {"gpus": None} for row in (scaled("", 1), scaled("ulysses", 2), scaled("ulysses", 4))], False),
     ],
 )  # fmt: skip

@@ -84,14 +84,14 @@ def read_all(sweep: SweepFolder) -> str:
         rebuild(sweep)
         sweep.events()
         tables = load(sweep.path)
-        told = f"{tables.summary.to_csv()} {tables.requests.to_csv()} {tables.problems}"
+        text = f"{tables.summary.to_csv()} {tables.requests.to_csv()} {tables.problems}"
     except ConfigError as error:
-        told = str(error)
+        text = str(error)
     assert everything_below(outside) == before
     written = (sweep.path / name for name in ("summary.csv", "report.json", "report.html"))
-    told += "".join(path.read_text(encoding="utf-8") for path in written if path.is_file())
-    assert SECRET not in told
-    return told
+    text += "".join(path.read_text(encoding="utf-8") for path in written if path.is_file())
+    assert SECRET not in text
+    return text
 
 
 def status_of(sweep: SweepFolder, cell: Cell) -> tuple[str, str]:
@@ -104,10 +104,10 @@ def test_a_cell_that_is_a_link_out_of_the_folder_is_an_error(folder: SweepFolder
     elsewhere = folder.path.parent / "outside" / "cell"
     shutil.move(folder.cell_path(cell), elsewhere)
     folder.cell_path(cell).symlink_to(elsewhere)
-    told = read_all(folder)
+    text = read_all(folder)
     assert status_of(folder, cell)[0] == "ERROR"
     assert "outside" in status_of(folder, cell)[1]
-    assert str((cell.key, "requests.csv")) in told
+    assert str((cell.key, "requests.csv")) in text
     with pytest.raises(ConfigError, match="leads out"):
         execute(made, folder.path, lambda numbers: pytest.fail("nothing may run"))
 
@@ -135,9 +135,9 @@ def test_what_is_written_is_not_written_through_a_link(folder: SweepFolder, name
     target = outside if name == "plots" else outside / "private.txt"
     (folder.path / name).parent.mkdir(exist_ok=True)
     (folder.path / name).symlink_to(target)
-    told = read_all(folder)
+    text = read_all(folder)
     assert (target / "private.txt" if target.is_dir() else target).read_text(encoding="utf-8") == SECRET
-    assert ("plots" in told and "leads out" in told) == (name == "plots")
+    assert ("plots" in text and "leads out" in text) == (name == "plots")
 
 
 def test_half_written_files_are_not_written_through_a_link(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_no_variable_of_the_reader_is_resolved(
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: SweepFolder, made: Plan) -> None:
-    """In a process of its own, which a pipe that is waited for would stop for ever."""
+    """In a separate process, which would hang forever if it waited for a pipe."""
     places = (
         *(folder.path / "manifest.json", folder.path / "events.jsonl"),
         folder.cell_path(made.cells[0]) / "phases.csv",

@@ -1,4 +1,4 @@
-"""A baseline beside a cell has GPUs of its own: what disturbs those, disturbs the cell's speed-up."""
+"""An interleaved baseline has its own GPUs: what disturbs those disturbs the cell's speed-up."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""budget=20min: what comes first, what is started, what is said of the rest; decisions, then real sweeps."""
+"""budget=20min: what comes first, what is started, what is said about the rest; decisions, then real sweeps."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The load generator: requests sent when they are due, answers timed and looked at, faults told as what they are."""
+"""The load generator: requests sent when they are due, answers timed and checked, faults reported as what they are."""
 
 import base64
 import contextlib
@@ -86,8 +86,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        told = (prompt, came, time.perf_counter(), self.headers.get("Authorization"), self.path, sent)
-        self.server.log.append(told)  # type: ignore[attr-defined]
+        entry = (prompt, came, time.perf_counter(), self.headers.get("Authorization"), self.path, sent)
+        self.server.log.append(entry)  # type: ignore[attr-defined]
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
@@ -132,12 +132,12 @@ def send_and_begin(
     whole = Job(url, PATH, due, **{"timeout_s": 30.0, **job})
     command = [sys.executable, "-m", "sweep.run.client.process"]
     done = subprocess.run(command, input=msgspec.json.encode(whole), capture_output=True, check=True, timeout=120)
-    told = [msgspec.json.decode(line, type=Told) for line in done.stdout.splitlines()]
+    records = [msgspec.json.decode(line, type=Told) for line in done.stdout.splitlines()]
     assert done.stderr == b""
-    (ended,) = [one.ended for one in told if one.ended]
-    answers = sorted((one.answer for one in told if one.answer), key=lambda one: int(one.id[1:]))
+    (ended,) = [one.ended for one in records if one.ended]
+    answers = sorted((one.answer for one in records if one.answer), key=lambda one: int(one.id[1:]))
     assert [one.id for one in answers] == [f"r{number}" for number in range(len(prompts))], "each is answered once"
-    (began_s,) = [one.began_s for one in told if one.began_s is not None]
+    (began_s,) = [one.began_s for one in records if one.began_s is not None]
     return answers, ended, began_s
 
 

@@ -25,7 +25,7 @@ REPLIES = [
 
 
 def looked_at(tmp_path: Path, count: int) -> list[Answer]:
-    """What lookers tell of REPLIES, in the order of their numbers; run in a process of its own."""
+    """What lookers report about REPLIES, in the order of their numbers; run in a separate process."""
 
     def run() -> None:
         os.dup2(os.open(tmp_path / "told", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
@@ -43,8 +43,8 @@ def looked_at(tmp_path: Path, count: int) -> list[Answer]:
     process.start()
     process.join(60)
     assert process.exitcode == 0
-    told = [msgspec.json.decode(line, type=Told).answer for line in (tmp_path / "told").read_bytes().splitlines()]
-    return sorted(told, key=lambda answer: answer.id)
+    found = [msgspec.json.decode(line, type=Told).answer for line in (tmp_path / "told").read_bytes().splitlines()]
+    return sorted(found, key=lambda answer: answer.id)
 
 
 def gone(theirs: object, ours: lookers.Ends, reading: Lock, telling: Lock, more: object) -> None:
@@ -60,10 +60,10 @@ def test_every_reply_is_looked_at_once(
 ) -> None:
     if absent:
         monkeypatch.setattr(lookers, absent, gone)
-    told = looked_at(tmp_path, count)
-    assert [answer.id for answer in told] == [f"r{number}" for number in range(len(REPLIES))]
-    assert [answer.metrics["number"] for answer in told] == list(range(len(REPLIES)))
-    assert not any(answer.error for answer in told)
+    found = looked_at(tmp_path, count)
+    assert [answer.id for answer in found] == [f"r{number}" for number in range(len(REPLIES))]
+    assert [answer.metrics["number"] for answer in found] == list(range(len(REPLIES)))
+    assert not any(answer.error for answer in found)
 
 
 def test_a_reply_that_is_cut_off_ends_a_looker() -> None:

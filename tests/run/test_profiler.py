@@ -26,14 +26,14 @@ QWEN = "model=tiny_qwen_image"  # without an AR stage: a request is quick, and a
 
 
 def with_fake_nsys(sweep: Sweep) -> Path:
-    """Sweeps find a script in place of nsys; returns the log of what it is asked."""
+    """Sweeps find a script in place of nsys; returns the log of its commands."""
     script, log = fake_nsys(sweep.base)
     sweep.environment["NSYS"] = str(script)
     return log
 
 
 def verbs(log: Path) -> list[str]:
-    """What nsys was asked, in order, without the look at its version and the agents."""
+    """The commands to nsys, in order, without the checks of its version and the agents."""
     asked = [line.split()[0] for line in log.read_text().splitlines()]
     return [verb for verb in asked if not verb.startswith("--")]
 
@@ -226,7 +226,7 @@ def test_a_sweep_under_nsys_has_ranges_in_every_process(sweep: Sweep) -> None:
     main = next(counts for counts in found.values() if "plan" in counts)
     assert main == {"plan": 1, "engine_load": 2, "warm_up": 2, "measure": 2}
     engines = sorted((counts["request"], counts["denoise_step"]) for counts in found.values() if counts["request"])
-    # the baseline: warm-up, two requests, and as many beside the other cell, whose two ranks make three each
+    # the baseline: warm-up, two requests, and as many interleaved with the other cell, whose two ranks make three each
     assert engines == [(3, 6), (3, 6), (6, 12)]
     rows = sweep.rows()
     assert all("disturbed" in sweep.doubts(label) for label in rows)

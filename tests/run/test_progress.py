@@ -1,4 +1,4 @@
-"""How long a sweep still takes, as far as its events tell."""
+"""How long a sweep still takes, as far as its events show."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""What kept results were measured with, and what of it differs from now."""
+"""What kept results were measured with, and how that differs from now."""
 
 from sweep.run.provenance import KEPT, Older, older, sentence, told_by
 

@@ -97,7 +97,7 @@ def test_an_engine_may_hand_over_its_requests_one_by_one() -> None:
 
 
 class Picky:
-    """An engine that goes on after a batch with one of `bad` in it, which fails."""
+    """An engine that continues after a batch with one of `bad` in it, which fails."""
 
     def __init__(self, *bad: int, dies_at: int = -1) -> None:
         self.bad, self.dies_at, self.sent = set(bad), dies_at, list[tuple[int, ...]]()

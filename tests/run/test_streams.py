@@ -173,8 +173,8 @@ def test_streams_are_told_as_what_they_are(url: str) -> None:
     command = [sys.executable, "-m", "sweep.run.client.process"]
     done = subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, check=True, timeout=120)
     assert done.stderr == b""
-    told = [msgspec.json.decode(line, type=Told) for line in done.stdout.splitlines()]
-    answers: dict[str, Answer] = {one.answer.id: one.answer for one in told if one.answer}
+    records = [msgspec.json.decode(line, type=Told) for line in done.stdout.splitlines()]
+    answers: dict[str, Answer] = {one.answer.id: one.answer for one in records if one.answer}
     assert answers.keys() == wrong.keys(), "each is answered once"
     for name, (failure, error) in wrong.items():
         assert answers[name].failure == failure, answers[name]

@@ -1,4 +1,4 @@
-"""TTFT and TPOT belong to a request: neither its batch's mean nor another's value stands in its row."""
+"""TTFT and TPOT belong to a request: neither its batch's mean nor another's value is in its row."""
 
 import dataclasses
 import json
@@ -125,12 +125,12 @@ def test_a_result_stored_when_tpot_was_of_the_batch_is_still_read(tmp_path: Path
     made = stored.many_cells(4)
     folder = stored.store(tmp_path, made)
     path = folder.cell_path(made.cells[0]) / "result.json"
-    told = json.loads(path.read_text())
-    for request in told["requests"]:
+    data = json.loads(path.read_text())
+    for request in data["requests"]:
         del request["tpot_s"]
-    for number, batch in enumerate(told["batches"]):
+    for number, batch in enumerate(data["batches"]):
         batch["tpot_s"] = 0.001 * (1 + number % 2)
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(data))
     assert summary_row(folder)["tpot_mean_s"] == pytest.approx(0.0015)
 
 

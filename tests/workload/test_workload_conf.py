@@ -71,7 +71,7 @@ def test_shapes_agree_with_parameters_and_memory(path: Path) -> None:
         assert stack.heads % stack.kv_heads == 0
         # T5 (64 heads of 64 on 4,096; ByT5: 6 of 64 on 1,472) and Mistral have free head widths: no check of those.
         assert weights_b(stack) < stack.params_b * 1.1
-    once = stacks[1:] if model.name == "hunyuan_image3" else stacks  # there AR and DiT are the same weights
+    once = stacks[1:] if model.name == "hunyuan_image3" else stacks  # there AR and DiT share their weights
     counted_gb = 2 * sum(stack.params_b for stack in once)
     assert counted_gb * 0.99 <= model.memory_gb <= counted_gb * 1.1  # the rest: VAE, vision tower, CLIP
 
