@@ -40,6 +40,12 @@ def test_a_load_wants_room_for_its_replies_and_for_those_under_way() -> None:
     assert wanted(job(1, duration_s=60.0), held=5 * REPLY) == 6 * REPLY, "a request that comes again and again"
 
 
+def test_small_pictures_want_little_room_however_long_the_load_lasts() -> None:
+    small = [Due("r0", {}, (32, 32))]
+    assert wanted(Job("http://127.0.0.1:1", "/", small, 1.0)) == 0
+    assert wanted(Job("http://127.0.0.1:1", "/", small, 1.0, duration_s=60.0)) == 60_001 * 4 * 32 * 32
+
+
 @pytest.mark.parametrize("more", [{"streams": True}, {"pictures": False}, {"decoders": 0}])
 def test_a_load_that_keeps_no_picture_wants_none(more: dict[str, object]) -> None:
     assert wanted(job(10, **more)) == 0

@@ -47,7 +47,7 @@ def looked_at(tmp_path: Path, count: int) -> list[Answer]:
     return sorted(found, key=lambda answer: answer.id)
 
 
-def gone(theirs: object, ours: lookers.Ends, reading: Lock, telling: Lock, more: object) -> None:
+def gone(theirs: object, ours: lookers.Ends, reading: Lock, telling: Lock, *more: object) -> None:
     """A looker that never gets to run."""
     for end in ours:
         end.close()

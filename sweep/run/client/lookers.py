@@ -56,13 +56,18 @@ class Lookers:
         self._writers: list[asyncio.StreamWriter] = []
         self._gathered: list[list[bytes]] = [[] for _ in range(count)]
         self._next = 0
+        if pictures:  # imported once, for all of them
+            import numpy  # noqa: F401
+            import PIL.Image
+
+            PIL.Image.preinit()
         context = multiprocessing.get_context("fork")
         self._sent, sending = socket.socketpair()
         for _ in range(count):
             ours, theirs = socket.socketpair()
             common = theirs, (ours, self._sent), context.Lock(), telling
-            for target, more in ((_look_at_leisure, pictures), (_help, sending)):
-                process = context.Process(target=target, args=(*common, more), daemon=True)
+            for target, args in ((_look_at_leisure, common), (_help, (*common, sending))):
+                process = context.Process(target=target, args=args, daemon=True)
                 process.start()
                 self._processes.append(process)
             theirs.close()
@@ -119,7 +124,7 @@ Ends = tuple[socket.socket, ...]
 """The generator's ends. A forked process closes its copies, or it would wait for itself."""
 
 
-def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: Lock, pictures: bool) -> None:
+def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: Lock) -> None:
     """Entry point of a looker: until the generator has handed over everything, or is gone."""
     for end in ours:
         end.close()
@@ -127,10 +132,6 @@ def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: 
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
         os.nice(NICE)
-    if pictures:
-        import numpy  # noqa: F401  # what the first picture would wait for
-        import PIL.Image  # noqa: F401
-
     _look_at_all(theirs, reading, telling)
 
 

@@ -17,6 +17,12 @@ from sweep.run.client.messages import Job
 PICTURE = 4
 """Bytes a pixel of a reply can have: 3 of a PNG that does not compress, in base64."""
 
+PER_S = 1_000
+"""Pictures that a sender receives in a second, at most: about 1 GB of pictures of 1 MB."""
+
+LEAST = 16_000_000
+"""Bytes below which fresh pages cost nothing that can be measured."""
+
 SHARE = 0.25
 """The largest share of the available memory that is taken."""
 
@@ -27,12 +33,13 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt (glibc, malloc.h)
 
 
 def wanted(job: Job, held: int = HELD) -> int:
-    """Bytes of replies that may wait, `held` at most, and that are under way at one time; 0 where none is kept."""
+    """Bytes of replies that wait, `held` at most, or are under way at one time; 0 if that is little or none."""
     if job.streams or not job.pictures or not job.decoders or not job.requests:
         return 0
     sizes = [PICTURE * width * height for width, height in (one.size for one in job.requests)]
-    waiting = held if job.duration_s else min(held, sum(sizes))
-    return waiting + min(job.concurrency or 1, len(sizes)) * max(sizes)
+    every = int(PER_S * job.duration_s * max(sizes)) if job.duration_s else sum(sizes)
+    found = min(held, every) + min(job.concurrency or 1, len(sizes)) * max(sizes)
+    return found if found >= LEAST else 0
 
 
 def make_ready(size: int) -> bool:
