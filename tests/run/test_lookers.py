@@ -66,6 +66,17 @@ def test_every_reply_is_looked_at_once(
     assert not any(answer.error for answer in found)
 
 
+def refuse(*_: object) -> None:
+    raise PermissionError
+
+
+def test_a_system_that_refuses_the_lowest_priority_loses_no_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_setscheduler", refuse, raising=False)
+    assert len(looked_at(tmp_path, 1)) == len(REPLIES)
+
+
 def test_a_reply_that_is_cut_off_ends_a_looker() -> None:
     ours, theirs = socket.socketpair()
     ours.sendall(lookers._SIZES.pack(3, 100) + b"abc")

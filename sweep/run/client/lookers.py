@@ -29,7 +29,7 @@ GATHER_S = 0.02
 more than sending the next request."""
 
 NICE = 19
-"""Niceness of lookers while requests are sent, if the system has no SCHED_IDLE."""
+"""Niceness of lookers while requests are sent, if the system lacks or refuses SCHED_IDLE."""
 
 _SIZES = struct.Struct("<IQ")
 """Sizes of a parcel and of the reply that follows it, in bytes."""
@@ -128,9 +128,9 @@ def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: 
     """Entry point of a looker: until the generator has handed over everything, or is gone."""
     for end in ours:
         end.close()
-    if hasattr(os, "SCHED_IDLE"):
+    try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
+    except (AttributeError, OSError):
         os.nice(NICE)
     _look_at_all(theirs, reading, telling)
 
