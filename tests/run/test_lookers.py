@@ -24,7 +24,7 @@ REPLIES = [
 ]
 
 
-def looked_at(tmp_path: Path, count: int) -> list[Answer]:
+def looked_at(tmp_path: Path, count: int, pause_s: float = 0.0) -> list[Answer]:
     """What lookers report about REPLIES, in the order of their numbers; run in a separate process."""
 
     def run() -> None:
@@ -35,6 +35,7 @@ def looked_at(tmp_path: Path, count: int) -> list[Answer]:
             await some.begin()
             for number, reply in enumerate(REPLIES):
                 await some.hand(lookers.Parcel(Answer(f"r{number}", 0.0, 0.0, 1.0, 200), None, ""), reply)
+                await asyncio.sleep(pause_s)
             await some.end()
 
         asyncio.run(hand())
@@ -64,6 +65,13 @@ def test_every_reply_is_looked_at_once(
     assert [answer.id for answer in found] == [f"r{number}" for number in range(len(REPLIES))]
     assert [answer.metrics["number"] for answer in found] == list(range(len(REPLIES)))
     assert not any(answer.error for answer in found)
+
+
+def test_helpers_join_before_too_much_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the generator would wait for lookers that a busy machine never lets run."""
+    monkeypatch.setattr(lookers, "_look_at_leisure", gone)
+    monkeypatch.setattr(lookers, "HELD", 1_000)
+    assert len(looked_at(tmp_path, 1, pause_s=2 * lookers.GATHER_S)) == len(REPLIES)
 
 
 def refuse(*_: object) -> None:

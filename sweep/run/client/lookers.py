@@ -4,8 +4,8 @@ A picture of 4 MB takes longer to decode than a send may be late, so nothing wai
 event loop. Replies that are not checked yet wait in memory, up to HELD.
 
 While requests are sent, lookers run only when the processor is otherwise idle, because the server may be on the same
-machine. Once all are sent, as many helpers at normal priority join, or a busy machine would never finish: a process at
-the lowest priority may not raise it again.
+machine. Once all are sent, or half of HELD waits, as many helpers at normal priority join, or a busy machine would
+never finish: a process at the lowest priority may not raise it again.
 """
 
 import asyncio
@@ -89,8 +89,11 @@ class Lookers:
         if not self._gathered[place]:
             asyncio.get_running_loop().call_later(GATHER_S, self._pass_on, place)
         self._gathered[place] += (_SIZES.pack(len(encoded), len(reply)) + encoded, reply)
+        writer = self._writers[place]
+        if writer.transport.get_write_buffer_size() > HELD // 2 // len(self._writers):
+            self._sent.close()
         try:
-            await self._writers[place].drain()
+            await writer.drain()
         except OSError as error:
             raise LookerDied from error
 
@@ -136,7 +139,7 @@ def _look_at_leisure(theirs: socket.socket, ours: Ends, reading: Lock, telling: 
 
 
 def _help(theirs: socket.socket, ours: Ends, reading: Lock, telling: Lock, sending: socket.socket) -> None:
-    """Entry point of a helper, which begins when all is sent or the generator is gone."""
+    """Entry point of a helper, which begins when all is sent, too much waits, or the generator is gone."""
     for end in ours:
         end.close()
     sending.recv(1)
