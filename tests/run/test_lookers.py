@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("msgspec")
+pytest.importorskip("uvloop")
 
 import msgspec
+import uvloop
 
 from sweep.run.client import lookers
 from sweep.run.client.messages import Answer, Told
@@ -38,7 +40,7 @@ def looked_at(tmp_path: Path, count: int, pause_s: float = 0.0) -> list[Answer]:
                 await asyncio.sleep(pause_s)
             await some.end()
 
-        asyncio.run(hand())
+        uvloop.run(hand())
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
@@ -72,6 +74,22 @@ def test_helpers_join_before_too_much_waits(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(lookers, "_look_at_leisure", gone)
     monkeypatch.setattr(lookers, "HELD", 1_000)
     assert len(looked_at(tmp_path, 1, pause_s=2 * lookers.GATHER_S)) == len(REPLIES)
+
+
+def killed(theirs: object, ours: lookers.Ends, reading: Lock, telling: Lock) -> None:
+    """A looker that is killed while it reads."""
+    reading.acquire()
+    os._exit(9)
+
+
+def test_a_looker_that_is_killed_ends_the_load_also_while_the_generator_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lookers, "_look_at_leisure", killed)
+    monkeypatch.setattr(lookers, "HELD", 1_000)
+    with pytest.raises(AssertionError, match="assert 1 == 0"):
+        looked_at(tmp_path, 2, pause_s=2 * lookers.GATHER_S)
+    assert "LookerDied" in capfd.readouterr().err
 
 
 def refuse(*_: object) -> None:

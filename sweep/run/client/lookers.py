@@ -76,6 +76,9 @@ class Lookers:
 
     async def begin(self) -> None:
         """Connect to them, in the event loop."""
+        loop = asyncio.get_running_loop()
+        for process in self._processes:
+            loop.add_reader(process.sentinel, self._ended, process)
         for ours in self._ends:
             _, writer = await asyncio.open_connection(sock=ours)
             writer.transport.set_write_buffer_limits(high=HELD // len(self._ends))
@@ -97,6 +100,14 @@ class Lookers:
         except OSError as error:
             raise LookerDied from error
 
+    def _ended(self, process: BaseProcess) -> None:
+        """A process ended. If too early, no reply can be handed over: its lock may never be free again."""
+        asyncio.get_running_loop().remove_reader(process.sentinel)
+        process.join()
+        if process.exitcode:
+            for writer in self._writers:
+                writer.transport.abort()
+
     def _pass_on(self, place: int) -> None:
         if gathered := self._gathered[place]:
             self._gathered[place] = []
@@ -106,13 +117,16 @@ class Lookers:
         """Wait until everything is checked and reported. Raises LookerDied."""
         for place, writer in enumerate(self._writers):
             self._pass_on(place)
-            writer.write_eof()
+            if not writer.is_closing():
+                writer.write_eof()
         self._sent.close()
         for process in self._processes:
             while process.is_alive():
                 await asyncio.sleep(0.005)
             if process.exitcode:
                 raise LookerDied
+        for writer in self._writers:
+            writer.close()
 
 
 def tell(told: Told, telling: Lock) -> None:
