@@ -72,13 +72,17 @@ class Rung:
         known."""
         ranges = {"p50": self.predicted.p50_range_s, "p95": self.predicted.p95_range_s}
         measured = dict(zip(("p50", "p95"), self.measured, strict=True))
-        far = [name for name, error in self.errors.items() if abs(error) > CLOSE]
-        return bool(self.errors) and all(_within(measured[name], ranges[name]) for name in far)
+        return bool(self.errors) and all(_within(measured[name], ranges[name]) for name in self.far)
+
+    @property
+    def far(self) -> list[str]:
+        """Which of p50 and p95 are not close to the prediction."""
+        return [name for name, error in self.errors.items() if abs(error) > CLOSE]
 
     @property
     def off(self) -> bool:
         """Whether it is further from the prediction than allowed."""
-        return not self.saturated and any(abs(one) > CLOSE for one in self.errors.values())
+        return not self.saturated and bool(self.far)
 
 
 @dataclass(frozen=True)

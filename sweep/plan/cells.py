@@ -132,13 +132,14 @@ def noise_engine(engine: str, under_load: bool) -> str:
 
 
 def to_json(cell: Cell) -> dict[str, Any]:
-    """Without `inputs`, which the plan keeps for all cells."""
+    """Plain values of a cell without `inputs`, which the plan keeps for all cells."""
     plain = dataclasses.asdict(dataclasses.replace(cell, inputs=None))
     del plain["inputs"]
     return plain
 
 
 def from_json(data: dict[str, Any], inputs: Inputs | None) -> Cell:
+    """Inverse of `to_json`, with what the plan kept."""
     if "beside" in data:  # as plans of sweep 0.1.0 call it
         data = {**{name: value for name, value in data.items() if name != "beside"}, "interleaved": data["beside"]}
     stored = data["skip"]
@@ -148,5 +149,6 @@ def from_json(data: dict[str, Any], inputs: Inputs | None) -> Cell:
 
 
 def hashed(value: Any) -> str:
+    """The key of plain values: 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -42,6 +42,6 @@ def settings_of(row: Row, loads: bool = False) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def said(settings: Mapping[str, str]) -> Context:
+def said(settings: Mapping[str, str]) -> tuple[str, ...]:
     """`input_width=512`, one text a field, named as labels name it."""
     return tuple(f"{short_name(name)}={value}" for name, value in settings.items())
