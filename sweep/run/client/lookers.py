@@ -76,13 +76,12 @@ class Lookers:
 
     async def begin(self) -> None:
         """Connect to them, in the event loop."""
-        loop = asyncio.get_running_loop()
-        for process in self._processes:
-            loop.add_reader(process.sentinel, self._ended, process)
         for ours in self._ends:
             _, writer = await asyncio.open_connection(sock=ours)
             writer.transport.set_write_buffer_limits(high=HELD // len(self._ends))
             self._writers.append(writer)
+        for process in self._processes:  # last: one that has ended already aborts every writer
+            asyncio.get_running_loop().add_reader(process.sentinel, self._ended, process)
 
     async def hand(self, parcel: Parcel, reply: bytes) -> None:
         """Hand a reply over. Waits only while too many bytes wait already. Raises LookerDied."""
